@@ -1,0 +1,1 @@
+"""Annotations, words, pictures and stored features; no networks (those live in `captioning.models`)."""

@@ -1,0 +1,20 @@
+"""The package's own errors: each names the file or key at fault and says what to do.
+
+The entry points print them as one line and exit with status 1; any other exception is a bug and keeps its traceback.
+"""
+
+
+class CaptioningError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigError(CaptioningError):
+    """A configuration key, value or combination that cannot work."""
+
+
+class DataError(CaptioningError):
+    """A data set, picture, annotation file or feature store that is missing, unreadable or inconsistent."""
+
+
+class CheckpointError(CaptioningError):
+    """A checkpoint or weights file that cannot be loaded or does not fit."""

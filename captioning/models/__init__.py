@@ -1,0 +1,1 @@
+"""The captioner's parts in plain PyTorch: encoder, conditioning, attention, decoder, captioner."""
