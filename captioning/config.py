@@ -1,0 +1,328 @@
+"""Configuration: the run's schema, one strict check, and building parts from `_target_` nodes.
+
+Only this module and the entry points know hydra; below them a configuration has become plain arguments.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import os
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from captioning.errors import CaptioningError, CheckpointError, ConfigError
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """conf/data: a data set on disk and how its captions are read."""
+
+    name: str
+    root: str
+    layout: str | None
+    reader: dict
+    min_count: int
+    max_length: int
+    captions_per_image: int | None
+    skip_unreadable: bool
+    download: dict | None
+    extra_scores: dict | None
+
+
+@dataclasses.dataclass
+class PrepareConfig:
+    """conf/prepare.yaml."""
+
+    data: DataConfig
+    encoder: dict
+    transform: dict
+    features: dict
+    splits: list[str] | None
+    download: bool
+
+
+@dataclasses.dataclass
+class LoaderConfig:
+    """Batches of images in training and validation."""
+
+    batch_size: int
+    val_batch_size: int
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """conf/train.yaml."""
+
+    data: DataConfig
+    encoder: dict
+    transform: dict
+    features: dict
+    loader: LoaderConfig
+    model: dict
+    objective: dict
+    optimizer: dict
+    schedule: dict
+    encoder_lr: float
+    decoding: dict
+    early_stopping: dict | None
+    trainer: dict
+    seed: int
+    run_dir: str
+    resume: str | None
+    overwrite: bool
+
+
+@dataclasses.dataclass
+class EvaluateConfig:
+    """conf/evaluate.yaml."""
+
+    checkpoint: str
+    data: DataConfig
+    split: str
+    features: dict
+    decoding: dict
+    batch_size: int
+    device: str
+    output: str
+
+
+@dataclasses.dataclass
+class CaptionConfig:
+    """conf/caption.yaml."""
+
+    checkpoint: str
+    images: list[str] | str
+    decoding: dict
+    batch_size: int
+    device: str
+    output: str
+    skip_unreadable: bool
+
+
+def conf_dir() -> Path:
+    """Folder of the YAML files: inside the installed package, or `conf/` beside it in a checkout."""
+    inside = Path(__file__).parent / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+
+
+def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callable[[], None]:
+    """A command: composes conf/NAME.yaml with the command line's overrides, checks it, and runs `job`.
+
+    `job(config)` gets plain containers; in a sweep (-m), each job's `run_dir` or `output` is its own folder of the
+    sweep. What a user can mend is one line on stderr and exit status 1; anything else is a bug and keeps its
+    traceback.
+    """
+
+    def task(config: DictConfig) -> None:
+        try:
+            plain = check(config, schema)
+            if HydraConfig.get().mode is RunMode.MULTIRUN:
+                folder = HydraConfig.get().runtime.output_dir
+                plain |= {key: folder for key in ("run_dir", "output") if key in plain}
+            job(plain)
+        except CaptioningError as error:
+            sys.exit(f"error: {error}")
+
+    def main() -> None:
+        # Hydra's documented switch for handing exceptions on instead of printing its own summary of them.
+        os.environ["HYDRA_FULL_ERROR"] = "1"
+        try:
+            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
+        except (CaptioningError, HydraException, OmegaConfBaseException) as error:
+            sys.exit(f"error: {explain(error, name)}")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return main
+
+
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """conf/NAME.yaml with overrides, as the command line would compose it."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return hydra.compose(name, overrides)
+
+
+def check(config: DictConfig, schema: type) -> dict:
+    """The resolved configuration as plain containers.
+
+    Raises:
+        ConfigError: every unknown key (with the nearest known one), missing value and wrong type at once, by dotted
+            name; `_target_` nodes are held against the signature of what they name.
+    """
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError("; ".join(f"{key} is not set: give {key}=VALUE" for key in missing))
+    plain = OmegaConf.to_container(config, resolve=True)
+    faults = list(_schema_faults(plain, schema, ""))
+    if faults:
+        raise ConfigError("; ".join(faults))
+    return plain
+
+
+def build(node: Mapping[str, Any], **late: Any) -> Any:
+    """Instantiates a `_target_` node (and those inside it), with further arguments known only now."""
+    return hydra.utils.instantiate(dict(node), _convert_="all", **late)
+
+
+def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
+    """As `build`, for a configuration out of a file: refuses any target that is not a model part or a transform.
+
+    A checkpoint may come from a stranger, and a `_target_` can name any function there is.
+    """
+    for target in _targets(node):
+        module, _, name = target.rpartition(".")
+        allowed = re.fullmatch(r"captioning\.models\.\w+", module) or module == "captioning.data.pictures"
+        if not allowed or getattr(_locate(target), "__module__", None) != module or name.startswith("_"):
+            raise CheckpointError(f"checkpoint asks to build '{target}': only this package's own parts are built")
+    return build(node, **late)
+
+
+def decoding_name(node: Mapping[str, Any]) -> str:
+    """What a score calls a decoding: "greedy", "beam5", and its length normalisation where there is one."""
+    name = node["_target_"].rpartition(".")[2].removesuffix("_search") + str(node.get("beam_size", ""))
+    normalization = node.get("length_normalization")
+    return name + (f"_length{normalization:g}" if normalization else "")
+
+
+def explain(error: Exception, name: str) -> str:
+    """One line (or few) for an exception of ours, hydra's or omegaconf's; unknown keys get the nearest known ones."""
+    if isinstance(error, ConfigCompositionException) and "Could not override" in str(error):
+        return "; ".join(_unknown_overrides(name)) or str(error)
+    cause = error.__cause__
+    lines = [str(error)] + ([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])
+    return "\n".join(lines)
+
+
+def _unknown_overrides(name: str) -> list[str]:
+    """All overrides on the command line whose key does not exist, found by composing without them."""
+    faults, overrides = [], [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+    while True:
+        try:
+            known = list(_dotted(compose(name, overrides)))
+            break
+        except ConfigCompositionException as error:
+            key = re.search(r"Could not override '([^']+)'", str(error))
+            bad = [o for o in overrides if key and re.split(r"=|@", o.lstrip("+~"))[0] == key[1]]
+            if not bad:
+                return []
+            overrides = [o for o in overrides if o not in bad]
+            faults.append(key[1])
+    return [_unknown(fault, known) for fault in faults]
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    # A key of the same last name in another place is the likeliest slip.
+    leaf = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
+    nearest = difflib.get_close_matches(key, leaf or known, n=1, cutoff=0.0 if leaf else 0.5)
+    return f"unknown configuration key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+
+
+def _dotted(config: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(config, DictConfig | dict):
+        for key in config:
+            yield f"{prefix}{key}"
+            child = config._get_node(key) if isinstance(config, DictConfig) else config[key]
+            yield from _dotted(child, f"{prefix}{key}.")
+
+
+def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
+    fields = typing.get_type_hints(schema)
+    for key in node.keys() - fields.keys():
+        yield _unknown(f"{path}{key}", [f"{path}{field}" for field in fields])
+    for key, kind in fields.items():
+        if key not in node:
+            yield f"{path}{key} is not set"
+        elif dataclasses.is_dataclass(kind):
+            if not isinstance(node[key], dict):
+                yield f"{path}{key} must be a group of settings, not {node[key]!r}"
+            else:
+                yield from _schema_faults(node[key], kind, f"{path}{key}.")
+        else:
+            yield from _value_faults(node[key], kind, f"{path}{key}")
+            yield from _target_faults(node[key], f"{path}{key}")
+
+
+def _target_faults(node: Any, path: str) -> Iterator[str]:
+    """Holds every `_target_` node below `node` against the signature of its target."""
+    if isinstance(node, list):
+        for index, item in enumerate(node):
+            yield from _target_faults(item, f"{path}[{index}]")
+    if not isinstance(node, dict):
+        return
+    if "_target_" in node:
+        yield from _signature_faults(node, path)
+    for key, value in node.items():
+        yield from _target_faults(value, f"{path}.{key}")
+
+
+def _signature_faults(node: dict, path: str) -> Iterator[str]:
+    try:
+        target = _locate(node["_target_"])
+    except ConfigError as error:
+        yield f"{path}._target_: {error}"
+        return
+    parameters = inspect.signature(target).parameters
+    hints = _hints(target)
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    for key in node.keys() - {"_target_", "_partial_", "_convert_", "_recursive_"}:
+        if key in parameters:
+            yield from _value_faults(node[key], hints.get(key, Any), f"{path}.{key}")
+        elif not takes_any:
+            yield _unknown(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
+
+
+def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
+    """Wrong types among plain values; anything but plain annotations is left to the constructor."""
+    kinds = (
+        typing.get_args(kind)
+        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
+        else [kind]
+    )
+    plain = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
+    plain |= {list: (list,)}
+    origins = [typing.get_origin(k) or k for k in kinds]
+    if not all(origin in plain for origin in origins):
+        return
+    fits = any(isinstance(value, plain[o]) and not (isinstance(value, bool) and o in (int, float)) for o in origins)
+    if not fits and not (isinstance(value, dict) and "_target_" in value):
+        names = " or ".join("null" if origin is type(None) else origin.__name__ for origin in origins)
+        yield f"{path} must be {names}, not {value!r}"
+
+
+def _hints(target: Any) -> dict[str, Any]:
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
+        return {}
+
+
+def _locate(target: str) -> Any:
+    try:
+        return hydra.utils.get_object(target)
+    except (ImportError, ValueError, AttributeError) as error:
+        raise ConfigError(f"cannot find '{target}' ({error})") from error
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        node = list(node.values())
+    if isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

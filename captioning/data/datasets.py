@@ -1,0 +1,121 @@
+"""Pictures (or their stored features) with all their captions: one item an image, one batch for every split."""
+
+import random
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from captioning.data.annotations import Record
+from captioning.data.vocabulary import PAD, Vocabulary
+from captioning.tokenizer import tokenize
+
+
+class CaptionBatch(NamedTuple):
+    """B images with up to K captions each; the same fields in every split.
+
+    image_ids: [B] int64. images: uint8 pictures [B, 3, S, S], or stored features [B, P, D] or [B, D].
+    tokens: [B, K, 1 + T] int64, <start> words <end> <pad>…, an image's longest caption first; a missing caption is
+    all <pad>.
+    """
+
+    image_ids: Tensor
+    images: Tensor
+    tokens: Tensor
+
+
+def tokenize_captions(records: Sequence[Record]) -> list[list[list[str]]]:
+    """Each record's captions as tokens; captions of punctuation only are left out, they have no word to learn."""
+    return [[tokens for caption in record.captions if (tokens := tokenize(caption))] for record in records]
+
+
+class CaptionDataset(Dataset):
+    """Item (index, epoch) -> (image id, image, its captions as id lists).
+
+    Args:
+        records: pictures of one split.
+        captions: their tokens, from `tokenize_captions`.
+        vocabulary: of the training split.
+        source: record -> picture or feature tensor.
+        max_length: words a caption is cut to; its <end> stays.
+        captions_per_image: at most so many captions, drawn anew each epoch from `seed`; None takes all.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        captions: Sequence[Sequence[Sequence[str]]],
+        *,
+        vocabulary: Vocabulary,
+        source: Callable[[Record], Tensor],
+        max_length: int = 20,
+        captions_per_image: int | None = None,
+        seed: int = 0,
+    ):
+        self.records, self.source, self.seed, self.captions_per_image = records, source, seed, captions_per_image
+        self.captions = [[vocabulary.encode(tokens, max_length=max_length) for tokens in group] for group in captions]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[int, Tensor, list[list[int]]]:
+        index, epoch = key
+        record, captions, limit = self.records[index], self.captions[index], self.captions_per_image
+        if limit is not None and limit < len(captions):
+            captions = random.Random(f"{self.seed}/{epoch}/{record.image_id}").sample(captions, limit)
+        return record.image_id, self.source(record), captions
+
+
+class ImageDataset(Dataset):
+    """Item index -> (image id, picture or feature tensor): for writing captions where there are none to learn from."""
+
+    def __init__(self, records: Sequence[Record], source: Callable[[Record], Tensor]):
+        self.records, self.source = records, source
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        return self.records[index].image_id, self.source(self.records[index])
+
+
+def collate(items: Sequence[tuple[int, Tensor, list[list[int]]]]) -> CaptionBatch:
+    """Stacks items. An image's captions are sorted longest first, so that late time steps concern few slots."""
+    image_ids, images, captions = zip(*items, strict=True)
+    slots = max(1, max(map(len, captions)))
+    length = max((len(caption) for group in captions for caption in group), default=2)
+    tokens = torch.full((len(items), slots, length), PAD, dtype=torch.int64)
+    for row, group in zip(tokens, captions, strict=True):
+        for slot, caption in zip(row, sorted(group, key=len, reverse=True), strict=False):
+            slot[: len(caption)] = torch.tensor(caption)
+    return CaptionBatch(torch.tensor(image_ids), torch.stack(images), tokens)
+
+
+class ImageSampler(Sampler):
+    """Yields (index, epoch). The order is a function of seed and epoch alone, so a resumed run sees the same one.
+
+    With several processes, process `rank` of `world` takes every `world`-th image. Shuffled (training) order is
+    filled up by wrapping round, so that all processes make equally many steps; otherwise every image comes once.
+    """
+
+    def __init__(self, size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1):
+        self.size, self.shuffle, self.seed, self.rank, self.world = size, shuffle, seed, rank, world
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by the trainer before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        if self.shuffle:
+            return -(-self.size // self.world)
+        return len(range(self.rank, self.size, self.world))
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = list(range(self.size))
+        if self.shuffle:
+            random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+            order += order[: len(self) * self.world - self.size]
+        return ((index, self.epoch) for index in order[self.rank :: self.world])

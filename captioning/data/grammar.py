@@ -1,0 +1,207 @@
+"""What a drawn scene holds, the small English grammar that describes it, and the way back from words to claims.
+
+    caption  = [opening] body [ground] "."
+    opening  = "there is" | "a picture of" | "an image of" | "a drawing of"
+    body     = noun | list | noun ["is"] relation noun ["and" noun] | noun "with" noun relation "it" ["and" noun]
+    list     = [("two" | "three") "shapes"] noun ["," noun] "and" noun
+    noun     = article [size] colour shape
+    ground   = "on a" background "background"
+
+The third object of "A above B and C" is only claimed to be there; the relation holds between the first two.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from random import Random
+from typing import NamedTuple
+
+from captioning.tokenizer import tokenize
+
+# Meaning -> the ways to say it.
+COLORS = {name: (name,) for name in ("red", "orange", "yellow", "green", "blue", "purple", "black", "white")}
+SHAPES = {name: (name,) for name in ("square", "triangle", "star", "heart", "cross")} | {"circle": ("circle", "disc")}
+SIZES = {"small": ("small", "little", "tiny"), "large": ("large", "big")}
+RELATIONS = {
+    "left": ("left of", "to the left of", "on the left of"),
+    "right": ("right of", "to the right of", "on the right of"),
+    "above": ("above", "over"),
+    "below": ("below", "under", "beneath"),
+}
+BACKGROUNDS = {
+    "plain": ("plain",),
+    "striped": ("striped",),
+    "dotted": ("dotted", "spotted"),
+    "checked": ("checked", "checkered"),
+    "noisy": ("noisy", "speckled"),
+    "shaded": ("shaded",),
+}
+COUNTS = {2: ("two",), 3: ("three",)}
+OPENINGS = ("", "", "", "there is ", "a picture of ", "an image of ", "a drawing of ")
+WORDS = range(6, 17)  # of a caption; longer and shorter ones are drawn again
+DOMINANCE = 2  # a relation is clear when one axis of the distance is more than so many times the other
+
+
+class Thing(NamedTuple):
+    """One object: meanings from SHAPES, COLORS and SIZES, and its box (x, y, width, height) in pixels."""
+
+    shape: str
+    color: str
+    size: str
+    box: tuple[float, float, float, float]
+
+
+class Scene(NamedTuple):
+    """One picture: 1 to 3 things, of which no two share both colour and shape, on a background of BACKGROUNDS."""
+
+    things: tuple[Thing, ...]
+    background: str
+
+
+class Mention(NamedTuple):
+    """What a caption says of one object; None where it says nothing."""
+
+    shape: str | None
+    color: str | None
+    size: str | None
+
+
+class Claims(NamedTuple):
+    """All that a caption claims; a relation (i, r, j) says that mention i lies r of mention j."""
+
+    mentions: tuple[Mention, ...]
+    relations: tuple[tuple[int, str, int], ...] = ()
+    count: int | None = None
+    background: str | None = None
+
+
+def relation(first: Thing, second: Thing) -> str | None:
+    """Where the first lies, seen from the second: a key of RELATIONS by their box centres; None when unclear."""
+    (x, y, width, height), (x2, y2, width2, height2) = first.box, second.box
+    dx, dy = x + width / 2 - x2 - width2 / 2, y + height / 2 - y2 - height2 / 2
+    if max(abs(dx), abs(dy)) <= DOMINANCE * min(abs(dx), abs(dy)):
+        return None
+    if abs(dx) > abs(dy):
+        return "left" if dx < 0 else "right"
+    return "above" if dy < 0 else "below"
+
+
+def describe(scene: Scene, random: Random, *, number: int = 5) -> tuple[str, ...]:
+    """So many different true captions of 6 to 16 words; draws from `random`."""
+    captions: dict[str, None] = {}  # a set that keeps its order
+    while len(captions) < number:
+        text = _sentence(scene, random)
+        if len(text.split()) in WORDS:
+            captions[text[0].upper() + text[1:] + "."] = None
+    return tuple(captions)
+
+
+def _sentence(scene: Scene, random: Random) -> str:
+    things = random.sample(scene.things, len(scene.things))
+    if len(things) == 3 and random.random() < 0.15:
+        things.pop()  # now and then one of three objects goes unmentioned
+    complete = len(things) == len(scene.things)
+    text = _body(things, random, counted=complete and random.random() < 0.3)
+    if " is " not in text:
+        text = random.choice(OPENINGS) + text
+    if random.random() < (0.7 if len(scene.things) == 1 else 0.25):
+        text += f" on a {random.choice(BACKGROUNDS[scene.background])} background"
+    return text
+
+
+def _body(things: Sequence[Thing], random: Random, *, counted: bool) -> str:
+    nouns = [_noun(thing, random) for thing in things]
+    if len(nouns) == 1:
+        return nouns[0]
+    form = random.choice(("related", "related", "is", "with", "list"))
+    if form == "list":
+        count = f"{COUNTS[len(nouns)][0]} shapes, " if counted else ""
+        return f"{count}{', '.join(nouns[:-1])} and {nouns[-1]}"
+    first, second, *third = nouns
+    where = relation(*things[:2]) if form != "with" else relation(things[1], things[0])
+    phrase = random.choice(RELATIONS[where])
+    related = {
+        "related": f"{first} {phrase} {second}",
+        "is": f"{first} is {phrase} {second}",
+        "with": f"{first} with {second} {phrase} it",
+    }
+    return " and ".join([related[form], *third])
+
+
+def _noun(thing: Thing, random: Random) -> str:
+    size = random.choice(SIZES[thing.size]) + " " if random.random() < 0.5 else ""
+    words = f"{size}{random.choice(COLORS[thing.color])} {random.choice(SHAPES[thing.shape])}"
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def _either(*tables: Mapping) -> str:
+    """A pattern that matches any way of saying any meaning of the tables."""
+    return "|".join(phrase for table in tables for phrases in table.values() for phrase in phrases)
+
+
+def _meaning(table: Mapping, phrase: str | None):
+    return next((meaning for meaning, phrases in table.items() if phrase in phrases), None)
+
+
+# The parser takes a little more than the grammar makes: any article, a missing colour, "shape" for any shape.
+START = re.compile(rf"(?:there (?:is|are) |an? (?:picture|image|drawing) of )?(?:({_either(COUNTS)}) shapes )?")
+STEP = re.compile(
+    rf"(?:(?P<lead>and|with|(?:is )?(?P<where>{_either(RELATIONS)})) )?"
+    rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
+    rf"(?P<shape>{_either(SHAPES)}|shape) (?:(?P<it>{_either(RELATIONS)}) it )?"
+)
+GROUND = re.compile(rf"(?:on (?:an?|the) ({_either(BACKGROUNDS)}) background )?")
+# How nouns may follow one another, a letter or two for each: see _letter. Commas are gone by then.
+ORDER = re.compile(r"n(?:n*a|r|wi?)*")
+
+
+def parse(caption: str) -> Claims | None:
+    """The claims of a caption in any casing, with or without punctuation; None when the grammar has no such sentence.
+
+    A relation joins an object to the one mentioned before it: in "A above B" and in "B with A above it" alike.
+    """
+    text = "".join(word + " " for word in tokenize(caption))
+    start = START.match(text)
+    position, steps = start.end(), []
+    while step := STEP.match(text, position):
+        steps.append(step)
+        position = step.end()
+    ground = GROUND.fullmatch(text, position)
+    if not ground or not ORDER.fullmatch("".join(map(_letter, steps))):
+        return None
+    relations = [(i - 1, _meaning(RELATIONS, step["where"]), i) for i, step in enumerate(steps) if step["where"]]
+    relations += [(i, _meaning(RELATIONS, step["it"]), i - 1) for i, step in enumerate(steps) if step["it"]]
+    count, background = _meaning(COUNTS, start[1]), _meaning(BACKGROUNDS, ground[1])
+    return Claims(tuple(map(_mention, steps)), tuple(relations), count, background)
+
+
+def _letter(step: re.Match) -> str:
+    """n for a noun alone, a after "and", w after "with", r after a relation; then i for "above it" and the like."""
+    lead = "r" if step["where"] else (step["lead"] or "noun")[0]
+    return lead + ("i" if step["it"] else "")
+
+
+def _mention(step: re.Match) -> Mention:
+    return Mention(_meaning(SHAPES, step["shape"]), _meaning(COLORS, step["color"]), _meaning(SIZES, step["size"]))
+
+
+def is_true(caption: str, scene: Scene) -> bool:
+    """Whether distinct things of the scene can be given to the mentions so that all claims hold.
+
+    A caption that the grammar does not have is false.
+    """
+    claims = parse(caption)
+    if claims is None or claims.count not in (None, len(scene.things)):
+        return False
+    if claims.background not in (None, scene.background):
+        return False
+    return any(_holds(claims, things) for things in permutations(scene.things, len(claims.mentions)))
+
+
+def _holds(claims: Claims, things: Sequence[Thing]) -> bool:
+    described = all(
+        said in (None, seen)
+        for mention, thing in zip(claims.mentions, things, strict=True)
+        for said, seen in zip(mention, thing, strict=False)  # a thing's fourth field, its box, is never mentioned
+    )
+    return described and all(relation(things[i], things[j]) == where for i, where, j in claims.relations)

@@ -1,0 +1,57 @@
+"""Loaders for Lightning: nothing but loaders."""
+
+import lightning
+import torch
+from torch.utils.data import DataLoader
+
+from captioning.data.datasets import CaptionDataset, ImageSampler, collate
+
+
+class CaptionModule(lightning.LightningDataModule):
+    """Training and validation loaders over the same source.
+
+    Args:
+        train, val: what the two loaders read.
+        batch_size: images a batch (each with all its captions).
+        workers: loader processes; 0 reads in the training process, right for memory-mapped features.
+        prefetch: batches that each worker holds ready.
+    """
+
+    def __init__(
+        self,
+        train: CaptionDataset,
+        val: CaptionDataset,
+        *,
+        batch_size: int,
+        val_batch_size: int,
+        workers: int = 0,
+        prefetch: int = 2,
+        seed: int = 0,
+    ):
+        super().__init__()
+        self.train_data, self.val_data = train, val
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size
+        self.workers, self.prefetch, self.seed = workers, prefetch, seed
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled by seed and epoch."""
+        return self._loader(self.train_data, shuffle=True, batch_size=self.batch_size)
+
+    def val_dataloader(self) -> DataLoader:
+        """Every image once, in order."""
+        return self._loader(self.val_data, shuffle=False, batch_size=self.val_batch_size)
+
+    def _loader(self, data: CaptionDataset, *, shuffle: bool, batch_size: int) -> DataLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return DataLoader(
+            data,
+            batch_size=batch_size,
+            sampler=ImageSampler(len(data), shuffle=shuffle, seed=self.seed, rank=rank, world=world),
+            collate_fn=collate,
+            num_workers=self.workers,
+            prefetch_factor=self.prefetch if self.workers else None,
+            persistent_workers=self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            # Its own generator: making an iterator must not draw from the one that dropout uses.
+            generator=torch.Generator().manual_seed(self.seed),
+        )

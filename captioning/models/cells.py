@@ -1,0 +1,146 @@
+"""Recurrent cells, one step or a whole sequence at a time, over the same parameters.
+
+The parameters are those of torch's own recurrence, so a whole sequence runs in its fused kernel; a step does the same
+sums by hand, because attention must look between two of them. The input of a cell is what is known before the loop
+(the word, the image) followed by what the loop feeds back (attention's context): `project` multiplies the known
+columns for all steps at once, `step` adds the rest.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioning.models.state import State
+
+
+class Cell(nn.Module):
+    """Common to all recurrences; `pointwise` is what a kind of cell adds.
+
+    Args:
+        input_size: width of the known part of the input.
+        feedback_size: width of the part that each step computes (0: none).
+        state_size: H.
+        layers: stacked recurrences.
+        dropout: on the output of every layer but the last, as torch's recurrences do.
+    """
+
+    recurrence: type[nn.RNNBase]
+    has_cell = False
+
+    def __init__(self, input_size: int, feedback_size: int, *, state_size: int, layers: int = 1, dropout: float = 0.0):
+        super().__init__()
+        self.input_size, self.feedback_size, self.state_size, self.layers = (
+            input_size,
+            feedback_size,
+            state_size,
+            layers,
+        )
+        self.dropout = dropout if layers > 1 else 0.0
+        self.rnn = self.recurrence(input_size + feedback_size, state_size, layers, dropout=self.dropout)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Orthogonal recurrent matrices gate by gate, as in Show, Attend and Tell's code; zero biases."""
+        for name, parameter in self.rnn.named_parameters():
+            if name.startswith("weight_hh"):
+                for gate in parameter.data.split(self.state_size):
+                    nn.init.orthogonal_(gate)
+            elif name.startswith("bias"):
+                nn.init.zeros_(parameter)
+            else:
+                nn.init.xavier_uniform_(parameter)
+
+    def zero_state(self, batch: int, *, like: Tensor) -> State:
+        """All zeros for `batch` images with one row each, of the device and type of `like`."""
+        shape = (self.layers, batch, 1, self.state_size)
+        cell = shape if self.has_cell else (*shape[:3], 0)
+        return State(like.new_zeros(shape), like.new_zeros(cell))
+
+    def project(self, inputs: Tensor) -> Tensor:
+        """[…, input_size] -> […, gates · H]: the first layer's share of the known input, bias included."""
+        rnn = self.rnn
+        return F.linear(inputs, rnn.weight_ih_l0[:, : self.input_size], rnn.bias_ih_l0)
+
+    def step(self, projected: Tensor, feedback: Tensor, state: State) -> State:
+        """One step of every layer.
+
+        Args:
+            projected: [B, K, gates · H] from `project`.
+            feedback: [B, K, feedback_size].
+            state: before the step.
+        """
+        rnn, hidden, cell = self.rnn, [], []
+        if self.feedback_size:
+            projected = projected + F.linear(feedback, rnn.weight_ih_l0[:, self.input_size :])
+        for layer in range(self.layers):
+            if layer:
+                below = F.dropout(hidden[-1], self.dropout, self.training)
+                weight, bias = getattr(rnn, f"weight_ih_l{layer}"), getattr(rnn, f"bias_ih_l{layer}")
+                projected = F.linear(below, weight, bias)
+            weight, bias = getattr(rnn, f"weight_hh_l{layer}"), getattr(rnn, f"bias_hh_l{layer}")
+            recurrent = F.linear(state.hidden[layer], weight, bias)
+            new = self.pointwise(projected, recurrent, state.hidden[layer], state.cell[layer])
+            hidden.append(new[0])
+            cell.append(new[1])
+        return State(torch.stack(hidden), torch.stack(cell))
+
+    def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """All steps in torch's fused kernel: inputs [T, B, K, input_size] -> outputs [T, B, K, H], last state.
+
+        Only for cells without feedback.
+        """
+        length, batch, rows, _ = inputs.shape
+        flat = [part.reshape(self.layers, batch * rows, -1).contiguous() for part in state]
+        outputs, last = self.rnn(inputs.reshape(length, batch * rows, -1), tuple(flat) if self.has_cell else flat[0])
+        hidden, cell = last if self.has_cell else (last, flat[1])
+        shape = (self.layers, batch, rows, -1)
+        # A width of 0 cannot be inferred by reshape.
+        cell = cell.reshape(shape) if self.has_cell else state.cell
+        return outputs.reshape(length, batch, rows, -1), State(hidden.reshape(shape), cell)
+
+    def pointwise(self, projected: Tensor, recurrent: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """(input share, recurrent share, state) -> (hidden, cell) of one layer."""
+        raise NotImplementedError
+
+
+class RNN(Cell):
+    """Vanilla recurrence: h_t = tanh(W_x x_t + W_h h_{t-1} + b)."""
+
+    recurrence = nn.RNN
+
+    def pointwise(self, projected, recurrent, hidden, cell):
+        return torch.tanh(projected + recurrent), cell
+
+
+class GRU(Cell):
+    """Gated recurrent unit (Cho et al. 2014, in torch's form, with the reset gate after the product)."""
+
+    recurrence = nn.GRU
+
+    def pointwise(self, projected, recurrent, hidden, cell):
+        x_reset, x_update, x_new = projected.chunk(3, -1)
+        h_reset, h_update, h_new = recurrent.chunk(3, -1)
+        new = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)
+        return torch.lerp(new, hidden, torch.sigmoid(x_update + h_update)), cell
+
+
+class LSTM(Cell):
+    """Long short-term memory: c_t = f ∘ c_{t-1} + i ∘ g, h_t = o ∘ tanh(c_t), gates in the order i, f, g, o.
+
+    The forget gate's bias starts at one (Jozefowicz et al. 2015).
+    """
+
+    recurrence = nn.LSTM
+    has_cell = True
+
+    def reset_parameters(self) -> None:
+        """As for every cell, then the forget gate's bias."""
+        super().reset_parameters()
+        for layer in range(self.layers):
+            bias = getattr(self.rnn, f"bias_ih_l{layer}")
+            nn.init.ones_(bias.data[self.state_size : 2 * self.state_size])
+
+    def pointwise(self, projected, recurrent, hidden, cell):
+        i, f, g, o = (projected + recurrent).chunk(4, -1)
+        cell = torch.addcmul(torch.sigmoid(f) * cell, torch.sigmoid(i), torch.tanh(g))
+        return torch.sigmoid(o) * torch.tanh(cell), cell

@@ -1,0 +1,43 @@
+"""From the decoder's state to word scores; both parts share one signature, (word, hidden, context) -> logits."""
+
+import torch
+from torch import Tensor, nn
+
+
+class LinearReadout(nn.Module):
+    """logits = W h_t + b over the state, and over the context where there is one (Show and Tell, neuraltalk2)."""
+
+    def __init__(
+        self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
+    ):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(state_size + context_size, vocabulary_size)
+
+    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
+        return self.output(self.dropout(torch.cat((hidden, context), -1)))
+
+
+class DeepReadout(nn.Module):
+    """Deep output layer: p(y_t) ∝ exp L_o(E y_{t-1} + L_h h_t + L_z z_t), Show, Attend and Tell eq. 7.
+
+    As in the paper's code, dropout on h_t, a tanh over the sum, and dropout again before L_o. Without attention the
+    context has width zero and L_z drops out.
+    """
+
+    def __init__(
+        self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
+    ):
+        super().__init__()
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(state_size, embedding_size)
+        self.context = nn.Linear(context_size, embedding_size, bias=False) if context_size else None
+        self.output = nn.Linear(embedding_size, vocabulary_size)
+
+    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
+        total = word + self.hidden(self.dropout(hidden))
+        if self.context is not None:
+            total = total + self.context(context)
+        return self.output(self.dropout(torch.tanh(total)))

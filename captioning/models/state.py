@@ -1,0 +1,41 @@
+"""What a recurrent decoder carries from word to word."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class State(NamedTuple):
+    """Hidden states of all layers for B images × K rows (captions, beams or samples of the same image).
+
+    hidden: [layers, B, K, H]. cell: [layers, B, K, H], or [layers, B, K, 0] for recurrences without one.
+    """
+
+    hidden: Tensor
+    cell: Tensor
+
+    @property
+    def top(self) -> Tensor:
+        """Hidden state of the last layer, [B, K, H]."""
+        return self.hidden[-1]
+
+    def select(self, index: Tensor) -> "State":
+        """Row index[b, j] of image b becomes its row j; index is [B, J] int64 (a beam's reordering)."""
+        return State(*(_gather_rows(part, index) for part in self))
+
+    def repeat(self, rows: int) -> "State":
+        """[…, B, 1, H] -> […, B, rows, H], as a view."""
+        return State(*(part.expand(-1, -1, rows, -1) for part in self))
+
+    def first(self, rows: int) -> "State":
+        """The first `rows` rows of each image."""
+        return State(*(part[:, :, :rows] for part in self))
+
+    def detach(self) -> "State":
+        """The same numbers without history: where truncated backpropagation through time cuts."""
+        return State(*(part.detach() for part in self))
+
+
+def _gather_rows(part: Tensor, index: Tensor) -> Tensor:
+    layers, _, _, width = part.shape
+    return part.gather(2, index[None, :, :, None].expand(layers, -1, -1, width))

@@ -1,0 +1,211 @@
+"""A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
+
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captioning.config import build_trusted
+from captioning.data.pictures import Box, Transform, open_picture
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import Hypothesis, beam_search
+from captioning.errors import CheckpointError
+from captioning.models.captioner import Captioner
+
+FORMAT = 1
+
+
+class Caption(NamedTuple):
+    """A caption of one picture.
+
+    text: the words, joined by spaces. tokens: the words. log_prob: natural logarithm of the caption's probability,
+    <end> included. attention: [T, P] weights, a row a word, P places row by row; None without attention.
+    box: the region of the picture, in its pixels, that the places cover.
+    """
+
+    text: str
+    tokens: list[str]
+    log_prob: float
+    attention: np.ndarray | None
+    box: Box
+
+
+class Predictor:
+    """Captions pictures with one checkpoint; made by `load`.
+
+    Attributes:
+        captioner: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
+        transform: picture -> the encoder's input. vocabulary: of the training split. recipe: all of the checkpoint's
+        configuration as plain containers.
+    """
+
+    def __init__(self, captioner: Captioner, recipe: Mapping[str, Any], *, encoder_weights: dict | None, path: Path):
+        self.captioner, self.recipe, self.path = captioner.eval(), recipe, path
+        self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
+        self.transform: Transform = build_trusted(recipe["config"]["transform"])
+        self._encoder_weights = encoder_weights
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The encoder that the captioner was trained with.
+
+        Raises:
+            CheckpointError: its weights are not those of the training.
+        """
+        node = self.recipe["config"]["encoder"]
+        if self._encoder_weights is None:
+            encoder = build_trusted(node)
+            if encoder.fingerprint() != self.recipe["fingerprint"]:
+                raise CheckpointError(
+                    f"{self.path}: was trained on features of other encoder weights (fingerprint "
+                    f"{self.recipe['fingerprint']}; {node['name']} with weights={node['weights']} now has "
+                    f"{encoder.fingerprint()}): install the version of the weights it was trained with"
+                )
+        else:
+            encoder = build_trusted({**node, "weights": None})
+            load_weights(encoder, self._encoder_weights, self.path)
+        return encoder.to(self.device).eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the captioner is."""
+        return next(self.captioner.parameters()).device
+
+    def caption(
+        self, images: Sequence[Any] | Any, *, beam_size: int = 3, max_length: int = 20, batch_size: int = 16, **rules
+    ) -> list[Caption]:
+        """Captions pictures (paths, PIL pictures or [height, width, 3] uint8 arrays), one Caption each.
+
+        Further keyword arguments go to `captioning.decoding.beam_search`.
+        """
+        images = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
+        search = partial(beam_search, beam_size=beam_size, max_length=max_length, **rules)
+        captions = []
+        for at in range(0, len(images), batch_size):
+            captions += self.caption_pictures([_picture(image) for image in images[at : at + batch_size]], search)
+        return captions
+
+    @torch.inference_mode()
+    def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[Caption]:
+        """One batch of opened pictures by any search with the signature of `beam_search`."""
+        inputs = torch.stack([self.transform(picture) for picture in pictures]).to(self.device)
+        hypotheses = decode(self.captioner, self.encoder(inputs), search=search, vocabulary=self.vocabulary)
+        return [
+            self._caption(best[0], self.transform.box(*picture.size))
+            for best, picture in zip(hypotheses, pictures, strict=True)
+        ]
+
+    def _caption(self, hypothesis: Hypothesis, box: Box) -> Caption:
+        words = self.vocabulary.decode(hypothesis.tokens)
+        weights = None if hypothesis.weights is None else hypothesis.weights[: len(words)].float().numpy()
+        return Caption(" ".join(words), words, hypothesis.log_prob, weights, box)
+
+
+def decode(captioner: Captioner, images: Tensor, *, search: Callable, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
+    """Hypotheses for a batch of whatever the captioner's encoder takes; <pad>, <start> and <unk> are never written."""
+    state, memory = captioner.begin(images)
+    return search(
+        partial(captioner.step, memory=memory),
+        state,
+        batch=len(images),
+        start=vocabulary.start,
+        end=vocabulary.end,
+        forbidden=(vocabulary.pad, vocabulary.start, vocabulary.unknown),
+    )
+
+
+@torch.inference_mode()
+def write(captioner: Captioner, images: Tensor, *, search: Callable, vocabulary: Vocabulary) -> list[str]:
+    """The best caption of each image as text."""
+    hypotheses = decode(captioner, images, search=search, vocabulary=vocabulary)
+    return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
+
+
+def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.Module) -> dict[str, Any]:
+    """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
+
+    A frozen encoder's weights go along only where they cannot be had again by name.
+    """
+    weights = config["encoder"]["weights"]
+    again = isinstance(weights, str) and not Path(weights).is_file()
+    frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
+    return {
+        "format": FORMAT,
+        "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
+        "vocabulary": vocabulary.state_dict(),
+        "fingerprint": encoder.fingerprint(),
+        "features": {"size": encoder.size, "grid": encoder.output == "grid"},
+        "encoder": encoder.state_dict() if frozen and not again else None,
+    }
+
+
+def load(path: str | Path, *, device: str = "auto") -> Predictor:
+    """A captioner from a checkpoint that training wrote. Runs no code from the file.
+
+    Args:
+        path: checkpoints/best.ckpt of a run.
+        device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
+
+    Raises:
+        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
+    """
+    path = Path(path)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    checkpoint = read_checkpoint(path)
+    recipe, weights = checkpoint["captioning"], checkpoint["state_dict"]
+    captioner = build_trusted(
+        recipe["config"]["model"],
+        feature_size=recipe["features"]["size"],
+        grid=recipe["features"]["grid"],
+        vocabulary_size=len(recipe["vocabulary"]),
+        pad=Vocabulary.pad,
+    )
+    own = _strip(weights, "captioner.")
+    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
+    load_weights(captioner, {k: v for k, v in own.items() if not k.startswith("encoder.")}, path)
+    return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's tensors and plain containers, on the CPU."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({str(error).splitlines()[0]})") from error
+    if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
+        raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
+    if checkpoint["captioning"].get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} has format {checkpoint['captioning'].get('format')}; this version reads {FORMAT}"
+        )
+    return checkpoint
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """`load_state_dict`, with one readable error."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        faults = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: weights do not fit the model: {faults[:400]}") from error
+
+
+def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _picture(image: Any) -> Image.Image:
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert("RGB")
+    return open_picture(Path(image))

@@ -1,0 +1,37 @@
+"""Downloads or draws a data set and stores its features: `captioning-prepare data=coco download=true`."""
+
+from typing import Any
+
+from captioning.config import PrepareConfig, build, entry_point
+
+
+def prepare(config: dict[str, Any]) -> None:
+    """Runs the encoder once over a data set; started again, goes on where it stopped."""
+    from captioning.data.annotations import select
+    from captioning.sources import report_unreadable
+
+    data = config["data"]
+    if config["download"]:
+        build(data["download"])
+    records = build(data["reader"])
+    chosen = [record for split in config["splits"] or _splits(records) for record in select(records, split)]
+    source = build(config["features"])(
+        build(config["encoder"]),
+        build(config["transform"]),
+        chosen,
+        name=data["name"],
+        skip_unreadable=data["skip_unreadable"],
+    )
+    report_unreadable(source)
+    counts = ", ".join(f"{sum(r.split == split for r in source.records)} {split}" for split in _splits(records))
+    print(f"{data['name']}: features of {len(source.records)} pictures ({counts})")
+
+
+def _splits(records: list) -> list[str]:
+    return list(dict.fromkeys(record.split for record in records))
+
+
+main = entry_point("prepare", PrepareConfig, prepare)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""Where a run's features come from: a store made beforehand, or the encoder inside each step.
+
+Both functions share one signature and give a `Source`; a run's configuration picks one (conf/features).
+"""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captioning.data.annotations import Record
+from captioning.data.features import FeatureStore, store_folder
+from captioning.data.pictures import Transform, open_picture
+from captioning.errors import ConfigError, DataError
+from captioning.extraction import extract
+
+
+class Source(NamedTuple):
+    """read: record -> feature or picture tensor, picklable for loader processes. encoder: what is left to do with a
+    batch of them in the step. records: those that can be read. unreadable: (path, reason) of the others.
+    workers: loader processes that suit."""
+
+    read: Callable[[Record], Tensor]
+    encoder: nn.Module
+    records: list[Record]
+    unreadable: list[tuple[Path, str]]
+    workers: int
+
+
+class StoredFeatures:
+    """Reads one picture's features [P, D] or [D] (fp16) from a store."""
+
+    def __init__(self, store: FeatureStore):
+        self.store = store
+
+    def __call__(self, record: Record) -> Tensor:
+        return torch.from_numpy(np.array(self.store[record.image_id]))
+
+
+class Pictures:
+    """Reads one picture as the encoder's input, [3, S, S] uint8."""
+
+    def __init__(self, transform: Transform):
+        self.transform = transform
+
+    def __call__(self, record: Record) -> Tensor:
+        return self.transform(open_picture(record.path))
+
+
+def stored(
+    encoder: nn.Module,
+    transform: Transform,
+    records: Sequence[Record],
+    *,
+    name: str,
+    root: str,
+    batch_size: int = 32,
+    extract_workers: int = 1,
+    workers: int = 0,
+    device: str = "auto",
+    skip_unreadable: bool = False,
+    progress: bool = True,
+) -> Source:
+    """Features from the store of this data set and encoder, made first for the pictures that it lacks.
+
+    Args:
+        encoder, transform: what makes the features; frozen.
+        records: pictures wanted.
+        name: of the data set; with the encoder's it names the store's folder.
+        root: folder of all stores.
+        batch_size, extract_workers, device: for making features; device "auto" takes a GPU where there is one.
+        workers: loader processes for training; memory-mapped features need none.
+        skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
+    """
+    if any(parameter.requires_grad for parameter in encoder.parameters()):
+        raise ConfigError(
+            "encoder.unfreeze_from changes the encoder as it trains: stored features would be stale; "
+            "set features=online"
+        )
+    key = encoder.describe() | {"transform": transform.describe()}
+    store = FeatureStore(store_folder(root, name, key), key)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    done = extract(
+        encoder,
+        transform,
+        records,
+        store,
+        batch_size=batch_size,
+        workers=extract_workers,
+        device=device,
+        skip_unreadable=skip_unreadable,
+        progress=progress,
+    )
+    kept = [record for record in records if record.image_id in store]
+    return Source(StoredFeatures(store), nn.Identity(), kept, done.unreadable, workers)
+
+
+def online(
+    encoder: nn.Module,
+    transform: Transform,
+    records: Sequence[Record],
+    *,
+    name: str,
+    workers: int = 1,
+    skip_unreadable: bool = False,
+) -> Source:
+    """Pictures go through the encoder in every step: for fine-tuning, or where there is no room for a store.
+
+    With `skip_unreadable` every picture is opened once beforehand, so that each epoch has the same pictures.
+    """
+    unreadable = _unreadable(records) if skip_unreadable else {}
+    kept = [record for record in records if record.path not in unreadable]
+    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers)
+
+
+def report_unreadable(source: Source) -> None:
+    """Names the first pictures that were left out on stderr, and counts all."""
+    if source.unreadable:
+        print(f"{len(source.unreadable)} unreadable pictures left out:", file=sys.stderr)
+        for _, reason in source.unreadable[:10]:
+            print(f"  {reason}", file=sys.stderr)
+
+
+def _unreadable(records: Sequence[Record]) -> dict[Path, str]:
+    found = {}
+    for record in records:
+        try:
+            open_picture(record.path)
+        except DataError as error:
+            found[record.path] = str(error)
+    return found

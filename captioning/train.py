@@ -1,0 +1,153 @@
+"""Trains a captioner: `captioning-train experiment=flickr8k_soft data.root=DIR run_dir=DIR`."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from captioning.config import TrainConfig, build, decoding_name, entry_point
+from captioning.errors import ConfigError
+
+
+def train(config: dict[str, Any]) -> None:
+    """One run; leaves checkpoints/{best,last}.ckpt, config.yaml and metrics.csv in its `run_dir`."""
+    import lightning
+    import torch
+
+    from captioning.data.annotations import select
+    from captioning.data.datasets import CaptionDataset, tokenize_captions
+    from captioning.data.module import CaptionModule
+    from captioning.data.vocabulary import Vocabulary
+    from captioning.predictor import make_recipe, read_checkpoint, write
+    from captioning.sources import report_unreadable
+    from captioning.task import CaptioningTask, RunLog
+
+    run_dir = Path(config["run_dir"])
+    _guard(run_dir, config)
+    resumed = read_checkpoint(Path(config["resume"])) if config["resume"] else None
+    lightning.seed_everything(config["seed"], verbose=False)
+    data = config["data"]
+    records = build(data["reader"])
+    wanted = [*select(records, "train"), *select(records, "val")]
+    encoder, transform = build(config["encoder"]), build(config["transform"])
+    source = build(config["features"])(
+        encoder, transform, wanted, name=data["name"], skip_unreadable=data["skip_unreadable"]
+    )
+    report_unreadable(source)
+    splits = {split: select(source.records, split) for split in ("train", "val")}
+    captions = {split: tokenize_captions(chosen) for split, chosen in splits.items()}
+    vocabulary = Vocabulary.build(
+        (tokens for group in captions["train"] for tokens in group), min_count=data["min_count"]
+    )
+    _same_words(resumed, vocabulary)
+    common = {"vocabulary": vocabulary, "source": source.read, "max_length": data["max_length"], "seed": config["seed"]}
+    loaders = CaptionModule(
+        CaptionDataset(splits["train"], captions["train"], captions_per_image=data["captions_per_image"], **common),
+        CaptionDataset(splits["val"], captions["val"], **common),
+        workers=source.workers,
+        seed=config["seed"],
+        **config["loader"],
+    )
+    captioner = build(
+        config["model"],
+        feature_size=encoder.size,
+        grid=encoder.output == "grid",
+        vocabulary_size=len(vocabulary),
+        pad=vocabulary.pad,
+        encoder=source.encoder,
+    )
+    references = {record.image_id: record.captions for record in splits["val"]}
+    decoding = decoding_name(config["decoding"])
+    task = CaptioningTask(
+        captioner,
+        build(config["objective"]),
+        write=partial(write, search=build(config["decoding"]), vocabulary=vocabulary),
+        score=partial(_score, references),
+        decoding=decoding,
+        optimizer=build(config["optimizer"]),
+        schedule=build(config["schedule"]),
+        encoder_lr=config["encoder_lr"],
+        recipe=make_recipe(config, vocabulary, encoder),
+    )
+    run_dir.mkdir(parents=True, exist_ok=True)
+    log = RunLog(run_dir / "metrics.csv")
+    if resumed:
+        log.resume(resumed["global_step"])
+    _write_config(config, run_dir)
+    _announce(splits, captions, vocabulary, captioner)
+    trainer = build(
+        config["trainer"],
+        logger=[log, *_tensorboard(run_dir)],
+        callbacks=_callbacks(run_dir, monitor=f"val/{decoding}/CIDEr", early_stopping=config["early_stopping"]),
+        default_root_dir=str(run_dir),
+    )
+    torch.set_float32_matmul_precision("high")
+    trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
+    best = trainer.checkpoint_callbacks[0]
+    print(f"best val/{decoding}/CIDEr {float(best.best_model_score):.3f}: {best.best_model_path}")
+    print(f"log and configuration: {run_dir}")
+
+
+def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
+    """A finished or broken-off run is never overwritten by accident."""
+    if any((run_dir / "checkpoints").glob("*.ckpt")) and not (config["resume"] or config["overwrite"]):
+        raise ConfigError(
+            f"{run_dir} already holds a run: go on with resume={run_dir}/checkpoints/last.ckpt, "
+            "give another run_dir, or set overwrite=true"
+        )
+
+
+def _same_words(resumed: Mapping[str, Any] | None, vocabulary) -> None:
+    if resumed and resumed["captioning"]["vocabulary"] != vocabulary.state_dict():
+        raise ConfigError(
+            "resume: the checkpoint's vocabulary is not that of this training split; "
+            "resume with the data set, data.min_count and data.max_length of the first run (its config.yaml)"
+        )
+
+
+def _score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) -> dict[str, float]:
+    """Scores of the images that this validation wrote captions for (all, unless trainer.limit_val_batches is set)."""
+    from captioning.metrics import score
+
+    return score({image_id: references[image_id] for image_id in captions}, captions)
+
+
+def _callbacks(run_dir: Path, *, monitor: str, early_stopping: Mapping[str, Any] | None) -> list:
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+
+    folder = {"dirpath": run_dir / "checkpoints", "save_on_train_epoch_end": True, "enable_version_counter": False}
+    callbacks = [
+        # Without the epoch or score in its name, so that scripts find it; the score is in metrics.csv.
+        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **folder),
+        ModelCheckpoint(filename="last", **folder),
+        LearningRateMonitor(),
+        TQDMProgressBar(refresh_rate=10),
+    ]
+    return callbacks + ([build(early_stopping, monitor=monitor, mode="max")] if early_stopping else [])
+
+
+def _tensorboard(run_dir: Path) -> list:
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    return [TensorBoardLogger(run_dir, name="tensorboard", version="")]
+
+
+def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
+    import yaml
+
+    from captioning.files import write_text
+
+    write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+
+
+def _announce(splits, captions, vocabulary, captioner) -> None:
+    sizes = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
+    known = vocabulary.coverage(tokens for group in captions["val"] for tokens in group)
+    weights = sum(parameter.numel() for parameter in captioner.parameters() if parameter.requires_grad)
+    print(f"images: {sizes}; vocabulary {len(vocabulary)} words ({known:.2%} of val's); {weights / 1e6:.1f} M weights")
+
+
+main = entry_point("train", TrainConfig, train)
+
+if __name__ == "__main__":
+    main()
