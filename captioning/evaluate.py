@@ -1,4 +1,4 @@
-"""Scores a checkpoint: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val decoding.beam_size=5`."""
+"""Scores a checkpoint: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val`."""
 
 from collections.abc import Mapping
 from pathlib import Path

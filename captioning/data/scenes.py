@@ -13,6 +13,7 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -51,52 +52,48 @@ CONTRAST = {"plain": 0, "striped": 0.16, "dotted": 0.2, "checked": 0.16, "noisy"
 APART = 85  # Euclidean RGB distance at least between an object and any tone behind it
 
 Colour = tuple[int, int, int]
-Points = Sequence[tuple[float, float]]
+
+
+def _corners(number: int) -> np.ndarray:
+    """np.ndarray x + iy evenly on the unit circle, y downwards, the first at the top."""
+    return -1j * np.exp(2j * np.pi * np.arange(number) / number)
+
+
+_TURNS = 2 * np.pi * np.arange(48) / 48
+_HEART_WAVES = sum(size * np.cos(n * _TURNS) for n, size in enumerate((13, -5, -2, -1), start=1))
+# Outlines as complex corners, in any place and scale; curves as many short sides.
+OUTLINES = {
+    "square": _corners(4) * np.exp(0.25j * np.pi),
+    "triangle": _corners(3),
+    "star": _corners(10) * np.where(np.arange(10) % 2, 0.42, 1),
+    "heart": 16 * np.sin(_TURNS) ** 3 - 1j * _HEART_WAVES,
+    "cross": np.concatenate([np.array([-1 - 3j, 1 - 3j, 1 - 1j]) * 1j**quarter for quarter in range(4)]),
+    "circle": _corners(64),
+}
 
 
 class Piece(NamedTuple):
-    """One object as it is drawn: its outline in pixels of the picture and its exact colour."""
+    """One object as it is drawn: outline [N, 2] in pixels of the picture, and its exact colour."""
 
     thing: Thing
-    outline: Points
+    outline: np.ndarray
     colour: Colour
 
 
-def _unit_outline(shape: str) -> Points:
-    """Corners of a shape about the origin, y downwards; curves as many short sides."""
-    if shape == "heart":
-        waves = ((13, 1), (-5, 2), (-2, 3), (-1, 4))
-        turns = [2 * math.pi * corner / 48 for corner in range(48)]
-        return [(16 * math.sin(t) ** 3, -sum(size * math.cos(n * t) for size, n in waves)) for t in turns]
-    if shape == "cross":
-        arm = [(-1, -3), (1, -3), (1, -1)]
-        return [point for quarter in range(4) for point in _rotate(arm, quarter * math.pi / 2)]
-    # Else corners on a circle, the first at the top; every second of the star's is drawn in.
-    number = {"circle": 64, "square": 4, "triangle": 3, "star": 10}[shape]
-    radii = [0.42 if shape == "star" and corner % 2 else 1.0 for corner in range(number)]
-    corners = [_rotate([(0, -radius)], 2 * math.pi * i / number)[0] for i, radius in enumerate(radii)]
-    return _rotate(corners, math.pi / 4) if shape == "square" else corners
-
-
-def _rotate(points: Points, radians: float) -> Points:
-    cosine, sine = math.cos(radians), math.sin(radians)
-    return [(x * cosine - y * sine, x * sine + y * cosine) for x, y in points]
-
-
-def _piece(random: Random, *, shape: str, color: str) -> Piece:
-    """One object of random size, turn, tint and place."""
-    size = random.choice(tuple(PIXELS))
+def _outline(random: Random, *, shape: str, size: str) -> np.ndarray:
+    """Corners [N, 2] in pixels, turned a little; the box begins at the origin."""
     turn = TURN.get(shape, TURN_OTHERS)
-    points = np.array(_rotate(_unit_outline(shape), math.radians(random.uniform(-turn, turn))))
+    turned = OUTLINES[shape] * np.exp(1j * math.radians(random.uniform(-turn, turn)))
+    points = np.stack([turned.real, turned.imag], axis=1)
     points -= points.min(0)
-    points *= random.uniform(*PIXELS[size]) / points.max()
-    room = SIDE - 2 * MARGIN - points.max(0)
-    points += MARGIN + room * (random.random(), random.random())
-    points = points.round(2)
-    left, top, right, bottom = (*points.min(0).tolist(), *points.max(0).tolist())
-    box = (left, top, round(right - left, 2), round(bottom - top, 2))
-    colour = tuple(max(0, min(255, level + random.randint(-VARIATION, VARIATION))) for level in PALETTE[color])
-    return Piece(Thing(shape, color, size, box), [tuple(point) for point in points.tolist()], colour)
+    return (points * random.uniform(*PIXELS[size]) / points.max()).round(2)
+
+
+def _place(random: Random, extent: Sequence[float]) -> tuple[float, float, float, float]:
+    """A box of that width and height somewhere in the picture."""
+    width, height = extent
+    left, top = (round(MARGIN + random.random() * (SIDE - 2 * MARGIN - length), 2) for length in extent)
+    return left, top, width, height
 
 
 def _clear(first: Thing, second: Thing) -> bool:
@@ -110,50 +107,56 @@ def _clear(first: Thing, second: Thing) -> bool:
 
 def _layout(random: Random, *, number: int) -> list[Piece]:
     """Pieces of which every pair is in a clear relation and differs in colour or shape."""
+    kinds = random.sample([(shape, color) for shape in SHAPES for color in PALETTE], number)
     while True:
-        kinds = random.sample([(shape, color) for shape in SHAPES for color in PALETTE], number)
-        pieces = [_piece(random, shape=shape, color=color) for shape, color in kinds]
-        if all(_clear(a.thing, b.thing) for i, a in enumerate(pieces) for b in pieces[:i]):
-            return pieces
+        sizes = [random.choice(tuple(PIXELS)) for _ in kinds]
+        outlines = [_outline(random, shape=shape, size=size) for (shape, _), size in zip(kinds, sizes, strict=True)]
+        extents = [outline.max(0).tolist() for outline in outlines]
+        for _ in range(100):  # large ones may not fit together at all
+            boxes = [_place(random, extent) for extent in extents]
+            things = [Thing(*kind, size, box) for kind, size, box in zip(kinds, sizes, boxes, strict=True)]
+            if all(_clear(first, second) for first, second in combinations(things, 2)):
+                moved = [outline + box[:2] for outline, box in zip(outlines, boxes, strict=True)]
+                return [Piece(*pair, _tint(random, pair[0].color)) for pair in zip(things, moved, strict=True)]
+
+
+def _tint(random: Random, color: str) -> Colour:
+    return tuple(max(0, min(255, level + random.randint(-VARIATION, VARIATION))) for level in PALETTE[color])
 
 
 def _tones(random: Random, *, contrast: float, colours: Sequence[Colour]) -> np.ndarray | None:
-    """Two muted tones [2, 3] so that no mixture of them comes close to an object's colour; None when out of luck."""
+    """256 muted tones from one to another [256, 3], none close to an object's colour; None when out of luck."""
     tint = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0, 0.25), 1.0))
     bright = random.uniform(0.2, 0.93)
     dark = bright - contrast
-    tones = 255 * tint * np.array([[bright], [dark]])
-    mixtures = np.linspace(tones[0], tones[1], 5)
-    distances = np.linalg.norm(mixtures[:, None] - np.array(colours), axis=-1)
-    return tones if dark >= 0.12 and distances.min() >= APART else None
+    tones = 255 * np.linspace(bright * tint, dark * tint, 256)
+    distances = np.linalg.norm(tones[::51, None] - np.array(colours), axis=-1)
+    return tones.round().astype(np.uint8) if dark >= 0.12 and distances.min() >= APART else None
 
 
 def _pattern(random: Random, *, background: str) -> np.ndarray:
-    """How much of the second tone each pixel has: [SIDE, SIDE] from 0 to 1, edges smoothed over a pixel."""
-    rows, columns = np.mgrid[:SIDE, :SIDE]
+    """Which of the 256 tones each pixel has: [SIDE, SIDE] uint8, edges smoothed over a pixel."""
+    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
     angle, period = random.uniform(0, 2 * math.pi), random.uniform(26, 40)
     shift = random.uniform(0, period)
     across = columns * math.cos(angle) + rows * math.sin(angle) + shift
     along = rows * math.cos(angle) - columns * math.sin(angle) + shift
     # Distance in pixels from the nearest edge of a band half a period wide, positive inside it.
     bands, other = (np.abs(t / period % 1 - 0.5) * period - period / 4 for t in (across, along))
-    if background == "striped":
-        distance = bands
-    elif background == "checked":
-        distance = np.minimum(np.abs(bands), np.abs(other)) * np.sign(bands * other)
-    elif background == "dotted":
-        distance = 0.22 * period - np.hypot(period / 4 - bands, period / 4 - other)
-    elif background == "noisy":
+    if background == "noisy":
         grains = np.frombuffer(random.randbytes(SIDE // 2 * SIDE // 2), np.uint8).reshape(SIDE // 2, -1)
-        return grains.repeat(2, axis=0).repeat(2, axis=1) / 255
-    elif background == "shaded":
-        return (across - across.min()) / (across.max() - across.min())
-    else:
-        return np.zeros((SIDE, SIDE))
-    return np.clip(distance + 0.5, 0, 1)
+        return grains.repeat(2, axis=0).repeat(2, axis=1)
+    weight = {
+        "plain": np.zeros_like(rows),
+        "striped": bands + 0.5,
+        "checked": np.minimum(np.abs(bands), np.abs(other)) * np.sign(bands * other) + 0.5,
+        "dotted": 0.22 * period - np.hypot(period / 4 - bands, period / 4 - other) + 0.5,
+        "shaded": (across - across.min()) / np.ptp(across),
+    }[background]
+    return (255 * weight.clip(0, 1)).round().astype(np.uint8)
 
 
-def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, list[Points], tuple[str, ...]]:
+def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, list[np.ndarray], tuple[str, ...]]:
     """Picture, what it holds, the outlines of its things, and five captions: a function of the arguments alone."""
     random = Random(f"{seed}/{split}/{index}")
     number = random.choices((1, 2, 3), weights=(15, 60, 25))[0]
@@ -162,17 +165,16 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, l
     while tones is None:
         pieces = _layout(random, number=number)
         tones = _tones(random, contrast=CONTRAST[background], colours=[piece.colour for piece in pieces])
-    weight = _pattern(random, background=background)[..., None]
-    picture = Image.fromarray((tones[0] * (1 - weight) + tones[1] * weight).round().astype(np.uint8))
+    picture = Image.fromarray(tones[_pattern(random, background=background)])
     for piece in pieces:
         mask = Image.new("L", (SIDE * SUPERSAMPLING,) * 2)
-        ImageDraw.Draw(mask).polygon([(x * SUPERSAMPLING, y * SUPERSAMPLING) for x, y in piece.outline], fill=255)
+        ImageDraw.Draw(mask).polygon((piece.outline * SUPERSAMPLING).ravel().tolist(), fill=255)
         picture.paste(piece.colour, mask=mask.reduce(SUPERSAMPLING))
     scene = Scene(tuple(piece.thing for piece in pieces), background)
     return picture, scene, [piece.outline for piece in pieces], describe(scene, random)
 
 
-def _annotate(scene: Scene, outlines: Sequence[Points], image_id: int) -> list[dict]:
+def _annotate(scene: Scene, outlines: Sequence[np.ndarray], image_id: int) -> list[dict]:
     """COCO instances of one picture, with "color" and "size" beside the usual fields; the scene's order."""
     return [
         {
@@ -181,7 +183,7 @@ def _annotate(scene: Scene, outlines: Sequence[Points], image_id: int) -> list[d
             "category_id": CATEGORIES[thing.shape],
             "bbox": list(thing.box),
             "area": _area(outline),
-            "segmentation": [[value for point in outline for value in point]],
+            "segmentation": [outline.round(2).ravel().tolist()],
             "iscrowd": 0,
             "color": thing.color,
             "size": thing.size,
@@ -190,10 +192,10 @@ def _annotate(scene: Scene, outlines: Sequence[Points], image_id: int) -> list[d
     ]
 
 
-def _area(outline: Points) -> float:
+def _area(outline: np.ndarray) -> float:
     """Square pixels inside a polygon (shoelace formula)."""
-    pairs = zip(outline, [*outline[1:], outline[0]], strict=True)
-    return round(abs(sum(x * y2 - x2 * y for (x, y), (x2, y2) in pairs)) / 2, 2)
+    x, y = outline.T
+    return round(abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2, 2)
 
 
 def _write_split(folder: Path, *, split: str, count: int, info: Mapping, progress: tqdm) -> None:
@@ -263,7 +265,8 @@ def read_scenes(root: str | Path, *, train: int = 2400, val: int = 400, test: in
         if not root.exists() or not any(root.iterdir()):
             _draw(root, info)
     except OSError as error:
-        raise DataError(f"cannot draw the scenes into {root} ({error}): choose another data.root") from error
+        if not (root / "annotations").is_dir():  # else another process was quicker
+            raise DataError(f"cannot draw the scenes into {root} ({error}): choose another data.root") from error
     _check(root, info)
     return read_coco_files(root)
 
