@@ -143,7 +143,7 @@ class _Search:
         width = max(column.shape[1] for column in columns)
         log_probs = torch.stack([_widen(column, width) for column in columns], 1)  # [B, steps + 1, K]
         lengths = torch.arange(1, len(columns) + 1, device=live.device).clamp(max=len(self.ended))
-        scores = self._score(log_probs, lengths[:, None])
+        scores = self._score(log_probs, lengths[:, None].to(log_probs.dtype))
         unfinished = torch.zeros_like(scores, dtype=torch.bool)
         unfinished[:, -1] = log_probs[:, :-1].isfinite().flatten(1).any(1)[:, None]
         scores = scores.masked_fill(unfinished, -torch.inf).flatten(1)

@@ -1,0 +1,70 @@
+"""A toy world: small models in float64, and where real data may be found."""
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioning.models.attention import NoAttention, SoftAttention
+from captioning.models.captioner import build_captioner
+from captioning.models.cells import GRU, LSTM, RNN
+from captioning.models.conditioning import EveryStep, FirstStep, InitialState
+
+PAD, START, END, UNKNOWN = range(4)
+CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+CONDITIONINGS = {"initial_state": InitialState, "first_step": FirstStep, "every_step": EveryStep}
+ATTENTIONS = {"none": NoAttention, "soft": partial(SoftAttention, width=5)}
+
+
+def pytest_addoption(parser):
+    parser.addoption("--shared", default="../shared", help="folder that holds flickr8k/ and coco-sample/")
+
+
+@pytest.fixture(scope="session")
+def shared_dir(request) -> Path:
+    """Real photographs and annotations; tests that want them are skipped where they are absent."""
+    folder = Path(request.config.rootpath, request.config.getoption("--shared")).resolve()
+    if not (folder / "flickr8k").is_dir() or not (folder / "coco-sample").is_dir():
+        pytest.skip(f"no flickr8k/ and coco-sample/ in {folder}: give their folder by --shared=DIR")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def toy():
+    """toy(cell=…, attention=…, conditioning=…) -> a small captioner in float64, without dropout in eval mode."""
+
+    def make(*, cell="lstm", attention="soft", conditioning="initial_state", vocabulary_size=11, **sizes):
+        numbers = {"feature_size": 6, "grid": True, "width": 7, "embedding_size": 4, "layers": 1} | sizes
+        captioner = build_captioner(
+            cell=CELLS[cell],
+            attention=ATTENTIONS[attention],
+            conditioning=CONDITIONINGS[conditioning],
+            vocabulary_size=vocabulary_size,
+            **numbers,
+        )
+        return captioner.double().eval()
+
+    return make
+
+
+@pytest.fixture
+def toy_tokens():
+    """[3 images, 3 captions, 1 + 6]: several lengths, one missing caption; longest first."""
+    captions = [
+        [[5, 6, 7, 8, 9], [4, 5, 6], [7]],
+        [[10, 9, 8, 7], [6, 6], []],
+        [[4], [], None],
+    ]
+    tokens = torch.full((3, 3, 7), PAD)
+    for row, group in zip(tokens, captions, strict=True):
+        for slot, words in zip(row, group, strict=True):
+            if words is not None:
+                line = [START, *words, END]
+                slot[: len(line)] = torch.tensor(line)
+    return tokens

@@ -1,0 +1,157 @@
+"""Cells and decoder: steps against torch's kernels and naive loops, teacher forcing against steps, padding, order."""
+
+import itertools
+
+import pytest
+import torch
+from conftest import ATTENTIONS, CELLS, CONDITIONINGS, PAD
+
+from captioning.models.captioner import build_captioner
+from captioning.models.cells import GRU, LSTM, RNN
+from captioning.models.conditioning import InitialState
+from captioning.models.state import State
+
+EVERY = list(itertools.product(CELLS, ATTENTIONS, CONDITIONINGS, (1, 2)))
+
+
+@pytest.mark.parametrize("kind", [RNN, GRU, LSTM])
+@pytest.mark.parametrize("layers", [1, 3])
+def test_steps_equal_torchs_fused_kernel(kind, layers):
+    cell = kind(4, 0, state_size=5, layers=layers).double()
+    for parameter in cell.parameters():
+        torch.nn.init.normal_(parameter)
+    inputs = torch.randn(6, 2, 3, 4, dtype=torch.float64)
+    start = state = State(*(torch.randn_like(part) for part in cell.zero_state(2, like=inputs).repeat(3)))
+    outputs, last = cell.sequence(inputs, start)
+    for t in range(6):
+        state = cell.step(cell.project(inputs[t]), inputs.new_zeros(2, 3, 0), state)
+        torch.testing.assert_close(state.top, outputs[t])
+    torch.testing.assert_close(state, last)
+
+
+def test_lstm_step_equals_the_equations_with_feedback():
+    cell = LSTM(4, 3, state_size=5).double()
+    for parameter in cell.parameters():
+        torch.nn.init.normal_(parameter)
+    x, z = torch.randn(4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
+    h, c = torch.randn(5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
+    r = cell.rnn
+    gates = r.weight_ih_l0 @ torch.cat((x, z)) + r.bias_ih_l0 + r.weight_hh_l0 @ h + r.bias_hh_l0
+    i, f, g, o = gates[:5], gates[5:10], gates[10:15], gates[15:]
+    new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    new_h = torch.sigmoid(o) * torch.tanh(new_c)
+    state = State(h.view(1, 1, 1, 5), c.view(1, 1, 1, 5))
+    state = cell.step(cell.project(x.view(1, 1, 4)), z.view(1, 1, 3), state)
+    torch.testing.assert_close(state, State(new_h.view(1, 1, 1, 5), new_c.view(1, 1, 1, 5)))
+
+
+def test_state_select_reorders_rows_of_each_image():
+    hidden = torch.arange(12.0).view(1, 2, 3, 2)
+    chosen = State(hidden, hidden[..., :0]).select(torch.tensor([[2, 2], [0, 1]]))
+    assert chosen.hidden[0, :, :, 0].tolist() == [[4, 4], [6, 8]]
+    assert chosen.cell.shape == (1, 2, 2, 0)
+
+
+def unroll(model, images, tokens):
+    """Logits of every real word and all weights, by a loop over `step`, each caption by itself."""
+    logits, weights = {}, {}
+    for b, k in itertools.product(*map(range, tokens.shape[:2])):
+        state, memory = model.begin(images[b : b + 1])
+        for t in range(tokens.shape[2] - 1):
+            if tokens[b, k, t + 1] == PAD:
+                break
+            out = model.step(tokens[b, k, t].view(1, 1), state, memory)
+            state = out.state
+            logits[b, k, t], weights[b, k, t] = out.logits[0, 0], out.glimpse.weights[0, 0]
+    return logits, weights
+
+
+@pytest.mark.parametrize(("cell", "attention", "conditioning", "layers"), EVERY)
+def test_teacher_forcing_equals_unrolled_steps(toy, toy_tokens, cell, attention, conditioning, layers):
+    model = toy(cell=cell, attention=attention, conditioning=conditioning, layers=layers)
+    images = torch.randn(3, 4, 6, dtype=torch.float64)
+    decoded = model(images, toy_tokens)
+    logits, weights = unroll(model, images, toy_tokens)
+    length = toy_tokens.shape[2] - 1
+    places = [(i // length // 3, i // length % 3, i % length) for i in decoded.index.tolist()]
+    assert sorted(places) == sorted(logits)
+    for row, place in zip(decoded.logits, places, strict=True):
+        torch.testing.assert_close(row, logits[place])
+    expected = torch.zeros_like(decoded.weights)
+    for place, row in weights.items():
+        expected[place] = row
+    torch.testing.assert_close(decoded.weights, expected)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+def test_padding_order_and_company_change_nothing(toy, toy_tokens, attention):
+    model = toy(attention=attention)
+    images = torch.randn(3, 4, 6, dtype=torch.float64)
+
+    def per_caption(images, tokens):
+        decoded = model(images, tokens)
+        targets = tokens[..., 1:].flatten()[decoded.index]
+        log_probs = decoded.logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
+        sums = log_probs.new_zeros(tokens.shape[0] * tokens.shape[1])
+        return sums.index_add(0, decoded.index // (tokens.shape[2] - 1), log_probs).view(tokens.shape[:2])
+
+    whole = per_caption(images, toy_tokens)
+    padded = torch.nn.functional.pad(toy_tokens, (0, 4, 0, 2), value=PAD)
+    torch.testing.assert_close(per_caption(images, padded)[:, :3], whole)
+    order = torch.tensor([2, 0, 1])
+    torch.testing.assert_close(per_caption(images[order], toy_tokens[order]), whole[order])
+    torch.testing.assert_close(per_caption(images, toy_tokens[:, [1, 2, 0]]), whole[:, [1, 2, 0]])
+    for k in range(3):
+        torch.testing.assert_close(per_caption(images, toy_tokens[:, k : k + 1]), whole[:, k : k + 1])
+    torch.testing.assert_close(per_caption(images[1:2], toy_tokens[1:2]), whole[1:2])
+
+
+def test_stored_fp16_features_and_masks(toy, toy_tokens):
+    model = toy()
+    images = torch.randn(3, 4, 6).half()
+    torch.testing.assert_close(model(images, toy_tokens).logits, model(images.double(), toy_tokens).logits)
+    mask = torch.tensor([[True, True, False, False]] * 3)
+    state, memory = model.begin(images, mask)
+    short, short_memory = model.begin(images[:, :2])
+    torch.testing.assert_close(state, short)
+    token = torch.ones(3, 1, dtype=torch.int64)
+    torch.testing.assert_close(model.step(token, state, memory).logits, model.step(token, short, short_memory).logits)
+
+
+def test_initial_state_equals_its_formula():
+    part = InitialState(6, 4, layers=2, state_size=7, dropout=0.0).double()
+    vector = torch.randn(1, 6, dtype=torch.float64)
+    zeros = State(*(torch.zeros(2, 1, 1, 7, dtype=torch.float64) for _ in range(2)))
+    state = part.initial_state(vector, zeros)
+    shared = torch.relu(part.shared[0].weight @ vector[0] + part.shared[0].bias)
+    for layer in range(2):
+        rows = slice(7 * layer, 7 * layer + 7)
+        torch.testing.assert_close(
+            state.hidden[layer, 0, 0], torch.tanh(part.hidden.weight[rows] @ shared + part.hidden.bias[rows])
+        )
+        torch.testing.assert_close(
+            state.cell[layer, 0, 0], torch.tanh(part.cell.weight[rows] @ shared + part.cell.bias[rows])
+        )
+
+
+@pytest.mark.parametrize("conditioning", CONDITIONINGS)
+@pytest.mark.parametrize("cell", CELLS)
+def test_the_image_enters_and_every_parameter_learns(toy, toy_tokens, cell, conditioning):
+    for attention in ATTENTIONS:
+        model = toy(cell=cell, attention=attention, conditioning=conditioning)
+        images = torch.randn(3, 4, 6, dtype=torch.float64)
+        decoded = model(images, toy_tokens)
+        decoded.logits.logsumexp(-1).sum().backward()
+        idle = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+        # A GRU or RNN has no cell state to start.
+        assert idle <= ({"conditioning.cell.weight", "conditioning.cell.bias"} if cell != "lstm" else set())
+        other = model(images + 1, toy_tokens)
+        assert not torch.allclose(other.logits, decoded.logits)
+
+
+def test_fc_vectors_and_grids_of_one_place_agree(toy_tokens):
+    torch.manual_seed(1)
+    numbers = {"feature_size": 6, "vocabulary_size": 11, "width": 7, "embedding_size": 4}
+    model = build_captioner(attention=ATTENTIONS["none"], grid=False, **numbers).double().eval()
+    vectors = torch.randn(3, 6, dtype=torch.float64)
+    torch.testing.assert_close(model(vectors, toy_tokens).logits, model(vectors[:, None], toy_tokens).logits)
