@@ -1,5 +1,7 @@
 """Trains a captioner: `captioning-train experiment=flickr8k_soft data.root=DIR run_dir=DIR`."""
 
+import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -24,6 +26,7 @@ def train(config: dict[str, Any]) -> None:
 
     run_dir = Path(config["run_dir"])
     _guard(run_dir, config)
+    _quiet()
     resumed = read_checkpoint(Path(config["resume"])) if config["resume"] else None
     lightning.seed_everything(config["seed"], verbose=False)
     data = config["data"]
@@ -86,6 +89,12 @@ def train(config: dict[str, Any]) -> None:
     best = trainer.checkpoint_callbacks[0]
     print(f"best val/{decoding}/CIDEr {float(best.best_model_score):.3f}: {best.best_model_path}")
     print(f"log and configuration: {run_dir}")
+
+
+def _quiet() -> None:
+    """Lightning's tips and remarks on its own insides are not news to whoever trains a captioner."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:

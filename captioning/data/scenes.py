@@ -13,7 +13,6 @@ import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
@@ -23,7 +22,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from captioning.data.annotations import Record, read_coco_files
-from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe, is_true, relation
+from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe, is_true
 from captioning.errors import ConfigError, DataError
 
 VERSION = 1  # of the drawing and the grammar: a change of either is another data set
@@ -32,22 +31,23 @@ SUPERSAMPLING = 4
 FIRST_ID = {"train": 1, "val": 1_000_001, "test": 2_000_001}  # ids differ between splits
 CATEGORIES = {name: number for number, name in enumerate(SHAPES, start=1)}
 
+# Chosen, like the shapes, for what frozen ImageNet features tell apart: they muddle purple with green, crosses with
+# stars, and black with white.
 PALETTE = {
-    "red": (214, 32, 32),
-    "orange": (245, 130, 20),
+    "red": (248, 8, 8),
     "yellow": (250, 222, 40),
-    "green": (35, 150, 60),
+    "green": (4, 104, 38),
     "blue": (40, 80, 215),
-    "purple": (130, 45, 165),
-    "black": (22, 22, 22),
+    "magenta": (246, 8, 246),
     "white": (248, 248, 248),
 }
 VARIATION = 12  # at most, of each of an object's red, green and blue
 PIXELS = {"small": (40, 52), "large": (84, 104)}  # longer side of the box
-TURN = {"circle": 0, "square": 8, "cross": 8}  # degrees either way; more would make another shape of them
-TURN_OTHERS = 15
+TURN = {"circle": 0, "square": 8, "triangle": 15, "star": 15, "heart": 15}  # degrees either way
 MARGIN = 4  # pixels between an object and the picture's edge
-GAP = 16  # pixels at least between two boxes, along the axis of their relation
+WIGGLE = 16  # pixels that an object may lie off the line of all
+GAP = 16  # pixels at least between two boxes, along their line
+STRAIGHT = 3  # at least so many times further apart along the line than across it
 CONTRAST = {"plain": 0, "striped": 0.16, "dotted": 0.2, "checked": 0.16, "noisy": 0.28, "shaded": 0.35}  # of brightness
 APART = 85  # Euclidean RGB distance at least between an object and any tone behind it
 
@@ -55,7 +55,7 @@ Colour = tuple[int, int, int]
 
 
 def _corners(number: int) -> np.ndarray:
-    """np.ndarray x + iy evenly on the unit circle, y downwards, the first at the top."""
+    """Points x + iy evenly on the unit circle, y downwards, the first at the top."""
     return -1j * np.exp(2j * np.pi * np.arange(number) / number)
 
 
@@ -67,7 +67,6 @@ OUTLINES = {
     "triangle": _corners(3),
     "star": _corners(10) * np.where(np.arange(10) % 2, 0.42, 1),
     "heart": 16 * np.sin(_TURNS) ** 3 - 1j * _HEART_WAVES,
-    "cross": np.concatenate([np.array([-1 - 3j, 1 - 3j, 1 - 1j]) * 1j**quarter for quarter in range(4)]),
     "circle": _corners(64),
 }
 
@@ -82,51 +81,51 @@ class Piece(NamedTuple):
 
 def _outline(random: Random, *, shape: str, size: str) -> np.ndarray:
     """Corners [N, 2] in pixels, turned a little; the box begins at the origin."""
-    turn = TURN.get(shape, TURN_OTHERS)
-    turned = OUTLINES[shape] * np.exp(1j * math.radians(random.uniform(-turn, turn)))
+    turned = OUTLINES[shape] * np.exp(1j * math.radians(random.uniform(-TURN[shape], TURN[shape])))
     points = np.stack([turned.real, turned.imag], axis=1)
     points -= points.min(0)
     return (points * random.uniform(*PIXELS[size]) / points.max()).round(2)
 
 
-def _place(random: Random, extent: Sequence[float]) -> tuple[float, float, float, float]:
-    """A box of that width and height somewhere in the picture."""
-    width, height = extent
-    left, top = (round(MARGIN + random.random() * (SIDE - 2 * MARGIN - length), 2) for length in extent)
-    return left, top, width, height
-
-
-def _clear(first: Thing, second: Thing) -> bool:
-    """Whether two things lie in one clear relation with a gap between them."""
-    axis = {"left": 0, "right": 0, "above": 1, "below": 1}.get(relation(first, second))
-    if axis is None:
-        return False
-    near, far = sorted((first.box, second.box), key=lambda box: box[axis])
-    return far[axis] - near[axis] - near[axis + 2] >= GAP
+def _boxes(random: Random, extents: np.ndarray, *, axis: int) -> np.ndarray | None:
+    """Boxes [N, 4] for N widths and heights, loosely in line along the axis (0 is x); None when that does not work."""
+    lengths, number = extents[:, axis], len(extents)
+    free = SIDE - 2 * MARGIN - lengths.sum() - GAP * (number - 1)
+    if free < 0:
+        return None
+    line = random.uniform(0.15 * SIDE, 0.85 * SIDE)
+    corners = np.array([[line + random.uniform(-WIGGLE, WIGGLE)] for _ in extents]) - extents / 2
+    slack = np.sort([random.uniform(0, free) for _ in extents])
+    corners[:, axis] = MARGIN + slack + GAP * np.arange(number) + lengths.cumsum() - lengths
+    corners = corners.clip(MARGIN, SIDE - MARGIN - extents).round(2)
+    centres = corners + extents / 2
+    distances = np.abs(centres[:, None] - centres)  # [N, N, 2]
+    straight = distances[..., axis] >= STRAIGHT * distances[..., 1 - axis]
+    return np.hstack([corners, extents]) if straight.all() else None
 
 
 def _layout(random: Random, *, number: int) -> list[Piece]:
-    """Pieces of which every pair is in a clear relation and differs in colour or shape."""
+    """Pieces in a loose row or column, of which no two share both colour and shape."""
     kinds = random.sample([(shape, color) for shape in SHAPES for color in PALETTE], number)
-    while True:
+    axis, boxes = random.randrange(2), None
+    while boxes is None:
         sizes = [random.choice(tuple(PIXELS)) for _ in kinds]
         outlines = [_outline(random, shape=shape, size=size) for (shape, _), size in zip(kinds, sizes, strict=True)]
-        extents = [outline.max(0).tolist() for outline in outlines]
-        for _ in range(100):  # large ones may not fit together at all
-            boxes = [_place(random, extent) for extent in extents]
-            things = [Thing(*kind, size, box) for kind, size, box in zip(kinds, sizes, boxes, strict=True)]
-            if all(_clear(first, second) for first, second in combinations(things, 2)):
-                moved = [outline + box[:2] for outline, box in zip(outlines, boxes, strict=True)]
-                return [Piece(*pair, _tint(random, pair[0].color)) for pair in zip(things, moved, strict=True)]
+        boxes = _boxes(random, np.array([outline.max(0) for outline in outlines]), axis=axis)
+    return [
+        Piece(Thing(shape, color, size, tuple(box.tolist())), outline + box[:2], _tint(random, color))
+        for (shape, color), size, outline, box in zip(kinds, sizes, outlines, boxes, strict=True)
+    ]
 
 
 def _tint(random: Random, color: str) -> Colour:
+    """A colour of that name, a little different each time."""
     return tuple(max(0, min(255, level + random.randint(-VARIATION, VARIATION))) for level in PALETTE[color])
 
 
 def _tones(random: Random, *, contrast: float, colours: Sequence[Colour]) -> np.ndarray | None:
     """256 muted tones from one to another [256, 3], none close to an object's colour; None when out of luck."""
-    tint = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0, 0.25), 1.0))
+    tint = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0, 0.15), 1.0))
     bright = random.uniform(0.2, 0.93)
     dark = bright - contrast
     tones = 255 * np.linspace(bright * tint, dark * tint, 256)
@@ -159,7 +158,7 @@ def _pattern(random: Random, *, background: str) -> np.ndarray:
 def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, list[np.ndarray], tuple[str, ...]]:
     """Picture, what it holds, the outlines of its things, and five captions: a function of the arguments alone."""
     random = Random(f"{seed}/{split}/{index}")
-    number = random.choices((1, 2, 3), weights=(15, 60, 25))[0]
+    number = random.choices((1, 2, 3), weights=(20, 60, 20))[0]
     background = random.choice(tuple(BACKGROUNDS))
     tones = None
     while tones is None:
@@ -195,30 +194,26 @@ def _annotate(scene: Scene, outlines: Sequence[np.ndarray], image_id: int) -> li
 def _area(outline: np.ndarray) -> float:
     """Square pixels inside a polygon (shoelace formula)."""
     x, y = outline.T
-    return round(abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2, 2)
+    return round(abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2, 2)
 
 
 def _write_split(folder: Path, *, split: str, count: int, info: Mapping, progress: tqdm) -> None:
     """Pictures and both annotation files of one split."""
-    images, captions, instances = [], [], []
+    images, captions, instances, square = [], [], [], {"width": SIDE, "height": SIDE}
     (folder / split).mkdir()
     for index in range(count):
         picture, scene, outlines, texts = draw_scene(info["seed"], split, index)
         image_id = FIRST_ID[split] + index
         name = f"{image_id:012d}.png"
         picture.save(folder / split / name)
-        images.append(
-            {"id": image_id, "file_name": name, "width": SIDE, "height": SIDE, "background": scene.background}
-        )
+        images.append({"id": image_id, "file_name": name, **square, "background": scene.background})
         captions += [{"id": 10 * image_id + n, "image_id": image_id, "caption": text} for n, text in enumerate(texts)]
         instances += _annotate(scene, outlines, image_id)
         progress.update()
-    common = {"info": info, "licenses": [], "images": images}
     categories = [{"id": number, "name": name, "supercategory": "shape"} for name, number in CATEGORIES.items()]
-    for kind, content in (
-        ("captions", {"annotations": captions}),
-        ("instances", {"annotations": instances, "categories": categories}),
-    ):
+    common = {"info": info, "licenses": [], "images": images}
+    files = {"captions": {"annotations": captions}, "instances": {"annotations": instances, "categories": categories}}
+    for kind, content in files.items():
         (folder / "annotations" / f"{kind}_{split}.json").write_text(json.dumps(common | content))
 
 
@@ -237,6 +232,7 @@ def _draw(root: Path, info: Mapping) -> None:
 
 
 def _check(root: Path, info: Mapping) -> None:
+    """DataError unless the folder holds the scenes of this info."""
     try:
         found = json.loads((root / "annotations" / "captions_train.json").read_bytes())["info"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -249,7 +245,7 @@ def read_scenes(root: str | Path, *, train: int = 2400, val: int = 400, test: in
     """Records of the drawn pictures, all splits together; draws them when `root` is absent or empty.
 
     Args:
-        train, val, test: pictures of each split.
+        train, val, test: pictures of each split, 1 or more.
         seed: of the drawing; independent of any other seed.
 
     Raises:
@@ -259,7 +255,7 @@ def read_scenes(root: str | Path, *, train: int = 2400, val: int = 400, test: in
     root, pictures = Path(root).resolve(), {"train": train, "val": val, "test": test}
     for split, count in pictures.items():
         if count < 1:
-            raise ConfigError(f"data.{split} must be at least 1 picture, not {count}")
+            raise ConfigError(f"data.reader.{split} must be at least 1 picture, not {count}")
     info = {"description": "drawn scenes", "version": VERSION, "seed": seed, "pictures": pictures}
     try:
         if not root.exists() or not any(root.iterdir()):
@@ -283,9 +279,7 @@ def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
             things[entry["image_id"]].append(thing)
         return {image["id"]: Scene(tuple(things[image["id"]]), image["background"]) for image in content["images"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path} does not describe drawn scenes ({error!r}): delete {root}, and it is drawn anew"
-        ) from error
+        raise DataError(f"{path} is not of drawn scenes ({error!r}): delete {root}, and they are drawn anew") from error
 
 
 def truth(captions: Mapping[int, str], *, root: str | Path, split: str) -> dict[str, float]:

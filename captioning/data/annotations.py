@@ -1,0 +1,275 @@
+"""Pictures with their captions: COCO captions JSON, Karpathy's JSON or a CSV file -> records, checked against the disk.
+
+Each reader gives the records of all splits together, in the file's order of images. What every file format goes
+through is at the end: an image id belongs to one picture, every picture with captions is on disk, pictures without
+captions are left out. data/README.md says where each data set comes from.
+"""
+
+import hashlib
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captioning.data.parsing import entries, field, id_of, read_json, table_rows
+from captioning.errors import ConfigError, DataError
+
+SPLITS = ("train", "val", "test")
+KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
+COCO_LAYOUTS = {
+    "karpathy": "dataset_coco.json with train2014/ and val2014/",
+    "2014": "annotations/captions_{train,val}2014.json with train2014/ and val2014/",
+    "2017": "annotations/captions_{train,val}2017.json with train2017/ and val2017/",
+}
+PICTURE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
+
+
+class Record(NamedTuple):
+    """One picture with its raw captions; split is train, val or test."""
+
+    image_id: int
+    path: Path
+    split: str
+    captions: tuple[str, ...]
+
+
+def read_coco(root: str | Path, *, layout: str | int = "auto") -> list[Record]:
+    """MS-COCO captions in the official 2014 or 2017 folders, or in the 2014 folders with Karpathy's split.
+
+    Args:
+        root: folder of the data set.
+        layout: "karpathy" (its "restval" pictures are train), "2014", "2017", or "auto" for what is on disk. In the
+            official layouts a split is there when both its captions and its pictures are.
+
+    Raises:
+        DataError: nothing of the layout is there, or what is there is inconsistent.
+        ConfigError: an unknown layout, or "auto" where both 2014 and 2017 are there without Karpathy's file.
+    """
+    root, layout = Path(root), str(layout)
+    if layout not in ("auto", *COCO_LAYOUTS):
+        raise ConfigError(f"data.layout must be auto, {', '.join(COCO_LAYOUTS)}, not {layout!r}")
+    wanted = list(COCO_LAYOUTS) if layout == "auto" else [layout]
+    found = [name for name in wanted if _has_layout(root, name)]
+    if not found:
+        raise DataError(
+            f"no COCO captions in {root}: wanted {', or '.join(COCO_LAYOUTS[name] for name in wanted)}. "
+            f"captioning-prepare data=coco download=true data.root={root} fetches them (see also data/README.md)"
+        )
+    if found == ["2014", "2017"]:
+        raise ConfigError(f"{root} holds COCO 2014 and COCO 2017: choose with data.layout=2014 or data.layout=2017")
+    if found[0] == "karpathy":
+        file = root / "dataset_coco.json"
+        return _checked([(file, _karpathy_records(file, root, id_key="cocoid"))])
+    return read_coco_files(root, **_official(found[0]))
+
+
+def read_coco_files(
+    root: str | Path,
+    *,
+    annotations: str = "annotations/captions_{split}.json",
+    images: str = "{split}",
+    splits: Sequence[str] = SPLITS,
+) -> list[Record]:
+    """COCO captions JSON, one file a split; blank captions are left out.
+
+    Args:
+        annotations, images: caption file and picture folder, relative to root; {split} stands for the split's name.
+        splits: those to look for. A split is there when both its captions and its pictures are.
+    """
+    places = _present(Path(root), annotations=annotations, images=images, splits=splits)
+    if not places:
+        raise DataError(
+            f"no captions in COCO format in {root}: wanted {annotations} with pictures in {images}/, "
+            f"for one or more splits of {', '.join(splits)} (see data/README.md)"
+        )
+    return _checked([(file, _coco_records(file, folder, split=split)) for split, file, folder in places])
+
+
+def read_karpathy(root: str | Path, *, annotations: str, images: str | Sequence[str] = PICTURE_FOLDERS) -> list[Record]:
+    """Karpathy's JSON alone: dataset_flickr8k.json, dataset_flickr30k.json. Image ids are its imgid.
+
+    A split that it lacks is read from `captions_{split}.json` (COCO format) in root, where that exists.
+
+    Args:
+        root: folder of the data set.
+        annotations: Karpathy's file, relative to root.
+        images: picture folders relative to root, of which the first that exists is taken.
+    """
+    root, file = Path(root), Path(root, annotations)
+    names = [images] if isinstance(images, str) else list(images)
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    if folder is None or not file.is_file():
+        raise DataError(
+            f"no {annotations} with pictures in {root}: wanted {file} (in {KARPATHY_URL}) "
+            f"and a folder of its pictures, one of {', '.join(names)} (see data/README.md for where to get them)"
+        )
+    sources = [(file, _karpathy_records(file, folder, id_key="imgid"))]
+    for split in sorted(set(SPLITS) - {record.split for record in sources[0][1]}):
+        if (extra := root / f"captions_{split}.json").is_file():
+            sources.append((extra, _coco_records(extra, folder, split=split)))
+    return _checked(sources)
+
+
+def read_csv(
+    root: str | Path,
+    *,
+    file: str = "captions.csv",
+    images: str = ".",
+    val_share: float = 0.1,
+    test_share: float = 0.1,
+) -> list[Record]:
+    """A table `image,caption[,split]`, one row a caption. Image ids are 0, 1, … in order of first appearance.
+
+    Without a split column a hash of the picture's file name decides, so that more rows never move a picture.
+
+    Args:
+        root: folder of the data set.
+        file: the table (UTF-8), relative to root.
+        images: folder of the pictures, relative to root.
+        val_share, test_share: expected shares of the pictures, where there is no split column.
+    """
+    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
+        raise ConfigError(
+            f"data.reader.val_share ({val_share}) and test_share ({test_share}) must be 0 or more, and below 1 together"
+        )
+    table, folder = Path(root, file), Path(root, images)
+    captions: dict[Path, list[str]] = {}
+    splits: dict[Path, str] = {}
+    for where, row in table_rows(table):
+        name, split = row["image"].strip(), row.get("split")
+        path = inside(folder, name, source=where)
+        split = _hashed_split(name, val_share, test_share) if split is None else split.strip()
+        if split not in SPLITS:
+            raise DataError(f"{where}: split must be train, val or test, not {split!r}")
+        if splits.setdefault(path, split) != split:
+            raise DataError(f"{where}: {name} is in split {split} here and in {splits[path]} before; choose one")
+        if not row["caption"].strip():
+            raise DataError(f"{where}: the caption of {name} is blank; write one or delete the row")
+        captions.setdefault(path, []).append(row["caption"])
+    items = enumerate(captions.items())
+    return _checked([(table, [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items])])
+
+
+def select(records: Iterable[Record], split: str) -> list[Record]:
+    """The records of one split; a DataError when there are none."""
+    records = list(records)
+    chosen = [record for record in records if record.split == split]
+    if not chosen:
+        counts = Counter(record.split for record in records)
+        there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+        raise DataError(
+            f"no pictures with captions in split '{split}'; pictures by split: {there}. "
+            "data/README.md says what must be on disk for a split"
+        )
+    return chosen
+
+
+def inside(folder: Path, name: str, *, source: str | Path) -> Path:
+    """folder / name; a DataError (naming `source`) for a name that is absolute or climbs out of the folder."""
+    relative = Path(name)
+    if relative.anchor or ".." in relative.parts or "\0" in name:
+        raise DataError(f"{source}: the path {name!r} leads out of {folder}; paths must be relative, without '..'")
+    return folder / relative
+
+
+def _official(year: str) -> dict[str, Any]:
+    """Where the official COCO archives of a year put their files."""
+    annotations, images = f"annotations/captions_{{split}}{year}.json", f"{{split}}{year}"
+    return {"annotations": annotations, "images": images, "splits": ("train", "val")}
+
+
+def _has_layout(root: Path, name: str) -> bool:
+    return (root / "dataset_coco.json").is_file() if name == "karpathy" else bool(_present(root, **_official(name)))
+
+
+def _present(root: Path, *, annotations: str, images: str, splits: Sequence[str]) -> list[tuple[str, Path, Path]]:
+    """(split, caption file, picture folder) of the splits that have both."""
+    places = [tuple(pattern.replace("{split}", split) for pattern in (annotations, images)) for split in splits]
+    found = [(split, root / file, root / folder) for split, (file, folder) in zip(splits, places, strict=True)]
+    return [place for place in found if place[1].is_file() and place[2].is_dir()]
+
+
+def _coco_records(file: Path, folder: Path, *, split: str) -> list[Record]:
+    content = read_json(file)
+    captions = defaultdict(list)
+    for where, annotation in entries(content, "annotations", file):
+        captions[id_of(annotation, "image_id", where)].append(field(annotation, "caption", str, where))
+    records = []
+    for where, image in entries(content, "images", file):
+        number, name = id_of(image, "id", where), field(image, "file_name", str, where)
+        records.append(Record(number, inside(folder, name, source=where), split, _spoken(captions[number])))
+    known = {record.image_id for record in records}
+    unknown = [number for number in captions if number not in known]
+    _refuse(file, "captions of image ids that 'images' does not list", unknown, advice="add them or drop the captions")
+    return records
+
+
+def _karpathy_records(file: Path, folder: Path, *, id_key: str) -> list[Record]:
+    records = []
+    for where, image in entries(read_json(file), "images", file):
+        split = field(image, "split", str, where)
+        if split not in (*SPLITS, "restval"):
+            raise DataError(f"{where}: 'split' must be train, restval, val or test, not {split!r}")
+        filepath = field(image, "filepath", str, where) if "filepath" in image else ""
+        name = os.path.join(filepath, field(image, "filename", str, where))
+        texts = [field(sentence, "raw", str, where) for sentence in field(image, "sentences", list, where)]
+        path = inside(folder, name, source=where)
+        split = "train" if split == "restval" else split
+        records.append(Record(id_of(image, id_key, where), path, split, _spoken(texts)))
+    return records
+
+
+def _spoken(captions: Iterable[str]) -> tuple[str, ...]:
+    """Captions that are not blank. In a published file a blank one is left out: its users cannot mend it."""
+    return tuple(caption for caption in captions if caption.strip())
+
+
+def _hashed_split(name: str, val_share: float, test_share: float) -> str:
+    digest = hashlib.sha256(Path(name).as_posix().encode()).digest()
+    place = int.from_bytes(digest[:8]) / 2**64  # evenly spread over 0 … 1
+    return "test" if place < test_share else "val" if place < test_share + val_share else "train"
+
+
+def _checked(sources: Sequence[tuple[Path, list[Record]]]) -> list[Record]:
+    """The records that have captions, of all (file, its records); faults are laid to the file."""
+    result, first = [], {}
+    for file, records in sources:
+        repeated = [record.image_id for record in records if first.setdefault(record.image_id, record) is not record]
+        _refuse(file, "image ids of more than one picture", repeated, advice="ids must differ, also between splits")
+        records = [record for record in records if record.captions]
+        missing = _missing(record.path for record in records)
+        _refuse(file, "pictures that are not on disk", missing, advice="fetch them or take them out of the file")
+        result += records
+    if not result:
+        raise DataError(f"{', '.join(str(file) for file, _ in sources)}: no pictures with captions")
+    return result
+
+
+def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str) -> None:
+    if items:
+        more = f" and {len(items) - 1} more" if len(items) > 1 else ""
+        raise DataError(f"{file}: {fault}: {items[0]}{more}; {advice}")
+
+
+def _missing(paths: Iterable[Path]) -> list[Path]:
+    """Paths that are no files: one scan a folder, as a hundred thousand look-ups take minutes on a network disk."""
+    folders: dict[Path, set[str]] = {}
+    missing = []
+    for path in paths:
+        folder = path.parent
+        if folder not in folders:
+            folders[folder] = _file_names(folder)
+        if path.name not in folders[folder]:
+            missing.append(path)
+    return missing
+
+
+def _file_names(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as listing:
+            return {item.name for item in listing if item.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+    except OSError as error:
+        raise DataError(f"cannot list {folder}: {error}") from error

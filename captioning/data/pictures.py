@@ -1,0 +1,189 @@
+"""Pictures from files, and the exact geometry of what an encoder sees of them.
+
+Coordinates are pixels of the upright picture: x to the right, y down, (0, 0) is the outer corner of the first pixel, so
+that pixel (column, row) covers column…column + 1 and row…row + 1.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from captioning.errors import ConfigError, DataError
+
+# Only these are decoded: Pillow would, for one, hand a stranger's EPS file to Ghostscript.
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+FITS = ("squash", "crop", "pad")
+GREY = (127, 127, 127)
+# EXIF orientation -> what turns the stored pixels upright. ImageOps.exif_transpose does it too, but also encodes all
+# other EXIF tags again, and fails on those that some cameras write; here they say nothing.
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class Box(NamedTuple):
+    """A region in pixels of a picture; it may reach beyond the picture."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Transform:
+    """Picture -> the square input of an encoder, by bicubic interpolation with antialias.
+
+    Args:
+        size: S, side of the input in pixels.
+        fit: "squash" takes the whole picture, aspect ratio not kept. "crop" scales the short side to `resize` and takes
+            the centre. "pad" scales the long side to S and fills up with mid grey.
+        resize: for "crop" only; S where it is None.
+
+    Raises:
+        ConfigError: an unknown fit, a size below 1, a resize below size or without "crop".
+    """
+
+    def __init__(self, size: int = 224, *, fit: str = "squash", resize: int | None = None):
+        if fit not in FITS:
+            raise ConfigError(f"transform.fit={fit}: not one of {', '.join(FITS)}")
+        if size < 1:
+            raise ConfigError(f"transform.size ({size}) must be at least 1")
+        if resize is not None and fit != "crop":
+            raise ConfigError(f"transform.resize ({resize}) is for fit=crop only: with fit={fit} set it to null")
+        if resize is not None and resize < size:
+            raise ConfigError(f"transform.resize ({resize}) must be at least transform.size ({size})")
+        self.size, self.fit = size, fit
+        self.resize = resize or size
+
+    def __call__(self, picture: Image.Image) -> Tensor:
+        """Picture -> uint8 [3, S, S]."""
+        picture, square = to_rgb(picture), (self.size, self.size)
+        if self.fit == "pad":
+            inner, offset = self._place(*picture.size)
+            seen = Image.new("RGB", square, GREY)
+            seen.paste(picture.resize(inner, Image.Resampling.BICUBIC), offset)
+        else:
+            # One step from the exact region: no intermediate picture whose sides are rounded to whole pixels.
+            seen = picture.resize(square, Image.Resampling.BICUBIC, box=self.box(*picture.size))
+        return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [S, S, 3] -> [3, S, S]
+
+    def box(self, width: int, height: int) -> Box:
+        """The region of a picture of that size that the input shows.
+
+        Input pixel (i, j), in column i and row j, shows i / S … (i + 1) / S of the box's width and j / S … (j + 1) / S
+        of its height. For "pad" the box reaches beyond the picture.
+        """
+        if self.fit == "squash":
+            return Box(0, 0, width, height)
+        if self.fit == "crop":
+            side = self.size * min(width, height) / self.resize
+            return Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+        (inner_width, inner_height), (x, y) = self._place(width, height)
+        across, down = width / inner_width, height / inner_height  # picture pixels an input pixel
+        return Box(-x * across, -y * down, (self.size - x) * across, (self.size - y) * down)
+
+    def describe(self) -> dict[str, Any]:
+        """All that the input depends on beside the picture, as plain values."""
+        return {"size": self.size, "fit": self.fit, "resize": self.resize, "interpolation": "bicubic"}
+
+    def _place(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
+        """For "pad": (width, height) of the picture within the input, and (x, y) of its corner; whole pixels."""
+        scale = self.size / max(width, height)
+        inner = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return inner, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2)
+
+
+def open_picture(path: Path | str) -> Image.Image:
+    """The picture in RGB, upright (EXIF orientation), of an animation the first frame.
+
+    Raises:
+        DataError: the file is missing, empty, damaged, cut short, too large, or not a picture of a known format.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            raise DataError(f"{path}: a folder, where one picture is wanted")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path}: the file is empty; fetch it again or leave it out")
+        with Image.open(path, formats=FORMATS) as picture:
+            picture.load()
+            return to_rgb(_upright(picture))
+    except DataError:
+        raise
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise DataError(f"{path}: there is no such picture") from error
+    except PermissionError as error:
+        raise DataError(f"{path}: no permission to read it") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path}: not a picture, or damaged, or of a format other than {', '.join(FORMATS)}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(f"{path}: too large ({error}); shrink it first or leave it out") from error
+    except Exception as error:  # a decoder that meets damaged bytes raises anything, from OSError to struct.error
+        raise DataError(f"{path}: damaged or cut short ({error}); fetch it again or leave it out") from error
+
+
+def list_pictures(paths: Sequence[Path | str]) -> list[Path]:
+    """Files as they are given; in place of a folder the pictures in it, by name. Sub-folders and hidden files are left.
+
+    Raises:
+        DataError: nothing is given, a path does not exist, or a folder has no pictures.
+    """
+    if not paths:
+        raise DataError("no pictures given: name at least one file or folder")
+    found = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"{path}: there is no such picture or folder")
+        found += _pictures_in(path) if path.is_dir() else [path]
+    return found
+
+
+def to_rgb(picture: Image.Image) -> Image.Image:
+    """8-bit RGB from any mode: transparent parts over white, 16-bit greys scaled to 8 bits.
+
+    Raises:
+        ValueError: pixels of 32 bits whose range is unknown.
+    """
+    if picture.mode.startswith("I"):
+        picture = _eight_bits(picture)
+    elif picture.mode == "F":
+        raise ValueError("floating-point pixels of unknown range: save it with 8 bits a channel")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture if picture.mode == "RGB" else picture.convert("RGB")
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    values = np.asarray(picture).astype(np.int32)  # Pillow's own conversion would clip at 255
+    if values.min() < 0 or values.max() > 65535:
+        raise ValueError("32-bit pixels of unknown range: save it with 8 or 16 bits a channel")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        turn = UPRIGHT.get(picture.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # SyntaxError, struct.error, …: damaged EXIF tags are no reason to refuse sound pixels
+        turn = None
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    pictures = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
+    pictures = [path for path in pictures if not path.name.startswith(".")]  # such as macOS's "._photo.jpg"
+    if not pictures:
+        raise DataError(f"{folder}: no pictures in this folder ({', '.join(SUFFIXES)})")
+    return sorted(pictures, key=lambda path: path.name)

@@ -1,0 +1,70 @@
+"""The commands as a user starts them: in processes of their own, from any folder."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from captioning.config import conf_dir
+
+
+def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
+    command = [sys.executable, "-m", f"captioning.{module}", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment, check=False)
+
+
+@pytest.mark.parametrize("module", ["train", "evaluate", "prepare", "caption"])
+def test_help_in_any_folder(module, tmp_path):
+    done = start(module, "--help", cwd=tmp_path)
+    assert done.returncode == 0 and "data" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_fault_is_one_line_and_a_failing_status(tmp_path):
+    done = start("train", "data=csv", "data.root=nowhere", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ") and "nowhere" in line
+    assert not list(tmp_path.iterdir())
+    done = start("caption", "checkpoint=none.ckpt", "images=[]", cwd=tmp_path)
+    assert done.returncode == 1 and done.stderr.count("\n") == 1
+
+
+def test_conf_lies_where_the_package_looks_for_it():
+    assert (conf_dir() / "train.yaml").is_file() and (conf_dir() / "experiment" / "scenes_soft.yaml").is_file()
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_works_from_any_folder(tmp_path, pytestconfig):
+    """Builds the wheel, unpacks it elsewhere, and runs a sweep of two tiny trainings with nothing of the checkout."""
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    subprocess.run([*pip, "wheel", "--no-deps", "-w", tmp_path / "wheel", pytestconfig.rootpath], check=True)
+    (wheel,) = (tmp_path / "wheel").glob("captioning-*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    where = "import captioning.config as c; print(c.__file__, c.conf_dir())"
+    printed = subprocess.run(
+        [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.count(str(tmp_path / "site")) == 2
+    small = ["data.reader.train=6", "data.reader.val=2", "data.reader.test=2", "data.min_count=1", "model.embedding_size=8"]
+    small += ["encoder.image_size=64", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
+    subprocess.run(
+        [sys.executable, "-m", "captioning.train", "-m", "model.width=8,16", *small, "hydra.sweep.dir=sweep"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        timeout=300,
+    )
+    for job in "01":
+        assert (tmp_path / "sweep" / job / "checkpoints" / "best.ckpt").is_file()
+    done = subprocess.run(
+        [sys.executable, "-m", "captioning.evaluate", "data=scenes", *small[:3], "output=scores",
+         "checkpoint=sweep/0/checkpoints/best.ckpt"],
+        cwd=tmp_path, env=environment, check=True, timeout=300, capture_output=True, text=True,
+    )  # fmt: skip
+    scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
+    assert 0 <= scores["truth"] <= 1 and "truth" in done.stdout

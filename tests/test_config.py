@@ -1,0 +1,162 @@
+"""Every YAML composes, passes the check and builds; every fault is told at once."""
+
+import sys
+
+import pytest
+
+from captioning import config as configuration
+from captioning.config import (
+    CaptionConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    TrainConfig,
+    build,
+    build_trusted,
+    check,
+    compose,
+    conf_dir,
+    decoding_name,
+)
+from captioning.errors import CheckpointError, ConfigError
+
+ENTRY_POINTS = {
+    "train": (TrainConfig, []),
+    "prepare": (PrepareConfig, []),
+    "evaluate": (EvaluateConfig, ["checkpoint=x", "data=scenes"]),
+    "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
+}
+GROUPS = sorted(
+    f"{path.parent.relative_to(conf_dir())}={path.stem}"
+    for path in conf_dir().rglob("*.yaml")
+    if path.parent not in (conf_dir(), conf_dir() / "shared")
+)
+TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
+
+
+def checked(name: str, overrides: list[str]) -> dict:
+    schema, required = ENTRY_POINTS[name]
+    return check(compose(name, required + overrides), schema)
+
+
+@pytest.mark.parametrize("override", GROUPS)
+def test_every_yaml_composes_checks_and_builds(override, tmp_path):
+    config = checked("train", [override, f"trainer.default_root_dir={tmp_path}"][:1])
+    for key in TARGETS_WITHOUT_DATA:
+        if key == "model":
+            small = {"feature_size": 6, "grid": True, "vocabulary_size": 9, "width": 8, "embedding_size": 8}
+            assert build(config[key], **small)
+        else:
+            assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_checks_out_with_its_defaults(name):
+    assert checked(name, [])
+
+
+@pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])
+def test_every_data_set_goes_into_every_command(data):
+    for name in ("train", "prepare", "evaluate"):
+        config = checked(name, [f"data={data}", "data.root=somewhere"])
+        assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "value"),
+    [
+        ("model/attention=none", ("attention", "_target_"), "captioning.models.attention.NoAttention"),
+        ("model/conditioning=every_step", ("conditioning", "_target_"), "captioning.models.conditioning.EveryStep"),
+        ("model/cell=gru", ("cell", "_target_"), "captioning.models.cells.GRU"),
+        ("model.layers=2", ("layers",), 2),
+    ],
+)
+def test_one_override_swaps_one_part_and_nothing_else(override, place, value):
+    before, after = checked("train", ["run_dir=x"]), checked("train", ["run_dir=x", override])
+    found = after["model"]
+    for key in place:
+        found = found[key]
+    assert found == value
+    top = place[0]
+    assert {k: v for k, v in before["model"].items() if k != top} == {
+        k: v for k, v in after["model"].items() if k != top
+    }
+    assert {k: v for k, v in before.items() if k != "model"} == {k: v for k, v in after.items() if k != "model"}
+
+
+def test_the_448_pixel_encoder_takes_its_transform_along():
+    config = checked("train", ["encoder=resnet101_448"])
+    assert config["encoder"]["image_size"] == config["transform"]["size"] == 448
+
+
+def test_all_faults_at_once_with_the_nearest_names():
+    overrides = ["+modle.width=3", "+trainer.max_epoch=2", "decoding.max_length=many", "+objective.alpha=1", "seed=x"]
+    with pytest.raises(ConfigError) as caught:
+        checked("train", overrides)
+    message = str(caught.value)
+    assert "unknown configuration key 'modle': did you mean 'model'?" in message
+    assert "unknown configuration key 'trainer.max_epoch': did you mean 'trainer.max_epochs'?" in message
+    assert "decoding.max_length must be int, not 'many'" in message
+    assert "unknown configuration key 'objective.alpha'" in message
+    assert "seed must be int, not 'x'" in message
+
+
+def test_a_target_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match=r"objective\._target_: cannot find 'captioning\.objectives\.Nothing'"):
+        checked("train", ["objective._target_=captioning.objectives.Nothing"])
+
+
+def test_missing_values_are_asked_for():
+    with pytest.raises(ConfigError, match="checkpoint is not set.*images is not set"):
+        check(compose("caption", []), CaptionConfig)
+
+
+def run_main(monkeypatch, capsys, name, *overrides) -> tuple[int, str]:
+    """Exit status and message of a command, in this process."""
+
+    def job(config):
+        raise AssertionError("the job must not start")
+
+    monkeypatch.setattr(sys, "argv", [f"captioning-{name}", *overrides])
+    with pytest.raises(SystemExit) as exit_:
+        configuration.entry_point(name, ENTRY_POINTS[name][0], job)()
+    message = exit_.value.code if isinstance(exit_.value.code, str) else capsys.readouterr().err
+    return (1 if isinstance(exit_.value.code, str) else exit_.value.code), message
+
+
+def test_an_unknown_override_names_the_nearest_key(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, message = run_main(monkeypatch, capsys, "train", "data.rot=x", "model.witdh=3", "seed=1")
+    assert status == 1
+    assert message == (
+        "error: unknown configuration key 'data.rot': did you mean 'data.root'?; "
+        "unknown configuration key 'model.witdh': did you mean 'model.width'?"
+    )
+    assert not list(tmp_path.iterdir())  # nothing was written
+
+
+def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
+    assert "data/imagenet" in message and "flickr8k" in message
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "captioning.models.encoder.torch.load",
+        "captioning.predictor.load",
+        "captioning.data.download.download_coco",
+        "captioning.models.decoder._private",
+    ],
+)
+def test_a_file_may_not_name_what_is_built(target):
+    with pytest.raises(CheckpointError, match=r"only this package's own parts are built"):
+        build_trusted({"_target_": "captioning.models.captioner.build_captioner", "cell": {"_target_": target}})
+
+
+def test_names_of_decodings():
+    target = {"_target_": "captioning.decoding.beam_search", "beam_size": 5}
+    assert decoding_name(target | {"length_normalization": 0.0}) == "beam5"
+    assert decoding_name(target | {"length_normalization": 0.7}) == "beam5_length0.7"
+    assert decoding_name({"_target_": "captioning.decoding.greedy_search"}) == "greedy"

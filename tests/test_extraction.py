@@ -1,0 +1,146 @@
+"""Extraction: the store gives what the encoder gives, and nothing is lost when it stops."""
+
+import numpy as np
+import pytest
+import torch
+from captioning.data.pictures import Transform, open_picture
+from PIL import Image
+from torch import nn
+
+from captioning.data.annotations import Record
+from captioning.data.features import FeatureStore
+from captioning.errors import DataError
+from captioning.extraction import extract
+from captioning.models.encoder import Encoder, efficientnet_lite_encoder
+
+
+class Counting(nn.Module):
+    """[B, 3, 8, 8] -> [B, 3, 4, 4] means, times `factor`; raises `error` at its call number `stop`."""
+
+    def __init__(self, *, stop: int | None = None, error: type[BaseException] = KeyboardInterrupt, factor: float = 1.0):
+        super().__init__()
+        self.stop, self.error, self.factor, self.calls, self.seen = stop, error, factor, -1, 0
+
+    def forward(self, images):
+        self.calls += 1  # the first is the encoder's own dry run
+        if self.calls == self.stop:
+            raise self.error
+        self.seen += len(images) if self.calls else 0
+        return nn.functional.avg_pool2d(images, 2) * self.factor
+
+
+@pytest.fixture
+def records(tmp_path) -> list[Record]:
+    """Eleven noisy pictures of several sizes."""
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    made = []
+    for number in range(11):
+        path = folder / f"{number}.png"
+        Image.fromarray(generator.integers(0, 256, (9 + number, 12, 3), dtype=np.uint8)).save(path)
+        made.append(Record(100 + number, path, "train", ("a picture",)))
+    return made
+
+
+def counting_encoder(**changes) -> Encoder:
+    return Encoder(Counting(**changes), name="counting", output="grid", image_size=8)
+
+
+def run(encoder, records, store, **options):
+    return extract(
+        encoder, Transform(8), records, store, **{"workers": 0, "batch_size": 4, "progress": False} | options
+    )
+
+
+def open_store(tmp_path) -> FeatureStore:
+    return FeatureStore(tmp_path / "store", {"name": "counting"}, shard_pictures=3)
+
+
+def encoded(encoder, record: Record, size: int = 8) -> np.ndarray:
+    return encoder(Transform(size)(open_picture(record.path))[None])[0].detach().numpy()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_store_gives_what_the_encoder_gives(tmp_path, records, workers):
+    encoder, before = counting_encoder(), torch.get_rng_state()
+    done = run(encoder, records, open_store(tmp_path), workers=workers)
+    assert (done.encoded, done.reused, done.unreadable) == (11, 0, []) and done.seconds > 0
+    assert torch.equal(torch.get_rng_state(), before)
+    store = open_store(tmp_path)
+    for record in records:
+        assert store[record.image_id].shape == (16, 3)
+        np.testing.assert_allclose(store[record.image_id], encoded(encoder, record), atol=2e-3)
+
+
+def test_a_second_run_encodes_nothing(tmp_path, records):
+    run(counting_encoder(), records[:4], open_store(tmp_path))
+    encoder = counting_encoder()
+    assert run(encoder, records, open_store(tmp_path))[:2] == (7, 4)
+    assert run(encoder, records, open_store(tmp_path))[:2] == (0, 11)
+    assert encoder.network.seen == 7
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_interrupt_keeps_what_was_encoded(tmp_path, records, workers):
+    with pytest.raises(KeyboardInterrupt):
+        run(counting_encoder(stop=3), records, open_store(tmp_path), workers=workers)
+    store, encoder = open_store(tmp_path), counting_encoder()
+    assert len(store) == 8
+    assert run(encoder, records, store)[:2] == (3, 8)
+    assert encoder.network.seen == 3 and store.missing(records) == []
+    np.testing.assert_allclose(store[records[0].image_id], encoded(encoder, records[0]), atol=2e-3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_picture_is_named(tmp_path, records, workers):
+    content = records[5].path.read_bytes()
+    records[5].path.write_bytes(content[: len(content) // 2])
+    with pytest.raises(DataError, match=r"5\.png") as caught:
+        run(counting_encoder(), records, open_store(tmp_path), workers=workers)
+    assert "Traceback" not in str(caught.value)
+    assert len(open_store(tmp_path)) == 4
+
+
+def test_unreadable_pictures_are_left_out_and_counted(tmp_path, records):
+    run(counting_encoder(), records, open_store(tmp_path))
+    for record in records[4:8]:  # a whole batch
+        record.path.write_bytes(b"no picture")
+    records[10].path.unlink()
+    store = open_store(tmp_path)
+    done = run(counting_encoder(), records, store, skip_unreadable=True, batch_size=1)
+    assert (done.encoded, done.reused) == (0, 6)
+    assert [path for path, _ in done.unreadable] == [records[index].path for index in (4, 5, 6, 7, 10)]
+    assert all(path.name in reason for path, reason in done.unreadable)
+    assert [record for record in records if record.image_id in store] == records[:4] + records[8:10]
+
+
+def test_features_beyond_float16_name_the_picture(tmp_path, records):
+    Image.new("RGB", (8, 8), "white").save(records[2].path)
+    for record in records[:2]:
+        Image.new("RGB", (8, 8), (124, 116, 104)).save(record.path)  # the mean: features near 0
+    with pytest.raises(DataError, match=r"2\.png \(image 102\): its features are not finite"):
+        run(counting_encoder(factor=1e5), records, open_store(tmp_path))
+    assert len(open_store(tmp_path)) == 2
+
+
+def test_progress_is_shown_on_request(tmp_path, records, capsys):
+    run(counting_encoder(), records, open_store(tmp_path), progress=True)
+    bar = capsys.readouterr()
+    assert "11/11" in bar.err and "images/s" in bar.err and not bar.out
+    run(counting_encoder(), records, open_store(tmp_path))
+    assert capsys.readouterr() == ("", "")
+
+
+def test_photographs_by_the_default_encoder(tmp_path, shared_dir):
+    paths = sorted((shared_dir / "flickr8k" / "images").glob("*.jpg"))[:5]
+    records = [Record(number, path, "val", ()) for number, path in enumerate(paths)]
+    encoder, transform = efficientnet_lite_encoder(), Transform(224)
+    key = encoder.describe() | {"transform": transform.describe()}
+    extract(encoder, transform, records, FeatureStore(tmp_path, key), workers=1, batch_size=2, progress=False)
+    store = FeatureStore(tmp_path, key)
+    store.check(records)
+    for record in records:
+        stored = store[record.image_id].astype(np.float32)
+        assert stored.shape == (49, 1280) and stored.std() > 0.1
+        np.testing.assert_allclose(stored, encoded(encoder, record, 224), atol=2e-3, rtol=1e-3)

@@ -1,0 +1,259 @@
+"""The feature store: what goes in comes out, whatever happens to the process, the files or the pictures."""
+
+import copy
+import json
+import os
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from captioning.data import features as module
+from captioning.data.annotations import Record
+from captioning.data.features import FeatureStore, stamp_picture, store_folder
+from captioning.errors import DataError
+
+KEY = {"name": "small", "layer": "last", "mean": (0.5, 0.25), "fingerprint": "ab12", "transform": {"size": 8}}
+
+
+@pytest.fixture
+def records(tmp_path) -> list[Record]:
+    """Eleven "pictures" (any bytes do), with ids that are not their order."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    made = []
+    for number in range(11):
+        path = folder / f"{number}.jpg"
+        path.write_bytes(f"picture {number:02d}".encode())
+        made.append(Record(1000 - 7 * number, path, "train", ()))
+    return made
+
+
+def values(record: Record) -> np.ndarray:
+    return np.random.default_rng(record.image_id).normal(size=(3, 2)).astype(np.float32)
+
+
+def fill(store: FeatureStore, records, change: float = 0.0) -> FeatureStore:
+    for record in store.missing(records):
+        store.append(record.image_id, stamp_picture(record.path), values(record) + change)
+    store.flush()
+    return store
+
+
+def open_store(tmp_path, **changes) -> FeatureStore:
+    return FeatureStore(tmp_path / "store", KEY | changes, shard_pictures=4)
+
+
+def assert_holds(store: FeatureStore, records, change: float = 0.0) -> None:
+    for record in records:
+        stored = store[record.image_id]
+        assert stored.dtype == np.float16 and np.array_equal(stored, (values(record) + change).astype(np.float16))
+
+
+class Stored(Dataset):
+    def __init__(self, store, records):
+        self.store, self.records = store, records
+
+    def __len__(self):
+        return len(self.records)
+
+    def __getitem__(self, index):
+        return torch.from_numpy(self.store[self.records[index].image_id])
+
+
+def test_what_is_stored_comes_back(tmp_path, records):
+    store = fill(open_store(tmp_path), records)
+    assert sorted(path.name for path in store.folder.iterdir()) == [
+        "manifest.json",
+        "shard-00000.npy",
+        "shard-00001.npy",
+        "shard-00002.npy",
+    ]
+    for opened in (store, open_store(tmp_path)):
+        assert len(opened) == 11 and opened.shape == (3, 2) and records[3].image_id in opened and -1 not in opened
+        assert_holds(opened, records)
+        assert opened.missing(records) == []
+        opened.check(records)
+    with pytest.raises(KeyError):
+        store[-1]
+
+
+def test_nothing_is_on_disk_before_the_first_shard(tmp_path, records):
+    store = open_store(tmp_path)
+    store.append(records[0].image_id, stamp_picture(records[0].path), values(records[0]))
+    assert not store.folder.exists() and records[0].image_id not in store
+    store.flush()
+    assert_holds(open_store(tmp_path), records[:1])
+
+
+def test_vectors_are_stored_too(tmp_path, records):
+    store = open_store(tmp_path)
+    vector = np.arange(5, dtype=np.float32)
+    store.append(records[0].image_id, stamp_picture(records[0].path), vector)
+    store.flush()
+    assert np.array_equal(open_store(tmp_path)[records[0].image_id], vector)
+
+
+def test_a_kill_costs_at_most_one_shard(tmp_path, records):
+    store = open_store(tmp_path)
+    for record in records[:7]:  # no flush: the process is gone
+        store.append(record.image_id, stamp_picture(record.path), values(record))
+    again = open_store(tmp_path)
+    assert len(again) == 4 and again.missing(records) == records[4:]
+    assert_holds(fill(again, records), records)
+
+
+def test_a_kill_while_writing_leaves_a_good_store(tmp_path, records, monkeypatch):
+    """At each rename in turn: before a shard, between a shard and its manifest."""
+    for kill_at in range(1, 5):
+        store, real, calls = FeatureStore(tmp_path / str(kill_at), KEY, shard_pictures=4), os.replace, []
+
+        def replace(source, target, at=kill_at, calls=calls, real=real):
+            calls.append(target)
+            if len(calls) == at:
+                raise KeyboardInterrupt
+            real(source, target)
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(os, "replace", replace)
+            fill(store, records)
+        again = FeatureStore(tmp_path / str(kill_at), KEY, shard_pictures=4)
+        assert len(again) == 4 * ((kill_at - 1) // 2)
+        assert_holds(fill(again, records), records)
+        assert len(FeatureStore(tmp_path / str(kill_at), KEY)) == 11
+        assert not list(again.folder.glob("*.partial"))
+
+
+@pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: os.truncate(path, 140)])
+def test_absent_and_truncated_shards_are_made_again(tmp_path, records, spoil):
+    fill(open_store(tmp_path), records)
+    spoil(tmp_path / "store" / "shard-00001.npy")
+    store = open_store(tmp_path)
+    assert store.missing(records) == records[4:8]
+    with pytest.raises(DataError, match=r"no features of 4 of 11 pictures \(first: .*4\.jpg\): run captioning-prepare"):
+        store.check(records)
+    fill(store, records)
+    again = open_store(tmp_path)
+    again.check(records)
+    assert_holds(again, records)
+    assert len(list(again.folder.glob("shard-*"))) == 3
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"fingerprint": "cd34"}, "key.fingerprint is 'ab12' there, 'cd34' here"),
+        ({"transform": {"size": 16}}, "key.transform.size is 8 there, 16 here"),
+        ({"mean": (0.5, 0.5)}, r"key.mean is \[0.5, 0.25\] there"),
+        ({"std": 1.0}, "key.std is None there, 1.0 here"),
+    ],
+)
+def test_a_store_of_another_key_is_refused(tmp_path, records, change, message):
+    fill(open_store(tmp_path), records)
+    with pytest.raises(DataError, match=f"{message}.*run captioning-prepare"):
+        open_store(tmp_path, **change)
+
+
+def test_other_formats_and_broken_manifests_are_refused(tmp_path, records):
+    manifest = fill(open_store(tmp_path), records).folder / "manifest.json"
+    content = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(content | {"format": 0}))
+    with pytest.raises(DataError, match="format is 0 there, 1 here"):
+        open_store(tmp_path)
+    for text in ("{", "[]", "{}", json.dumps(content | {"shards": [{}]})):
+        manifest.write_text(text)
+        with pytest.raises(DataError, match="not a feature store's manifest: remove the folder"):
+            open_store(tmp_path)
+
+
+def test_changed_pictures_are_found_and_replaced(tmp_path, records):
+    store = fill(open_store(tmp_path), records)
+    records[2].path.write_bytes(b"another one")  # of another size
+    records[9].path.write_bytes(b"picture 99")  # of the same
+    with pytest.raises(DataError, match=r"2\.jpg: the picture is gone or has changed.*run captioning-prepare again"):
+        store.check(records)
+    assert store.missing(records) == [records[2], records[9]]
+    assert records[2].image_id not in store and len(store) == 9
+    for record in (records[2], records[9]):
+        store.append(record.image_id, stamp_picture(record.path), values(record) + 1)
+    store.flush()
+    again = open_store(tmp_path)
+    again.check(records)
+    assert_holds(again, [records[2], records[9]], change=1)
+    assert_holds(again, records[:2] + records[3:9] + records[10:])
+    records[0].path.unlink()
+    with pytest.raises(DataError, match=r"0\.jpg: the picture is gone"):
+        again.check(records)
+
+
+def test_a_new_time_of_change_costs_a_digest_only_once(tmp_path, records, monkeypatch):
+    fill(open_store(tmp_path), records)
+    os.utime(records[5].path, ns=(1, 1))
+    digested = []
+    real = stamp_picture
+    monkeypatch.setattr(module, "stamp_picture", lambda path: digested.append(path) or real(path))
+    store = open_store(tmp_path)
+    store.check(records)
+    assert store.missing(records) == [] and digested == [records[5].path]
+    store.flush()
+    open_store(tmp_path).check(records)
+    assert digested == [records[5].path]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 7e4])
+def test_values_that_float16_cannot_hold_are_refused(tmp_path, records, value):
+    store = open_store(tmp_path)
+    with pytest.raises(DataError, match=r"0\.jpg \(image 1000\): its features are not finite"):
+        store.append(1000, stamp_picture(records[0].path), np.array([1.0, value]))
+    assert len(fill(store, records)) == 11
+
+
+@pytest.mark.parametrize("context, workers", [("fork", 2), ("spawn", 1)])
+def test_loader_processes_read_the_store(tmp_path, records, context, workers):
+    store = fill(open_store(tmp_path), records)
+    assert_holds(store, records)  # its shards are open as it is handed on
+    loader = DataLoader(Stored(store, records), batch_size=3, num_workers=workers, multiprocessing_context=context)
+    expected = np.stack([values(record).astype(np.float16) for record in records])
+    assert np.array_equal(torch.cat(list(loader)).numpy(), expected)
+
+
+def test_a_copy_carries_no_features(tmp_path, records):
+    store = FeatureStore(tmp_path / "store", KEY)
+    for record in records:
+        store.append(record.image_id, stamp_picture(record.path), np.ones((100, 100)))
+    store.flush()
+    assert store[records[0].image_id].sum() == 1e4
+    pickled = pickle.dumps(store)
+    assert len(pickled) < 5000
+    assert pickle.loads(pickled)[records[1].image_id].sum() == 1e4
+    assert copy.copy(store)[records[2].image_id].flags.writeable
+
+
+def test_few_shards_are_open_at_a_time(tmp_path, records, monkeypatch):
+    monkeypatch.setattr(module, "OPEN_SHARDS", 2)
+    store = fill(FeatureStore(tmp_path / "store", KEY, shard_pictures=1), records)
+    for _ in range(2):
+        assert_holds(store, records)
+        assert len(store._maps) == 2
+
+
+def test_large_items_make_small_shards(tmp_path, records, monkeypatch):
+    monkeypatch.setattr(module, "SHARD_BYTES", 30)  # two items of 12 bytes
+    store = fill(FeatureStore(tmp_path / "store", KEY), records)
+    assert len(list(store.folder.glob("shard-*"))) == 6
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, records):
+    (tmp_path / "file").write_text("")
+    store = FeatureStore(tmp_path / "file" / "store", KEY)
+    with pytest.raises(DataError, match=r"shard-00000\.npy: cannot be written"):
+        fill(store, records)
+
+
+def test_folders_differ_by_key_and_tell_data_set_and_encoder(tmp_path):
+    first, second = (store_folder(tmp_path, "flickr8k", KEY | {"layer": layer}) for layer in ("a", "b"))
+    assert first.parent == tmp_path and first.name.startswith("flickr8k-small-") and len(first.name) == 15 + 8
+    assert first != second and first == store_folder(str(tmp_path), "flickr8k", KEY | {"layer": "a"})
+    assert store_folder(tmp_path, "my/data", KEY).parent == tmp_path

@@ -1,0 +1,335 @@
+"""Pictures: what is read from a file, and that the box says exactly what the encoder's input shows."""
+
+import json
+import pickle
+import struct
+
+import numpy as np
+import pytest
+import torch
+from PIL import ExifTags, Image, ImageFile, ImageOps
+
+from captioning.data.pictures import Box, Transform, list_pictures, open_picture, to_rgb
+from captioning.errors import ConfigError, DataError
+
+GREY = 127
+SIZES = [(640, 427), (427, 640), (300, 300), (641, 479), (97, 501), (1999, 502), (33, 47), (224, 224), (1, 9)]
+TRANSFORMS = [
+    Transform(224),
+    Transform(64, fit="crop"),
+    Transform(224, fit="crop", resize=256),
+    Transform(65, fit="crop", resize=101),
+    Transform(224, fit="pad"),
+    Transform(65, fit="pad"),
+]
+
+
+def noise(width: int, height: int, *channels: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, *channels), dtype=np.uint8)
+
+
+def name(transform: Transform) -> str:
+    return f"{transform.fit}{transform.size}of{transform.resize}"
+
+
+def spot(size: tuple[int, int], at: tuple[float, float], spread: tuple[float, float]) -> Image.Image:
+    """A light spot on grey, its centre at (x, y) in pixels of the picture, its standard deviations along x and y."""
+    x, y = (np.arange(length) + 0.5 for length in size)
+    across, down = (np.exp(-(((c - m) / s) ** 2) / 2) for c, m, s in zip((x, y), at, spread, strict=True))
+    values = GREY + 128 * down[:, None] * across
+    return Image.fromarray(np.repeat(values[..., None], 3, axis=2).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=name)
+@pytest.mark.parametrize("size", SIZES[:7], ids=str)
+@pytest.mark.parametrize("share", [(0.5, 0.5), (0.3, 0.6), (0.65, 0.35)])
+def test_a_spot_is_found_again_through_the_box(transform, size, share):
+    box = transform.box(*size)
+    shown = Box(max(0, box.left), max(0, box.top), min(size[0], box.right), min(size[1], box.bottom))
+    at = (
+        shown.left + share[0] * (shown.right - shown.left),
+        shown.top + share[1] * (shown.bottom - shown.top),
+    )
+    spread = ((shown.right - shown.left) / 16, (shown.bottom - shown.top) / 16)
+    light = transform(spot(size, at, spread))[0].double() - GREY
+    light[light < 8] = 0  # rounding, far from the spot
+    centres = torch.arange(transform.size, dtype=torch.float64) + 0.5
+    column, row = (light.sum(0) @ centres / light.sum()).item(), (light.sum(1) @ centres / light.sum()).item()
+    footprint = ((box.right - box.left) / transform.size, (box.bottom - box.top) / transform.size)
+    coarse = max(1, *(1 / side for side in footprint)) * 0.1  # where a picture is enlarged, its own pixels limit
+    assert abs(box.left + column * footprint[0] - at[0]) < coarse * footprint[0]
+    assert abs(box.top + row * footprint[1] - at[1]) < coarse * footprint[1]
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS, ids=name)
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_box_and_input_have_the_promised_shape(transform, size):
+    box = transform.box(*size)
+    images = transform(Image.fromarray(noise(*size, 3)))
+    assert images.shape == (3, transform.size, transform.size) and images.dtype == torch.uint8
+    assert images.is_contiguous()
+    across, down = box.right - box.left, box.bottom - box.top
+    if transform.fit == "squash":
+        assert box == (0, 0, *size)
+    elif transform.fit == "crop":
+        assert across == pytest.approx(down) == pytest.approx(min(size) * transform.size / transform.resize)
+        assert box.left + box.right == pytest.approx(size[0]) and box.top + box.bottom == pytest.approx(size[1])
+        assert box.left >= 0 and box.top >= 0 and box.right <= size[0] and box.bottom <= size[1]
+    else:
+        assert box.left <= 0 and box.top <= 0 and box.right >= size[0] and box.bottom >= size[1]
+        assert max(across, down) >= max(size) - 1e-9 and min(across, down) <= max(size) * (1 + 1 / min(size))
+
+
+def test_boxes_by_hand():
+    assert Transform(224, fit="crop", resize=256).box(640, 480) == (110, 30, 530, 450)
+    assert Transform(224, fit="crop").box(480, 640) == (0, 80, 480, 560)
+    assert Transform(200, fit="pad").box(400, 200) == (0, -100, 400, 300)
+    assert Transform(200, fit="pad").box(100, 400) == (-150, 0, 250, 400)
+
+
+def test_the_input_by_hand():
+    """Four flat quarters: the corners of the input are too far from their seams for the filter to mix them."""
+    quarters = np.zeros((400, 800, 3), dtype=np.uint8)
+    quarters[:200, 400:], quarters[200:, :400], quarters[200:, 400:] = 80, 160, 240
+    picture = Image.fromarray(quarters)
+    for fit in ("squash", "crop"):
+        shown = Transform(16, fit=fit)(picture)[1]
+        assert shown[[0, 0, 15, 15], [0, 15, 0, 15]].tolist() == [0, 80, 160, 240]
+        assert shown[0, 7] < 40 < shown[0, 8] and shown[7, 0] < 80 < shown[8, 0]  # the seams in the middle
+    padded = Transform(16, fit="pad")(picture)[2]
+    assert (padded[:4] == GREY).all() and (padded[12:] == GREY).all()
+    assert padded[[4, 4, 11, 11], [0, 15, 0, 15]].tolist() == [0, 80, 160, 240]
+
+
+@pytest.mark.parametrize("transform", [Transform(48), Transform(48, fit="crop"), Transform(48, fit="pad")], ids=name)
+def test_a_picture_of_the_right_size_is_left_alone(transform):
+    pixels = noise(48, 48, 3)
+    assert np.array_equal(transform(Image.fromarray(pixels)).permute(1, 2, 0), pixels)
+
+
+def test_shrinking_averages():
+    """One white column in eight: without antialias an input pixel would be black or white."""
+    stripes = np.zeros((256, 256, 3), dtype=np.uint8)
+    stripes[:, ::8] = 255
+    for transform in (Transform(32), Transform(28, fit="crop", resize=32), Transform(32, fit="pad")):
+        inner = transform(Image.fromarray(stripes))[:, :, 2:-2].float()  # at the rim the filter is cut off
+        assert (inner - 255 / 8).abs().max() < 3
+
+
+def test_a_transform_describes_itself():
+    transforms = [*TRANSFORMS, Transform(32)]
+    described = [transform.describe() for transform in transforms]
+    assert len({json.dumps(each) for each in described}) == len(transforms)
+    assert Transform(64, fit="crop", resize=64).describe() == Transform(64, fit="crop").describe()
+    again = pickle.loads(pickle.dumps(TRANSFORMS[2]))  # it goes to loader processes
+    assert again.describe() == described[2] and again.box(640, 480) == (110, 30, 530, 450)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"fit": "stretch"}, "stretch: not one of squash, crop, pad"),
+        ({"size": 0}, r"size \(0\)"),
+        ({"resize": 256}, r"resize \(256\) is for fit=crop"),
+        ({"fit": "pad", "resize": 224}, r"resize \(224\) is for fit=crop"),
+        ({"fit": "crop", "resize": 200}, r"resize \(200\) must be at least transform.size \(224\)"),
+    ],
+)
+def test_transforms_that_cannot_be(arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        Transform(**arguments)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+@pytest.mark.parametrize("orientation", range(9))
+def test_pictures_are_upright(tmp_path, suffix, orientation):
+    path, stored = tmp_path / f"turned.{suffix}", Image.fromarray(noise(7, 5, 3))
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    stored.save(path, exif=exif, **({"lossless": True} if suffix == "webp" else {}))
+    upright = stored.copy()
+    upright.getexif()[ExifTags.Base.Orientation] = orientation
+    upright = ImageOps.exif_transpose(upright)
+    opened = open_picture(path)
+    assert opened.size == ((5, 7) if orientation >= 5 else (7, 5))
+    assert np.array_equal(opened, upright)
+
+
+def test_a_photograph_taken_on_its_side(tmp_path):
+    """Orientation 6: the stored rows run down the upright picture from its right side."""
+    pixels = np.zeros((32, 64, 3), dtype=np.uint8)
+    pixels[:, :32, 0] = 255  # stored: the left half red
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels).save(tmp_path / "side.jpg", exif=exif, quality=95)
+    opened = np.asarray(open_picture(tmp_path / "side.jpg")).astype(int)
+    assert opened.shape == (64, 32, 3)
+    assert opened[:28, :, 0].min() > 200 and opened[36:].max() < 60  # upright: the upper half red
+
+
+def test_damaged_exif_does_not_matter(tmp_path):
+    picture = Image.fromarray(noise(7, 5, 3))
+    for number, exif in enumerate((b"Exif\0\0garbage", b"Exif\0\0II*\0", b"nothing")):
+        picture.save(tmp_path / f"{number}.png", exif=exif)
+        assert np.array_equal(open_picture(tmp_path / f"{number}.png"), picture)
+    # A maker's name (271) that is a number: the orientation (274) counts all the same.
+    entries = struct.pack("<HHII", 271, 4, 1, 7) + struct.pack("<HHIHH", 274, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+    picture.save(tmp_path / "maker.png", exif=exif)
+    assert np.array_equal(open_picture(tmp_path / "maker.png"), picture.transpose(Image.Transpose.ROTATE_270))
+
+
+def rgb(tmp_path, picture: Image.Image, file: str, **options) -> np.ndarray:
+    picture.save(tmp_path / file, **options)
+    opened = open_picture(tmp_path / file)
+    assert opened.mode == "RGB"
+    return np.asarray(opened).astype(int)
+
+
+def test_greys(tmp_path):
+    grey = noise(9, 6)
+    assert np.array_equal(rgb(tmp_path, Image.fromarray(grey), "grey.png"), np.repeat(grey[..., None], 3, 2))
+    bits = Image.fromarray(grey > 127)
+    assert np.array_equal(rgb(tmp_path, bits, "bits.png")[..., 1], np.where(grey > 127, 255, 0))
+
+
+@pytest.mark.parametrize("file", ["deep.png", "deep.tif"])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, file):
+    deep = np.array([[0, 128, 129, 257], [256, 32896, 65000, 65535]], dtype=np.uint16)
+    opened = rgb(tmp_path, Image.fromarray(deep), file)
+    assert opened[..., 0].tolist() == [[0, 0, 1, 1], [1, 128, 253, 255]]
+    assert (opened == opened[..., :1]).all()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_pixels_of_unknown_range_are_refused(tmp_path, kind):
+    Image.fromarray(np.array([[0, 70000], [1, 2]], dtype=kind)).save(tmp_path / "range.tif")
+    with pytest.raises(DataError, match=r"range\.tif.*unknown range"):
+        open_picture(tmp_path / "range.tif")
+
+
+def test_transparent_parts_are_white(tmp_path):
+    pixels = np.zeros((1, 3, 4), dtype=np.uint8)
+    pixels[0, :, 0], pixels[0, :, 3] = 200, [0, 51, 255]
+    expected = [[255, 255, 255], [244, 204, 204], [200, 0, 0]]
+    assert rgb(tmp_path, Image.fromarray(pixels), "alpha.png")[0].tolist() == expected
+    assert rgb(tmp_path, Image.fromarray(pixels), "alpha.webp", lossless=True, exact=True)[0].tolist() == expected
+    grey = Image.fromarray(pixels[..., [0, 3]].copy(), mode="LA")
+    assert rgb(tmp_path, grey, "alpha_grey.png")[0].tolist() == [[255] * 3, [244] * 3, [200] * 3]
+    keyed = Image.fromarray(np.array([[[1, 2, 3], [4, 5, 6]]], dtype=np.uint8))
+    assert rgb(tmp_path, keyed, "key.png", transparency=(1, 2, 3))[0].tolist() == [[255, 255, 255], [4, 5, 6]]
+
+
+def test_palettes(tmp_path):
+    palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), mode="P")
+    palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    colours = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+    for file in ("palette.png", "palette.gif", "palette.bmp"):
+        assert rgb(tmp_path, palette, file)[0].tolist() == colours
+    for file in ("clear.png", "clear.gif"):
+        assert rgb(tmp_path, palette, file, transparency=1)[0].tolist() == [colours[0], [255] * 3, colours[2]]
+
+
+def test_four_inks(tmp_path):
+    inks = np.zeros((16, 32, 4), dtype=np.uint8)
+    inks[:, :16, 0] = 255  # cyan beside white
+    opened = rgb(tmp_path, Image.fromarray(inks, mode="CMYK"), "inks.jpg", quality=95)
+    assert opened[8, 4].tolist() == pytest.approx([0, 255, 255], abs=12)
+    assert opened[8, 28].tolist() == pytest.approx([255, 255, 255], abs=12)
+
+
+@pytest.mark.parametrize("file", ["moving.gif", "moving.png", "moving.webp"])
+def test_the_first_frame_of_an_animation(tmp_path, file):
+    red, blue = (Image.new("RGB", (8, 6), colour) for colour in ("red", "blue"))
+    assert rgb(tmp_path, red, file, save_all=True, append_images=[blue])[3, 4] == pytest.approx([255, 0, 0], abs=4)
+
+
+def test_any_mode_goes_through_a_transform():
+    for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"):
+        picture = Image.new(mode, (9, 7))
+        assert to_rgb(picture).mode == "RGB" and Transform(4)(picture).shape == (3, 4, 4)
+
+
+@pytest.mark.parametrize("file", ["cut.jpg", "cut.png", "cut.bmp", "cut.webp", "cut.tif", "cut.gif"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.95])
+def test_pictures_cut_short(tmp_path, file, share):
+    path = tmp_path / file
+    Image.fromarray(noise(60, 40, 3)).save(path)
+    assert open_picture(path).size == (60, 40)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(DataError, match=rf"{file}: (damaged|not a picture)"):
+        open_picture(path)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_no_damage_escapes_as_another_error(tmp_path):
+    generator = np.random.default_rng(0)
+    path, refused = tmp_path / "damaged", 0
+    for kind in ("JPEG", "PNG", "GIF", "BMP", "WEBP"):
+        Image.fromarray(noise(30, 20, 3)).save(path, format=kind)
+        content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
+        for _ in range(40):
+            damaged = content.copy()
+            damaged[generator.integers(0, len(content), 8)] = generator.integers(0, 256, 8)
+            path.write_bytes(damaged.tobytes())
+            try:
+                open_picture(path)
+            except DataError as error:
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+                refused += 1
+    assert refused > 50
+
+
+def test_files_that_are_no_pictures(tmp_path, monkeypatch):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("a caption, not a picture")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "program.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n")
+    Image.new("RGB", (30, 30)).save(tmp_path / "huge.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 400)  # Pillow refuses twice as many
+    expected = {
+        "empty.jpg": "the file is empty",
+        "text.jpg": "not a picture",
+        "folder.jpg": "a folder",
+        "program.jpg": "not a picture",
+        "huge.png": "too large",
+        "absent.jpg": "there is no such picture",
+        "text.jpg/inside.jpg": "there is no such picture",
+    }
+    for file, message in expected.items():
+        with pytest.raises(DataError, match=message) as caught:
+            open_picture(tmp_path / file)
+        assert str(tmp_path / file) in str(caught.value)
+
+
+def test_files_and_folders_are_listed(tmp_path):
+    for file in ("b.jpg", "a.PNG", "C.jpeg", "d.TIFF", "e.webp", "f.gif", "g.bmp", "notes.txt", "._b.jpg", "jpg"):
+        (tmp_path / file).touch()
+    (tmp_path / "deeper.png").mkdir()
+    (tmp_path / "deeper.png" / "h.tif").touch()
+    inside = [tmp_path / file for file in ("C.jpeg", "a.PNG", "b.jpg", "d.TIFF", "e.webp", "f.gif", "g.bmp")]
+    assert list_pictures([tmp_path]) == inside
+    files = [tmp_path / "notes.txt", tmp_path / "b.jpg"]  # a file that is named is taken as it is
+    assert list_pictures([str(files[0]), tmp_path, files[1]]) == [files[0], *inside, files[1]]
+    assert list_pictures([tmp_path / "deeper.png"]) == [tmp_path / "deeper.png" / "h.tif"]
+
+
+def test_nothing_to_list(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(DataError, match="no pictures given"):
+        list_pictures([])
+    with pytest.raises(DataError, match=r"gone\.jpg: there is no such picture or folder"):
+        list_pictures([tmp_path / "notes.txt", tmp_path / "gone.jpg"])
+    with pytest.raises(DataError, match=f"{tmp_path}: no pictures in this folder"):
+        list_pictures([tmp_path])
+
+
+def test_real_photographs(shared_dir):
+    paths = list_pictures([shared_dir / "coco-sample" / "val2017"])[:12]
+    assert len(paths) == 12
+    for path in paths:
+        picture = open_picture(path)
+        shown = Transform(224)(picture).float()
+        whole = torch.from_numpy(np.array(picture)).float().mean((0, 1))
+        assert (shown.mean((1, 2)) - whole).abs().max() < 1 and shown.std() > 10
