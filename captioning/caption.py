@@ -4,7 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from captioning.config import CaptionConfig, build, entry_point
+from captioning.config import build, entry_point
+from captioning.schemas import CaptionConfig
 
 
 def caption(config: dict[str, Any]) -> None:

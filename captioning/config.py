@@ -1,4 +1,4 @@
-"""Configuration: the run's schema, one strict check, and building parts from `_target_` nodes.
+"""Configuration: one strict check against a schema, and building parts from `_target_` nodes.
 
 Only this module and the entry points know hydra; below them a configuration has become plain arguments.
 """
@@ -12,104 +12,19 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
-
-
-@dataclasses.dataclass
-class DataConfig:
-    """conf/data: a data set on disk and how its captions are read."""
-
-    name: str
-    root: str
-    layout: str | None
-    reader: dict
-    min_count: int
-    max_length: int
-    captions_per_image: int | None
-    skip_unreadable: bool
-    download: dict | None
-    extra_scores: dict | None
-
-
-@dataclasses.dataclass
-class PrepareConfig:
-    """conf/prepare.yaml."""
-
-    data: DataConfig
-    encoder: dict
-    transform: dict
-    features: dict
-    splits: list[str] | None
-    download: bool
-
-
-@dataclasses.dataclass
-class LoaderConfig:
-    """Batches of images in training and validation."""
-
-    batch_size: int
-    val_batch_size: int
-
-
-@dataclasses.dataclass
-class TrainConfig:
-    """conf/train.yaml."""
-
-    data: DataConfig
-    encoder: dict
-    transform: dict
-    features: dict
-    loader: LoaderConfig
-    model: dict
-    objective: dict
-    optimizer: dict
-    schedule: dict
-    encoder_lr: float
-    decoding: dict
-    early_stopping: dict | None
-    trainer: dict
-    seed: int
-    run_dir: str
-    resume: str | None
-    overwrite: bool
-
-
-@dataclasses.dataclass
-class EvaluateConfig:
-    """conf/evaluate.yaml."""
-
-    checkpoint: str
-    data: DataConfig
-    split: str
-    features: dict
-    decoding: dict
-    batch_size: int
-    device: str
-    output: str
-
-
-@dataclasses.dataclass
-class CaptionConfig:
-    """conf/caption.yaml."""
-
-    checkpoint: str
-    images: list[str] | str
-    decoding: dict
-    batch_size: int
-    device: str
-    output: str
-    skip_unreadable: bool
 
 
 def conf_dir() -> Path:
@@ -175,7 +90,20 @@ def check(config: DictConfig, schema: type) -> dict:
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:
     """Instantiates a `_target_` node (and those inside it), with further arguments known only now."""
-    return hydra.utils.instantiate(dict(node), _convert_="all", **late)
+    try:
+        # Late arguments (modules, callbacks) go past hydra, which would take them for configuration.
+        made = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
+    except InstantiationException as error:
+        if isinstance(cause := _first_cause(error), CaptioningError):
+            raise cause from None
+        raise
+    return partial(made, **late) if node.get("_partial_") else made(**late)
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:

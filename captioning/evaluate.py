@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config import EvaluateConfig, build, decoding_name, entry_point
+from captioning.config import build, decoding_name, entry_point
+from captioning.schemas import EvaluateConfig
 
 
 def evaluate(config: dict[str, Any]) -> None:

@@ -61,7 +61,7 @@ def extract(
         encoder.to(device).eval()
     unreadable: list[tuple[Path, str]] = []
     try:
-        with tqdm(total=len(todo), desc="features", unit="images", disable=not progress) as bar:
+        with tqdm(total=len(todo), desc="features", unit="images", disable=not (progress and todo)) as bar:
             for batch in _loader(todo, transform, batch_size=batch_size, workers=workers):
                 if batch.faults and not skip_unreadable:
                     raise DataError(batch.faults[0][1])

@@ -2,7 +2,9 @@
 
 from typing import Any
 
-from captioning.config import PrepareConfig, build, entry_point
+from captioning.config import build, entry_point
+from captioning.errors import ConfigError
+from captioning.schemas import PrepareConfig
 
 
 def prepare(config: dict[str, Any]) -> None:
@@ -12,7 +14,7 @@ def prepare(config: dict[str, Any]) -> None:
 
     data = config["data"]
     if config["download"]:
-        build(data["download"])
+        _download(data)
     records = build(data["reader"])
     chosen = [record for split in config["splits"] or _splits(records) for record in select(records, split)]
     source = build(config["features"])(
@@ -25,6 +27,12 @@ def prepare(config: dict[str, Any]) -> None:
     report_unreadable(source)
     counts = ", ".join(f"{sum(r.split == split for r in source.records)} {split}" for split in _splits(records))
     print(f"{data['name']}: features of {len(source.records)} pictures ({counts})")
+
+
+def _download(data: dict[str, Any]) -> None:
+    if data["download"] is None:
+        raise ConfigError(f"data={data['name']} is not downloaded from anywhere: leave download=true out")
+    build(data["download"])
 
 
 def _splits(records: list) -> list[str]:

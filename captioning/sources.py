@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from captioning.data.annotations import Record
@@ -17,6 +17,8 @@ from captioning.data.features import FeatureStore, store_folder
 from captioning.data.pictures import Transform, open_picture
 from captioning.errors import ConfigError, DataError
 from captioning.extraction import extract
+
+BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fit; on a GPU
 
 
 class Source(NamedTuple):
@@ -38,7 +40,7 @@ class StoredFeatures:
         self.store = store
 
     def __call__(self, record: Record) -> Tensor:
-        return torch.from_numpy(np.array(self.store[record.image_id]))
+        return torch.from_numpy(self.store[record.image_id])
 
 
 class Pictures:
@@ -58,7 +60,7 @@ def stored(
     *,
     name: str,
     root: str,
-    batch_size: int = 32,
+    batch_size: int | str = "auto",
     extract_workers: int = 1,
     workers: int = 0,
     device: str = "auto",
@@ -72,7 +74,8 @@ def stored(
         records: pictures wanted.
         name: of the data set; with the encoder's it names the store's folder.
         root: folder of all stores.
-        batch_size, extract_workers, device: for making features; device "auto" takes a GPU where there is one.
+        batch_size, extract_workers, device: for making features; device "auto" takes a GPU where there is one, and
+            batch_size "auto" what suits the device.
         workers: loader processes for training; memory-mapped features need none.
         skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
     """
@@ -82,21 +85,35 @@ def stored(
             "set features=online"
         )
     key = encoder.describe() | {"transform": transform.describe()}
-    store = FeatureStore(store_folder(root, name, key), key)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    done = extract(
-        encoder,
-        transform,
-        records,
-        store,
-        batch_size=batch_size,
-        workers=extract_workers,
-        device=device,
-        skip_unreadable=skip_unreadable,
-        progress=progress,
-    )
+    options = {
+        "batch_size": BATCH_SIZES[torch.device(device).type == "cpu"] if batch_size == "auto" else batch_size,
+        "workers": extract_workers,
+        "device": device,
+        "skip_unreadable": skip_unreadable,
+        "progress": progress,
+    }
+    folder, unreadable = store_folder(root, name, key), []
+    store = FeatureStore(folder, key)
+    if store.missing(records):
+        # One process makes them; others (of several devices, or another run) wait, and then find them there.
+        with _lock(folder):
+            store = FeatureStore(folder, key)
+            unreadable = extract(encoder, transform, records, store, **options).unreadable
     kept = [record for record in records if record.image_id in store]
-    return Source(StoredFeatures(store), nn.Identity(), kept, done.unreadable, workers)
+    return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers)
+
+
+def _lock(folder: Path) -> FileLock:
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{folder}.lock")
+        lock.acquire()
+    except OSError as error:
+        raise DataError(
+            f"{folder}: features cannot be stored there ({error.strerror or error}): set features.root"
+        ) from error
+    return lock
 
 
 def online(

@@ -9,6 +9,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -119,6 +120,14 @@ class CaptioningTask(lightning.LightningModule):
             if len(self._generators["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([state.cpu() for state in self._generators["cuda"]])
             self._generators = None
+
+
+class ProgressBar(TQDMProgressBar):
+    """Lightning's bar with loss and words/s, without its version number, which a run named by its folder has not."""
+
+    def get_metrics(self, trainer, model) -> dict[str, Any]:
+        """What stands right of the bar."""
+        return {name: value for name, value in super().get_metrics(trainer, model).items() if name != "v_num"}
 
 
 class RunLog(Logger):

@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from captioning.config import TrainConfig, build, decoding_name, entry_point
+from captioning.config import build, decoding_name, entry_point
 from captioning.errors import ConfigError
+from captioning.schemas import TrainConfig
 
 
 def train(config: dict[str, Any]) -> None:
@@ -81,7 +82,7 @@ def train(config: dict[str, Any]) -> None:
     trainer = build(
         config["trainer"],
         logger=[log, *_tensorboard(run_dir)],
-        callbacks=_callbacks(run_dir, monitor=f"val/{decoding}/CIDEr", early_stopping=config["early_stopping"]),
+        callbacks=_callbacks(config, monitor=f"val/{decoding}/CIDEr"),
         default_root_dir=str(run_dir),
     )
     torch.set_float32_matmul_precision("high")
@@ -121,18 +122,27 @@ def _score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str])
     return score({image_id: references[image_id] for image_id in captions}, captions)
 
 
-def _callbacks(run_dir: Path, *, monitor: str, early_stopping: Mapping[str, Any] | None) -> list:
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
+def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
+    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 
-    folder = {"dirpath": run_dir / "checkpoints", "save_on_train_epoch_end": True, "enable_version_counter": False}
+    from captioning.task import ProgressBar
+
+    folder = {
+        "dirpath": Path(config["run_dir"], "checkpoints"),
+        "save_on_train_epoch_end": True,
+        "enable_version_counter": False,
+    }
     callbacks = [
         # Without the epoch or score in its name, so that scripts find it; the score is in metrics.csv.
         ModelCheckpoint(filename="best", monitor=monitor, mode="max", **folder),
         ModelCheckpoint(filename="last", **folder),
         LearningRateMonitor(),
-        TQDMProgressBar(refresh_rate=10),
     ]
-    return callbacks + ([build(early_stopping, monitor=monitor, mode="max")] if early_stopping else [])
+    if config["trainer"]["enable_progress_bar"]:
+        callbacks.append(ProgressBar(refresh_rate=10))
+    if config["early_stopping"]:
+        callbacks.append(build(config["early_stopping"], monitor=monitor, mode="max"))
+    return callbacks
 
 
 def _tensorboard(run_dir: Path) -> list:

@@ -20,9 +20,7 @@ def imports(path: Path) -> set[str]:
 
 def modules() -> dict[str, set[str]]:
     """{"models.decoder": its imports}, for every file of the package."""
-    return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports(path) for path in PACKAGE.rglob("*.py")
-    }
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): imports(path) for path in PACKAGE.rglob("*.py")}
 
 
 def importers(*targets: str) -> set[str]:

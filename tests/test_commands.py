@@ -50,7 +50,13 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path, pytestconfig):
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert printed.count(str(tmp_path / "site")) == 2
-    small = ["data.reader.train=6", "data.reader.val=2", "data.reader.test=2", "data.min_count=1", "model.embedding_size=8"]
+    small = [
+        "data.reader.train=6",
+        "data.reader.val=2",
+        "data.reader.test=2",
+        "data.min_count=1",
+        "model.embedding_size=8",
+    ]
     small += ["encoder.image_size=64", "trainer.max_epochs=1", "trainer.enable_progress_bar=false"]
     subprocess.run(
         [sys.executable, "-m", "captioning.train", "-m", "model.width=8,16", *small, "hydra.sweep.dir=sweep"],

@@ -11,12 +11,13 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.config import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig, check, compose
+from captioning.config import check, compose
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.objectives import CrossEntropy
 from captioning.predictor import load, read_checkpoint
 from captioning.prepare import prepare
+from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.train import train
 
 COMMANDS = {
@@ -123,8 +124,12 @@ def test_your_own_pictures(overfitted, world, tmp_path, capsys):
     exif[0x0112] = 6  # to be shown turned clockwise
     picture.transpose(Image.Transpose.ROTATE_90).save(turned, exif=exif, quality=100)
     output = tmp_path / "out"
-    run("caption", f"checkpoint={overfitted}/checkpoints/best.ckpt", f"images=[{world}/val2.png,{turned}]",
-        f"output={output}")
+    run(
+        "caption",
+        f"checkpoint={overfitted}/checkpoints/best.ckpt",
+        f"images=[{world}/val2.png,{turned}]",
+        f"output={output}",
+    )
     results = json.loads((output / "captions.json").read_text())
     assert [result["caption"] for result in results] == [SENTENCES[2], SENTENCES[4]]
     assert [result["image_id"] for result in results] == [0, 1]
@@ -175,7 +180,9 @@ def test_a_resumed_run_equals_one_that_never_stopped(data, tmp_path, monkeypatch
     assert first["global_step"] == second["global_step"] == 8
     for name, value in first["state_dict"].items():
         assert torch.equal(value, second["state_dict"][name]), name
-    assert first["optimizer_states"][0]["state"][0]["exp_avg"].equal(second["optimizer_states"][0]["state"][0]["exp_avg"])
+    assert first["optimizer_states"][0]["state"][0]["exp_avg"].equal(
+        second["optimizer_states"][0]["state"][0]["exp_avg"]
+    )
 
     def logged(run_dir):
         rows = csv.DictReader((run_dir / "metrics.csv").open())
@@ -253,7 +260,11 @@ def test_encoder_weights_that_cannot_be_had_again_travel_in_the_checkpoint(data,
 
 
 def test_a_missing_data_folder(tmp_path):
-    for name, wanted in (("flickr8k", "dataset_flickr8k.json"), ("coco", "captions_train2017.json"), ("csv", "captions.csv")):
+    for name, wanted in (
+        ("flickr8k", "dataset_flickr8k.json"),
+        ("coco", "captions_train2017.json"),
+        ("csv", "captions.csv"),
+    ):
         with pytest.raises(DataError, match=wanted):
             run("train", f"data={name}", f"data.root={tmp_path / 'nowhere'}", f"run_dir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
@@ -306,7 +317,10 @@ def test_a_checkpoint_runs_no_code(tmp_path, overfitted):
     with pytest.raises(CheckpointError, match=r"pickle\.ckpt"):
         load(hostile)
     checkpoint = weights(overfitted, "best")
-    checkpoint["captioning"]["config"]["model"]["cell"] = {"_target_": "os.system", "command": f"touch {tmp_path}/owned"}
+    checkpoint["captioning"]["config"]["model"]["cell"] = {
+        "_target_": "os.system",
+        "command": f"touch {tmp_path}/owned",
+    }
     torch.save(checkpoint, tmp_path / "target.ckpt")
     with pytest.raises(CheckpointError, match=r"os\.system"):
         load(tmp_path / "target.ckpt")
@@ -338,5 +352,3 @@ def test_prepare_goes_on_and_a_changed_picture_is_encoded_again(tmp_path, world,
     assert "features of 8 pictures (0 train, 8 val)" in capsys.readouterr().out
     run("prepare", *data)
     assert "features of 16 pictures (8 train, 8 val)" in capsys.readouterr().out
-
-

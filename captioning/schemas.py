@@ -1,0 +1,89 @@
+"""What a run's configuration holds: one class a YAML file of conf/. Only names and types; the values are in conf/."""
+
+import dataclasses
+
+
+@dataclasses.dataclass
+class DataConfig:
+    """conf/data: a data set on disk and how its captions are read."""
+
+    name: str
+    root: str
+    layout: str | int | None
+    reader: dict
+    min_count: int
+    max_length: int
+    captions_per_image: int | None
+    skip_unreadable: bool
+    download: dict | None
+    extra_scores: dict | None
+
+
+@dataclasses.dataclass
+class PrepareConfig:
+    """conf/prepare.yaml."""
+
+    data: DataConfig
+    encoder: dict
+    transform: dict
+    features: dict
+    splits: list[str] | None
+    download: bool
+
+
+@dataclasses.dataclass
+class LoaderConfig:
+    """Batches of images in training and validation."""
+
+    batch_size: int
+    val_batch_size: int
+
+
+@dataclasses.dataclass
+class TrainConfig:
+    """conf/train.yaml."""
+
+    data: DataConfig
+    encoder: dict
+    transform: dict
+    features: dict
+    loader: LoaderConfig
+    model: dict
+    objective: dict
+    optimizer: dict
+    schedule: dict
+    encoder_lr: float
+    decoding: dict
+    early_stopping: dict | None
+    trainer: dict
+    seed: int
+    run_dir: str
+    resume: str | None
+    overwrite: bool
+
+
+@dataclasses.dataclass
+class EvaluateConfig:
+    """conf/evaluate.yaml."""
+
+    checkpoint: str
+    data: DataConfig
+    split: str
+    features: dict
+    decoding: dict
+    batch_size: int
+    device: str
+    output: str
+
+
+@dataclasses.dataclass
+class CaptionConfig:
+    """conf/caption.yaml."""
+
+    checkpoint: str
+    images: list[str] | str
+    decoding: dict
+    batch_size: int
+    device: str
+    output: str
+    skip_unreadable: bool
