@@ -83,9 +83,9 @@ def overfitted(data, tmp_path_factory):
         *SMALL,
         "data.min_count=1",
         "model.dropout=0.0",
-        "optimizer.lr=5e-3",
-        "trainer.max_epochs=60",
-        "trainer.check_val_every_n_epoch=20",
+        "optimizer.lr=3e-3",
+        "trainer.max_epochs=120",
+        "trainer.check_val_every_n_epoch=40",
         f"run_dir={run_dir}",
     )
     return run_dir
@@ -262,7 +262,7 @@ def test_encoder_weights_that_cannot_be_had_again_travel_in_the_checkpoint(data,
 def test_a_missing_data_folder(tmp_path):
     for name, wanted in (
         ("flickr8k", "dataset_flickr8k.json"),
-        ("coco", "captions_train2017.json"),
+        ("coco", r"captions_\{train,val\}2017\.json"),
         ("csv", "captions.csv"),
     ):
         with pytest.raises(DataError, match=wanted):
@@ -339,7 +339,7 @@ def test_weights_that_do_not_fit(tmp_path, overfitted):
 
 def test_pictures_to_caption_must_be_there(tmp_path, overfitted):
     checkpoint = f"checkpoint={overfitted}/checkpoints/best.ckpt"
-    with pytest.raises(DataError, match="no picture|empty|no image"):
+    with pytest.raises(DataError, match=r"no pictures given"):
         run("caption", checkpoint, "images=[]", f"output={tmp_path / 'out'}")
     with pytest.raises(DataError, match="gone"):
         run("caption", checkpoint, f"images=[{tmp_path}/gone.jpg]", f"output={tmp_path / 'out'}")

@@ -28,7 +28,7 @@ def test_penn_treebank_tokens(caption, tokens):
 
 
 def test_agrees_with_the_recorded_java_tokeniser(shared_dir):
-    pairs = json.loads(gzip.open(shared_dir / "metrics" / "ptb_java_pairs.json.gz").read())
+    pairs = json.loads(gzip.decompress((shared_dir / "metrics" / "ptb_java_pairs.json.gz").read_bytes()))
     for recorded in pairs.values():
         equal = sum(" ".join(tokenize(raw)) == tokens for raw, tokens in recorded[::4])
         assert equal / len(recorded[::4]) > 0.999
