@@ -21,7 +21,7 @@ train: .venv/ready
 	@echo "attention figures: $(RUN)/figures/"
 
 # The first pictures of the validation split, drawn by then.
-FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1 4)
+FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1000001 1000004)
 
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)

@@ -5,6 +5,7 @@ Only this module and the entry points know hydra; below them a configuration has
 
 import dataclasses
 import difflib
+import importlib
 import inspect
 import os
 import re
@@ -114,7 +115,8 @@ def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
     for target in _targets(node):
         module, _, name = target.rpartition(".")
         allowed = re.fullmatch(r"captioning\.models\.\w+", module) or module == "captioning.data.pictures"
-        if not allowed or getattr(_locate(target), "__module__", None) != module or name.startswith("_"):
+        # What a module imported from elsewhere is not its own: captioning.models.encoder.torch is torch.
+        if not allowed or name.startswith("_") or getattr(_locate(target), "__module__", module) != module:
             raise CheckpointError(f"checkpoint asks to build '{target}': only this package's own parts are built")
     return build(node, **late)
 
@@ -149,7 +151,15 @@ def _unknown_overrides(name: str) -> list[str]:
                 return []
             overrides = [o for o in overrides if o not in bad]
             faults.append(key[1])
-    return [_unknown(fault, known) for fault in faults]
+    return [_no_choice(fault, known) or _unknown(fault, known) for fault in faults]
+
+
+def _no_choice(key: str, known: list[str]) -> str:
+    """What is wrong with `data.root=…` where no data set is chosen; "" where that is not it."""
+    group = key.partition(".")[0]
+    options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    unset = options and not any(other.startswith(f"{group}.") for other in known)
+    return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}" if unset else ""
 
 
 def _unknown(key: str, known: list[str]) -> str:
@@ -240,8 +250,9 @@ def _hints(target: Any) -> dict[str, Any]:
 
 
 def _locate(target: str) -> Any:
+    module, _, name = target.rpartition(".")
     try:
-        return hydra.utils.get_object(target)
+        return getattr(importlib.import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
         raise ConfigError(f"cannot find '{target}' ({error})") from error
 

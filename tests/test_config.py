@@ -5,19 +5,9 @@ import sys
 import pytest
 
 from captioning import config as configuration
-from captioning.config import (
-    CaptionConfig,
-    EvaluateConfig,
-    PrepareConfig,
-    TrainConfig,
-    build,
-    build_trusted,
-    check,
-    compose,
-    conf_dir,
-    decoding_name,
-)
+from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
 from captioning.errors import CheckpointError, ConfigError
+from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),

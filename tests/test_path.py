@@ -83,9 +83,10 @@ def overfitted(data, tmp_path_factory):
         *SMALL,
         "data.min_count=1",
         "model.dropout=0.0",
-        "optimizer.lr=3e-3",
+        "objective.doubly_stochastic=0",
+        "optimizer.lr=1e-2",
         "trainer.max_epochs=120",
-        "trainer.check_val_every_n_epoch=40",
+        "trainer.check_val_every_n_epoch=120",
         f"run_dir={run_dir}",
     )
     return run_dir
@@ -327,14 +328,14 @@ def test_a_checkpoint_runs_no_code(tmp_path, overfitted):
     assert not (tmp_path / "owned").exists()
 
 
-def test_weights_that_do_not_fit(tmp_path, overfitted):
+def test_weights_that_do_not_fit(tmp_path, overfitted, data):
     checkpoint = weights(overfitted, "best")
     checkpoint["captioning"]["config"]["model"]["width"] = 40
     torch.save(checkpoint, tmp_path / "wide.ckpt")
     with pytest.raises(CheckpointError, match=r"wide\.ckpt: weights do not fit"):
         load(tmp_path / "wide.ckpt")
     with pytest.raises((CheckpointError, ConfigError), match="nofile"):
-        run("prepare", "encoder.weights=nofile.pth", f"data.root={tmp_path}", "data=csv", "data.reader.file=none.csv")
+        run("prepare", "encoder.weights=nofile.pth", *data)
 
 
 def test_pictures_to_caption_must_be_there(tmp_path, overfitted):
