@@ -68,6 +68,11 @@ class CaptioningTask(lightning.LightningModule):
         """Starts the clock of words/s anew."""
         self._clock = perf_counter()
 
+    def on_train_batch_end(self, *args) -> None:
+        """A run that `max_steps` ends in the middle of an epoch is validated there too, and so has a best checkpoint."""
+        if self.trainer.global_step == self.trainer.max_steps:
+            self.trainer.should_stop = True
+
     def validation_step(self, batch: CaptionBatch, batch_index: int) -> None:
         """Loss by teacher forcing, to be looked at; captions by decoding, to be scored."""
         loss = self.objective(self.captioner, batch)

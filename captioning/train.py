@@ -88,7 +88,10 @@ def train(config: dict[str, Any]) -> None:
     torch.set_float32_matmul_precision("high")
     trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
     best = trainer.checkpoint_callbacks[0]
-    print(f"best val/{decoding}/CIDEr {float(best.best_model_score):.3f}: {best.best_model_path}")
+    if best.best_model_score is None:
+        print(f"no validation was run; last checkpoint: {run_dir / 'checkpoints' / 'last.ckpt'}")
+    else:
+        print(f"best val/{decoding}/CIDEr {float(best.best_model_score):.3f}: {best.best_model_path}")
     print(f"log and configuration: {run_dir}")
 
 

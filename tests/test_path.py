@@ -215,6 +215,21 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(data, tmp_path):
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
 
 
+def test_a_run_that_ends_inside_an_epoch_is_validated_there(data, tmp_path):
+    run("train", *short(data, tmp_path, "trainer.max_steps=3"))  # of two an epoch
+    assert read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")["captioning"]
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 3
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        validated = [int(row["step"]) for row in csv.DictReader(file) if row["val/greedy/CIDEr"]]
+    assert validated == [1, 2]  # steps count from 0
+
+
+def test_a_run_without_validation_says_so(data, tmp_path, capsys):
+    run("train", *short(data, tmp_path, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2"))
+    assert f"no validation was run; last checkpoint: {tmp_path / 'checkpoints' / 'last.ckpt'}" in capsys.readouterr().out
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
+
+
 def test_a_run_is_never_overwritten_by_accident(overfitted, data):
     before = (overfitted / "checkpoints" / "best.ckpt").stat().st_mtime_ns
     with pytest.raises(ConfigError, match=r"already holds a run.*resume=.*overwrite=true"):
