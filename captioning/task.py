@@ -69,7 +69,7 @@ class CaptioningTask(lightning.LightningModule):
         self._clock = perf_counter()
 
     def on_train_batch_end(self, *args) -> None:
-        """A run that `max_steps` ends in the middle of an epoch is validated there too, and so has a best checkpoint."""
+        """A run that `max_steps` ends inside an epoch is validated there too, and so has a best checkpoint."""
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True
 

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from captioning.data.pictures import Transform, open_picture
 from PIL import Image
 from torch import nn
 
 from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore
+from captioning.data.pictures import Transform, open_picture
 from captioning.errors import DataError
 from captioning.extraction import extract
 from captioning.models.encoder import Encoder, efficientnet_lite_encoder
