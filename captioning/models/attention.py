@@ -20,10 +20,12 @@ class Glimpse(NamedTuple):
 
     context: [B, K, D'] with D' = attention.context_size (0 without attention).
     weights: [B, K, P] attention weights α, each row sums to 1 ([B, K, 0] without attention).
+    places: [B, K] int64, the one place that hard attention looked at; None for other kinds.
     """
 
     context: Tensor
     weights: Tensor
+    places: Tensor | None = None
 
 
 class NoAttention(nn.Module):
