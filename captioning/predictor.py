@@ -26,7 +26,8 @@ class Caption(NamedTuple):
 
     text: the words, joined by spaces. tokens: the words. log_prob: natural logarithm of the caption's probability,
     <end> included. attention: [T, P] weights, a row a word, P places row by row; None without attention.
-    box: the region of the picture, in its pixels, that the places cover.
+    box: the region of the picture, in its pixels, that the places cover. score: what the search ranked by.
+    places: [T] the one place that hard attention looked at for each word; None for other kinds.
     """
 
     text: str
@@ -34,6 +35,8 @@ class Caption(NamedTuple):
     log_prob: float
     attention: np.ndarray | None
     box: Box
+    score: float
+    places: np.ndarray | None
 
 
 class Predictor:
@@ -103,8 +106,10 @@ class Predictor:
 
     def _caption(self, hypothesis: Hypothesis, box: Box) -> Caption:
         words = self.vocabulary.decode(hypothesis.tokens)
-        weights = None if hypothesis.weights is None else hypothesis.weights[: len(words)].float().numpy()
-        return Caption(" ".join(words), words, hypothesis.log_prob, weights, box)
+        weights, places = (None if part is None else part[: len(words)] for part in hypothesis[3:])
+        weights = None if weights is None else weights.float().numpy()
+        places = None if places is None else places.numpy()
+        return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places)
 
 
 def decode(captioner: Captioner, images: Tensor, *, search: Callable, vocabulary: Vocabulary) -> list[list[Hypothesis]]:

@@ -1,40 +1,12 @@
-"""Greedy and beam search as functions of `step` and `state`; they know no model.
-
-`step(token, state) -> (logits [B, K, V], state, glimpse)` scores the next word for B images × K rows, and `state` has
-`select(index)` and `repeat(rows)`. Images are searched together; their features are never repeated for the beams.
-No rule is hidden: what changes the search is an argument.
-"""
+"""Beam search; greedy search is a beam of one."""
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of
 from captioning.errors import ConfigError
-
-
-class Hypothesis(NamedTuple):
-    """One caption.
-
-    tokens: ids of the words, without <start>, with <end> where it was written (not where the length ran out).
-    log_prob: Σ log p of all tokens, <end> included.
-    score: what the search ranked by: log_prob / length ** length_normalization.
-    weights: [T, P] attention weights, a row a token; None without attention.
-    """
-
-    tokens: list[int]
-    log_prob: float
-    score: float
-    weights: Tensor | None
-
-
-class _Trace(NamedTuple):
-    """One time step of the search: for every row its token, the row it came from, and where it looked."""
-
-    tokens: Tensor  # [B, K]
-    parents: Tensor  # [B, K]
-    weights: Tensor  # [B, K, P], of the parent rows' step: where the model looked to choose the token
 
 
 def greedy_search(
@@ -67,7 +39,7 @@ def beam_search(
     an image where nothing finished.
 
     Args:
-        step, state: see the module; `state` holds one row an image.
+        step, state: see the package; `state` holds one row an image.
         batch: B.
         start, end: token ids.
         forbidden: ids that are never written (<pad>, <start>, <unk>).
@@ -88,13 +60,13 @@ def beam_search(
             f"({length_normalization}) must not be negative"
         )
     search = _Search(batch, beam_size, n_best=n_best, exponent=length_normalization, max_length=max_length)
-    device = _device(state)
+    device = device_of(state)
     token = torch.full((batch, 1), start, device=device)
     live = torch.zeros(batch, 1, device=device)  # log-probabilities of the live rows; -inf: no row
     for t in range(max_length):
         logits, state, glimpse = step(token, state)
         log_probs = _log_probs(logits, forbidden)
-        live, token, parents = search.extend(live, log_probs, glimpse.weights, end=end, t=t)
+        live, token, parents = search.extend(live, log_probs, glimpse, end=end, t=t)
         live = search.prune(live)
         if live.isneginf().all():  # the one transfer from the device a step
             break
@@ -108,12 +80,12 @@ class _Search:
     def __init__(self, batch: int, beams: int, *, n_best: int, exponent: float, max_length: int):
         self.batch, self.beams, self.n_best = batch, beams, n_best
         self.exponent, self.max_length = exponent, max_length
-        self.traces: list[_Trace] = []
+        self.trail = Trail()
         self.ended: list[Tensor] = []  # by step: [B, K] log-probability of the rows that ended there, else -inf
         self.room = None  # [B] rows an image may still keep alive
         self.best = None  # [B, n_best] best finished scores so far, descending
 
-    def extend(self, live: Tensor, log_probs: Tensor, weights: Tensor, *, end: int, t: int):
+    def extend(self, live: Tensor, log_probs: Tensor, glimpse, *, end: int, t: int):
         """Takes the best continuations and retires those that end. Returns live log-probs, tokens, parents [B, K]."""
         batch, rows, vocabulary = log_probs.shape
         if self.room is None:
@@ -125,7 +97,7 @@ class _Search:
         log_prob = log_prob.masked_fill(ranks >= self.room[:, None], -torch.inf)
         parents, tokens = flat // vocabulary, flat % vocabulary
         ends = (tokens == end) & log_prob.isfinite()
-        self.traces.append(_Trace(tokens, parents, _rows(weights, parents)))
+        self.trail.add(tokens, parents, glimpse)
         self.ended.append(log_prob.masked_fill(~ends, -torch.inf))
         self.room = self.room - ends.sum(1)
         self.best = torch.cat((self.best, self._score(self.ended[-1], t + 1)), 1).topk(self.n_best, dim=1).values
@@ -148,34 +120,8 @@ class _Search:
         unfinished[:, -1] = log_probs[:, :-1].isfinite().flatten(1).any(1)[:, None]
         scores = scores.masked_fill(unfinished, -torch.inf).flatten(1)
         score, flat = scores.topk(min(self.n_best, scores.shape[1]), dim=1)
-        steps = (flat // width).clamp(max=len(self.ended) - 1)
-        tokens, weights = self._trace_back(steps, flat % width)
         log_prob = log_probs.flatten(1).gather(1, flat)
-        return self._collect(tokens, weights, steps=steps, log_prob=log_prob, score=score)
-
-    def _trace_back(self, steps: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Follows the parents of rows [B, n] that stop at `steps` [B, n] -> tokens [B, n, T], weights [B, n, T, P]."""
-        tokens, weights, rows = [], [], rows.clone()
-        for t in range(len(self.traces) - 1, -1, -1):
-            trace, inside = self.traces[t], t <= steps
-            here = rows.clamp(max=trace.tokens.shape[1] - 1)
-            tokens.append(trace.tokens.gather(1, here))
-            weights.append(_rows(trace.weights, here))
-            rows = torch.where(inside, trace.parents.gather(1, here), rows)
-        return torch.stack(tokens[::-1], 2), torch.stack(weights[::-1], 2)
-
-    def _collect(self, tokens, weights, *, steps, log_prob, score) -> list[list[Hypothesis]]:
-        tokens, lengths = tokens.tolist(), (steps + 1).tolist()
-        log_prob, score, weights = log_prob.tolist(), score.tolist(), weights.cpu()
-        attends = weights.shape[-1] > 0
-        return [
-            [
-                Hypothesis(tokens[b][j][:n], log_prob[b][j], score[b][j], weights[b, j, :n] if attends else None)
-                for j, n in enumerate(lengths[b])
-                if score[b][j] > -torch.inf
-            ]
-            for b in range(self.batch)
-        ]
+        return self.trail.hypotheses(flat % width, lengths[flat // width], log_prob=log_prob, score=score)
 
     def _score(self, log_prob: Tensor, length) -> Tensor:
         return log_prob / length**self.exponent
@@ -189,14 +135,5 @@ def _log_probs(logits: Tensor, forbidden: tuple[int, ...]) -> Tensor:
     return log_probs
 
 
-def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """values [B, K, P], index [B, J] -> [B, J, P]."""
-    return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))
-
-
 def _widen(column: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(column, (0, width - column.shape[1]), value=-torch.inf)
-
-
-def _device(state) -> torch.device:
-    return next(part.device for part in state)

@@ -1,0 +1,112 @@
+"""Captions drawn from the model's own distribution, or from its head."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of
+from captioning.errors import ConfigError
+
+
+@torch.inference_mode()
+def sample(
+    step: Callable,
+    state,
+    *,
+    batch: int,
+    start: int,
+    end: int,
+    forbidden: tuple[int, ...] = (),
+    max_length: int = 20,
+    samples: int = 1,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+    seed: int | None = None,
+) -> list[list[Hypothesis]]:
+    """Draws captions word by word, `samples` an image, independently of one another.
+
+    A word is drawn from softmax(log p / temperature), of the `top_k` most probable words, of the fewest of those
+    whose probabilities reach `top_p` (the nucleus of Holtzman et al. 2020); forbidden words are out beforehand.
+
+    Args:
+        step, state: see the package; `state` holds one row an image.
+        batch, start, end, forbidden, max_length: as in `beam_search`.
+        samples: captions an image; they share its features, and its first step.
+        temperature: below 1 sharpens, above 1 flattens; log_prob stays the model's own.
+        top_k, top_p: None takes all words.
+        generator: of the uniform numbers, one a word, drawn on its device; None draws from torch's global one.
+        seed: makes a new generator for this call, in the place of `generator`.
+
+    Returns:
+        For each image its captions in the order drawn.
+    """
+    _check(samples=samples, temperature=temperature, top_k=top_k, top_p=top_p, max_length=max_length)
+    if seed is not None:
+        generator = torch.Generator().manual_seed(seed)
+    device = device_of(state)
+    trail, done = Trail(), torch.zeros(batch, samples, dtype=torch.bool, device=device)
+    lengths = torch.zeros(batch, samples, dtype=torch.int64, device=device)
+    token, total = torch.full((batch, 1), start, device=device), 0.0
+    for t in range(max_length):
+        logits, state, glimpse = step(token, state)
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        if forbidden:
+            log_probs[..., list(forbidden)] = -torch.inf
+        if t == 0:  # one row an image, from which all its samples are drawn
+            log_probs = log_probs.expand(-1, samples, -1)
+        token = draw(log_probs, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        gained = log_probs.gather(-1, token[..., None]).squeeze(-1)
+        total = total + gained.masked_fill(done, 0.0)
+        lengths += ~done
+        parents = torch.arange(samples, device=device).expand(batch, -1) * (t > 0)
+        trail.add(token, parents, glimpse)
+        done = done | (token == end)
+        if done.all():  # the one transfer from the device a step
+            break
+        if t == 0:
+            state = state.select(parents)
+    rows = torch.arange(samples, device=device).expand(batch, -1)
+    return trail.hypotheses(rows, lengths, log_prob=total, score=total)
+
+
+def draw(
+    log_probs: Tensor,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """One id a row of log_probs [B, K, V] (-inf: never) -> [B, K], by inverting the distribution function."""
+    values, ids = log_probs, None
+    if top_k is not None or top_p is not None:
+        values, ids = log_probs.topk(min(top_k or log_probs.shape[-1], log_probs.shape[-1]), dim=-1)  # descending
+    probabilities = (values.double() / temperature).softmax(-1)
+    cumulative = probabilities.cumsum(-1)
+    if top_p is not None:
+        # A word is out where the words before it reach top_p already; the first word never is.
+        probabilities = probabilities.masked_fill(cumulative - probabilities >= top_p, 0.0)
+        cumulative = probabilities.cumsum(-1)
+    noise_device = log_probs.device if generator is None else generator.device
+    uniform = torch.rand(*log_probs.shape[:2], 1, dtype=torch.float64, generator=generator, device=noise_device)
+    # Just below 1 at the most, so that the product stays below the last sum and a word without probability is never
+    # the first to exceed it.
+    uniform = uniform.to(log_probs.device) * (1 - 2**-50)
+    index = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True)
+    return (index if ids is None else ids.gather(-1, index)).squeeze(-1)
+
+
+def _check(*, samples: int, temperature: float, top_k: int | None, top_p: float | None, max_length: int) -> None:
+    if samples < 1:
+        raise ConfigError(f"decoding.samples ({samples}) must be at least 1")
+    if max_length < 1:
+        raise ConfigError(f"decoding.max_length ({max_length}) must be at least 1")
+    if not temperature > 0:
+        raise ConfigError(f"decoding.temperature ({temperature}) must be above 0: its limit is decoding=greedy")
+    if top_k is not None and top_k < 1:
+        raise ConfigError(f"decoding.top_k ({top_k}) must be at least 1, or null for all words")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ConfigError(f"decoding.top_p ({top_p}) must lie above 0 and not above 1, or be null for all words")
