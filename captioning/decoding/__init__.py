@@ -1,12 +1,13 @@
-"""Greedy search, beam search and sampling as functions of `step` and `state`; they know no model.
+"""Greedy, beam, diverse beam search and sampling as functions of `step` and `state`; they know no model.
 
 `step(token, state) -> (logits [B, K, V], state, glimpse)` scores the next word for B images × K rows, and `state` has
 `select(index)`. Images are searched together; their features are never repeated for the beams. `glimpse` has
 `weights` [B, K, P] and may have `places` [B, K]. No rule is hidden: what changes the search is an argument.
 """
 
-from captioning.decoding.beam import beam_search, greedy_search
+from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
 from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.rules import WORD_RULES, Rules
 from captioning.decoding.sampling import sample
 
-__all__ = ["Hypothesis", "beam_search", "greedy_search", "sample"]
+__all__ = ["WORD_RULES", "Hypothesis", "Rules", "beam_search", "diverse_beam_search", "greedy_search", "sample"]

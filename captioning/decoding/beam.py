@@ -5,20 +5,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks
+from captioning.decoding.rules import Referee, Rules, takes_rules
 from captioning.errors import ConfigError
 
 
+@takes_rules
 def greedy_search(
-    step: Callable, state, *, batch: int, start: int, end: int, forbidden: tuple[int, ...] = (), max_length: int = 20
+    step: Callable, state, *, batch: int, start: int, end: int, forbidden: tuple[int, ...] = (), rules: Rules
 ) -> list[list[Hypothesis]]:
     """The most probable word at every step: beam search of width one."""
-    return beam_search(
-        step, state, batch=batch, start=start, end=end, forbidden=forbidden, max_length=max_length, beam_size=1
-    )
+    return _search(step, state, [1], batch=batch, start=start, end=end, forbidden=forbidden, n_best=1, rules=rules)
 
 
-@torch.inference_mode()
+@takes_rules
 def beam_search(
     step: Callable,
     state,
@@ -27,112 +27,236 @@ def beam_search(
     start: int,
     end: int,
     forbidden: tuple[int, ...] = (),
-    max_length: int = 20,
     beam_size: int = 3,
     n_best: int = 1,
-    length_normalization: float = 0.0,
+    rules: Rules,
 ) -> list[list[Hypothesis]]:
     """Beam search, batched over images and beams.
 
     A beam that writes <end> is retired and takes its place in the beam with it; the search for an image ends when no
-    live beam can overtake its `n_best` finished ones, or all are finished. Unfinished captions are returned only for
-    an image where nothing finished.
+    live beam can overtake its `n_best` finished ones, or all are finished. Unfinished captions, cut at the greatest
+    length or left without a word by the rules, are returned only for an image where nothing finished.
 
     Args:
         step, state: see the package; `state` holds one row an image.
         batch: B.
         start, end: token ids.
-        forbidden: ids that are never written (<pad>, <start>, <unk>).
-        max_length: tokens at the most, <end> included.
+        forbidden: ids that are never written (<pad>, <start>, <unk>), but for those that the rules allow.
         beam_size: K.
         n_best: hypotheses returned an image, best first (fewer where fewer exist).
-        length_normalization: exponent of the length (with <end>) that divides the log-probability; 0 ranks by
-            probability, 1 by the average log-probability of a token.
+        rules: each of `Rules`' arguments is one of this function.
 
     Returns:
         For each image its hypotheses, best score first.
     """
+    check_beams(beam_size, n_best)
+    arguments = {"batch": batch, "start": start, "end": end, "forbidden": forbidden, "n_best": n_best, "rules": rules}
+    return _search(step, state, [beam_size], **arguments)
+
+
+@takes_rules
+def diverse_beam_search(
+    step: Callable,
+    state,
+    *,
+    batch: int,
+    start: int,
+    end: int,
+    forbidden: tuple[int, ...] = (),
+    beam_size: int = 6,
+    groups: int = 3,
+    diversity: float = 0.5,
+    n_best: int = 1,
+    rules: Rules,
+) -> list[list[Hypothesis]]:
+    """Diverse beam search with Hamming diversity (Vijayakumar et al. 2016, Algorithm 1 and section 5.1).
+
+    The beam is cut into groups, which choose their words one after another at each step: a group ranks a word y by
+    log-probability - λ · (how many beams of the groups before it chose y at this step). The penalty decides what a
+    group takes and is not carried along: captions are scored, and the best of all groups ranked, as in beam search.
+
+    Args:
+        step, state, batch, start, end, forbidden, rules: as in `beam_search`.
+        beam_size: beams of all groups together.
+        groups: must divide beam_size; one group is beam search.
+        diversity: λ; 0 searches the same beam in every group.
+        n_best: hypotheses returned an image, best first; the same caption may come from two groups.
+    """
+    check_beams(beam_size, n_best)
+    if groups < 1 or beam_size % groups:
+        raise ConfigError(f"decoding.groups ({groups}) must divide decoding.beam_size ({beam_size})")
+    if diversity < 0:
+        raise ConfigError(f"decoding.diversity ({diversity}) must not be negative")
+    arguments = {"batch": batch, "start": start, "end": end, "forbidden": forbidden, "n_best": n_best, "rules": rules}
+    return _search(step, state, [beam_size // groups] * groups, diversity=diversity, **arguments)
+
+
+def check_beams(beam_size: int, n_best: int) -> None:
+    """Refuses widths that cannot be."""
     if not 1 <= n_best <= beam_size:
         raise ConfigError(f"decoding.n_best ({n_best}) must be between 1 and decoding.beam_size ({beam_size})")
-    if max_length < 1 or length_normalization < 0:
-        raise ConfigError(
-            f"decoding.max_length ({max_length}) must be at least 1, and decoding.length_normalization "
-            f"({length_normalization}) must not be negative"
-        )
-    search = _Search(batch, beam_size, n_best=n_best, exponent=length_normalization, max_length=max_length)
+
+
+@torch.inference_mode()
+def _search(
+    step: Callable,
+    state,
+    widths: list[int],
+    *,
+    batch: int,
+    start: int,
+    end: int,
+    forbidden: tuple[int, ...],
+    n_best: int,
+    rules: Rules,
+    diversity: float = 0.0,
+) -> list[list[Hypothesis]]:
+    """The one loop over time: groups of beams of equal width side by side, all rows in one call of `step`."""
     device = device_of(state)
+    referee = Referee(rules, forbidden=forbidden, end=end, batch=batch, device=device)
+    groups = [_Group(width, min(n_best, width), referee=referee) for width in widths]
     token = torch.full((batch, 1), start, device=device)
-    live = torch.zeros(batch, 1, device=device)  # log-probabilities of the live rows; -inf: no row
-    for t in range(max_length):
+    for t in range(rules.max_length):
         logits, state, glimpse = step(token, state)
-        log_probs = _log_probs(logits, forbidden)
-        live, token, parents = search.extend(live, log_probs, glimpse, end=end, t=t)
-        live = search.prune(live)
-        if live.isneginf().all():  # the one transfer from the device a step
+        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        referee.rule_out(log_probs)
+        chosen = _choose(groups, log_probs, looks(glimpse), diversity=diversity)
+        token, parents = (torch.cat(part, 1) for part in zip(*chosen, strict=True))
+        # The one transfer from the device a step.
+        if t + 1 == rules.max_length or bool(torch.stack([group.is_over() for group in groups]).all()):
             break
+        referee.advance(parents, token)
         state = state.select(parents)
-    return search.hypotheses(live)
+    found = [group.hypotheses() for group in groups]
+    if len(found) == 1:
+        return found[0]
+    merged = [[hypothesis for part in parts for hypothesis in part] for parts in zip(*found, strict=True)]
+    return [_best(hypotheses, n_best, end=end) for hypotheses in merged]
 
 
-class _Search:
-    """The books of one beam search: traces by step, and the finished rows."""
+def _choose(groups: list["_Group"], log_probs: Tensor, seen, *, diversity: float) -> list[tuple[Tensor, Tensor]]:
+    """Each group's next tokens and parents [B, K], the parents counted over the rows of all groups."""
+    rows = log_probs.shape[1] // (1 if groups[0].live is None else len(groups))
+    chosen, counts = [], None
+    for number, group in enumerate(groups):
+        first = 0 if group.live is None else number * rows  # at the first step all groups share one row
+        penalty = None if counts is None else diversity * counts
+        tokens, parents, lives = group.extend(log_probs, first, rows, seen, penalty=penalty)
+        chosen.append((tokens, parents))
+        if diversity and number + 1 < len(groups):
+            counts = log_probs.new_zeros(len(log_probs), log_probs.shape[-1]) if counts is None else counts
+            counts.scatter_add_(1, tokens, lives.to(counts.dtype))
+    return chosen
 
-    def __init__(self, batch: int, beams: int, *, n_best: int, exponent: float, max_length: int):
-        self.batch, self.beams, self.n_best = batch, beams, n_best
-        self.exponent, self.max_length = exponent, max_length
-        self.trail = Trail()
+
+def _best(hypotheses: list[Hypothesis], n_best: int, *, end: int) -> list[Hypothesis]:
+    """The n best of several groups; unfinished ones where no group finished one."""
+    finished = [hypothesis for hypothesis in hypotheses if hypothesis.tokens[-1:] == [end]]
+    return sorted(finished or hypotheses, key=lambda hypothesis: -hypothesis.score)[:n_best]
+
+
+class _Group:
+    """The books of one group of beams: its trail, its live rows and the finished ones.
+
+    Attributes:
+        live: [B, K] log-probabilities of the live rows, -inf: no row; None before the first step.
+    """
+
+    def __init__(self, width: int, n_best: int, *, referee: Referee):
+        self.width, self.n_best, self.referee, self.rules = width, n_best, referee, referee.rules
+        self.trail, self.live = Trail(), None
         self.ended: list[Tensor] = []  # by step: [B, K] log-probability of the rows that ended there, else -inf
+        self.stuck: list[Tensor] = []  # by step: [B, K] of the rows before it that the rules left without a word
         self.room = None  # [B] rows an image may still keep alive
         self.best = None  # [B, n_best] best finished scores so far, descending
 
-    def extend(self, live: Tensor, log_probs: Tensor, glimpse, *, end: int, t: int):
-        """Takes the best continuations and retires those that end. Returns live log-probs, tokens, parents [B, K]."""
-        batch, rows, vocabulary = log_probs.shape
-        if self.room is None:
-            self.room = live.new_full((batch,), self.beams, dtype=torch.int64)
-            self.best = live.new_full((batch, self.n_best), -torch.inf)
-        total = (live[..., None] + log_probs).flatten(1)
-        log_prob, flat = total.topk(min(self.beams, rows * vocabulary), dim=1)
-        ranks = torch.arange(log_prob.shape[1], device=live.device)
-        log_prob = log_prob.masked_fill(ranks >= self.room[:, None], -torch.inf)
-        parents, tokens = flat // vocabulary, flat % vocabulary
-        ends = (tokens == end) & log_prob.isfinite()
-        self.trail.add(tokens, parents, glimpse)
+    def extend(self, log_probs: Tensor, first: int, rows: int, seen, *, penalty: Tensor | None):
+        """One step over the group's rows first … first + rows - 1: takes the best continuations, retires the ended.
+
+        Returns tokens, parents (counted over all groups) and which of them were taken, [B, K] each.
+        """
+        log_probs = log_probs[:, first : first + rows]
+        if self.live is None:
+            self.live = log_probs.new_zeros(log_probs.shape[:2])
+            self.room = torch.full_like(self.live[:, 0], self.width, dtype=torch.int64)
+            self.best = log_probs.new_full((len(log_probs), self.n_best), -torch.inf)
+        rank, log_prob, tokens, parents = self._candidates(log_probs, penalty)
+        index = self._pick(rank, tokens, parents, first)
+        log_prob, tokens, parents = (part.gather(1, index) for part in (log_prob, tokens, parents))
+        claims = torch.arange(log_prob.shape[1], device=log_prob.device)
+        log_prob = log_prob.masked_fill(claims >= self.room[:, None], -torch.inf)
+        taken = log_prob.isfinite()
+        ends = taken & (tokens == self.referee.end)
+        weights, places = (None if part is None else part[:, first : first + rows] for part in seen)
+        self.trail.add(tokens, parents, weights, places)
         self.ended.append(log_prob.masked_fill(~ends, -torch.inf))
+        self.live = log_prob.masked_fill(ends, -torch.inf)
         self.room = self.room - ends.sum(1)
-        self.best = torch.cat((self.best, self._score(self.ended[-1], t + 1)), 1).topk(self.n_best, dim=1).values
-        return log_prob.masked_fill(ends, -torch.inf), tokens, parents
+        scores = self.rules.score(self.ended[-1], len(self.trail))
+        self.best = torch.cat((self.best, scores), 1).topk(self.n_best, dim=1).values
+        self._end_early()
+        return tokens, parents + first, taken
 
-    def prune(self, live: Tensor) -> Tensor:
-        """Ends the rows that can no longer enter their image's n best: [B, K] -> [B, K], -inf where ended."""
-        # A log-probability only falls, so the best that a row can reach has today's sum and the longest length.
-        hopeless = self._score(live, self.max_length) <= self.best[:, -1:]
-        return live.masked_fill(hopeless, -torch.inf)
+    def _candidates(self, log_probs: Tensor, penalty: Tensor | None) -> tuple[Tensor, ...]:
+        """Continuations that can be among the best: what they rank by, log-probability, token, parent; [B, N] each."""
+        ranked = log_probs if penalty is None else log_probs - penalty[:, None]
+        required = self.referee.required
+        count = min(self.width + len(required), log_probs.shape[-1])
+        gains, tokens = ranked.topk(count, dim=-1)  # [B, K, count]: no row can place more than the width
+        self.stuck.append(self.live.masked_fill(gains[..., 0] > -torch.inf, -torch.inf))
+        if len(required):  # always among the candidates, and once
+            gains = gains.masked_fill(torch.isin(tokens, required), -torch.inf)
+            gains = torch.cat((gains, ranked[..., required]), -1)
+            tokens = torch.cat((tokens, required.expand(*tokens.shape[:2], -1)), -1)
+        parents = torch.arange(log_probs.shape[1], device=log_probs.device)[:, None].expand(tokens.shape)
+        rank = self.live[..., None] + gains
+        log_prob = rank if penalty is None else self.live[..., None] + log_probs.gather(-1, tokens)
+        return tuple(part.flatten(1) for part in (rank, log_prob, tokens, parents))
 
-    def hypotheses(self, live: Tensor) -> list[list[Hypothesis]]:
-        """The n best finished rows of each image; live ones where none finished."""
-        columns = self.ended + [live]  # live rows: they ran into max_length at the last step
+    def _pick(self, rank: Tensor, tokens: Tensor, parents: Tensor, first: int) -> Tensor:
+        """Index [B, K] of the candidates [B, N] to take, in the order in which they have a claim to the room.
+
+        With required words, in the manner of dynamic beam allocation (Post and Vilar 2018): continuations that hold
+        equally many of the C words form a bank; each of the C + 1 banks may take an equal whole share of the room by
+        itself, and what is left over goes to the best of all.
+        """
+        count = min(self.width, rank.shape[1])
+        if not len(self.referee.required):
+            return rank.topk(count, dim=1).indices
+        order = rank.argsort(dim=1, descending=True, stable=True)
+        bank = self.referee.banks((parents + first).gather(1, order), tokens.gather(1, order))
+        banks = len(self.referee.required) + 1
+        member = torch.nn.functional.one_hot(bank, banks)
+        place = member.cumsum(1).gather(2, bank[..., None]).squeeze(2)  # 1, 2, … within the bank
+        served = (place <= (self.room // banks)[:, None]) & rank.gather(1, order).isfinite()
+        return order.gather(1, served.to(torch.int8).argsort(dim=1, descending=True, stable=True))[:, :count]
+
+    def _end_early(self) -> None:
+        """Ends an image when none of its live rows can enter its n best any more.
+
+        Single rows are not ended: their continuations would make room for others, and the result would depend on it.
+        """
+        hopeless = self.rules.bound(self.live).amax(1) <= self.best[:, -1]
+        self.live = self.live.masked_fill(hopeless[:, None], -torch.inf)
+
+    def is_over(self) -> Tensor:
+        """Whether no image has a live row, a tensor on the device."""
+        return self.live.isneginf().all()
+
+    def hypotheses(self) -> list[list[Hypothesis]]:
+        """The n best finished rows of each image; unfinished ones where none finished."""
+        steps = len(self.trail)
+        columns = [*self.ended, *self.stuck, self.live]
+        lengths = [*range(1, steps + 1), *range(len(self.stuck)), steps]
         width = max(column.shape[1] for column in columns)
-        log_probs = torch.stack([_widen(column, width) for column in columns], 1)  # [B, steps + 1, K]
-        lengths = torch.arange(1, len(columns) + 1, device=live.device).clamp(max=len(self.ended))
-        scores = self._score(log_probs, lengths[:, None].to(log_probs.dtype))
-        unfinished = torch.zeros_like(scores, dtype=torch.bool)
-        unfinished[:, -1] = log_probs[:, :-1].isfinite().flatten(1).any(1)[:, None]
-        scores = scores.masked_fill(unfinished, -torch.inf).flatten(1)
-        score, flat = scores.topk(min(self.n_best, scores.shape[1]), dim=1)
+        log_probs = torch.stack([_widen(column, width) for column in columns], 1)  # [B, columns, K]
+        lengths = torch.tensor(lengths, device=log_probs.device)
+        scores = self.rules.score(log_probs, lengths[:, None].clamp(min=1).to(log_probs.dtype))
+        finished = log_probs[:, :steps].isfinite().flatten(1).any(1)
+        scores[:, steps:].masked_fill_(finished[:, None, None], -torch.inf)
+        score, flat = scores.flatten(1).topk(min(self.n_best, scores[0].numel()), dim=1)
         log_prob = log_probs.flatten(1).gather(1, flat)
         return self.trail.hypotheses(flat % width, lengths[flat // width], log_prob=log_prob, score=score)
-
-    def _score(self, log_prob: Tensor, length) -> Tensor:
-        return log_prob / length**self.exponent
-
-
-def _log_probs(logits: Tensor, forbidden: tuple[int, ...]) -> Tensor:
-    """log softmax over the vocabulary; forbidden ids get -inf, the others keep the model's own probabilities."""
-    log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-    if forbidden:
-        log_probs[..., list(forbidden)] = -torch.inf
-    return log_probs
 
 
 def _widen(column: Tensor, width: int) -> Tensor:

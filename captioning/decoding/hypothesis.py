@@ -38,12 +38,12 @@ class Trail:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def add(self, tokens: Tensor, parents: Tensor, glimpse) -> None:
-        """One step: rows [B, K] with their tokens and parents, and the glimpse of the rows before."""
+    def add(self, tokens: Tensor, parents: Tensor, weights: Tensor, places: Tensor | None) -> None:
+        """One step: rows [B, K] with their tokens and parents, and where the rows before it looked."""
         self.tokens.append(tokens)
         self.parents.append(parents)
-        self.weights.append(glimpse.weights)
-        self.places.append(getattr(glimpse, "places", None))
+        self.weights.append(weights)
+        self.places.append(places)
 
     def hypotheses(self, rows: Tensor, lengths: Tensor, *, log_prob: Tensor, score: Tensor) -> list[list[Hypothesis]]:
         """Hypotheses of an image's rows [B, n], each as it stood after `lengths` [B, n] tokens; score -inf: no row."""
@@ -82,6 +82,11 @@ class Trail:
 
 def _stack(parts: list[Tensor]) -> Tensor | None:
     return torch.stack(parts, 2) if parts else None
+
+
+def looks(glimpse) -> tuple[Tensor, Tensor | None]:
+    """weights [B, K, P] and places [B, K] of a glimpse, which need not have places."""
+    return glimpse.weights, getattr(glimpse, "places", None)
 
 
 def device_of(state) -> torch.device:

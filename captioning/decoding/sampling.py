@@ -5,10 +5,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks
+from captioning.decoding.rules import Referee, Rules, takes_rules
 from captioning.errors import ConfigError
 
 
+@takes_rules
 @torch.inference_mode()
 def sample(
     step: Callable,
@@ -18,22 +20,23 @@ def sample(
     start: int,
     end: int,
     forbidden: tuple[int, ...] = (),
-    max_length: int = 20,
     samples: int = 1,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
     generator: torch.Generator | None = None,
     seed: int | None = None,
+    rules: Rules,
 ) -> list[list[Hypothesis]]:
     """Draws captions word by word, `samples` an image, independently of one another.
 
     A word is drawn from softmax(log p / temperature), of the `top_k` most probable words, of the fewest of those
-    whose probabilities reach `top_p` (the nucleus of Holtzman et al. 2020); forbidden words are out beforehand.
+    whose probabilities reach `top_p` (the nucleus of Holtzman et al. 2020); what a rule takes out is out beforehand.
+    A caption that the rules leave without a word stops there, unfinished.
 
     Args:
         step, state: see the package; `state` holds one row an image.
-        batch, start, end, forbidden, max_length: as in `beam_search`.
+        batch, start, end, forbidden, rules: as in `beam_search`.
         samples: captions an image; they share its features, and its first step.
         temperature: below 1 sharpens, above 1 flattens; log_prob stays the model's own.
         top_k, top_p: None takes all words.
@@ -43,33 +46,36 @@ def sample(
     Returns:
         For each image its captions in the order drawn.
     """
-    _check(samples=samples, temperature=temperature, top_k=top_k, top_p=top_p, max_length=max_length)
+    _check(samples=samples, temperature=temperature, top_k=top_k, top_p=top_p)
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
     device = device_of(state)
-    trail, done = Trail(), torch.zeros(batch, samples, dtype=torch.bool, device=device)
-    lengths = torch.zeros(batch, samples, dtype=torch.int64, device=device)
-    token, total = torch.full((batch, 1), start, device=device), 0.0
-    for t in range(max_length):
+    referee = Referee(rules, forbidden=forbidden, end=end, batch=batch, device=device)
+    rows = torch.arange(samples, device=device).expand(batch, -1)
+    trail, done = Trail(), torch.zeros_like(rows, dtype=torch.bool)
+    lengths, total = torch.zeros_like(rows), 0.0
+    token, parents = torch.full((batch, 1), start, device=device), torch.zeros_like(rows)
+    for t in range(rules.max_length):
         logits, state, glimpse = step(token, state)
         log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-        if forbidden:
-            log_probs[..., list(forbidden)] = -torch.inf
-        if t == 0:  # one row an image, from which all its samples are drawn
-            log_probs = log_probs.expand(-1, samples, -1)
+        referee.rule_out(log_probs)
+        done = done | (log_probs.amax(-1) == -torch.inf)
+        log_probs[..., end].masked_fill_(done[:, : log_probs.shape[1]], 0.0)  # drawn, but not part of the caption
+        # At the first step one row an image, from which all its samples are drawn.
+        log_probs = log_probs.expand(-1, samples, -1)
         token = draw(log_probs, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
-        gained = log_probs.gather(-1, token[..., None]).squeeze(-1)
-        total = total + gained.masked_fill(done, 0.0)
-        lengths += ~done
-        parents = torch.arange(samples, device=device).expand(batch, -1) * (t > 0)
-        trail.add(token, parents, glimpse)
+        total = total + log_probs.gather(-1, token[..., None]).squeeze(-1).masked_fill(done, 0.0)
+        lengths = lengths + ~done
+        trail.add(token, parents, *looks(glimpse))
         done = done | (token == end)
-        if done.all():  # the one transfer from the device a step
+        if t + 1 == rules.max_length or bool(done.all()):  # the one transfer from the device a step
             break
+        referee.advance(parents, token)
         if t == 0:
             state = state.select(parents)
-    rows = torch.arange(samples, device=device).expand(batch, -1)
-    return trail.hypotheses(rows, lengths, log_prob=total, score=total)
+        parents = rows
+    score = rules.score(total, lengths.clamp(min=1))
+    return trail.hypotheses(rows, lengths, log_prob=total, score=score)
 
 
 def draw(
@@ -99,11 +105,9 @@ def draw(
     return (index if ids is None else ids.gather(-1, index)).squeeze(-1)
 
 
-def _check(*, samples: int, temperature: float, top_k: int | None, top_p: float | None, max_length: int) -> None:
+def _check(*, samples: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
     if samples < 1:
         raise ConfigError(f"decoding.samples ({samples}) must be at least 1")
-    if max_length < 1:
-        raise ConfigError(f"decoding.max_length ({max_length}) must be at least 1")
     if not temperature > 0:
         raise ConfigError(f"decoding.temperature ({temperature}) must be above 0: its limit is decoding=greedy")
     if top_k is not None and top_k < 1:
