@@ -210,7 +210,9 @@ class _Group:
             tokens = torch.cat((tokens, required.expand(*tokens.shape[:2], -1)), -1)
         parents = torch.arange(log_probs.shape[1], device=log_probs.device)[:, None].expand(tokens.shape)
         rank = self.live[..., None] + gains
-        log_prob = rank if penalty is None else self.live[..., None] + log_probs.gather(-1, tokens)
+        log_prob = rank
+        if penalty is not None:
+            log_prob = (self.live[..., None] + log_probs.gather(-1, tokens)).masked_fill(rank.isneginf(), -torch.inf)
         return tuple(part.flatten(1) for part in (rank, log_prob, tokens, parents))
 
     def _pick(self, rank: Tensor, tokens: Tensor, parents: Tensor, first: int) -> Tensor:
@@ -251,7 +253,7 @@ class _Group:
         width = max(column.shape[1] for column in columns)
         log_probs = torch.stack([_widen(column, width) for column in columns], 1)  # [B, columns, K]
         lengths = torch.tensor(lengths, device=log_probs.device)
-        scores = self.rules.score(log_probs, lengths[:, None].clamp(min=1).to(log_probs.dtype))
+        scores = self.rules.score(log_probs, lengths[:, None].clamp(min=1))
         finished = log_probs[:, :steps].isfinite().flatten(1).any(1)
         scores[:, steps:].masked_fill_(finished[:, None, None], -torch.inf)
         score, flat = scores.flatten(1).topk(min(self.n_best, scores[0].numel()), dim=1)

@@ -70,6 +70,8 @@ class Rules:
 
     def score(self, log_prob: Tensor, length) -> Tensor:
         """What captions of `length` tokens (number or tensor) are ranked by."""
+        if isinstance(length, Tensor):
+            length = length.to(log_prob.dtype)
         if self.length_normalization:
             return log_prob / length**self.length_normalization
         if self.length_penalty:

@@ -1,0 +1,190 @@
+"""Random models whose next word depends on the whole prefix, and slow searches over lists to hold fast ones against."""
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+
+from captioning.models.attention import Glimpse
+
+PAD, START, END = range(3)
+
+
+class Prefixes(NamedTuple):
+    """A state: each row's number in the tables, [B, K]."""
+
+    row: torch.Tensor
+
+    def select(self, index):
+        return Prefixes(self.row.gather(1, index))
+
+
+class PrefixModel:
+    """Logits, attention weights and a place drawn at random for every prefix of fewer than `length` words.
+
+    With `impossible`, a share of the words has no probability at all.
+    """
+
+    def __init__(self, images, *, vocabulary, length, seed, spread=2.0, end_bias=0.0, impossible=0.0):
+        generator = torch.Generator().manual_seed(seed)
+        self.images, self.vocabulary, self.length = images, vocabulary, length
+        # Prefix w1 … wn of image b is row ((b · V + w1) · V + w2) … of the part for its length.
+        self.offsets = [0]
+        for n in range(length):
+            self.offsets.append(self.offsets[-1] + images * vocabulary**n)
+        rows = self.offsets[-1]
+        self.logits = spread * torch.randn(rows, vocabulary, dtype=torch.float64, generator=generator)
+        self.logits[:, END] += end_bias
+        if impossible:
+            never = torch.rand(rows, vocabulary, generator=generator) < impossible
+            never[:, -1] = False
+            self.logits[never] = -torch.inf
+        self.weights = torch.rand(rows, 3, dtype=torch.float64, generator=generator)
+        self.places = torch.randint(0, 3, (rows,), generator=generator)
+        self.log_probs = self.logits.log_softmax(-1).tolist()
+
+    def begin(self, images=None):
+        """(step, state) of some images, by default all, for one search."""
+        order, length = range(self.images) if images is None else images, -1
+
+        def step(token, state):
+            nonlocal length
+            length += 1
+            row = state.row * self.vocabulary + token if length else state.row
+            at = row + self.offsets[length]
+            return self.logits[at], Prefixes(row), Glimpse(self.weights[at], self.weights[at], self.places[at])
+
+        return step, Prefixes(torch.tensor(list(order))[:, None])
+
+    def search(self, method, images=None, **arguments):
+        step, state = self.begin(images)
+        arguments = {"max_length": self.length} | arguments
+        return method(step, state, batch=len(state.row), start=START, end=END, **arguments)
+
+    def at(self, image, prefix):
+        """Row of the tables."""
+        row = image
+        for word in prefix:
+            row = row * self.vocabulary + word
+        return row + self.offsets[len(prefix)]
+
+    def log_prob(self, image, tokens):
+        """Σ log p of tokens, from the tables."""
+        return math.fsum(self.log_probs[self.at(image, tokens[:t])][word] for t, word in enumerate(tokens))
+
+
+def score(log_prob, length, rules):
+    """log_prob over the length, by either formula."""
+    if rules.get("length_penalty"):
+        return log_prob / ((5 + length) / 6) ** rules["length_penalty"]
+    return log_prob / max(length, 1) ** rules.get("length_normalization", 0.0)
+
+
+def never(rules):
+    """Words that are not written."""
+    return set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ()))
+
+
+def obeys(tokens, rules, *, max_length):
+    """Whether a finished caption is one that the rules, read as sentences, allow."""
+    words, n = tokens[:-1], rules.get("no_repeat_ngram", 0)
+    grams = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
+    return (
+        rules.get("min_length", 0) <= len(tokens) <= max_length
+        and not set(words)
+        & (set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ())))
+        and len(set(grams)) == len(grams)
+        and set(rules.get("require", ())) <= set(words)
+        and not (words and words[-1] in rules.get("avoid_endings", ()))
+    )
+
+
+def permitted(prefix, word, rules, *, max_length):
+    """Whether a search may write `word` next; one that cannot fill its requirements any more is held to them."""
+    n, endings = rules.get("no_repeat_ngram", 0), rules.get("avoid_endings", ())
+    missing = set(rules.get("require", ())) - set(prefix)
+    grown = (*prefix, word)
+    if word in never(rules):
+        return False
+    if missing and max_length - len(prefix) <= len(missing) + 1 and word not in missing:
+        return False
+    if word == END:
+        hanging = bool(prefix) and prefix[-1] in endings
+        return len(grown) >= rules.get("min_length", 0) and not missing and not hanging
+    if len(grown) == max_length and word in endings:
+        return False
+    return not (n and len(grown) > n and any(grown[i : i + n] == grown[-n:] for i in range(len(grown) - n)))
+
+
+def every_caption(model, image, rules, *, max_length):
+    """(finished, unfinished) {tokens: log-probability}; unfinished ones are cut or have no word to go on with."""
+    finished, unfinished, live = {}, {}, {(): 0.0}
+    for _ in range(max_length):
+        grown = {}
+        for prefix, log_prob in live.items():
+            log_probs, stuck = model.log_probs[model.at(image, prefix)], True
+            for word, p in enumerate(log_probs):
+                if p == -math.inf:
+                    continue
+                if word == END and obeys((*prefix, word), rules, max_length=max_length):
+                    finished[(*prefix, word)] = log_prob + p
+                if permitted(prefix, word, rules, max_length=max_length):
+                    stuck = False
+                if word != END:
+                    grown[(*prefix, word)] = log_prob + p
+            if stuck and reachable(prefix, rules, max_length=max_length):
+                unfinished[prefix] = log_prob
+        live = grown
+    unfinished |= {tokens: p for tokens, p in live.items() if reachable(tokens, rules, max_length=max_length)}
+    return finished, unfinished
+
+
+def reachable(tokens, rules, *, max_length):
+    return all(permitted(tokens[:t], word, rules, max_length=max_length) for t, word in enumerate(tokens))
+
+
+def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.0):
+    """The search of captioning.decoding for one image, over lists, never ending early: [(tokens, log_prob, score)]."""
+    groups = [{"live": [((), 0.0)], "ended": [], "left": [], "room": width} for width in widths]
+    for _ in range(max_length):
+        chosen = Counter()
+        for group in groups:
+            candidates = []
+            for prefix, log_prob in group["live"]:
+                log_probs = model.log_probs[model.at(image, prefix)]
+                words = [w for w, p in enumerate(log_probs) if p > -math.inf]
+                words = [w for w in words if permitted(prefix, w, rules, max_length=max_length)]
+                if not words:
+                    group["left"].append((prefix, log_prob))
+                for word in words:
+                    rank = log_prob + log_probs[word] - diversity * chosen[word]
+                    candidates.append((rank, (*prefix, word), log_prob + log_probs[word]))
+            taken = share_out(sorted(candidates, reverse=True), group["room"], rules.get("require", ()))
+            group["live"] = [(tokens, p) for _, tokens, p in taken if tokens[-1] != END]
+            ended = [(tokens, p) for _, tokens, p in taken if tokens[-1] == END]
+            group["ended"] += ended
+            group["room"] -= len(ended)
+            group["taken"] = [tokens[-1] for _, tokens, _ in taken]
+            chosen.update(group["taken"])
+    finished, unfinished = [], []
+    for group, width in zip(groups, widths, strict=True):
+        ranked = [
+            sorted(((tokens, p, score(p, len(tokens), rules)) for tokens, p in found), key=lambda item: -item[2])
+            for found in (group["ended"], group["left"] + group["live"])
+        ]
+        finished += ranked[0][: min(n_best, width)]
+        unfinished += ranked[1][: min(n_best, width)]
+    return sorted(finished or unfinished, key=lambda item: -item[2])[:n_best]
+
+
+def share_out(candidates, room, require):
+    """The candidates, best first, that a group of beams takes."""
+    if not require:
+        return candidates[:room]
+    share, used, served, others = room // (len(set(require)) + 1), Counter(), [], []
+    for candidate in candidates:
+        bank = len(set(require) & set(candidate[1]))
+        used[bank] += 1
+        (served if used[bank] <= share else others).append(candidate)
+    return (served + others)[:room]
