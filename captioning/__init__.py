@@ -4,6 +4,8 @@ import captioning
 captioner = captioning.load("runs/…/checkpoints/best.ckpt")
 caption, = captioner.caption("photo.jpg", beam_size=3)
 caption.text, caption.log_prob, caption.attention  # [words, places]
+captioner.captions("photo.jpg", "sample", samples=5)  # several a picture
+captioner.score_captions(["photo.jpg"], ["a dog runs"])[0].perplexity
 """
 
 __version__ = "0.1.0"
@@ -11,8 +13,8 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str):
     # At first use: scoring and tokenising need no torch.
-    if name == "load":
-        from captioning.predictor import load
+    if name in ("load", "score_captions"):
+        from captioning import predictor
 
-        return load
+        return getattr(predictor, name)
     raise AttributeError(f"module 'captioning' has no attribute '{name}'")

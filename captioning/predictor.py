@@ -1,7 +1,7 @@
 """A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
 
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.vocabulary import Vocabulary
-from captioning.decoding import Hypothesis, beam_search
-from captioning.errors import CheckpointError
+from captioning.decoding import Hypothesis
+from captioning.errors import CheckpointError, DataError
+from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
+from captioning.searches import named, seeded, with_words
 
 FORMAT = 1
 
@@ -80,29 +82,75 @@ class Predictor:
         """Where the captioner is."""
         return next(self.captioner.parameters()).device
 
-    def caption(
-        self, images: Sequence[Any] | Any, *, beam_size: int = 3, max_length: int = 20, batch_size: int = 16, **rules
-    ) -> list[Caption]:
-        """Captions pictures (paths, PIL pictures or [height, width, 3] uint8 arrays), one Caption each.
+    @property
+    def members(self) -> tuple["Predictor", ...]:
+        """The predictors behind this one, more than itself in an ensemble; each has its own encoder and transform."""
+        return (self,)
 
-        Further keyword arguments go to `captioning.decoding.beam_search`.
+    def caption(
+        self, images: Sequence[Any] | Any, method: str | Callable = "beam", *, batch_size: int = 16, **arguments
+    ) -> list[Caption]:
+        """The best caption of each picture (paths, PIL pictures or [height, width, 3] uint8 arrays).
+
+        Args:
+            images: one picture or several.
+            method: "greedy", "beam", "diverse_beam", "sample", or a function with the signature of `beam_search`.
+            batch_size: pictures searched together.
+            arguments: of the method (see `captioning.decoding`): beam_size=3, max_length=20 …; words in them are
+                strings of the vocabulary.
         """
-        images = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
-        search = partial(beam_search, beam_size=beam_size, max_length=max_length, **rules)
+        return [captions[0] for captions in self.captions(images, method, batch_size=batch_size, **arguments)]
+
+    def captions(
+        self, images: Sequence[Any] | Any, method: str | Callable = "beam", *, batch_size: int = 16, **arguments
+    ) -> list[list[Caption]]:
+        """As `caption`, but all that the method returns of each picture: its `n_best`, or its `samples`."""
+        search = seeded(named(method, **arguments))
         captions = []
-        for at in range(0, len(images), batch_size):
-            captions += self.caption_pictures([_picture(image) for image in images[at : at + batch_size]], search)
+        for batch in _batches(_listed(images), batch_size):
+            captions += self.caption_pictures([_picture(image) for image in batch], search)
         return captions
 
     @torch.inference_mode()
-    def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[Caption]:
+    def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[list[Caption]]:
         """One batch of opened pictures by any search with the signature of `beam_search`."""
-        inputs = torch.stack([self.transform(picture) for picture in pictures]).to(self.device)
-        hypotheses = decode(self.captioner, self.encoder(inputs), search=search, vocabulary=self.vocabulary)
+        hypotheses = decode(self.captioner, self.encode(pictures), search=search, vocabulary=self.vocabulary)
         return [
-            self._caption(best[0], self.transform.box(*picture.size))
-            for best, picture in zip(hypotheses, pictures, strict=True)
+            [self._caption(hypothesis, self.transform.box(*picture.size)) for hypothesis in group]
+            for group, picture in zip(hypotheses, pictures, strict=True)
         ]
+
+    @torch.inference_mode()
+    def score_captions(
+        self, images: Sequence[Any] | Any, captions: Sequence[str | Sequence[str]] | str, *, batch_size: int = 16
+    ) -> list[ScoredCaption | list[ScoredCaption]]:
+        """How probable given captions are, by the step that decoding uses.
+
+        Args:
+            images: pictures, as in `caption`.
+            captions: for each picture a text, or a list of texts; tokenised as the training captions were.
+            batch_size: pictures scored together.
+
+        Returns:
+            For each picture a ScoredCaption, or a list of them where it had a list.
+        """
+        if isinstance(images, str | Path | Image.Image | np.ndarray):
+            images, captions = [images], [captions]
+        if isinstance(captions, str) or len(images) != len(captions):
+            raise DataError(f"{len(images)} pictures need as many captions (each a text or a list of texts) to score")
+        scored = []
+        for batch in _batches(list(zip(images, captions, strict=True)), batch_size):
+            inputs = self.encode([_picture(image) for image, _ in batch])
+            groups = [[texts] if isinstance(texts, str) else list(texts) for _, texts in batch]
+            results = score_texts(self.captioner, inputs, groups, vocabulary=self.vocabulary)
+            scored += [
+                made[0] if isinstance(texts, str) else made for made, (_, texts) in zip(results, batch, strict=True)
+            ]
+        return scored
+
+    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
+        """What the captioner takes of a batch of opened pictures."""
+        return self.encoder(torch.stack([self.transform(picture) for picture in pictures]).to(self.device))
 
     def _caption(self, hypothesis: Hypothesis, box: Box) -> Caption:
         words = self.vocabulary.decode(hypothesis.tokens)
@@ -112,17 +160,34 @@ class Predictor:
         return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places)
 
 
-def decode(captioner: Captioner, images: Tensor, *, search: Callable, vocabulary: Vocabulary) -> list[list[Hypothesis]]:
-    """Hypotheses for a batch of whatever the captioner's encoder takes; <pad>, <start> and <unk> are never written."""
+def decode(
+    captioner: Captioner, images: Tensor | tuple[Tensor, ...], *, search: Callable, vocabulary: Vocabulary
+) -> list[list[Hypothesis]]:
+    """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: a tuple, one for each member).
+
+    <pad>, <start> and <unk> are never written, but for what the search's `allow` names.
+    """
     state, memory = captioner.begin(images)
-    return search(
+    return with_words(search, vocabulary)(
         partial(captioner.step, memory=memory),
         state,
-        batch=len(images),
+        batch=_count(images),
         start=vocabulary.start,
         end=vocabulary.end,
         forbidden=(vocabulary.pad, vocabulary.start, vocabulary.unknown),
     )
+
+
+def score_captions(
+    checkpoint: str | Path,
+    images: Sequence[Any] | Any,
+    captions: Sequence[str | Sequence[str]] | str,
+    *,
+    device: str = "auto",
+    batch_size: int = 16,
+) -> list[ScoredCaption | list[ScoredCaption]]:
+    """`Predictor.score_captions` of a checkpoint."""
+    return load(checkpoint, device=device).score_captions(images, captions, batch_size=batch_size)
 
 
 @torch.inference_mode()
@@ -206,6 +271,18 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def _listed(images: Sequence[Any] | Any) -> list[Any]:
+    return [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
+
+
+def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _count(images: Tensor | tuple[Tensor, ...]) -> int:
+    return len(images[0] if isinstance(images, tuple) else images)
 
 
 def _picture(image: Any) -> Image.Image:

@@ -6,8 +6,19 @@
 """
 
 from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
-from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.hypothesis import Hypothesis, device_of
 from captioning.decoding.rules import WORD_RULES, Rules
 from captioning.decoding.sampling import sample
+from captioning.decoding.scoring import score_tokens
 
-__all__ = ["WORD_RULES", "Hypothesis", "Rules", "beam_search", "diverse_beam_search", "greedy_search", "sample"]
+__all__ = [
+    "WORD_RULES",
+    "Hypothesis",
+    "Rules",
+    "beam_search",
+    "device_of",
+    "diverse_beam_search",
+    "greedy_search",
+    "sample",
+    "score_tokens",
+]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
 from captioning.decoding.rules import Referee, Rules, takes_rules
 from captioning.errors import ConfigError
 
@@ -118,7 +118,7 @@ def _search(
     token = torch.full((batch, 1), start, device=device)
     for t in range(rules.max_length):
         logits, state, glimpse = step(token, state)
-        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        log_probs = normalized(logits)
         referee.rule_out(log_probs)
         chosen = _choose(groups, log_probs, looks(glimpse), diversity=diversity)
         token, parents = (torch.cat(part, 1) for part in zip(*chosen, strict=True))

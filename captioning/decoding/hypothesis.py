@@ -84,6 +84,11 @@ def _stack(parts: list[Tensor]) -> Tensor | None:
     return torch.stack(parts, 2) if parts else None
 
 
+def normalized(logits: Tensor) -> Tensor:
+    """log softmax over the vocabulary, in float32 at the least; a new tensor, which a search may write into."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+
 def looks(glimpse) -> tuple[Tensor, Tensor | None]:
     """weights [B, K, P] and places [B, K] of a glimpse, which need not have places."""
     return glimpse.weights, getattr(glimpse, "places", None)

@@ -183,7 +183,7 @@ def _check_words(name: str, words: Sequence[int]) -> None:
     if isinstance(words, str) or not isinstance(words, Sequence):
         raise ConfigError(f"decoding.{name} must be a list of words, not {words!r}")
     for word in words:
-        if not isinstance(word, int):
+        if not isinstance(word, int) or isinstance(word, bool):
             raise ConfigError(f"decoding.{name} holds {word!r}: a search takes ids; a predictor turns words into them")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
 from captioning.decoding.rules import Referee, Rules, takes_rules
 from captioning.errors import ConfigError
 
@@ -57,7 +57,7 @@ def sample(
     token, parents = torch.full((batch, 1), start, device=device), torch.zeros_like(rows)
     for t in range(rules.max_length):
         logits, state, glimpse = step(token, state)
-        log_probs = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+        log_probs = normalized(logits)
         referee.rule_out(log_probs)
         done = done | (log_probs.amax(-1) == -torch.inf)
         log_probs[..., end].masked_fill_(done[:, : log_probs.shape[1]], 0.0)  # drawn, but not part of the caption

@@ -1,0 +1,57 @@
+"""Searches as a configuration or a user names them: by name, with words for ids and a seed for a generator."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import torch
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.decoding import WORD_RULES, beam_search, diverse_beam_search, greedy_search, sample
+from captioning.errors import ConfigError
+
+METHODS = {"greedy": greedy_search, "beam": beam_search, "diverse_beam": diverse_beam_search, "sample": sample}
+
+
+def named(method: str | Callable, **arguments) -> Callable:
+    """A search by its name in METHODS, or a function of the same signature, with arguments.
+
+    Raises:
+        ConfigError: there is no such name.
+    """
+    if isinstance(method, str) and method not in METHODS:
+        raise ConfigError(f"there is no decoding '{method}': choose one of {', '.join(METHODS)}")
+    return partial(METHODS.get(method, method), **arguments)
+
+
+def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
+    """The search with the words among its arguments turned into ids.
+
+    Raises:
+        ConfigError: a word that the vocabulary lacks.
+    """
+    rules = getattr(search, "keywords", {}).keys() & set(WORD_RULES)
+    ids = {word: index for index, word in enumerate(vocabulary.words)}
+    return partial(search, **{name: _ids(search.keywords[name], name, ids) for name in rules}) if rules else search
+
+
+def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:
+    if isinstance(words, str) or not isinstance(words, Sequence):
+        raise ConfigError(f"decoding.{name} must be a list of words, not {words!r}")
+    for word in words:
+        if not isinstance(word, str):
+            raise ConfigError(f"decoding.{name} holds {word!r}: a word needs quotes where YAML takes it for a value")
+        if word not in ids:
+            near = difflib.get_close_matches(word, ids, n=1)
+            hint = f": did you mean '{near[0]}'?" if near else ""
+            raise ConfigError(f"decoding.{name}: '{word}' is not in the checkpoint's vocabulary{hint}")
+    return [ids[word] for word in words]
+
+
+def seeded(search: Callable) -> Callable:
+    """The search with one generator for all its calls in the place of a `seed`: each batch draws other numbers."""
+    arguments = dict(getattr(search, "keywords", {}))
+    seed = arguments.pop("seed", None)
+    if seed is None:
+        return search
+    return partial(search.func, *search.args, **arguments, generator=torch.Generator().manual_seed(seed))
