@@ -17,7 +17,7 @@ def caption(config: dict[str, Any]) -> None:
 
     images = config["images"]
     paths = list_pictures([images] if isinstance(images, str) else images)
-    predictor = load(config["checkpoint"], device=config["device"])
+    predictor = load(config["checkpoint"], device=config["device"], places=config["places"])
     search = build(config["decoding"])
     output = Path(config["output"])
     output.mkdir(parents=True, exist_ok=True)

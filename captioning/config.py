@@ -243,8 +243,11 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
 
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
+    # A class may tell a signature that its constructor passes on (task.Trainer).
+    told = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
+    hints = {name: hint for name, hint in told.items() if hint is not inspect.Parameter.empty}
     try:
-        return typing.get_type_hints(function)
+        return hints | typing.get_type_hints(function)
     except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
         return {}
 

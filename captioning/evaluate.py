@@ -17,7 +17,7 @@ def evaluate(config: dict[str, Any]) -> None:
     from captioning.sources import report_unreadable
 
     data, split = config["data"], config["split"]
-    predictor = load(config["checkpoint"], device=config["device"])
+    predictor = load(config["checkpoint"], device=config["device"], places=config["places"])
     records = select(build(data["reader"]), split)
     source = build(config["features"])(
         predictor.encoder, predictor.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
@@ -32,7 +32,8 @@ def evaluate(config: dict[str, Any]) -> None:
     write_json(output / "captions.json", [{"image_id": key, "caption": text} for key, text in captions.items()])
     write_json(output / "scores.json", scores)
     decoding = decoding_name(config["decoding"])
-    title = f"{data['name']} {split}, {decoding}, Penn-Treebank tokens, {len(captions)} images"
+    looked = f", hard attention at the {predictor.places} place" if predictor.places else ""
+    title = f"{data['name']} {split}, {decoding}{looked}, Penn-Treebank tokens, {len(captions)} images"
     print(_table(scores, title=title))
     print(f"captions and scores: {output}")
 
@@ -43,16 +44,22 @@ def write_captions(predictor, source, *, search, batch_size: int) -> dict[int, s
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from captioning.data.datasets import ImageDataset
+    from captioning.data.datasets import ImageDataset, collate_images
     from captioning.predictor import write
 
-    loader = DataLoader(ImageDataset(source.records, source.read), batch_size=batch_size, num_workers=source.workers)
+    loader = DataLoader(
+        ImageDataset(source.records, source.read),
+        batch_size=batch_size,
+        num_workers=source.workers,
+        collate_fn=collate_images,
+    )
     encoder = source.encoder.to(predictor.device)
     captions: dict[int, str] = {}
     with torch.inference_mode():
-        for image_ids, images in tqdm(loader, desc="captions", unit="batch"):
+        for image_ids, images, mask in tqdm(loader, desc="captions", unit="batch"):
             features = encoder(images.to(predictor.device))
-            texts = write(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary)
+            mask = None if mask is None else mask.to(predictor.device)
+            texts = write(predictor.captioner, features, mask, search=search, vocabulary=predictor.vocabulary)
             captions |= zip(image_ids.tolist(), texts, strict=True)
     return captions
 

@@ -50,14 +50,17 @@ class TrainConfig:
     loader: LoaderConfig
     model: dict
     objective: dict
+    reward: dict | None
     optimizer: dict
     schedule: dict
     encoder_lr: float
+    encoder_warmup: int
     decoding: dict
     early_stopping: dict | None
     trainer: dict
     seed: int
     run_dir: str
+    start_from: str | None
     resume: str | None
     overwrite: bool
 
@@ -71,6 +74,7 @@ class EvaluateConfig:
     split: str
     features: dict
     decoding: dict
+    places: str | None
     batch_size: int
     device: str
     output: str
@@ -83,6 +87,7 @@ class CaptionConfig:
     checkpoint: str
     images: list[str] | str
     decoding: dict
+    places: str | None
     batch_size: int
     device: str
     output: str
