@@ -9,16 +9,20 @@ from captioning.schemas import CaptionConfig
 
 
 def caption(config: dict[str, Any]) -> None:
-    """Prints a caption a picture; leaves captions.json and, a picture, one PNG of where the words looked."""
+    """Prints each picture's captions, best first; leaves captions.json and a PNG a picture of where words looked."""
     from captioning.data.pictures import list_pictures, open_picture
+    from captioning.ensemble import load_all
     from captioning.errors import DataError
     from captioning.files import write_json
-    from captioning.predictor import load
+    from captioning.searches import seeded
 
     images = config["images"]
     paths = list_pictures([images] if isinstance(images, str) else images)
-    predictor = load(config["checkpoint"], device=config["device"])
-    search = build(config["decoding"])
+    decoding = dict(config["decoding"])
+    predictor = load_all(
+        config["checkpoint"], decoding.pop("checkpoints") or [], device=config["device"], places=config["places"]
+    )
+    search = seeded(build(decoding))
     output = Path(config["output"])
     output.mkdir(parents=True, exist_ok=True)
     results, skipped = [], []
@@ -32,17 +36,21 @@ def caption(config: dict[str, Any]) -> None:
                     raise
                 skipped.append(str(error))
         captions = predictor.caption_pictures([picture for _, picture in opened], search) if opened else []
-        for (path, picture), made in zip(opened, captions, strict=True):
-            print(f"{path}: {made.text}")
+        for (path, picture), (best, *others) in zip(opened, captions, strict=True):
+            for made in (best, *others):
+                print(f"{path}: {made.text}")
             figure = output / _figure_name(path, len(results), paths)
-            _draw(picture, made, figure)
-            results.append(
-                {"image_id": len(results), "caption": made.text, "file_name": str(path), "log_prob": made.log_prob}
-            )
+            _draw(picture, best, figure)
+            further = {"others": [_facts(made) for made in others]} if others else {}
+            results.append({"image_id": len(results), **_facts(best), "file_name": str(path), **further})
     write_json(output / "captions.json", results)
     for reason in skipped:
         print(f"left out: {reason}", file=sys.stderr)
     print(f"{len(results)} pictures captioned, {len(skipped)} left out; captions and figures: {output}")
+
+
+def _facts(made) -> dict[str, Any]:
+    return {"caption": made.text, "log_prob": made.log_prob, "score": made.score}
 
 
 def _figure_name(path: Path, index: int, paths: list[Path]) -> str:

@@ -121,11 +121,42 @@ def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
     return build(node, **late)
 
 
+# How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
+LABELS = {
+    "diversity": "_lambda{:g}",
+    "temperature": "_t{:g}",
+    "top_k": "_k{}",
+    "top_p": "_p{:g}",
+    "length_normalization": "_length{:g}",
+    "length_penalty": "_gnmt{:g}",
+    "min_length": "_min{}",
+    "max_length": "_max{}",
+    "no_repeat_ngram": "_ngram{}",
+    "avoid": "_avoid-{}",
+    "allow": "_allow-{}",
+    "require": "_require-{}",
+    "avoid_endings": "_noend-{}",
+}
+
+
 def decoding_name(node: Mapping[str, Any]) -> str:
-    """What a score calls a decoding: "greedy", "beam5", and its length normalisation where there is one."""
-    name = node["_target_"].rpartition(".")[2].removesuffix("_search") + str(node.get("beam_size", ""))
-    normalization = node.get("length_normalization")
-    return name + (f"_length{normalization:g}" if normalization else "")
+    """What a score calls a decoding: "greedy", "beam5", "diverse6x3" (beams × groups), "sample_t0.7".
+
+    Everything that changes the captions follows: "beam5_length0.7_ngram3_noend-a-the", "ensemble2_beam5" of two
+    checkpoints.
+    """
+    parameters = inspect.signature(_locate(node["_target_"])).parameters
+    taken = {name: parameter.default for name, parameter in parameters.items()}
+    values = taken | node
+    kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
+    beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
+    name = kind.removesuffix("_beam") + beams
+    for key, label in LABELS.items():
+        value = values.get(key)
+        if key in taken and value != taken[key] and not (isinstance(value, list) and not value):
+            name += label.format("-".join(map(str, value)) if isinstance(value, list) else value)
+    others = node.get("checkpoints")
+    return f"ensemble{1 + len(others)}_{name}" if others else name
 
 
 def explain(error: Exception, name: str) -> str:
@@ -178,7 +209,8 @@ def _dotted(config: Any, prefix: str = "") -> Iterator[str]:
 
 
 def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
-    fields = typing.get_type_hints(schema)
+    hints = typing.get_type_hints(schema)
+    fields = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
     for key in node.keys() - fields.keys():
         yield _unknown(f"{path}{key}", [f"{path}{field}" for field in fields])
     for key, kind in fields.items():
@@ -191,7 +223,11 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
                 yield from _schema_faults(node[key], kind, f"{path}{key}.")
         else:
             yield from _value_faults(node[key], kind, f"{path}{key}")
-            yield from _target_faults(node[key], f"{path}{key}")
+            beside = getattr(schema, "beside_target", {}).get(key, {})
+            for name, its_kind in beside.items():
+                yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
+            rest = {name: value for name, value in node[key].items() if name not in beside} if beside else node[key]
+            yield from _target_faults(rest, f"{path}{key}")
 
 
 def _target_faults(node: Any, path: str) -> Iterator[str]:
@@ -243,8 +279,11 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
 
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
+    # A class may tell a signature that its constructor passes on (task.Trainer).
+    told = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
+    hints = {name: hint for name, hint in told.items() if hint is not inspect.Parameter.empty}
     try:
-        return typing.get_type_hints(function)
+        return hints | typing.get_type_hints(function)
     except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
         return {}
 

@@ -18,3 +18,7 @@ class DataError(CaptioningError):
 
 class CheckpointError(CaptioningError):
     """A checkpoint or weights file that cannot be loaded or does not fit."""
+
+
+class TrainingError(CaptioningError):
+    """A run that went wrong by itself: a loss or gradient that is not finite."""

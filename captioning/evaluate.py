@@ -11,49 +11,70 @@ from captioning.schemas import EvaluateConfig
 def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once, scores them; leaves captions.json and scores.json."""
     from captioning.data.annotations import select
+    from captioning.ensemble import load_all
     from captioning.files import write_json
     from captioning.metrics import score
-    from captioning.predictor import load
+    from captioning.searches import seeded
     from captioning.sources import report_unreadable
 
     data, split = config["data"], config["split"]
-    predictor = load(config["checkpoint"], device=config["device"])
+    decoding = dict(config["decoding"])
+    others = decoding.pop("checkpoints") or []
+    predictor = load_all(config["checkpoint"], others, device=config["device"], places=config["places"])
     records = select(build(data["reader"]), split)
-    source = build(config["features"])(
-        predictor.encoder, predictor.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
-    )
-    report_unreadable(source)
-    captions = write_captions(predictor, source, search=build(config["decoding"]), batch_size=config["batch_size"])
-    scores = score({record.image_id: record.captions for record in source.records}, captions)
+    sources = []
+    for member in predictor.members:
+        made = build(config["features"])(
+            member.encoder, member.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
+        )
+        report_unreadable(made)
+        sources.append(made)
+        records = made.records  # what one member cannot read is left out for all
+    search = seeded(build(decoding))
+    captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
+    scores = score({record.image_id: record.captions for record in records}, captions)
     if data["extra_scores"]:
         scores |= build(data["extra_scores"])(captions, split=split)
     output = Path(config["output"])
     output.mkdir(parents=True, exist_ok=True)
     write_json(output / "captions.json", [{"image_id": key, "caption": text} for key, text in captions.items()])
     write_json(output / "scores.json", scores)
-    decoding = decoding_name(config["decoding"])
-    title = f"{data['name']} {split}, {decoding}, Penn-Treebank tokens, {len(captions)} images"
+    name = decoding_name(config["decoding"])
+    looked = f", hard attention at the {predictor.places} place" if predictor.places else ""
+    title = f"{data['name']} {split}, {name}{looked}, Penn-Treebank tokens, {len(captions)} images"
     print(_table(scores, title=title))
     print(f"captions and scores: {output}")
 
 
-def write_captions(predictor, source, *, search, batch_size: int) -> dict[int, str]:
-    """{image id: caption} for every record of the source, in order."""
+def write_captions(predictor, sources, records, *, search, batch_size: int) -> dict[int, str]:
+    """{image id: caption} for every record, in order; each member of an ensemble reads its own source."""
     import torch
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from captioning.data.datasets import ImageDataset
+    from captioning.data.datasets import ImageDataset, collate_images
     from captioning.predictor import write
 
-    loader = DataLoader(ImageDataset(source.records, source.read), batch_size=batch_size, num_workers=source.workers)
-    encoder = source.encoder.to(predictor.device)
+    loaders = [
+        DataLoader(
+            ImageDataset(records, source.read),
+            batch_size=batch_size,
+            num_workers=source.workers,
+            collate_fn=collate_images,
+        )
+        for source in sources
+    ]
+    encoders = [source.encoder.to(predictor.device) for source in sources]
     captions: dict[int, str] = {}
     with torch.inference_mode():
-        for image_ids, images in tqdm(loader, desc="captions", unit="batch"):
-            features = encoder(images.to(predictor.device))
-            texts = write(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary)
-            captions |= zip(image_ids.tolist(), texts, strict=True)
+        for parts in tqdm(zip(*loaders, strict=True), desc="captions", unit="batch", total=len(loaders[0])):
+            image_ids, images, masks = zip(*parts, strict=True)
+            features = tuple(e(i.to(predictor.device)) for e, i in zip(encoders, images, strict=True))
+            masks = tuple(None if mask is None else mask.to(predictor.device) for mask in masks)
+            if len(sources) == 1:
+                features, masks = features[0], masks[0]
+            texts = write(predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary)
+            captions |= zip(image_ids[0].tolist(), texts, strict=True)
     return captions
 
 

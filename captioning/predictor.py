@@ -15,7 +15,7 @@ from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis
-from captioning.errors import CheckpointError, DataError
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.searches import named, seeded, with_words
@@ -76,6 +76,11 @@ class Predictor:
             encoder = build_trusted({**node, "weights": None})
             load_weights(encoder, self._encoder_weights, self.path)
         return encoder.to(self.device).eval()
+
+    @property
+    def places(self) -> str | None:
+        """What hard attention looks at in decoding; None for other kinds."""
+        return getattr(self.captioner.decoder.attention, "decode", None)
 
     @property
     def device(self) -> torch.device:
@@ -161,13 +166,13 @@ class Predictor:
 
 
 def decode(
-    captioner: Captioner, images: Tensor | tuple[Tensor, ...], *, search: Callable, vocabulary: Vocabulary
+    captioner: Captioner, images: Tensor, mask: Tensor | None = None, *, search: Callable, vocabulary: Vocabulary
 ) -> list[list[Hypothesis]]:
-    """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: a tuple, one for each member).
+    """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: tuples, a part for each member).
 
     <pad>, <start> and <unk> are never written, but for what the search's `allow` names.
     """
-    state, memory = captioner.begin(images)
+    state, memory = captioner.begin(images, mask)
     return with_words(search, vocabulary)(
         partial(captioner.step, memory=memory),
         state,
@@ -191,9 +196,11 @@ def score_captions(
 
 
 @torch.inference_mode()
-def write(captioner: Captioner, images: Tensor, *, search: Callable, vocabulary: Vocabulary) -> list[str]:
+def write(
+    captioner: Captioner, images: Tensor, mask: Tensor | None = None, *, search: Callable, vocabulary: Vocabulary
+) -> list[str]:
     """The best caption of each image as text."""
-    hypotheses = decode(captioner, images, search=search, vocabulary=vocabulary)
+    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary)
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 
@@ -215,15 +222,17 @@ def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.M
     }
 
 
-def load(path: str | Path, *, device: str = "auto") -> Predictor:
+def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> Predictor:
     """A captioner from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
         path: checkpoints/best.ckpt of a run.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
+        places: what hard attention looks at, "most_likely", "sample" or "expectation"; None: as it was trained to.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
+        ConfigError: places are given for a captioner without hard attention, or are none of these.
     """
     path = Path(path)
     if device == "auto":
@@ -231,7 +240,7 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
     checkpoint = read_checkpoint(path)
     recipe, weights = checkpoint["captioning"], checkpoint["state_dict"]
     captioner = build_trusted(
-        recipe["config"]["model"],
+        _with_places(recipe["config"]["model"], places),
         feature_size=recipe["features"]["size"],
         grid=recipe["features"]["grid"],
         vocabulary_size=len(recipe["vocabulary"]),
@@ -241,6 +250,16 @@ def load(path: str | Path, *, device: str = "auto") -> Predictor:
     encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
     load_weights(captioner, {k: v for k, v in own.items() if not k.startswith("encoder.")}, path)
     return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+
+
+def _with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
+    if places is None:
+        return model
+    if "decode" not in model["attention"]:
+        raise ConfigError(
+            f"places={places} is for hard attention: this checkpoint has {model['attention']['_target_']}"
+        )
+    return {**model, "attention": {**model["attention"], "decode": places}}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

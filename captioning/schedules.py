@@ -1,30 +1,31 @@
-"""Learning-rate schedules: functions (optimizer, steps) -> torch scheduler, stepped once an optimiser step."""
+"""Learning-rate schedules: functions (steps of the run) -> (step -> factor on the optimiser's rate)."""
 
 import math
+from collections.abc import Callable
 
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LambdaLR
+Factor = Callable[[int], float]
 
 
-def constant(optimizer: Optimizer, steps: int, *, warmup: int = 0) -> LambdaLR:
+def constant(steps: int, *, warmup: int = 0) -> Factor:
     """The optimiser's rate throughout, after a linear rise over `warmup` steps."""
-    return LambdaLR(optimizer, lambda step: _rise(step, warmup))
+    return lambda step: rise(step, warmup)
 
 
-def cosine(optimizer: Optimizer, steps: int, *, warmup: int = 0, final: float = 0.0) -> LambdaLR:
+def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Factor:
     """Half a cosine from the optimiser's rate to `final` times it at the last of `steps` (Loshchilov, Hutter 2017)."""
 
     def factor(step: int) -> float:
         done = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
-        return _rise(step, warmup) * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
+        return rise(step, warmup) * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * done)))
 
-    return LambdaLR(optimizer, factor)
+    return factor
 
 
-def decay(optimizer: Optimizer, steps: int, *, factor: float = 0.8, every: int = 1000, warmup: int = 0) -> LambdaLR:
+def decay(steps: int, *, factor: float = 0.8, every: int = 1000, warmup: int = 0) -> Factor:
     """The rate times `factor` after every `every` steps (the schedule of ImageCaptioning.pytorch)."""
-    return LambdaLR(optimizer, lambda step: _rise(step, warmup) * factor ** (step // every))
+    return lambda step: rise(step, warmup) * factor ** (step // every)
 
 
-def _rise(step: int, warmup: int) -> float:
+def rise(step: int, warmup: int) -> float:
+    """Linear from 0 to 1 over the first `warmup` steps, then 1."""
     return min(1.0, (step + 1) / warmup) if warmup else 1.0

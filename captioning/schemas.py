@@ -1,6 +1,10 @@
 """What a run's configuration holds: one class a YAML file of conf/. Only names and types; the values are in conf/."""
 
 import dataclasses
+from typing import ClassVar
+
+# Settings that stand inside a `_target_` node without being arguments of its target: the command takes them out.
+BESIDE_DECODING = {"decoding": {"checkpoints": list[str] | None}}
 
 
 @dataclasses.dataclass
@@ -50,14 +54,17 @@ class TrainConfig:
     loader: LoaderConfig
     model: dict
     objective: dict
+    reward: dict | None
     optimizer: dict
     schedule: dict
     encoder_lr: float
+    encoder_warmup: int
     decoding: dict
     early_stopping: dict | None
     trainer: dict
     seed: int
     run_dir: str
+    start_from: str | None
     resume: str | None
     overwrite: bool
 
@@ -66,11 +73,13 @@ class TrainConfig:
 class EvaluateConfig:
     """conf/evaluate.yaml."""
 
+    beside_target: ClassVar = BESIDE_DECODING
     checkpoint: str
     data: DataConfig
     split: str
     features: dict
     decoding: dict
+    places: str | None
     batch_size: int
     device: str
     output: str
@@ -80,9 +89,11 @@ class EvaluateConfig:
 class CaptionConfig:
     """conf/caption.yaml."""
 
+    beside_target: ClassVar = BESIDE_DECODING
     checkpoint: str
     images: list[str] | str
     decoding: dict
+    places: str | None
     batch_size: int
     device: str
     output: str

@@ -1,8 +1,11 @@
 """The one LightningModule, and the log of a run. Glue: what is trained, decoded and scored is passed in."""
 
 import csv
+import inspect
 import os
+import sys
 from collections.abc import Callable
+from math import isfinite
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -13,8 +16,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.data.datasets import CaptionBatch
+from captioning.errors import TrainingError
+from captioning.schedules import rise
 
 
 class CaptioningTask(lightning.LightningModule):
@@ -22,13 +28,14 @@ class CaptioningTask(lightning.LightningModule):
 
     Args:
         captioner: models.captioner.Captioner.
-        objective: (model, batch) -> objectives.Loss.
-        write: (captioner, images) -> one caption text an image; the decoding used for validation.
+        objective: (model, batch) -> objectives.Loss; what it remembers travels in checkpoints.
+        write: (captioner, images, mask) -> one caption text an image; the decoding used for validation.
         score: {image id: caption} -> {name: value}, logged as val/DECODING/name.
         decoding: name of the decoding, part of the names of the scores.
         optimizer: parameter groups -> optimiser.
-        schedule: (optimiser, steps) -> scheduler.
+        schedule: steps of the run -> (step -> factor on the learning rates).
         encoder_lr: learning rate of the encoder's unfrozen parameters.
+        encoder_warmup: steps over which that rate rises from 0, beside the schedule.
         recipe: plain containers that travel in every checkpoint and rebuild the captioner.
     """
 
@@ -43,26 +50,57 @@ class CaptioningTask(lightning.LightningModule):
         optimizer: Callable,
         schedule: Callable,
         encoder_lr: float,
+        encoder_warmup: int,
         recipe: dict[str, Any],
     ):
         super().__init__()
         self.captioner, self.objective, self.write, self.score = captioner, objective, write, score
-        self.decoding, self.optimizer, self.schedule, self.encoder_lr = decoding, optimizer, schedule, encoder_lr
-        self.recipe = recipe
+        self.decoding, self.optimizer, self.schedule = decoding, optimizer, schedule
+        self.encoder_lr, self.encoder_warmup, self.recipe = encoder_lr, encoder_warmup, recipe
+        self.skipped = 0  # batches left out for a loss or gradient that is not finite
         self._captions: dict[int, str] = {}
         self._generators: dict[str, Any] | None = None
         self._clock = perf_counter()
 
-    def training_step(self, batch: CaptionBatch, batch_index: int) -> torch.Tensor:
-        """One step; logs every part of the loss under its own name, per caption, and nats per word."""
+    def training_step(self, batch: CaptionBatch, batch_index: int) -> torch.Tensor | None:
+        """One step; logs every part of the loss, and what else the objective tells, under its own name."""
         loss = self.objective(self.captioner, batch)
+        self._image_ids = batch.image_ids
+        faults = {name: float(part) for name, part in loss.parts.items()} if not loss.total.isfinite() else {}
+        if faults:
+            names = ", ".join(f"train/{name} is {value}" for name, value in faults.items() if not isfinite(value))
+            self._not_finite(names or f"train/loss is {float(loss.total)}")
+            return None
         images = len(batch.image_ids)
         self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=images)
-        for name, part in loss.parts.items():
-            self.log(f"train/{name}", part, batch_size=images)
+        for name, value in (loss.parts | loss.stats).items():
+            self.log(f"train/{name}", value.detach(), batch_size=images)
         now, self._clock = self._clock, perf_counter()
         self.log("words/s", loss.words / (self._clock - now), prog_bar=True, batch_size=images)
         return loss.total
+
+    def on_before_optimizer_step(self, optimizer) -> None:
+        """A gradient that is not finite is never applied. In 16-bit precision the loss scaler sees to that."""
+        if not str(self.trainer.precision).startswith("16"):
+            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+            if gradients and not torch.nn.utils.get_total_norm(gradients).isfinite():
+                optimizer.zero_grad()
+                self._not_finite("the gradient is not finite")
+
+    def _not_finite(self, what: str) -> None:
+        """Leaves the batch out where the trainer still allows it; otherwise saves last.ckpt and stops."""
+        ids = self._image_ids.tolist()
+        where = f"step {self.trainer.global_step}: {what}; image ids {', '.join(map(str, ids))}"
+        self.skipped += 1
+        if self.skipped <= self.trainer.skip_nonfinite:
+            print(f"left out ({self.skipped} of at most {self.trainer.skip_nonfinite}): {where}", file=sys.stderr)
+            return
+        last = Path(self.trainer.default_root_dir, "checkpoints", "last.ckpt")
+        self.trainer.save_checkpoint(last)
+        raise TrainingError(
+            f"{where}. The weights from before this step are in {last}. Lower optimizer.lr or "
+            "trainer.gradient_clip_val, or leave such batches out with trainer.skip_nonfinite=N"
+        )
 
     def on_train_epoch_start(self) -> None:
         """Starts the clock of words/s anew."""
@@ -77,7 +115,7 @@ class CaptioningTask(lightning.LightningModule):
         """Loss by teacher forcing, to be looked at; captions by decoding, to be scored."""
         loss = self.objective(self.captioner, batch)
         self.log("val/loss", loss.total, batch_size=len(batch.image_ids), sync_dist=True)
-        texts = self.write(self.captioner, batch.images)
+        texts = self.write(self.captioner, batch.images, batch.mask)
         self._captions.update(zip(batch.image_ids.tolist(), texts, strict=True))
 
     def on_validation_epoch_end(self) -> None:
@@ -97,7 +135,9 @@ class CaptioningTask(lightning.LightningModule):
         if encoder:
             groups.append({"params": encoder, "lr": self.encoder_lr})
         optimizer = self.optimizer(groups)
-        schedule = self.schedule(optimizer, int(self.trainer.estimated_stepping_batches))
+        factor = self.schedule(int(self.trainer.estimated_stepping_batches))
+        factors = [factor, lambda step: factor(step) * rise(step, self.encoder_warmup)]
+        schedule = LambdaLR(optimizer, factors[: len(groups)])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -107,6 +147,7 @@ class CaptioningTask(lightning.LightningModule):
         weights again (a file of the user's), they are in the recipe itself.
         """
         checkpoint["captioning"] = self.recipe
+        checkpoint["skipped"] = self.skipped
         checkpoint["generators"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
             weights = checkpoint["state_dict"]
@@ -116,7 +157,7 @@ class CaptioningTask(lightning.LightningModule):
         """Puts a frozen encoder's weights back beside the loaded ones; keeps the generators for the first step."""
         own = {f"captioner.encoder.{name}": value for name, value in self.captioner.encoder.state_dict().items()}
         checkpoint["state_dict"] = own | checkpoint["state_dict"]
-        self._generators = checkpoint["generators"]
+        self._generators, self.skipped = checkpoint["generators"], checkpoint["skipped"]
 
     def on_train_start(self) -> None:
         """A resumed run draws on as if it had never stopped."""
@@ -125,6 +166,28 @@ class CaptioningTask(lightning.LightningModule):
             if len(self._generators["cuda"]) == torch.cuda.device_count():
                 torch.cuda.set_rng_state_all([state.cpu() for state in self._generators["cuda"]])
             self._generators = None
+
+
+class Trainer(lightning.Trainer):
+    """Lightning's Trainer, that also says how many batches may be left out.
+
+    Args:
+        skip_nonfinite: batches whose loss or gradient is not finite that are left out before the run stops.
+        arguments: Lightning's.
+    """
+
+    def __init__(self, *, skip_nonfinite: int = 0, **arguments: Any):
+        super().__init__(**arguments)
+        self.skip_nonfinite = skip_nonfinite
+
+    # All arguments by name, so that the configuration's check knows them.
+    __signature__ = inspect.Signature(
+        [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for parameter in inspect.signature(lightning.Trainer).parameters.values()
+        ]
+        + [inspect.Parameter("skip_nonfinite", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)]
+    )
 
 
 class ProgressBar(TQDMProgressBar):

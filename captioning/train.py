@@ -21,14 +21,14 @@ def train(config: dict[str, Any]) -> None:
     from captioning.data.datasets import CaptionDataset, tokenize_captions
     from captioning.data.module import CaptionModule
     from captioning.data.vocabulary import Vocabulary
-    from captioning.predictor import make_recipe, read_checkpoint, write
+    from captioning.predictor import load_weights, make_recipe, read_checkpoint, write
     from captioning.sources import report_unreadable
     from captioning.task import CaptioningTask, RunLog
 
     run_dir = Path(config["run_dir"])
     _guard(run_dir, config)
     _quiet()
-    resumed = read_checkpoint(Path(config["resume"])) if config["resume"] else None
+    resumed, started = (read_checkpoint(Path(config[key])) if config[key] else None for key in ("resume", "start_from"))
     lightning.seed_everything(config["seed"], verbose=False)
     data = config["data"]
     records = build(data["reader"])
@@ -43,7 +43,8 @@ def train(config: dict[str, Any]) -> None:
     vocabulary = Vocabulary.build(
         (tokens for group in captions["train"] for tokens in group), min_count=data["min_count"]
     )
-    _same_words(resumed, vocabulary)
+    for key, checkpoint in (("resume", resumed), ("start_from", started)):
+        _same_words(key, checkpoint, vocabulary)
     common = {"vocabulary": vocabulary, "source": source.read, "max_length": data["max_length"], "seed": config["seed"]}
     loaders = CaptionModule(
         CaptionDataset(splits["train"], captions["train"], captions_per_image=data["captions_per_image"], **common),
@@ -60,17 +61,24 @@ def train(config: dict[str, Any]) -> None:
         pad=vocabulary.pad,
         encoder=source.encoder,
     )
+    if started:
+        # A frozen encoder is no part of the checkpoint; what it has of a fine-tuned one is taken over too.
+        own = {f"encoder.{name}": value for name, value in captioner.encoder.state_dict().items()}
+        weights = {name.removeprefix("captioner."): value for name, value in started["state_dict"].items()}
+        weights = {name: value for name, value in weights.items() if not name.startswith("objective.")}
+        load_weights(captioner, own | weights, Path(config["start_from"]))
     references = {record.image_id: record.captions for record in splits["val"]}
     decoding = decoding_name(config["decoding"])
     task = CaptioningTask(
         captioner,
-        build(config["objective"]),
+        _objective(config, splits["train"], vocabulary),
         write=partial(write, search=build(config["decoding"]), vocabulary=vocabulary),
         score=partial(_score, references),
         decoding=decoding,
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
         encoder_lr=config["encoder_lr"],
+        encoder_warmup=config["encoder_warmup"],
         recipe=make_recipe(config, vocabulary, encoder),
     )
     run_dir.mkdir(parents=True, exist_ok=True)
@@ -110,12 +118,27 @@ def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
         )
 
 
-def _same_words(resumed: Mapping[str, Any] | None, vocabulary) -> None:
-    if resumed and resumed["captioning"]["vocabulary"] != vocabulary.state_dict():
+def _same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:
+    if checkpoint and checkpoint["captioning"]["vocabulary"] != vocabulary.state_dict():
         raise ConfigError(
-            "resume: the checkpoint's vocabulary is not that of this training split; "
-            "resume with the data set, data.min_count and data.max_length of the first run (its config.yaml)"
+            f"{key}: the checkpoint's vocabulary is not that of this training split; "
+            "take the data set, data.min_count and data.max_length of the first run (its config.yaml)"
         )
+
+
+def _objective(config: Mapping[str, Any], records: Sequence, vocabulary):
+    """The objective; one that asks for a reward gets it over the training split's references, and the words' ids."""
+    if not config["reward"]:
+        return build(config["objective"])
+    reward = build(config["reward"], references={record.image_id: record.captions for record in records})
+
+    def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:
+        ended = [vocabulary.end in caption for caption in captions]
+        return reward(image_ids, [vocabulary.decode(caption) for caption in captions], ended)
+
+    forbidden = (vocabulary.pad, vocabulary.start, vocabulary.unknown)
+    ids = {"start": vocabulary.start, "end": vocabulary.end, "forbidden": forbidden}
+    return build(config["objective"], reward=of_ids, **ids)
 
 
 def _score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) -> dict[str, float]:

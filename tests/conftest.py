@@ -6,15 +6,38 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioning.models.attention import NoAttention, SoftAttention
+from captioning.models.attention import HardAttention, NoAttention, SoftAttention
 from captioning.models.captioner import build_captioner
 from captioning.models.cells import GRU, LSTM, RNN
-from captioning.models.conditioning import EveryStep, FirstStep, InitialState
+from captioning.models.conditioning import EveryStep, FirstStep, InitialState, Several
+from captioning.models.draws import StraightThrough
+from captioning.models.readout import DeepReadout, LinearReadout
+from captioning.models.recurrence import LookAfter, LookFirst, UpDown
+from captioning.models.scorers import Additive, DotProduct
 
 PAD, START, END, UNKNOWN = range(4)
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
-CONDITIONINGS = {"initial_state": InitialState, "first_step": FirstStep, "every_step": EveryStep}
-ATTENTIONS = {"none": NoAttention, "soft": partial(SoftAttention, width=5)}
+CONDITIONINGS = {
+    "initial_state": InitialState,
+    "first_step": FirstStep,
+    "every_step": EveryStep,
+    "initial_first": partial(Several, parts=(InitialState, FirstStep)),
+    "initial_every": partial(Several, parts=(InitialState, EveryStep)),
+    "first_every": partial(Several, parts=(FirstStep, EveryStep)),
+}
+ATTENTIONS = {
+    "none": NoAttention,
+    "soft": SoftAttention,
+    "hard": HardAttention,
+    "hard_gumbel": partial(HardAttention, draw=StraightThrough()),
+}
+SCORERS = {"additive": partial(Additive, width=5), "dot_product": partial(DotProduct, width=5)}
+RECURRENCES = {
+    "look_first": LookFirst,
+    "look_after": LookAfter,
+    "adaptive": partial(LookAfter, sentinel=True),
+    "up_down": UpDown,
+}
 
 
 def pytest_addoption(parser):
@@ -39,12 +62,27 @@ def seed():
 def toy():
     """toy(cell=…, attention=…, conditioning=…) -> a small captioner in float64, without dropout in eval mode."""
 
-    def make(*, cell="lstm", attention="soft", conditioning="initial_state", vocabulary_size=11, **sizes):
+    def make(
+        *,
+        cell="lstm",
+        attention="soft",
+        conditioning="initial_state",
+        scorer="additive",
+        recurrence="look_first",
+        readout="deep",
+        vocabulary_size=11,
+        **sizes,
+    ):
         numbers = {"feature_size": 6, "grid": True, "width": 7, "embedding_size": 4, "layers": 1} | sizes
+        if recurrence == "adaptive":
+            numbers["feature_width"] = numbers["width"]
         captioner = build_captioner(
             cell=CELLS[cell],
             attention=ATTENTIONS[attention],
+            scorer=SCORERS[scorer],
+            recurrence=RECURRENCES[recurrence],
             conditioning=CONDITIONINGS[conditioning],
+            readout={"deep": DeepReadout, "linear": LinearReadout}[readout],
             vocabulary_size=vocabulary_size,
             **numbers,
         )

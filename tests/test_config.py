@@ -149,3 +149,32 @@ def test_names_of_decodings():
     assert decoding_name(target | {"length_normalization": 0.0}) == "beam5"
     assert decoding_name(target | {"length_normalization": 0.7}) == "beam5_length0.7"
     assert decoding_name({"_target_": "captioning.decoding.greedy_search"}) == "greedy"
+
+
+def test_names_of_decodings_say_what_changes_the_captions():
+    def name(*overrides):
+        return decoding_name(checked("evaluate", list(overrides))["decoding"])
+
+    assert name("decoding=greedy") == "greedy"
+    assert name("decoding=beam", "decoding.beam_size=5", "decoding.n_best=2") == "beam5"
+    assert name("decoding=diverse_beam") == "diverse6x3"
+    assert name("decoding=diverse_beam", "decoding.diversity=2") == "diverse6x3_lambda2"
+    assert name("decoding=sample", "decoding.temperature=0.7", "decoding.samples=9") == "sample_t0.7"
+    assert name("decoding=sample", "decoding.top_k=5", "decoding.top_p=0.9") == "sample_k5_p0.9"
+    rules = ["min_length=3", "max_length=30", "no_repeat_ngram=3", "avoid_endings=[a,the,of]", "require=[dog]"]
+    rules = [f"decoding.{rule}" for rule in rules]
+    assert name("decoding=greedy", *rules) == "greedy_min3_max30_ngram3_require-dog_noend-a-the-of"
+    assert name("decoding.length_penalty=0.6", 'decoding.allow=["<unk>"]') == "beam3_gnmt0.6_allow-<unk>"
+    assert name("decoding=greedy", "decoding.checkpoints=[b.ckpt,c.ckpt]") == "ensemble3_greedy"
+
+
+def test_decodings_are_checked_with_all_their_rules():
+    bad = ["decoding=sample", "decoding.no_repeat_ngram=x", "+decoding.beam_size=3", "decoding.checkpoints=b.ckpt"]
+    with pytest.raises(ConfigError) as caught:
+        checked("caption", bad)
+    message = str(caught.value)
+    assert "decoding.no_repeat_ngram must be int, not 'x'" in message
+    assert "unknown configuration key 'decoding.beam_size'" in message
+    assert "decoding.checkpoints must be list or null, not 'b.ckpt'" in message
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'decoding\.checkpoints'"):
+        checked("train", ["+decoding.checkpoints=[b.ckpt]"])

@@ -100,7 +100,7 @@ def test_log_probability_and_attention_belong_to_the_returned_words(model):
             model.decoder.pad = 0
             log_probs = decoded.logits.log_softmax(-1)[range(len(hypothesis.tokens)), hypothesis.tokens]
             assert hypothesis.log_prob == pytest.approx(log_probs.sum().item(), rel=1e-9)
-            torch.testing.assert_close(hypothesis.weights, decoded.weights[0, 0])
+            torch.testing.assert_close(hypothesis.weights, decoded.glimpse.weights[0, 0])
 
 
 def never_ending(favoured, end_logit):

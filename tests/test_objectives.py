@@ -10,7 +10,7 @@ from captioning.objectives import CrossEntropy
 
 @pytest.fixture
 def batch(toy_tokens):
-    return CaptionBatch(torch.arange(3), torch.randn(3, 4, 6, dtype=torch.float64), toy_tokens)
+    return CaptionBatch(torch.arange(3), torch.randn(3, 4, 6, dtype=torch.float64), None, toy_tokens)
 
 
 def test_cross_entropy_is_summed_over_words_and_averaged_over_captions(toy, batch):
@@ -26,7 +26,7 @@ def test_cross_entropy_is_summed_over_words_and_averaged_over_captions(toy, batc
 def test_doubly_stochastic_term_is_summed_over_places_and_averaged_over_captions(toy, batch):
     model = toy()
     loss = CrossEntropy(doubly_stochastic=0.7)(model, batch)
-    alpha = model(batch.images, batch.tokens).weights
+    alpha = model(batch.images, batch.tokens).glimpse.weights
     terms = [
         sum((1 - alpha[b, k, :, i].sum()) ** 2 for i in range(4))
         for b in range(3)

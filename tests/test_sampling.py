@@ -131,7 +131,7 @@ def test_log_probability_is_the_models_own_and_attention_belongs_to_the_words(mo
             model.decoder.pad = -1
             decoded = model(image[None], torch.tensor([[[START, *hypothesis.tokens]]]))
             model.decoder.pad = 0
-            torch.testing.assert_close(hypothesis.weights, decoded.weights[0, 0])
+            torch.testing.assert_close(hypothesis.weights, decoded.glimpse.weights[0, 0])
 
 
 def test_seeds_and_generators(model):

@@ -17,12 +17,14 @@ class CaptionBatch(NamedTuple):
     """B images with up to K captions each; the same fields in every split.
 
     image_ids: [B] int64. images: uint8 pictures [B, 3, S, S], or stored features [B, P, D] or [B, D].
+    mask: [B, P] bool, True at real places, where pictures have more and fewer of them; None where all have P.
     tokens: [B, K, 1 + T] int64, <start> words <end> <pad>…, an image's longest caption first; a missing caption is
     all <pad>.
     """
 
     image_ids: Tensor
     images: Tensor
+    mask: Tensor | None
     tokens: Tensor
 
 
@@ -90,7 +92,23 @@ def collate(items: Sequence[tuple[int, Tensor, list[list[int]]]]) -> CaptionBatc
     for row, group in zip(tokens, captions, strict=True):
         for slot, caption in zip(row, sorted(group, key=len, reverse=True), strict=False):
             slot[: len(caption)] = torch.tensor(caption)
-    return CaptionBatch(torch.tensor(image_ids), torch.stack(images), tokens)
+    return CaptionBatch(torch.tensor(image_ids), *stack_images(images), tokens)
+
+
+def collate_images(items: Sequence[tuple[int, Tensor]]) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Image ids [B], images and mask, as in a CaptionBatch."""
+    image_ids, images = zip(*items, strict=True)
+    return torch.tensor(image_ids), *stack_images(images)
+
+
+def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
+    """Images of one shape as [B, …] and no mask; [P_b, D] of several P_b filled up with zeros to [B, P, D], and the
+    mask [B, P] of what is real."""
+    sizes = [len(image) for image in images]
+    if len(set(sizes)) == 1:
+        return torch.stack(tuple(images)), None
+    padded = torch.nn.utils.rnn.pad_sequence(list(images), batch_first=True)
+    return padded, torch.arange(padded.shape[1]) < torch.tensor(sizes)[:, None]
 
 
 class ImageSampler(Sampler):

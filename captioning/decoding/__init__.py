@@ -6,7 +6,7 @@
 """
 
 from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
-from captioning.decoding.hypothesis import Hypothesis, device_of
+from captioning.decoding.hypothesis import Hypothesis, device_of, normalized
 from captioning.decoding.rules import WORD_RULES, Rules
 from captioning.decoding.sampling import sample
 from captioning.decoding.scoring import score_tokens
@@ -19,6 +19,7 @@ __all__ = [
     "device_of",
     "diverse_beam_search",
     "greedy_search",
+    "normalized",
     "sample",
     "score_tokens",
 ]

@@ -1,6 +1,7 @@
 """Encoder + conditioning + decoder: an image in, word scores out."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
 from captioning.models.decoder import Decoded, Decoder, Memory, Step
 from captioning.models.readout import DeepReadout
+from captioning.models.recurrence import LookFirst
+from captioning.models.scorers import Additive
 from captioning.models.state import State
 
 
@@ -20,24 +23,26 @@ class Captioner(nn.Module):
         encoder: pictures -> features; nn.Identity() where features are stored.
         conditioning: where the image vector enters.
         decoder: what writes words.
+        adapter: features -> features of the width that conditioning and decoder take.
     """
 
-    def __init__(self, encoder: nn.Module, conditioning: nn.Module, *, decoder: Decoder):
+    def __init__(self, encoder: nn.Module, conditioning: nn.Module, *, decoder: Decoder, adapter: nn.Module):
         super().__init__()
-        self.encoder, self.conditioning, self.decoder = encoder, conditioning, decoder
+        self.encoder, self.adapter, self.conditioning, self.decoder = encoder, adapter, conditioning, decoder
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Memory]:
         """All that is computed once an image: the state before <start> ([layers, B, 1, H]) and the memory.
 
         Args:
             images: what the encoder takes: pictures [B, 3, S, S] uint8, or features [B, P, D] or [B, D].
+                Where places are missing (regions, of which pictures have more and fewer), features are anything.
             mask: [B, P] bool, True at real places; None where all are.
         """
-        features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
+        features = self.adapter(self.encoder(images).to(self.decoder.embedding.weight.dtype))
         grid = features if features.dim() == 3 else features[:, None]
         vector = _mean(grid, mask)
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
-        state = self.conditioning.initial_state(vector, self.decoder.cell.zero_state(len(grid), like=vector))
+        state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))
         first = self.conditioning.first_input(vector)
         if first is not None:
             state = self.decoder.first_step(first, state, memory)
@@ -47,9 +52,9 @@ class Captioner(nn.Module):
         """One word for K rows an image; see `Decoder.step`."""
         return self.decoder.step(token, state, memory)
 
-    def forward(self, images: Tensor, tokens: Tensor) -> Decoded:
-        """Teacher forcing on captions [B, K, 1 + T] of the images; see `Decoder.forward`."""
-        state, memory = self.begin(images)
+    def forward(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Decoded:
+        """Teacher forcing on captions [B, K, 1 + T] of the images; see `begin` and `Decoder.forward`."""
+        state, memory = self.begin(images, mask)
         return self.decoder(tokens, state, memory)
 
 
@@ -69,11 +74,14 @@ def build_captioner(
     pad: int = 0,
     encoder: nn.Module | None = None,
     cell: Callable = LSTM,
+    recurrence: Callable = LookFirst,
     attention: Callable = SoftAttention,
+    scorer: Callable = Additive,
     conditioning: Callable = InitialState,
     readout: Callable = DeepReadout,
     width: int = 512,
     embedding_size: int = 512,
+    feature_width: int | None = None,
     layers: int = 1,
     dropout: float = 0.5,
 ) -> Captioner:
@@ -84,23 +92,27 @@ def build_captioner(
         grid: whether the encoder gives places [B, P, D] (else one fc vector [B, D]).
         vocabulary_size, pad: V and the id of the padding token.
         encoder: None where features are stored.
-        cell, attention, conditioning, readout: the parts' classes, or partials of them with further arguments.
+        cell, recurrence, attention, scorer, conditioning, readout: the parts' classes, or partials of them with
+            further arguments.
         width: H, of the recurrent state.
         embedding_size: E, of a word.
+        feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
         layers: stacked recurrences.
-        dropout: on word embeddings, between layers and in the readout.
+        dropout: on adapted features, word embeddings, between layers and in the readout.
     """
-    attend = attention(feature_size, width, grid=grid)
-    enter = conditioning(feature_size, embedding_size, layers=layers, state_size=width)
-    recur = cell(
-        embedding_size + enter.input_size, attend.context_size, state_size=width, layers=layers, dropout=dropout
-    )
+    adapter = nn.Identity()
+    if feature_width is not None:
+        adapter = nn.Sequential(nn.Linear(feature_size, feature_width), nn.ReLU(), nn.Dropout(dropout))
+        feature_size = feature_width
+    attend = attention(feature_size, width, scorer=scorer, grid=grid)
+    sizes = {"context_size": attend.context_size, "key_size": attend.key_size, "state_size": width}
+    recur = partial(recurrence, cell=cell, layers=layers, dropout=dropout, **sizes)
+    with torch.device("meta"):  # the state's shape alone: conditioning and recurrence each want to know of the other
+        zeros = recur(embedding_size).zero_state(1, like=torch.empty(0))
+    enter = conditioning(feature_size, embedding_size, zeros=zeros)
+    recur = recur(embedding_size + enter.input_size)
     read = readout(
-        embedding_size,
-        width,
-        context_size=attend.context_size,
-        vocabulary_size=vocabulary_size,
-        dropout=dropout,
+        embedding_size, width, context_size=recur.context_size, vocabulary_size=vocabulary_size, dropout=dropout
     )
     decoder = Decoder(
         recur,
@@ -111,4 +123,4 @@ def build_captioner(
         pad=pad,
         dropout=dropout,
     )
-    return Captioner(encoder or nn.Identity(), enter, decoder=decoder)
+    return Captioner(encoder or nn.Identity(), enter, decoder=decoder, adapter=adapter)

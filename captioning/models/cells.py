@@ -37,6 +37,7 @@ class Cell(nn.Module):
         )
         self.dropout = dropout if layers > 1 else 0.0
         self.rnn = self.recurrence(input_size + feedback_size, state_size, layers, dropout=self.dropout)
+        self.projected_size = self.rnn.weight_ih_l0.shape[0]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

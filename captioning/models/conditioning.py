@@ -1,12 +1,15 @@
-"""Where the image enters the recurrence: its initial state, its first step, or every step.
+"""Where the image enters the recurrence: its initial state, its first step, every step, or several of these.
 
 A conditioning answers three questions about the image vector v [B, F] (an fc vector, or the mean over a grid's
 places); each part below answers one of them, and leaves the others at "nothing".
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Tensor, nn
 
+from captioning.errors import ConfigError
 from captioning.models.state import State
 
 
@@ -36,20 +39,23 @@ class InitialState(Conditioning):
     """h_0 = f_h(v), c_0 = f_c(v) as Show, Attend and Tell computes them (section 3.1.2).
 
     The paper says two perceptrons; its code shares a ReLU layer with dropout below two tanh layers, and so does this.
+
+    Args:
+        zeros: a State of the recurrence, for its layers, its width, and whether it has a cell state.
+        dropout: on the shared layer.
     """
 
-    def __init__(self, feature_size: int, embedding_size: int, *, layers: int, state_size: int, dropout: float = 0.5):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State, dropout: float = 0.5):
         super().__init__()
-        self.layers = layers
-        self.shared = nn.Sequential(nn.Linear(feature_size, state_size), nn.ReLU(), nn.Dropout(dropout))
-        self.hidden = nn.Linear(state_size, layers * state_size)
-        self.cell = nn.Linear(state_size, layers * state_size)
+        self.layers, size = len(zeros.hidden), zeros.hidden.shape[-1]
+        self.shared = nn.Sequential(nn.Linear(feature_size, size), nn.ReLU(), nn.Dropout(dropout))
+        self.hidden = nn.Linear(size, self.layers * size)
+        self.cell = nn.Linear(size, self.layers * size) if zeros.cell.shape[-1] else None
 
     def initial_state(self, vector: Tensor, zeros: State) -> State:
         shared = self.shared(vector)
-        parts = [self._layers_first(torch.tanh(part(shared))) for part in (self.hidden, self.cell)]
-        # A recurrence without a cell state has width 0 there: it takes the hidden part only.
-        return State(*(new if old.shape[-1] else old for new, old in zip(parts, zeros, strict=True)))
+        hidden = self._layers_first(torch.tanh(self.hidden(shared)))
+        return State(hidden, zeros.cell if self.cell is None else self._layers_first(torch.tanh(self.cell(shared))))
 
     def _layers_first(self, flat: Tensor) -> Tensor:
         """[B, layers · H] -> [layers, B, 1, H]."""
@@ -59,7 +65,7 @@ class InitialState(Conditioning):
 class FirstStep(Conditioning):
     """The image is the input of one step before <start>: x_{-1} = W_I v (Show and Tell, eqs. 10–12)."""
 
-    def __init__(self, feature_size: int, embedding_size: int, *, layers: int, state_size: int):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):
         super().__init__()
         self.image = nn.Linear(feature_size, embedding_size)
 
@@ -74,10 +80,41 @@ class EveryStep(Conditioning):
     with all its other inputs.
     """
 
-    def __init__(self, feature_size: int, embedding_size: int, *, layers: int, state_size: int):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):
         super().__init__()
         self.image = nn.Linear(feature_size, embedding_size)
         self.input_size = embedding_size
 
     def every_input(self, vector: Tensor) -> Tensor:
         return self.image(vector)
+
+
+class Several(Conditioning):
+    """Parts together, each answering its own question: the image enters in two places, or in all three.
+
+    Args:
+        parts: conditionings of different kinds.
+
+    Raises:
+        ConfigError: two parts would both set the initial state, or both be the first step's input.
+    """
+
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State, parts: Sequence[Callable]):
+        super().__init__()
+        self.parts = nn.ModuleList(part(feature_size, embedding_size, zeros=zeros) for part in parts)
+        kinds = [type(part) for part in self.parts]
+        if len(set(kinds)) < len(kinds):
+            names = ", ".join(kind.__name__ for kind in kinds)
+            raise ConfigError(f"model.conditioning.parts must be of different kinds, not {names}")
+        self.input_size = sum(part.input_size for part in self.parts)
+
+    def initial_state(self, vector: Tensor, zeros: State) -> State:
+        for part in self.parts:
+            zeros = part.initial_state(vector, zeros)
+        return zeros
+
+    def first_input(self, vector: Tensor) -> Tensor | None:
+        return next((first for part in self.parts if (first := part.first_input(vector)) is not None), None)
+
+    def every_input(self, vector: Tensor) -> Tensor:
+        return torch.cat([part.every_input(vector) for part in self.parts], -1)

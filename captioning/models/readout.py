@@ -1,7 +1,9 @@
-"""From the decoder's state to word scores; both parts share one signature, (word, hidden, context) -> logits."""
+"""From the decoder's state to word scores; all parts share one signature, (word, hidden, context) -> logits."""
 
 import torch
 from torch import Tensor, nn
+
+from captioning.errors import ConfigError
 
 
 class LinearReadout(nn.Module):
@@ -17,6 +19,26 @@ class LinearReadout(nn.Module):
     def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
         """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
         return self.output(self.dropout(torch.cat((hidden, context), -1)))
+
+
+class SumReadout(nn.Module):
+    """logits = W (z_t + h_t) + b, Knowing When to Look (Lu et al. 2017) eq. 13; context and state share one width."""
+
+    def __init__(
+        self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
+    ):
+        super().__init__()
+        if context_size != state_size:
+            raise ConfigError(
+                f"model/readout=sum adds context ({context_size}) and state ({state_size}): their widths must agree; "
+                f"set model.feature_width={state_size} with an attention, or model/readout=linear"
+            )
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Linear(state_size, vocabulary_size)
+
+    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """word [N, E], hidden [N, H], context [N, H] -> logits [N, V]; any leading dimensions."""
+        return self.output(self.dropout(hidden + context))
 
 
 class DeepReadout(nn.Module):

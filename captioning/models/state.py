@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -18,6 +19,14 @@ class State(NamedTuple):
     def top(self) -> Tensor:
         """Hidden state of the last layer, [B, K, H]."""
         return self.hidden[-1]
+
+    def layers(self, start: int, stop: int | None = None) -> "State":
+        """Layers start … stop − 1."""
+        return State(*(part[start:stop] for part in self))
+
+    def below(self, above: "State") -> "State":
+        """These layers, and those of another state above them."""
+        return State(*(torch.cat(parts) for parts in zip(self, above, strict=True)))
 
     def select(self, index: Tensor) -> "State":
         """Row index[b, j] of image b becomes its row j; index is [B, J] int64 (a beam's reordering)."""

@@ -1,0 +1,64 @@
+"""How well a place fits the decoder's state: two scorers, one signature.
+
+    keys   = scorer.project(grid)       once an image: [B, P, D] -> [B, P, A]
+    scores = scorer(query, keys)        each step: [B, K, H] -> [B, K, P]
+    score  = scorer.of_rows(query, key) of one key a row (a sentinel): [B, K, A] -> [B, K]
+
+A softmax over the places follows, so what shifts all places alike is left out of either scorer.
+"""
+
+from torch import Tensor, nn
+
+
+class Additive(nn.Module):
+    """e_i = u · tanh(W_a a_i + W_h h + b): Bahdanau et al. 2015, Show, Attend and Tell's f_att.
+
+    Args:
+        feature_size: D. state_size: H.
+        width: A, of the hidden layer.
+    """
+
+    def __init__(self, feature_size: int, state_size: int, *, width: int = 512):
+        super().__init__()
+        self.width = width
+        self.key = nn.Linear(feature_size, width)
+        self.query = nn.Linear(state_size, width, bias=False)  # one bias is enough in the sum
+        self.score = nn.Linear(width, 1, bias=False)
+
+    def project(self, grid: Tensor) -> Tensor:
+        """W_a a_i + b."""
+        return self.key(grid)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        hidden = (keys[:, None] + self.query(query)[:, :, None]).tanh()  # [B, K, P, A]
+        return self.score(hidden).squeeze(-1)
+
+    def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
+        """Scores of [B, K, A], a key for each row."""
+        return self.score((key + self.query(query)).tanh()).squeeze(-1)
+
+
+class DotProduct(nn.Module):
+    """e_i = (W_h h + b) · (W_a a_i) / √A: scaled dot product, Vaswani et al. 2017 eq. 1.
+
+    Args:
+        feature_size: D. state_size: H.
+        width: A, of query and key.
+    """
+
+    def __init__(self, feature_size: int, state_size: int, *, width: int = 512):
+        super().__init__()
+        self.width = width
+        self.key = nn.Linear(feature_size, width, bias=False)
+        self.query = nn.Linear(state_size, width)
+
+    def project(self, grid: Tensor) -> Tensor:
+        """W_a a_i."""
+        return self.key(grid)
+
+    def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        return self.query(query) @ keys.transpose(1, 2) * self.width**-0.5
+
+    def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
+        """Scores of [B, K, A], a key for each row."""
+        return (self.query(query) * key).sum(-1) * self.width**-0.5

@@ -1,0 +1,23 @@
+"""What training minimises. An objective is called with the model and a batch, and owns every part of the loss.
+
+Two objectives for the words, CrossEntropy and SelfCritical; in either, Reinforce makes the gradient of places that
+hard attention drew, where it drew any. Objectives are modules for the sake of what they remember (a moving average,
+a count of batches), which travels in checkpoints.
+"""
+
+from captioning.objectives.cross_entropy import CrossEntropy, ScheduledSampling
+from captioning.objectives.loss import Loss
+from captioning.objectives.reinforce import LeaveOneOut, MovingAverage, Reinforce
+from captioning.objectives.self_critical import SelfCritical, greedy, leave_one_out
+
+__all__ = [
+    "CrossEntropy",
+    "LeaveOneOut",
+    "Loss",
+    "MovingAverage",
+    "Reinforce",
+    "ScheduledSampling",
+    "SelfCritical",
+    "greedy",
+    "leave_one_out",
+]

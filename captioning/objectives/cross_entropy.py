@@ -1,0 +1,106 @@
+"""Maximum likelihood of the captions: cross-entropy, the doubly stochastic term, and scheduled sampling."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from captioning.errors import ConfigError
+from captioning.objectives.loss import Loss, make_loss, roll_out, teacher_force, wide
+from captioning.objectives.reinforce import Reinforce
+
+
+class CrossEntropy(nn.Module):
+    """Negative log-likelihood of the captions, with the doubly stochastic term.
+
+    L = −log p(y | a) + α_c Σ_i (1 − Σ_t α_ti)², Show, Attend and Tell eq. 14. Reductions: the first term is summed
+    over a caption's words, <end> among them; the second is summed over places; both are averaged over the captions
+    of the batch. Padding is in neither.
+
+    Args:
+        doubly_stochastic: α_c; without attention weights the term is zero.
+        label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
+        places: Reinforce, for hard attention that draws places.
+        inputs: ScheduledSampling, or None for the captions' own words (teacher forcing).
+    """
+
+    def __init__(
+        self,
+        *,
+        doubly_stochastic: float = 1.0,
+        label_smoothing: float = 0.0,
+        places: Reinforce | None = None,
+        inputs: "ScheduledSampling | None" = None,
+    ):
+        super().__init__()
+        self.doubly_stochastic, self.label_smoothing = doubly_stochastic, label_smoothing
+        self.places, self.inputs = places or Reinforce(), inputs
+
+    def forward(self, model, batch) -> Loss:
+        """Loss of `model` (Captioner) on `batch` (CaptionBatch)."""
+        batch = batch._replace(tokens=self.places.repeat(batch.tokens) if model.training else batch.tokens)
+        run = self.inputs if self.inputs is not None and model.training else teacher_force
+        logits, index, glimpse = run(model, batch)
+        targets = batch.tokens[..., 1:]
+        real = targets != model.decoder.pad
+        captions = real.any(-1)  # [B, K]: slots that hold a caption
+        count = captions.sum()
+        targets = targets.flatten()[index]
+        smoothed = F.cross_entropy(wide(logits), targets, reduction="sum", label_smoothing=self.label_smoothing)
+        parts = {"cross_entropy": smoothed / count}
+        if glimpse.weights.shape[-1]:
+            seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
+            uneven = ((1 - seen) ** 2).sum(-1) * captions
+            parts["doubly_stochastic"] = self.doubly_stochastic * uneven.sum() / count
+        stats = {}
+        if glimpse.log_prob is not None:
+            log_probs = -F.cross_entropy(wide(logits.detach()), targets, reduction="none")
+            rewards = log_probs.new_zeros(real.numel()).index_put((index,), log_probs).view(real.shape)
+            terms, stats = self.places(rewards, glimpse, real)
+            parts |= {name: term / count for name, term in terms.items()}
+        return make_loss(parts, real.sum(), stats)
+
+
+class ScheduledSampling(nn.Module):
+    """Each input word is, with a probability that grows, the model's own sample (Bengio et al. 2015).
+
+    The probability is 0 up to batch `start`, then rises by `increase` after every `every` training batches, to at
+    most `maximum`. Samples are drawn from the model's distribution, with torch's global generator, and carry no
+    gradient. The targets stay the caption's own words, position by position.
+
+    Args:
+        start, every: training batches.
+        increase, maximum: probabilities.
+    """
+
+    def __init__(self, *, start: int = 0, every: int = 1000, increase: float = 0.05, maximum: float = 0.25):
+        super().__init__()
+        if not 0 <= maximum <= 1 or every < 1:
+            raise ConfigError(f"objective.inputs: maximum ({maximum}) must be in 0 … 1, and every ({every}) positive")
+        self.start, self.every, self.increase, self.maximum = start, every, increase, maximum
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+
+    def probability(self) -> float:
+        """That of the next batch."""
+        periods = (int(self.batches) - self.start) // self.every
+        return min(self.maximum, max(0, periods) * self.increase)
+
+    def forward(self, model, batch):
+        """Logits [N, V] at the real words, their index, and the glimpses, as teacher forcing gives them."""
+        probability = self.probability()
+        self.batches += 1
+        if not probability:
+            return teacher_force(model, batch)
+        inputs, targets = batch.tokens[..., :-1], batch.tokens[..., 1:]
+
+        def choose(t: int, logits: Tensor) -> Tensor:
+            teacher = inputs[..., min(t + 1, inputs.shape[-1] - 1)]
+            own = wide(logits.detach()).softmax(-1).flatten(0, 1).multinomial(1).view_as(teacher)
+            return torch.where(torch.rand(teacher.shape, device=teacher.device) < probability, own, teacher)
+
+        rows, length = targets.shape[1:]
+        real = targets != model.decoder.pad
+        _, logits, glimpse = roll_out(
+            model, batch, rows=rows, length=length, start=inputs[..., 0], choose=choose, real=real
+        )
+        index = real.flatten().nonzero().squeeze(1)
+        return logits.flatten(0, 2)[index], index, glimpse

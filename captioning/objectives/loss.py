@@ -1,0 +1,65 @@
+"""What an objective returns, and what objectives share: teacher forcing, and a loop over `step` of their own."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Loss(NamedTuple):
+    """total: scalar to differentiate. parts: its terms by name, detached; they add up to it. words: real words in the
+    batch. stats: what else is worth a curve, by name."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    words: Tensor
+    stats: dict[str, Tensor]
+
+
+def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:
+    total = torch.stack(list(parts.values())).sum()
+    return Loss(total, {name: part.detach() for name, part in parts.items()}, words, stats)
+
+
+def teacher_force(model, batch):
+    """Logits [N, V] at the real words, their index, and the glimpses: `Captioner.forward` on a batch."""
+    return model(batch.images, batch.tokens, batch.mask)
+
+
+def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choose: Callable, stop=None, real=None):
+    """A loop over the model's `step` in which `choose` picks each next word; gradients flow through the logits.
+
+    Args:
+        model, batch: Captioner and CaptionBatch (of which the images are used).
+        rows: K, captions an image. length: T, steps at the most.
+        start: the first input, an id or [B, K].
+        choose: (t, logits [B, K, V]) -> the word of step t, [B, K]: the next input.
+        stop: () -> whether to end early.
+        real: [B, K, T] bool; glimpses elsewhere are zero. None: where the chosen word is no padding.
+
+    Returns:
+        The chosen words [B, K, T], logits [B, K, T, V], and the glimpses [B, K, T, …] without contexts.
+    """
+    state, memory = model.begin(batch.images, batch.mask)
+    state = state.repeat(rows)
+    token = torch.as_tensor(start, device=batch.image_ids.device).expand(len(batch.image_ids), rows)
+    tokens, logits, seen = [], [], []
+    for t in range(length):
+        out = model.step(token, state, memory)
+        token, state = choose(t, out.logits), out.state
+        tokens.append(token)
+        logits.append(out.logits)
+        seen.append(out.glimpse._replace(context=out.glimpse.context[..., :0]))
+        if stop is not None and stop():
+            break
+    tokens = torch.stack(tokens, 2)
+    real = tokens != model.decoder.pad if real is None else real
+    fields = [None if parts[0] is None else torch.stack(parts, 2) for parts in zip(*seen, strict=True)]
+    fields = [part if part is None else part * real.view(real.shape + (1,) * (part.dim() - 3)) for part in fields]
+    return tokens, torch.stack(logits, 2), type(out.glimpse)(*fields)
+
+
+def wide(logits: Tensor) -> Tensor:
+    """At least float32: sums over a vocabulary in half precision lose words."""
+    return logits.to(torch.promote_types(logits.dtype, torch.float32))

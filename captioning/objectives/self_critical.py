@@ -1,0 +1,123 @@
+"""Self-critical sequence training: captions that the model samples, rewarded by a score of whole captions."""
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from captioning.decoding import greedy_search
+from captioning.errors import ConfigError
+from captioning.objectives.cross_entropy import CrossEntropy
+from captioning.objectives.loss import Loss, make_loss, roll_out, wide
+from captioning.objectives.reinforce import Reinforce
+
+
+class SelfCritical(nn.Module):
+    """Self-critical sequence training (Rennie et al. 2017): −E_y[r(y)], by REINFORCE over sampled captions.
+
+    The gradient is −(r(y) − b) ∇ log p(y), summed over a caption's words, <end> among them, and averaged over the
+    samples of the batch. Captions are sampled from the model as it trains, dropout included, so that the gradient
+    is that of the very distribution sampled from; words come from torch's global generator. In eval mode (the
+    validation loss) it is the cross-entropy.
+
+    Args:
+        reward: (image ids, captions as id lists, with <end> where it was written) -> one number a caption.
+        start, end: token ids. forbidden: ids that are never written; the others' probabilities are normalised.
+        samples: captions an image.
+        baseline: leave_one_out or greedy.
+        max_length: words a caption, <end> included.
+        places: Reinforce; a place's return is its caption's r(y) − b.
+    """
+
+    def __init__(
+        self,
+        reward: Callable[[Sequence[int], Sequence[Sequence[int]]], Sequence[float]],
+        *,
+        start: int,
+        end: int,
+        forbidden: tuple[int, ...] = (),
+        samples: int = 5,
+        baseline: Callable | None = None,
+        max_length: int = 20,
+        places: Reinforce | None = None,
+    ):
+        super().__init__()
+        if samples < 2 and baseline is None:
+            raise ConfigError(f"objective.samples ({samples}) must be at least 2: each sample's baseline is the others")
+        self.reward, self.start, self.end, self.forbidden = reward, start, end, tuple(forbidden)
+        self.samples, self.baseline, self.max_length = samples, baseline or leave_one_out, max_length
+        self.places, self.teacher = places or Reinforce(), CrossEntropy(doubly_stochastic=0.0)
+
+    def forward(self, model, batch) -> Loss:
+        """Loss of `model` (Captioner) on the images of `batch` (CaptionBatch)."""
+        if not model.training:
+            return self.teacher(model, batch)
+        tokens, log_probs, glimpse = self._sample(model, batch)
+        real = tokens != model.decoder.pad
+        rewards = self._rewards(batch.image_ids, tokens, model.decoder.pad, like=log_probs)
+        advantage = rewards - self.baseline(rewards, partial(self._greedy, model, batch, like=log_probs))
+        count = rewards.numel()
+        parts = {"self_critical": -(advantage * (log_probs * real).sum(-1)).sum() / count}
+        if glimpse.log_prob is not None:
+            terms = self.places.terms(advantage[..., None] * real, glimpse, real)
+            parts |= {name: term / count for name, term in terms.items()}
+        return make_loss(parts, real.sum(), {"reward": rewards.mean(), "words_a_caption": real.sum() / count})
+
+    def _sample(self, model, batch):
+        """Tokens and their log-probabilities [B, n, T], and the glimpses [B, n, T, …]; <pad> after <end>."""
+        log_probs, done = [], []
+
+        def choose(t: int, logits: Tensor) -> Tensor:
+            scores = wide(logits)
+            if self.forbidden:
+                scores = scores.index_fill(-1, torch.tensor(self.forbidden, device=logits.device), -torch.inf)
+            scores = scores.log_softmax(-1)
+            token = scores.detach().exp().flatten(0, 1).multinomial(1).view(scores.shape[:2])
+            log_probs.append(scores.gather(-1, token[..., None]).squeeze(-1))
+            token = token.masked_fill(done[-1], model.decoder.pad) if done else token
+            done.append((token == self.end) | (token == model.decoder.pad))
+            return token
+
+        tokens, _, glimpse = roll_out(
+            model, batch, rows=self.samples, length=self.max_length, start=self.start, choose=choose,
+            stop=lambda: bool(done[-1].all()),
+        )  # fmt: skip
+        return tokens, torch.stack(log_probs, -1), glimpse
+
+    def _greedy(self, model, batch, *, like: Tensor) -> Tensor:
+        """Rewards [B] of the captions that greedy decoding writes, without dropout."""
+        with _evaluating(model), torch.no_grad():
+            state, memory = model.begin(batch.images, batch.mask)
+            found = greedy_search(
+                partial(model.step, memory=memory), state, batch=len(batch.image_ids), start=self.start, end=self.end,
+                forbidden=self.forbidden, max_length=self.max_length,
+            )  # fmt: skip
+        return like.new_tensor(self.reward(batch.image_ids.tolist(), [best.tokens for best, *_ in found]))
+
+    def _rewards(self, image_ids: Tensor, tokens: Tensor, pad: int, *, like: Tensor) -> Tensor:
+        """[B, n]."""
+        ids = image_ids.repeat_interleave(tokens.shape[1]).tolist()
+        captions = [[token for token in caption if token != pad] for caption in tokens.flatten(0, 1).tolist()]
+        return like.new_tensor(self.reward(ids, captions)).view(tokens.shape[:2])
+
+
+def leave_one_out(rewards: Tensor, greedy: Callable[[], Tensor]) -> Tensor:
+    """Baseline of a sample: the mean reward of its image's other samples; [B, n] -> [B, n]. Unbiased."""
+    return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
+
+
+def greedy(rewards: Tensor, greedy: Callable[[], Tensor]) -> Tensor:
+    """Baseline of a sample: the reward of its image's greedy caption, as Rennie et al.; [B, n] -> [B, 1]. Unbiased."""
+    return greedy()[:, None]
+
+
+@contextmanager
+def _evaluating(model):
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
