@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -30,9 +31,10 @@ def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
     Raises:
         ConfigError: a word that the vocabulary lacks.
     """
-    rules = getattr(search, "keywords", {}).keys() & set(WORD_RULES)
+    function, arguments = _unwrap(search)
     ids = {word: index for index, word in enumerate(vocabulary.words)}
-    return partial(search, **{name: _ids(search.keywords[name], name, ids) for name in rules}) if rules else search
+    words = {name: _ids(arguments[name], name, ids) for name in WORD_RULES if name in arguments}
+    return partial(function, **arguments | words)
 
 
 def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:
@@ -50,8 +52,15 @@ def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list
 
 def seeded(search: Callable) -> Callable:
     """The search with one generator for all its calls in the place of a `seed`: each batch draws other numbers."""
-    arguments = dict(getattr(search, "keywords", {}))
+    function, arguments = _unwrap(search)
     seed = arguments.pop("seed", None)
-    if seed is None:
-        return search
-    return partial(search.func, *search.args, **arguments, generator=torch.Generator().manual_seed(seed))
+    generator = {} if seed is None else {"generator": torch.Generator().manual_seed(seed)}
+    return partial(function, **arguments, **generator)
+
+
+def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
+    """The function under any number of partials, and its keyword arguments; searches take no others beforehand."""
+    arguments = {}
+    while isinstance(search, partial):
+        search, arguments = search.func, search.keywords | arguments
+    return search, arguments

@@ -10,6 +10,7 @@ from conftest import END, START
 from captioning.decoding import sample
 from captioning.decoding.sampling import draw
 from captioning.errors import ConfigError
+from captioning.searches import seeded
 
 
 def run(model, images, **arguments):
@@ -144,6 +145,18 @@ def test_seeds_and_generators(model):
     generator = torch.Generator().manual_seed(1)
     assert tokens(generator=generator) != tokens(generator=generator)  # it draws on
     assert len(set(map(tuple, tokens(seed=1)))) > 5
+
+
+def test_a_seed_lasts_for_all_batches_once_it_is_a_generator(model):
+    images = torch.randn(1, 4, 6, dtype=torch.float64)
+
+    def tokens(method):
+        state, memory = model.begin(images)
+        found = method(partial(model.step, memory=memory), state, batch=1, start=START, end=END)
+        return [hypothesis.tokens for hypothesis in found[0]]
+
+    plain, lasting = partial(sample, samples=6, seed=3), seeded(partial(partial(sample, samples=6), seed=3))
+    assert tokens(plain) == tokens(plain) == tokens(lasting) != tokens(lasting)
 
 
 @pytest.mark.parametrize(
