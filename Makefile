@@ -8,7 +8,7 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
-.PHONY: train test test-all lint clean
+.PHONY: train test test-all bench lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
@@ -28,6 +28,12 @@ test: .venv/ready
 
 test-all: .venv/ready
 	$(BIN)/python -m pytest --shared=$(SHARED) $(ARGS)
+
+# Figures of this machine into bench.json, minutes; make bench BENCH_ARGS=--quick only sees that it runs.
+BENCHMARKS = $(filter-out tests/benchmarks/measure.py, $(wildcard tests/benchmarks/*.py))
+
+bench: .venv/ready
+	for script in $(BENCHMARKS); do $(BIN)/python $$script --output bench.json $(BENCH_ARGS) || exit 1; done
 
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
