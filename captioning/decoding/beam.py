@@ -201,8 +201,8 @@ class _Group:
         """Continuations that can be among the best: what they rank by, log-probability, token, parent; [B, N] each."""
         ranked = log_probs if penalty is None else log_probs - penalty[:, None]
         required = self.referee.required
-        count = min(self.width + len(required), log_probs.shape[-1])
-        gains, tokens = ranked.topk(count, dim=-1)  # [B, K, count]: no row can place more than the width
+        # [B, K, count]: a row places no more than the width, nor words behind required ones that are not placed.
+        gains, tokens = ranked.topk(min(self.width, log_probs.shape[-1]), dim=-1)
         self.stuck.append(self.live.masked_fill(gains[..., 0] > -torch.inf, -torch.inf))
         if len(required):  # always among the candidates, and once
             gains = gains.masked_fill(torch.isin(tokens, required), -torch.inf)

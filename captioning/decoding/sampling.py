@@ -98,10 +98,8 @@ def draw(
         cumulative = probabilities.cumsum(-1)
     noise_device = log_probs.device if generator is None else generator.device
     uniform = torch.rand(*log_probs.shape[:2], 1, dtype=torch.float64, generator=generator, device=noise_device)
-    # Just below 1 at the most, so that the product stays below the last sum and a word without probability is never
-    # the first to exceed it.
-    uniform = uniform.to(log_probs.device) * (1 - 2**-50)
-    index = torch.searchsorted(cumulative, uniform * cumulative[..., -1:], right=True)
+    # The first word whose sum exceeds it has probability; at most 1 - 2^-53, the product stays below the last sum.
+    index = torch.searchsorted(cumulative, uniform.to(log_probs.device) * cumulative[..., -1:], right=True)
     return (index if ids is None else ids.gather(-1, index)).squeeze(-1)
 
 

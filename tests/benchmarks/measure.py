@@ -13,8 +13,9 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import torch
@@ -65,18 +66,24 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
-def seconds(job: Callable[[], Any], *, repeats: int = 3) -> float:
-    """The shortest of several runs, after one that warms up."""
-    job()
-    return min(_timed(job) for _ in range(repeats))
+def seconds(*jobs: Callable[[], Any], repeats: int = 3) -> list[float]:
+    """The shortest of several runs of each job, in turns so that all see the same machine, after one that warms up.
+
+    With one thread and no GPU these are CPU seconds, which other work on the machine disturbs less.
+    """
+    clock = process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else perf_counter
+    for job in jobs:
+        job()
+    rounds = [[_timed(job, clock) for job in jobs] for _ in range(repeats)]
+    return [min(times) for times in zip(*rounds, strict=True)]
 
 
-def _timed(job: Callable[[], Any]) -> float:
+def _timed(job: Callable[[], Any], clock: Callable[[], float]) -> float:
     synchronize()
-    started_at = perf_counter()
+    started_at = clock()
     job()
     synchronize()
-    return perf_counter() - started_at
+    return clock() - started_at
 
 
 def synchronize() -> None:
@@ -85,11 +92,10 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def matrix_rate(*, size: int = 1024, device: str = "cpu", repeats: int = 5) -> float:
-    """Floating-point operations a second of a large float32 product, on as many threads as torch has."""
+def matrix_job(*, size: int = 1024, device: str = "cpu") -> tuple[Callable[[], Any], int]:
+    """A large float32 product and its floating-point operations: over its seconds, the machine's matrix rate."""
     left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
-    out = torch.empty_like(left)
-    return 2 * size**3 / seconds(lambda: torch.mm(left, right, out=out), repeats=repeats)
+    return partial(torch.mm, left, right, out=torch.empty_like(left)), 2 * size**3
 
 
 def matrix_operations(job: Callable[[], Any]) -> int:
