@@ -20,6 +20,9 @@ GROUPS = sorted(
     for path in conf_dir().rglob("*.yaml")
     if path.parent not in (conf_dir(), conf_dir() / "shared")
 )
+# What some choices ask for beside them.
+BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
+BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
 
@@ -29,12 +32,14 @@ def checked(name: str, overrides: list[str]) -> dict:
 
 
 @pytest.mark.parametrize("override", GROUPS)
-def test_every_yaml_composes_checks_and_builds(override, tmp_path):
-    config = checked("train", [override, f"trainer.default_root_dir={tmp_path}"][:1])
+def test_every_yaml_composes_checks_and_builds(override):
+    config = checked("train", ["model.width=8", "model.embedding_size=8", *BESIDE.get(override, []), override])
     for key in TARGETS_WITHOUT_DATA:
         if key == "model":
-            small = {"feature_size": 6, "grid": True, "vocabulary_size": 9, "width": 8, "embedding_size": 8}
-            assert build(config[key], **small)
+            assert build(config[key], feature_size=6, grid=True, vocabulary_size=9)
+        elif key == "objective" and config["reward"]:
+            reward = build(config["reward"], references={1: ["a dog runs"]})
+            assert build(config[key], reward=reward, start=1, end=2)
         else:
             assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
 
