@@ -87,3 +87,14 @@ class CaptionConfig:
     device: str
     output: str
     skip_unreadable: bool
+
+
+@dataclasses.dataclass
+class AuditConfig:
+    """conf/audit.yaml."""
+
+    data: DataConfig
+    max_distance: int
+    workers: int | None
+    examples: int
+    output: str

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "captioning"
-ENTRY_POINTS = {"train", "evaluate", "prepare", "caption"}
+ENTRY_POINTS = {"train", "evaluate", "prepare", "caption", "audit", "ground"}
 
 
 def imports(path: Path) -> set[str]:
