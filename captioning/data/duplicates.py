@@ -56,7 +56,7 @@ def perceptual_hash(picture: Image.Image) -> int:
 
 @cache
 def _waves() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosines [12, SIDE], scaled to give amplitudes in grey levels, and (rows, columns) of the 64 lowest frequencies."""
+    """Cosines [12, SIDE] that give amplitudes in grey levels; (rows, columns) of the 64 lowest frequencies."""
     order = 12  # 1 + 2 + … + 11 frequencies have row + column below 11: enough for 64
     places, frequencies = np.arange(SIDE), np.arange(order)[:, None]
     waves = np.cos(np.pi * frequencies * (2 * places + 1) / (2 * SIDE)) * 2 / SIDE
@@ -146,7 +146,7 @@ def near_duplicates(looks: Sequence[Look], *, distance: int) -> list[Group]:
 
 
 def _correlate(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's correlation of two pictures; 1 for two of one colour, the same, and 0 where just one has no contrast."""
+    """Pearson's correlation of two pictures; 1 for two alike without contrast, 0 where just one has none."""
     first, second = first.astype(np.float64), second.astype(np.float64)
     if np.abs(first - second).max() <= 2:  # levels: correlation would be that of rounding, where there is no contrast
         return 1.0
