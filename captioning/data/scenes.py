@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from captioning.data.annotations import Record, read_coco_files
 from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe, is_true
+from captioning.data.instances import Instances, read_instances
 from captioning.data.parsing import STRICT, Handling
 from captioning.errors import ConfigError, DataError
 
@@ -269,6 +270,11 @@ def read_scenes(
             raise DataError(f"cannot draw the scenes into {root} ({error}): choose another data.root") from error
     _check(root, info)
     return read_coco_files(root, faults=faults)
+
+
+def read_shapes(root: str | Path, records: Sequence[Record]) -> Instances:
+    """The shapes in the records' pictures, by the grammar's words for them."""
+    return read_instances(root, records, words=SHAPES)
 
 
 def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
