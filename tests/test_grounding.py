@@ -496,12 +496,22 @@ def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes
 
 
 def test_coco_as_it_comes(shared_dir, tmp_path, capsys):
+    """Such a short training only says "a" and the like: here these name people."""
     coco = ["data=coco", f"data.root={shared_dir / 'coco-sample'}"]
-    checkpoint = train_toy(tmp_path / "run", *coco, f"features.root={tmp_path / 'features'}", "trainer.max_epochs=6")
-    run(checkpoint, *coco, "split=val", "samples=50", f"output={tmp_path / 'out'}")
+    features = f"features.root={tmp_path / 'features'}"
+    checkpoint = train_toy(tmp_path / "run", *coco, features, "trainer.max_epochs=2", "data.min_count=20")
+    output = [f"output={tmp_path / 'out'}", "samples=50"]
+    run(checkpoint, *coco, *output, "split=val")
+    assert json.loads((tmp_path / "out" / "grounding.json").read_text())["images"] == 79
+    (tmp_path / "words.yaml").write_text("person: [a, the, in, of, with, and, is, at, to, man]")
+    run(checkpoint, *coco, *output, "split=train", f"data.instances.words={tmp_path / 'words.yaml'}")
     report = json.loads((tmp_path / "out" / "grounding.json").read_text())
-    assert report["images"] == 79 and report["words"] + report["hallucinated"] > 0
-    assert f"coco val, beam3: {report['words']} words" in capsys.readouterr().out
+    assert report["images"] == 80 and report["words"] > 0 and report["hallucinated"] > 0
+    assert f"coco train, beam3: {report['words']} words" in capsys.readouterr().out
+    content = json.loads((shared_dir / "coco-sample" / "annotations" / "instances_train2017.json").read_text())
+    crowded = {entry["image_id"] for entry in content["annotations"] if entry["category_id"] == 1}
+    rows = csv.DictReader((tmp_path / "out" / "words.csv").open(newline=""))
+    assert all((int(row["image_id"]) in crowded) == (row["in_picture"] == "1") for row in rows)
 
 
 def test_a_picture_of_another_size_than_its_instances_is_named(toy_run, scenes, tmp_path):
