@@ -90,32 +90,42 @@ def ground(
         raise ValueError(f"weights {weights.shape} do not fit {len(tokens)} words and a grid of {grid}")
     if places is not None:
         weights = np.eye(weights.shape[1])[np.asarray(places)]
-    found, grounded = {}, []
+    rulers, grounded = {}, []
     for mention in find_mentions(tokens, phrases):
         here = [thing for thing in things if thing.category == mention.category]
-        if here and mention.category not in found:
-            found[mention.category] = {
-                "box": box_region((thing.box for thing in here), size),
-                "mask": mask_region((thing.segmentation for thing in here), size),
-            }
+        if here and mention.category not in rulers:
+            rulers[mention.category] = _rulers(here, box=box, grid=grid, size=size)
         phrase = " ".join(tokens[mention.start : mention.stop])
         looked = weights[mention.start : mention.stop].mean(0)
-        measures = _measure(looked, found[mention.category], box=box, grid=grid, size=size) if here else None
+        measures = None
+        if here:
+            measures = {name: value for ruler in rulers[mention.category] for name, value in ruler(looked).items()}
         grounded.append(Grounded(mention, phrase, measures))
     return grounded
 
 
-def _measure(looked: np.ndarray, regions: Mapping[str, Region], *, box, grid, size) -> dict[str, float]:
-    even = np.full(len(looked), 1 / len(looked))
-    maps = dict(zip(LOOKERS, (looked, even, centre_prior(box=box, grid=grid, size=size)), strict=True))
-    measures = {}
-    for kind, region in regions.items():
+def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]) -> list[Callable]:
+    """For the boxes and for the masks: weights -> measures. What depends on the things alone is computed once."""
+    regions = {
+        "box": box_region((thing.box for thing in things), size),
+        "mask": mask_region((thing.segmentation for thing in things), size),
+    }
+    places = grid[0] * grid[1]
+    rivals = {"uniform": np.full(places, 1 / places), "centre": centre_prior(box=box, grid=grid, size=size)}
+
+    def ruler(kind: str, region: Region) -> Callable:
         shares = cell_shares(region, box=box, grid=grid)
-        for looker, weights in maps.items():
-            measures[f"{looker} pointing {kind}"] = pointing(weights, region, box=box, grid=grid)
-            measures[f"{looker} mass {kind}"] = float(weights @ shares)
-        measures[f"chance {kind}"] = area_share(region, size)
-    return measures
+
+        def measure(looker: str, weights: np.ndarray) -> dict[str, float]:
+            hit = pointing(weights, region, box=box, grid=grid)
+            return {f"{looker} pointing {kind}": hit, f"{looker} mass {kind}": float(weights @ shares)}
+
+        fixed = {f"chance {kind}": area_share(region, size)}
+        for looker, weights in rivals.items():
+            fixed |= measure(looker, weights)
+        return lambda weights: measure("attention", weights) | fixed
+
+    return [ruler(kind, region) for kind, region in regions.items()]
 
 
 # Over a split
