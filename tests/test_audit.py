@@ -147,8 +147,8 @@ def test_an_open_quote_at_the_end_and_a_missing_table(clean, tmp_path):
     root, rows = clean
     kinds = found(run(tmp_path / "out", *write_table(root, [*rows, 'val0.png,"a dog,val'])))
     assert len(kinds["broken entries"]) == 1 and "line 8" in kinds["broken entries"][0]
-    kinds = found(run(tmp_path / "out", "data=csv", f"data.root={tmp_path / 'nowhere'}"))
-    assert list(kinds) == ["broken entries"] and "captions.csv" in kinds["broken entries"][0]
+    with pytest.raises(DataError, match=r"nowhere/captions\.csv"):
+        run(tmp_path / "out", "data=csv", f"data.root={tmp_path / 'nowhere'}")
 
 
 def test_coco_with_faults_in_one_file(tmp_path):

@@ -63,10 +63,7 @@ def id_of(entry: Any, key: str, where: str) -> int:
 
 def table_rows(table: Path, faults: Handling = STRICT) -> Iterator[tuple[str, dict[str, str]]]:
     """(file and line where it starts, column -> text) for each row of `image,caption[,split]` that is not empty."""
-    text = ""
-    with faults:
-        text = _table_text(table, faults)
-    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True)
+    reader = csv.reader(io.StringIO(_table_text(table, faults), newline=""), skipinitialspace=True, strict=True)
     columns: list[str] = []
     with faults:
         columns = _columns(table, reader)
