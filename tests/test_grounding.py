@@ -4,6 +4,7 @@ import csv
 import json
 from fractions import Fraction
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from pycocotools import mask as coco_mask
 
 from captioning.config import check, compose
 from captioning.data.annotations import Record, read_coco
-from captioning.data.instances import COCO_WORDS, NOTHING, read_instances
+from captioning.data.instances import COCO_WORDS, NOTHING, Annotated, Instance, Instances, read_instances
 from captioning.data.pictures import Transform
 from captioning.data.scenes import read_scenes, read_shapes
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.ground import caption_and_ground
 from captioning.ground import ground as ground_command
 from captioning.metrics.grounding import (
     Thing,
@@ -476,6 +478,38 @@ def test_one_command_grounds_a_split_of_scenes(toy_run, scenes, tmp_path, capsys
     for row in rows:
         caption = by_image[int(row["image_id"])]
         assert caption.tokens[int(row["position"])] == row["words"]
+
+
+def test_hard_attention_is_measured_where_it_looked(tmp_path):
+    """A predictor whose captions name the place of each word: the weights behind it do not count."""
+
+    class Made(NamedTuple):
+        tokens: list
+        attention: np.ndarray
+        box: tuple
+        places: list | None
+
+    class Predictor:
+        path = "a.ckpt"
+
+        def __init__(self, places):
+            self.places = places
+
+        def caption_pictures(self, pictures, search):
+            return [Made(["dog"], np.full((1, 49), 1 / 49), (0, 0, *picture.size), self.places) for picture in pictures]
+
+    Image.new("RGB", (70, 49)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    records = [Record(n, tmp_path / f"{name}.png", "val", ("a",)) for n, name in enumerate("ab")]
+    annotated = Annotated(70, 49, [Instance("dog", (10, 0, 10, 7), [])])
+    instances = Instances({0: annotated, 1: annotated}, {"dog": ("dog",)})
+    settings = {"search": None, "batch_size": 2, "skip_unreadable": True}
+    for places, hit, mass in (([1], 1, 1), ([2], 0, 0), (None, 1 / 49, 1 / 49)):
+        ((image_id, (word,)),) = caption_and_ground(Predictor(places), records, instances, **settings).items()
+        assert image_id == 0 and word.measures["attention pointing box"] == pytest.approx(hit)
+        assert word.measures["attention mass box"] == pytest.approx(mass)
+    with pytest.raises(DataError, match=r"b\.png"):
+        caption_and_ground(Predictor(None), records, instances, **settings | {"skip_unreadable": False})
 
 
 def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes, tmp_path):
