@@ -7,13 +7,15 @@ import pytest
 from captioning import config as configuration
 from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
 from captioning.errors import CheckpointError, ConfigError
-from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
+from captioning.schemas import AuditConfig, CaptionConfig, EvaluateConfig, GroundConfig, PrepareConfig, TrainConfig
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),
     "prepare": (PrepareConfig, []),
     "evaluate": (EvaluateConfig, ["checkpoint=x", "data=scenes"]),
     "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
+    "audit": (AuditConfig, ["data=scenes"]),
+    "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"
@@ -51,7 +53,7 @@ def test_every_entry_point_checks_out_with_its_defaults(name):
 
 @pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])
 def test_every_data_set_goes_into_every_command(data):
-    for name in ("train", "prepare", "evaluate"):
+    for name in ("train", "prepare", "evaluate", "audit", "ground"):
         config = checked(name, [f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
 
