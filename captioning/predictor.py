@@ -217,7 +217,7 @@ def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.M
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "fingerprint": encoder.fingerprint(),
-        "features": {"size": encoder.size, "grid": encoder.output == "grid"},
+        "features": {"size": encoder.size, "grid": encoder.output != "fc"},
         "encoder": encoder.state_dict() if frozen and not again else None,
     }
 

@@ -21,6 +21,7 @@ class DataConfig:
     skip_unreadable: bool
     download: dict | None
     extra_scores: dict | None
+    instances: dict | None
 
 
 @dataclasses.dataclass
@@ -98,3 +99,29 @@ class CaptionConfig:
     device: str
     output: str
     skip_unreadable: bool
+
+
+@dataclasses.dataclass
+class AuditConfig:
+    """conf/audit.yaml."""
+
+    data: DataConfig
+    max_distance: int
+    workers: int | None
+    examples: int
+    output: str
+
+
+@dataclasses.dataclass
+class GroundConfig:
+    """conf/ground.yaml."""
+
+    checkpoint: str
+    data: DataConfig
+    split: str
+    decoding: dict
+    batch_size: int
+    device: str
+    samples: int
+    seed: int
+    output: str

@@ -1,6 +1,6 @@
-"""Where a run's features come from: a store made beforehand, or the encoder inside each step.
+"""Where a run's features come from: a store made beforehand, the encoder inside each step, or a detector's regions.
 
-Both functions share one signature and give a `Source`; a run's configuration picks one (conf/features).
+All functions share one signature and give a `Source`; a run's configuration picks one (conf/features).
 """
 
 import sys
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore, store_folder
 from captioning.data.pictures import Transform, open_picture
+from captioning.data.regions import RegionFolder
 from captioning.errors import ConfigError, DataError
 from captioning.extraction import extract
 
@@ -84,6 +85,10 @@ def stored(
             "encoder.unfreeze_from changes the encoder as it trains: stored features would be stale; "
             "set features=online"
         )
+    if encoder.output == "regions":
+        raise ConfigError(
+            "encoder=regions has no pictures to look at: set features=regions features.root=DIR beside it"
+        )
     key = encoder.describe() | {"transform": transform.describe()}
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     options = {
@@ -132,6 +137,53 @@ def online(
     unreadable = _unreadable(records) if skip_unreadable else {}
     kept = [record for record in records if record.path not in unreadable]
     return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers)
+
+
+class StoredRegions:
+    """Reads one picture's region features [R, D] (fp16), more or fewer of them."""
+
+    def __init__(self, folder: RegionFolder):
+        self.folder = folder
+
+    def __call__(self, record: Record) -> Tensor:
+        return torch.from_numpy(self.folder[record].features)
+
+
+def regions(
+    encoder: nn.Module,
+    transform: Transform,
+    records: Sequence[Record],
+    *,
+    name: str,
+    root: str,
+    max_regions: int = 100,
+    workers: int = 1,
+    skip_unreadable: bool = False,
+) -> Source:
+    """Region features that a detector left in files, one a picture (see data.regions).
+
+    Args:
+        encoder: models.encoder.RegionEncoder, which tells their width.
+        root: folder of the files.
+        max_regions: at most so many a picture.
+        skip_unreadable: leave pictures without a file out, and report them, instead of stopping.
+
+    Raises:
+        DataError: files are missing. ConfigError: the encoder is one for pictures.
+    """
+    if encoder.output != "regions":
+        raise ConfigError("features=regions reads a detector's files: set encoder=regions beside it")
+    folder = RegionFolder(root, size=encoder.size, max_regions=max_regions)
+    missing = folder.missing(records)
+    if missing and not skip_unreadable:
+        raise DataError(
+            f"{folder.path(missing[0])}: no region features of {missing[0].path}, nor of {len(missing) - 1} other "
+            "pictures: put them there, or set data.skip_unreadable=true"
+        )
+    absent = {record.image_id for record in missing}
+    kept = [record for record in records if record.image_id not in absent]
+    unreadable = [(record.path, f"{folder.path(record)}: no region features of {record.path}") for record in missing]
+    return Source(StoredRegions(folder), nn.Identity(), kept, unreadable, workers)
 
 
 def report_unreadable(source: Source) -> None:

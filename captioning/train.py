@@ -56,7 +56,7 @@ def train(config: dict[str, Any]) -> None:
     captioner = build(
         config["model"],
         feature_size=encoder.size,
-        grid=encoder.output == "grid",
+        grid=encoder.output != "fc",
         vocabulary_size=len(vocabulary),
         pad=vocabulary.pad,
         encoder=source.encoder,

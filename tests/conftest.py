@@ -17,12 +17,13 @@ from captioning.models.scorers import Additive, DotProduct
 
 PAD, START, END, UNKNOWN = range(4)
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
+INITIAL = partial(InitialState, dropout=0.0)  # else half of a toy's few units are often gone
 CONDITIONINGS = {
-    "initial_state": InitialState,
+    "initial_state": INITIAL,
     "first_step": FirstStep,
     "every_step": EveryStep,
-    "initial_first": partial(Several, parts=(InitialState, FirstStep)),
-    "initial_every": partial(Several, parts=(InitialState, EveryStep)),
+    "initial_first": partial(Several, parts=(INITIAL, FirstStep)),
+    "initial_every": partial(Several, parts=(INITIAL, EveryStep)),
     "first_every": partial(Several, parts=(FirstStep, EveryStep)),
 }
 ATTENTIONS = {

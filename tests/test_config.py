@@ -7,19 +7,24 @@ import pytest
 from captioning import config as configuration
 from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
 from captioning.errors import CheckpointError, ConfigError
-from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
+from captioning.schemas import AuditConfig, CaptionConfig, EvaluateConfig, GroundConfig, PrepareConfig, TrainConfig
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),
     "prepare": (PrepareConfig, []),
     "evaluate": (EvaluateConfig, ["checkpoint=x", "data=scenes"]),
     "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
+    "audit": (AuditConfig, ["data=scenes"]),
+    "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"
     for path in conf_dir().rglob("*.yaml")
     if path.parent not in (conf_dir(), conf_dir() / "shared")
 )
+# What some choices ask for beside them.
+BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
+BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
 
@@ -29,12 +34,14 @@ def checked(name: str, overrides: list[str]) -> dict:
 
 
 @pytest.mark.parametrize("override", GROUPS)
-def test_every_yaml_composes_checks_and_builds(override, tmp_path):
-    config = checked("train", [override, f"trainer.default_root_dir={tmp_path}"][:1])
+def test_every_yaml_composes_checks_and_builds(override):
+    config = checked("train", ["model.width=8", "model.embedding_size=8", *BESIDE.get(override, []), override])
     for key in TARGETS_WITHOUT_DATA:
         if key == "model":
-            small = {"feature_size": 6, "grid": True, "vocabulary_size": 9, "width": 8, "embedding_size": 8}
-            assert build(config[key], **small)
+            assert build(config[key], feature_size=6, grid=True, vocabulary_size=9)
+        elif key == "objective" and config["reward"]:
+            reward = build(config["reward"], references={1: ["a dog runs"]})
+            assert build(config[key], reward=reward, start=1, end=2)
         else:
             assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
 
@@ -46,7 +53,7 @@ def test_every_entry_point_checks_out_with_its_defaults(name):
 
 @pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])
 def test_every_data_set_goes_into_every_command(data):
-    for name in ("train", "prepare", "evaluate"):
+    for name in ("train", "prepare", "evaluate", "audit", "ground"):
         config = checked(name, [f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
 

@@ -40,7 +40,7 @@ def test_lstm_step_equals_the_equations_with_feedback():
     x, z = torch.randn(4, dtype=torch.float64), torch.randn(3, dtype=torch.float64)
     h, c = torch.randn(5, dtype=torch.float64), torch.randn(5, dtype=torch.float64)
     r = cell.rnn
-    gates = r.weight_ih_l0 @ torch.cat((x, z)) + r.bias_ih_l0 + r.weight_hh_l0 @ h + r.bias_hh_l0
+    gates = r.weight_ih_l0 @ x + cell.feedback.weight @ z + r.bias_ih_l0 + r.weight_hh_l0 @ h + r.bias_hh_l0
     i, f, g, o = gates[:5], gates[5:10], gates[10:15], gates[15:]
     new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     new_h = torch.sigmoid(o) * torch.tanh(new_c)

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
-from conftest import PAD
+from conftest import END, PAD, START
 
 from captioning.data.datasets import CaptionBatch
-from captioning.objectives import CrossEntropy
+from captioning.errors import ConfigError
+from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical
 
 
 @pytest.fixture
@@ -56,3 +57,93 @@ def test_padding_and_missing_captions_change_no_loss(toy, batch):
 def test_without_attention_there_is_no_doubly_stochastic_part(toy, batch):
     loss = CrossEntropy(doubly_stochastic=1.0)(toy(attention="none"), batch)
     assert loss.parts.keys() == {"cross_entropy"}
+
+
+def test_scheduled_sampling_at_its_ends(toy, batch):
+    """Probability 0 is teacher forcing; probability 1 is free running: only the first word is the caption's."""
+    model = toy().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    never = CrossEntropy(inputs=ScheduledSampling(increase=0.0))(model, batch)
+    assert never.total.item() == pytest.approx(CrossEntropy()(model, batch).total.item(), rel=1e-6)
+    always = ScheduledSampling(start=-1, every=1, increase=1.0, maximum=1.0)
+    torch.manual_seed(0)
+    logits, index, glimpse = always(model, batch)
+    # Free running by hand, with the same draws of words and coins.
+    torch.manual_seed(0)
+    state, memory = model.begin(batch.images)
+    state, token, expected, weights = state.repeat(3), batch.tokens[..., 0], [], []
+    for _ in range(6):
+        out = model.step(token, state, memory)
+        state = out.state
+        token = out.logits.softmax(-1).flatten(0, 1).multinomial(1).view(3, 3)
+        torch.rand(3, 3)
+        expected.append(out.logits)
+        weights.append(out.glimpse.weights)
+    real = batch.tokens[..., 1:] != PAD
+    torch.testing.assert_close(logits, torch.stack(expected, 2)[real])
+    torch.testing.assert_close(glimpse.weights, torch.stack(weights, 2) * real[..., None])
+    assert index.tolist() == real.flatten().nonzero().squeeze(1).tolist()
+
+
+def test_scheduled_sampling_rises_with_the_batches_and_not_in_validation(toy, batch):
+    inputs = ScheduledSampling(start=2, every=3, increase=0.1, maximum=0.25)
+    model, objective = toy().train(), CrossEntropy(inputs=inputs)
+    told = []
+    for _ in range(14):
+        told.append(round(inputs.probability(), 3))
+        objective(model, batch)
+        objective(model.eval(), batch)
+        model.train()
+    assert told == [0, 0, 0, 0, 0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.25, 0.25, 0.25]
+    assert objective.state_dict()["inputs.batches"] == 14  # travels in a checkpoint
+
+
+def test_scheduled_sampling_mixes_in_proportion(toy, batch):
+    """With a model that always says 9, the share of inputs that became 9 is the probability."""
+    many = batch._replace(tokens=torch.tensor([[[START] + [5] * 40 + [END]]]).expand(3, 30, -1))
+    model = toy().train()
+    fed = []
+    step = type(model).step
+
+    def says_nine(self, token, state, memory):
+        fed.append(token)
+        out = step(self, token, state, memory)
+        return out._replace(logits=torch.full_like(out.logits, -1e4).index_fill(-1, torch.tensor([9]), 0.0))
+
+    type(model).step = says_nine
+    try:
+        ScheduledSampling(start=-1, every=1, increase=0.3, maximum=0.3)(model, many)
+    finally:
+        type(model).step = step
+    inner = torch.stack(fed[1:], 2)
+    assert set(inner.unique().tolist()) == {5, 9} and (fed[0] == START).all()
+    assert (inner == 9).double().mean().item() == pytest.approx(0.3, abs=4 * (0.21 / inner.numel()) ** 0.5)
+
+
+def test_self_critical_equals_its_formula_and_ends_captions(toy, batch):
+    seen = []
+
+    def reward(image_ids, captions):
+        seen.append((image_ids, captions))
+        return [float(len(caption)) for caption in captions]
+
+    model = toy().train()
+    objective = SelfCritical(reward, start=START, end=END, forbidden=(PAD, START, 3), samples=4, max_length=5)
+    loss = objective(model, batch)
+    ((ids, captions),) = seen
+    assert ids == [0] * 4 + [1] * 4 + [2] * 4
+    for caption in captions:
+        assert 1 <= len(caption) <= 5 and not set(caption) & {PAD, START, 3}
+        assert END not in caption[:-1] and (len(caption) == 5 or caption[-1] == END)
+    lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float64)
+    assert loss.words == lengths.sum() and loss.stats["reward"].item() == pytest.approx(lengths.mean().item())
+    assert objective(model.eval(), batch).parts == CrossEntropy()(model, batch).parts  # the validation loss
+
+
+def test_self_critical_needs_something_to_compare_with():
+    with pytest.raises(ConfigError, match=r"objective\.samples \(1\)"):
+        SelfCritical(len, start=START, end=END, samples=1)
+    with pytest.raises(ConfigError, match=r"baseline\.samples"):
+        LeaveOneOut(samples=1)

@@ -3,6 +3,9 @@
 Each reader gives the records of all splits together, in the file's order of images. What every file format goes
 through is at the end: an image id belongs to one picture, every picture with captions is on disk, pictures without
 captions are left out. data/README.md says where each data set comes from.
+
+Every reader stops at the first fault, unless it is given `faults` to put them in (as the audit does): then it goes on,
+and returns all that can be read, blank captions, pictures without captions and pictures that are not on disk included.
 """
 
 import hashlib
@@ -12,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioning.data.parsing import entries, field, id_of, read_json, table_rows
+from captioning.data.parsing import STRICT, Faults, Handling, entries, field, id_of, read_json, table_rows
 from captioning.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
@@ -34,7 +37,7 @@ class Record(NamedTuple):
     captions: tuple[str, ...]
 
 
-def read_coco(root: str | Path, *, layout: str | int = "auto") -> list[Record]:
+def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling = STRICT) -> list[Record]:
     """MS-COCO captions in the official 2014 or 2017 folders, or in the 2014 folders with Karpathy's split.
 
     Args:
@@ -60,8 +63,8 @@ def read_coco(root: str | Path, *, layout: str | int = "auto") -> list[Record]:
         raise ConfigError(f"{root} holds COCO 2014 and COCO 2017: choose with data.layout=2014 or data.layout=2017")
     if found[0] == "karpathy":
         file = root / "dataset_coco.json"
-        return _checked([(file, _karpathy_records(file, root, id_key="cocoid"))])
-    return read_coco_files(root, **_official(found[0]))
+        return _checked([(file, _karpathy_records(file, root, id_key="cocoid", faults=faults))], faults)
+    return read_coco_files(root, **_official(found[0]), faults=faults)
 
 
 def read_coco_files(
@@ -70,6 +73,7 @@ def read_coco_files(
     annotations: str = "annotations/captions_{split}.json",
     images: str = "{split}",
     splits: Sequence[str] = SPLITS,
+    faults: Handling = STRICT,
 ) -> list[Record]:
     """COCO captions JSON, one file a split; blank captions are left out.
 
@@ -83,10 +87,17 @@ def read_coco_files(
             f"no captions in COCO format in {root}: wanted {annotations} with pictures in {images}/, "
             f"for one or more splits of {', '.join(splits)} (see data/README.md)"
         )
-    return _checked([(file, _coco_records(file, folder, split=split)) for split, file, folder in places])
+    sources = [(file, _coco_records(file, folder, split=split, faults=faults)) for split, file, folder in places]
+    return _checked(sources, faults)
 
 
-def read_karpathy(root: str | Path, *, annotations: str, images: str | Sequence[str] = PICTURE_FOLDERS) -> list[Record]:
+def read_karpathy(
+    root: str | Path,
+    *,
+    annotations: str,
+    images: str | Sequence[str] = PICTURE_FOLDERS,
+    faults: Handling = STRICT,
+) -> list[Record]:
     """Karpathy's JSON alone: dataset_flickr8k.json, dataset_flickr30k.json. Image ids are its imgid.
 
     A split that it lacks is read from `captions_{split}.json` (COCO format) in root, where that exists.
@@ -104,11 +115,11 @@ def read_karpathy(root: str | Path, *, annotations: str, images: str | Sequence[
             f"no {annotations} with pictures in {root}: wanted {file} (in {KARPATHY_URL}) "
             f"and a folder of its pictures, one of {', '.join(names)} (see data/README.md for where to get them)"
         )
-    sources = [(file, _karpathy_records(file, folder, id_key="imgid"))]
+    sources = [(file, _karpathy_records(file, folder, id_key="imgid", faults=faults))]
     for split in sorted(set(SPLITS) - {record.split for record in sources[0][1]}):
         if (extra := root / f"captions_{split}.json").is_file():
-            sources.append((extra, _coco_records(extra, folder, split=split)))
-    return _checked(sources)
+            sources.append((extra, _coco_records(extra, folder, split=split, faults=faults)))
+    return _checked(sources, faults)
 
 
 def read_csv(
@@ -118,6 +129,7 @@ def read_csv(
     images: str = ".",
     val_share: float = 0.1,
     test_share: float = 0.1,
+    faults: Handling = STRICT,
 ) -> list[Record]:
     """A table `image,caption[,split]`, one row a caption. Image ids are 0, 1, … in order of first appearance.
 
@@ -136,19 +148,21 @@ def read_csv(
     table, folder = Path(root, file), Path(root, images)
     captions: dict[Path, list[str]] = {}
     splits: dict[Path, str] = {}
-    for where, row in table_rows(table):
-        name, split = row["image"].strip(), row.get("split")
-        path = inside(folder, name, source=where)
-        split = _hashed_split(name, val_share, test_share) if split is None else split.strip()
-        if split not in SPLITS:
-            raise DataError(f"{where}: split must be train, val or test, not {split!r}")
-        if splits.setdefault(path, split) != split:
-            raise DataError(f"{where}: {name} is in split {split} here and in {splits[path]} before; choose one")
-        if not row["caption"].strip():
-            raise DataError(f"{where}: the caption of {name} is blank; write one or delete the row")
-        captions.setdefault(path, []).append(row["caption"])
+    for where, row in table_rows(table, faults):
+        with faults:
+            name, split = row["image"].strip(), row.get("split")
+            path = inside(folder, name, source=where)
+            split = _hashed_split(name, val_share, test_share) if split is None else split.strip()
+            if split not in SPLITS:
+                raise DataError(f"{where}: split must be train, val or test, not {split!r}")
+            if splits.setdefault(path, split) != split:
+                raise DataError(f"{where}: {name} is in split {split} here and in {splits[path]} before; choose one")
+            if faults is STRICT and not row["caption"].strip():
+                raise DataError(f"{where}: the caption of {name} is blank; write one or delete the row")
+            captions.setdefault(path, []).append(row["caption"])
     items = enumerate(captions.items())
-    return _checked([(table, [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items])])
+    records = [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items]
+    return _checked([(table, records)], faults)
 
 
 def select(records: Iterable[Record], split: str) -> list[Record]:
@@ -190,39 +204,54 @@ def _present(root: Path, *, annotations: str, images: str, splits: Sequence[str]
     return [place for place in found if place[1].is_file() and place[2].is_dir()]
 
 
-def _coco_records(file: Path, folder: Path, *, split: str) -> list[Record]:
-    content = read_json(file)
-    captions = defaultdict(list)
-    for where, annotation in entries(content, "annotations", file):
-        captions[id_of(annotation, "image_id", where)].append(field(annotation, "caption", str, where))
-    records = []
-    for where, image in entries(content, "images", file):
-        number, name = id_of(image, "id", where), field(image, "file_name", str, where)
-        records.append(Record(number, inside(folder, name, source=where), split, _spoken(captions[number])))
+def _coco_records(file: Path, folder: Path, *, split: str, faults: Handling) -> list[Record]:
+    content, captions, records = {}, defaultdict(list), []
+    with faults:
+        content = read_json(file)
+    with faults:
+        for where, annotation in entries(content, "annotations", file):
+            with faults:
+                captions[id_of(annotation, "image_id", where)].append(field(annotation, "caption", str, where))
+    with faults:
+        for where, image in entries(content, "images", file):
+            with faults:
+                number, name = id_of(image, "id", where), field(image, "file_name", str, where)
+                path = inside(folder, name, source=where)
+                records.append(Record(number, path, split, _spoken(captions[number], faults)))
     known = {record.image_id for record in records}
     unknown = [number for number in captions if number not in known]
-    _refuse(file, "captions of image ids that 'images' does not list", unknown, advice="add them or drop the captions")
+    advice = "add them or drop the captions"
+    _refuse(file, "captions of image ids that 'images' does not list", unknown, advice=advice, faults=faults)
     return records
 
 
-def _karpathy_records(file: Path, folder: Path, *, id_key: str) -> list[Record]:
+def _karpathy_records(file: Path, folder: Path, *, id_key: str, faults: Handling) -> list[Record]:
     records = []
-    for where, image in entries(read_json(file), "images", file):
-        split = field(image, "split", str, where)
-        if split not in (*SPLITS, "restval"):
-            raise DataError(f"{where}: 'split' must be train, restval, val or test, not {split!r}")
-        filepath = field(image, "filepath", str, where) if "filepath" in image else ""
-        name = os.path.join(filepath, field(image, "filename", str, where))
-        texts = [field(sentence, "raw", str, where) for sentence in field(image, "sentences", list, where)]
-        path = inside(folder, name, source=where)
-        split = "train" if split == "restval" else split
-        records.append(Record(id_of(image, id_key, where), path, split, _spoken(texts)))
+    with faults:
+        for where, image in entries(read_json(file), "images", file):
+            with faults:
+                records.append(_karpathy_record(image, where, folder, id_key=id_key, faults=faults))
     return records
 
 
-def _spoken(captions: Iterable[str]) -> tuple[str, ...]:
+def _karpathy_record(image: Any, where: str, folder: Path, *, id_key: str, faults: Handling) -> Record:
+    split = field(image, "split", str, where)
+    if split not in (*SPLITS, "restval"):
+        raise DataError(f"{where}: 'split' must be train, restval, val or test, not {split!r}")
+    filepath = field(image, "filepath", str, where) if "filepath" in image else ""
+    name = os.path.join(filepath, field(image, "filename", str, where))
+    texts = []
+    for sentence in field(image, "sentences", list, where):
+        with faults:
+            texts.append(field(sentence, "raw", str, where))
+    path = inside(folder, name, source=where)
+    split = "train" if split == "restval" else split
+    return Record(id_of(image, id_key, where), path, split, _spoken(texts, faults))
+
+
+def _spoken(captions: Iterable[str], faults: Handling) -> tuple[str, ...]:
     """Captions that are not blank. In a published file a blank one is left out: its users cannot mend it."""
-    return tuple(caption for caption in captions if caption.strip())
+    return tuple(caption for caption in captions if caption.strip() or faults is not STRICT)
 
 
 def _hashed_split(name: str, val_share: float, test_share: float) -> str:
@@ -231,23 +260,28 @@ def _hashed_split(name: str, val_share: float, test_share: float) -> str:
     return "test" if place < test_share else "val" if place < test_share + val_share else "train"
 
 
-def _checked(sources: Sequence[tuple[Path, list[Record]]]) -> list[Record]:
+def _checked(sources: Sequence[tuple[Path, list[Record]]], faults: Handling) -> list[Record]:
     """The records that have captions, of all (file, its records); faults are laid to the file."""
     result, first = [], {}
     for file, records in sources:
         repeated = [record.image_id for record in records if first.setdefault(record.image_id, record) is not record]
-        _refuse(file, "image ids of more than one picture", repeated, advice="ids must differ, also between splits")
-        records = [record for record in records if record.captions]
-        missing = _missing(record.path for record in records)
-        _refuse(file, "pictures that are not on disk", missing, advice="fetch them or take them out of the file")
+        advice = "ids must differ, also between splits"
+        _refuse(file, "image ids of more than one picture", repeated, advice=advice, faults=faults)
+        if faults is STRICT:
+            records = [record for record in records if record.captions]
+            missing = _missing(record.path for record in records)
+            _refuse(file, "pictures that are not on disk", missing, advice="fetch them or take them out of the file")
         result += records
-    if not result:
+    if not result and faults is STRICT:
         raise DataError(f"{', '.join(str(file) for file, _ in sources)}: no pictures with captions")
     return result
 
 
-def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str) -> None:
-    if items:
+def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults: Handling = STRICT) -> None:
+    """One error for all the items, or, where faults are collected, one an item."""
+    if isinstance(faults, Faults):
+        faults.messages += [f"{file}: {fault}: {item}; {advice}" for item in dict.fromkeys(items)]
+    elif items:
         more = f" and {len(items) - 1} more" if len(items) > 1 else ""
         raise DataError(f"{file}: {fault}: {items[0]}{more}; {advice}")
 

@@ -1,8 +1,10 @@
 """JSON entries and table rows out of files that people wrote: every fault names the file, the place and the key."""
 
 import csv
+import io
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,22 @@ from captioning.errors import DataError
 
 COLUMNS = (["caption", "image"], ["caption", "image", "split"])  # sorted: they may come in any order
 KINDS = {str: "text", int: "a whole number", list: "a list"}
+
+
+Handling = AbstractContextManager  # of the faults met in its block: STRICT or a Faults
+STRICT = nullcontext()  # a DataError stops the reader
+
+
+class Faults(AbstractContextManager):
+    """Keeps the message of a DataError raised in its block and goes on behind the block; may be entered many times."""
+
+    def __init__(self):
+        self.messages: list[str] = []
+
+    def __exit__(self, kind, error, traceback) -> bool:
+        if isinstance(error, DataError):
+            self.messages.append(str(error))
+        return isinstance(error, DataError)
 
 
 def read_json(file: Path) -> Any:
@@ -43,30 +61,53 @@ def id_of(entry: Any, key: str, where: str) -> int:
     return number
 
 
-def table_rows(table: Path) -> Iterator[tuple[str, dict[str, str]]]:
+def table_rows(table: Path, faults: Handling = STRICT) -> Iterator[tuple[str, dict[str, str]]]:
     """(file and line where it starts, column -> text) for each row of `image,caption[,split]` that is not empty."""
-    line = 1
+    reader = csv.reader(io.StringIO(_table_text(table, faults), newline=""), skipinitialspace=True, strict=True)
+    columns: list[str] = []
+    with faults:
+        columns = _columns(table, reader)
+    while columns:
+        where, row = f"{table}, line {reader.line_num + 1}", {}
+        with faults:
+            cells = _cells(reader, where)
+            if cells is None:
+                return
+            row = _row(columns, cells, where) if cells else {}
+        if row:
+            yield where, row
+
+
+def _table_text(table: Path, faults: Handling) -> str:
     try:
-        with table.open(encoding="utf-8-sig", newline="") as text:
-            reader = csv.reader(text, skipinitialspace=True, strict=True)
-            columns = [name.strip().lower() for name in next(reader, [])]
-            if sorted(columns) not in COLUMNS:
-                found = ",".join(columns)
-                raise DataError(f"{table}: the first line must be image,caption or image,caption,split, not '{found}'")
-            line = reader.line_num + 1
-            for cells in reader:
-                where, line = f"{table}, line {line}", reader.line_num + 1
-                if cells:
-                    yield where, _row(columns, cells, where)
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    except csv.Error as error:
-        raise DataError(f"{table}, line {line}: {error}; inside quotes, a quote is written twice") from error
+        content = table.read_bytes()
     except OSError as error:
         fault = error.strerror or error
         raise DataError(
             f"cannot read {table} ({fault}): wanted a table image,caption[,split] (see data/README.md)"
         ) from error
+    with faults:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{table} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    return content.decode("utf-8-sig", errors="replace")
+
+
+def _columns(table: Path, reader: Iterator[list[str]]) -> list[str]:
+    columns = [name.strip().lower() for name in _cells(reader, f"{table}, line 1") or []]
+    if sorted(columns) not in COLUMNS:
+        found = ",".join(columns)
+        raise DataError(f"{table}: the first line must be image,caption or image,caption,split, not '{found}'")
+    return columns
+
+
+def _cells(reader: Iterator[list[str]], where: str) -> list[str] | None:
+    """The next row; None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise DataError(f"{where}: {error}; inside quotes, a quote is written twice") from error
 
 
 def _row(columns: list[str], cells: list[str], where: str) -> dict[str, str]:

@@ -6,14 +6,15 @@ that pixel (column, row) covers column…column + 1 and row…row + 1.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, UnidentifiedImageError
-from torch import Tensor
 
 from captioning.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Only these are decoded: Pillow would, for one, hand a stranger's EPS file to Ghostscript.
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
@@ -67,8 +68,10 @@ class Transform:
         self.size, self.fit = size, fit
         self.resize = resize or size
 
-    def __call__(self, picture: Image.Image) -> Tensor:
+    def __call__(self, picture: Image.Image) -> "Tensor":
         """Picture -> uint8 [3, S, S]."""
+        import torch  # here, as opening and checking pictures needs no torch
+
         picture, square = to_rgb(picture), (self.size, self.size)
         if self.fit == "pad":
             inner, offset = self._place(*picture.size)

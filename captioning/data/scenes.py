@@ -23,6 +23,8 @@ from tqdm import tqdm
 
 from captioning.data.annotations import Record, read_coco_files
 from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe, is_true
+from captioning.data.instances import Instances, read_instances
+from captioning.data.parsing import STRICT, Handling
 from captioning.errors import ConfigError, DataError
 
 VERSION = 1  # of the drawing and the grammar: a change of either is another data set
@@ -241,12 +243,15 @@ def _check(root: Path, info: Mapping) -> None:
         raise DataError(f"{root} holds {found}, not the scenes of {info}: delete it, or choose another data.root")
 
 
-def read_scenes(root: str | Path, *, train: int = 2400, val: int = 400, test: int = 400, seed: int = 0) -> list[Record]:
+def read_scenes(
+    root: str | Path, *, train: int = 2400, val: int = 400, test: int = 400, seed: int = 0, faults: Handling = STRICT
+) -> list[Record]:
     """Records of the drawn pictures, all splits together; draws them when `root` is absent or empty.
 
     Args:
         train, val, test: pictures of each split, 1 or more.
         seed: of the drawing; independent of any other seed.
+        faults: see `captioning.data.annotations`.
 
     Raises:
         ConfigError: a split without pictures.
@@ -264,7 +269,12 @@ def read_scenes(root: str | Path, *, train: int = 2400, val: int = 400, test: in
         if not (root / "annotations").is_dir():  # else another process was quicker
             raise DataError(f"cannot draw the scenes into {root} ({error}): choose another data.root") from error
     _check(root, info)
-    return read_coco_files(root)
+    return read_coco_files(root, faults=faults)
+
+
+def read_shapes(root: str | Path, records: Sequence[Record]) -> Instances:
+    """The shapes in the records' pictures, by the grammar's words for them."""
+    return read_instances(root, records, words=SHAPES)
 
 
 def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:

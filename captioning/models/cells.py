@@ -2,8 +2,9 @@
 
 The parameters are those of torch's own recurrence, so a whole sequence runs in its fused kernel; a step does the same
 sums by hand, because attention must look between two of them. The input of a cell is what is known before the loop
-(the word, the image) followed by what the loop feeds back (attention's context): `project` multiplies the known
-columns for all steps at once, `step` adds the rest.
+(the word, the image) and what the loop feeds back (attention's context): `project` multiplies the former for all
+steps at once, `step` adds the latter, by a matrix of its own (a slice of a common one would cost a copy of it, filled
+with zeros, in the backward pass of every step).
 """
 
 import torch
@@ -36,8 +37,9 @@ class Cell(nn.Module):
             layers,
         )
         self.dropout = dropout if layers > 1 else 0.0
-        self.rnn = self.recurrence(input_size + feedback_size, state_size, layers, dropout=self.dropout)
+        self.rnn = self.recurrence(input_size, state_size, layers, dropout=self.dropout)
         self.projected_size = self.rnn.weight_ih_l0.shape[0]
+        self.feedback = nn.Linear(feedback_size, self.projected_size, bias=False) if feedback_size else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -50,6 +52,10 @@ class Cell(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.xavier_uniform_(parameter)
+        if self.feedback is not None:  # as two halves of one matrix
+            bound = (6 / (self.input_size + self.feedback_size + self.projected_size)) ** 0.5
+            for weight in (self.rnn.weight_ih_l0, self.feedback.weight):
+                nn.init.uniform_(weight, -bound, bound)
 
     def zero_state(self, batch: int, *, like: Tensor) -> State:
         """All zeros for `batch` images with one row each, of the device and type of `like`."""
@@ -59,8 +65,7 @@ class Cell(nn.Module):
 
     def project(self, inputs: Tensor) -> Tensor:
         """[…, input_size] -> […, gates · H]: the first layer's share of the known input, bias included."""
-        rnn = self.rnn
-        return F.linear(inputs, rnn.weight_ih_l0[:, : self.input_size], rnn.bias_ih_l0)
+        return F.linear(inputs, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
 
     def step(self, projected: Tensor, feedback: Tensor, state: State) -> State:
         """One step of every layer.
@@ -71,8 +76,8 @@ class Cell(nn.Module):
             state: before the step.
         """
         rnn, hidden, cell = self.rnn, [], []
-        if self.feedback_size:
-            projected = projected + F.linear(feedback, rnn.weight_ih_l0[:, self.input_size :])
+        if self.feedback is not None:
+            projected = projected + self.feedback(feedback)
         for layer in range(self.layers):
             if layer:
                 below = F.dropout(hidden[-1], self.dropout, self.training)

@@ -108,14 +108,15 @@ class Decoder(nn.Module):
 
     def _loop(self, inputs: Tensor, real: Tensor, state: State, look):
         """A step a word, over the rows that some image still needs."""
-        projected, (_, rows, length) = self.recurrence.project(inputs), real.shape
+        # Taken apart at once: a slice a step would fill the whole with zeros in the backward pass of each.
+        projected, (_, rows, length) = self.recurrence.project(inputs).unbind(2), real.shape
         # The last row that is real anywhere, by step; one transfer from the device for the whole batch.
         needed = (real.any(0) * torch.arange(1, rows + 1, device=real.device)[:, None]).amax(0).tolist()
         position = torch.arange(real.numel(), device=real.device).view(real.shape)
         hidden, seen, positions = [], [], []
         for t in range(length):
             k = needed[t]
-            state, glimpse = self.recurrence.step(projected[:, :k, t], state.first(k), look)
+            state, glimpse = self.recurrence.step(projected[t][:, :k], state.first(k), look)
             hidden.append(state.top.flatten(0, 1))
             seen.append(glimpse)
             positions.append(position[:, :k, t].flatten())

@@ -139,6 +139,35 @@ class Encoder(nn.Module):
         return 0, None, features.shape[1]
 
 
+class RegionEncoder(nn.Module):
+    """Stands for a detector whose region features are read from files: tells their width, and sees no picture.
+
+    Args:
+        size: D.
+    """
+
+    output, places, image_size, unfreeze_from = "regions", None, None, None
+
+    def __init__(self, name: str = "regions", *, size: int = 2048, weights: str | None = "files"):
+        super().__init__()
+        self.size, self.name = size, name
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Refused: the detector is not part of this package."""
+        raise ConfigError(
+            "this captioner was trained on a detector's region features, which cannot be made from a picture here: "
+            "evaluate it with features=regions features.root=DIR"
+        )
+
+    def fingerprint(self) -> str:
+        """Always the same: there are no weights."""
+        return "regions"
+
+    def describe(self) -> dict[str, Any]:
+        """The part of a feature's key, as for Encoder."""
+        return {"name": self.name, "size": self.size}
+
+
 def _as_places(features: Tensor) -> Tensor:
     """[B, D, H, W] -> [B, H·W, D], row by row; tokens [B, N, D] and vectors [B, D] as they are."""
     return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features

@@ -163,7 +163,7 @@ class UpDown(nn.Module):
         super().__init__()
         self.layers = 1 + layers
         self.attention_cell = cell(input_size, state_size, state_size=state_size)
-        self.language_cell = cell(0, context_size + state_size, state_size=state_size, layers=layers, dropout=dropout)
+        self.language_cell = cell(state_size, context_size, state_size=state_size, layers=layers, dropout=dropout)
 
     def zero_state(self, batch: int, *, like: Tensor) -> State:
         """All zeros for `batch` images, one row each; the attention cell's layer first."""
@@ -177,7 +177,6 @@ class UpDown(nn.Module):
     def step(self, projected: Tensor, state: State, look: Look) -> tuple[State, Glimpse]:
         attention = self.attention_cell.step(projected, state.top, state.layers(0, 1))
         glimpse = look(attention.top)
-        feedback = torch.cat((glimpse.context, attention.top), -1)
-        known = self.language_cell.project(feedback[..., :0])
-        language = self.language_cell.step(known, feedback, state.layers(1))
-        return attention.below(language), glimpse._replace(context=feedback[..., :0])
+        known = self.language_cell.project(attention.top)
+        language = self.language_cell.step(known, glimpse.context, state.layers(1))
+        return attention.below(language), glimpse._replace(context=glimpse.context[..., :0])

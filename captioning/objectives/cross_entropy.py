@@ -17,7 +17,7 @@ class CrossEntropy(nn.Module):
     of the batch. Padding is in neither.
 
     Args:
-        doubly_stochastic: α_c; without attention weights the term is zero.
+        doubly_stochastic: α_c; the term is left out where it is 0, or there are no attention weights.
         label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
         places: Reinforce, for hard attention that draws places.
         inputs: ScheduledSampling, or None for the captions' own words (teacher forcing).
@@ -47,7 +47,7 @@ class CrossEntropy(nn.Module):
         targets = targets.flatten()[index]
         smoothed = F.cross_entropy(wide(logits), targets, reduction="sum", label_smoothing=self.label_smoothing)
         parts = {"cross_entropy": smoothed / count}
-        if glimpse.weights.shape[-1]:
+        if self.doubly_stochastic and glimpse.weights.shape[-1]:
             seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
             uneven = ((1 - seen) ** 2).sum(-1) * captions
             parts["doubly_stochastic"] = self.doubly_stochastic * uneven.sum() / count

@@ -29,6 +29,8 @@ class SelfCritical(nn.Module):
         baseline: leave_one_out or greedy.
         max_length: words a caption, <end> included.
         places: Reinforce; a place's return is its caption's r(y) − b.
+        doubly_stochastic, label_smoothing: of the cross-entropy that is the validation loss, so that it can be held
+            against that of the run that this one goes on from.
     """
 
     def __init__(
@@ -42,13 +44,16 @@ class SelfCritical(nn.Module):
         baseline: Callable | None = None,
         max_length: int = 20,
         places: Reinforce | None = None,
+        doubly_stochastic: float = 1.0,
+        label_smoothing: float = 0.0,
     ):
         super().__init__()
         if samples < 2 and baseline is None:
             raise ConfigError(f"objective.samples ({samples}) must be at least 2: each sample's baseline is the others")
         self.reward, self.start, self.end, self.forbidden = reward, start, end, tuple(forbidden)
         self.samples, self.baseline, self.max_length = samples, baseline or leave_one_out, max_length
-        self.places, self.teacher = places or Reinforce(), CrossEntropy(doubly_stochastic=0.0)
+        self.places = places or Reinforce()
+        self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
 
     def forward(self, model, batch) -> Loss:
         """Loss of `model` (Captioner) on the images of `batch` (CaptionBatch)."""

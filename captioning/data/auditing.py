@@ -1,0 +1,197 @@
+"""All that is wrong or noteworthy in a data set: its files, pictures, captions and words. docs/audit.md has the list.
+
+Nothing here stops at a fault: what cannot be read is told, and the rest is looked at.
+"""
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from captioning.data.annotations import SPLITS, Record
+from captioning.data.duplicates import BITS, Group, Look, look, near_duplicates, same_files
+from captioning.data.pictures import SUFFIXES
+from captioning.data.vocabulary import SPECIALS, Vocabulary
+from captioning.errors import ConfigError, DataError
+from captioning.tokenizer import tokenize
+
+# No English sentence ends in one of these, unlike in "in", "on" or "her".
+UNFINISHED = frozenset(("a", "an", "the", "and", "or", "of", "with", "his", "its", "their", "is", "are", "as"))
+OPEN_ENDS = (",", ";", ":", "-", "&", "(", "/", "\u2026", "...")
+NOT_TEXT = {
+    "markup": re.compile(r"</?[a-z][^>]*>|&[a-z]{2,8};|&#x?[0-9a-f]+;", re.I),
+    "an address or a file name": re.compile(r"https?://|www\.|\w\.(jpe?g|png|gif|webp|bmp|tiff?)\b", re.I),
+    "a placeholder": re.compile(r"\W*(nan|none|null|n/?a|undefined|todo|tbd|no caption|untitled)\W*", re.I),
+    # UTF-8 that was read as Latin-1 or Windows-1252 and written again.
+    "wrongly decoded characters": re.compile("\ufffd|[\u00c2-\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00e2\u0080"),
+}
+WHOLE = ("a placeholder",)  # only where it is all of the caption
+LETTERS = 0.5  # of the characters of a caption, at least
+
+
+def audit(
+    records: Sequence[Record],
+    broken_entries: Sequence[str],
+    *,
+    min_count: int,
+    max_length: int,
+    max_distance: int = 4,
+    workers: int | None = None,
+) -> dict[str, Any]:
+    """{"vocabulary", "splits", "findings"}: numbers of each split, and lists of everything found, as plain values.
+
+    Args:
+        records: all that could be read, faulty captions and pictures included.
+        broken_entries: what could not be read.
+        min_count, max_length: of the vocabulary and of training (conf/shared/data.yaml).
+        max_distance: bits of 64 in which the hashes of near-duplicates differ at most; 0 … 12.
+        workers: processes that decode pictures; None for one a core.
+
+    Raises:
+        ConfigError: max_distance or workers out of range.
+    """
+    if not 0 <= max_distance <= 12:  # beyond, unrelated pictures are close as well
+        raise ConfigError(f"max_distance ({max_distance}) must be from 0 to 12, of {BITS} bits")
+    looks = _look_at(list(dict.fromkeys(record.path for record in records)), workers)
+    tokens = [[tokenize(caption) for caption in record.captions] for record in records]
+    vocabulary = _vocabulary(records, tokens, min_count)
+    splits = {}
+    for split in SPLITS:
+        if chosen := [(r, texts) for r, texts in zip(records, tokens, strict=True) if r.split == split]:
+            splits[split] = _numbers(chosen, vocabulary, max_length=max_length)
+    size = len(vocabulary) - len(SPECIALS) if vocabulary else None
+    return {
+        "vocabulary": vocabulary and {"words": size, "min_count": min_count},
+        "splits": splits,
+        "findings": {
+            "broken entries": list(broken_entries),
+            **_picture_findings(records, looks),
+            **_caption_findings(records, tokens),
+            **_duplicates(records, looks, max_distance),
+        },
+    }
+
+
+def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None:
+    """(kind, reason) of a caption that is "empty", "cut" or "not text"; None for one that seems sound.
+
+    Args:
+        tokens: the caption's, as training has them.
+    """
+    if not tokens:
+        return ("empty", "blank" if not caption.strip() else "nothing but punctuation")
+    for reason, pattern in NOT_TEXT.items():
+        if (pattern.fullmatch if reason in WHOLE else pattern.search)(caption):
+            return ("not text", reason)
+    if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") and not c.isspace() for c in caption):
+        return ("not text", "control characters")
+    dense = "".join(caption.split())
+    if sum(c.isalpha() or unicodedata.category(c).startswith("M") for c in dense) < LETTERS * len(dense):
+        return ("not text", "few letters")
+    if tokens[-1] in UNFINISHED:
+        return ("cut", f"ends in '{tokens[-1]}'")
+    if caption.rstrip().endswith(OPEN_ENDS):
+        return ("cut", f"ends in '{caption.rstrip()[-1]}'")
+    return None
+
+
+def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Look]:
+    workers = os.cpu_count() if workers is None else workers
+    if workers < 1:
+        raise ConfigError(f"workers ({workers}) must be at least 1, or null for one a core")
+    progress = {"total": len(paths), "desc": "pictures", "unit": "picture"}
+    if workers == 1:
+        return dict(zip(paths, tqdm(map(look, paths), **progress), strict=True))
+    with ProcessPoolExecutor(workers) as pool:
+        return dict(zip(paths, tqdm(pool.map(look, paths, chunksize=32), **progress), strict=True))
+
+
+def _vocabulary(records: Sequence[Record], tokens: Sequence[list[list[str]]], min_count: int) -> Vocabulary | None:
+    """That of training; None where no word of the training captions is frequent enough, or there are none."""
+    texts = (words for record, own in zip(records, tokens, strict=True) if record.split == "train" for words in own)
+    try:
+        return Vocabulary.build(texts, min_count=min_count)
+    except DataError:
+        return None
+
+
+def _numbers(
+    chosen: Sequence[tuple[Record, list[list[str]]]], vocabulary: Vocabulary | None, *, max_length: int
+) -> dict[str, Any]:
+    """Sizes, caption lengths in words, and how the vocabulary covers the words of one split."""
+    captions = [words for _, texts in chosen for words in texts]
+    lengths = np.array([len(words) for words in captions] or [0])
+    distinct = {word for words in captions for word in words}
+    known = None if vocabulary is None else set(vocabulary.words)
+    return {
+        "pictures": len(chosen),
+        "captions": len(captions),
+        "words": int(lengths.sum()),
+        "distinct words": len(distinct),
+        "length": {
+            "min": int(lengths.min()),
+            "mean": float(lengths.mean()),
+            "median": float(np.median(lengths)),
+            "95 %": float(np.percentile(lengths, 95)),
+            "max": int(lengths.max()),
+        },
+        "longer than max_length": int((lengths > max_length).sum()),
+        "unknown share": None if vocabulary is None else 1 - vocabulary.coverage(captions),
+        "unknown distinct words": None if known is None else len(distinct - known),
+    }
+
+
+def _picture_findings(records: Sequence[Record], looks: dict[Path, Look]) -> dict[str, list]:
+    faulty = [record for record in records if looks[record.path].fault]
+    silent = [_name(record) for record in records if not any(caption.strip() for caption in record.captions)]
+    stated = {record.path.resolve() for record in records}
+    folders = sorted({record.path.parent for record in records})
+    files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    unlisted = [p for p in files if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.resolve() not in stated]
+    return {
+        "unreadable pictures": [_name(record) | {"reason": looks[record.path].fault} for record in faulty],
+        "pictures without captions": silent,
+        "files that no entry names": [{"file": str(path)} for path in unlisted],
+    }
+
+
+def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]]]) -> dict[str, list]:
+    found = defaultdict(list)
+    for record, texts in zip(records, tokens, strict=True):
+        for caption, words in zip(record.captions, texts, strict=True):
+            if fault := caption_fault(caption, words):
+                found[fault[0]].append(_name(record) | {"caption": caption, "reason": fault[1]})
+    return {
+        "empty captions": found["empty"],
+        "captions that are cut": found["cut"],
+        "captions that are not text": found["not text"],
+    }
+
+
+def _duplicates(records: Sequence[Record], looks: dict[Path, Look], max_distance: int) -> dict[str, list]:
+    seen = [looks[record.path] for record in records]
+    same, near = same_files([each.digest for each in seen]), near_duplicates(seen, distance=max_distance)
+    return {
+        "same files within a split": _groups(records, same, lambda splits: len(splits) == 1),
+        "same files across splits": _groups(records, same, lambda splits: len(splits) > 1),
+        "near-duplicates within a split": _groups(records, near, lambda splits: len(splits) == 1),
+        "near-duplicates across splits": _groups(records, near, lambda splits: len(splits) > 1),
+    }
+
+
+def _groups(records: Sequence[Record], groups: Iterable[Group], wanted: Callable[[set[str]], bool]) -> list[dict]:
+    named = [
+        {"bits": group.distance, "pictures": [_name(records[number]) for number in group.members]} for group in groups
+    ]
+    return [group for group in named if wanted({picture["split"] for picture in group["pictures"]})]
+
+
+def _name(record: Record) -> dict[str, Any]:
+    return {"file": str(record.path), "split": record.split, "image_id": record.image_id}

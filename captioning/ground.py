@@ -1,0 +1,136 @@
+"""Does attention look at what it names?
+
+`captioning-ground checkpoint=PATH data=coco data.root=DIR split=val output=DIR`
+"""
+
+import csv
+import io
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captioning.config import build, decoding_name, entry_point
+from captioning.schemas import GroundConfig
+
+
+def ground(config: dict[str, Any]) -> None:
+    """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
+    from captioning.data.annotations import select
+    from captioning.errors import ConfigError
+    from captioning.files import write_json, write_text
+    from captioning.metrics.grounding import summarise
+    from captioning.predictor import load
+
+    data, split = config["data"], config["split"]
+    if data["instances"] is None:
+        raise ConfigError(
+            f"data={data['name']} has no instances to hold attention against: use data=coco or data=scenes"
+        )
+    if config["samples"] < 1:
+        raise ConfigError(f"samples ({config['samples']}) must be at least 1")
+    records = select(build(data["reader"]), split)
+    instances = build(data["instances"])(records=records)
+    predictor = load(config["checkpoint"], device=config["device"])
+    grounded = caption_and_ground(
+        predictor,
+        records,
+        instances,
+        search=build(config["decoding"]),
+        batch_size=config["batch_size"],
+        skip_unreadable=data["skip_unreadable"],
+    )
+    summary = summarise(grounded, samples=config["samples"], seed=config["seed"])
+    output, decoding = Path(config["output"]), decoding_name(config["decoding"])
+    output.mkdir(parents=True, exist_ok=True)
+    about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
+    write_json(output / "grounding.json", about | summary)
+    write_text(output / "words.csv", _rows(grounded))
+    print(table(summary, title=f"{data['name']} {split}, {decoding}"))
+    print(f"means: {output / 'grounding.json'}; every word: {output / 'words.csv'}")
+
+
+def caption_and_ground(predictor, records, instances, *, search, batch_size: int, skip_unreadable: bool) -> dict:
+    """{image id: the `Grounded` mentions of its caption}, for every readable record.
+
+    Raises:
+        CheckpointError: the model has no attention.
+        DataError: a picture is not of the size that its instances are for.
+    """
+    from tqdm import tqdm
+
+    from captioning.data.pictures import open_picture
+    from captioning.errors import CheckpointError, DataError
+    from captioning.metrics.grounding import ground
+    from captioning.metrics.mentions import compile_phrases
+
+    phrases, grounded = compile_phrases(instances.words), {}
+    for at in tqdm(range(0, len(records), batch_size), desc="captions", unit="batch"):
+        opened = []
+        for record in records[at : at + batch_size]:
+            try:
+                opened.append((record, open_picture(record.path)))
+            except DataError as error:
+                if not skip_unreadable:
+                    raise
+                print(f"left out: {error}", file=sys.stderr)
+        captions = predictor.caption_pictures([picture for _, picture in opened], search) if opened else []
+        for (record, picture), made in zip(opened, captions, strict=True):
+            if made.attention is None:
+                raise CheckpointError(f"{predictor.path}: a model without attention looks nowhere; train one with it")
+            annotated = instances.pictures[record.image_id]
+            if picture.size != (annotated.width, annotated.height):
+                size = f"{picture.width} × {picture.height}"
+                raise DataError(
+                    f"{record.path}: the picture has {size} pixels, but its instances are for "
+                    f"{annotated.width} × {annotated.height}: fetch the original picture"
+                )
+            grounded[record.image_id] = ground(
+                made.tokens,
+                made.attention,
+                places=made._asdict().get("places"),
+                box=made.box,
+                size=picture.size,
+                things=annotated.instances,
+                phrases=phrases,
+            )
+    return grounded
+
+
+def table(summary: Mapping[str, Any], *, title: str) -> str:
+    """The summary as plain lines."""
+    from captioning.metrics.grounding import MEASURES
+
+    words, images = summary["words"], summary["images with scored words"]
+    lines = [
+        f"{title}: {words} words that name a thing in the picture, in {images} of {summary['images']} images; "
+        f"{summary['hallucinated']} more name what is not there"
+    ]
+    if summary["means"] is None:
+        return lines[0]
+    lines += ["mean over words [95 % by bootstrap over images]", ""]
+    lines.append(" " * 22 + "".join(f"{measure:<22}" for measure in MEASURES).rstrip())
+    for name, measures in {**summary["means"], **summary["differences"]}.items():
+        cells = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in measures.values()]
+        lines.append(f"  {name:<20}" + "".join(f"{cell:<22}" for cell in cells).rstrip())
+    return "\n".join(lines)
+
+
+def _rows(grounded: Mapping[int, list]) -> str:
+    """A CSV row a mention; measures are blank where the category is not in the picture."""
+    every = [(image_id, each) for image_id, mentions in grounded.items() for each in mentions]
+    names = next((list(each.measures) for _, each in every if each.measures), [])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", "position", "words", "category", "in_picture", *(n.replace(" ", "_") for n in names)])
+    for image_id, each in every:
+        values = [f"{each.measures[name]:.6g}" for name in names] if each.measures else [""] * len(names)
+        known = int(each.measures is not None)
+        writer.writerow([image_id, each.mention.start, each.phrase, each.mention.category, known, *values])
+    return text.getvalue()
+
+
+main = entry_point("ground", GroundConfig, ground)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,175 @@
+"""Training beyond the plain path: hard attention, self-critical, regions, fine-tuning's warm-up, numbers gone wrong."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
+
+from captioning.data.annotations import read_csv
+from captioning.errors import ConfigError, DataError, TrainingError
+from captioning.objectives import CrossEntropy
+from captioning.predictor import load, read_checkpoint
+
+
+def rows(run_dir):
+    with (run_dir / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def hard(data, tmp_path_factory):  # noqa: F811
+    run_dir = tmp_path_factory.mktemp("hard")
+    run("train", *short(data, run_dir, "model/attention=hard", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"))
+    return run_dir
+
+
+def test_hard_attention_logs_its_parts_and_remembers_its_baseline(hard):
+    parts = {"train/cross_entropy", "train/doubly_stochastic", "train/places", "train/places_entropy"}
+    assert parts | {"train/places_return"} <= rows(hard)[0].keys()
+    for row in rows(hard):
+        if row["train/loss"]:
+            assert float(row["train/loss"]) == pytest.approx(sum(float(row[part]) for part in parts), rel=1e-4)
+    assert weights(hard)["state_dict"]["objective.places.baseline.value"] < 0
+
+
+def test_decoding_states_where_hard_attention_looks(hard, data, tmp_path, capsys):  # noqa: F811
+    checkpoint = f"checkpoint={hard}/checkpoints/last.ckpt"
+    run("evaluate", checkpoint, *data, f"output={tmp_path}")
+    assert "hard attention at the most_likely place" in capsys.readouterr().out
+    run("evaluate", checkpoint, *data, f"output={tmp_path}", "places=expectation")
+    assert "hard attention at the expectation place" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"most_likely, sample, expectation"):
+        run("evaluate", checkpoint, *data, f"output={tmp_path}", "places=best")
+    assert load(hard / "checkpoints" / "last.ckpt", places="sample").places == "sample"
+
+
+def test_resumed_hard_attention_equals_a_run_that_never_stopped(data, tmp_path, monkeypatch):  # noqa: F811
+    arguments = [
+        "trainer.max_epochs=3",
+        "model/attention=hard",
+        "objective=scheduled_sampling",
+        "objective.inputs.every=1",
+    ]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    run("train", *short(data, whole, *arguments))
+    calls, original = [], CrossEntropy.forward
+
+    def dies(self, model, batch):
+        calls.append(1)
+        if len(calls) == 8:  # an epoch has 2 steps and 2 validation batches: in the second epoch
+            raise RuntimeError("killed")
+        return original(self, model, batch)
+
+    monkeypatch.setattr(CrossEntropy, "forward", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        run("train", *short(data, broken, *arguments))
+    monkeypatch.undo()
+    run("train", *short(data, broken, *arguments, f"resume={broken}/checkpoints/last.ckpt"))
+    first, second = weights(whole)["state_dict"], weights(broken)["state_dict"]
+    assert first.keys() == second.keys() and "objective.inputs.batches" in first
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_self_critical_training_goes_on_from_a_checkpoint(hard, data, tmp_path):  # noqa: F811
+    start = f"start_from={hard}/checkpoints/last.ckpt"
+    arguments = [
+        "model/attention=hard",
+        "objective=self_critical",
+        "trainer.max_epochs=1",
+        "trainer.log_every_n_steps=1",
+    ]
+    run("train", *short(data, tmp_path, start, *arguments))
+    assert {"train/self_critical", "train/places", "train/reward", "val/loss"} <= rows(tmp_path)[0].keys()
+    assert float(rows(tmp_path)[0]["train/reward"]) >= 0
+    before, after = weights(hard)["state_dict"], weights(tmp_path)["state_dict"]
+    name = "captioner.decoder.embedding.weight"
+    assert 0 < (before[name] - after[name]).abs().max() < 0.1
+    with pytest.raises(ConfigError, match=r"start_from: the checkpoint's vocabulary"):
+        run("train", *short(data, tmp_path / "other", start, *arguments, "data.min_count=2"))
+
+
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_run_that_turns_nan_stops_with_the_step_the_part_and_the_images(data, tmp_path, monkeypatch, capsys, what):  # noqa: F811
+    original, calls = CrossEntropy.forward, []
+
+    def breaks(self, model, batch):
+        loss = original(self, model, batch)
+        if model.training:
+            calls.append(batch.image_ids.tolist())
+        if not model.training or len(calls) not in (3, 4):
+            return loss
+        if what == "gradient":  # finite, but its derivative is not
+            bad = model.decoder.embedding.weight[1].sum()
+            return loss._replace(total=loss.total + (bad - bad.detach()).abs().sqrt())
+        parts = loss.parts | {"cross_entropy": loss.total.detach() * torch.nan}
+        return loss._replace(total=loss.total * torch.nan, parts=parts)
+
+    monkeypatch.setattr(CrossEntropy, "forward", breaks)
+    arguments = short(data, tmp_path / "run", "trainer.max_epochs=3")
+    with pytest.raises(TrainingError) as caught:
+        run("train", *arguments)
+    told = "train/cross_entropy is nan" if what == "loss" else "the gradient is not finite"
+    assert f"step 2: {told}; image ids {', '.join(map(str, calls[2]))}" in str(caught.value)
+    saved = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert saved["global_step"] == 2 and all(value.isfinite().all() for value in saved["state_dict"].values())
+    calls.clear()
+    with pytest.raises(TrainingError, match="step 3"):  # a batch that is left out counts as a step
+        run("train", *arguments, "overwrite=true", "trainer.skip_nonfinite=1")
+    calls.clear()
+    capsys.readouterr()
+    run("train", *arguments, "overwrite=true", "trainer.skip_nonfinite=2")
+    assert capsys.readouterr().err.count("left out (") == 2
+    final = weights(tmp_path / "run")
+    assert final["skipped"] == 2 and all(value.isfinite().all() for value in final["state_dict"].values())
+
+
+def test_the_encoders_rate_rises_by_itself(data, tmp_path):  # noqa: F811
+    online = [item for item in data if not item.startswith("features.root")]
+    tuning = ["features=online", "encoder.unfreeze_from=head", "encoder_lr=0.01", "encoder_warmup=4"]
+    run("train", *short(online, tmp_path, *tuning, "trainer.max_epochs=2", "trainer.log_every_n_steps=1"))
+    rates = [float(row["lr-Adam/pg2"]) for row in rows(tmp_path) if row["lr-Adam/pg2"]]
+    assert rates == pytest.approx([0.0025, 0.005, 0.0075, 0.01])
+    assert {float(row["lr-Adam/pg1"]) for row in rows(tmp_path) if row["lr-Adam/pg1"]} == {4e-4}
+
+
+@pytest.fixture
+def region_files(world, tmp_path):  # noqa: F811
+    """Two to five regions a picture, in the layout of bottom-up extractors, filled up to 6 rows."""
+    folder, random = tmp_path / "regions", np.random.default_rng(0)
+    folder.mkdir()
+    for record in read_csv(world):
+        count = 2 + record.image_id % 4
+        features = np.zeros((6, 12), np.float32)
+        features[:count] = random.normal(size=(count, 12))
+        features[count:] = np.nan  # must never be looked at
+        boxes = np.tile([0, 0, 10, 10], (6, 1)).astype(np.float32)
+        np.savez(folder / f"{record.image_id}.npz", x=features, bbox=boxes, num_bbox=count, image_w=96, image_h=64)
+    return folder
+
+
+def test_regions_are_a_third_kind_of_feature(data, region_files, world, tmp_path):  # noqa: F811
+    only = [item for item in data if not item.startswith("features.root")]
+    regions = ["encoder=regions", "encoder.size=12", "features=regions", f"features.root={region_files}"]
+    small = ["data.min_count=1", "model.width=32", "model.embedding_size=24", "loader.batch_size=4"]
+    small += ["model.dropout=0.0", "optimizer.lr=1e-2", "objective.doubly_stochastic=0", "trainer.accelerator=cpu"]
+    small += ["trainer.max_epochs=60", "trainer.check_val_every_n_epoch=60", "trainer.enable_progress_bar=false"]
+    run("train", *only, *regions, *small, "model/recurrence=up_down", f"run_dir={tmp_path}/run")
+    checkpoint = f"checkpoint={tmp_path}/run/checkpoints/last.ckpt"
+    wanted = ["features=regions", f"features.root={region_files}", f"output={tmp_path}/out"]
+    for batch_size in (1, 8):  # with other pictures' padding, and without
+        run("evaluate", checkpoint, *only, *wanted, "split=train", f"batch_size={batch_size}")
+        found = json.loads((tmp_path / "out" / "captions.json").read_text())
+        assert [item["caption"] for item in found] == SENTENCES
+    with pytest.raises(ConfigError, match="cannot be made from a picture"):
+        run("caption", checkpoint, f"images=[{world}/val0.png]", f"output={tmp_path}/none")
+    (region_files / f"{read_csv(world)[4].image_id}.npz").write_bytes(b"PK nonsense")
+    with pytest.raises(DataError, match="no region features can be read"):
+        run("train", *only, *regions, *small, f"run_dir={tmp_path}/other")
+    (region_files / f"{read_csv(world)[3].image_id}.npz").unlink()
+    with pytest.raises(DataError, match=r"\.npz: no region features of .*val1\.png"):
+        run("train", *only, *regions, *small, f"run_dir={tmp_path}/other")
+    with pytest.raises(ConfigError, match="set features=regions"):
+        run("train", *only, *regions[:2], f"features.root={tmp_path}/store", f"run_dir={tmp_path}/other")
