@@ -35,7 +35,7 @@ def caption(config: dict[str, Any]) -> None:
                 if not config["skip_unreadable"]:
                     raise
                 skipped.append(str(error))
-        captions = predictor.caption_pictures([picture for _, picture in opened], search) if opened else []
+        captions = predictor.all_captions([picture for _, picture in opened], search) if opened else []
         for (path, picture), (best, *others) in zip(opened, captions, strict=True):
             for made in (best, *others):
                 print(f"{path}: {made.text}")

@@ -113,12 +113,16 @@ class Predictor:
         search = seeded(named(method, **arguments))
         captions = []
         for batch in _batches(_listed(images), batch_size):
-            captions += self.caption_pictures([_picture(image) for image in batch], search)
+            captions += self.all_captions([_picture(image) for image in batch], search)
         return captions
 
+    def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[Caption]:
+        """The best caption of each of a batch of opened pictures, by any search with the signature of `beam_search`."""
+        return [captions[0] for captions in self.all_captions(pictures, search)]
+
     @torch.inference_mode()
-    def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[list[Caption]]:
-        """One batch of opened pictures by any search with the signature of `beam_search`."""
+    def all_captions(self, pictures: Sequence[Image.Image], search: Callable) -> list[list[Caption]]:
+        """As `caption_pictures`, but all that the search returns of each picture."""
         hypotheses = decode(self.captioner, self.encode(pictures), search=search, vocabulary=self.vocabulary)
         return [
             [self._caption(hypothesis, self.transform.box(*picture.size)) for hypothesis in group]

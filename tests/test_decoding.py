@@ -103,6 +103,25 @@ def test_log_probability_and_attention_belong_to_the_returned_words(model):
             torch.testing.assert_close(hypothesis.weights, decoded.glimpse.weights[0, 0])
 
 
+def test_places_of_hard_attention_belong_to_the_returned_words(toy):
+    model = toy(vocabulary_size=V, attention="hard")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=1.5)
+    images = torch.randn(4, 6, 6, dtype=torch.float64)
+    seen = set()
+    for image, hypotheses in zip(images, search(model, images, beam_size=4, n_best=3, max_length=7), strict=True):
+        for hypothesis in hypotheses:
+            (state, memory), token, places = model.begin(image[None]), START, []
+            for word in hypothesis.tokens:
+                out = model.step(torch.tensor([[token]]), state, memory)
+                places.append(out.glimpse.places.item())
+                state, token = out.state, word
+            assert hypothesis.places.tolist() == places
+            assert hypothesis.places.tolist() == hypothesis.weights.argmax(-1).tolist()
+            seen |= set(places)
+    assert len(seen) > 1
+
+
 def never_ending(favoured, end_logit):
     """A model whose logits do not depend on anything."""
 

@@ -87,3 +87,13 @@ def test_attention_is_the_mean_over_members_with_one_grid(member):
     assert [best.tokens for best, *_ in hidden] == [best.tokens for best, *_ in shown]
     coarse = search(Ensemble(models, one_grid=True), (images, images[:, :2]), beam_size=2)
     assert all(best.weights is None for best, *_ in coarse)
+
+
+def test_members_have_masks_of_their_own(member):
+    models = [member(), member()]
+    images = torch.randn(3, 4, 6, dtype=torch.float64)
+    both, mask = Ensemble(models), torch.tensor([[True, True, False, False]] * 3)
+    token = torch.full((3, 1), START)
+    padded = both.step(token, *both.begin((images, images), (None, mask))).logits
+    cut = both.step(token, *both.begin((images, images[:, :2]))).logits
+    torch.testing.assert_close(padded, cut)
