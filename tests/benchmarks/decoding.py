@@ -9,27 +9,38 @@ that every search is of full length. `beam5/196x2048/64` is a batch of 64 images
 The rival's way: one image at a time, its features repeated for the beams, the grid projected anew at every step.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from measure import matrix_job, matrix_operations, matrix_share, peak_mebibytes, run, seconds
 
-from captioning.decoding import beam_search
+from captioning.decoding import beam_search, diverse_beam_search, sample
 from captioning.models.captioner import Captioner, build_captioner
 
 START, END, FORBIDDEN = 1, 2, (0, 1, 3)
 GRIDS, BATCHES, BEAM, TOKENS, VOCABULARY, WIDTH = ((196, 2048), (49, 1280)), (1, 16, 64), 5, 20, 9490, 512
 
 
-def search(model: Captioner, images: torch.Tensor, *, tokens: int) -> list:
-    """The batched search, from features to hypotheses."""
+IDS = {"start": START, "end": END, "forbidden": FORBIDDEN}
+# Other searches of the last grid at the greatest batch, each with five or six rows an image.
+OTHERS = {
+    "beam5_rules": {"beam_size": 5, "no_repeat_ngram": 3, "avoid_endings": tuple(range(50, 60))},
+    "beam5_require2": {"beam_size": 5, "require": (100, 200)},
+    "diverse6x3": {"method": diverse_beam_search, "beam_size": 6, "groups": 3},
+    "sample5": {"method": sample, "samples": 5, "seed": 0},
+    "sample5_k50_p0.9": {"method": sample, "samples": 5, "seed": 0, "top_k": 50, "top_p": 0.9},
+}
+
+
+def search(model: Captioner, images: torch.Tensor, *, tokens: int, method=beam_search, **options) -> list:
+    """A batched search of full length, from features to hypotheses."""
+    options = options or {"beam_size": BEAM}
     with torch.inference_mode():
         state, memory = model.begin(images)
         step = partial(model.step, memory=memory)
-        ids = {"start": START, "end": END, "forbidden": FORBIDDEN}
-        return beam_search(step, state, batch=len(images), beam_size=BEAM, max_length=tokens, min_length=tokens, **ids)
+        return method(step, state, batch=len(images), max_length=tokens, min_length=tokens, **IDS, **options)
 
 
 @torch.inference_mode()
@@ -56,35 +67,43 @@ def rival(model: Captioner, image: torch.Tensor, *, tokens: int) -> list[int]:
     return captions[finished[0] if len(finished) else 0].tolist()
 
 
-def cases(arguments) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every grid and batch; a rival's time an image is taken from a few images."""
-    tokens = 4 if arguments.quick else TOKENS
+def beside_rival(model: Captioner, images: torch.Tensor, *, tokens: int, repeats: int) -> dict[str, Any]:
+    """The batched search of some images beside the rival on one of them, after both wrote the same caption."""
+    job, theirs = partial(search, model, images, tokens=tokens), partial(rival, model, images[0], tokens=tokens)
+    assert theirs() == job()[0][0].tokens
+    product, operations = matrix_job()
+    spent, rival_spent, product_spent = seconds(job, theirs, product, repeats=repeats)
+    rate = operations / product_spent
+    return {
+        "value": len(images) / spent,
+        "unit": "images/s",
+        "rival_ratio": rival_spent * len(images) / spent,
+        "floor_ratio": spent * rate / matrix_operations(job),
+        "peak_MiB": peak_mebibytes(job),
+        "matrix_share": matrix_share(job),
+        "matrix_GFLOP/s": rate / 1e9,
+    }
+
+
+def alone(model: Captioner, images: torch.Tensor, *, repeats: int, **options) -> dict[str, Any]:
+    """Any search by itself."""
+    (spent,) = seconds(partial(search, model, images, **options), repeats=repeats)
+    return {"value": len(images) / spent, "unit": "images/s"}
+
+
+def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Every grid and batch; other searches over the last grid."""
+    tokens, repeats = (4, 1) if arguments.quick else (TOKENS, 4)
+    batches = (1, 2) if arguments.quick else BATCHES
     for places, features in GRIDS:
-        if arguments.only not in f"beam{BEAM}/{places}x{features}/":
-            continue
         torch.manual_seed(0)
         model = build_captioner(feature_size=features, grid=True, vocabulary_size=VOCABULARY, width=WIDTH).eval()
-        images = torch.rand(max(BATCHES), places, features)
-        few = images[:2]
-        assert [rival(model, i, tokens=tokens) for i in few] == [h.tokens for (h,) in search(model, few, tokens=tokens)]
-        product, operations = matrix_job()
-        for batch in (1, 2) if arguments.quick else BATCHES:
-            job, theirs = partial(search, model, images[:batch], tokens=tokens), partial(rival, model, images[0])
-            jobs = job, partial(theirs, tokens=tokens), product
-            spent, rival_spent, product_spent = seconds(*jobs, repeats=2 if arguments.quick else 4)
-            rate = operations / product_spent
-            yield (
-                f"beam{BEAM}/{places}x{features}/{batch}",
-                {
-                    "value": batch / spent,
-                    "unit": "images/s",
-                    "rival_ratio": rival_spent * batch / spent,
-                    "floor_ratio": spent * rate / matrix_operations(job),
-                    "peak_MiB": peak_mebibytes(job),
-                    "matrix_share": matrix_share(job),
-                    "matrix_GFLOP/s": rate / 1e9,
-                },
-            )
+        images, sizes = torch.rand(batches[-1], places, features), f"{places}x{features}"
+        for batch in batches:
+            job = partial(beside_rival, model, images[:batch], tokens=tokens, repeats=repeats)
+            yield f"beam{BEAM}/{sizes}/{batch}", job
+    for name, options in OTHERS.items():
+        yield f"{name}/{sizes}/{batch}", partial(alone, model, images, tokens=tokens, repeats=repeats, **options)
 
 
 if __name__ == "__main__":

@@ -24,12 +24,15 @@ from torch.utils.flop_counter import FlopCounterMode
 MATRIX = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv", "aten::mv", "aten::dot")
 
 
-def run(cases: Callable[[argparse.Namespace], Iterable[tuple[str, dict[str, Any]]]], description: str) -> None:
+def run(
+    cases: Callable[[argparse.Namespace], Iterable[tuple[str, Callable[[], dict[str, Any]]]]], description: str
+) -> None:
     """A benchmark's main: measures its cases one after another and merges each into the file as soon as it is known.
 
     Args:
-        cases: (arguments) -> (name, result) pairs; a result has "value" and "unit", and where they mean something
-            "rival_ratio" (value over the rival's), "floor_ratio" (seconds over the floor's), "peak_MiB".
+        cases: (arguments) -> pairs of a name and a function that measures it. Its result has "value" and "unit", and
+            where they mean something "rival_ratio" (value over the rival's), "floor_ratio" (seconds over the floor's)
+            and "peak_MiB".
         description: of the benchmark.
     """
     parser = argparse.ArgumentParser(description=description)
@@ -39,7 +42,10 @@ def run(cases: Callable[[argparse.Namespace], Iterable[tuple[str, dict[str, Any]
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    for name, result in cases(arguments):
+    for name, case in cases(arguments):
+        if arguments.only not in name:
+            continue
+        result = case()
         empty = {"value": None, "unit": None, "rival_ratio": None, "floor_ratio": None, "peak_MiB": None}
         result = {key: round_(value) for key, value in (empty | result).items()}
         print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in result.items() if value is not None))
