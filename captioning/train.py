@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -73,7 +73,7 @@ def train(config: dict[str, Any]) -> None:
         captioner,
         _objective(config, splits["train"], vocabulary),
         write=partial(write, search=build(config["decoding"]), vocabulary=vocabulary),
-        score=partial(_score, references),
+        score=partial(_score, references, build(data["extra_scores"]) if data["extra_scores"] else None),
         decoding=decoding,
         optimizer=build(config["optimizer"]),
         schedule=build(config["schedule"]),
@@ -141,11 +141,14 @@ def _objective(config: Mapping[str, Any], records: Sequence, vocabulary):
     return build(config["objective"], reward=of_ids, **ids)
 
 
-def _score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) -> dict[str, float]:
+def _score(
+    references: Mapping[int, Sequence[str]], extra: Callable | None, captions: Mapping[int, str]
+) -> dict[str, float]:
     """Scores of the images that this validation wrote captions for (all, unless trainer.limit_val_batches is set)."""
     from captioning.metrics import score
 
-    return score({image_id: references[image_id] for image_id in captions}, captions)
+    scores = score({image_id: references[image_id] for image_id in captions}, captions)
+    return scores | (extra(captions, split="val") if extra else {})
 
 
 def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:

@@ -92,7 +92,7 @@ def test_adaptive_attention_word_by_word(images):
         conditioning=lambda *sizes, zeros: EVERY(*sizes, zeros=zeros),
     ).double().eval()  # fmt: skip
     d, r = model.decoder, model.decoder.recurrence
-    grid = torch.relu(images[0] @ model.adapter[0].weight.T + model.adapter[0].bias)
+    grid = torch.relu(images[0] @ model.adapter[1].weight.T + model.adapter[1].bias)
     v = model.conditioning.image.weight @ grid.mean(0) + model.conditioning.image.bias
     h = m = torch.zeros(7, dtype=torch.float64)
     expected, weights = [], []

@@ -10,6 +10,7 @@ from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
 from captioning.models.decoder import Decoded, Decoder, Memory, Step
+from captioning.models.positions import NoPositions
 from captioning.models.readout import DeepReadout
 from captioning.models.recurrence import LookFirst
 from captioning.models.scorers import Additive
@@ -78,6 +79,7 @@ def build_captioner(
     attention: Callable = SoftAttention,
     scorer: Callable = Additive,
     conditioning: Callable = InitialState,
+    positions: Callable = NoPositions,
     readout: Callable = DeepReadout,
     width: int = 512,
     embedding_size: int = 512,
@@ -92,17 +94,18 @@ def build_captioner(
         grid: whether the encoder gives places [B, P, D] (else one fc vector [B, D]).
         vocabulary_size, pad: V and the id of the padding token.
         encoder: None where features are stored.
-        cell, recurrence, attention, scorer, conditioning, readout: the parts' classes, or partials of them with
-            further arguments.
+        cell, recurrence, attention, scorer, conditioning, positions, readout: the parts' classes, or partials of them
+            with further arguments.
         width: H, of the recurrent state.
         embedding_size: E, of a word.
         feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
         layers: stacked recurrences.
         dropout: on adapted features, word embeddings, between layers and in the readout.
     """
-    adapter = nn.Identity()
+    place = positions()
+    adapter, feature_size = nn.Sequential(place), feature_size + place.size
     if feature_width is not None:
-        adapter = nn.Sequential(nn.Linear(feature_size, feature_width), nn.ReLU(), nn.Dropout(dropout))
+        adapter.extend((nn.Linear(feature_size, feature_width), nn.ReLU(), nn.Dropout(dropout)))
         feature_size = feature_width
     attend = attention(feature_size, width, scorer=scorer, grid=grid)
     sizes = {"context_size": attend.context_size, "key_size": attend.key_size, "state_size": width}
