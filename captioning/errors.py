@@ -18,3 +18,7 @@ class DataError(CaptioningError):
 
 class CheckpointError(CaptioningError):
     """A checkpoint or weights file that cannot be loaded or does not fit."""
+
+
+class ToolError(CaptioningError):
+    """A program or file outside this package that is not there, or fails: Java, or what SPICE wants beside it."""
