@@ -1,6 +1,5 @@
 """Scores a checkpoint: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val`."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,31 +8,34 @@ from captioning.schemas import EvaluateConfig
 
 
 def evaluate(config: dict[str, Any]) -> None:
-    """Writes a caption for every image of a split once, scores them; leaves captions.json and scores.json."""
+    """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.annotations import select
-    from captioning.files import write_json
-    from captioning.metrics import score
     from captioning.predictor import load
+    from captioning.results import describe, write_report, write_server_file
     from captioning.sources import report_unreadable
 
     data, split = config["data"], config["split"]
     predictor = load(config["checkpoint"], device=config["device"])
-    records = select(build(data["reader"]), split)
+    scorer, everything = build(config["metrics"]), build(data["reader"])
+    records = select(everything, split)
     source = build(config["features"])(
         predictor.encoder, predictor.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
     )
     report_unreadable(source)
     captions = write_captions(predictor, source, search=build(config["decoding"]), batch_size=config["batch_size"])
-    scores = score({record.image_id: record.captions for record in source.records}, captions)
-    if data["extra_scores"]:
-        scores |= build(data["extra_scores"])(captions, split=split)
+    seen = [caption for record in everything if record.split == "train" for caption in record.captions]
+    report = scorer(
+        {record.image_id: record.captions for record in source.records},
+        captions,
+        training=seen if split != "train" else None,
+    )
+    extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
+    about = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
     output = Path(config["output"])
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "captions.json", [{"image_id": key, "caption": text} for key, text in captions.items()])
-    write_json(output / "scores.json", scores)
-    decoding = decoding_name(config["decoding"])
-    title = f"{data['name']} {split}, {decoding}, Penn-Treebank tokens, {len(captions)} images"
-    print(_table(scores, title=title))
+    write_report(output, report, about, extra=extra)
+    print(describe(report, about, extra=extra))
+    if config["server"]:
+        write_server_file(output, captions, name=config["server"], split=f"{split}2014")
     print(f"captions and scores: {output}")
 
 
@@ -55,11 +57,6 @@ def write_captions(predictor, source, *, search, batch_size: int) -> dict[int, s
             texts = write(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary)
             captions |= zip(image_ids.tolist(), texts, strict=True)
     return captions
-
-
-def _table(scores: Mapping[str, float], *, title: str) -> str:
-    rows = [f"  {name:<10}{value:8.4f}" for name, value in scores.items()]
-    return "\n".join([title, *rows])
 
 
 main = entry_point("evaluate", EvaluateConfig, evaluate)

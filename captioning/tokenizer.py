@@ -21,7 +21,7 @@ TWO_WORDS = {
     **{"lemme": ("lem", "me"), "gimme": ("gim", "me"), "'tis": ("'t", "is"), "'twas": ("'t", "was")},
 }
 
-# Words that keep their stop wherever they stand; the second line in lower case does not ("la." but "La.").
+# Words that keep their stop wherever they stand; those below not in lower case ("la." but "La.").
 ABBREVIATIONS = """
     al cf co ct dr ft ga jr ky lt md mo mr ms mt ph rd rt sq sr st va vs vt wm adj adm adv ala apr aug ave bhd cie col
     cos cpl dak dec det drs ens esq est etc ext feb fla fri gen gov hon inc ind jan jos jul jun kan ltd maj mar mme mon
@@ -29,13 +29,18 @@ ABBREVIATIONS = """
     atty bldg blvd brig bros capt cmdr colo conn corp dept elec govs insp intl invt kans mich minn mlle mont msgr natl
     okla penn pres prof reps sens sept supt tenn tues univ wisc assoc attys calif comdr lieut messrs supts thurs treas
     mfg mtg pte pty ppte ppty ptes ptys
-""".split()
-TITLED = ["Az", "La", "Pa", "Ark", "Del", "Ill", "Ore", "Tex", "Mass", "Miss", "Wash"]
+"""
+TITLED = "Az La Pa Ark Del Ill Ore Tex Mass Miss Wash"
 # Words that begin a sentence, before which (as at the end) the stop of a single letter is a full stop.
 STARTERS = """
     A An The One There These This Some Many In At We They While That He Here Her It You As But However If More Now Once
     Our She Since So Such Their Then What When Yet According After Other
-""".split()
+"""
+
+
+def _either(words: str) -> str:
+    return "|".join(words.split())
+
 
 LETTER, SIGN = r"[^\W\d_¹²³¼½¾]", r"[^\W_¹²³¼½¾]"  # a letter; a letter or digit
 TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # of it's, I'm, they'd, …
@@ -49,10 +54,10 @@ TOKEN = re.compile(
     | \d{{1,4}}[- ]\d{{1,4}}/\d{{1,4}}(?!\d)                        # 22 3/4
     | {SIGN}+(?:-{SIGN}+)*\.(?=[,;:])                               # trees.,
     | {SIGN}+(?:[.,]{SIGN}*){{0,9}}(?:-{SIGN}+)+(?![/_])              # hyphened: t-shirt, 1.5-inch
-    | (?:{"|".join(TITLED + [word.upper() for word in TITLED])}|(?i:{"|".join(ABBREVIATIONS)}))\.(?!{LETTER})
+    | (?:{_either(TITLED + " " + TITLED.upper())}|(?i:{_either(ABBREVIATIONS)}))\.(?!{LETTER})
     | (?i:no)\.(?=\s*\d)
     | {LETTER}*?[^\W\d_nN](?=(?i:n['`]t)) | (?i:n['`]t){LETTER}*      # do n't
-    | {LETTER}(?=\.(?:\s*$|\s+(?:{"|".join(STARTERS)})(?!\S)))      # X. The: the stop ends a sentence
+    | {LETTER}(?=\.(?:\s*$|\s+(?:{_either(STARTERS)})(?!\S)))      # X. The: the stop ends a sentence
     | (?:{LETTER}\.)+(?!{LETTER})                                   # u.s., and any single letter's stop
     | {LETTER}+(?:[.!?]{LETTER}+)+                                  # a stop without space: plate.there
     | '' | ``

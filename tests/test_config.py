@@ -7,12 +7,14 @@ import pytest
 from captioning import config as configuration
 from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
 from captioning.errors import CheckpointError, ConfigError
-from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
+from captioning.schemas import CaptionConfig, CompareConfig, EvaluateConfig, PrepareConfig, ScoreConfig, TrainConfig
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),
     "prepare": (PrepareConfig, []),
     "evaluate": (EvaluateConfig, ["checkpoint=x", "data=scenes"]),
+    "score": (ScoreConfig, ["results=x", "annotations=y"]),
+    "compare": (CompareConfig, ["a=x", "b=y"]),
     "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
 }
 GROUPS = sorted(
@@ -41,7 +43,10 @@ def test_every_yaml_composes_checks_and_builds(override, tmp_path):
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_every_entry_point_checks_out_with_its_defaults(name):
-    assert checked(name, [])
+    config = checked(name, [])
+    assert config
+    if "metrics" in config:
+        assert build(config["metrics"]).bootstrap == 1000
 
 
 @pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])

@@ -9,7 +9,7 @@ from typing import Any
 from captioning.errors import DataError
 
 COLUMNS = (["caption", "image"], ["caption", "image", "split"])  # sorted: they may come in any order
-KINDS = {str: "text", int: "a whole number", list: "a list"}
+KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 def read_json(file: Path) -> Any:

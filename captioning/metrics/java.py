@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from captioning.errors import ToolError
+from captioning.tokenizer import PUNCTUATION
 
-# Dropped after tokenising, as coco-caption does; the last four never occur, since the text is in lower case by then.
-PUNCTUATION = frozenset("'' ' `` ` . ? ! , : - -- ... ; -LRB- -RRB- -LCB- -RCB-".split())
 TOKENIZER, METEOR = "tokenizer/stanford-corenlp-3.4.1.jar", "meteor/meteor-1.5.jar"
 MODELS = ("spice/lib/stanford-corenlp-3.6.0.jar", "spice/lib/stanford-corenlp-3.6.0-models.jar")
 SOURCE = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
@@ -84,7 +83,11 @@ def meteor_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) 
             log.seek(0)
             reason = _last_line(log.read().decode(errors="replace")) or error
             raise ToolError(f"METEOR's Java program broke off: {reason}") from error
-    return np.array(rows)
+    counts = np.array(rows).reshape(len(rows), 23)
+    # One chunk that is the whole caption and the whole reference counts as none, in the sum of many captions too.
+    whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(axis=1)
+    counts[whole, 20] = 0
+    return counts
 
 
 def meteor(counts: np.ndarray) -> np.ndarray:
@@ -97,10 +100,7 @@ def meteor(counts: np.ndarray) -> np.ndarray:
     shares = _ratio(np.einsum("...ks,k->...s", weighed, WEIGHTS), totals)
     precision, recall = shares[..., 0], shares[..., 1]
     mean = _ratio(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
-    # One chunk that is the whole caption and the whole reference is not fragmented at all.
-    whole = (chunks == 1) & (matched == lengths).all(-1)
-    fragments = np.where(whole, 0.0, _ratio(chunks, matched.mean(-1)))
-    return mean * (1 - GAMMA * fragments**BETA)
+    return mean * (1 - GAMMA * _ratio(chunks, matched.mean(-1)) ** BETA)
 
 
 def spice(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) -> np.ndarray:

@@ -68,7 +68,7 @@ def from_csv(path: Path) -> Table:
         DataError: it is not such a table.
     """
     try:
-        header, *rows = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+        header, *rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""))
         if header[:2] != ["image_id", "caption"]:
             raise ValueError("the first columns must be image_id and caption")
         numbers = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(len(rows), len(header) - 2)
