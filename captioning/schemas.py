@@ -87,7 +87,7 @@ class ScoreConfig:
     samples: str | None
     training: str | None
     split: str | None
-    decoding: str
+    decoded_by: str
     metrics: dict
     server: str | None
     output: str | None

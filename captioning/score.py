@@ -39,7 +39,7 @@ def score(config: dict[str, Any]) -> None:
         training=_training(config["training"]),
         samples=read_samples(Path(config["samples"])) if config["samples"] else None,
     )
-    about = {"data": Path(config["results"]).name, "split": split, "decoding": config["decoding"]}
+    about = {"data": Path(config["results"]).name, "split": split, "decoding": config["decoded_by"]}
     print(describe(report, about, extra={}))
     if config["output"]:
         write_report(Path(config["output"]), report, about, extra={})
