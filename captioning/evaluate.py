@@ -11,7 +11,7 @@ def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.annotations import select
     from captioning.predictor import load
-    from captioning.results import describe, write_report, write_server_file
+    from captioning.results import describe, write_report
     from captioning.sources import report_unreadable
 
     data, split = config["data"], config["split"]
@@ -34,8 +34,6 @@ def evaluate(config: dict[str, Any]) -> None:
     output = Path(config["output"])
     write_report(output, report, about, extra=extra)
     print(describe(report, about, extra=extra))
-    if config["server"]:
-        write_server_file(output, captions, name=config["server"], split=f"{split}2014")
     print(f"captions and scores: {output}")
 
 

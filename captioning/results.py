@@ -42,9 +42,25 @@ def read_references(file: Path) -> dict[int, list[str]]:
     return _by_image(file, list(entries(read_json(file), "annotations", file)))
 
 
-def image_ids(file: Path) -> list[int]:
-    """Ids of the images that a COCO file lists, with captions or without."""
-    return [id_of(image, "id", where) for where, image in entries(read_json(file), "images", file)]
+def read_for_server(file: Path, images: Path) -> tuple[dict[int, str], list[int]]:
+    """(captions, ids of all images that a COCO file lists, with captions or without).
+
+    Results that name files, as captioning-caption leaves them, get the ids that `images` gives these files.
+    """
+    content, listed = read_json(file), list(entries(read_json(images), "images", images))
+    wanted = [id_of(image, "id", where) for where, image in listed]
+    if not isinstance(content, list) or not all(isinstance(entry, dict) and "file_name" in entry for entry in content):
+        return read_results(file), wanted
+    ids = {field(image, "file_name", str, where): number for (where, image), number in zip(listed, wanted, strict=True)}
+    captions: dict[int, str] = {}
+    for index, entry in enumerate(content):
+        name = Path(field(entry, "file_name", str, where := f"{file}[{index}]")).name
+        if name not in ids or ids[name] in captions:
+            raise DataError(
+                f"{where}: {name} is {'here twice' if name in ids else f'not among the images of {images}'}"
+            )
+        captions[ids[name]] = field(entry, "caption", str, where)
+    return captions, wanted
 
 
 def _by_image(file: Path, listed: Sequence[tuple[str, Any]]) -> dict[int, list[str]]:
@@ -118,13 +134,13 @@ def read_title(folder: Path) -> str:
 
 
 def write_server_file(
-    folder: Path, captions: Mapping[int, str], *, name: str, split: str, wanted: Collection[int] | None = None
+    folder: Path, captions: Mapping[int, str], *, name: str, split: str, wanted: Collection[int]
 ) -> Path:
     """captions_{split}_{name}_results.json, under which name the COCO caption server takes results.
 
     Args:
         split: "val2014" or "test2014".
-        wanted: ids of all images of the split, where known; each must have a caption and no other may.
+        wanted: ids of all images of the split: each must have a caption, and no other may.
 
     Raises:
         ConfigError: a name or split that the server would not take.
@@ -135,7 +151,7 @@ def write_server_file(
     if split not in ("val2014", "test2014"):
         raise ConfigError(f"the COCO server takes results of val2014 and test2014, not of {split}")
     blank = [image_id for image_id, text in captions.items() if not text.strip()]
-    wanted = set(captions if wanted is None else wanted)
+    wanted = set(wanted)
     faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
     found = [f"{len(ids)} captions {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found:

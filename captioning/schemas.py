@@ -74,7 +74,6 @@ class EvaluateConfig:
     batch_size: int
     device: str
     metrics: dict
-    server: str | None
     output: str
 
 

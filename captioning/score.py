@@ -9,33 +9,16 @@ from captioning.schemas import ScoreConfig
 
 def score(config: dict[str, Any]) -> None:
     """Prints the scores; with `output`, leaves scores.json, statistics.json, per_image.csv and captions.json there."""
-    from captioning.data.parsing import read_json
-    from captioning.errors import ConfigError
-    from captioning.results import (
-        describe,
-        image_ids,
-        read_references,
-        read_results,
-        read_samples,
-        write_report,
-        write_server_file,
-    )
+    from captioning.results import describe, read_references, read_results, read_samples, write_report
 
     file = Path(config["annotations"])
-    captions = read_results(Path(config["results"]))
     split = config["split"] or file.stem
     if config["server"]:
-        if not config["output"]:
-            raise ConfigError("server=NAME needs output=DIR, where the server's file goes")
-        path = write_server_file(
-            Path(config["output"]), captions, name=config["server"], split=split, wanted=image_ids(file)
-        )
-        print(f"results for the COCO server: {path}")
-        if "annotations" not in read_json(file):  # a test split: its captions are with the server
-            return
+        _prepare_for_server(config, split)
+        return
     report = build(config["metrics"])(
         read_references(file),
-        captions,
+        read_results(Path(config["results"])),
         training=_training(config["training"]),
         samples=read_samples(Path(config["samples"])) if config["samples"] else None,
     )
@@ -44,6 +27,19 @@ def score(config: dict[str, Any]) -> None:
     if config["output"]:
         write_report(Path(config["output"]), report, about, extra={})
         print(f"scores: {config['output']}")
+
+
+def _prepare_for_server(config: dict[str, Any], split: str) -> None:
+    """Checks the results and names them as the server wants; there is nothing here to score a test split against."""
+    from captioning.errors import ConfigError
+    from captioning.results import read_for_server, write_server_file
+
+    if not config["output"]:
+        raise ConfigError("server=NAME needs output=DIR, where the server's file goes")
+    captions, wanted = read_for_server(Path(config["results"]), Path(config["annotations"]))
+    folder, name = Path(config["output"]), config["server"]
+    path = write_server_file(folder, captions, name=name, split=split, wanted=wanted)
+    print(f"{split}, {len(captions)} captions for the COCO server, not scored: {path}")
 
 
 def _training(file: str | None) -> list[str] | None:

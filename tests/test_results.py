@@ -176,21 +176,39 @@ def test_runs_that_cannot_be_compared(tmp_path, monkeypatch, annotations):
         compared(f"a={good}", f"b={poor}")
 
 
-def test_files_for_the_server(tmp_path, monkeypatch, capsys, annotations):
+def test_files_for_the_server(tmp_path):
     path = write_server_file(tmp_path, GOOD, name="mine-2", split="val2014", wanted=GOOD)
     assert path.name == "captions_val2014_mine-2_results.json" and json.loads(path.read_text()) == results(GOOD)
     with pytest.raises(DataError, match=r"1 captions missing: image ids 5; 1 captions not of the split: image ids 3"):
         write_server_file(tmp_path, GOOD, name="x", split="val2014", wanted=[1, 2, 5])
     with pytest.raises(DataError, match=r"without words: image ids 2"):
-        write_server_file(tmp_path, GOOD | {2: " "}, name="x", split="test2014")
+        write_server_file(tmp_path, GOOD | {2: " "}, name="x", split="test2014", wanted=GOOD)
     with pytest.raises(ConfigError, match=r"server=a_b"):
-        write_server_file(tmp_path, GOOD, name="a_b", split="test2014")
+        write_server_file(tmp_path, GOOD, name="a_b", split="test2014", wanted=GOOD)
     with pytest.raises(ConfigError, match=r"not of val"):
-        write_server_file(tmp_path, GOOD, name="ab", split="val")
-    images = write(tmp_path / "image_info_test2014.json", {"images": [{"id": key} for key in GOOD]})
-    file = write(tmp_path / "results.json", results(GOOD))
-    run(score, monkeypatch, file, images, "split=test2014", "server=mine", f"output={tmp_path / 'out'}")
-    assert (tmp_path / "out" / "captions_test2014_mine_results.json").is_file()
-    assert "BLEU" not in capsys.readouterr().out  # there is nothing to score against
+        write_server_file(tmp_path, GOOD, name="ab", split="val", wanted=GOOD)
+
+
+def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch, capsys):
+    listed = [{"id": key, "file_name": f"COCO_{key}.jpg"} for key in GOOD]
+    images = write(tmp_path / "image_info_test2014.json", {"images": listed})
+    named = [
+        {"image_id": at, "caption": text, "file_name": f"some/where/COCO_{key}.jpg", "log_prob": -1.0}
+        for at, (key, text) in enumerate(GOOD.items())
+    ]
+    arguments = ["split=test2014", "server=mine", f"output={tmp_path / 'out'}"]
+    for content in (named, results(GOOD)):
+        run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)
+        file = tmp_path / "out" / "captions_test2014_mine_results.json"
+        assert json.loads(file.read_text()) == results(GOOD)
+        assert "3 captions for the COCO server, not scored" in capsys.readouterr().out
+        file.unlink()
+    for content, message in (
+        ([named[0], *named], r"COCO_1\.jpg is here twice"),
+        ([named[0] | {"file_name": "x.jpg"}], r"x\.jpg is not among the images"),
+        (named[:2], r"1 captions missing: image ids 3"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)
     with pytest.raises(SystemExit, match="needs output=DIR"):
-        run(score, monkeypatch, file, annotations, "server=mine", "split=val2014")
+        run(score, monkeypatch, tmp_path / "results.json", images, "server=mine", "split=test2014")
