@@ -61,29 +61,17 @@ def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
 def meteor_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
     """[N, 23] METEOR's statistics of each caption against its references (token strings); they add up."""
     start = command("-jar", "-Xmx2G", str(jar(METEOR)), "-", "-", "-stdio", "-l", "en", "-norm", wanted_by="METEOR")
-    rows = []
-    with (
-        tempfile.TemporaryFile() as log,
-        subprocess.Popen(
-            start, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, encoding="utf-8", cwd=jar(METEOR).parent
-        ) as program,
-    ):
-        try:
-            for group, caption in zip(references, captions, strict=True):
-                # Three bars part the fields of a line, so none may stand in a text.
-                fields = ["SCORE", *group, caption]
-                program.stdin.write(" ||| ".join(" ".join(text.replace("|||", "").split()) for text in fields) + "\n")
-                program.stdin.flush()
-                rows.append([float(number) for number in program.stdout.readline().split()])
-                if len(rows[-1]) != 23:
-                    raise OSError("its answer is not 23 numbers")
-            program.stdin.close()
-        except (OSError, ValueError) as error:
-            program.kill()
-            log.seek(0)
-            reason = _last_line(log.read().decode(errors="replace")) or error
-            raise ToolError(f"METEOR's Java program broke off: {reason}") from error
-    counts = np.array(rows).reshape(len(rows), 23)
+    lines = []
+    for group, caption in zip(references, captions, strict=True):
+        # Three bars part the fields of a line, so none may stand in a text.
+        fields = ["SCORE", *group, caption]
+        lines.append(" ||| ".join(" ".join(text.replace("|||", "").split()) for text in fields) + "\n")
+    done = subprocess.run(start, input="".join(lines), capture_output=True, encoding="utf-8", check=False)
+    try:
+        counts = np.array([line.split() for line in done.stdout.splitlines()], float).reshape(len(lines), 23)
+    except ValueError as error:
+        reason = _last_line(done.stderr) or _last_line(done.stdout) or f"exit status {done.returncode}"
+        raise ToolError(f"METEOR's Java program broke off: {reason}") from error
     # One chunk that is the whole caption and the whole reference counts as none, in the sum of many captions too.
     whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(axis=1)
     counts[whole, 20] = 0
