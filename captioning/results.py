@@ -92,6 +92,7 @@ def write_report(folder: Path, report: Report, about: Mapping[str, Any], *, extr
     statistics = {
         "about": {**about, "tokenizer": report.tokenizer, "images": len(table.image_ids)},
         "intervals": report.intervals,
+        "intervals are": f"95 %, {report.resamples} resamples of images, CIDEr's document frequencies kept",
         "captions": report.captions,
         "samples": report.samples,
         "unavailable": report.unavailable,

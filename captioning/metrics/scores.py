@@ -29,12 +29,13 @@ class Report(NamedTuple):
     """All that is known of a split's captions."""
 
     scores: dict[str, float]  # fractions
-    intervals: dict[str, tuple[float, float]]  # 95 %
+    intervals: dict[str, tuple[float, float]]  # 95 %, from so many `resamples`
     table: Table  # image by image
     captions: dict[str, float]  # diversity, lengths, unknown words
     samples: dict[str, float]  # of several captions an image, where given
     unavailable: dict[str, str]  # score -> why it is not there
     tokenizer: str
+    resamples: int
 
 
 class Scorer:
@@ -105,6 +106,7 @@ class Scorer:
             samples=diversity.describe_samples(spare, truths, index) if samples else {},
             unavailable=unavailable,
             tokenizer=self.tokenizer,
+            resamples=self.bootstrap,
         )
 
 
@@ -125,10 +127,11 @@ def tokenise(
 ) -> tuple[Tokens, list[Tokens]]:
     """Tokens of references and of each set of captions, all of the same images, in the order of the references."""
     groups = [{image_id: list(texts) for image_id, texts in references.items()}]
-    for texts in captions:
-        check(references, texts if texts is not None else groups[0])
+    for given in captions:
+        if given is not None:
+            check(references, given)
         # In the order of the references, so that equal inputs give equal bits whatever order the captions came in.
-        groups.append({image_id: list(texts[image_id]) for image_id in references} if texts is not None else {})
+        groups.append({image_id: list(given[image_id]) for image_id in references} if given is not None else {})
     tokens = iter(TOKENIZERS[tokenizer]([text for group in groups for texts in group.values() for text in texts]))
     cut = [{image_id: [next(tokens) for _ in texts] for image_id, texts in group.items()} for group in groups]
     return cut[0], cut[1:]
