@@ -6,16 +6,28 @@ the two agree, and what remains.
 """
 
 import re
+import unicodedata
 
 # What coco-caption drops after tokenising. Its drop list is upper case while the text is lower case by then, so a
 # bracket ("-lrb-") survives there; so it does here.
 PUNCTUATION = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 SPELLINGS = {
     **{"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"},
-    **{"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "£": "#", "€": "$", "¢": "cents"},
+    **{
+        "½": "1/2",
+        "¼": "1/4",
+        "¾": "3/4",
+        "⅓": "1/3",
+        "⅔": "2/3",
+        "£": "#",
+        "€": "$",
+        "¢": "cents",
+        "¤": "$",
+        "’": "'",
+    },
     **{"–": "--", "—": "--", "…": "...", "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&nbsp;": "-"},
 }
-QUOTES = str.maketrans({"‘": "'", "’": "'", "‛": "'", "“": '"', "”": '"', "\u00ad": None})
+QUOTES = str.maketrans({"‘": "'", "‛": "'", "“": '"', "”": '"', "\u00ad": None, "\u200b": " "})
 TWO_WORDS = {
     **{"cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta"), "wanna": ("wan", "na")},
     **{"lemme": ("lem", "me"), "gimme": ("gim", "me"), "'tis": ("'t", "is"), "'twas": ("'t", "was")},
@@ -42,10 +54,11 @@ def _either(words: str) -> str:
     return "|".join(words.split())
 
 
-LETTER, SIGN = r"[^\W\d_¹²³¼½¾]", r"[^\W_¹²³¼½¾]"  # a letter; a letter or digit
+# Accents and vowel signs that combine with a letter are part of the word.
+MARKS = "".join(chr(code) for code in range(0x300, 0x1900) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+LETTER, SIGN = rf"(?:[^\W\d_¹²³¼½¾]|[{MARKS}])", rf"(?:[^\W_¹²³¼½¾]|[{MARKS}])"  # a letter; a letter or digit
 TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # of it's, I'm, they'd, …
-TOKEN = re.compile(
-    rf"""
+RULES = rf"""
     [A-Za-z]+(?!\S)                                                 # most words
     | <[/!?]?[A-Za-z][^<>]*> | &(?:amp|lt|gt|quot|nbsp);            # markup
     | https?://[^\s"<>|(){{}}]*[^\s"<>|.!?(){{}},-]
@@ -56,27 +69,26 @@ TOKEN = re.compile(
     | {SIGN}+(?:[.,]{SIGN}*){{0,9}}(?:-{SIGN}+)+(?![/_])              # hyphened: t-shirt, 1.5-inch
     | (?:{_either(TITLED + " " + TITLED.upper())}|(?i:{_either(ABBREVIATIONS)}))\.(?!{LETTER})
     | (?i:no)\.(?=\s*\d)
-    | {LETTER}*?[^\W\d_nN](?=(?i:n['`]t)) | (?i:n['`]t){LETTER}*      # do n't
+    | {LETTER}*?[^\W\d_nN](?=(?i:n(?:'|`)t)) | (?i:n(?:'|`)t){LETTER}*      # do n't
     | {LETTER}(?=\.(?:\s*$|\s+(?:{_either(STARTERS)})(?!\S)))      # X. The: the stop ends a sentence
     | (?:{LETTER}\.)+(?!{LETTER})                                   # u.s., and any single letter's stop
     | {LETTER}+(?:[.!?]{LETTER}+)+                                  # a stop without space: plate.there
     | '' | ``
-    | '{TAIL}
+    | '{TAIL} | ’(?i:s|m|d|re|ve|ll|n)(?!{SIGN}*')                   # the curly one also within a word
     | (?i:'n') | (?i:'n|'em|'till?|'cause|'tis|'twas)(?!{SIGN}) | '\d0s(?!{SIGN})
     | (?i:li'l|nat'l|ev'ry|e'er|c'mon|s'mores|cont'd\.?|nor'easter|ol'|somethin'|dunkin')(?!{SIGN})
     | [A-HJ-XZdlno]'(?!{TAIL}){LETTER}{{2,}}                          # o'clock, O'Neil
-    | {LETTER}+[aeiouyAEIOUY]['`](?!{TAIL})[aeiouA-Z]{LETTER}*      # ma'am, Hawai'i
+    | {LETTER}+[aeiouyAEIOUY](?:'|`)(?!{TAIL})[aeiouA-Z]{LETTER}*      # ma'am, Hawai'i
     | (?i:[djly])'(?!{TAIL})
     | [A-Z]+(?:&[A-Z]+)+ | C\+\+ | [CcFf]\# | [A-Z]+\$
     | [-+]?\d+:\d\d(?::\d\d)?(?!\d)                                 # 6:40, also of 6:40PM
     | [-+]?[.,:]?\d+(?:[.,:]\d+)+(?![-/]) | [-+]?[.,:]\d+ | [-+]?\d+(?![-\w/])  # 1,000  .5  -5
-    | {SIGN}+(?:[-_/]{SIGN}+)*                                      # words, hyphened or sliced
+    | {SIGN}+(?:[-_/‐‑]{SIGN}+)*                                    # words, hyphened or sliced
     | \.{{3}} | -{{5,}} | -{{2,4}} | [!?]+ | \*+ | _+
     | [:;=][-o*]?[()DPdpO\\{{@|\[\]](?![A-Za-z])                      # a smiley
     | \S
-    """,
-    re.VERBOSE,
-)
+"""
+TOKEN = re.compile(RULES.replace("'", "['’]"), re.VERBOSE)
 
 
 # Where a word's tokens hang on the words about it: a fraction, markup, a single letter's stop, "No. 5".
@@ -113,13 +125,25 @@ class _Remembered(dict):
 _WORDS = _Remembered()
 
 
+# A curly apostrophe is spelled as a plain one in contractions only.
+CONTRACTED = re.compile("^(n?)’(?=(?:s|m|d|re|ve|ll|t\\w*)$)")
+
+
 def _finish(token: str) -> tuple[str, ...]:
     word = token.lower()
     if word[0] in ":;=" and not word[-1].isalnum():  # a smiley's mouth is a bracket
         word = word[:-1] + SPELLINGS.get(word[-1], word[-1])
-    word = SPELLINGS.get(word, word)
-    if word in PUNCTUATION or re.fullmatch("-{2,4}", word):
+    word = CONTRACTED.sub(r"\1'", SPELLINGS.get(word, word))
+    if word in PUNCTUATION or re.fullmatch("-{2,4}", word) or _unknown(word):
         return ()
     if word[0].isdigit() and " " in word:  # "22 3/4" is one token in the original too, with a space that does not part
         return (word.replace(" ", "\u00a0"),)
     return TWO_WORDS.get(word) or tuple(word.split())
+
+
+def _unknown(word: str) -> bool:
+    """Whether the original has no rule for this sign, and drops it: emoji, guillemets, stray accents, control signs."""
+    if len(word) > 1:
+        return False
+    dropped = ("Cc", "Cf", "Co", "Me", "Mn", "Mc", "Pd", "Pf", "Pi")
+    return not word.isalnum() and (ord(word) > 0xFFFF or (unicodedata.category(word) in dropped and word not in "-‟"))

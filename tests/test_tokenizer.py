@@ -38,6 +38,9 @@ ANSWERS = {
         "-lrb- left -rrb- -lsb- x -rsb- -lcb- y -rcb- :-rrb- :--lrb- < 3 <unk> </s> a * b ** a_b #tag @home me@home.org"
     ),
     "“quoted” ‘x’ a — b … ½ £5 €3 DÖG 犬 naïve 45°": "quoted x a b 1/2 # 5 $ 3 dög 犬 naïve 45 °",
+    "o’clock rock ’n’ roll ’80s don’t po’nd cafe\u0301 हिन्दी में tête‑à‑tête «bonjour» I ♥\ufe0f NY 👍🏽! 5′10″": (
+        "o’clock rock ’n’ roll ’80s do n't po ’n d cafe\u0301 हिन्दी में tête‑à‑tête bonjour i ♥ ny 5 ′ 10 ″"
+    ),
     "www.site.com http://a.b/c?d=e, a|||b": "www.site.com http://a.b/c?d=e a | | | b",
     "22 3/4 inch": "22\u00a03/4 inch",
     "": "",
