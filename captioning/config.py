@@ -65,6 +65,21 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
     return main
 
 
+def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
+    """The command with its first plain arguments taken for `key=argument`; what hydra would parse in them is quoted."""
+
+    def run() -> None:
+        left = list(keys)
+        for place, argument in enumerate(sys.argv[1:], start=1):
+            plain = "=" not in argument or Path(argument).exists()
+            if left and plain and not argument.startswith("-"):
+                quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
+                sys.argv[place] = f"{left.pop(0)}='{quoted}'"
+        main()
+
+    return run
+
+
 def compose(name: str, overrides: list[str]) -> DictConfig:
     """conf/NAME.yaml with overrides, as the command line would compose it."""
     GlobalHydra.instance().clear()

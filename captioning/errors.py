@@ -22,3 +22,7 @@ class CheckpointError(CaptioningError):
 
 class TrainingError(CaptioningError):
     """A run that went wrong by itself: a loss or gradient that is not finite."""
+
+
+class ToolError(CaptioningError):
+    """A program or file outside this package that is not there, or fails: Java, or what SPICE wants beside it."""

@@ -1,6 +1,5 @@
 """Scores a checkpoint: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val`."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +8,10 @@ from captioning.schemas import EvaluateConfig
 
 
 def evaluate(config: dict[str, Any]) -> None:
-    """Writes a caption for every image of a split once, scores them; leaves captions.json and scores.json."""
+    """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.annotations import select
     from captioning.ensemble import load_all
-    from captioning.files import write_json
-    from captioning.metrics import score
+    from captioning.results import describe, write_report
     from captioning.searches import seeded
     from captioning.sources import report_unreadable
 
@@ -21,8 +19,8 @@ def evaluate(config: dict[str, Any]) -> None:
     decoding = dict(config["decoding"])
     others = decoding.pop("checkpoints") or []
     predictor = load_all(config["checkpoint"], others, device=config["device"], places=config["places"])
-    records = select(build(data["reader"]), split)
-    sources = []
+    scorer, everything = build(config["metrics"]), build(data["reader"])
+    records, sources = select(everything, split), []
     for member in predictor.members:
         made = build(config["features"])(
             member.encoder, member.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
@@ -32,17 +30,17 @@ def evaluate(config: dict[str, Any]) -> None:
         records = made.records  # what one member cannot read is left out for all
     search = seeded(build(decoding))
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
-    scores = score({record.image_id: record.captions for record in records}, captions)
-    if data["extra_scores"]:
-        scores |= build(data["extra_scores"])(captions, split=split)
+    seen = [caption for record in everything if record.split == "train" for caption in record.captions]
+    report = scorer(
+        {record.image_id: record.captions for record in records}, captions, training=seen if split != "train" else None
+    )
+    extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
+    about = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
+    if predictor.places:
+        about["decoding"] += f", hard attention at the {predictor.places} place"
     output = Path(config["output"])
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "captions.json", [{"image_id": key, "caption": text} for key, text in captions.items()])
-    write_json(output / "scores.json", scores)
-    name = decoding_name(config["decoding"])
-    looked = f", hard attention at the {predictor.places} place" if predictor.places else ""
-    title = f"{data['name']} {split}, {name}{looked}, Penn-Treebank tokens, {len(captions)} images"
-    print(_table(scores, title=title))
+    write_report(output, report, about, extra=extra)
+    print(describe(report, about, extra=extra))
     print(f"captions and scores: {output}")
 
 
@@ -76,11 +74,6 @@ def write_captions(predictor, sources, records, *, search, batch_size: int) -> d
             texts = write(predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary)
             captions |= zip(image_ids[0].tolist(), texts, strict=True)
     return captions
-
-
-def _table(scores: Mapping[str, float], *, title: str) -> str:
-    rows = [f"  {name:<10}{value:8.4f}" for name, value in scores.items()]
-    return "\n".join([title, *rows])
 
 
 main = entry_point("evaluate", EvaluateConfig, evaluate)

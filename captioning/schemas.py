@@ -83,7 +83,36 @@ class EvaluateConfig:
     places: str | None
     batch_size: int
     device: str
+    metrics: dict
     output: str
+
+
+@dataclasses.dataclass
+class ScoreConfig:
+    """conf/score.yaml."""
+
+    results: str
+    annotations: str
+    samples: str | None
+    training: str | None
+    split: str | None
+    decoded_by: str
+    metrics: dict
+    server: str | None
+    output: str | None
+
+
+@dataclasses.dataclass
+class CompareConfig:
+    """conf/compare.yaml."""
+
+    a: str | list[str]
+    b: str | list[str]
+    annotations: str | None
+    metrics: dict
+    by: str
+    show: int
+    output: str | None
 
 
 @dataclasses.dataclass

@@ -1,25 +1,98 @@
 """The one tokeniser, shared by the vocabulary (training) and the scorers (evaluation).
 
-Penn-Treebank tokens as coco-caption's PTBTokenizer makes them: lower case, punctuation dropped. nltk's Treebank
-rules need no downloaded corpora. They split a full stop from its word only at the end of a text, so stops inside a
-caption ("a plate. there is") are set apart first. Java's tokeniser remains the reference for published scores.
+Penn-Treebank tokens as coco-caption's Java tokeniser (Stanford CoreNLP 3.4.1) makes them: lower case, punctuation
+dropped. The rules were found by asking the original about captions and made-up words; docs/metrics.md says how often
+the two agree, and what remains.
 """
 
 import re
-from functools import cache
+import unicodedata
 
 # What coco-caption drops after tokenising. Its drop list is upper case while the text is lower case by then, so a
 # bracket ("-lrb-") survives there; so it does here.
-PUNCTUATION = frozenset(["''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"])
-BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-# A stop after at least two letters, then space or the end: not an initial ("u.s.") and not a decimal point.
-SENTENCE_STOP = re.compile(r"(?<=[a-z]{2})\.+(?=\s|$)")
+PUNCTUATION = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"])
+SPELLINGS = {
+    **{"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"},
+    **{
+        "½": "1/2",
+        "¼": "1/4",
+        "¾": "3/4",
+        "⅓": "1/3",
+        "⅔": "2/3",
+        "£": "#",
+        "€": "$",
+        "¢": "cents",
+        "¤": "$",
+        "’": "'",
+    },
+    **{"–": "--", "—": "--", "…": "...", "&amp;": "&", "&lt;": "<", "&gt;": ">", "&quot;": "''", "&nbsp;": "-"},
+}
+QUOTES = str.maketrans({"‘": "'", "‛": "'", "“": '"', "”": '"', "\u00ad": None, "\u200b": " "})
+TWO_WORDS = {
+    **{"cannot": ("can", "not"), "gonna": ("gon", "na"), "gotta": ("got", "ta"), "wanna": ("wan", "na")},
+    **{"lemme": ("lem", "me"), "gimme": ("gim", "me"), "'tis": ("'t", "is"), "'twas": ("'t", "was")},
+}
+
+# Words that keep their stop wherever they stand; those below not in lower case ("la." but "La.").
+ABBREVIATIONS = """
+    al cf co ct dr ft ga jr ky lt md mo mr ms mt ph rd rt sq sr st va vs vt wm adj adm adv ala apr aug ave bhd cie col
+    cos cpl dak dec det drs ens esq est etc ext feb fla fri gen gov hon inc ind jan jos jul jun kan ltd maj mar mme mon
+    mrs neb nev nov oct pfc plc pvt rep rev sen sep seq sfc sgt spc ste sys tel thu tue wed wis wyo alex ariz assn asst
+    atty bldg blvd brig bros capt cmdr colo conn corp dept elec govs insp intl invt kans mich minn mlle mont msgr natl
+    okla penn pres prof reps sens sept supt tenn tues univ wisc assoc attys calif comdr lieut messrs supts thurs treas
+    mfg mtg pte pty ppte ppty ptes ptys
+"""
+TITLED = "Az La Pa Ark Del Ill Ore Tex Mass Miss Wash"
+# Words that begin a sentence, before which (as at the end) the stop of a single letter is a full stop.
+STARTERS = """
+    A An The One There These This Some Many In At We They While That He Here Her It You As But However If More Now Once
+    Our She Since So Such Their Then What When Yet According After Other
+"""
 
 
-# Words that keep their stop wherever they stand, as in the Java tokeniser ("12th ave.", "t.v.").
-ABBREVIATION = re.compile(
-    r"(st|ave|blvd|rd|mr|mrs|ms|dr|ft|mt|jr|sr|prof|gen|col|sgt|lt|vs|inc|ltd|corp|[a-z](\.[a-z])+)"
-)
+def _either(words: str) -> str:
+    return "|".join(words.split())
+
+
+# Accents and vowel signs that combine with a letter are part of the word.
+MARKS = "".join(chr(code) for code in range(0x300, 0x1900) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
+LETTER, SIGN = rf"(?:[^\W\d_¹²³¼½¾]|[{MARKS}])", rf"(?:[^\W_¹²³¼½¾]|[{MARKS}])"  # a letter; a letter or digit
+TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # of it's, I'm, they'd, …
+RULES = rf"""
+    [A-Za-z]+(?!\S)                                                 # most words
+    | <[/!?]?[A-Za-z][^<>]*> | &(?:amp|lt|gt|quot|nbsp);            # markup
+    | https?://[^\s"<>|(){{}}]*[^\s"<>|.!?(){{}},-]
+    | {SIGN}[^\s"<>|(){{}}]{{0,60}}@(?:[^\s"<>|(){{}}.]+\.)*[^\s"<>|(){{}}.,]+ # an address
+    | [#@][A-Za-z_]\w* | \#+
+    | \d{{1,4}}[- ]\d{{1,4}}/\d{{1,4}}(?!\d)                        # 22 3/4
+    | {SIGN}+(?:-{SIGN}+)*\.(?=[,;:])                               # trees.,
+    | {SIGN}+(?:[.,]{SIGN}*){{0,9}}(?:-{SIGN}+)+(?![/_])              # hyphened: t-shirt, 1.5-inch
+    | (?:{_either(TITLED + " " + TITLED.upper())}|(?i:{_either(ABBREVIATIONS)}))\.(?!{LETTER})
+    | (?i:no)\.(?=\s*\d)
+    | {LETTER}*?[^\W\d_nN](?=(?i:n(?:'|`)t)) | (?i:n(?:'|`)t){LETTER}*      # do n't
+    | {LETTER}(?=\.(?:\s*$|\s+(?:{_either(STARTERS)})(?!\S)))      # X. The: the stop ends a sentence
+    | (?:{LETTER}\.)+(?!{LETTER})                                   # u.s., and any single letter's stop
+    | {LETTER}+(?:[.!?]{LETTER}+)+                                  # a stop without space: plate.there
+    | '' | ``
+    | '{TAIL} | ’(?i:s|m|d|re|ve|ll|n)(?!{SIGN}*')                   # the curly one also within a word
+    | (?i:'n') | (?i:'n|'em|'till?|'cause|'tis|'twas)(?!{SIGN}) | '\d0s(?!{SIGN})
+    | (?i:li'l|nat'l|ev'ry|e'er|c'mon|s'mores|cont'd\.?|nor'easter|ol'|somethin'|dunkin')(?!{SIGN})
+    | [A-HJ-XZdlno]'(?!{TAIL}){LETTER}{{2,}}                          # o'clock, O'Neil
+    | {LETTER}+[aeiouyAEIOUY](?:'|`)(?!{TAIL})[aeiouA-Z]{LETTER}*      # ma'am, Hawai'i
+    | (?i:[djly])'(?!{TAIL})
+    | [A-Z]+(?:&[A-Z]+)+ | C\+\+ | [CcFf]\# | [A-Z]+\$
+    | [-+]?\d+:\d\d(?::\d\d)?(?!\d)                                 # 6:40, also of 6:40PM
+    | [-+]?[.,:]?\d+(?:[.,:]\d+)+(?![-/]) | [-+]?[.,:]\d+ | [-+]?\d+(?![-\w/])  # 1,000  .5  -5
+    | {SIGN}+(?:[-_/‐‑]{SIGN}+)*                                    # words, hyphened or sliced
+    | \.{{3}} | -{{5,}} | -{{2,4}} | [!?]+ | \*+ | _+
+    | [:;=][-o*]?[()DPdpO\\{{@|\[\]](?![A-Za-z])                      # a smiley
+    | \S
+"""
+TOKEN = re.compile(RULES.replace("'", "['’]"), re.VERBOSE)
+
+
+# Where a word's tokens hang on the words about it: a fraction, markup, a single letter's stop, "No. 5".
+IN_CONTEXT = re.compile(r"\d \d|<|(?<!\w)\w\.|\b[Nn][Oo]\.")
 
 
 def tokenize(caption: str) -> list[str]:
@@ -27,18 +100,50 @@ def tokenize(caption: str) -> list[str]:
 
     An empty or punctuation-only caption gives an empty list. White space of any kind separates words.
     """
-    tokens: list[str] = []
-    for token in _treebank().tokenize(SENTENCE_STOP.sub(" . ", caption.lower())):
-        if token == "." and tokens and ABBREVIATION.fullmatch(tokens[-1]):
-            tokens[-1] += "."
-        elif token not in PUNCTUATION:
-            tokens.append(BRACKETS.get(token, token))
-    return tokens
+    if IN_CONTEXT.search(caption):
+        return split(" ".join(caption.split()))
+    return [word for text in caption.split() for word in _WORDS[text]]
 
 
-@cache
-def _treebank():
-    # Imported at first use: nltk takes half a second to import, and many commands never tokenise.
-    from nltk.tokenize.destructive import NLTKWordTokenizer
+def split(text: str) -> list[str]:
+    """As `tokenize`, by the rules alone: nothing is remembered."""
+    if not text.isascii():
+        text = text.translate(QUOTES)
+    return [word for token in TOKEN.findall(text) for word in _finish(token)]
 
-    return NLTKWordTokenizer()
+
+class _Remembered(dict):
+    """Text between white space -> its tokens; captions have few different ones."""
+
+    def __missing__(self, text: str) -> list[str]:
+        words = split(text)
+        if len(self) < 200_000:
+            self[text] = words
+        return words
+
+
+_WORDS = _Remembered()
+
+
+# A curly apostrophe is spelled as a plain one in contractions only.
+CONTRACTED = re.compile("^(n?)’(?=(?:s|m|d|re|ve|ll|t\\w*)$)")
+
+
+def _finish(token: str) -> tuple[str, ...]:
+    word = token.lower()
+    if word[0] in ":;=" and not word[-1].isalnum():  # a smiley's mouth is a bracket
+        word = word[:-1] + SPELLINGS.get(word[-1], word[-1])
+    word = CONTRACTED.sub(r"\1'", SPELLINGS.get(word, word))
+    if word in PUNCTUATION or re.fullmatch("-{2,4}", word) or _unknown(word):
+        return ()
+    if word[0].isdigit() and " " in word:  # "22 3/4" is one token in the original too, with a space that does not part
+        return (word.replace(" ", "\u00a0"),)
+    return TWO_WORDS.get(word) or tuple(word.split())
+
+
+def _unknown(word: str) -> bool:
+    """Whether the original has no rule for this sign, and drops it: emoji, guillemets, stray accents, control signs."""
+    if len(word) > 1:
+        return False
+    dropped = ("Cc", "Cf", "Co", "Me", "Mn", "Mc", "Pd", "Pf", "Pi")
+    return not word.isalnum() and (ord(word) > 0xFFFF or (unicodedata.category(word) in dropped and word not in "-‟"))

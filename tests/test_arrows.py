@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "captioning"
-ENTRY_POINTS = {"train", "evaluate", "prepare", "caption", "audit", "ground"}
+ENTRY_POINTS = {"train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare"}
 
 
 def imports(path: Path) -> set[str]:
@@ -70,7 +70,11 @@ def test_inside_models():
 
 def test_only_extraction_and_its_users_join_encoder_and_store():
     assert importers("captioning.extraction") <= {"sources"} | ENTRY_POINTS
-    assert not {name for name in importers("torch") if inside(name, "metrics")}
+
+
+def test_scores_need_no_torch():
+    needs = importers("torch")
+    assert not {module for module in needs if inside(module, "metrics", "tokenizer", "results", "score", "compare")}
 
 
 def test_nothing_imports_an_entry_point():

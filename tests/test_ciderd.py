@@ -97,13 +97,21 @@ def test_repeated_and_reordered_images():
         scorer([8], [["a"]])
 
 
-def test_document_frequencies_of_another_split(tmp_path):
+@pytest.mark.parametrize("base", [None, ngrams.HASH_BASE])
+def test_document_frequencies_of_another_split(tmp_path, base):
     training = {1: [["a", "b"], ["a", "c"]], 2: [["a", "d"]], 3: [["b", "x", "y"]], 4: [["z"]]}
     references = {10: [["a", "b", "q"], ["q", "b"]], 11: [["x", "y", "a"]]}
-    state = DocumentFrequencies.build(training).state_dict()
+    state = DocumentFrequencies.of(References(training, base=base)).state_dict()
+    assert base is not None or all(
+        (state[key] == value).all() if isinstance(value, np.ndarray) else state[key] == value
+        for key, value in DocumentFrequencies.build(training).state_dict().items()
+    )
     np.savez(tmp_path / "frequencies.npz", **state)
     with np.load(tmp_path / "frequencies.npz") as stored:
-        state = {key: stored[key].tolist() if key in ("words", "images", "n") else stored[key] for key in stored}
+        state = {
+            key: stored[key].tolist() if stored[key].dtype.kind == "U" or not stored[key].ndim else stored[key]
+            for key in stored
+        }
     frequencies = DocumentFrequencies.from_state_dict(state)
     assert (frequencies.images, frequencies.n) == (4, 4)
     hypotheses = [["a", "b", "d", "d"], ["b", "x", "y", "new"]]  # n-grams known only to the one, the other, neither

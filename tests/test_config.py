@@ -7,12 +7,23 @@ import pytest
 from captioning import config as configuration
 from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
 from captioning.errors import CheckpointError, ConfigError
-from captioning.schemas import AuditConfig, CaptionConfig, EvaluateConfig, GroundConfig, PrepareConfig, TrainConfig
+from captioning.schemas import (
+    AuditConfig,
+    CaptionConfig,
+    CompareConfig,
+    EvaluateConfig,
+    GroundConfig,
+    PrepareConfig,
+    ScoreConfig,
+    TrainConfig,
+)
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),
     "prepare": (PrepareConfig, []),
     "evaluate": (EvaluateConfig, ["checkpoint=x", "data=scenes"]),
+    "score": (ScoreConfig, ["results=x", "annotations=y"]),
+    "compare": (CompareConfig, ["a=x", "b=y"]),
     "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
     "audit": (AuditConfig, ["data=scenes"]),
     "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
@@ -48,7 +59,10 @@ def test_every_yaml_composes_checks_and_builds(override):
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
 def test_every_entry_point_checks_out_with_its_defaults(name):
-    assert checked(name, [])
+    config = checked(name, [])
+    assert config
+    if "metrics" in config:
+        assert build(config["metrics"]).bootstrap == 1000
 
 
 @pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])

@@ -11,7 +11,7 @@ from typing import Any
 from captioning.errors import DataError
 
 COLUMNS = (["caption", "image"], ["caption", "image", "split"])  # sorted: they may come in any order
-KINDS = {str: "text", int: "a whole number", list: "a list"}
+KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
 Handling = AbstractContextManager  # of the faults met in its block: STRICT or a Faults

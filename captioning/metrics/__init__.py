@@ -1,5 +1,5 @@
 """Caption scores. Takes strings by image id; needs no torch."""
 
-from captioning.metrics.scores import score
+from captioning.metrics.scores import Report, Scorer, score
 
-__all__ = ["score"]
+__all__ = ["Report", "Scorer", "score"]

@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from captioning.metrics.ngrams import Matches, References, choose_base, find
+from captioning.metrics.ngrams import Matches, References, find
 
 
 class DocumentFrequencies:
     """In how many images' references each n-gram occurs. Owns the numbering of words."""
 
-    def __init__(self, words: Mapping[str, int], keys: np.ndarray, counts: np.ndarray, *, images: int, n: int):
+    def __init__(
+        self, words: Mapping[str, int], keys: np.ndarray, counts: np.ndarray, *, images: int, n: int, base: int
+    ):
         self.words, self.keys, self.counts, self.images, self.n = words, keys, counts, images, n
-        self.base = choose_base(len(words), n)
+        self.base = np.uint64(base)  # of the n-grams' numbers (ngrams.py)
 
     @classmethod
     def build(cls, references: Mapping[Hashable, Sequence[Sequence[str]]], *, n: int = 4) -> "DocumentFrequencies":
@@ -31,8 +33,9 @@ class DocumentFrequencies:
 
     @classmethod
     def of(cls, references: References) -> "DocumentFrequencies":
-        counts = references.document_counts()
-        return cls(references.words, references.keys, counts, images=len(references.images), n=references.n)
+        """As `build`, of references that are indexed already."""
+        counts, numbers = references.document_counts(), {"n": references.n, "base": int(references.base)}
+        return cls(references.words, references.keys, counts, images=len(references.images), **numbers)
 
     def weights(self, keys: np.ndarray) -> np.ndarray:
         """log(images / images that have the n-gram) of each key; an n-gram never seen counts as seen once."""
@@ -48,13 +51,14 @@ class DocumentFrequencies:
             "counts": self.counts,
             "images": self.images,
             "n": self.n,
+            "base": int(self.base),
         }
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "DocumentFrequencies":
         words = {word: number for number, word in enumerate(state["words"], start=1)}
         keys, counts = np.asarray(state["keys"], np.uint64), np.asarray(state["counts"], np.int64)
-        return cls(words, keys, counts, images=state["images"], n=state["n"])
+        return cls(words, keys, counts, images=state["images"], n=state["n"], base=state["base"])
 
 
 class CiderD:

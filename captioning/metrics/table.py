@@ -1,0 +1,89 @@
+"""Scores image by image, and what they add up to over a split, a part of it, or a resample."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from captioning.errors import DataError
+from captioning.metrics.bleu import bleu
+from captioning.metrics.java import meteor
+
+# The scores that are no mean over images: how they follow from counts that were added up over images.
+FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "BLEU": bleu,
+    "METEOR": lambda counts: meteor(counts)[..., None],
+}
+
+
+class Table(NamedTuple):
+    """One row an image."""
+
+    image_ids: list[int]
+    captions: list[str]
+    values: dict[str, np.ndarray]  # "BLEU-1", …, "CIDEr": [I], each image's own score
+    counts: dict[str, np.ndarray]  # "BLEU", "METEOR": [I, K]
+
+    def totals(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """The split's scores; with weights [B, I], how often each image counts, those of B resamples [B]."""
+        weights = np.ones((1, len(self.image_ids))) if weights is None else weights
+        images = weights.sum(axis=1)
+        means = {name: weights @ values / images for name, values in self.values.items()}
+        for family, counts in self.counts.items():
+            combined = FROM_COUNTS[family](weights @ counts)
+            for place, name in enumerate(name for name in self.values if name.partition("-")[0] == family):
+                means[name] = combined[..., place]
+        return means
+
+    def take(self, rows: np.ndarray) -> "Table":
+        """The same for some images, in the order given."""
+        return Table(
+            [self.image_ids[row] for row in rows],
+            [self.captions[row] for row in rows],
+            {name: values[rows] for name, values in self.values.items()},
+            {family: counts[rows] for family, counts in self.counts.items()},
+        )
+
+
+def to_csv(table: Table) -> str:
+    """image_id, caption, a column a score, then the counts as BLEU:0 …: all that comparing two runs takes."""
+    columns = dict(table.values)
+    for family, counts in table.counts.items():
+        columns |= {f"{family}:{place}": counts[:, place] for place in range(counts.shape[1])}
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image_id", "caption", *columns])
+    for image_id, caption, *numbers in zip(table.image_ids, table.captions, *columns.values(), strict=True):
+        writer.writerow([image_id, caption, *(f"{number:.10g}" for number in numbers)])
+    return text.getvalue()
+
+
+def from_csv(path: Path) -> Table:
+    """What `to_csv` wrote.
+
+    Raises:
+        DataError: it is not such a table.
+    """
+    try:
+        header, *rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""))
+        if header[:2] != ["image_id", "caption"]:
+            raise ValueError("the first columns must be image_id and caption")
+        numbers = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(len(rows), len(header) - 2)
+        return _table([int(row[0]) for row in rows], [row[1] for row in rows], dict(zip(header[2:], numbers.T)))  # noqa: B905
+    except (OSError, ValueError, IndexError, KeyError) as error:
+        raise DataError(f"cannot read {path} as a table of scores ({error}); score the captions anew") from error
+
+
+def _table(image_ids: list[int], captions: list[str], columns: Mapping[str, np.ndarray]) -> Table:
+    values = {name: column for name, column in columns.items() if ":" not in name}
+    families = dict.fromkeys(name.partition(":")[0] for name in columns if ":" in name)
+    counts = {
+        family: np.column_stack([column for name, column in columns.items() if name.startswith(f"{family}:")])
+        for family in families
+    }
+    if unknown := counts.keys() - FROM_COUNTS.keys():
+        raise ValueError(f"unknown counts {', '.join(sorted(unknown))}")
+    return Table(image_ids, captions, values, counts)

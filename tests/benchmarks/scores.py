@@ -1,0 +1,164 @@
+"""How fast scoring is, beside pycocoevalcap in the same run: `python tests/benchmarks/scores.py [--shared=DIR]`.
+
+Each figure is taken in a process of its own, so that its peak of memory is its own. Captions are real ones
+(flickr8k/captions_train.json), crossed with one another where more are wanted than there are.
+"""
+
+import argparse
+import json
+import multiprocessing
+import random
+import resource
+import shutil
+import sys
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+
+Captions = dict[int, list[str]]
+
+
+def world(shared: str, images: int, *, seed: int = 0) -> tuple[Captions, dict[int, str]]:
+    """(five references an image, a caption an image): a sixth of the caption's words come from another image."""
+    content = json.loads(Path(shared, "flickr8k", "captions_train.json").read_text(encoding="utf-8"))
+    pool: Captions = {}
+    for annotation in content["annotations"]:
+        pool.setdefault(annotation["image_id"], []).append(annotation["caption"])
+    generator, groups = random.Random(seed), [texts for texts in pool.values() if len(texts) >= 5]
+    references, captions = {}, {}
+    for image_id in range(images):
+        own, other = groups[image_id % len(groups)], generator.choice(groups)
+        fresh = image_id < len(groups)
+        references[image_id] = own[:5] if fresh else [cross(a, b) for a, b in zip(own[:5], other, strict=False)]
+        captions[image_id] = cross(generator.choice(references[image_id]), generator.choice(other))
+    return references, captions
+
+
+def cross(a: str, b: str) -> str:
+    first, second = a.split(), b.split()
+    return " ".join([*first[: 2 * len(first) // 3], *second[2 * len(second) // 3 :]])
+
+
+def timed(function, *arguments, repeats: int = 1) -> float:
+    """The shortest of some runs, in seconds."""
+    times = []
+    for _ in range(repeats):
+        started_at = time.perf_counter()
+        function(*arguments)
+        times.append(time.perf_counter() - started_at)
+    return min(times)
+
+
+def measure_score(shared: str, images: int) -> dict[str, float]:
+    from captioning.metrics import score
+
+    return {"seconds": timed(score, *world(shared, images))} | peak()
+
+
+def measure_rival(shared: str, images: int) -> dict[str, float]:
+    """pycocoevalcap: its Java tokeniser, then BLEU, ROUGE-L and CIDEr."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    references, captions = world(shared, images)
+
+    def run():
+        tokenizer = PTBTokenizer()
+        truths = tokenizer.tokenize({key: [{"caption": text} for text in texts] for key, texts in references.items()})
+        results = tokenizer.tokenize({key: [{"caption": text}] for key, text in captions.items()})
+        Bleu(4).compute_score(truths, results, verbose=0)
+        Rouge().compute_score(truths, results)
+        Cider().compute_score(truths, results)
+
+    return {"seconds": timed(run)} | peak()
+
+
+def measure_reward(shared: str) -> dict[str, float]:
+    """CIDEr-D of five samples and a greedy caption for each of 50 images, document frequencies of 6 000 images."""
+    import slow_scores
+
+    from captioning.metrics.reward import Reward
+    from captioning.tokenizer import tokenize
+
+    references, captions = world(shared, 6000)
+    reward = Reward(references, count_end=False)
+    generator = random.Random(1)
+    image_ids = [image_id for image_id in generator.sample(sorted(references), 50) for _ in range(6)]
+    samples = [tokenize(cross(captions[image_id], captions[generator.randrange(6000)])) for image_id in image_ids]
+    ended = [True] * len(samples)
+    tokens = {image_id: [tokenize(text) for text in texts] for image_id, texts in references.items()}
+    frequencies = slow_scores.document_frequencies(tokens)
+
+    def slow():
+        pairs = zip(samples, image_ids, strict=True)
+        return [slow_scores.cider(words, tokens[image_id], *frequencies) for words, image_id in pairs]
+
+    assert abs(reward(image_ids, samples, ended) - slow()).max() < 1e-9
+    seconds = timed(reward, image_ids, samples, ended, repeats=30)
+    return {"seconds": seconds, "slow": timed(slow, repeats=5)} | peak()
+
+
+def measure_tokenize(shared: str) -> dict[str, float]:
+    """67 000 captions; the floor is cutting them at white space, the rival Java, its start-up included."""
+    from captioning.metrics.java import tokenize_all
+    from captioning.tokenizer import tokenize
+
+    references, captions = world(shared, 11_167)
+    texts = [text for texts in references.values() for text in texts] + list(captions.values())
+    texts = texts[:67_000]
+    seconds = timed(lambda: [tokenize(text) for text in texts])  # once: nothing is remembered yet
+    floor = timed(lambda: [text.lower().split() for text in texts], repeats=3)
+    found = {"seconds": seconds, "floor": floor} | peak()
+    return found | ({"slow": timed(tokenize_all, texts)} if shutil.which("java") else {})
+
+
+def peak() -> dict[str, float]:
+    return {"peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def apart(function, *arguments) -> dict[str, float]:
+    """The function's result, from a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+def entry(found: dict[str, float], rival: float | None, *, scale: float = 1.0, unit: str = "s") -> dict:
+    """One line of the results: how often the rival's time is ours, and ours the floor's."""
+    seconds = found["seconds"]
+    return {
+        "value": seconds * scale,
+        "unit": unit,
+        "rival_ratio": rival / seconds if rival else None,
+        "floor_ratio": seconds / found["floor"] if "floor" in found else None,
+        "peak_MiB": found["peak_MiB"],
+    }
+
+
+def main(arguments: list[str] | None = None) -> dict[str, dict]:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", default="../shared", help="folder that holds flickr8k/")
+    parser.add_argument("--rival-at-full-size", action="store_true", help="pycocoevalcap on 40 504 images too")
+    options = parser.parse_args(arguments)
+    java = shutil.which("java") is not None
+    results = {}
+    for images in (5000, 40_504):
+        wanted = java and (images == 5000 or options.rival_at_full_size)
+        rival = apart(measure_rival, options.shared, images)["seconds"] if wanted else None
+        results[f"score/{images}"] = entry(apart(measure_score, options.shared, images), rival)
+    reward = apart(measure_reward, options.shared)
+    results["ciderd/250"] = entry(reward, reward["slow"], scale=1000, unit="ms")
+    tokens = apart(measure_tokenize, options.shared)
+    results["tokenize/67000"] = entry(tokens, tokens.get("slow"))
+    print(f"{'':<16}{'value':>10}      rival/ours  ours/floor  peak MiB")
+    for name, row in results.items():
+        ratios = [f"{row[key]:.1f}" if row[key] else "-" for key in ("rival_ratio", "floor_ratio")]
+        print(f"{name:<16}{row['value']:10.3f} {row['unit']:<4}{ratios[0]:>11}{ratios[1]:>12}{row['peak_MiB']:10.0f}")
+    return results
+
+
+if __name__ == "__main__":
+    main()

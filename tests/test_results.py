@@ -1,0 +1,214 @@
+"""Files of captions and scores, and the commands that need no model."""
+
+import csv
+import json
+import sys
+
+import pytest
+
+from captioning import compare, score
+from captioning.config import check, compose
+from captioning.errors import ConfigError, DataError
+from captioning.results import read_references, read_results, read_samples, write_server_file
+from captioning.schemas import CompareConfig, ScoreConfig
+
+REFERENCES = {1: ["a red dog runs", "a dog"], 2: ["two cats on a bed"], 3: ["a man rides a horse"]}
+GOOD = {1: "a red dog runs.", 2: "two cats on a bed", 3: "A man rides a brown horse"}
+POOR = {1: "a dog", 2: "two cats", 3: "a man on a <unk>"}
+
+
+def write(path, content):
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def results(captions):
+    return [{"image_id": image_id, "caption": text} for image_id, text in captions.items()]
+
+
+@pytest.fixture
+def annotations(tmp_path):
+    listed = [{"image_id": key, "caption": text, "id": 0} for key, texts in REFERENCES.items() for text in texts]
+    return write(
+        tmp_path / "captions_val2014.json", {"images": [{"id": key} for key in REFERENCES], "annotations": listed}
+    )
+
+
+def run(module, monkeypatch, *arguments):
+    """The command in this process, as its console script starts it."""
+    monkeypatch.setattr(sys, "argv", [f"captioning-{module.__name__.rpartition('.')[2]}", *map(str, arguments)])
+    module.main()
+
+
+def test_scores_of_a_file(tmp_path, monkeypatch, capsys, annotations):
+    folder = tmp_path / "a b, c=1 'd'"  # what hydra would parse, were it not quoted
+    folder.mkdir()
+    file = write(folder / "results (1).json", results(GOOD))
+    samples = write(tmp_path / "samples.json", results(GOOD) + results(POOR))
+    output = tmp_path / "out"
+    run(score, monkeypatch, file, annotations, f"output={output}", f"samples={samples}", f"training={annotations}",
+        "split=val", "decoded_by=beam5", "metrics.bootstrap=50")  # fmt: skip
+    printed = capsys.readouterr().out
+    assert printed.startswith("results (1).json val, decoding beam5, Penn-Treebank tokens (python), 3 images\n")
+    scores = json.loads((output / "scores.json").read_text())
+    assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
+    assert all(isinstance(value, float) for value in scores.values())
+    for name, value in scores.items():
+        assert f"{name:<10}{value:8.4f}" in printed
+    statistics = json.loads((output / "statistics.json").read_text())
+    low, high = statistics["intervals"]["CIDEr"]
+    assert low <= scores["CIDEr"] <= high and f"95 % {low:.4f} … {high:.4f}" in printed
+    assert statistics["captions"]["novel"] == pytest.approx(1 / 3)
+    assert statistics["samples"]["an image"] == 2.0
+    rows = list(csv.DictReader((output / "per_image.csv").open(newline="")))
+    assert [(int(row["image_id"]), row["caption"]) for row in rows] == list(GOOD.items())
+    assert sum(float(row["CIDEr"]) for row in rows) / 3 == pytest.approx(scores["CIDEr"])
+    assert json.loads((output / "captions.json").read_text()) == results(GOOD)
+
+
+def test_nothing_is_written_unasked(tmp_path, monkeypatch, capsys, annotations):
+    file = write(tmp_path / "results.json", results(POOR))
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.chdir(tmp_path)
+    run(score, monkeypatch, file, annotations)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "33.3% with unknown words" in capsys.readouterr().out
+
+
+BAD = {
+    "repeated": ([*results(GOOD), {"image_id": 2, "caption": "again"}], r"more than one caption for 1 images.*ids 2;"),
+    "null": (results(GOOD | {3: None}), r"no text: image ids 3;"),
+    "not a number": (results(GOOD | {1: float("nan")}), r"no text: image ids 1;"),
+    "no caption": ([{"image_id": 7}], r"no text: image ids 7;"),
+    "odd id": ([{"image_id": float("inf"), "caption": "a"}], r"\[0\].*'image_id' must be a whole number, not inf"),
+    "text id": ([{"caption": "a", "image_id": "1"}], r"'image_id' must be a whole number, not '1'"),
+    "no entry": (["a dog"], r"'image_id' is missing"),
+    "no list": ({"annotations": []}, r"COCO results are a list"),
+    "missing": (results({1: "a", 2: "b"}), r"1 images without a caption: image ids 3"),
+    "extra": (results(GOOD | {9: "b"}), r"1 images without references: image ids 9"),
+}
+
+
+@pytest.mark.parametrize("fault", BAD)
+def test_bad_results_are_one_line_with_the_ids(tmp_path, monkeypatch, annotations, fault):
+    content, message = BAD[fault]
+    file = write(tmp_path / "results.json", content)
+    with pytest.raises(SystemExit) as ended:
+        run(score, monkeypatch, file, annotations)
+    assert ended.value.code.startswith("error: ") and "\n" not in ended.value.code
+    with pytest.raises(DataError, match=message):
+        score.score(check(compose("score", [f"results={file}", f"annotations={annotations}"]), ScoreConfig))
+
+
+def test_readers(tmp_path, annotations):
+    assert read_references(annotations_path := tmp_path / "captions_val2014.json") == REFERENCES
+    assert str(annotations_path) == annotations
+    several = write(tmp_path / "samples.json", results(GOOD) + results(POOR))
+    assert read_samples(tmp_path / "samples.json") == {key: [GOOD[key], POOR[key]] for key in GOOD}
+    with pytest.raises(DataError, match=r"3 images: image ids 1, 2, 3; keep one each"):
+        read_results(tmp_path / "samples.json")
+    assert several
+
+
+def two_runs(tmp_path, monkeypatch, annotations):
+    for name, captions in (("good", GOOD), ("poor", POOR)):
+        file = write(tmp_path / f"{name}.json", results(captions))
+        run(score, monkeypatch, file, annotations, f"output={tmp_path / name}", "metrics.bootstrap=0")
+    return tmp_path / "good", tmp_path / "poor"
+
+
+def test_two_runs_are_compared(tmp_path, monkeypatch, capsys, annotations):
+    good, poor = two_runs(tmp_path, monkeypatch, annotations)
+    capsys.readouterr()
+    output = tmp_path / "compared"
+    run(compare, monkeypatch, poor, good, f"output={output}", "by=ROUGE-L", "show=2", "metrics.bootstrap=100")
+    printed = capsys.readouterr().out
+    assert f"A: {poor}\nB: {good}\npoor.json captions_val2014, decoding not stated" in printed
+    found = json.loads((output / "compare.json").read_text())
+    scores = {path: json.loads((path / "scores.json").read_text()) for path in (good, poor)}
+    for name, row in found.items():
+        assert (row["a"], row["b"]) == pytest.approx((scores[poor][name], scores[good][name]), abs=1e-8)
+        assert row["low"] <= row["b"] - row["a"] <= row["high"]
+    assert found["ROUGE-L"]["b_better"] > 0.9  # all but resamples of image 2 alone, which both wrote alike
+    assert found["ROUGE-L"]["a_better"] == 0.0
+    rows = list(csv.DictReader((output / "differences.csv").open(newline="")))
+    assert sorted(int(row["image_id"]) for row in rows) == [1, 2, 3]
+    differences = [float(row["difference"]) for row in rows]
+    assert differences == sorted(differences) and "images for which B is better by ROUGE-L:\n  " in printed
+    monkeypatch.chdir(tmp_path)
+    run(compare, monkeypatch, poor, tmp_path / "good.json", f"annotations={annotations}", "output=again",
+        "metrics.bootstrap=100")  # fmt: skip
+    again = json.loads((tmp_path / "again" / "compare.json").read_text())
+    assert again["CIDEr"] == pytest.approx(found["CIDEr"], abs=1e-8)
+
+
+def test_runs_of_several_seeds_count_as_their_mean(tmp_path, monkeypatch, capsys, annotations):
+    good, poor = two_runs(tmp_path, monkeypatch, annotations)
+    run(compare, monkeypatch, f"a=[{good},{poor}]", f"b={good}", f"output={tmp_path / 'out'}", "metrics.bootstrap=20")
+    row = json.loads((tmp_path / "out" / "compare.json").read_text())["CIDEr"]
+    first, second = (json.loads((path / "scores.json").read_text())["CIDEr"] for path in (good, poor))
+    assert row["a"] == pytest.approx((first + second) / 2) and row["b"] == pytest.approx(first)
+    spread = (first - second) / 2**0.5  # of two numbers
+    printed = capsys.readouterr().out
+    assert "A is the mean of 2 runs; standard deviation between them: BLEU-1" in printed
+    assert f"CIDEr {spread:.4f}" in printed
+
+
+def test_runs_that_cannot_be_compared(tmp_path, monkeypatch, annotations):
+    good, poor = two_runs(tmp_path, monkeypatch, annotations)
+
+    def compared(*overrides):
+        compare.compare(check(compose("compare", list(overrides)), CompareConfig))
+
+    with pytest.raises(ConfigError, match=r"nowhere is no folder of scores.*annotations=FILE"):
+        compared(f"a={good}", "b=nowhere")
+    with pytest.raises(ConfigError, match="by=SPICE"):
+        compared(f"a={good}", f"b={poor}", "by=SPICE")
+    with pytest.raises(ConfigError, match="no runs to compare in b"):
+        compared(f"a={good}", "b=[]")
+    with pytest.raises(ConfigError, match="bootstrap"):
+        compared(f"a={good}", f"b={poor}", "metrics.bootstrap=0")
+    (poor / "per_image.csv").write_text((good / "per_image.csv").read_text().replace("\n3,", "\n4,"))
+    with pytest.raises(DataError, match=r"not of the same images: image ids 3, 4"):
+        compared(f"a={good}", f"b={poor}")
+    (poor / "per_image.csv").unlink()
+    with pytest.raises(DataError, match=r"per_image\.csv"):
+        compared(f"a={good}", f"b={poor}")
+
+
+def test_files_for_the_server(tmp_path):
+    path = write_server_file(tmp_path, GOOD, name="mine-2", split="val2014", wanted=GOOD)
+    assert path.name == "captions_val2014_mine-2_results.json" and json.loads(path.read_text()) == results(GOOD)
+    with pytest.raises(DataError, match=r"1 captions missing: image ids 5; 1 captions not of the split: image ids 3"):
+        write_server_file(tmp_path, GOOD, name="x", split="val2014", wanted=[1, 2, 5])
+    with pytest.raises(DataError, match=r"without words: image ids 2"):
+        write_server_file(tmp_path, GOOD | {2: " "}, name="x", split="test2014", wanted=GOOD)
+    with pytest.raises(ConfigError, match=r"server=a_b"):
+        write_server_file(tmp_path, GOOD, name="a_b", split="test2014", wanted=GOOD)
+    with pytest.raises(ConfigError, match=r"not of val"):
+        write_server_file(tmp_path, GOOD, name="ab", split="val", wanted=GOOD)
+
+
+def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch, capsys):
+    listed = [{"id": key, "file_name": f"COCO_{key}.jpg"} for key in GOOD]
+    images = write(tmp_path / "image_info_test2014.json", {"images": listed})
+    named = [
+        {"image_id": at, "caption": text, "file_name": f"some/where/COCO_{key}.jpg", "log_prob": -1.0}
+        for at, (key, text) in enumerate(GOOD.items())
+    ]
+    arguments = ["split=test2014", "server=mine", f"output={tmp_path / 'out'}"]
+    for content in (named, results(GOOD)):
+        run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)
+        file = tmp_path / "out" / "captions_test2014_mine_results.json"
+        assert json.loads(file.read_text()) == results(GOOD)
+        assert "3 captions for the COCO server, not scored" in capsys.readouterr().out
+        file.unlink()
+    for content, message in (
+        ([named[0], *named], r"COCO_1\.jpg is here twice"),
+        ([named[0] | {"file_name": "x.jpg"}], r"x\.jpg is not among the images"),
+        (named[:2], r"1 captions missing: image ids 3"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)
+    with pytest.raises(SystemExit, match="needs output=DIR"):
+        run(score, monkeypatch, tmp_path / "results.json", images, "server=mine", "split=test2014")
