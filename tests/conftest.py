@@ -35,6 +35,7 @@ ATTENTIONS = {
 SCORERS = {"additive": partial(Additive, width=5), "dot_product": partial(DotProduct, width=5)}
 RECURRENCES = {
     "look_first": LookFirst,
+    "look_with_word": partial(LookFirst, word=True),
     "look_after": LookAfter,
     "adaptive": partial(LookAfter, sentinel=True),
     "up_down": UpDown,

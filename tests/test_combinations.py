@@ -23,7 +23,7 @@ OBJECTIVES = {
         SelfCritical, length_reward, start=START, end=END, forbidden=(PAD, START, UNKNOWN), samples=3, max_length=6
     ),
 }
-LOOKS = [(attention, "look_first") for attention in ATTENTIONS] + [("none", "up_down")]
+LOOKS = [(attention, "look_first") for attention in ATTENTIONS] + [("none", "up_down"), ("none", "look_with_word")]
 LOOKS += itertools.product(
     [name for name in ATTENTIONS if name != "none"], [n for n in RECURRENCES if n != "look_first"]
 )

@@ -51,16 +51,19 @@ def deep(decoder, word, h, context=None):
     return r.output.weight @ torch.tanh(total) + r.output.bias
 
 
-def test_show_attend_and_tell_word_by_word(toy, images):
-    model = toy(conditioning="first_step")
+@pytest.mark.parametrize("with_word", [False, True])
+def test_show_attend_and_tell_word_by_word(toy, images, with_word):
+    model = toy(conditioning="first_step", recurrence="look_with_word" if with_word else "look_first")
     d, grid = model.decoder, images[0]
     v = model.conditioning.image.weight @ grid.mean(0) + model.conditioning.image.bias
     zeros = torch.zeros(7, dtype=torch.float64)
     h, c = lstm(d.recurrence.cell, torch.cat((v, torch.zeros(6, dtype=torch.float64))), zeros, zeros)
     expected = []
     for token in (START, 5, 7):
-        word, alpha = d.embedding.weight[token], alpha_of(d.attention, h, grid).softmax(0)
-        beta = torch.sigmoid(d.recurrence.gate.weight[0] @ h + d.recurrence.gate.bias[0])
+        word = d.embedding.weight[token]
+        query = h + d.recurrence.word.weight @ word if with_word else h
+        alpha = alpha_of(d.attention, query, grid).softmax(0)
+        beta = torch.sigmoid(d.recurrence.gate.weight[0] @ query + d.recurrence.gate.bias[0])
         z = beta * (alpha @ grid)
         h, c = lstm(d.recurrence.cell, torch.cat((word, z)), h, c)
         expected.append(deep(d, word, h, z))
@@ -121,7 +124,7 @@ def EVERY(*sizes, zeros):
 
 
 @pytest.mark.parametrize("cell", CELLS)
-@pytest.mark.parametrize("recurrence", ["look_first", "look_after", "adaptive", "up_down"])
+@pytest.mark.parametrize("recurrence", ["look_first", "look_with_word", "look_after", "adaptive", "up_down"])
 def test_gradients_of_a_step_by_finite_differences(toy, images, cell, recurrence):
     model = toy(cell=cell, recurrence=recurrence, layers=2, width=3)
     state, memory = model.begin(images)

@@ -35,6 +35,8 @@ class LookFirst(nn.Module):
         cell: (input_size, feedback_size, state_size=, layers=, dropout=) -> Cell.
         state_size, layers, dropout: of the cell.
         gate: whether β scales the context.
+        word: whether x_t joins the query, h_{t-1} + W x_t. The paper's query knows the words up to y_{t-2}: after "a
+            red" the look for the noun cannot seek the red thing. Off in the paper.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class LookFirst(nn.Module):
         layers: int = 1,
         dropout: float = 0.0,
         gate: bool = True,
+        word: bool = False,
     ):
         super().__init__()
         self.cell = cell(input_size, context_size, state_size=state_size, layers=layers, dropout=dropout)
         self.gate = nn.Linear(state_size, 1) if gate and context_size else None
+        self.word = nn.Linear(input_size, state_size, bias=False) if word and context_size else None
         self.layers, self.context_size, self.loops = layers, context_size, context_size > 0
 
     def zero_state(self, batch: int, *, like: Tensor) -> State:
@@ -59,13 +63,18 @@ class LookFirst(nn.Module):
         return self.cell.zero_state(batch, like=like)
 
     def project(self, inputs: Tensor) -> Tensor:
-        """The known input's share of the cell's sums: [..., I] -> [..., X]."""
-        return self.cell.project(inputs)
+        """The known input's share of the cell's sums, and of the query: [..., I] -> [..., X]."""
+        projected = self.cell.project(inputs)
+        return projected if self.word is None else torch.cat((projected, self.word(inputs)), -1)
 
     def step(self, projected: Tensor, state: State, look: Look) -> tuple[State, Glimpse]:
-        glimpse = look(state.top)
+        query = state.top
+        if self.word is not None:
+            projected, word = projected.split((self.cell.projected_size, query.shape[-1]), -1)
+            query = query + word
+        glimpse = look(query)
         if self.gate is not None:
-            glimpse = glimpse._replace(context=torch.sigmoid(self.gate(state.top)) * glimpse.context)
+            glimpse = glimpse._replace(context=torch.sigmoid(self.gate(query)) * glimpse.context)
         return self.cell.step(projected, glimpse.context, state), glimpse
 
     def sequence(self, inputs: Tensor, state: State) -> Tensor:
