@@ -75,7 +75,7 @@ def caption_and_ground(predictor, records, instances, *, search, batch_size: int
                     raise
                 print(f"left out: {error}", file=sys.stderr)
         captions = predictor.caption_pictures([picture for _, picture in opened], search) if opened else []
-        for (record, picture), (made, *_) in zip(opened, captions, strict=True):
+        for (record, picture), made in zip(opened, captions, strict=True):
             if made.attention is None:
                 raise CheckpointError(f"{predictor.path}: a model without attention looks nowhere; train one with it")
             annotated = instances.pictures[record.image_id]
