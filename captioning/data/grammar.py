@@ -220,5 +220,7 @@ def _lies(first: Thing, second: Thing, where: str, scene: Scene) -> bool:
     seen = relation(first, second)
     if where != "beside":
         return seen == where
-    between = any(relation(first, other) == seen == relation(other, second) for other in scene.things)
+    # Not the two themselves: seen from its own centre, which is rounded, a thing may lie to its left or right.
+    others = [other for other in scene.things if other not in (first, second)]
+    between = any(relation(first, other) == seen == relation(other, second) for other in others)
     return seen in ("left", "right") and not between

@@ -7,7 +7,9 @@
 A softmax over the places follows, so what shifts all places alike is left out of either scorer.
 """
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class Additive(nn.Module):
@@ -30,8 +32,10 @@ class Additive(nn.Module):
         return self.key(grid)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
-        hidden = (keys[:, None] + self.query(query)[:, :, None]).tanh()  # [B, K, P, A]
-        return self.score(hidden).squeeze(-1)
+        # tanh x = 2 σ(2x) − 1: on a CPU torch's sigmoid takes half the time of its tanh, which is most of a step.
+        hidden = (2 * keys)[:, None] + (2 * self.query(query))[:, :, None]  # [B, K, P, A]
+        hidden = hidden.sigmoid() if torch.is_grad_enabled() else hidden.sigmoid_()
+        return F.linear(hidden, 2 * self.score.weight).squeeze(-1) - self.score.weight.sum()
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
         """Scores of [B, K, A], a key for each row."""

@@ -142,10 +142,12 @@ def main(arguments: list[str] | None = None) -> dict[str, dict]:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", default="../shared", help="folder that holds flickr8k/")
     parser.add_argument("--rival-at-full-size", action="store_true", help="pycocoevalcap on 40 504 images too")
+    parser.add_argument("--output", type=Path, help="JSON file that the results are merged into")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs; no figures to quote")
     options = parser.parse_args(arguments)
     java = shutil.which("java") is not None
     results = {}
-    for images in (5000, 40_504):
+    for images in (100,) if options.quick else (5000, 40_504):
         wanted = java and (images == 5000 or options.rival_at_full_size)
         rival = apart(measure_rival, options.shared, images)["seconds"] if wanted else None
         results[f"score/{images}"] = entry(apart(measure_score, options.shared, images), rival)
@@ -157,6 +159,10 @@ def main(arguments: list[str] | None = None) -> dict[str, dict]:
     for name, row in results.items():
         ratios = [f"{row[key]:.1f}" if row[key] else "-" for key in ("rival_ratio", "floor_ratio")]
         print(f"{name:<16}{row['value']:10.3f} {row['unit']:<4}{ratios[0]:>11}{ratios[1]:>12}{row['peak_MiB']:10.0f}")
+    if options.output:
+        from measure import merge  # here, since it imports torch: the processes that are measured must not
+
+        merge(options.output, results)
     return results
 
 
