@@ -65,7 +65,7 @@ def caption_and_ground(predictor, records, instances, *, search, batch_size: int
     from captioning.metrics.mentions import compile_phrases
 
     phrases, grounded = compile_phrases(instances.words), {}
-    for at in tqdm(range(0, len(records), batch_size), desc="captions", unit="batch"):
+    for at in tqdm(range(0, len(records), batch_size), desc="captions", unit="batch", disable=None):
         opened = []
         for record in records[at : at + batch_size]:
             try:

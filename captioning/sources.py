@@ -66,7 +66,7 @@ def stored(
     workers: int = 0,
     device: str = "auto",
     skip_unreadable: bool = False,
-    progress: bool = True,
+    progress: bool | None = None,
 ) -> Source:
     """Features from the store of this data set and encoder, made first for the pictures that it lacks.
 
@@ -79,6 +79,7 @@ def stored(
             batch_size "auto" what suits the device.
         workers: loader processes for training; memory-mapped features need none.
         skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
+        progress: show a bar while features are made; None where stderr is a terminal.
     """
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ConfigError(
@@ -96,7 +97,7 @@ def stored(
         "workers": extract_workers,
         "device": device,
         "skip_unreadable": skip_unreadable,
-        "progress": progress,
+        "progress": sys.stderr.isatty() if progress is None else progress,
     }
     folder, unreadable = store_folder(root, name, key), []
     store = FeatureStore(folder, key)

@@ -90,7 +90,7 @@ def captioned(checkpoint, world, output, *overrides):
 
 def test_sampling_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     first = evaluated(checkpoints[0], data, tmp_path, "decoding=sample", "decoding.seed=3")
-    assert "val, sample, " in capsys.readouterr().out
+    assert "val, decoding sample, " in capsys.readouterr().out
     assert first == evaluated(checkpoints[0], data, tmp_path, "decoding=sample", "decoding.seed=3")
     assert first != evaluated(checkpoints[0], data, tmp_path, "decoding=sample", "decoding.seed=4")
     results = captioned(checkpoints[0], world, tmp_path, "decoding=sample", "decoding.samples=3", "decoding.seed=1")
@@ -100,7 +100,7 @@ def test_sampling_in_both_commands(checkpoints, data, world, tmp_path, capsys):
 
 def test_diverse_beams_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     best = evaluated(checkpoints[0], data, tmp_path, "decoding=diverse_beam", "decoding.diversity=3")
-    assert "val, diverse6x3_lambda3, " in capsys.readouterr().out
+    assert "val, decoding diverse6x3_lambda3, " in capsys.readouterr().out
     results = captioned(checkpoints[0], world, tmp_path, "decoding=diverse_beam", "decoding.diversity=3")
     assert [result["caption"] for result in results] == best
     for result in results:
@@ -145,7 +145,7 @@ def test_words_that_are_not_there_are_one_clear_error(checkpoints, data, tmp_pat
 def test_ensembles_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     second = f"decoding.checkpoints=[{checkpoints[1]}]"
     both = evaluated(checkpoints[0], data, tmp_path, second, "decoding.beam_size=4")
-    assert "val, ensemble2_beam4, " in capsys.readouterr().out
+    assert "val, decoding ensemble2_beam4, " in capsys.readouterr().out
     results = captioned(checkpoints[0], world, tmp_path, second, "decoding.beam_size=4")
     assert [result["caption"] for result in results] == both
     made = load_all(checkpoints[0], [checkpoints[1]]).captions(world / "val1.png", beam_size=4)[0][0]

@@ -440,3 +440,12 @@ def test_two_processes_may_draw_at_once(root, tmp_path, monkeypatch):
     assert len(read_scenes(folder, **SMALL)) == 20
     assert list(tmp_path.iterdir()) == [folder]
     assert json.loads((folder / "annotations" / "captions_val.json").read_text())["info"]["pictures"] == SMALL
+
+
+def test_neither_of_two_things_is_between_them():
+    """Boxes whose centre, rounded, lies beside itself."""
+    left = Thing("circle", "green", "large", (13.1, 4.0, 99.93, 99.93))
+    right = Thing("circle", "yellow", "small", (158.17, 20.73, 48.53, 48.53))
+    scene = Scene((left, right), "dotted")
+    assert is_true("a yellow circle beside a large green circle", scene)
+    assert is_true("a green circle beside a yellow circle", scene)

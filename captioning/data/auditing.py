@@ -106,7 +106,7 @@ def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Look]:
     workers = os.cpu_count() if workers is None else workers
     if workers < 1:
         raise ConfigError(f"workers ({workers}) must be at least 1, or null for one a core")
-    progress = {"total": len(paths), "desc": "pictures", "unit": "picture"}
+    progress = {"total": len(paths), "desc": "pictures", "unit": "picture", "disable": None}
     if workers == 1:
         return dict(zip(paths, tqdm(map(look, paths), **progress), strict=True))
     with ProcessPoolExecutor(workers) as pool:
