@@ -173,3 +173,27 @@ def test_regions_are_a_third_kind_of_feature(data, region_files, world, tmp_path
         run("train", *only, *regions, *small, f"run_dir={tmp_path}/other")
     with pytest.raises(ConfigError, match="set features=regions"):
         run("train", *only, *regions[:2], f"features.root={tmp_path}/store", f"run_dir={tmp_path}/other")
+
+
+@pytest.mark.slow
+def test_coco_in_its_own_layout_trains_evaluates_and_captions(shared_dir, tmp_path):
+    root = shared_dir / "coco-sample"
+    coco = ["data=coco", f"data.root={root}", "data.layout=2017", f"features.root={tmp_path / 'features'}"]
+    small = [
+        "experiment=coco_soft",
+        "trainer.max_steps=20",
+        "loader.batch_size=16",
+        "trainer.enable_progress_bar=false",
+    ]
+    run("train", *small, *coco, "model.width=64", f"run_dir={tmp_path}/run")
+    assert read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["global_step"] == 20
+    checkpoint = f"checkpoint={tmp_path}/run/checkpoints/best.ckpt"
+    run("evaluate", checkpoint, *coco, f"output={tmp_path}/val", "decoding.beam_size=5")
+    found = json.loads((tmp_path / "val" / "captions.json").read_text())
+    assert len(found) == 79 and {item["image_id"] for item in found} == {
+        image["id"] for image in json.loads((root / "annotations" / "captions_val2017.json").read_text())["images"]
+    }
+    assert json.loads((tmp_path / "val" / "scores.json").read_text())["BLEU-1"] > 0.1
+    pictures = sorted((root / "val2017").glob("*.jpg"))[:2]
+    run("caption", checkpoint, f"images=[{pictures[0]},{pictures[1]}]", f"output={tmp_path}/captions")
+    assert {path.suffix for path in (tmp_path / "captions").iterdir()} == {".json", ".png"}
