@@ -8,7 +8,8 @@
     noun     = article [size] colour shape
     ground   = "on a" background "background"
 
-The third object of "A above B and C" is only claimed to be there; the relation holds between the first two.
+Large things are named before small ones, and otherwise those nearer the top left first. The third object of "A above B
+and C" is only claimed to be there; the relation holds between the first two.
 """
 
 import re
@@ -102,7 +103,7 @@ def describe(scene: Scene, random: Random, *, number: int = 5) -> tuple[str, ...
 
 
 def _sentence(scene: Scene, random: Random) -> str:
-    things = random.sample(scene.things, len(scene.things))
+    things = sorted(scene.things, key=_salience)
     if len(things) == 3 and random.random() < 0.15:
         things.pop()  # now and then one of three objects goes unmentioned
     complete = len(things) == len(scene.things)
@@ -113,6 +114,12 @@ def _sentence(scene: Scene, random: Random) -> str:
     if random.random() < (0.7 if len(scene.things) == 1 else 0.25):
         text += f" on a {random.choice(BACKGROUNDS[scene.background])} background"
     return text
+
+
+def _salience(thing: Thing) -> tuple[bool, float]:
+    """People name the large things first, and otherwise read a picture from the top left."""
+    x, y, width, height = thing.box
+    return thing.size != "large", x + width / 2 + y + height / 2
 
 
 def _body(things: Sequence[Thing], scene: Scene, random: Random, *, counted: bool) -> str:
