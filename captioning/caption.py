@@ -1,6 +1,8 @@
 """Captions your own pictures: `captioning-caption checkpoint=PATH images=[a.jpg,folder/] output=DIR`."""
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ def caption(config: dict[str, Any]) -> None:
     """Prints each picture's captions, best first; leaves captions.json and a PNG a picture of where words looked."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
-    from captioning.errors import DataError
+    from captioning.errors import ConfigError, DataError
     from captioning.files import write_json
     from captioning.searches import seeded
 
@@ -25,22 +27,25 @@ def caption(config: dict[str, Any]) -> None:
     search = seeded(build(decoding))
     output = Path(config["output"])
     output.mkdir(parents=True, exist_ok=True)
+    figures = figure_names(paths)
+    for path, name in zip(paths, figures, strict=True):
+        if (output / name).exists() and any((output / name).samefile(other) for other in paths):
+            raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
     results, skipped = [], []
     for at in range(0, len(paths), config["batch_size"]):
         opened = []
-        for path in paths[at : at + config["batch_size"]]:
+        for index, path in enumerate(paths[at : at + config["batch_size"]]):
             try:
-                opened.append((path, open_picture(path)))
+                opened.append((index, path, open_picture(path)))
             except DataError as error:
                 if not config["skip_unreadable"]:
                     raise
                 skipped.append(str(error))
-        captions = predictor.all_captions([picture for _, picture in opened], search) if opened else []
-        for (path, picture), (best, *others) in zip(opened, captions, strict=True):
+        captions = predictor.all_captions([picture for *_, picture in opened], search) if opened else []
+        for (index, path, picture), (best, *others) in zip(opened, captions, strict=True):
             for made in (best, *others):
                 print(f"{path}: {made.text}")
-            figure = output / _figure_name(path, len(results), paths)
-            _draw(picture, best, figure)
+            _draw(picture, best, output / figures[at + index])
             further = {"others": [_facts(made) for made in others]} if others else {}
             results.append({"image_id": len(results), **_facts(best), "file_name": str(path), **further})
     write_json(output / "captions.json", results)
@@ -53,10 +58,18 @@ def _facts(made) -> dict[str, Any]:
     return {"caption": made.text, "log_prob": made.log_prob, "score": made.score}
 
 
-def _figure_name(path: Path, index: int, paths: list[Path]) -> str:
-    """The picture's name, with its number where two pictures share it."""
-    twins = sum(other.stem == path.stem for other in paths) > 1
-    return f"{path.stem}_{index}.png" if twins else f"{path.stem}.png"
+def figure_names(paths: Sequence[Path]) -> list[str]:
+    """A file name for each picture's figure: its own, numbered where another has it (in any case of letters)."""
+    stems = Counter(path.stem.lower() for path in paths)
+    names: list[str] = []
+    taken: set[str] = set()
+    for index, path in enumerate(paths):
+        name = f"{path.stem}.png" if stems[path.stem.lower()] == 1 else f"{path.stem}_{index}.png"
+        while name.lower() in taken:
+            name = f"{Path(name).stem}_{index}.png"
+        taken.add(name.lower())
+        names.append(name)
+    return names
 
 
 def _draw(picture, made, path: Path) -> None:

@@ -65,7 +65,9 @@ def write_captions(predictor, sources, records, *, search, batch_size: int) -> d
     encoders = [source.encoder.to(predictor.device) for source in sources]
     captions: dict[int, str] = {}
     with torch.inference_mode():
-        for parts in tqdm(zip(*loaders, strict=True), desc="captions", unit="batch", total=len(loaders[0]), disable=None):
+        for parts in tqdm(
+            zip(*loaders, strict=True), desc="captions", unit="batch", total=len(loaders[0]), disable=None
+        ):
             image_ids, images, masks = zip(*parts, strict=True)
             features = tuple(e(i.to(predictor.device)) for e, i in zip(encoders, images, strict=True))
             masks = tuple(None if mask is None else mask.to(predictor.device) for mask in masks)

@@ -21,6 +21,7 @@ def ground(config: dict[str, Any]) -> None:
     from captioning.files import write_json, write_text
     from captioning.metrics.grounding import summarise
     from captioning.predictor import load
+    from captioning.searches import seeded
 
     data, split = config["data"], config["split"]
     if data["instances"] is None:
@@ -36,7 +37,7 @@ def ground(config: dict[str, Any]) -> None:
         predictor,
         records,
         instances,
-        search=build(config["decoding"]),
+        search=seeded(build(config["decoding"])),
         batch_size=config["batch_size"],
         skip_unreadable=data["skip_unreadable"],
     )

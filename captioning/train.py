@@ -81,6 +81,8 @@ def train(config: dict[str, Any]) -> None:
         encoder_warmup=config["encoder_warmup"],
         recipe=make_recipe(config, vocabulary, encoder),
     )
+    if resumed:
+        _same_parts(resumed["state_dict"], task.state_dict())
     run_dir.mkdir(parents=True, exist_ok=True)
     log = RunLog(run_dir / "metrics.csv")
     if resumed:
@@ -111,7 +113,8 @@ def _quiet() -> None:
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
     """A finished or broken-off run is never overwritten by accident."""
-    if any((run_dir / "checkpoints").glob("*.ckpt")) and not (config["resume"] or config["overwrite"]):
+    resumed_here = config["resume"] and Path(config["resume"]).resolve().parent == (run_dir / "checkpoints").resolve()
+    if any((run_dir / "checkpoints").glob("*.ckpt")) and not (resumed_here or config["overwrite"]):
         raise ConfigError(
             f"{run_dir} already holds a run: go on with resume={run_dir}/checkpoints/last.ckpt, "
             "give another run_dir, or set overwrite=true"
@@ -123,6 +126,17 @@ def _same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> N
         raise ConfigError(
             f"{key}: the checkpoint's vocabulary is not that of this training split; "
             "take the data set, data.min_count and data.max_length of the first run (its config.yaml)"
+        )
+
+
+def _same_parts(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """A run goes on with the model and objective that it had; told before anything of it is rewritten."""
+    differing = [key for key, value in saved.items() if key not in own or own[key].shape != value.shape]
+    differing += [key for key in own.keys() - saved.keys() if not key.startswith("captioner.encoder.")]
+    if differing:
+        raise ConfigError(
+            f"resume: this model or objective is not the checkpoint's ({differing[0]} differs): repeat the overrides "
+            "of the first run (its config.yaml), or take its weights over with start_from="
         )
 
 

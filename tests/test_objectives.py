@@ -147,3 +147,15 @@ def test_self_critical_needs_something_to_compare_with():
         SelfCritical(len, start=START, end=END, samples=1)
     with pytest.raises(ConfigError, match=r"baseline\.samples"):
         LeaveOneOut(samples=1)
+
+
+def test_masked_places_are_no_part_of_the_doubly_stochastic_term(toy, batch):
+    model, objective = toy(), CrossEntropy()
+    more = torch.nn.functional.pad(batch.images, (0, 0, 0, 5))
+    masked = batch._replace(images=more, mask=(torch.arange(9) < 4).expand(3, -1))
+    torch.testing.assert_close(objective(model, masked).total, objective(model, batch).total)
+
+
+def test_a_batch_without_a_word_has_no_loss(toy, batch):
+    nothing = batch._replace(tokens=torch.full((3, 1, 2), PAD))
+    assert CrossEntropy()(toy(attention="hard").train(), nothing).total == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -389,3 +390,29 @@ def test_prepare_goes_on_and_a_changed_picture_is_encoded_again(tmp_path, world,
     assert "features of 8 pictures (0 train, 8 val)" in capsys.readouterr().out
     run("prepare", *data)
     assert "features of 16 pictures (8 train, 8 val)" in capsys.readouterr().out
+
+
+def test_figures_never_fall_on_pictures_nor_on_one_another(tmp_path, overfitted, world):
+    from captioning.caption import figure_names
+
+    names = figure_names([Path("x/a.jpg"), Path("y/a.jpg"), Path("x/a_1.jpg"), Path("b.png"), Path("A.png")])
+    assert len({name.lower() for name in names}) == 5 and names[3] == "b.png"
+    own = tmp_path / "val0.png"
+    own.write_bytes((world / "val0.png").read_bytes())
+    with pytest.raises(ConfigError, match="would write a figure over the picture"):
+        run("caption", f"checkpoint={overfitted}/checkpoints/best.ckpt", f"images=[{own}]", f"output={tmp_path}")
+    assert own.read_bytes() == (world / "val0.png").read_bytes()
+
+
+def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder in (first, second):
+        run("train", *short(data, folder, "trainer.max_epochs=1"))
+    before = (first / "config.yaml").read_bytes(), (second / "checkpoints" / "best.ckpt").read_bytes()
+    last = f"resume={first}/checkpoints/last.ckpt"
+    for other in ("model.width=24", "objective=scheduled_sampling"):
+        with pytest.raises(ConfigError, match="resume: this model or objective is not the checkpoint's"):
+            run("train", *short(data, first, "trainer.max_epochs=2", last), other)
+    with pytest.raises(ConfigError, match="already holds a run"):
+        run("train", *short(data, second, "trainer.max_epochs=2", last))
+    assert before == ((first / "config.yaml").read_bytes(), (second / "checkpoints" / "best.ckpt").read_bytes())

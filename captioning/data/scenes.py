@@ -224,7 +224,9 @@ def _draw(root: Path, info: Mapping) -> None:
     root.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary,
-        tqdm(total=sum(info["pictures"].values()), desc=f"drawing scenes into {root}", unit="picture", disable=None) as progress,
+        tqdm(
+            total=sum(info["pictures"].values()), desc=f"drawing scenes into {root}", unit="picture", disable=None
+        ) as progress,
     ):
         folder = Path(temporary) / root.name
         (folder / "annotations").mkdir(parents=True)

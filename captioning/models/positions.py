@@ -44,7 +44,9 @@ class Coordinates(nn.Module):
         """[P, 4 F], row by row."""
         side = math.isqrt(places)
         if side**2 != places:
-            raise ConfigError(f"model/positions=coordinates needs a square grid, not {places} places")
+            raise ConfigError(
+                f"model/positions=coordinates needs a CNN's square grid, not {places} places: set model/positions=none"
+            )
         line = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side  # middle of each cell, in 0 … 1
         turns = math.pi * line[:, None] * 2.0 ** torch.arange(self.frequencies, device=like.device)
         code = torch.cat((turns.sin(), turns.cos()), -1)  # [side, 2 F]

@@ -43,13 +43,16 @@ class CrossEntropy(nn.Module):
         targets = batch.tokens[..., 1:]
         real = targets != model.decoder.pad
         captions = real.any(-1)  # [B, K]: slots that hold a caption
-        count = captions.sum()
+        count = captions.sum().clamp(min=1)  # a batch of pictures without a word to learn has a loss of 0
         targets = targets.flatten()[index]
         smoothed = F.cross_entropy(wide(logits), targets, reduction="sum", label_smoothing=self.label_smoothing)
         parts = {"cross_entropy": smoothed / count}
         if self.doubly_stochastic and glimpse.weights.shape[-1]:
             seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
-            uneven = ((1 - seen) ** 2).sum(-1) * captions
+            uneven = (1 - seen) ** 2
+            if batch.mask is not None:
+                uneven = uneven * batch.mask[:, None]  # a place that is padding is not there to be looked at
+            uneven = uneven.sum(-1) * captions
             parts["doubly_stochastic"] = self.doubly_stochastic * uneven.sum() / count
         stats = {}
         if glimpse.log_prob is not None:
