@@ -3,6 +3,7 @@
 import csv
 import inspect
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from math import isfinite
@@ -12,7 +13,7 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
@@ -188,6 +189,32 @@ class Trainer(lightning.Trainer):
         ]
         + [inspect.Parameter("skip_nonfinite", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)]
     )
+
+
+class Checkpoint(ModelCheckpoint):
+    """Lightning's, that knows its best score again after the run's folder was moved: paths in it are names only."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes the state of a checkpoint file for that of the folder that this one writes to, if its best is there."""
+        folder = Path(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(folder / Path(path).name) if path else path
+
+        best = moved(state_dict.get("best_model_path", ""))
+        if best and Path(best).is_file():
+            paths = {key: moved(state_dict[key]) for key in ("kth_best_model_path", "last_model_path")}
+            scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = state_dict | paths | {"best_model_path": best, "best_k_models": scores, "dirpath": str(folder)}
+        super().load_state_dict(state_dict)
+
+
+@rank_zero_only
+def clear_run(run_dir: Path) -> None:
+    """Removes what an earlier run left in its folder: its best.ckpt would be taken for the new run's."""
+    for path in (*run_dir.glob("checkpoints/*.ckpt"), run_dir / "metrics.csv"):
+        path.unlink(missing_ok=True)
+    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
 
 
 class ProgressBar(TQDMProgressBar):

@@ -23,7 +23,7 @@ def train(config: dict[str, Any]) -> None:
     from captioning.data.vocabulary import Vocabulary
     from captioning.predictor import load_weights, make_recipe, read_checkpoint, write
     from captioning.sources import report_unreadable
-    from captioning.task import CaptioningTask, RunLog
+    from captioning.task import CaptioningTask, RunLog, clear_run
 
     run_dir = Path(config["run_dir"])
     _guard(run_dir, config)
@@ -83,6 +83,8 @@ def train(config: dict[str, Any]) -> None:
     )
     if resumed:
         _same_parts(resumed["state_dict"], task.state_dict())
+    if not resumed:
+        clear_run(run_dir)  # what _guard let pass
     run_dir.mkdir(parents=True, exist_ok=True)
     log = RunLog(run_dir / "metrics.csv")
     if resumed:
@@ -166,9 +168,9 @@ def _score(
 
 
 def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
-    from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+    from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from captioning.task import ProgressBar
+    from captioning.task import Checkpoint, ProgressBar
 
     folder = {
         "dirpath": Path(config["run_dir"], "checkpoints"),
@@ -177,8 +179,8 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
     }
     callbacks = [
         # Without the epoch or score in its name, so that scripts find it; the score is in metrics.csv.
-        ModelCheckpoint(filename="best", monitor=monitor, mode="max", **folder),
-        ModelCheckpoint(filename="last", **folder),
+        Checkpoint(filename="best", monitor=monitor, mode="max", **folder),
+        Checkpoint(filename="last", **folder),
         LearningRateMonitor(),
     ]
     if config["trainer"]["enable_progress_bar"]:

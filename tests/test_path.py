@@ -416,3 +416,30 @@ def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
     with pytest.raises(ConfigError, match="already holds a run"):
         run("train", *short(data, second, "trainer.max_epochs=2", last))
     assert before == ((first / "config.yaml").read_bytes(), (second / "checkpoints" / "best.ckpt").read_bytes())
+
+
+def test_a_run_that_moved_keeps_its_best_checkpoint(data, tmp_path, monkeypatch):
+    from captioning.task import CaptioningTask
+
+    original = CaptioningTask.log_dict
+    heights = iter((3.0, 1.0, 2.0))
+
+    def falls(self, scores, **options):
+        return original(self, {name: next(heights) if "CIDEr" in name else 0.0 for name in scores}, **options)
+
+    monkeypatch.setattr(CaptioningTask, "log_dict", falls)
+    run("train", *short(data, tmp_path / "here", "trainer.max_epochs=2"))
+    (tmp_path / "here").rename(tmp_path / "there")
+    best = (tmp_path / "there" / "checkpoints" / "best.ckpt").read_bytes()
+    last = f"resume={tmp_path}/there/checkpoints/last.ckpt"
+    run("train", *short(data, tmp_path / "there", "trainer.max_epochs=3", last))
+    assert (tmp_path / "there" / "checkpoints" / "best.ckpt").read_bytes() == best
+    assert read_checkpoint(tmp_path / "there" / "checkpoints" / "last.ckpt")["global_step"] == 6
+
+
+def test_overwriting_a_run_leaves_nothing_of_it(data, tmp_path):
+    run("train", *short(data, tmp_path, "trainer.max_epochs=1"))
+    run("train", *short(data, tmp_path, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2", "overwrite=true"))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["last.ckpt"]
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert not any("val/" in name for name in csv.DictReader(file).fieldnames)
