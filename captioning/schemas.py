@@ -62,6 +62,7 @@ class TrainConfig:
     encoder_warmup: int
     decoding: dict
     early_stopping: dict | None
+    weight_averaging: dict | None
     trainer: dict
     seed: int
     run_dir: str

@@ -23,6 +23,9 @@ from captioning.data.datasets import CaptionBatch
 from captioning.errors import TrainingError
 from captioning.schedules import rise
 
+# Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
+WEIGHTS = {"state_dict", "current_model_state"}
+
 
 class CaptioningTask(lightning.LightningModule):
     """Trains a captioner by an objective, and each epoch writes captions for the validation split and scores them.
@@ -151,13 +154,15 @@ class CaptioningTask(lightning.LightningModule):
         checkpoint["skipped"] = self.skipped
         checkpoint["generators"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
         if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
-            weights = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {k: v for k, v in weights.items() if not k.startswith("captioner.encoder.")}
+            for key in WEIGHTS & checkpoint.keys():
+                kept = {k: v for k, v in checkpoint[key].items() if not k.startswith("captioner.encoder.")}
+                checkpoint[key] = kept
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Puts a frozen encoder's weights back beside the loaded ones; keeps the generators for the first step."""
         own = {f"captioner.encoder.{name}": value for name, value in self.captioner.encoder.state_dict().items()}
-        checkpoint["state_dict"] = own | checkpoint["state_dict"]
+        for key in WEIGHTS & checkpoint.keys():
+            checkpoint[key] = own | checkpoint[key]
         self._generators, self.skipped = checkpoint["generators"], checkpoint["skipped"]
 
     def on_train_start(self) -> None:

@@ -183,6 +183,8 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
         Checkpoint(filename="last", **folder),
         LearningRateMonitor(),
     ]
+    if config["weight_averaging"]:
+        callbacks.append(build(config["weight_averaging"]))
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(ProgressBar(refresh_rate=10))
     if config["early_stopping"]:

@@ -12,6 +12,7 @@ from captioning.data.annotations import read_csv
 from captioning.errors import ConfigError, DataError, TrainingError
 from captioning.objectives import CrossEntropy
 from captioning.predictor import load, read_checkpoint
+from captioning.task import CaptioningTask
 
 
 def rows(run_dir):
@@ -52,6 +53,8 @@ def test_resumed_hard_attention_equals_a_run_that_never_stopped(data, tmp_path, 
         "model/attention=hard",
         "objective=scheduled_sampling",
         "objective.inputs.every=1",
+        "weight_averaging=ema",
+        "weight_averaging.decay=0.5",
     ]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run("train", *short(data, whole, *arguments))
@@ -68,9 +71,35 @@ def test_resumed_hard_attention_equals_a_run_that_never_stopped(data, tmp_path, 
         run("train", *short(data, broken, *arguments))
     monkeypatch.undo()
     run("train", *short(data, broken, *arguments, f"resume={broken}/checkpoints/last.ckpt"))
-    first, second = weights(whole)["state_dict"], weights(broken)["state_dict"]
-    assert first.keys() == second.keys() and "objective.inputs.batches" in first
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    for key in ("state_dict", "current_model_state"):  # the average, and what it is of
+        first, second = weights(whole)[key], weights(broken)[key]
+        assert first.keys() == second.keys() and "objective.inputs.batches" in first
+        assert not any(name.startswith("captioner.encoder.") for name in first)
+        assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_average_of_the_weights_is_what_is_validated_and_kept(data, tmp_path, monkeypatch):  # noqa: F811
+    validated, word = [], "captioner.decoder.embedding.weight"
+
+    def remember(self, *args):
+        validated.append(self.state_dict()[word].clone())
+
+    monkeypatch.setattr(CaptioningTask, "on_validation_epoch_start", remember, raising=False)
+    after, step = [], CaptioningTask.on_train_batch_end
+
+    def follow(self, *args):
+        after.append(self.state_dict()[word].clone())
+        step(self, *args)
+
+    monkeypatch.setattr(CaptioningTask, "on_train_batch_end", follow)
+    run("train", *short(data, tmp_path, "trainer.max_epochs=2", "weight_averaging=ema", "weight_averaging.decay=0.7"))
+    average = after[0]
+    for weight in after[1:]:
+        average = 0.7 * average + 0.3 * weight
+    saved = weights(tmp_path)
+    assert torch.allclose(validated[-1], average) and torch.equal(saved["state_dict"][word], validated[-1])
+    assert torch.equal(saved["current_model_state"][word], after[-1])
+    assert not torch.allclose(after[-1], average)
 
 
 def test_self_critical_training_goes_on_from_a_checkpoint(hard, data, tmp_path):  # noqa: F811
