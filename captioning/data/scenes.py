@@ -27,7 +27,7 @@ from captioning.data.instances import Instances, read_instances
 from captioning.data.parsing import STRICT, Handling
 from captioning.errors import ConfigError, DataError
 
-VERSION = 3  # of the drawing and the grammar: a change of either is another data set
+VERSION = 4  # of the drawing and the grammar: a change of either is another data set
 SIDE = 224  # pixels of a picture
 SUPERSAMPLING = 4
 FIRST_ID = {"train": 1, "val": 1_000_001, "test": 2_000_001}  # ids differ between splits
@@ -48,7 +48,9 @@ PIXELS = {"small": (40, 52), "large": (84, 104)}  # longer side of the box
 TURN = {"circle": 0, "square": 8, "triangle": 15, "star": 15, "heart": 15}  # degrees either way
 MARGIN = 4  # pixels between an object and the picture's edge
 WIGGLE = 16  # pixels that an object may lie off the line of all
-GAP = 16  # pixels at least between two boxes, along their line
+# Pixels at least between two boxes, along their line, by the number of things. A place of a CNN's last grid covers 32:
+# what shares a place with its neighbour cannot be attended to by itself. Three things have no room for more.
+GAP = {1: 0, 2: 32, 3: 20}
 STRAIGHT = 3  # at least so many times further apart along the line than across it
 CONTRAST = {"plain": 0, "striped": 0.16, "dotted": 0.2, "checked": 0.16, "noisy": 0.28, "shaded": 0.35}  # of brightness
 APART = 85  # Euclidean RGB distance at least between an object and any tone behind it
@@ -92,13 +94,14 @@ def _outline(random: Random, *, shape: str, size: str) -> np.ndarray:
 def _boxes(random: Random, extents: np.ndarray, *, axis: int) -> np.ndarray | None:
     """Boxes [N, 4] for N widths and heights, loosely in line along the axis (0 is x); None when that does not work."""
     lengths, number = extents[:, axis], len(extents)
-    free = SIDE - 2 * MARGIN - lengths.sum() - GAP * (number - 1)
+    gap = GAP[number]
+    free = SIDE - 2 * MARGIN - lengths.sum() - gap * (number - 1)
     if free < 0:
         return None
     line = random.uniform(0.15 * SIDE, 0.85 * SIDE)
     corners = np.array([[line + random.uniform(-WIGGLE, WIGGLE)] for _ in extents]) - extents / 2
     slack = np.sort([random.uniform(0, free) for _ in extents])
-    corners[:, axis] = MARGIN + slack + GAP * np.arange(number) + lengths.cumsum() - lengths
+    corners[:, axis] = MARGIN + slack + gap * np.arange(number) + lengths.cumsum() - lengths
     corners = corners.clip(MARGIN, SIDE - MARGIN - extents).round(2)
     centres = corners + extents / 2
     distances = np.abs(centres[:, None] - centres)  # [N, N, 2]
