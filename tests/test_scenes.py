@@ -129,7 +129,7 @@ def test_relations_are_clear_and_boxes_keep_apart(drawn):
             seen[where] += 1
             axis = 0 if where in ("left", "right") else 1
             near, far = (first, second) if where in ("left", "above") else (second, first)
-            assert far.box[axis] - near.box[axis] - near.box[axis + 2] >= scenes.GAP - 0.03
+            assert far.box[axis] - near.box[axis] - near.box[axis + 2] >= scenes.GAP[len(scene.things)] - 0.03
             centres = [np.array(item.box[:2]) + np.array(item.box[2:]) / 2 for item in (first, second)]
             along, across = np.abs(centres[0] - centres[1])[[axis, 1 - axis]]
             assert along >= scenes.STRAIGHT * across - 0.1
