@@ -35,10 +35,13 @@ def compare(config: dict[str, Any]) -> None:
     print("\n".join(dict.fromkeys(title for found in read.values() for _, title in found)))
     print(_scores(compared, tables, resamples))
     rows = _differences(tables, config["by"])
-    better = {"B": rows[::-1], "A": rows}
+    better = {
+        "B": [row for row in reversed(rows) if row["difference"] > 0],
+        "A": [row for row in rows if row["difference"] < 0],
+    }
     for side, ordered in better.items():
         print(f"images for which {side} is better by {config['by']}:")
-        print("\n".join(_line(row) for row in ordered[: config["show"]] if (row["difference"] > 0) == (side == "B")))
+        print("\n".join(map(_line, ordered[: config["show"]])) or "  none")
     if config["output"]:
         _write(Path(config["output"]), compared, rows, config["by"])
 

@@ -142,6 +142,16 @@ def test_two_runs_are_compared(tmp_path, monkeypatch, capsys, annotations):
     assert again["CIDEr"] == pytest.approx(found["CIDEr"], abs=1e-8)
 
 
+def test_images_that_both_write_alike_are_better_for_neither(tmp_path, monkeypatch, capsys, annotations):
+    good, _ = two_runs(tmp_path, monkeypatch, annotations)
+    capsys.readouterr()
+    run(compare, monkeypatch, good, good, "metrics.bootstrap=10")
+    printed = capsys.readouterr().out
+    for side in "AB":
+        assert f"images for which {side} is better by CIDEr:\n  none\n" in printed
+    assert "'a red dog runs.'" not in printed
+
+
 def test_runs_of_several_seeds_count_as_their_mean(tmp_path, monkeypatch, capsys, annotations):
     good, poor = two_runs(tmp_path, monkeypatch, annotations)
     run(compare, monkeypatch, f"a=[{good},{poor}]", f"b={good}", f"output={tmp_path / 'out'}", "metrics.bootstrap=20")
