@@ -14,15 +14,14 @@ def audit(config: dict[str, Any]) -> None:
     """Prints numbers of each split and what was found, a few examples each; leaves audit.json with all of it."""
     from captioning.data.auditing import audit as examine
     from captioning.data.parsing import Faults
-    from captioning.files import write_json
+    from captioning.files import make_folder, write_json
 
     data, faults, output = config["data"], Faults(), Path(config["output"])
     records = build(data["reader"], faults=faults)
     limits = {key: data[key] for key in ("min_count", "max_length")}
     report = examine(records, faults.messages, **limits, max_distance=config["max_distance"], workers=config["workers"])
     limits |= {"max_distance": config["max_distance"]}
-    output.mkdir(parents=True, exist_ok=True)
-    write_json(output / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})
+    write_json(make_folder(output) / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})
     print(table(report, title=f"{data['name']} in {data['root']}", examples=config["examples"], **limits))
     print(f"\nall of it: {output / 'audit.json'}")
 
@@ -65,6 +64,7 @@ def _example(item: str | Mapping[str, Any]) -> str:
 
 
 def _short(text: str) -> str:
+    text = text.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text
     return text if len(text) <= WIDTH else text[: WIDTH - 2] + " …"
 
 

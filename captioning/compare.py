@@ -19,6 +19,8 @@ def compare(config: dict[str, Any]) -> None:
     resamples = config["metrics"]["bootstrap"]
     if resamples < 1:
         raise ConfigError("metrics.bootstrap must be 1 or more to compare runs")
+    if config["show"] < 0:
+        raise ConfigError(f"show must be 0 or more, not {config['show']}")
     runs = {side: [config[side]] if isinstance(config[side], str) else config[side] for side in ("a", "b")}
     if empty := [side for side, paths in runs.items() if not paths]:
         raise ConfigError(f"no runs to compare in {' and '.join(empty)}")
@@ -33,10 +35,13 @@ def compare(config: dict[str, Any]) -> None:
     print("\n".join(dict.fromkeys(title for found in read.values() for _, title in found)))
     print(_scores(compared, tables, resamples))
     rows = _differences(tables, config["by"])
-    better = {"B": rows[::-1], "A": rows}
+    better = {
+        "B": [row for row in reversed(rows) if row["difference"] > 0],
+        "A": [row for row in rows if row["difference"] < 0],
+    }
     for side, ordered in better.items():
         print(f"images for which {side} is better by {config['by']}:")
-        print("\n".join(_line(row) for row in ordered[: config["show"]] if (row["difference"] > 0) == (side == "B")))
+        print("\n".join(map(_line, ordered[: config["show"]])) or "  none")
     if config["output"]:
         _write(Path(config["output"]), compared, rows, config["by"])
 
@@ -113,9 +118,9 @@ def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str
     import csv
     import io
 
-    from captioning.files import write_json, write_text
+    from captioning.files import make_folder, write_json, write_text
 
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     write_json(folder / "compare.json", {name: row._asdict() for name, row in compared.items()})
     text = io.StringIO()
     writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")

@@ -208,10 +208,16 @@ def write(
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 
-def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.Module) -> dict[str, Any]:
+def make_recipe(
+    config: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    encoder: nn.Module,
+    frequencies: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
 
-    A frozen encoder's weights go along only where they cannot be had again by name.
+    A frozen encoder's weights go along only where they cannot be had again by name; document frequencies only where a
+    reward has them (`Reward.state_dict`), for the run that goes on from this one.
     """
     weights = config["encoder"]["weights"]
     again = isinstance(weights, str) and not Path(weights).is_file()
@@ -220,10 +226,15 @@ def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.M
         "format": FORMAT,
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
+        "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},
         "fingerprint": encoder.fingerprint(),
         "features": {"size": encoder.size, "grid": encoder.output != "fc"},
         "encoder": encoder.state_dict() if frozen and not again else None,
     }
+
+
+def _tensor(value: Any) -> Any:
+    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
 def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> Predictor:

@@ -7,10 +7,11 @@ from typing import Any
 
 from captioning.data.parsing import entries, field, id_of, read_json
 from captioning.errors import ConfigError, DataError
-from captioning.files import write_json, write_text
+from captioning.files import make_folder, write_json, write_text
 from captioning.metrics import Report
 from captioning.metrics.scores import name_ids
 from captioning.metrics.table import to_csv
+from captioning.tokenizer import tokenize
 
 
 def read_results(file: Path) -> dict[int, str]:
@@ -83,7 +84,7 @@ def write_report(folder: Path, report: Report, about: Mapping[str, Any], *, extr
         about: what the scores are of: data, split, decoding.
         extra: further scores of a data set's own.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     table = report.table
     captions = zip(table.image_ids, table.captions, strict=True)
     write_json(folder / "captions.json", [{"image_id": key, "caption": text} for key, text in captions])
@@ -145,19 +146,20 @@ def write_server_file(
 
     Raises:
         ConfigError: a name or split that the server would not take.
-        DataError: images missing or too many, or a caption without words.
+        DataError: images missing or too many, none at all, or a caption without words.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
         raise ConfigError(f"server={name}: the COCO server takes letters, digits and hyphens only")
     if split not in ("val2014", "test2014"):
         raise ConfigError(f"the COCO server takes results of val2014 and test2014, not of {split}")
-    blank = [image_id for image_id, text in captions.items() if not text.strip()]
-    wanted = set(wanted)
+    if not (wanted := set(wanted)):
+        raise DataError("the COCO server would refuse this: no image is listed that results could be of")
+    blank = [image_id for image_id, text in captions.items() if not tokenize(text)]
     faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
     found = [f"{len(ids)} captions {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found:
         raise DataError(f"the COCO server would refuse this: {'; '.join(found)}")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"captions_{split}_{name}_results.json"
-    write_json(path, [{"image_id": key, "caption": text} for key, text in captions.items()])
+    path = make_folder(folder) / f"captions_{split}_{name}_results.json"
+    # The server's tokeniser reads a caption a line: a line end of any kind would shift all captions that follow.
+    write_json(path, [{"image_id": key, "caption": " ".join(text.split())} for key, text in captions.items()])
     return path

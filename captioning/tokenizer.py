@@ -56,7 +56,8 @@ def _either(words: str) -> str:
 
 # Accents and vowel signs that combine with a letter are part of the word.
 MARKS = "".join(chr(code) for code in range(0x300, 0x1900) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-LETTER, SIGN = rf"(?:[^\W\d_¹²³¼½¾]|[{MARKS}])", rf"(?:[^\W_¹²³¼½¾]|[{MARKS}])"  # a letter; a letter or digit
+NUMBERS = "¹²³¼½¾\u2160-\u2188"  # of one sign; the last are Roman
+LETTER, SIGN = rf"(?:[^\W\d_{NUMBERS}]|[{MARKS}])", rf"(?:[^\W_{NUMBERS}]|[{MARKS}])"  # a letter; a letter or digit
 TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # of it's, I'm, they'd, …
 RULES = rf"""
     [A-Za-z]+(?!\S)                                                 # most words
@@ -68,7 +69,7 @@ RULES = rf"""
     | {SIGN}+(?:-{SIGN}+)*\.(?=[,;:])                               # trees.,
     | {SIGN}+(?:[.,]{SIGN}*){{0,9}}(?:-{SIGN}+)+(?![/_])              # hyphened: t-shirt, 1.5-inch
     | (?:{_either(TITLED + " " + TITLED.upper())}|(?i:{_either(ABBREVIATIONS)}))\.(?!{LETTER})
-    | (?i:no)\.(?=\s*\d)
+    | (?i:no)\.(?=\s*\d) | (?i:ph\.d|ed\.d)\.(?!{LETTER}{{2}})
     | {LETTER}*?[^\W\d_nN](?=(?i:n(?:'|`)t)) | (?i:n(?:'|`)t){LETTER}*      # do n't
     | {LETTER}(?=\.(?:\s*$|\s+(?:{_either(STARTERS)})(?!\S)))      # X. The: the stop ends a sentence
     | (?:{LETTER}\.)+(?!{LETTER})                                   # u.s., and any single letter's stop
@@ -141,9 +142,21 @@ def _finish(token: str) -> tuple[str, ...]:
     return TWO_WORDS.get(word) or tuple(word.split())
 
 
+# Rarer signs that the original has no rule for: marks beyond "…", currencies but ₤ and €, Roman numerals as one sign,
+# brackets and marks of East Asia, and what stands for a sign that could not be read.
+RARE = re.compile(
+    "[\u2024\u2025\u2027\u203c\u203d\u2043\u2045-\u205e\u20a1-\u20a3\u20a5-\u20ab\u20ad-\u20c0\u215f-\u2182"
+    "\u2185-\u218b\u2e00-\u2e5c\u3003\u3004\u3007-\u3011\u3013-\u301b\u301d-\u3029\u3036-\u303a\u303d-\u303f"
+    "\ufe10-\ufe19\ufe30\ufe33-\ufe57\ufe59-\ufe62\ufe64-\ufe6b\uffe2-\uffe4\uffe8-\uffee\ufffc\ufffd]"
+)
+
+
 def _unknown(word: str) -> bool:
     """Whether the original has no rule for this sign, and drops it: emoji, guillemets, stray accents, control signs."""
     if len(word) > 1:
         return False
-    dropped = ("Cc", "Cf", "Co", "Me", "Mn", "Mc", "Pd", "Pf", "Pi")
+    if RARE.match(word):
+        return True
+    # Cs: half of an emoji, which no file in UTF-8 can hold.
+    dropped = ("Cc", "Cf", "Co", "Cs", "Me", "Mn", "Mc", "Pd", "Pf", "Pi")
     return not word.isalnum() and (ord(word) > 0xFFFF or (unicodedata.category(word) in dropped and word not in "-‟"))

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import build, decoding_name, entry_point
-from captioning.errors import ConfigError
+from captioning.errors import CheckpointError, ConfigError
 from captioning.schemas import TrainConfig
 
 
@@ -69,9 +69,10 @@ def train(config: dict[str, Any]) -> None:
         load_weights(captioner, own | weights, Path(config["start_from"]))
     references = {record.image_id: record.captions for record in splits["val"]}
     decoding = decoding_name(config["decoding"])
+    reward = _reward(config, splits["train"], resumed or started)
     task = CaptioningTask(
         captioner,
-        _objective(config, splits["train"], vocabulary),
+        _objective(config, reward, vocabulary),
         write=partial(write, search=build(config["decoding"]), vocabulary=vocabulary),
         score=partial(_score, references, build(data["extra_scores"]) if data["extra_scores"] else None),
         decoding=decoding,
@@ -79,7 +80,7 @@ def train(config: dict[str, Any]) -> None:
         schedule=build(config["schedule"]),
         encoder_lr=config["encoder_lr"],
         encoder_warmup=config["encoder_warmup"],
-        recipe=make_recipe(config, vocabulary, encoder),
+        recipe=make_recipe(config, vocabulary, encoder, reward.state_dict() if reward else None),
     )
     if resumed:
         _same_parts(resumed["state_dict"], task.state_dict())
@@ -142,11 +143,25 @@ def _same_parts(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         )
 
 
-def _objective(config: Mapping[str, Any], records: Sequence, vocabulary):
-    """The objective; one that asks for a reward gets it over the training split's references, and the words' ids."""
+def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None):
+    """The reward over the training split's references, with the checkpoint's document frequencies if they are of it."""
     if not config["reward"]:
+        return None
+    saved = checkpoint and checkpoint["captioning"].get("frequencies")
+    references = {record.image_id: record.captions for record in records}
+    try:
+        reward = build(config["reward"], references=references, saved=saved)
+    except CheckpointError as error:
+        raise CheckpointError(f"{config['resume'] or config['start_from']}: {error}") from error
+    if saved and not reward.taken_over:
+        print("reward: document frequencies counted anew: the checkpoint's are of other training captions")
+    return reward
+
+
+def _objective(config: Mapping[str, Any], reward: Callable | None, vocabulary):
+    """The objective; one that asks for a reward gets it, and the words' ids."""
+    if not reward:
         return build(config["objective"])
-    reward = build(config["reward"], references={record.image_id: record.captions for record in records})
 
     def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:
         ended = [vocabulary.end in caption for caption in captions]

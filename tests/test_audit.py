@@ -1,6 +1,7 @@
 """The audit: each planted fault is found and nothing else; close hashes against all pairs; a clean set stays clean."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -337,3 +338,15 @@ def test_it_needs_no_torch(clean, tmp_path):
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "captions that are not text" in done.stdout
+
+
+def test_a_file_whose_name_is_no_text_is_told_and_written(clean, tmp_path_factory, capsys):
+    """A name in another encoding than UTF-8, as an unpacked archive leaves it."""
+    root, rows = clean
+    try:
+        scenery(9).save(os.fsencode(root) + b"/caf\xe9.png", format="png")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    report = run(tmp_path_factory.mktemp("out"), *write_table(root, rows))
+    assert names(report["findings"]["files that no entry names"]) == ["caf\udce9.png"]
+    assert r"caf\udce9.png" in capsys.readouterr().out

@@ -1,14 +1,16 @@
 """CIDEr-D, plain CIDEr and the reward against the official scorer and against dictionaries."""
 
+import io
 import json
 
 import numpy as np
 import pytest
 import slow_scores
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.errors import ConfigError, DataError
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.metrics import ngrams
 from captioning.metrics.bleu import bleu, counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
@@ -167,3 +169,104 @@ def test_a_word_spelled_like_the_end_is_another_word():
 def test_a_reward_of_nothing():
     with pytest.raises(ConfigError, match="both 0"):
         Reward(RAW, cider_d=0.0)
+
+
+# Saved document frequencies
+
+
+def travelled(state):
+    """The state as it comes out of a checkpoint: what make_recipe makes of it, written and read."""
+    file = io.BytesIO()
+    torch.save({key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in state.items()}, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@given(worlds, st.booleans())
+@settings(max_examples=80, deadline=None)
+def test_rewards_by_saved_frequencies_are_those_by_counted_ones(world, count_end):
+    references = {image_id: [" ".join(words) for words in group] for image_id, (_, group) in enumerate(world)}
+    first = Reward(references, bleu_4=0.5, count_end=count_end)
+    again = Reward(references, bleu_4=0.5, count_end=count_end, saved=travelled(first.state_dict()))
+    assert again.taken_over and not first.taken_over
+    asked = [range(len(world)), [[*words, "new"] for words, _ in world], [len(words) % 2 == 0 for words, _ in world]]
+    assert first(*asked).tolist() == again(*asked).tolist()
+    assert str(travelled(first.state_dict())) == str(travelled(again.state_dict()))  # what a third run gets
+
+
+@given(worlds, worlds)
+@settings(max_examples=80, deadline=None)
+def test_ngrams_of_one_image_need_not_be_saved(training, world):
+    """log max(1, df) is one weight for none and for one: of no n-gram does it change by leaving those out."""
+    counted = DocumentFrequencies.build({key: group for key, (_, group) in enumerate(training)})
+    saved = DocumentFrequencies.from_state_dict(travelled(counted.state_dict()))
+    assert len(saved.keys) == (counted.counts > 1).sum() and len(saved.words) == len(counted.words)
+    assert saved.weights(counted.keys).tolist() == counted.weights(counted.keys).tolist()
+    references, captions = {k: group for k, (_, group) in enumerate(world)}, [words for words, _ in world]
+    scores = [CiderD(references, frequencies=each)(range(len(world)), captions).tolist() for each in (counted, saved)]
+    assert scores[0] == scores[1]
+
+
+def test_large_vocabularies_are_saved_too():
+    references = {key: [f"w{key} and w{key + 1} v{key}"] for key in range(20_000)}
+    first = Reward(references)
+    assert first.frequencies.base == ngrams.HASH_BASE and first.frequencies.keys.max() > 2**63
+    again = Reward(references, saved=travelled(first.state_dict()))
+    asked = ([3, 19_999], [["w3", "and", "w4"], ["w19999", "and", "new"]], [True, False])
+    assert again.taken_over and first(*asked).tolist() == again(*asked).tolist() and min(first(*asked)) > 0
+
+
+OTHERS = {
+    "a word more": RAW | {3: ["a man on a horse", "a man runs"]},
+    "a caption less": RAW | {3: ["a man on a horse"]},
+    "an image more": RAW | {4: ["a man"]},
+    "a caption of another image": RAW | {2: [*RAW[2], "a man on a horse"], 3: ["a man"]},
+    "words of another caption": RAW | {3: ["a man on a horse a", "man"]},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_frequencies_of_other_references_are_counted_anew(what):
+    other = Reward(OTHERS[what], saved=travelled(Reward(RAW).state_dict()))
+    asked = ([1, 3], [["a", "dog"], ["a", "man"]], [True, True])
+    assert not other.taken_over and other(*asked).tolist() == Reward(OTHERS[what])(*asked).tolist()
+
+
+def test_frequencies_without_the_ends_are_others():
+    assert not Reward(RAW, count_end=False, saved=Reward(RAW).state_dict()).taken_over
+    assert Reward({key + 7: texts for key, texts in RAW.items()}, saved=Reward(RAW).state_dict()).taken_over
+
+
+STRANGE = {
+    "none": {"keys": None},
+    "text": {"keys": "abc"},
+    "signed keys": {"keys": np.arange(3)},
+    "descending keys": {"keys": np.array([5, 3, 2], np.uint64)},
+    "repeated keys": {"keys": np.array([2, 2, 3], np.uint64)},
+    "square keys": {"keys": np.ones((2, 2), np.uint64)},
+    "fewer counts": {"counts": np.array([2], np.int32)},
+    "fractions": {"counts": np.array([2.5, 2, 2])},
+    "more than the images": {"counts": np.array([2, 2, 9], np.int32)},
+    "no counts of images": {"images": True},
+    "a list of numbers": {"words": [1, 2]},
+    "unhashable words": {"words": [[], []]},
+    "words twice": {"words": ["a", "a"]},
+    "too few words": {"words": ["a"]},
+    "too many words": {"words": [f"w{number}" for number in range(70_000)]},
+    "a base": {"base": 10},
+    "orders": {"n": 0},
+    "other orders": {"n": 3, "base": 2**21},
+    "no digest": {"references": None},
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_strange_frequencies_are_refused(what):
+    good = Reward(RAW).state_dict()
+    keys = {"keys": np.array([1, 2, 3], np.uint64), "counts": np.array([2, 2, 3], np.int32)}
+    assert Reward(RAW, saved=good | keys).taken_over
+    with pytest.raises(CheckpointError, match="document frequencies"):
+        Reward(RAW, saved=good | keys | STRANGE[what])
+    for state in ([], "abc", 3, {}, {"references": good["references"]}):
+        with pytest.raises(CheckpointError, match="document frequencies"):
+            Reward(RAW, saved=state)

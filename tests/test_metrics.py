@@ -182,7 +182,9 @@ def test_spice_of_images_in_any_order(monkeypatch, tmp_path):
     assert report.scores["SPICE"] == pytest.approx(0.02)
 
 
-@pytest.mark.parametrize(("option", "message"), [({"tokenizer": "nltk"}, "python or java"), ({"bootstrap": -1}, "-1")])
+@pytest.mark.parametrize(
+    ("option", "message"), [({"tokenizer": "nltk"}, "python or java"), ({"bootstrap": -1}, "-1"), ({"seed": -1}, "-1")]
+)
 def test_options(option, message):
     with pytest.raises(ConfigError, match=message):
         Scorer(**option)
@@ -245,7 +247,22 @@ def test_a_table_survives_its_file(tmp_path):
     assert {k: v[0] for k, v in again.totals().items()} == pytest.approx({k: v[0] for k, v in table.totals().items()})
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n", "image_id,caption,CIDEr\n1,a,x\n", "image_id,caption,X:0\n1,a,3\n"])
+NO_TABLES = {
+    "empty": "",
+    "another": "a,b\n",
+    "no number": "image_id,caption,CIDEr\n1,a,x\n",
+    "unknown counts": "image_id,caption,X:0\n1,a,3\n",
+    "no images": "image_id,caption,CIDEr\n",
+    "an image twice": "image_id,caption,CIDEr\n1,a,0.5\n1,b,0.5\n",
+    "a column twice": "image_id,caption,CIDEr,CIDEr\n1,a,0.5,0.5\n",
+    "not finite": "image_id,caption,CIDEr\n1,a,0.5\n2,b,nan\n",
+    "infinite": "image_id,caption,CIDEr\n1,a,-inf\n",
+    "counts short": "image_id,caption,BLEU-1,BLEU:0,BLEU:1,BLEU:2\n1,a,0.5,1,1,1\n",
+    "counts of METEOR short": "image_id,caption,METEOR,METEOR:0\n1,a,0.5,1\n",
+}
+
+
+@pytest.mark.parametrize("text", NO_TABLES.values(), ids=list(NO_TABLES))
 def test_a_file_that_is_no_table(tmp_path, text):
     file = tmp_path / "per_image.csv"
     file.write_text(text)

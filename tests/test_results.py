@@ -142,6 +142,16 @@ def test_two_runs_are_compared(tmp_path, monkeypatch, capsys, annotations):
     assert again["CIDEr"] == pytest.approx(found["CIDEr"], abs=1e-8)
 
 
+def test_images_that_both_write_alike_are_better_for_neither(tmp_path, monkeypatch, capsys, annotations):
+    good, _ = two_runs(tmp_path, monkeypatch, annotations)
+    capsys.readouterr()
+    run(compare, monkeypatch, good, good, "metrics.bootstrap=10")
+    printed = capsys.readouterr().out
+    for side in "AB":
+        assert f"images for which {side} is better by CIDEr:\n  none\n" in printed
+    assert "'a red dog runs.'" not in printed
+
+
 def test_runs_of_several_seeds_count_as_their_mean(tmp_path, monkeypatch, capsys, annotations):
     good, poor = two_runs(tmp_path, monkeypatch, annotations)
     run(compare, monkeypatch, f"a=[{good},{poor}]", f"b={good}", f"output={tmp_path / 'out'}", "metrics.bootstrap=20")
@@ -166,6 +176,8 @@ def test_runs_that_cannot_be_compared(tmp_path, monkeypatch, annotations):
         compared(f"a={good}", f"b={poor}", "by=SPICE")
     with pytest.raises(ConfigError, match="no runs to compare in b"):
         compared(f"a={good}", "b=[]")
+    with pytest.raises(ConfigError, match="show must be 0 or more"):
+        compared(f"a={good}", f"b={poor}", "show=-1")
     with pytest.raises(ConfigError, match="bootstrap"):
         compared(f"a={good}", f"b={poor}", "metrics.bootstrap=0")
     (poor / "per_image.csv").write_text((good / "per_image.csv").read_text().replace("\n3,", "\n4,"))
@@ -181,12 +193,41 @@ def test_files_for_the_server(tmp_path):
     assert path.name == "captions_val2014_mine-2_results.json" and json.loads(path.read_text()) == results(GOOD)
     with pytest.raises(DataError, match=r"1 captions missing: image ids 5; 1 captions not of the split: image ids 3"):
         write_server_file(tmp_path, GOOD, name="x", split="val2014", wanted=[1, 2, 5])
-    with pytest.raises(DataError, match=r"without words: image ids 2"):
-        write_server_file(tmp_path, GOOD | {2: " "}, name="x", split="test2014", wanted=GOOD)
+    for blank in ("", " ", " . , ! "):
+        with pytest.raises(DataError, match=r"without words: image ids 2"):
+            write_server_file(tmp_path, GOOD | {2: blank}, name="x", split="test2014", wanted=GOOD)
+    with pytest.raises(DataError, match=r"no image is listed"):
+        write_server_file(tmp_path, {}, name="x", split="test2014", wanted=[])
     with pytest.raises(ConfigError, match=r"server=a_b"):
         write_server_file(tmp_path, GOOD, name="a_b", split="test2014", wanted=GOOD)
     with pytest.raises(ConfigError, match=r"not of val"):
         write_server_file(tmp_path, GOOD, name="ab", split="val", wanted=GOOD)
+
+
+@pytest.mark.parametrize("mark", ["\n", "\r", "\x0b", "\x0c", "\u2028", "\x85", " \r\n "])
+def test_the_server_gets_a_line_a_caption(tmp_path, mark):
+    path = write_server_file(tmp_path, {1: f"a{mark}dog"}, name="x", split="val2014", wanted=[1])
+    assert json.loads(path.read_text()) == results({1: "a dog"})
+
+
+def test_half_an_emoji_is_scored_and_written(tmp_path, monkeypatch, capsys, annotations):
+    """JSON can hold it (a text that was cut inside an emoji), UTF-8 cannot; it is dropped as emoji are."""
+    broken, output = GOOD | {1: "a red dog\ud83d runs \udc36"}, tmp_path / "out"
+    file = write(tmp_path / "results.json", results(broken))
+    run(score, monkeypatch, file, annotations, f"output={output}", "metrics.bootstrap=10")
+    assert json.loads((output / "captions.json").read_text()) == results(broken)
+    plain = write(tmp_path / "plain.json", results(GOOD))
+    run(score, monkeypatch, plain, annotations, f"output={tmp_path / 'plain'}", "metrics.bootstrap=10")
+    assert (output / "scores.json").read_text() == (tmp_path / "plain" / "scores.json").read_text()
+    run(compare, monkeypatch, output, tmp_path / "plain", f"output={tmp_path / 'both'}", "metrics.bootstrap=10")
+    assert "\\ud83d" in (tmp_path / "both" / "differences.csv").read_text() and capsys.readouterr().out
+
+
+def test_an_output_that_cannot_be_a_folder(tmp_path, monkeypatch, annotations):
+    file = write(tmp_path / "results.json", results(GOOD))
+    for output in (file, f"{file}/inside"):
+        with pytest.raises(SystemExit, match=r"error: cannot make the folder .*results\.json"):
+            run(score, monkeypatch, file, annotations, f"output={output}", "metrics.bootstrap=0")
 
 
 def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch, capsys):

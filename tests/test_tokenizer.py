@@ -43,6 +43,10 @@ ANSWERS = {
     ),
     "www.site.com http://a.b/c?d=e, a|||b": "www.site.com http://a.b/c?d=e a | | | b",
     "22 3/4 inch": "22\u00a03/4 inch",
+    "her Ph.D. from (Ph.D.), ED.D. graph.d. Ph.D.student": (
+        "her ph.d. from -lrb- ph.d. -rrb- ed.d. graph.d ph.d.student"
+    ),
+    "a\ufffddog ‼ don\ufffdt ‽ ₹500 Ⅳ and Ⅳcat": "a dog don t 500 and cat",
     "": "",
     ' . , "" -- ': "",
     "a\r\nb\x0bc\x0cd\u2028e\tf": "a b c d e f",

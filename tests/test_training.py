@@ -9,7 +9,8 @@ import torch
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
 from captioning.data.annotations import read_csv
-from captioning.errors import ConfigError, DataError, TrainingError
+from captioning.errors import CheckpointError, ConfigError, DataError, TrainingError
+from captioning.metrics.reward import Reward
 from captioning.objectives import CrossEntropy
 from captioning.predictor import load, read_checkpoint
 from captioning.task import CaptioningTask
@@ -118,6 +119,67 @@ def test_self_critical_training_goes_on_from_a_checkpoint(hard, data, tmp_path):
     assert 0 < (before[name] - after[name]).abs().max() < 0.1
     with pytest.raises(ConfigError, match=r"start_from: the checkpoint's vocabulary"):
         run("train", *short(data, tmp_path / "other", start, *arguments, "data.min_count=2"))
+
+
+REWARDED = ["objective=self_critical", "trainer.log_every_n_steps=1", "reward.bleu_4=0.5"]
+
+
+def test_resumed_self_critical_training_equals_a_run_that_never_stopped(hard, data, tmp_path, monkeypatch):  # noqa: F811
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    arguments = [*REWARDED, "model/attention=hard", f"start_from={hard}/checkpoints/last.ckpt", "trainer.max_epochs=3"]
+    run("train", *short(data, whole, *arguments))
+    assert weights(hard)["captioning"]["frequencies"] is None  # no reward, nothing to keep
+    calls, original = [], Reward.__call__
+
+    def dies(self, *asked):
+        calls.append(1)
+        if len(calls) == 4:  # an epoch has 2 steps: in the second epoch
+            raise RuntimeError("killed")
+        return original(self, *asked)
+
+    monkeypatch.setattr(Reward, "__call__", dies)
+    with pytest.raises(RuntimeError, match="killed"):
+        run("train", *short(data, broken, *arguments))
+    monkeypatch.undo()
+
+    taken_over, make = [], Reward.__init__
+
+    def remember(self, *args, **named):
+        make(self, *args, **named)
+        taken_over.append(self.taken_over)
+
+    monkeypatch.setattr(Reward, "__init__", remember)
+    run("train", *short(data, broken, *arguments, f"resume={broken}/checkpoints/last.ckpt"))
+    assert taken_over == [True]
+    first, second = weights(whole), weights(broken)
+    assert first["global_step"] == second["global_step"] == 6
+    assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
+    assert str(first["captioning"]["frequencies"]) == str(second["captioning"]["frequencies"])
+
+    def logged(run_dir):
+        return [{name: value for name, value in row.items() if name != "words/s"} for row in rows(run_dir)]
+
+    assert logged(whole) == logged(broken) and float(rows(whole)[0]["train/reward"]) >= 0
+
+
+def test_saved_frequencies_of_other_captions_or_of_nothing(data, tmp_path, capsys):  # noqa: F811
+    run("train", *short(data, tmp_path / "a", *REWARDED, "trainer.max_epochs=1"))
+    last, other = tmp_path / "a" / "checkpoints" / "last.ckpt", tmp_path / "other.ckpt"
+    arguments = [*REWARDED, "trainer.max_epochs=1", "trainer.max_steps=1"]
+    assert "counted anew" not in capsys.readouterr().out
+    run("train", *short(data, tmp_path / "b", *arguments, f"start_from={last}", "+reward.count_end=false"))
+    assert capsys.readouterr().out.count("document frequencies counted anew") == 1
+    run("train", *short(data, tmp_path / "c", *arguments, f"start_from={last}"))
+    assert "counted anew" not in capsys.readouterr().out
+    checkpoint = torch.load(last, weights_only=True)
+    checkpoint["captioning"]["frequencies"]["counts"] = torch.tensor([0.5])
+    torch.save(checkpoint, other)
+    with pytest.raises(CheckpointError, match=r"other\.ckpt: no document frequencies: counts cannot be so"):
+        run("train", *short(data, tmp_path / "d", *arguments, f"start_from={other}"))
+    del checkpoint["captioning"]["frequencies"]  # as before they were kept
+    torch.save(checkpoint, other)
+    run("train", *short(data, tmp_path / "e", *arguments, f"start_from={other}"))
+    assert weights(tmp_path / "e")["captioning"]["frequencies"]["images"] == 8
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient"])

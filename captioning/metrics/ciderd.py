@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from captioning.metrics.ngrams import Matches, References, find
+from captioning.errors import CheckpointError
+from captioning.metrics.ngrams import HASH_BASE, Matches, References, choose_base, find
 
 
 class DocumentFrequencies:
@@ -44,11 +45,15 @@ class DocumentFrequencies:
         return np.log(float(max(self.images, 1))) - np.log(np.maximum(counts, 1.0))
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain containers and arrays, from which `from_state_dict` makes an equal object."""
+        """Plain containers and arrays, from which `from_state_dict` makes an object that gives the same weights.
+
+        Most n-grams are of one image only, and weigh as those of none: they are left out.
+        """
+        repeated = self.counts > 1
         return {
             "words": list(self.words),  # in the order of their numbers, from 1
-            "keys": self.keys,
-            "counts": self.counts,
+            "keys": self.keys[repeated],
+            "counts": self.counts[repeated].astype(np.int32),
             "images": self.images,
             "n": self.n,
             "base": int(self.base),
@@ -56,9 +61,28 @@ class DocumentFrequencies:
 
     @classmethod
     def from_state_dict(cls, state: Mapping[str, Any]) -> "DocumentFrequencies":
-        words = {word: number for number, word in enumerate(state["words"], start=1)}
-        keys, counts = np.asarray(state["keys"], np.uint64), np.asarray(state["counts"], np.int64)
-        return cls(words, keys, counts, images=state["images"], n=state["n"], base=state["base"])
+        """What `state_dict` gave, whose arrays may have become tensors on the CPU meanwhile.
+
+        Raises:
+            CheckpointError: it is not that.
+        """
+        kinds = {"words": list, "images": int, "n": int, "base": int}
+        strange = [key for key, kind in kinds.items() if type(state.get(key)) is not kind]
+        if not strange:
+            words, images, n, base = (state[key] for key in kinds)
+            keys, counts = _whole_numbers(state.get("keys")), _whole_numbers(state.get("counts"))
+            numbered = {word: number for number, word in enumerate(words, start=1) if isinstance(word, str)}
+            sound = {
+                "words": len(numbered) == len(words),
+                "n": n > 0,
+                "base": n > 0 and base in (int(choose_base(len(words), n)), int(HASH_BASE)),
+                "keys": keys.dtype == np.uint64 and bool((keys[1:] > keys[:-1]).all()),
+                "counts": counts.shape == keys.shape and bool(((counts > 0) & (counts <= images)).all()),
+            }
+            strange = [key for key, fine in sound.items() if not fine]
+        if strange:
+            raise CheckpointError(f"no document frequencies: {' and '.join(strange)} cannot be so")
+        return cls(numbered, keys, counts.astype(np.int64), images=images, n=n, base=base)
 
 
 class CiderD:
@@ -122,6 +146,15 @@ class CiderD:
         sums = np.bincount(rows, weights=values, minlength=total)
         references = known.first[matches.images + 1] - known.first[matches.images]
         return 10 * sums / (self.n * references)
+
+
+def _whole_numbers(values: Any) -> np.ndarray:
+    """A line of them; an empty line of another kind for what is none."""
+    try:
+        line = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        line = np.zeros(0)
+    return line if line.ndim == 1 and line.dtype.kind in "iu" else np.zeros(0)
 
 
 def _bigrams(lengths: np.ndarray) -> np.ndarray:

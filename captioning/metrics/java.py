@@ -47,7 +47,7 @@ def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
     shift all that follow. A caption's last token may depend on the caption after it; so it is there.
     """
     arguments = ["-cp", str(jar(TOKENIZER)), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
-    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", newline="") as file:
+    with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", errors="replace", newline="") as file:
         file.write("\n".join(" ".join(caption.split()) for caption in captions))
         file.flush()
         run = command("-Dfile.encoding=UTF-8", *arguments, file.name, wanted_by="the Java tokeniser")
@@ -66,7 +66,9 @@ def meteor_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) 
         # Three bars part the fields of a line, so none may stand in a text.
         fields = ["SCORE", *group, caption]
         lines.append(" ||| ".join(" ".join(text.replace("|||", "").split()) for text in fields) + "\n")
-    done = subprocess.run(start, input="".join(lines), capture_output=True, encoding="utf-8", check=False)
+    done = subprocess.run(
+        start, input="".join(lines), capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
     try:
         counts = np.array([line.split() for line in done.stdout.splitlines()], float).reshape(len(lines), 23)
     except ValueError as error:

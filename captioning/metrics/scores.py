@@ -61,6 +61,8 @@ class Scorer:
             raise ConfigError(f"metrics.tokenizer must be {' or '.join(TOKENIZERS)}, not {tokenizer!r}")
         if bootstrap < 0:
             raise ConfigError(f"metrics.bootstrap must be 0 or more, not {bootstrap}")
+        if seed < 0:
+            raise ConfigError(f"metrics.seed must be 0 or more, not {seed}")
         self.tokenizer, self.bootstrap, self.seed = tokenizer, bootstrap, seed
         self._programs = [name for name, wanted in (("METEOR", meteor), ("SPICE", spice)) if wanted]
 
@@ -97,7 +99,9 @@ class Scorer:
                 table = _with_program(name, table, truths, flat)
             except ToolError as error:
                 unavailable[name] = str(error)
-        known = {tuple(words) for words in TOKENIZERS[self.tokenizer](sorted(training))} if training else None
+        known = (
+            {tuple(words) for words in TOKENIZERS[self.tokenizer](sorted(training))} if training is not None else None
+        )
         return Report(
             scores=_scores(table),
             intervals=intervals(table, resamples=self.bootstrap, seed=self.seed) if self.bootstrap else {},

@@ -72,6 +72,10 @@ def from_csv(path: Path) -> Table:
         if header[:2] != ["image_id", "caption"]:
             raise ValueError("the first columns must be image_id and caption")
         numbers = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(len(rows), len(header) - 2)
+        if not rows or len({int(row[0]) for row in rows}) < len(rows):
+            raise ValueError("each image must have one row, and there must be some")
+        if len(set(header)) < len(header) or not np.isfinite(numbers).all():
+            raise ValueError("a column is there twice, or a number is not finite")
         return _table([int(row[0]) for row in rows], [row[1] for row in rows], dict(zip(header[2:], numbers.T)))  # noqa: B905
     except (OSError, ValueError, IndexError, KeyError) as error:
         raise DataError(f"cannot read {path} as a table of scores ({error}); score the captions anew") from error
@@ -86,4 +90,8 @@ def _table(image_ids: list[int], captions: list[str], columns: Mapping[str, np.n
     }
     if unknown := counts.keys() - FROM_COUNTS.keys():
         raise ValueError(f"unknown counts {', '.join(sorted(unknown))}")
+    for family, counted in counts.items():
+        orders = sum(name.partition("-")[0] == family for name in values)
+        if counted.shape[1] != (23 if family == "METEOR" else 2 * orders + 2):
+            raise ValueError(f"{counted.shape[1]} columns of counts for {orders} scores of {family}")
     return Table(image_ids, captions, values, counts)
