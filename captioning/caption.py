@@ -14,10 +14,11 @@ def caption(config: dict[str, Any]) -> None:
     """Prints each picture's captions, best first; leaves captions.json and a PNG a picture of where words looked."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
-    from captioning.errors import ConfigError, DataError
+    from captioning.errors import ConfigError, DataError, must_be
     from captioning.files import write_json
     from captioning.searches import seeded
 
+    must_be("batch_size", config["batch_size"], least=1)
     images = config["images"]
     paths = list_pictures([images] if isinstance(images, str) else images)
     decoding = dict(config["decoding"])

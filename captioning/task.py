@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.data.datasets import CaptionBatch
-from captioning.errors import TrainingError
+from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.schedules import rise
 
 # Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
@@ -58,6 +58,8 @@ class CaptioningTask(lightning.LightningModule):
         recipe: dict[str, Any],
     ):
         super().__init__()
+        must_be("encoder_lr", encoder_lr, above=0)
+        must_be("encoder_warmup", encoder_warmup, least=0)
         self.captioner, self.objective, self.write, self.score = captioner, objective, write, score
         self.decoding, self.optimizer, self.schedule = decoding, optimizer, schedule
         self.encoder_lr, self.encoder_warmup, self.recipe = encoder_lr, encoder_warmup, recipe
@@ -183,6 +185,17 @@ class Trainer(lightning.Trainer):
     """
 
     def __init__(self, *, skip_nonfinite: int = 0, **arguments: Any):
+        must_be("trainer.skip_nonfinite", skip_nonfinite, least=0)
+        must_be("trainer.gradient_clip_val", arguments.get("gradient_clip_val"), least=0)
+        must_be("trainer.limit_train_batches", arguments.get("limit_train_batches"), above=0)
+        must_be("trainer.accumulate_grad_batches", arguments.get("accumulate_grad_batches"), least=1)
+        must_be("trainer.check_val_every_n_epoch", arguments.get("check_val_every_n_epoch"), least=1)
+        epochs, steps = arguments.get("max_epochs"), arguments.get("max_steps", -1)
+        for name, value in (("max_epochs", epochs), ("max_steps", steps)):
+            if value == 0:
+                raise ConfigError(f"trainer.{name}=0 trains nothing: give at least 1, or -1 for no such limit")
+        if steps == -1 and epochs == -1:
+            raise ConfigError("trainer.max_epochs=-1 has no end, which a schedule needs: give trainer.max_steps")
         super().__init__(**arguments)
         self.skip_nonfinite = skip_nonfinite
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import build, decoding_name, entry_point
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, must_be
 from captioning.schemas import TrainConfig
 
 SPLITS = ("train", "val")
@@ -44,7 +44,7 @@ def train(config: dict[str, Any]) -> None:
     encoder, transform = build(config["encoder"]), build(config["transform"])
     task = _task(config, splits, vocabulary, encoder)
     trainer = _trainer(config, run_dir, monitor=f"val/{task.decoding}/CIDEr")
-    _loaders(config, dict.fromkeys(SPLITS, []), tokens, vocabulary)
+    _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
     if started:
         _take_over(task.captioner, encoder, started, Path(config["start_from"]))
     if resumed:
@@ -119,9 +119,8 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
     try:
         rates = [group["lr"] for group in optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups]
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"optimizer: {error}") from error
-    if min(rates) <= 0:
-        raise ConfigError(f"optimizer.lr must be above 0, not {min(rates)}")
+        raise ConfigError(f"optimizer: {' '.join(str(error).split())}") from error
+    must_be("optimizer.lr", min(rates), above=0)
     return optimizer
 
 
@@ -272,10 +271,12 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
         LearningRateMonitor(),
     ]
     if config["weight_averaging"]:
+        must_be("weight_averaging.decay", config["weight_averaging"].get("decay"), least=0, below=1)
         callbacks.append(build(config["weight_averaging"]))
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(ProgressBar(refresh_rate=10))
     if config["early_stopping"]:
+        must_be("early_stopping.patience", config["early_stopping"].get("patience"), least=0)
         callbacks.append(build(config["early_stopping"], monitor=monitor, mode="max"))
     return callbacks
 
