@@ -276,6 +276,10 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(ProgressBar(refresh_rate=10))
     if config["early_stopping"]:
+        if not config["trainer"].get("limit_val_batches", 1):
+            raise ConfigError(
+                "trainer.limit_val_batches=0 leaves no score for early stopping to watch: set early_stopping=none"
+            )
         must_be("early_stopping.patience", config["early_stopping"].get("patience"), least=0)
         callbacks.append(build(config["early_stopping"], monitor=monitor, mode="max"))
     return callbacks

@@ -1,10 +1,18 @@
 """What a user can get wrong in a training: one line that names the key, before any feature is made, nothing lost."""
 
+import sys
+from functools import partial
+
 import pytest
 from test_path import data, run, short, world  # noqa: F401
 
 import captioning.sources
+from captioning.config import entry_point
 from captioning.errors import CaptioningError, ConfigError
+from captioning.models.captioner import build_captioner
+from captioning.models.readout import DeepReadout
+from captioning.objectives import SelfCritical, greedy, leave_one_out
+from captioning.schemas import TrainConfig
 
 
 @pytest.fixture
@@ -38,7 +46,118 @@ def before_features(data, tmp_path, monkeypatch):  # noqa: F811
         (["optimizer.betas=[2.0,0.9]"], "optimizer: Invalid beta"),
         (["trainer.precision=7"], "trainer: "),
         (["data.min_count=100"], "data.min_count"),
+        (["trainer.limit_val_batches=0"], "set early_stopping=none"),
+        (
+            ["decoding.require=[dgo]"],
+            "decoding.require: 'dgo' is not in the vocabulary: did you mean 'dog'?",
+        ),
     ],
 )
 def test_a_part_that_cannot_be_is_told_before_the_features(before_features, fault, told):
     assert told in before_features(*fault)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "model.layers=0",
+        "model.width=0",
+        "model.embedding_size=-3",
+        "model.feature_width=0",
+        "model.dropout=1.5",
+        "model.dropout=-0.1",
+        "model.readout.dropout=1",
+        "model.conditioning.dropout=2",
+        "model.scorer.width=0",
+        "encoder.image_size=0",
+        "loader.batch_size=0",
+        "loader.val_batch_size=0",
+        "features.batch_size=0",
+        "features.workers=-1",
+        "data.captions_per_image=0",
+        "data.min_count=-1",
+        "data.max_length=0",
+        "objective.doubly_stochastic=-1",
+        "objective.label_smoothing=1.5",
+        "objective.places.scale=-1",
+        "objective.places.baseline.decay=1.1",
+        "optimizer.lr=0",
+        "schedule.warmup=-1",
+        "encoder_lr=0",
+        "encoder_warmup=-1",
+        "trainer.gradient_clip_val=-1",
+        "trainer.skip_nonfinite=-1",
+        "trainer.accumulate_grad_batches=0",
+        "trainer.check_val_every_n_epoch=0",
+        "trainer.limit_train_batches=0",
+        "trainer.max_epochs=0",
+        "early_stopping.patience=-1",
+    ],
+)
+def test_a_number_out_of_its_range_is_told_by_its_key(before_features, fault):
+    key, _, value = fault.partition("=")
+    told = before_features(fault)
+    assert told.startswith((f"{key} must be ", f"{key}={value} ")) and value in told
+
+
+@pytest.mark.parametrize("command", ["evaluate", "caption"])
+def test_a_batch_needs_a_picture(command, tmp_path):
+    what = {"evaluate": ["data=csv"], "caption": ["images=[]"]}[command]
+    with pytest.raises(ConfigError, match="batch_size must be at least 1, not 0"):
+        run(command, "checkpoint=none.ckpt", "batch_size=0", f"output={tmp_path}/out", *what)
+
+
+def test_a_readout_may_have_its_own_dropout(toy):
+    captioner = toy(dropout=0.5)
+    assert captioner.decoder.readout.dropout.p == 0.5
+    captioner = build_captioner(
+        feature_size=4, grid=True, vocabulary_size=9, readout=partial(DeepReadout, dropout=0.2), dropout=0.5
+    )
+    assert captioner.decoder.readout.dropout.p == 0.2
+
+
+def test_one_sample_has_no_others_to_be_held_against():
+    reward = {"start": 1, "end": 2, "samples": 1}
+    with pytest.raises(ConfigError, match=r"objective\.samples \(1\)"):
+        SelfCritical(lambda *_: [], baseline=partial(leave_one_out), **reward)
+    assert SelfCritical(lambda *_: [], baseline=partial(greedy), **reward)
+
+
+def command_line(monkeypatch, capsys, *overrides: str) -> tuple[dict | None, str]:
+    """What captioning-train's job is given, and what the command says where it refuses."""
+    given = []
+    monkeypatch.setattr(sys, "argv", ["captioning-train", *overrides])
+    try:
+        entry_point("train", TrainConfig, given.append)()
+    except SystemExit as exit_:
+        capsys.readouterr()
+        return None, str(exit_.code)
+    return given[0], ""
+
+
+def test_null_is_what_none_is(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    null, _ = command_line(
+        monkeypatch, capsys, "run_dir=x", "early_stopping=null", "weight_averaging=null", "model/attention=null"
+    )
+    none, _ = command_line(
+        monkeypatch, capsys, "run_dir=x", "early_stopping=none", "weight_averaging=none", "model/attention=none"
+    )
+    assert null == none and not null["early_stopping"]
+    removed, _ = command_line(monkeypatch, capsys, "run_dir=x", "~early_stopping", "experiment=null")
+    assert removed["early_stopping"] is None
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data=null", "error: data=null: it cannot be left out; choose one of coco, csv, flickr30k, flickr8k, scenes"),
+        ("model=null", "error: model=null: it cannot be left out; choose one of default"),
+        ("model/readout=null", "error: model/readout=null: it cannot be left out; choose one of deep, linear, sum"),
+        ("~data", "error: data is not set: give data=NAME, one of coco, csv, flickr30k, flickr8k, scenes"),
+        ("model.readout=null", "error: model.readout must not be null"),
+    ],
+)
+def test_what_cannot_be_null_lists_the_choices(monkeypatch, capsys, tmp_path, override, told):
+    monkeypatch.chdir(tmp_path)
+    assert command_line(monkeypatch, capsys, override) == (None, told)

@@ -79,7 +79,6 @@ class ScheduledSampling(nn.Module):
 
     def __init__(self, *, start: int = 0, every: int = 1000, increase: float = 0.05, maximum: float = 0.25):
         super().__init__()
-        must_be("objective.inputs.start", start, least=0)
         must_be("objective.inputs.every", every, least=1)
         must_be("objective.inputs.increase", increase, least=0)
         must_be("objective.inputs.maximum", maximum, least=0, most=1)
