@@ -208,13 +208,15 @@ def write(
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 
-def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.Module) -> dict[str, Any]:
+def make_recipe(
+    config: Mapping[str, Any], vocabulary: Vocabulary, encoder: nn.Module, *, tuned: bool = False
+) -> dict[str, Any]:
     """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
 
-    A frozen encoder's weights go along only where they cannot be had again by name.
+    A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`.
     """
     weights = config["encoder"]["weights"]
-    again = isinstance(weights, str) and not Path(weights).is_file()
+    again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
     frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
     return {
         "format": FORMAT,

@@ -23,7 +23,7 @@ def train(config: dict[str, Any]) -> None:
     from captioning.data.annotations import select
     from captioning.data.datasets import tokenize_captions
     from captioning.data.vocabulary import Vocabulary
-    from captioning.predictor import read_checkpoint
+    from captioning.predictor import make_recipe, read_checkpoint
     from captioning.sources import report_unreadable
 
     run_dir = Path(config["run_dir"])
@@ -42,11 +42,16 @@ def train(config: dict[str, Any]) -> None:
 
     # All that a configuration can have wrong is told before the features are made, which may take hours.
     encoder, transform = build(config["encoder"]), build(config["transform"])
-    task = _task(config, splits, vocabulary, encoder)
+    tuned = bool(started) and _take_encoder(encoder, started, Path(config["start_from"]))
+    if started and not tuned:
+        _same_encoder("start_from", started, encoder)
+    if resumed:
+        _same_encoder("resume", resumed, encoder)
+    task = _task(config, splits, vocabulary, encoder, make_recipe(config, vocabulary, encoder, tuned=tuned))
     trainer = _trainer(config, run_dir, monitor=f"val/{task.decoding}/CIDEr")
     _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
     if started:
-        _take_over(task.captioner, encoder, started, Path(config["start_from"]))
+        _take_over(task.captioner, started, Path(config["start_from"]))
     if resumed:
         _same_parts(resumed["state_dict"], task, encoder)
 
@@ -69,9 +74,9 @@ def train(config: dict[str, Any]) -> None:
     print(f"log and configuration: {run_dir}")
 
 
-def _task(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabulary, encoder):
+def _task(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabulary, encoder, recipe: dict[str, Any]):
     """The model, what trains it and what scores it, built and tried; its encoder is set when the source is known."""
-    from captioning.predictor import make_recipe, write
+    from captioning.predictor import write
     from captioning.task import CaptioningTask
 
     captioner = build(
@@ -95,7 +100,7 @@ def _task(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabulary,
         schedule=_schedule(config),
         encoder_lr=config["encoder_lr"],
         encoder_warmup=config["encoder_warmup"],
-        recipe=make_recipe(config, vocabulary, encoder),
+        recipe=recipe,
     )
 
 
@@ -169,16 +174,24 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 
 
-def _take_over(captioner, encoder, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """The weights of a checkpoint, a fine-tuned encoder's among them, but not its objective's."""
+def _take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
+    """Takes over the weights of an encoder that was fine-tuned; whether there were any."""
+    from captioning.predictor import load_weights
+
+    saved = checkpoint["state_dict"].items()
+    weights = {name.removeprefix(ENCODER): value for name, value in saved if name.startswith(ENCODER)}
+    if weights:
+        load_weights(encoder, weights, path)
+    return bool(weights)
+
+
+def _take_over(captioner, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Takes over all weights but the encoder's and the objective's."""
     from captioning.predictor import load_weights
 
     weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("captioner.")}
-    tuned = {name: value for name, value in weights.items() if name.startswith(ENCODER)}
-    if tuned:
-        load_weights(encoder, {name.removeprefix(ENCODER): value for name, value in tuned.items()}, path)
-    rest = {name.removeprefix("captioner."): value for name, value in weights.items() if name not in tuned}
-    load_weights(captioner, rest, path)
+    weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(ENCODER)}
+    load_weights(captioner, weights, path)
 
 
 def _open_run(config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None) -> None:
@@ -214,6 +227,25 @@ def _same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> N
         raise ConfigError(
             f"{key}: the checkpoint's vocabulary is not that of this training split; "
             "take the data set, data.min_count and data.max_length of the first run (its config.yaml)"
+        )
+
+
+def _same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
+    """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
+    itself, and start_from may go on to tune other ones."""
+    tuned = any(name.startswith(ENCODER) for name in checkpoint["state_dict"])
+    tunes = any(parameter.requires_grad for parameter in encoder.parameters())
+    if key == "resume" and tuned != tunes:
+        kinds = {True: "fine-tuned", False: "frozen"}
+        raise ConfigError(
+            f"resume: the checkpoint's encoder is {kinds[tuned]}, this one {kinds[tunes]}: set encoder.unfreeze_from "
+            "as in the first run (its config.yaml), or take its weights over with start_from="
+        )
+    was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint() if not tunes else None
+    if not tunes and was != now:
+        raise ConfigError(
+            f"{key}: the checkpoint was trained on features of other encoder weights (fingerprint {was}; this encoder "
+            f"has {now}): set encoder and encoder.weights as in the first run (its config.yaml)"
         )
 
 

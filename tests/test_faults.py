@@ -4,6 +4,7 @@ import sys
 from functools import partial
 
 import pytest
+import torch
 from test_path import data, run, short, world  # noqa: F401
 
 import captioning.sources
@@ -12,6 +13,7 @@ from captioning.errors import CaptioningError, ConfigError
 from captioning.models.captioner import build_captioner
 from captioning.models.readout import DeepReadout
 from captioning.objectives import SelfCritical, greedy, leave_one_out
+from captioning.predictor import load
 from captioning.schemas import TrainConfig
 
 
@@ -161,3 +163,31 @@ def test_null_is_what_none_is(monkeypatch, capsys, tmp_path):
 def test_what_cannot_be_null_lists_the_choices(monkeypatch, capsys, tmp_path, override, told):
     monkeypatch.chdir(tmp_path)
     assert command_line(monkeypatch, capsys, override) == (None, told)
+
+
+def test_a_run_goes_on_with_the_encoder_that_it_had(data, tmp_path):  # noqa: F811
+    online = [item for item in data if not item.startswith("features.root")]
+    tuning = ["features=online", "encoder.unfreeze_from=head", "encoder_lr=0.01", "trainer.max_epochs=1"]
+    first, tuned = tmp_path / "first", tmp_path / "tuned"
+    last = f"{first}/checkpoints/last.ckpt"
+    run("train", *short(data, first, "trainer.max_epochs=1"))
+    before = (first / "checkpoints" / "last.ckpt").read_bytes()
+    for key, run_dir in (("resume", first), ("start_from", tmp_path / "none")):
+        with pytest.raises(
+            ConfigError, match=f"{key}: the checkpoint was trained on features of other encoder weights"
+        ):
+            run("train", *short(data, run_dir, f"{key}={last}", "encoder.weights=null"))
+    with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is frozen, this one fine-tuned"):
+        run("train", *short(online, first, f"resume={last}", *tuning))
+    assert (first / "checkpoints" / "last.ckpt").read_bytes() == before and not (tmp_path / "none").exists()
+
+    run("train", *short(online, tuned, f"start_from={last}", *tuning))
+    last = f"{tuned}/checkpoints/last.ckpt"
+    run("train", *short(online, tuned, f"resume={last}", *tuning, "trainer.max_epochs=2"))
+    with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is fine-tuned, this one frozen"):
+        run("train", *short(data, tuned, f"resume={last}"))
+    frozen = tmp_path / "frozen"  # on stored features of the encoder as it was tuned
+    run("train", *short(data, frozen, f"start_from={last}", "trainer.max_epochs=1"))
+    expected = load(last).encoder.state_dict()
+    found = load(frozen / "checkpoints" / "last.ckpt").encoder.state_dict()
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
