@@ -83,6 +83,7 @@ def _task(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabulary,
         config["model"],
         feature_size=encoder.size,
         grid=encoder.output != "fc",
+        regions=encoder.output == "regions",
         vocabulary_size=len(vocabulary),
         pad=vocabulary.pad,
     )

@@ -1,17 +1,20 @@
 """What a user can get wrong in a training: one line that names the key, before any feature is made, nothing lost."""
 
+import itertools
+import re
 import sys
 from functools import partial
 
 import pytest
 import torch
+from conftest import ATTENTIONS, RECURRENCES
 from test_path import data, run, short, world  # noqa: F401
 
 import captioning.sources
 from captioning.config import entry_point
 from captioning.errors import CaptioningError, ConfigError
 from captioning.models.captioner import build_captioner
-from captioning.models.readout import DeepReadout
+from captioning.models.readout import DeepReadout, LinearReadout, SumReadout
 from captioning.objectives import SelfCritical, greedy, leave_one_out
 from captioning.predictor import load
 from captioning.schemas import TrainConfig
@@ -191,3 +194,50 @@ def test_a_run_goes_on_with_the_encoder_that_it_had(data, tmp_path):  # noqa: F8
     expected = load(last).encoder.state_dict()
     found = load(frozen / "checkpoints" / "last.ckpt").encoder.state_dict()
     assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_regions_have_no_rows_and_columns(world, tmp_path):  # noqa: F811
+    regions = ["encoder=regions", "features=regions", f"features.root={tmp_path}/none", "data.min_count=1"]
+    with pytest.raises(ConfigError, match="not a detector's regions: set model/positions=none"):
+        run("train", "data=csv", f"data.root={world}", *regions, "model/positions=coordinates", f"run_dir={tmp_path}/r")
+
+
+READOUTS = {"deep": DeepReadout, "linear": LinearReadout, "sum": SumReadout}
+
+
+def refusal(recurrence, readout, attention, output, feature_width=None) -> str:
+    """Why these cannot go together; "" where they do. The adaptive choice brings its feature width."""
+    width = 8 if recurrence == "adaptive" and feature_width is None else feature_width
+    try:
+        build_captioner(
+            feature_size=6, grid=output == "grid", vocabulary_size=9, recurrence=RECURRENCES[recurrence],
+            readout=READOUTS[readout], attention=ATTENTIONS[attention], width=8, embedding_size=4,
+            feature_width=None if width is None else int(width),
+        )  # fmt: skip
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+def remedies(message: str) -> list[dict]:
+    told = re.sub(r"\(.*?\)", "", message.partition(" set ")[2])
+    return [{key: value} for key, value in re.findall(r"(?:model/|model\.|encoder\.)(\w+)=(\w+)", told)]
+
+
+def mended(parts: dict, steps: int) -> bool:
+    message = refusal(**parts)
+    return not message or (steps > 0 and any(mended(parts | remedy, steps - 1) for remedy in remedies(message)))
+
+
+@pytest.mark.parametrize("recurrence", RECURRENCES)
+def test_what_a_refusal_tells_to_set_mends_it(recurrence):
+    refused = 0
+    for readout, attention, output in itertools.product(READOUTS, ATTENTIONS, ("grid", "fc")):
+        parts = {"recurrence": recurrence, "readout": readout, "attention": attention, "output": output}
+        if message := refusal(**parts):
+            refused += 1
+            assert remedies(message), message
+            for remedy in remedies(message):
+                assert refusal(**parts | remedy) != message, f"{parts}: {remedy} changes nothing"
+                assert mended(parts | remedy, 2), f"{parts}: {remedy} leads nowhere"
+    assert refused

@@ -72,6 +72,7 @@ def build_captioner(
     *,
     feature_size: int,
     grid: bool,
+    regions: bool = False,
     vocabulary_size: int,
     pad: int = 0,
     encoder: nn.Module | None = None,
@@ -93,6 +94,7 @@ def build_captioner(
     Args:
         feature_size: D of the encoder's features.
         grid: whether the encoder gives places [B, P, D] (else one fc vector [B, D]).
+        regions: whether these places are a detector's regions, not a CNN's square grid.
         vocabulary_size, pad: V and the id of the padding token.
         encoder: None where features are stored.
         cell, recurrence, attention, scorer, conditioning, positions, readout: the parts' classes, or partials of them
@@ -111,7 +113,7 @@ def build_captioner(
     must_be("model.feature_width", feature_width, least=1)
     must_be("model.layers", layers, least=1)
     must_be("model.dropout", dropout, least=0, below=1)
-    place = positions()
+    place = positions(regions=regions)
     adapter, feature_size = nn.Sequential(place), feature_size + place.size
     if feature_width is not None:
         adapter.extend((nn.Linear(feature_size, feature_width), nn.ReLU(), nn.Dropout(dropout)))

@@ -28,10 +28,15 @@ class SumReadout(nn.Module):
         self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
     ):
         super().__init__()
+        if not context_size:
+            raise ConfigError(
+                "model/readout=sum adds context and state, and there is no context: not with model/attention=none, nor "
+                "with model/recurrence=up_down, whose cell takes it in; set model/readout=deep or linear"
+            )
         if context_size != state_size:
             raise ConfigError(
                 f"model/readout=sum adds context ({context_size}) and state ({state_size}): their widths must agree; "
-                f"set model.feature_width={state_size} with an attention, or model/readout=linear"
+                f"set model.feature_width={state_size}, or model/readout=deep or linear"
             )
         self.dropout = _dropout(dropout)
         self.output = nn.Linear(state_size, vocabulary_size)
