@@ -20,6 +20,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -37,8 +38,8 @@ def conf_dir() -> Path:
 def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callable[[], None]:
     """A command: composes conf/NAME.yaml with the command line's overrides, checks it, and runs `job`.
 
-    `job(config)` gets plain containers; in a sweep (-m), each job's `run_dir` or `output` is its own folder of the
-    sweep. What a user can mend is one line on stderr and exit status 1; anything else is a bug and keeps its
+    `job(config)` gets plain containers; in a sweep (-m), each job's `run_dir` or `output` is its own folder in that
+    of the sweep. What a user can mend is one line on stderr and exit status 1; anything else is a bug and keeps its
     traceback.
     """
 
@@ -69,10 +70,11 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
 def _arguments(given: Sequence[str]) -> list[str]:
     """The command line as hydra takes it.
 
-    GROUP=null is GROUP=none where there is such a choice, and experiment=null is no experiment.
+    GROUP=null is GROUP=none where there is such a choice, and experiment=null is no experiment. In a sweep (-m), a
+    given run_dir or output becomes the sweep's folder, in which each job has its own.
 
     Raises:
-        ConfigError: a group that cannot be null, which hydra would answer with a traceback.
+        ConfigError: a group that cannot be null, which hydra would answer with a traceback; a sweep over its folder.
     """
     arguments = []
     for argument in given:
@@ -83,6 +85,13 @@ def _arguments(given: Sequence[str]) -> list[str]:
                 raise ConfigError(f"{key}=null: it cannot be left out; choose one of {', '.join(_choices(key))}")
             argument = f"{key}={','.join('none' if each == 'null' else each for each in values)}"
         arguments += [argument] if argument != "experiment=null" else []
+    if not {"-m", "--multirun"}.isdisjoint(given) and not any(each.startswith("hydra.sweep.dir=") for each in given):
+        folders = [each for each in arguments if each.startswith(("run_dir=", "output="))]
+        for folder in folders[-1:]:
+            key, _, value = folder.partition("=")
+            if OverridesParser.create().parse_override(folder).is_sweep_override():
+                raise ConfigError(f"{key} cannot be swept over: give one, and each job gets its own folder in it")
+            arguments.append(f"hydra.sweep.dir={value}")
     return arguments
 
 

@@ -1,6 +1,7 @@
 """Trains a captioner: `captioning-train experiment=flickr8k_soft data.root=DIR run_dir=DIR`."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -266,6 +267,12 @@ def _objective(config: Mapping[str, Any], records: Sequence, vocabulary):
     """The objective; one that asks for a reward gets it over the training split's references, and the words' ids."""
     if not config["reward"]:
         return build(config["objective"])
+    if not (config["start_from"] or config["resume"]):
+        print(
+            "warning: this objective rewards captions that the model samples, and an untrained model samples nonsense: "
+            "give a checkpoint of cross-entropy by start_from=CHECKPOINT",
+            file=sys.stderr,
+        )
     reward = build(config["reward"], references={record.image_id: record.captions for record in records})
 
     def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:

@@ -4,6 +4,7 @@ import itertools
 import re
 import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
@@ -241,3 +242,35 @@ def test_what_a_refusal_tells_to_set_mends_it(recurrence):
                 assert refusal(**parts | remedy) != message, f"{parts}: {remedy} changes nothing"
                 assert mended(parts | remedy, 2), f"{parts}: {remedy} leads nowhere"
     assert refused
+
+
+def test_a_sweep_runs_in_the_folder_that_is_given(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = []
+
+    def job(config):
+        given.append(config)
+
+    def sweep(*overrides):
+        monkeypatch.setattr(sys, "argv", ["captioning-train", "-m", "model.width=8,16", *overrides])
+        entry_point("train", TrainConfig, job)()
+
+    sweep("run_dir=my runs/a")
+    assert [Path(config["run_dir"]).resolve() for config in given] == [tmp_path / "my runs" / "a" / n for n in "01"]
+    assert [config["model"]["width"] for config in given] == [8, 16]
+    assert [path.name for path in tmp_path.iterdir()] == ["my runs"]
+    sweep("run_dir=b", "hydra.sweep.dir=c")
+    assert [Path(config["run_dir"]).resolve() for config in given[2:]] == [tmp_path / "c" / n for n in "01"]
+    with pytest.raises(SystemExit, match="error: run_dir cannot be swept over"):
+        sweep("run_dir=a,b")
+
+
+@pytest.mark.parametrize("start", [False, True])
+def test_rewards_from_the_first_step_on_are_warned_of(data, tmp_path, capsys, start):  # noqa: F811
+    first = [f"start_from={tmp_path}/first/checkpoints/last.ckpt"] if start else []
+    if start:
+        run("train", *short(data, tmp_path / "first", "trainer.max_steps=1"))
+    capsys.readouterr()
+    run("train", *short(data, tmp_path / "run", "objective=self_critical", "trainer.max_steps=1", *first))
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
+    assert len(lines) == (not start) and all("start_from=CHECKPOINT" in line for line in lines)
