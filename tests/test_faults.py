@@ -1,8 +1,12 @@
 """What a user can get wrong in a training: one line that names the key, before any feature is made, nothing lost."""
 
 import itertools
+import json
+import os
 import re
+import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +21,7 @@ from captioning.errors import CaptioningError, ConfigError
 from captioning.models.captioner import build_captioner
 from captioning.models.readout import DeepReadout, LinearReadout, SumReadout
 from captioning.objectives import SelfCritical, greedy, leave_one_out
-from captioning.predictor import load
+from captioning.predictor import Predictor, load, read_checkpoint
 from captioning.schemas import TrainConfig
 
 
@@ -274,3 +278,74 @@ def test_rewards_from_the_first_step_on_are_warned_of(data, tmp_path, capsys, st
     run("train", *short(data, tmp_path / "run", "objective=self_critical", "trainer.max_steps=1", *first))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(lines) == (not start) and all("start_from=CHECKPOINT" in line for line in lines)
+
+
+@pytest.mark.parametrize("ends", [RuntimeError, KeyboardInterrupt, None])
+def test_captions_made_so_far_are_never_lost(data, world, tmp_path, monkeypatch, ends):  # noqa: F811
+    run("train", *short(data, tmp_path / "run", "trainer.max_steps=1"))
+    output, batches, original = tmp_path / "out", [], Predictor.all_captions
+
+    def breaks(self, pictures, search):
+        batches.append(len(pictures))
+        if len(batches) == 3:
+            if ends is None:  # as a kill would find it
+                assert len(json.loads((output / "captions.json").read_text())) == 4
+            else:
+                raise ends
+        return original(self, pictures, search)
+
+    monkeypatch.setattr(Predictor, "all_captions", breaks)
+    if ends is None:
+        monkeypatch.setattr("captioning.caption.SECONDS", 0.0)
+    images = ",".join(f"{world}/val{index}.png" for index in range(6))
+    arguments = [f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", f"images=[{images}]", "batch_size=2"]
+    with pytest.raises(ends) if ends else nullcontext():
+        run("caption", *arguments, f"output={output}")
+    found = json.loads((output / "captions.json").read_text())
+    assert [Path(item["file_name"]).name for item in found] == [f"val{index}.png" for index in range(4 if ends else 6)]
+
+
+BREAKS = """
+import torch
+import captioning.train
+from captioning.objectives import CrossEntropy
+
+original, calls = CrossEntropy.forward, []
+
+def breaks(self, model, batch):
+    loss = original(self, model, batch)
+    calls.append(model.training)
+    if not model.training or sum(calls) != 2 or torch.distributed.get_rank() != 1:
+        return loss
+    with open("ids", "w") as file:
+        file.write(", ".join(map(str, batch.image_ids.tolist())))
+    parts = loss.parts | {"cross_entropy": loss.total.detach() * torch.nan}
+    return loss._replace(total=loss.total * torch.nan, parts=parts)
+
+CrossEntropy.forward = breaks
+captioning.train.main()
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_leave_out_and_stop_together(data, tmp_path, pytestconfig):  # noqa: F811
+    script = tmp_path / "breaks.py"
+    script.write_text(BREAKS)
+    environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath), "PYTHONWARNINGS": "ignore"}
+    two = ["loader.batch_size=2", "trainer.devices=2", "trainer.strategy=ddp", "trainer.max_epochs=2"]  # 2 steps each
+
+    def train_on_two(*overrides):
+        command = [sys.executable, script, *short(data, tmp_path / "run", *two, *overrides)]
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400)
+
+    done = train_on_two()
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    told = f"step 1: train/cross_entropy is nan; image ids {(tmp_path / 'ids').read_text()}. "
+    assert done.returncode == 1 and line.startswith(f"error: {told}")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    assert read_checkpoint(last)["global_step"] == 1
+
+    done = train_on_two("trainer.skip_nonfinite=1", "overwrite=true")
+    assert done.returncode == 0 and done.stderr.count("left out (1 of at most 1)") == 1
+    saved = read_checkpoint(last)
+    assert saved["skipped"] == 1 and all(value.isfinite().all() for value in saved["state_dict"].values())
