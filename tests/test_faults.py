@@ -25,6 +25,14 @@ from captioning.predictor import Predictor, load, read_checkpoint
 from captioning.schemas import TrainConfig
 
 
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):  # noqa: F811
+    """A checkpoint of one step."""
+    run_dir = tmp_path_factory.mktemp("trained")
+    run("train", *short(data, run_dir, "trainer.max_steps=1"))
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
 @pytest.fixture
 def before_features(data, tmp_path, monkeypatch):  # noqa: F811
     """refused(*overrides) -> what training says; it must say it before a picture is looked at, and leave nothing."""
@@ -270,10 +278,8 @@ def test_a_sweep_runs_in_the_folder_that_is_given(monkeypatch, capsys, tmp_path)
 
 
 @pytest.mark.parametrize("start", [False, True])
-def test_rewards_from_the_first_step_on_are_warned_of(data, tmp_path, capsys, start):  # noqa: F811
-    first = [f"start_from={tmp_path}/first/checkpoints/last.ckpt"] if start else []
-    if start:
-        run("train", *short(data, tmp_path / "first", "trainer.max_steps=1"))
+def test_rewards_from_the_first_step_on_are_warned_of(data, trained, tmp_path, capsys, start):  # noqa: F811
+    first = [f"start_from={trained}"] if start else []
     capsys.readouterr()
     run("train", *short(data, tmp_path / "run", "objective=self_critical", "trainer.max_steps=1", *first))
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
@@ -281,8 +287,8 @@ def test_rewards_from_the_first_step_on_are_warned_of(data, tmp_path, capsys, st
 
 
 @pytest.mark.parametrize("ends", [RuntimeError, KeyboardInterrupt, None])
-def test_captions_made_so_far_are_never_lost(data, world, tmp_path, monkeypatch, ends):  # noqa: F811
-    run("train", *short(data, tmp_path / "run", "trainer.max_steps=1"))
+def test_captions_made_so_far_are_never_lost(trained, world, tmp_path, monkeypatch, ends):  # noqa: F811
+    monkeypatch.setattr("captioning.caption._draw", lambda *_: None)  # figures take long
     output, batches, original = tmp_path / "out", [], Predictor.all_captions
 
     def breaks(self, pictures, search):
@@ -298,7 +304,7 @@ def test_captions_made_so_far_are_never_lost(data, world, tmp_path, monkeypatch,
     if ends is None:
         monkeypatch.setattr("captioning.caption.SECONDS", 0.0)
     images = ",".join(f"{world}/val{index}.png" for index in range(6))
-    arguments = [f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", f"images=[{images}]", "batch_size=2"]
+    arguments = [f"checkpoint={trained}", f"images=[{images}]", "batch_size=2"]
     with pytest.raises(ends) if ends else nullcontext():
         run("caption", *arguments, f"output={output}")
     found = json.loads((output / "captions.json").read_text())
