@@ -4,20 +4,24 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 from captioning.config import build, entry_point
 from captioning.schemas import CaptionConfig
+
+SECONDS = 10.0  # between two writes of captions.json, which is written whole
 
 
 def caption(config: dict[str, Any]) -> None:
     """Prints each picture's captions, best first; leaves captions.json and a PNG a picture of where words looked."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
-    from captioning.errors import ConfigError, DataError
+    from captioning.errors import ConfigError, DataError, must_be
     from captioning.files import write_json
     from captioning.searches import seeded
 
+    must_be("batch_size", config["batch_size"], least=1)
     images = config["images"]
     paths = list_pictures([images] if isinstance(images, str) else images)
     decoding = dict(config["decoding"])
@@ -31,27 +35,39 @@ def caption(config: dict[str, Any]) -> None:
     for path, name in zip(paths, figures, strict=True):
         if (output / name).exists() and any((output / name).samefile(other) for other in paths):
             raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
-    results, skipped = [], []
-    for at in range(0, len(paths), config["batch_size"]):
-        opened = []
-        for index, path in enumerate(paths[at : at + config["batch_size"]]):
-            try:
-                opened.append((index, path, open_picture(path)))
-            except DataError as error:
-                if not config["skip_unreadable"]:
-                    raise
-                skipped.append(str(error))
-        captions = predictor.all_captions([picture for *_, picture in opened], search) if opened else []
-        for (index, path, picture), (best, *others) in zip(opened, captions, strict=True):
-            for made in (best, *others):
-                print(f"{path}: {made.text}")
-            _draw(picture, best, output / figures[at + index])
-            further = {"others": [_facts(made) for made in others]} if others else {}
-            results.append({"image_id": len(results), **_facts(best), "file_name": str(path), **further})
-    write_json(output / "captions.json", results)
+    results, skipped, saved_at = [], [], perf_counter()
+    try:
+        for at in range(0, len(paths), config["batch_size"]):
+            opened = []
+            for index, path in enumerate(paths[at : at + config["batch_size"]], start=at):
+                try:
+                    opened.append((index, path, open_picture(path)))
+                except DataError as error:
+                    if not config["skip_unreadable"]:
+                        raise
+                    skipped.append(str(error))
+            captions = predictor.all_captions([picture for *_, picture in opened], search) if opened else []
+            for (index, path, picture), found in zip(opened, captions, strict=True):
+                for made in found:
+                    print(f"{path}: {made.text}")
+                _draw(picture, found[0], output / figures[index])
+                results.append(_result(len(results), path, found))
+            if perf_counter() - saved_at > SECONDS:
+                write_json(output / "captions.json", results)
+                saved_at = perf_counter()
+    finally:  # whatever ends it: what was captioned is there
+        if results or len(skipped) == len(paths):
+            write_json(output / "captions.json", results)
     for reason in skipped:
         print(f"left out: {reason}", file=sys.stderr)
     print(f"{len(results)} pictures captioned, {len(skipped)} left out; captions and figures: {output}")
+
+
+def _result(image_id: int, path: Path, found: Sequence) -> dict[str, Any]:
+    """One picture's entry of captions.json: its best caption in COCO's results format, and all that is known of it."""
+    best, *others = found
+    further = {"others": [_facts(made) for made in others]} if others else {}
+    return {"image_id": image_id, **_facts(best), "file_name": str(path), **further}
 
 
 def _facts(made) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -37,8 +38,8 @@ def conf_dir() -> Path:
 def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callable[[], None]:
     """A command: composes conf/NAME.yaml with the command line's overrides, checks it, and runs `job`.
 
-    `job(config)` gets plain containers; in a sweep (-m), each job's `run_dir` or `output` is its own folder of the
-    sweep. What a user can mend is one line on stderr and exit status 1; anything else is a bug and keeps its
+    `job(config)` gets plain containers; in a sweep (-m), each job's `run_dir` or `output` is its own folder in that
+    of the sweep. What a user can mend is one line on stderr and exit status 1; anything else is a bug and keeps its
     traceback.
     """
 
@@ -56,6 +57,7 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
         # Hydra's documented switch for handing exceptions on instead of printing its own summary of them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
+            sys.argv[1:] = _arguments(sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except (CaptioningError, HydraException, OmegaConfBaseException) as error:
             sys.exit(f"error: {explain(error, name)}")
@@ -63,6 +65,39 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
             sys.exit(130)
 
     return main
+
+
+def _arguments(given: Sequence[str]) -> list[str]:
+    """The command line as hydra takes it.
+
+    GROUP=null is GROUP=none where there is such a choice, and experiment=null is no experiment. In a sweep (-m), a
+    given run_dir or output becomes the sweep's folder, in which each job has its own.
+
+    Raises:
+        ConfigError: a group that cannot be null, which hydra would answer with a traceback; a sweep over its folder.
+    """
+    arguments = []
+    for argument in given:
+        key, _, value = argument.partition("=")
+        values = value.split(",")  # of a sweep
+        if "null" in values and _choices(key) and argument != "experiment=null":
+            if "none" not in _choices(key):
+                raise ConfigError(f"{key}=null: it cannot be left out; choose one of {', '.join(_choices(key))}")
+            argument = f"{key}={','.join('none' if each == 'null' else each for each in values)}"
+        arguments += [argument] if argument != "experiment=null" else []
+    if not {"-m", "--multirun"}.isdisjoint(given) and not any(each.startswith("hydra.sweep.dir=") for each in given):
+        folders = [each for each in arguments if each.startswith(("run_dir=", "output="))]
+        for folder in folders[-1:]:
+            key, _, value = folder.partition("=")
+            if OverridesParser.create().parse_override(folder).is_sweep_override():
+                raise ConfigError(f"{key} cannot be swept over: give one, and each job gets its own folder in it")
+            arguments.append(f"hydra.sweep.dir={value}")
+    return arguments
+
+
+def _choices(group: str) -> list[str]:
+    """The YAML files of a group; [] for a key that is none."""
+    return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")) if group else []
 
 
 def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
@@ -94,10 +129,15 @@ def check(config: DictConfig, schema: type) -> dict:
         ConfigError: every unknown key (with the nearest known one), missing value and wrong type at once, by dotted
             name; `_target_` nodes are held against the signature of what they name.
     """
-    missing = sorted(OmegaConf.missing_keys(config))
+    kinds = typing.get_type_hints(schema)
+    unset = [key for key in kinds if key not in config and _choices(key)]  # groups that were not chosen
+    needed = [key for key in unset if type(None) not in typing.get_args(kinds[key])]
+    missing = [f"{key} is not set: give {key}=NAME, one of {', '.join(_choices(key))}" for key in needed]
+    if not missing:  # else what refers to them is missing too
+        missing = [f"{key} is not set: give {key}=VALUE" for key in sorted(OmegaConf.missing_keys(config))]
     if missing:
-        raise ConfigError("; ".join(f"{key} is not set: give {key}=VALUE" for key in missing))
-    plain = OmegaConf.to_container(config, resolve=True)
+        raise ConfigError("; ".join(missing))
+    plain = dict.fromkeys(unset) | OmegaConf.to_container(config, resolve=True)
     faults = list(_schema_faults(plain, schema, ""))
     if faults:
         raise ConfigError("; ".join(faults))
@@ -203,7 +243,7 @@ def _unknown_overrides(name: str) -> list[str]:
 def _no_choice(key: str, known: list[str]) -> str:
     """What is wrong with `data.root=…` where no data set is chosen; "" where that is not it."""
     group = key.partition(".")[0]
-    options = sorted(path.stem for path in (conf_dir() / group).glob("*.yaml"))
+    options = _choices(group)
     unset = options and not any(other.startswith(f"{group}.") for other in known)
     return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}" if unset else ""
 
@@ -285,6 +325,8 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
     plain |= {list: (list,)}
     origins = [typing.get_origin(k) or k for k in kinds]
     if not all(origin in plain for origin in origins):
+        if value is None and not {type(None), None, Any, object, inspect.Parameter.empty} & set(kinds):
+            yield f"{path} must not be null"
         return
     fits = any(isinstance(value, plain[o]) and not (isinstance(value, bool) and o in (int, float)) for o in origins)
     if not fits and not (isinstance(value, dict) and "_target_" in value):

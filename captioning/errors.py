@@ -26,3 +26,30 @@ class TrainingError(CaptioningError):
 
 class ToolError(CaptioningError):
     """A program or file outside this package that is not there, or fails: Java, or what SPICE wants beside it."""
+
+
+def must_be(
+    key: str,
+    value: float | None,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Refuses a number outside of its range, and what is not a number; None passes.
+
+    Raises:
+        ConfigError: names the key, its range and the value.
+    """
+    if value is None:
+        return
+    bounds = [
+        ("at least", least, least is None or value >= least),
+        ("above", above, above is None or value > above),
+        ("at most", most, most is None or value <= most),
+        ("below", below, below is None or value < below),
+    ]
+    if not all(held for *_, held in bounds):
+        told = " and ".join(f"{words} {bound}" for words, bound, _ in bounds if bound is not None)
+        raise ConfigError(f"{key} must be {told}, not {value}")

@@ -11,10 +11,12 @@ def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.annotations import select
     from captioning.ensemble import load_all
+    from captioning.errors import must_be
     from captioning.results import describe, write_report
     from captioning.searches import seeded
     from captioning.sources import report_unreadable
 
+    must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]
     decoding = dict(config["decoding"])
     others = decoding.pop("checkpoints") or []

@@ -17,7 +17,7 @@ from captioning.schemas import GroundConfig
 def ground(config: dict[str, Any]) -> None:
     """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
     from captioning.data.annotations import select
-    from captioning.errors import ConfigError
+    from captioning.errors import ConfigError, must_be
     from captioning.files import write_json, write_text
     from captioning.metrics.grounding import summarise
     from captioning.predictor import load
@@ -28,8 +28,8 @@ def ground(config: dict[str, Any]) -> None:
         raise ConfigError(
             f"data={data['name']} has no instances to hold attention against: use data=coco or data=scenes"
         )
-    if config["samples"] < 1:
-        raise ConfigError(f"samples ({config['samples']}) must be at least 1")
+    must_be("samples", config["samples"], least=1)
+    must_be("batch_size", config["batch_size"], least=1)
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor = load(config["checkpoint"], device=config["device"])

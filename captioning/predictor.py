@@ -212,15 +212,17 @@ def make_recipe(
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
     encoder: nn.Module,
+    *,
+    tuned: bool = False,
     frequencies: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
 
-    A frozen encoder's weights go along only where they cannot be had again by name; document frequencies only where a
-    reward has them (`Reward.state_dict`), for the run that goes on from this one.
+    A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`;
+    document frequencies only where a reward has them (`Reward.state_dict`), for the run that goes on from this one.
     """
     weights = config["encoder"]["weights"]
-    again = isinstance(weights, str) and not Path(weights).is_file()
+    again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
     frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
     return {
         "format": FORMAT,

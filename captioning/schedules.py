@@ -3,16 +3,21 @@
 import math
 from collections.abc import Callable
 
+from captioning.errors import must_be
+
 Factor = Callable[[int], float]
 
 
 def constant(steps: int, *, warmup: int = 0) -> Factor:
     """The optimiser's rate throughout, after a linear rise over `warmup` steps."""
+    must_be("schedule.warmup", warmup, least=0)
     return lambda step: rise(step, warmup)
 
 
 def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Factor:
     """Half a cosine from the optimiser's rate to `final` times it at the last of `steps` (Loshchilov, Hutter 2017)."""
+    must_be("schedule.warmup", warmup, least=0)
+    must_be("schedule.final", final, least=0)
 
     def factor(step: int) -> float:
         done = min(1.0, max(0, step - warmup) / max(1, steps - warmup))
@@ -23,6 +28,9 @@ def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Factor:
 
 def decay(steps: int, *, factor: float = 0.8, every: int = 1000, warmup: int = 0) -> Factor:
     """The rate times `factor` after every `every` steps (the schedule of ImageCaptioning.pytorch)."""
+    must_be("schedule.warmup", warmup, least=0)
+    must_be("schedule.factor", factor, above=0)
+    must_be("schedule.every", every, least=1)
     return lambda step: rise(step, warmup) * factor ** (step // every)
 
 

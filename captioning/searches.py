@@ -46,7 +46,7 @@ def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list
         if word not in ids:
             near = difflib.get_close_matches(word, ids, n=1)
             hint = f": did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"decoding.{name}: '{word}' is not in the checkpoint's vocabulary{hint}")
+            raise ConfigError(f"decoding.{name}: '{word}' is not in the vocabulary{hint}")
     return [ids[word] for word in words]
 
 

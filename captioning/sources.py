@@ -16,7 +16,7 @@ from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore, store_folder
 from captioning.data.pictures import Transform, open_picture
 from captioning.data.regions import RegionFolder
-from captioning.errors import ConfigError, DataError
+from captioning.errors import ConfigError, DataError, must_be
 from captioning.extraction import extract
 
 BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fit; on a GPU
@@ -81,6 +81,9 @@ def stored(
         skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
         progress: show a bar while features are made; None where stderr is a terminal.
     """
+    must_be("features.batch_size", None if batch_size == "auto" else batch_size, least=1)
+    must_be("features.extract_workers", extract_workers, least=0)
+    must_be("features.workers", workers, least=0)
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ConfigError(
             "encoder.unfreeze_from changes the encoder as it trains: stored features would be stale; "
@@ -135,6 +138,7 @@ def online(
 
     With `skip_unreadable` every picture is opened once beforehand, so that each epoch has the same pictures.
     """
+    must_be("features.workers", workers, least=0)
     unreadable = _unreadable(records) if skip_unreadable else {}
     kept = [record for record in records if record.path not in unreadable]
     return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers)
@@ -172,6 +176,7 @@ def regions(
     Raises:
         DataError: files are missing. ConfigError: the encoder is one for pictures.
     """
+    must_be("features.workers", workers, least=0)
     if encoder.output != "regions":
         raise ConfigError("features=regions reads a detector's files: set encoder=regions beside it")
     folder = RegionFolder(root, size=encoder.size, max_regions=max_regions)

@@ -20,7 +20,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.data.datasets import CaptionBatch
-from captioning.errors import TrainingError
+from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.schedules import rise
 
 # Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
@@ -58,10 +58,13 @@ class CaptioningTask(lightning.LightningModule):
         recipe: dict[str, Any],
     ):
         super().__init__()
+        must_be("encoder_lr", encoder_lr, above=0)
+        must_be("encoder_warmup", encoder_warmup, least=0)
         self.captioner, self.objective, self.write, self.score = captioner, objective, write, score
         self.decoding, self.optimizer, self.schedule = decoding, optimizer, schedule
         self.encoder_lr, self.encoder_warmup, self.recipe = encoder_lr, encoder_warmup, recipe
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
+        self._learnt = False  # whether any batch since the last step was not left out
         self._captions: dict[int, str] = {}
         self._generators: dict[str, Any] | None = None
         self._clock = perf_counter()
@@ -70,11 +73,9 @@ class CaptioningTask(lightning.LightningModule):
         """One step; logs every part of the loss, and what else the objective tells, under its own name."""
         loss = self.objective(self.captioner, batch)
         self._image_ids = batch.image_ids
-        faults = {name: float(part) for name, part in loss.parts.items()} if not loss.total.isfinite() else {}
-        if faults:
-            names = ", ".join(f"train/{name} is {value}" for name, value in faults.items() if not isfinite(value))
-            self._not_finite(names or f"train/loss is {float(loss.total)}")
-            return None
+        if self._not_finite("" if loss.total.isfinite() else _fault(loss)):
+            return self._nothing() if _world_size() > 1 else None
+        self._learnt = True
         images = len(batch.image_ids)
         self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=images)
         for name, value in (loss.parts | loss.stats).items():
@@ -87,20 +88,37 @@ class CaptioningTask(lightning.LightningModule):
         """A gradient that is not finite is never applied. In 16-bit precision the loss scaler sees to that."""
         if not str(self.trainer.precision).startswith("16"):
             gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-            if gradients and not torch.nn.utils.get_total_norm(gradients).isfinite():
+            finite = not gradients or torch.nn.utils.get_total_norm(gradients).isfinite()
+            if self._not_finite("" if finite else "the gradient is not finite"):
                 optimizer.zero_grad()
-                self._not_finite("the gradient is not finite")
+        if not self._learnt:
+            optimizer.zero_grad()  # None, by which an optimiser does not move: by zeros its momentum would
+        self._learnt = False
 
-    def _not_finite(self, what: str) -> None:
-        """Leaves the batch out where the trainer still allows it; otherwise saves last.ckpt and stops."""
-        ids = self._image_ids.tolist()
-        where = f"step {self.trainer.global_step}: {what}; image ids {', '.join(map(str, ids))}"
+    def _nothing(self) -> torch.Tensor:
+        """A loss without a gradient, for several processes: they wait for one another in the backward pass."""
+        sums = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
+        return 0.0 * torch.stack(sums).sum()
+
+    def _not_finite(self, what: str) -> bool:
+        """Whether the batch is left out, on all processes for what went wrong on any (here: `what`, if anything).
+
+        Where the trainer does not allow it any more, all processes save last.ckpt together and stop.
+        """
+        faults = _of_any(what, self._image_ids, self.device)
+        if not faults:
+            return False
+        told = "; ".join(f"{what}; image ids {', '.join(map(str, ids))}" for what, ids in faults)
+        where = f"step {self.trainer.global_step}: {told}"
         self.skipped += 1
         if self.skipped <= self.trainer.skip_nonfinite:
-            print(f"left out ({self.skipped} of at most {self.trainer.skip_nonfinite}): {where}", file=sys.stderr)
-            return
+            if self.trainer.is_global_zero:
+                print(f"left out ({self.skipped} of at most {self.trainer.skip_nonfinite}): {where}", file=sys.stderr)
+            return True
         last = Path(self.trainer.default_root_dir, "checkpoints", "last.ckpt")
         self.trainer.save_checkpoint(last)
+        if not self.trainer.is_global_zero:
+            raise SystemExit(1)  # one process tells
         raise TrainingError(
             f"{where}. The weights from before this step are in {last}. Lower optimizer.lr or "
             "trainer.gradient_clip_val, or leave such batches out with trainer.skip_nonfinite=N"
@@ -183,6 +201,17 @@ class Trainer(lightning.Trainer):
     """
 
     def __init__(self, *, skip_nonfinite: int = 0, **arguments: Any):
+        must_be("trainer.skip_nonfinite", skip_nonfinite, least=0)
+        must_be("trainer.gradient_clip_val", arguments.get("gradient_clip_val"), least=0)
+        must_be("trainer.limit_train_batches", arguments.get("limit_train_batches"), above=0)
+        must_be("trainer.accumulate_grad_batches", arguments.get("accumulate_grad_batches"), least=1)
+        must_be("trainer.check_val_every_n_epoch", arguments.get("check_val_every_n_epoch"), least=1)
+        epochs, steps = arguments.get("max_epochs"), arguments.get("max_steps", -1)
+        for name, value in (("max_epochs", epochs), ("max_steps", steps)):
+            if value == 0:
+                raise ConfigError(f"trainer.{name}=0 trains nothing: give at least 1, or -1 for no such limit")
+        if steps == -1 and epochs == -1:
+            raise ConfigError("trainer.max_epochs=-1 has no end, which a schedule needs: give trainer.max_steps")
         super().__init__(**arguments)
         self.skip_nonfinite = skip_nonfinite
 
@@ -285,10 +314,37 @@ class RunLog(Logger):
         self.saved_at = perf_counter()
 
 
+def _fault(loss) -> str:
+    """The parts of a loss that are not finite, by the names that they are logged under."""
+    parts = {name: float(part) for name, part in loss.parts.items()}
+    names = [f"train/{name} is {value}" for name, value in parts.items() if not isfinite(value)]
+    return ", ".join(names) or f"train/loss is {float(loss.total)}"
+
+
+def _of_any(fault: str, image_ids: torch.Tensor, device: torch.device) -> list[tuple[str, list[int]]]:
+    """Faults of all processes, each with the images of its batch; the same list on all of them.
+
+    A process that left a batch out alone, or stopped, would keep the others waiting for its gradient for ever.
+    """
+    parts = [(fault, image_ids)]
+    if _world_size() > 1:
+        flag = torch.tensor(int(bool(fault)), device=device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        parts = [None] * _world_size() if flag else []
+        if flag:
+            torch.distributed.all_gather_object(parts, (fault, image_ids.cpu()))
+    return [(what, ids.tolist()) for what, ids in parts if what]
+
+
+def _world_size() -> int:
+    there = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if there else 1
+
+
 def _gather(captions: dict[int, str]) -> dict[int, str]:
     """The captions of all processes, in the order of their ids."""
     parts = [captions]
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        parts = [None] * torch.distributed.get_world_size()
+    if _world_size() > 1:
+        parts = [None] * _world_size()
         torch.distributed.all_gather_object(parts, captions)
     return dict(sorted(pair for part in parts for pair in part.items()))

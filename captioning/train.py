@@ -1,6 +1,7 @@
 """Trains a captioner: `captioning-train experiment=flickr8k_soft data.root=DIR run_dir=DIR`."""
 
 import logging
+import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -8,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import build, decoding_name, entry_point
-from captioning.errors import CheckpointError, ConfigError
+from captioning.errors import CheckpointError, ConfigError, must_be
 from captioning.schemas import TrainConfig
+
+SPLITS = ("train", "val")
+ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
 
 
 def train(config: dict[str, Any]) -> None:
@@ -18,94 +22,193 @@ def train(config: dict[str, Any]) -> None:
     import torch
 
     from captioning.data.annotations import select
-    from captioning.data.datasets import CaptionDataset, tokenize_captions
-    from captioning.data.module import CaptionModule
+    from captioning.data.datasets import tokenize_captions
     from captioning.data.vocabulary import Vocabulary
-    from captioning.predictor import load_weights, make_recipe, read_checkpoint, write
+    from captioning.predictor import make_recipe, read_checkpoint
     from captioning.sources import report_unreadable
-    from captioning.task import CaptioningTask, RunLog, clear_run
 
     run_dir = Path(config["run_dir"])
     _guard(run_dir, config)
     _quiet()
     resumed, started = (read_checkpoint(Path(config[key])) if config[key] else None for key in ("resume", "start_from"))
     lightning.seed_everything(config["seed"], verbose=False)
-    data = config["data"]
-    records = build(data["reader"])
-    wanted = [*select(records, "train"), *select(records, "val")]
+    data, records = config["data"], build(config["data"]["reader"])
+    splits = {split: select(records, split) for split in SPLITS}
+    wanted = [record for split in SPLITS for record in splits[split]]
+    tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
+    training = (caption for record in splits["train"] for caption in tokens[record.image_id])
+    vocabulary = Vocabulary.build(training, min_count=data["min_count"])
+    for key, checkpoint in (("resume", resumed), ("start_from", started)):
+        _same_words(key, checkpoint, vocabulary)
+
+    # All that a configuration can have wrong is told before the features are made, which may take hours.
     encoder, transform = build(config["encoder"]), build(config["transform"])
+    tuned = bool(started) and _take_encoder(encoder, started, Path(config["start_from"]))
+    if started and not tuned:
+        _same_encoder("start_from", started, encoder)
+    if resumed:
+        _same_encoder("resume", resumed, encoder)
+    reward = _reward(config, splits["train"], resumed or started)
+    frequencies = reward.state_dict() if reward else None
+    recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
+    task = _task(config, splits["val"], vocabulary, encoder, reward, recipe)
+    trainer = _trainer(config, run_dir, monitor=f"val/{task.decoding}/CIDEr")
+    _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
+    if started:
+        _take_over(task.captioner, started, Path(config["start_from"]))
+    if resumed:
+        _same_parts(resumed["state_dict"], task, encoder)
+
     source = build(config["features"])(
         encoder, transform, wanted, name=data["name"], skip_unreadable=data["skip_unreadable"]
     )
     report_unreadable(source)
-    splits = {split: select(source.records, split) for split in ("train", "val")}
-    captions = {split: tokenize_captions(chosen) for split, chosen in splits.items()}
-    vocabulary = Vocabulary.build(
-        (tokens for group in captions["train"] for tokens in group), min_count=data["min_count"]
-    )
-    for key, checkpoint in (("resume", resumed), ("start_from", started)):
-        _same_words(key, checkpoint, vocabulary)
-    common = {"vocabulary": vocabulary, "source": source.read, "max_length": data["max_length"], "seed": config["seed"]}
-    loaders = CaptionModule(
-        CaptionDataset(splits["train"], captions["train"], captions_per_image=data["captions_per_image"], **common),
-        CaptionDataset(splits["val"], captions["val"], **common),
-        workers=source.workers,
-        seed=config["seed"],
-        **config["loader"],
-    )
-    captioner = build(
-        config["model"],
-        feature_size=encoder.size,
-        grid=encoder.output != "fc",
-        vocabulary_size=len(vocabulary),
-        pad=vocabulary.pad,
-        encoder=source.encoder,
-    )
-    if started:
-        # A frozen encoder is no part of the checkpoint; what it has of a fine-tuned one is taken over too.
-        own = {f"encoder.{name}": value for name, value in captioner.encoder.state_dict().items()}
-        weights = {name.removeprefix("captioner."): value for name, value in started["state_dict"].items()}
-        weights = {name: value for name, value in weights.items() if not name.startswith("objective.")}
-        load_weights(captioner, own | weights, Path(config["start_from"]))
-    references = {record.image_id: record.captions for record in splits["val"]}
-    decoding = decoding_name(config["decoding"])
-    reward = _reward(config, splits["train"], resumed or started)
-    task = CaptioningTask(
-        captioner,
-        _objective(config, reward, vocabulary),
-        write=partial(write, search=build(config["decoding"]), vocabulary=vocabulary),
-        score=partial(_score, references, build(data["extra_scores"]) if data["extra_scores"] else None),
-        decoding=decoding,
-        optimizer=build(config["optimizer"]),
-        schedule=build(config["schedule"]),
-        encoder_lr=config["encoder_lr"],
-        encoder_warmup=config["encoder_warmup"],
-        recipe=make_recipe(config, vocabulary, encoder, reward.state_dict() if reward else None),
-    )
-    if resumed:
-        _same_parts(resumed["state_dict"], task.state_dict())
-    if not resumed:
-        clear_run(run_dir)  # what _guard let pass
-    run_dir.mkdir(parents=True, exist_ok=True)
-    log = RunLog(run_dir / "metrics.csv")
-    if resumed:
-        log.resume(resumed["global_step"])
-    _write_config(config, run_dir)
-    _announce(splits, captions, vocabulary, captioner)
-    trainer = build(
-        config["trainer"],
-        logger=[log, *_tensorboard(run_dir)],
-        callbacks=_callbacks(config, monitor=f"val/{decoding}/CIDEr"),
-        default_root_dir=str(run_dir),
-    )
+    task.captioner.encoder = source.encoder
+    splits = {split: select(source.records, split) for split in SPLITS}
+    loaders = _loaders(config, splits, tokens, vocabulary, source)
+    _open_run(config, run_dir, trainer, resumed)
+    _announce(splits, tokens, vocabulary, task.captioner)
     torch.set_float32_matmul_precision("high")
     trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
     best = trainer.checkpoint_callbacks[0]
     if best.best_model_score is None:
         print(f"no validation was run; last checkpoint: {run_dir / 'checkpoints' / 'last.ckpt'}")
     else:
-        print(f"best val/{decoding}/CIDEr {float(best.best_model_score):.3f}: {best.best_model_path}")
+        print(f"best {best.monitor} {float(best.best_model_score):.3f}: {best.best_model_path}")
     print(f"log and configuration: {run_dir}")
+
+
+def _task(config: Mapping[str, Any], val: Sequence, vocabulary, encoder, reward: Callable | None, recipe: dict):
+    """The model, what trains it and what scores it, built and tried; its encoder is set when the source is known."""
+    from captioning.predictor import write
+    from captioning.task import CaptioningTask
+
+    captioner = build(
+        config["model"],
+        feature_size=encoder.size,
+        grid=encoder.output != "fc",
+        regions=encoder.output == "regions",
+        vocabulary_size=len(vocabulary),
+        pad=vocabulary.pad,
+    )
+    search = build(config["decoding"])
+    _try_decoding(captioner, search, vocabulary, encoder)
+    references = {record.image_id: record.captions for record in val}
+    extra = build(config["data"]["extra_scores"]) if config["data"]["extra_scores"] else None
+    return CaptioningTask(
+        captioner,
+        _objective(config, reward, vocabulary),
+        write=partial(write, search=search, vocabulary=vocabulary),
+        score=partial(_score, references, extra),
+        decoding=decoding_name(config["decoding"]),
+        optimizer=_optimizer(config),
+        schedule=_schedule(config),
+        encoder_lr=config["encoder_lr"],
+        encoder_warmup=config["encoder_warmup"],
+        recipe=recipe,
+    )
+
+
+def _try_decoding(captioner, search: Callable, vocabulary, encoder) -> None:
+    """Decodes one picture of nothing: a word or a number that the decoding cannot take is told at once."""
+    import torch
+
+    from captioning.predictor import write
+
+    shape = (encoder.size,) if encoder.output == "fc" else (encoder.places or 1, encoder.size)
+    with torch.random.fork_rng(devices=[]):  # a search that samples draws nothing from the run's own numbers
+        write(captioner.eval(), torch.zeros(1, *shape), search=search, vocabulary=vocabulary)
+    captioner.train()
+
+
+def _optimizer(config: Mapping[str, Any]) -> Callable:
+    """Parameter groups -> optimiser; tried on one parameter."""
+    import torch
+
+    optimizer = build(config["optimizer"])
+    try:
+        rates = [group["lr"] for group in optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups]
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"optimizer: {' '.join(str(error).split())}") from error
+    must_be("optimizer.lr", min(rates), above=0)
+    return optimizer
+
+
+def _schedule(config: Mapping[str, Any]) -> Callable:
+    """Steps of the run -> (step -> factor); tried on a run of one step."""
+    schedule = build(config["schedule"])
+    schedule(1)
+    return schedule
+
+
+def _trainer(config: Mapping[str, Any], run_dir: Path, *, monitor: str):
+    """Writes nothing yet; its first logger is the run's RunLog."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    from captioning.task import RunLog
+
+    try:
+        return build(
+            config["trainer"],
+            logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir)],
+            callbacks=_callbacks(config, monitor=monitor),
+            default_root_dir=str(run_dir),
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping, vocabulary, source=None):
+    """Loaders over the records that can be read; without a source or records, a check of the settings."""
+    from captioning.data.datasets import CaptionDataset
+    from captioning.data.module import CaptionModule
+
+    data = config["data"]
+    common = {"vocabulary": vocabulary, "source": source and source.read, "max_length": data["max_length"]}
+    limits = {"train": data["captions_per_image"], "val": None}
+    datasets = [
+        CaptionDataset(
+            splits[split],
+            [tokens[record.image_id] for record in splits[split]],
+            captions_per_image=limits[split],
+            seed=config["seed"],
+            **common,
+        )
+        for split in SPLITS
+    ]
+    return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
+
+
+def _take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
+    """Takes over the weights of an encoder that was fine-tuned; whether there were any."""
+    from captioning.predictor import load_weights
+
+    saved = checkpoint["state_dict"].items()
+    weights = {name.removeprefix(ENCODER): value for name, value in saved if name.startswith(ENCODER)}
+    if weights:
+        load_weights(encoder, weights, path)
+    return bool(weights)
+
+
+def _take_over(captioner, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Takes over all weights but the encoder's and the objective's."""
+    from captioning.predictor import load_weights
+
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("captioner.")}
+    weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(ENCODER)}
+    load_weights(captioner, weights, path)
+
+
+def _open_run(config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None) -> None:
+    """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
+    from captioning.task import clear_run
+
+    if not resumed:
+        clear_run(run_dir)  # what _guard let pass
+    run_dir.mkdir(parents=True, exist_ok=True)
+    if resumed:
+        trainer.loggers[0].resume(resumed["global_step"])
+    _write_config(config, run_dir)
 
 
 def _quiet() -> None:
@@ -132,10 +235,30 @@ def _same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> N
         )
 
 
-def _same_parts(saved: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+def _same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
+    """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
+    itself, and start_from may go on to tune other ones."""
+    tuned = any(name.startswith(ENCODER) for name in checkpoint["state_dict"])
+    tunes = any(parameter.requires_grad for parameter in encoder.parameters())
+    if key == "resume" and tuned != tunes:
+        kinds = {True: "fine-tuned", False: "frozen"}
+        raise ConfigError(
+            f"resume: the checkpoint's encoder is {kinds[tuned]}, this one {kinds[tunes]}: set encoder.unfreeze_from "
+            "as in the first run (its config.yaml), or take its weights over with start_from="
+        )
+    was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint() if not tunes else None
+    if not tunes and was != now:
+        raise ConfigError(
+            f"{key}: the checkpoint was trained on features of other encoder weights (fingerprint {was}; this encoder "
+            f"has {now}): set encoder and encoder.weights as in the first run (its config.yaml)"
+        )
+
+
+def _same_parts(saved: Mapping[str, Any], task, encoder) -> None:
     """A run goes on with the model and objective that it had; told before anything of it is rewritten."""
+    own = task.state_dict() | {ENCODER + name: value for name, value in encoder.state_dict().items()}
     differing = [key for key, value in saved.items() if key not in own or own[key].shape != value.shape]
-    differing += [key for key in own.keys() - saved.keys() if not key.startswith("captioner.encoder.")]
+    differing += [key for key in own.keys() - saved.keys() if not key.startswith(ENCODER)]
     if differing:
         raise ConfigError(
             f"resume: this model or objective is not the checkpoint's ({differing[0]} differs): repeat the overrides "
@@ -147,6 +270,12 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
     """The reward over the training split's references, with the checkpoint's document frequencies if they are of it."""
     if not config["reward"]:
         return None
+    if checkpoint is None:
+        print(
+            "warning: this objective rewards captions that the model samples, and an untrained model samples nonsense: "
+            "give a checkpoint of cross-entropy by start_from=CHECKPOINT",
+            file=sys.stderr,
+        )
     saved = checkpoint and checkpoint["captioning"].get("frequencies")
     references = {record.image_id: record.captions for record in records}
     try:
@@ -199,10 +328,16 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
         LearningRateMonitor(),
     ]
     if config["weight_averaging"]:
+        must_be("weight_averaging.decay", config["weight_averaging"].get("decay"), least=0, below=1)
         callbacks.append(build(config["weight_averaging"]))
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(ProgressBar(refresh_rate=10))
     if config["early_stopping"]:
+        if not config["trainer"].get("limit_val_batches", 1):
+            raise ConfigError(
+                "trainer.limit_val_batches=0 leaves no score for early stopping to watch: set early_stopping=none"
+            )
+        must_be("early_stopping.patience", config["early_stopping"].get("patience"), least=0)
         callbacks.append(build(config["early_stopping"], monitor=monitor, mode="max"))
     return callbacks
 
@@ -221,9 +356,9 @@ def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
     write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
 
 
-def _announce(splits, captions, vocabulary, captioner) -> None:
+def _announce(splits, tokens, vocabulary, captioner) -> None:
     sizes = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
-    known = vocabulary.coverage(tokens for group in captions["val"] for tokens in group)
+    known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
     weights = sum(parameter.numel() for parameter in captioner.parameters() if parameter.requires_grad)
     print(f"images: {sizes}; vocabulary {len(vocabulary)} words ({known:.2%} of val's); {weights / 1e6:.1f} M weights")
 

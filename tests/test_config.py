@@ -35,6 +35,7 @@ GROUPS = sorted(
 )
 # What some choices ask for beside them.
 BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
+BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in ("leave_one_out", "greedy")}
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
@@ -92,6 +93,24 @@ def test_one_override_swaps_one_part_and_nothing_else(override, place, value):
         k: v for k, v in after["model"].items() if k != top
     }
     assert {k: v for k, v in before.items() if k != "model"} == {k: v for k, v in after.items() if k != "model"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place", "target"),
+    [
+        (["objective/places/baseline=leave_one_out"], ("places", "baseline"), "captioning.objectives.LeaveOneOut"),
+        (["objective=self_critical", "objective/baseline=greedy"], ("baseline",), "captioning.objectives.greedy"),
+    ],
+)
+def test_a_baseline_is_swapped_by_one_override(overrides, place, target):
+    kept = overrides[:-1]
+    before, after = (checked("train", ["run_dir=x", *given]) for given in (kept, overrides))
+    *inside, last = ("objective", *place)
+    old, new = before, after
+    for key in inside:
+        old, new = old[key], new[key]
+    assert new.pop(last)["_target_"] == target != old.pop(last)["_target_"]
+    assert before == after
 
 
 def test_the_448_pixel_encoder_takes_its_transform_along():

@@ -131,7 +131,7 @@ def test_the_unknown_word_is_written_only_where_it_is_allowed(checkpoints, world
 @pytest.mark.parametrize(
     ("rule", "message"),
     [
-        ("decoding.avoid=[dgo]", r"decoding\.avoid: 'dgo' is not in the checkpoint's vocabulary: did you mean 'dog'\?"),
+        ("decoding.avoid=[dgo]", r"decoding\.avoid: 'dgo' is not in the vocabulary: did you mean 'dog'\?"),
         ("decoding.require=[2]", r"decoding\.require holds 2: a word needs quotes"),
         ("decoding.avoid=dog", r"decoding\.avoid must be a list of words, not 'dog'"),
         ("decoding.min_length=30", r"min_length \(30\) must not exceed"),

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, Sampler
 
 from captioning.data.annotations import Record
 from captioning.data.vocabulary import PAD, Vocabulary
+from captioning.errors import must_be
 from captioning.tokenizer import tokenize
 
 
@@ -56,6 +57,8 @@ class CaptionDataset(Dataset):
         captions_per_image: int | None = None,
         seed: int = 0,
     ):
+        must_be("data.max_length", max_length, least=1)
+        must_be("data.captions_per_image", captions_per_image, least=1)
         self.records, self.source, self.seed, self.captions_per_image = records, source, seed, captions_per_image
         self.captions = [[vocabulary.encode(tokens, max_length=max_length) for tokens in group] for group in captions]
 

@@ -5,6 +5,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from captioning.data.datasets import CaptionDataset, ImageSampler, collate
+from captioning.errors import must_be
 
 
 class CaptionModule(lightning.LightningDataModule):
@@ -29,6 +30,8 @@ class CaptionModule(lightning.LightningDataModule):
         seed: int = 0,
     ):
         super().__init__()
+        must_be("loader.batch_size", batch_size, least=1)
+        must_be("loader.val_batch_size", val_batch_size, least=1)
         self.train_data, self.val_data = train, val
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.workers, self.prefetch, self.seed = workers, prefetch, seed

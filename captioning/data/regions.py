@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captioning.data.annotations import Record
-from captioning.errors import DataError
+from captioning.errors import DataError, must_be
 
 FEATURES, BOXES = ("x", "features", "feat"), ("bbox", "boxes")
 
@@ -41,6 +41,7 @@ class RegionFolder:
     """
 
     def __init__(self, folder: str | Path, *, size: int, max_regions: int = 100):
+        must_be("features.max_regions", max_regions, least=1)
         self.folder, self.size, self.max_regions = Path(folder), size, max_regions
         if not self.folder.is_dir():
             raise DataError(

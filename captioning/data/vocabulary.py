@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from captioning.errors import CheckpointError, DataError
+from captioning.errors import CheckpointError, DataError, must_be
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
@@ -28,6 +28,7 @@ class Vocabulary:
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
         """Words that occur at least `min_count` times in the tokenised captions, the most frequent first."""
+        must_be("data.min_count", min_count, least=1)
         counts = Counter(word for tokens in captions for word in tokens)
         kept = [word for word, count in counts.items() if count >= min_count]
         if not kept:

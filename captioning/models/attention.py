@@ -140,7 +140,8 @@ def _needs_places(kind: str, grid: bool) -> None:
     if not grid:
         raise ConfigError(
             f"model/attention={kind} looks over a grid, but the encoder gives one fc vector: "
-            "set encoder.output=grid or model/attention=none"
+            "set encoder.output=grid or model/attention=none "
+            "(which needs model/recurrence=look_first, look_with_word or up_down)"
         )
 
 

@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from captioning.errors import must_be
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
@@ -71,6 +72,7 @@ def build_captioner(
     *,
     feature_size: int,
     grid: bool,
+    regions: bool = False,
     vocabulary_size: int,
     pad: int = 0,
     encoder: nn.Module | None = None,
@@ -92,6 +94,7 @@ def build_captioner(
     Args:
         feature_size: D of the encoder's features.
         grid: whether the encoder gives places [B, P, D] (else one fc vector [B, D]).
+        regions: whether these places are a detector's regions, not a CNN's square grid.
         vocabulary_size, pad: V and the id of the padding token.
         encoder: None where features are stored.
         cell, recurrence, attention, scorer, conditioning, positions, readout: the parts' classes, or partials of them
@@ -101,8 +104,16 @@ def build_captioner(
         feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
         layers: stacked recurrences.
         dropout: on adapted features, word embeddings, between layers and in the readout.
+
+    Raises:
+        ConfigError: a size or share that cannot be, or parts that do not go together.
     """
-    place = positions()
+    must_be("model.width", width, least=1)
+    must_be("model.embedding_size", embedding_size, least=1)
+    must_be("model.feature_width", feature_width, least=1)
+    must_be("model.layers", layers, least=1)
+    must_be("model.dropout", dropout, least=0, below=1)
+    place = positions(regions=regions)
     adapter, feature_size = nn.Sequential(place), feature_size + place.size
     if feature_width is not None:
         adapter.extend((nn.Linear(feature_size, feature_width), nn.ReLU(), nn.Dropout(dropout)))
@@ -114,9 +125,9 @@ def build_captioner(
         zeros = recur(embedding_size).zero_state(1, like=torch.empty(0))
     enter = conditioning(feature_size, embedding_size, zeros=zeros)
     recur = recur(embedding_size + enter.input_size)
-    read = readout(
-        embedding_size, width, context_size=recur.context_size, vocabulary_size=vocabulary_size, dropout=dropout
-    )
+    ends = {"context_size": recur.context_size, "vocabulary_size": vocabulary_size}
+    own = getattr(readout, "keywords", {})  # of a partial: a readout's own dropout goes before the common one
+    read = readout(embedding_size, width, **{"dropout": dropout} | own | ends)
     decoder = Decoder(
         recur,
         attend,

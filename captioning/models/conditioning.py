@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, must_be
 from captioning.models.state import State
 
 
@@ -47,6 +47,7 @@ class InitialState(Conditioning):
 
     def __init__(self, feature_size: int, embedding_size: int, *, zeros: State, dropout: float = 0.5):
         super().__init__()
+        must_be("model.conditioning.dropout", dropout, least=0, below=1)
         self.layers, size = len(zeros.hidden), zeros.hidden.shape[-1]
         self.shared = nn.Sequential(nn.Linear(feature_size, size), nn.ReLU(), nn.Dropout(dropout))
         self.hidden = nn.Linear(size, self.layers * size)

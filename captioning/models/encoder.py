@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, must_be
 from captioning.models.backbones import lite_network, nearest, torchvision_network
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -62,6 +62,7 @@ class Encoder(nn.Module):
         super().__init__()
         if output not in ("fc", "grid"):
             raise ConfigError(f'encoder.output must be "fc" or "grid", not {output!r}')
+        must_be("encoder.image_size", image_size, least=1)
         self.name, self.layer, self.output, self.image_size = name, layer, output, image_size
         self.mean, self.std, self.unfreeze_from = tuple(mean), tuple(std), unfreeze_from
         # channels_last: twice as fast for depthwise convolutions on a CPU, and what a GPU's tensor cores want.
@@ -150,6 +151,7 @@ class RegionEncoder(nn.Module):
 
     def __init__(self, name: str = "regions", *, size: int = 2048, weights: str | None = "files"):
         super().__init__()
+        must_be("encoder.size", size, least=1)
         self.size, self.name = size, name
 
     def forward(self, images: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ class NoPositions(nn.Module):
 
     size = 0
 
+    def __init__(self, *, regions: bool = False):
+        super().__init__()
+
     def forward(self, features: Tensor) -> Tensor:
         return features
 
@@ -26,10 +29,16 @@ class Coordinates(nn.Module):
 
     Args:
         frequencies: F; half a turn over the picture, one turn, two, …
+        regions: whether the places are a detector's regions, which stand in no rows and columns.
+
+    Raises:
+        ConfigError: for regions.
     """
 
-    def __init__(self, *, frequencies: int = 2):
+    def __init__(self, *, frequencies: int = 2, regions: bool = False):
         super().__init__()
+        if regions:
+            _refuse("a detector's regions")
         if frequencies < 1:
             raise ConfigError(f"model.positions.frequencies must be at least 1, not {frequencies}")
         self.frequencies, self.size = frequencies, 4 * frequencies
@@ -44,11 +53,13 @@ class Coordinates(nn.Module):
         """[P, 4 F], row by row."""
         side = math.isqrt(places)
         if side**2 != places:
-            raise ConfigError(
-                f"model/positions=coordinates needs a CNN's square grid, not {places} places: set model/positions=none"
-            )
+            _refuse(f"{places} places")
         line = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side  # middle of each cell, in 0 … 1
         turns = math.pi * line[:, None] * 2.0 ** torch.arange(self.frequencies, device=like.device)
         code = torch.cat((turns.sin(), turns.cos()), -1)  # [side, 2 F]
         rows, columns = code[:, None].expand(-1, side, -1), code[None].expand(side, -1, -1)
         return torch.cat((rows, columns), -1).flatten(0, 1)
+
+
+def _refuse(places: str) -> None:
+    raise ConfigError(f"model/positions=coordinates needs a CNN's square grid, not {places}: set model/positions=none")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, must_be
 
 
 class LinearReadout(nn.Module):
@@ -13,7 +13,7 @@ class LinearReadout(nn.Module):
         self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
     ):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
         self.output = nn.Linear(state_size + context_size, vocabulary_size)
 
     def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
@@ -28,12 +28,17 @@ class SumReadout(nn.Module):
         self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
     ):
         super().__init__()
+        if not context_size:
+            raise ConfigError(
+                "model/readout=sum adds context and state, and there is no context: not with model/attention=none, nor "
+                "with model/recurrence=up_down, whose cell takes it in; set model/readout=deep or linear"
+            )
         if context_size != state_size:
             raise ConfigError(
                 f"model/readout=sum adds context ({context_size}) and state ({state_size}): their widths must agree; "
-                f"set model.feature_width={state_size} with an attention, or model/readout=linear"
+                f"set model.feature_width={state_size}, or model/readout=deep or linear"
             )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
         self.output = nn.Linear(state_size, vocabulary_size)
 
     def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
@@ -52,7 +57,7 @@ class DeepReadout(nn.Module):
         self, embedding_size: int, state_size: int, *, context_size: int, vocabulary_size: int, dropout: float = 0.5
     ):
         super().__init__()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = _dropout(dropout)
         self.hidden = nn.Linear(state_size, embedding_size)
         self.context = nn.Linear(context_size, embedding_size, bias=False) if context_size else None
         self.output = nn.Linear(embedding_size, vocabulary_size)
@@ -63,3 +68,8 @@ class DeepReadout(nn.Module):
         if self.context is not None:
             total = total + self.context(context)
         return self.output(self.dropout(torch.tanh(total)))
+
+
+def _dropout(share: float) -> nn.Dropout:
+    must_be("model.readout.dropout", share, least=0, below=1)
+    return nn.Dropout(share)

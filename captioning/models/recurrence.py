@@ -108,7 +108,10 @@ class LookAfter(nn.Module):
     ):
         super().__init__()
         if not context_size:
-            raise ConfigError("model/recurrence=look_after and adaptive need attention: set model/attention=soft")
+            raise ConfigError(
+                "model/recurrence=look_after and adaptive need attention: set model/attention=soft (over a grid, "
+                "encoder.output=grid), or model/recurrence=look_first"
+            )
         if sentinel and context_size != state_size:
             raise ConfigError(
                 f"the sentinel stands among features of the state's width ({state_size}), not {context_size}: "

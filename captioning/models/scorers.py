@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioning.errors import must_be
+
 
 class Additive(nn.Module):
     """e_i = u · tanh(W_a a_i + W_h h + b): Bahdanau et al. 2015, Show, Attend and Tell's f_att.
@@ -22,6 +24,7 @@ class Additive(nn.Module):
 
     def __init__(self, feature_size: int, state_size: int, *, width: int = 512):
         super().__init__()
+        must_be("model.scorer.width", width, least=1)
         self.width = width
         self.key = nn.Linear(feature_size, width)
         self.query = nn.Linear(state_size, width, bias=False)  # one bias is enough in the sum
@@ -52,6 +55,7 @@ class DotProduct(nn.Module):
 
     def __init__(self, feature_size: int, state_size: int, *, width: int = 512):
         super().__init__()
+        must_be("model.scorer.width", width, least=1)
         self.width = width
         self.key = nn.Linear(feature_size, width, bias=False)
         self.query = nn.Linear(state_size, width)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioning.errors import ConfigError
+from captioning.errors import must_be
 from captioning.objectives.loss import Loss, make_loss, roll_out, teacher_force, wide
 from captioning.objectives.reinforce import Reinforce
 
@@ -32,6 +32,8 @@ class CrossEntropy(nn.Module):
         inputs: "ScheduledSampling | None" = None,
     ):
         super().__init__()
+        must_be("objective.doubly_stochastic", doubly_stochastic, least=0)
+        must_be("objective.label_smoothing", label_smoothing, least=0, below=1)
         self.doubly_stochastic, self.label_smoothing = doubly_stochastic, label_smoothing
         self.places, self.inputs = places or Reinforce(), inputs
 
@@ -77,8 +79,9 @@ class ScheduledSampling(nn.Module):
 
     def __init__(self, *, start: int = 0, every: int = 1000, increase: float = 0.05, maximum: float = 0.25):
         super().__init__()
-        if not 0 <= maximum <= 1 or every < 1:
-            raise ConfigError(f"objective.inputs: maximum ({maximum}) must be in 0 … 1, and every ({every}) positive")
+        must_be("objective.inputs.every", every, least=1)
+        must_be("objective.inputs.increase", increase, least=0)
+        must_be("objective.inputs.maximum", maximum, least=0, most=1)
         self.start, self.every, self.increase, self.maximum = start, every, increase, maximum
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError
+from captioning.errors import must_be
 
 
 class Reinforce(nn.Module):
@@ -30,6 +30,8 @@ class Reinforce(nn.Module):
         reward_to_go: bool = False,
     ):
         super().__init__()
+        must_be("objective.places.scale", scale, least=0)
+        must_be("objective.places.entropy", entropy, least=0)
         self.scale, self.entropy, self.reward_to_go = scale, entropy, reward_to_go
         self.baseline = baseline or MovingAverage()
 
@@ -65,6 +67,7 @@ class MovingAverage(nn.Module):
 
     def __init__(self, *, decay: float = 0.9):
         super().__init__()
+        must_be("objective.places.baseline.decay", decay, least=0, most=1)
         self.decay = decay
         self.register_buffer("value", torch.zeros(()))
 
@@ -87,8 +90,7 @@ class LeaveOneOut(nn.Module):
 
     def __init__(self, *, samples: int = 2):
         super().__init__()
-        if samples < 2:
-            raise ConfigError(f"objective.places.baseline.samples must be at least 2, not {samples}")
+        must_be("objective.places.baseline.samples", samples, least=2)
         self.samples = samples
 
     def forward(self, returns: Tensor, left: Tensor, real: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.decoding import greedy_search
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, must_be
 from captioning.objectives.cross_entropy import CrossEntropy
 from captioning.objectives.loss import Loss, make_loss, roll_out, wide
 from captioning.objectives.reinforce import Reinforce
@@ -48,10 +48,13 @@ class SelfCritical(nn.Module):
         label_smoothing: float = 0.0,
     ):
         super().__init__()
-        if samples < 2 and baseline is None:
+        must_be("objective.samples", samples, least=1)
+        must_be("objective.max_length", max_length, least=1)
+        baseline = baseline or leave_one_out
+        if samples < 2 and getattr(baseline, "func", baseline) is leave_one_out:
             raise ConfigError(f"objective.samples ({samples}) must be at least 2: each sample's baseline is the others")
         self.reward, self.start, self.end, self.forbidden = reward, start, end, tuple(forbidden)
-        self.samples, self.baseline, self.max_length = samples, baseline or leave_one_out, max_length
+        self.samples, self.baseline, self.max_length = samples, baseline, max_length
         self.places = places or Reinforce()
         self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
 
