@@ -24,8 +24,11 @@ GRIDS, BATCHES, BEAM, TOKENS, VOCABULARY, WIDTH = ((196, 2048), (49, 1280)), (1,
 
 
 IDS = {"start": START, "end": END, "forbidden": FORBIDDEN}
-# Other searches of the last grid at the greatest batch, each with five or six rows an image.
+# Other widths and searches of the last grid at the greatest batch; the searches with five or six rows an image.
 OTHERS = {
+    "beam1": {"beam_size": 1},
+    "beam3": {"beam_size": 3},
+    "beam10": {"beam_size": 10},
     "beam5_rules": {"beam_size": 5, "no_repeat_ngram": 3, "avoid_endings": tuple(range(50, 60))},
     "beam5_require2": {"beam_size": 5, "require": (100, 200)},
     "diverse6x3": {"method": diverse_beam_search, "beam_size": 6, "groups": 3},
