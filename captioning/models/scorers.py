@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from captioning.errors import must_be
 
+CACHED = 2**20  # numbers of a hidden layer that a CPU works on at once; more of them no longer fit its caches
+
 
 class Additive(nn.Module):
     """e_i = u · tanh(W_a a_i + W_h h + b): Bahdanau et al. 2015, Show, Attend and Tell's f_att.
@@ -35,10 +37,16 @@ class Additive(nn.Module):
         return self.key(grid)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        query = 2 * self.query(query)[:, :, None]
+        at_once = max(1, CACHED // (query.numel() or 1)) if query.device.type == "cpu" else keys.shape[1]
+        return torch.cat([self._scores(query, part) for part in keys.split(at_once, 1)], -1) - self.score.weight.sum()
+
+    def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Of some places, up to a constant: [B, K, 1, A], [B, P, A] -> [B, K, P]."""
         # tanh x = 2 σ(2x) − 1: on a CPU torch's sigmoid takes half the time of its tanh, which is most of a step.
-        hidden = (2 * keys)[:, None] + (2 * self.query(query))[:, :, None]  # [B, K, P, A]
+        hidden = torch.add(query, keys[:, None], alpha=2)
         hidden = hidden.sigmoid() if torch.is_grad_enabled() else hidden.sigmoid_()
-        return F.linear(hidden, 2 * self.score.weight).squeeze(-1) - self.score.weight.sum()
+        return F.linear(hidden, 2 * self.score.weight).squeeze(-1)
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
         """Scores of [B, K, A], a key for each row."""
