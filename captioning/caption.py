@@ -18,7 +18,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
-    from captioning.files import write_json
+    from captioning.files import make_folder, write_json
     from captioning.searches import seeded
 
     must_be("batch_size", config["batch_size"], least=1)
@@ -29,8 +29,7 @@ def caption(config: dict[str, Any]) -> None:
         config["checkpoint"], decoding.pop("checkpoints") or [], device=config["device"], places=config["places"]
     )
     search = seeded(build(decoding))
-    output = Path(config["output"])
-    output.mkdir(parents=True, exist_ok=True)
+    output = make_folder(Path(config["output"]))
     figures = figure_names(paths)
     for path, name in zip(paths, figures, strict=True):
         if (output / name).exists() and any((output / name).samefile(other) for other in paths):

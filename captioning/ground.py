@@ -18,7 +18,7 @@ def ground(config: dict[str, Any]) -> None:
     """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
     from captioning.data.annotations import select
     from captioning.errors import ConfigError, must_be
-    from captioning.files import write_json, write_text
+    from captioning.files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise
     from captioning.predictor import load
     from captioning.searches import seeded
@@ -30,6 +30,7 @@ def ground(config: dict[str, Any]) -> None:
         )
     must_be("samples", config["samples"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
+    output = make_folder(Path(config["output"]))
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor = load(config["checkpoint"], device=config["device"])
@@ -42,8 +43,7 @@ def ground(config: dict[str, Any]) -> None:
         skip_unreadable=data["skip_unreadable"],
     )
     summary = summarise(grounded, samples=config["samples"], seed=config["seed"])
-    output, decoding = Path(config["output"]), decoding_name(config["decoding"])
-    output.mkdir(parents=True, exist_ok=True)
+    decoding = decoding_name(config["decoding"])
     about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", _rows(grounded))

@@ -13,7 +13,6 @@ from captioning.errors import CheckpointError, ConfigError, must_be
 from captioning.schemas import TrainConfig
 
 SPLITS = ("train", "val")
-ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
 
 
 def train(config: dict[str, Any]) -> None:
@@ -21,6 +20,7 @@ def train(config: dict[str, Any]) -> None:
     import lightning
     import torch
 
+    from captioning.continuing import same_encoder, same_parts, same_words, take_encoder, take_over
     from captioning.data.annotations import select
     from captioning.data.datasets import tokenize_captions
     from captioning.data.vocabulary import Vocabulary
@@ -39,15 +39,15 @@ def train(config: dict[str, Any]) -> None:
     training = (caption for record in splits["train"] for caption in tokens[record.image_id])
     vocabulary = Vocabulary.build(training, min_count=data["min_count"])
     for key, checkpoint in (("resume", resumed), ("start_from", started)):
-        _same_words(key, checkpoint, vocabulary)
+        same_words(key, checkpoint, vocabulary)
 
     # All that a configuration can have wrong is told before the features are made, which may take hours.
     encoder, transform = build(config["encoder"]), build(config["transform"])
-    tuned = bool(started) and _take_encoder(encoder, started, Path(config["start_from"]))
+    tuned = bool(started) and take_encoder(encoder, started, Path(config["start_from"]))
     if started and not tuned:
-        _same_encoder("start_from", started, encoder)
+        same_encoder("start_from", started, encoder)
     if resumed:
-        _same_encoder("resume", resumed, encoder)
+        same_encoder("resume", resumed, encoder)
     reward = _reward(config, splits["train"], resumed or started)
     frequencies = reward.state_dict() if reward else None
     recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
@@ -55,9 +55,9 @@ def train(config: dict[str, Any]) -> None:
     trainer = _trainer(config, run_dir, monitor=f"val/{task.decoding}/CIDEr")
     _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
     if started:
-        _take_over(task.captioner, started, Path(config["start_from"]))
+        take_over(task.captioner, started, Path(config["start_from"]))
     if resumed:
-        _same_parts(resumed["state_dict"], task, encoder)
+        same_parts(resumed["state_dict"], task, encoder)
 
     source = build(config["features"])(
         encoder, transform, wanted, name=data["name"], skip_unreadable=data["skip_unreadable"]
@@ -179,33 +179,14 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 
 
-def _take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
-    """Takes over the weights of an encoder that was fine-tuned; whether there were any."""
-    from captioning.predictor import load_weights
-
-    saved = checkpoint["state_dict"].items()
-    weights = {name.removeprefix(ENCODER): value for name, value in saved if name.startswith(ENCODER)}
-    if weights:
-        load_weights(encoder, weights, path)
-    return bool(weights)
-
-
-def _take_over(captioner, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Takes over all weights but the encoder's and the objective's."""
-    from captioning.predictor import load_weights
-
-    weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("captioner.")}
-    weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(ENCODER)}
-    load_weights(captioner, weights, path)
-
-
 def _open_run(config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
+    from captioning.files import make_folder
     from captioning.task import clear_run
 
     if not resumed:
         clear_run(run_dir)  # what _guard let pass
-    run_dir.mkdir(parents=True, exist_ok=True)
+    make_folder(run_dir)
     if resumed:
         trainer.loggers[0].resume(resumed["global_step"])
     _write_config(config, run_dir)
@@ -224,45 +205,6 @@ def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"{run_dir} already holds a run: go on with resume={run_dir}/checkpoints/last.ckpt, "
             "give another run_dir, or set overwrite=true"
-        )
-
-
-def _same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:
-    if checkpoint and checkpoint["captioning"]["vocabulary"] != vocabulary.state_dict():
-        raise ConfigError(
-            f"{key}: the checkpoint's vocabulary is not that of this training split; "
-            "take the data set, data.min_count and data.max_length of the first run (its config.yaml)"
-        )
-
-
-def _same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
-    """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
-    itself, and start_from may go on to tune other ones."""
-    tuned = any(name.startswith(ENCODER) for name in checkpoint["state_dict"])
-    tunes = any(parameter.requires_grad for parameter in encoder.parameters())
-    if key == "resume" and tuned != tunes:
-        kinds = {True: "fine-tuned", False: "frozen"}
-        raise ConfigError(
-            f"resume: the checkpoint's encoder is {kinds[tuned]}, this one {kinds[tunes]}: set encoder.unfreeze_from "
-            "as in the first run (its config.yaml), or take its weights over with start_from="
-        )
-    was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint() if not tunes else None
-    if not tunes and was != now:
-        raise ConfigError(
-            f"{key}: the checkpoint was trained on features of other encoder weights (fingerprint {was}; this encoder "
-            f"has {now}): set encoder and encoder.weights as in the first run (its config.yaml)"
-        )
-
-
-def _same_parts(saved: Mapping[str, Any], task, encoder) -> None:
-    """A run goes on with the model and objective that it had; told before anything of it is rewritten."""
-    own = task.state_dict() | {ENCODER + name: value for name, value in encoder.state_dict().items()}
-    differing = [key for key, value in saved.items() if key not in own or own[key].shape != value.shape]
-    differing += [key for key in own.keys() - saved.keys() if not key.startswith(ENCODER)]
-    if differing:
-        raise ConfigError(
-            f"resume: this model or objective is not the checkpoint's ({differing[0]} differs): repeat the overrides "
-            "of the first run (its config.yaml), or take its weights over with start_from="
         )
 
 

@@ -5,6 +5,7 @@ import torch
 from conftest import SCORERS
 
 from captioning.errors import ConfigError
+from captioning.models import scorers
 from captioning.models.attention import HardAttention, NoAttention, Sentinel, SoftAttention
 from captioning.models.draws import ScoreFunction, StraightThrough, entropy, most_likely
 from captioning.models.scorers import Additive
@@ -56,6 +57,28 @@ def test_soft_attention_equals_the_equations_place_by_place(scorer, with_mask, w
             torch.testing.assert_close(seen.context[b, k], context)
             torch.testing.assert_close(seen.weights[b, k, real], alpha[: int(real.sum())])
             assert (seen.weights[b, k, ~real] == 0).all()
+
+
+@pytest.mark.parametrize("at_once", [1, 3, 4])
+def test_additive_scores_of_a_few_places_at_once_equal_the_equation(at_once, monkeypatch):
+    attention, query, grid = make()
+    scorer, keys = attention.scorer, attention.scorer.project(grid).detach().requires_grad_()
+    expected = torch.stack(
+        [torch.stack([torch.stack([score(scorer, h, key) for key in keys[b]]) for h in query[b]]) for b in range(2)]
+    )
+    pieces = []
+    monkeypatch.setattr(scorers, "CACHED", at_once * query.shape[0] * query.shape[1] * scorer.width)
+    monkeypatch.setattr(
+        scorer, "_scores", lambda q, part: pieces.append(part.shape[1]) or Additive._scores(scorer, q, part)
+    )
+    scores = scorer(query, keys)
+    assert pieces == {1: [1] * 4, 3: [3, 1], 4: [4]}[at_once]
+    torch.testing.assert_close(scores, expected)
+    weights, inputs = torch.randn_like(scores), [keys, *scorer.query.parameters()]
+    ours, theirs = (torch.autograd.grad((value * weights).sum(), inputs) for value in (scores, expected))
+    torch.testing.assert_close(ours, theirs)
+    with torch.inference_mode():
+        torch.testing.assert_close(scorer(query, keys), expected)
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

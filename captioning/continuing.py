@@ -1,0 +1,70 @@
+"""Going on from a checkpoint, resume= or start_from=: whether it fits this run, and what is taken over from it.
+
+The `same_…` functions raise a ConfigError that names the key and what to set; the `take_…` ones a CheckpointError
+where weights do not fit.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from captioning.errors import ConfigError
+from captioning.predictor import load_weights
+
+ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
+
+
+def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:
+    """Word ids must mean the same words; no checkpoint is fine."""
+    if checkpoint and checkpoint["captioning"]["vocabulary"] != vocabulary.state_dict():
+        raise ConfigError(
+            f"{key}: the checkpoint's vocabulary is not that of this training split; "
+            "take the data set, data.min_count and data.max_length of the first run (its config.yaml)"
+        )
+
+
+def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
+    """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
+    itself, and start_from may go on to tune other ones."""
+    tuned = any(name.startswith(ENCODER) for name in checkpoint["state_dict"])
+    tunes = any(parameter.requires_grad for parameter in encoder.parameters())
+    if key == "resume" and tuned != tunes:
+        kinds = {True: "fine-tuned", False: "frozen"}
+        raise ConfigError(
+            f"resume: the checkpoint's encoder is {kinds[tuned]}, this one {kinds[tunes]}: set encoder.unfreeze_from "
+            "as in the first run (its config.yaml), or take its weights over with start_from="
+        )
+    was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint() if not tunes else None
+    if not tunes and was != now:
+        raise ConfigError(
+            f"{key}: the checkpoint was trained on features of other encoder weights (fingerprint {was}; this encoder "
+            f"has {now}): set encoder and encoder.weights as in the first run (its config.yaml)"
+        )
+
+
+def same_parts(saved: Mapping[str, Any], task, encoder) -> None:
+    """A run goes on with the model and objective that it had; told before anything of it is rewritten."""
+    own = task.state_dict() | {ENCODER + name: value for name, value in encoder.state_dict().items()}
+    differing = [key for key, value in saved.items() if key not in own or own[key].shape != value.shape]
+    differing += [key for key in own.keys() - saved.keys() if not key.startswith(ENCODER)]
+    if differing:
+        raise ConfigError(
+            f"resume: this model or objective is not the checkpoint's ({differing[0]} differs): repeat the overrides "
+            "of the first run (its config.yaml), or take its weights over with start_from="
+        )
+
+
+def take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
+    """Takes over the weights of an encoder that was fine-tuned; whether there were any."""
+    saved = checkpoint["state_dict"].items()
+    weights = {name.removeprefix(ENCODER): value for name, value in saved if name.startswith(ENCODER)}
+    if weights:
+        load_weights(encoder, weights, path)
+    return bool(weights)
+
+
+def take_over(captioner, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Takes over all weights but the encoder's and the objective's."""
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("captioner.")}
+    weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(ENCODER)}
+    load_weights(captioner, weights, path)
