@@ -30,7 +30,6 @@ def ground(config: dict[str, Any]) -> None:
         )
     must_be("samples", config["samples"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
-    output = make_folder(Path(config["output"]))
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor = load(config["checkpoint"], device=config["device"])
@@ -43,7 +42,7 @@ def ground(config: dict[str, Any]) -> None:
         skip_unreadable=data["skip_unreadable"],
     )
     summary = summarise(grounded, samples=config["samples"], seed=config["seed"])
-    decoding = decoding_name(config["decoding"])
+    output, decoding = make_folder(Path(config["output"])), decoding_name(config["decoding"])
     about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", _rows(grounded))
