@@ -57,20 +57,31 @@ class Decoder(nn.Module):
         embedding_size: E.
         pad: id of the padding token.
         dropout: on the word embeddings that enter the recurrence.
+        word_dropout: of the words that enter in training, the share that is left out whole, so that the image and
+            the state must tell what follows.
     """
 
     def __init__(
-        self, recurrence, attention, *, readout, vocabulary_size: int, embedding_size: int, pad: int, dropout: float
+        self,
+        recurrence,
+        attention,
+        *,
+        readout,
+        vocabulary_size: int,
+        embedding_size: int,
+        pad: int,
+        dropout: float,
+        word_dropout: float = 0.0,
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
         self.recurrence, self.attention, self.readout, self.pad = recurrence, attention, readout, pad
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.word_dropout = nn.Dropout(dropout), nn.Dropout1d(word_dropout)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> Step:
         """One word: token [B, K] int64 -> scores of the next word."""
-        word = self.dropout(self.embedding(token))
+        word = self._embed(token)
         state, glimpse = self.recurrence.step(self._project(word, memory), state, self._look(memory))
         return Step(self.readout(word, state.top, glimpse.context), state, glimpse)
 
@@ -90,7 +101,7 @@ class Decoder(nn.Module):
             state: [layers, B, 1, H] before <start>.
         """
         real = tokens[..., 1:] != self.pad
-        words = self.dropout(self.embedding(tokens[..., :-1]))
+        words = self._embed(tokens[..., :-1])
         inputs = self._join(words, memory)
         state = state.repeat(tokens.shape[1])
         run = self._loop if self.recurrence.loops else self._sequence
@@ -125,6 +136,13 @@ class Decoder(nn.Module):
         context = torch.cat([glimpse.context.flatten(0, 1) for glimpse in seen])
         fields = [_over_time(parts, rows) for parts in zip(*seen, strict=True)]
         return torch.cat(hidden)[kept], context[kept], positions[kept], _at_words(fields, real)
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Ids [B, K] or [B, K, T] -> what enters of them, [..., E]; in training without what dropout takes."""
+        words = self.embedding(tokens)
+        if self.training and self.word_dropout.p:
+            words = self.word_dropout(words.view(1, -1, words.shape[-1])).view_as(words)
+        return self.dropout(words)
 
     def _look(self, memory: Memory):
         return partial(self.attention, grid=memory.grid, keys=memory.keys, mask=memory.mask)
