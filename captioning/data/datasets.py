@@ -14,7 +14,6 @@ from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.errors import must_be
 from captioning.tokenizer import tokenize
 
-
 SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
 
 
