@@ -135,6 +135,15 @@ def test_a_target_that_does_not_exist_is_named():
         checked("train", ["objective._target_=captioning.objectives.Nothing"])
 
 
+def test_the_kind_of_run_brings_its_schema():
+    with pytest.raises(ConfigError, match=r"kind\._target_: 'captioning\.decoding\.beam_search' is none: choose kind="):
+        checked("train", ["kind._target_=captioning.decoding.beam_search"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'kind\.flavour'"):
+        checked("train", ["+kind.flavour=1"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'rewards': did you mean 'reward'\?"):
+        checked("train", ["+rewards=1"])
+
+
 def test_missing_values_are_asked_for():
     with pytest.raises(ConfigError, match=r"checkpoint is not set.*images is not set"):
         check(compose("caption", []), CaptionConfig)
