@@ -134,10 +134,12 @@ def train_steps(
     return Course(*np.array(course, dtype=np.float64).reshape(-1, 3).T)
 
 
-def lines(flow: Flow, name: str) -> Shares:
+def lines(flow: Flow, name: str = "") -> Shares:
     """What a figure shows of a flow, by distance: of h_t under the name, and of c_t where there is one."""
-    shares = {name: by_distance(flow.hidden, flow.hidden)}
-    return shares if flow.cell is None else shares | {f"{name}, cell": by_distance(flow.cell, flow.hidden)}
+    shares = {name or "hidden": by_distance(flow.hidden, flow.hidden)}
+    if flow.cell is not None:
+        shares[f"{name}, cell" if name else "cell"] = by_distance(flow.cell, flow.hidden)
+    return shares
 
 
 def untrained_flows(
