@@ -18,6 +18,7 @@ from captioning.errors import must_be
 from captioning.models.attention import NoAttention
 from captioning.models.captioner import Captioner, build_captioner
 from captioning.models.cells import GRU, LSTM, RNN, Cell
+from captioning.models.conditioning import InitialState
 from captioning.models.state import State
 from captioning.objectives import CrossEntropy
 
@@ -191,7 +192,7 @@ def clipping_study(
 def plain_captioner(
     cell: Callable[..., Cell], batch: CaptionBatch, *, vocabulary_size: int, width: int = 64, gain: float = 1.0
 ) -> Captioner:
-    """An untrained captioner without attention (Show and Tell's), for features like those of a batch.
+    """An untrained captioner without attention and dropout, for features like those of a batch.
 
     Args:
         cell: RNN, GRU or LSTM.
@@ -205,6 +206,7 @@ def plain_captioner(
         vocabulary_size=vocabulary_size,
         cell=cell,
         attention=NoAttention,
+        conditioning=partial(InitialState, dropout=0.0),
         width=width,
         embedding_size=width,
         dropout=0.0,
