@@ -115,6 +115,21 @@ def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
     return run
 
 
+def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
+    """The command with the values of some keys taken as they stand: free text, that hydra would parse."""
+
+    def run() -> None:
+        for place, argument in enumerate(sys.argv[1:], start=1):
+            key, _, value = argument.partition("=")
+            if key in keys:
+                # Within quotes, hydra takes backslashes as they are but for those before a quote.
+                value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
+                sys.argv[place] = f"{key}='{value.replace('${', chr(92) + '${')}'"
+        main()
+
+    return run
+
+
 def compose(name: str, overrides: list[str]) -> DictConfig:
     """conf/NAME.yaml with overrides, as the command line would compose it."""
     GlobalHydra.instance().clear()
