@@ -185,8 +185,7 @@ class Windows(Dataset):
         positions = torch.arange(self.streams) * self.length + index * self.window
         places = positions[:, None] + torch.arange(steps + 1)
         last = len(self.text.ids) - 1
-        there = (places <= last) & (positions < last)[:, None]
-        places = places.clamp(max=last)
+        there, places = places <= last, places.clamp(max=last)
         tokens = self.text.ids[places].long().masked_fill(~there, PAD)
         characters = (self.text.widths[places] * there)[:, 1:].sum()
         return TextBatch(positions, torch.full((self.streams,), index == 0), tokens[:, None], characters)
