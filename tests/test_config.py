@@ -42,6 +42,7 @@ BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": 
 BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in ("leave_one_out", "greedy")}
 LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=truncated")
 BESIDE |= {override: ["kind=language_model"] for override in LANGUAGE_MODEL}
+BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
@@ -57,7 +58,7 @@ def test_every_yaml_composes_checks_and_builds(override):
     for key in config.keys() & set(TARGETS_WITHOUT_DATA):
         if key == "model":
             assert build(config[key], feature_size=6, grid=True, vocabulary_size=9)
-        elif key == "objective" and config["reward"]:
+        elif key == "objective" and config.get("reward"):
             reward = build(config["reward"], references={1: ["a dog runs"]})
             assert build(config[key], reward=reward, start=1, end=2)
         elif key == "objective" and config["kind"]["_target_"].endswith(".LanguageModel"):
