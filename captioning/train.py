@@ -256,7 +256,8 @@ def _score(
 def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from captioning.task import Checkpoint, ProgressBar
+    from captioning.saving import Checkpoint, SaveBetweenSteps
+    from captioning.task import ProgressBar
 
     folder = {
         "dirpath": Path(config["run_dir"], "checkpoints"),
@@ -267,6 +268,7 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
         # Without the epoch or score in its name, so that scripts find it; the score is in metrics.csv.
         Checkpoint(filename="best", monitor=monitor, mode="max", **folder),
         Checkpoint(filename="last", **folder),
+        SaveBetweenSteps(folder["dirpath"] / "last.ckpt"),
         LearningRateMonitor(),
     ]
     if config["weight_averaging"]:
