@@ -41,6 +41,7 @@ class Checkpoint(ModelCheckpoint):
             scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
             state_dict = state_dict | paths | {"best_model_path": best, "best_k_models": scores, "dirpath": str(folder)}
         super().load_state_dict(state_dict)
+        self.current_score = state_dict.get("current_score")
 
 
 class SaveBetweenSteps(lightning.Callback):

@@ -20,14 +20,18 @@ def train(config: dict[str, Any]) -> None:
     import lightning
     import torch
 
-    from captioning.continuing import same_encoder, same_parts, same_words, take_encoder, take_over
+    from captioning.continuing import (
+        same_encoder, same_images, same_parts, same_settings, same_words, settings, take_encoder, take_over,
+    )  # fmt: skip
     from captioning.data.annotations import select
     from captioning.data.datasets import tokenize_captions
     from captioning.data.vocabulary import Vocabulary
     from captioning.predictor import make_recipe, read_checkpoint
+    from captioning.provenance import digest
     from captioning.sources import report_unreadable
 
     run_dir = Path(config["run_dir"])
+    config = _with_last(config, run_dir)
     _guard(run_dir, config)
     _quiet()
     resumed, started = (read_checkpoint(Path(config[key])) if config[key] else None for key in ("resume", "start_from"))
@@ -35,6 +39,7 @@ def train(config: dict[str, Any]) -> None:
     data, records = config["data"], build(config["data"]["reader"])
     splits = {split: select(records, split) for split in SPLITS}
     wanted = [record for split in SPLITS for record in splits[split]]
+    data_digest = digest(wanted)
     tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
     training = (caption for record in splits["train"] for caption in tokens[record.image_id])
     vocabulary = Vocabulary.build(training, min_count=data["min_count"])
@@ -48,11 +53,13 @@ def train(config: dict[str, Any]) -> None:
         same_encoder("start_from", started, encoder)
     if resumed:
         same_encoder("resume", resumed, encoder)
+        same_settings(resumed, config, data_digest)
     reward = _reward(config, splits["train"], resumed or started)
     frequencies = reward.state_dict() if reward else None
     recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
+    recipe |= {"settings": settings(config), "data": data_digest}
     task = _task(config, splits["val"], vocabulary, encoder, reward, recipe)
-    trainer = _trainer(config, run_dir, monitor=f"val/{task.decoding}/CIDEr")
+    trainer = _trainer(config, run_dir, resumed, monitor=f"val/{task.decoding}/CIDEr")
     _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
     if started:
         take_over(task.captioner, started, Path(config["start_from"]))
@@ -66,7 +73,10 @@ def train(config: dict[str, Any]) -> None:
     task.captioner.encoder = source.encoder
     splits = {split: select(source.records, split) for split in SPLITS}
     loaders = _loaders(config, splits, tokens, vocabulary, source)
-    _open_run(config, run_dir, trainer, resumed)
+    recipe["images"] = {split: len(kept) for split, kept in splits.items()}
+    if resumed:
+        same_images(resumed, recipe["images"])
+    _open_run(config, run_dir, trainer, resumed, {"sha256": data_digest, "images": recipe["images"]})
     _announce(splits, tokens, vocabulary, task.captioner)
     torch.set_float32_matmul_precision("high")
     trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
@@ -141,7 +151,7 @@ def _schedule(config: Mapping[str, Any]) -> Callable:
     return schedule
 
 
-def _trainer(config: Mapping[str, Any], run_dir: Path, *, monitor: str):
+def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping[str, Any] | None, *, monitor: str):
     """Writes nothing yet; its first logger is the run's RunLog."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -150,7 +160,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, *, monitor: str):
     try:
         return build(
             config["trainer"],
-            logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir)],
+            logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir, resumed)],
             callbacks=_callbacks(config, monitor=monitor),
             default_root_dir=str(run_dir),
         )
@@ -179,23 +189,40 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 
 
-def _open_run(config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None) -> None:
+def _open_run(
+    config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None, about: Mapping[str, Any]
+) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
-    from captioning.files import make_folder
+    from captioning.files import clear_temporary, make_folder
+    from captioning.provenance import describe, record
     from captioning.task import clear_run
+
+    if not trainer.is_global_zero:
+        return
 
     if not resumed:
         clear_run(run_dir)  # what _guard let pass
     make_folder(run_dir)
+    for folder in (run_dir, run_dir / "checkpoints"):
+        clear_temporary(folder)
     if resumed:
         trainer.loggers[0].resume(resumed["global_step"])
     _write_config(config, run_dir)
+    record(run_dir / "provenance.json", describe(config["seed"], about), anew=not resumed)
 
 
 def _quiet() -> None:
     """Lightning's tips and remarks on its own insides are not news to whoever trains a captioner."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+
+
+def _with_last(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew."""
+    if config["resume"] != "auto":
+        return dict(config)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    return {**config, "resume": str(last)} if last.is_file() else {**config, "resume": None, "overwrite": True}
 
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
@@ -286,18 +313,22 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str) -> list:
     return callbacks
 
 
-def _tensorboard(run_dir: Path) -> list:
+def _tensorboard(run_dir: Path, resumed: Mapping[str, Any] | None) -> list:
+    """Of a resumed run, TensorBoard hides what the killed one told of steps that are made again."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    return [TensorBoardLogger(run_dir, name="tensorboard", version="")]
+    purge = {"purge_step": resumed["global_step"]} if resumed else {}
+    return [TensorBoardLogger(run_dir, name="tensorboard", version="", **purge)]
 
 
 def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
+    """All settings but how this process came to the run: from them it can be made again."""
     import yaml
 
     from captioning.files import write_text
 
-    write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    settings = {**config, "resume": None, "overwrite": False}
+    write_text(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 def _announce(splits, tokens, vocabulary, captioner) -> None:
