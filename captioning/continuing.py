@@ -32,7 +32,7 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:
-    """A resumed run goes on as what it was. A changed rate, for one, would not be heard: it is in the optimiser's state.
+    """A resumed run goes on as what it was. A changed rate would not even be heard: it is in the optimiser's state.
 
     Args:
         data: digest of the captions that are learnt from.

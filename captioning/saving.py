@@ -97,7 +97,9 @@ class SaveBetweenSteps(lightning.Callback):
             raise SystemExit(1)
         if trainer.is_global_zero:
             name, run_dir = self.stop.received.name, self.path.parents[1]
-            told = f"stopped by {name} before step {trainer.global_step}: go on with resume={self.path} run_dir={run_dir}"
+            told = (
+                f"stopped by {name} before step {trainer.global_step}: go on with resume={self.path} run_dir={run_dir}"
+            )
             print(told, file=sys.stderr)
             self.stop.requeue()
         raise SystemExit(self.stop.status)

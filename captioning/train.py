@@ -20,9 +20,7 @@ def train(config: dict[str, Any]) -> None:
     import lightning
     import torch
 
-    from captioning.continuing import (
-        same_encoder, same_images, same_parts, same_settings, same_words, settings, take_encoder, take_over,
-    )  # fmt: skip
+    from captioning import continuing
     from captioning.data.annotations import select
     from captioning.data.datasets import tokenize_captions
     from captioning.data.vocabulary import Vocabulary
@@ -44,27 +42,27 @@ def train(config: dict[str, Any]) -> None:
     training = (caption for record in splits["train"] for caption in tokens[record.image_id])
     vocabulary = Vocabulary.build(training, min_count=data["min_count"])
     for key, checkpoint in (("resume", resumed), ("start_from", started)):
-        same_words(key, checkpoint, vocabulary)
+        continuing.same_words(key, checkpoint, vocabulary)
 
     # All that a configuration can have wrong is told before the features are made, which may take hours.
     encoder, transform = build(config["encoder"]), build(config["transform"])
-    tuned = bool(started) and take_encoder(encoder, started, Path(config["start_from"]))
+    tuned = bool(started) and continuing.take_encoder(encoder, started, Path(config["start_from"]))
     if started and not tuned:
-        same_encoder("start_from", started, encoder)
+        continuing.same_encoder("start_from", started, encoder)
     if resumed:
-        same_encoder("resume", resumed, encoder)
-        same_settings(resumed, config, data_digest)
+        continuing.same_encoder("resume", resumed, encoder)
+        continuing.same_settings(resumed, config, data_digest)
     reward = _reward(config, splits["train"], resumed or started)
     frequencies = reward.state_dict() if reward else None
     recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
-    recipe |= {"settings": settings(config), "data": data_digest}
+    recipe |= {"settings": continuing.settings(config), "data": data_digest}
     task = _task(config, splits["val"], vocabulary, encoder, reward, recipe)
     trainer = _trainer(config, run_dir, resumed, monitor=f"val/{task.decoding}/CIDEr")
     _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
     if started:
-        take_over(task.captioner, started, Path(config["start_from"]))
+        continuing.take_over(task.captioner, started, Path(config["start_from"]))
     if resumed:
-        same_parts(resumed["state_dict"], task, encoder)
+        continuing.same_parts(resumed["state_dict"], task, encoder)
 
     source = build(config["features"])(
         encoder, transform, wanted, name=data["name"], skip_unreadable=data["skip_unreadable"]
@@ -75,7 +73,7 @@ def train(config: dict[str, Any]) -> None:
     loaders = _loaders(config, splits, tokens, vocabulary, source)
     recipe["images"] = {split: len(kept) for split, kept in splits.items()}
     if resumed:
-        same_images(resumed, recipe["images"])
+        continuing.same_images(resumed, recipe["images"])
     _open_run(config, run_dir, trainer, resumed, {"sha256": data_digest, "images": recipe["images"]})
     _announce(splits, tokens, vocabulary, task.captioner)
     torch.set_float32_matmul_precision("high")
@@ -229,10 +227,9 @@ def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
     """A finished or broken-off run is never overwritten by accident."""
     resumed_here = config["resume"] and Path(config["resume"]).resolve().parent == (run_dir / "checkpoints").resolve()
     if any((run_dir / "checkpoints").glob("*.ckpt")) and not (resumed_here or config["overwrite"]):
-        raise ConfigError(
-            f"{run_dir} already holds a run: go on with resume={run_dir}/checkpoints/last.ckpt, "
-            "give another run_dir, or set overwrite=true"
-        )
+        last = run_dir / "checkpoints" / "last.ckpt"
+        go_on = f"go on with resume={last}, " if last.is_file() else ""  # a kill may have come before there was one
+        raise ConfigError(f"{run_dir} already holds a run: {go_on}give another run_dir, or set overwrite=true")
 
 
 def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None):

@@ -2,10 +2,10 @@
 
     python tests/kills.py --kills 20 --stops 6 --seed 0
 
-Each trial draws a run (RUNS), a place (PLACES, or any moment by the clock) and how often it is passed before the
-process ends there: by SIGKILL, or for `--stops` by SIGTERM or SIGINT, which must save and exit with their status. A run
-may be ended twice. The run is then resumed to its end, and its checkpoints must be equal bit for bit: weights, their
-average, optimiser, schedule, generators, callbacks; and metrics.csv but for its speeds.
+Each trial draws a place (all PLACES in turn, and any moment by the clock), a run that passes it (RUNS) and how often
+it is passed before the process ends there: by SIGKILL, or for `--stops` by SIGTERM or SIGINT, which must save and exit
+with their status. Some are killed twice. The run is then resumed to its end, and its checkpoints must be equal bit for bit:
+weights, their average, optimiser, schedule, generators, callbacks; and metrics.csv but for its speeds.
 
 Processes are forked from this one, which has imported everything and computed nothing: a start takes no seconds.
 """
@@ -15,6 +15,7 @@ import csv
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -97,6 +98,19 @@ def arm(place: str, count: int, number: int) -> None:
     setattr(owner, name, passing)
 
 
+def count(place: str, counts: dict[str, int], report: Path) -> None:
+    """Counts how often the process passes a place."""
+    owner, name = PLACES[place]
+    original = getattr(owner, name)
+
+    def counting(*arguments, **named):
+        counts[place] += 1
+        report.write_text(json.dumps(counts))
+        return original(*arguments, **named)
+
+    setattr(owner, name, counting)
+
+
 def start(arguments: list[str], log: Path, armed: tuple[str, int, int] | None = None) -> int:
     """Process id of captioning-train in a fork of this process."""
     if child := os.fork():
@@ -147,7 +161,9 @@ def left(run_dir: Path) -> dict:
         found[name] = plain(checkpoint)
     with (run_dir / "metrics.csv").open(newline="") as file:
         found["log"] = [{key: value for key, value in row.items() if key != "words/s"} for row in csv.DictReader(file)]
-    found["files"] = sorted(str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if "tensorboard" not in str(path))
+    found["files"] = sorted(
+        str(path.relative_to(run_dir)) for path in run_dir.rglob("*") if "tensorboard" not in str(path)
+    )
     return found
 
 
@@ -170,14 +186,8 @@ def passes(arguments: list[str], folder: Path, run_dir: Path) -> dict[str, int]:
     report = folder / "counts.json"
     child = os.fork()
     if not child:
-        for place, (owner, name) in PLACES.items():
-
-            def counting(*given, _original=getattr(owner, name), _place=place, **named):
-                counts[_place] += 1
-                report.write_text(json.dumps(counts))
-                return _original(*given, **named)
-
-            setattr(owner, name, counting)
+        for place in PLACES:
+            count(place, counts, report)
         sys.argv = ["captioning-train", *arguments, f"run_dir={run_dir}"]
         log = os.open(folder / "whole.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(log, 1)
@@ -189,35 +199,41 @@ def passes(arguments: list[str], folder: Path, run_dir: Path) -> dict[str, int]:
     return json.loads(report.read_text())
 
 
-def trial(folder: Path, arguments: list[str], chances: random.Random, counts: dict, seconds: float, ends: str) -> str:
-    """One run ended and resumed to its end; what was done to it. Raises AssertionError where it is another run then."""
+def end(
+    arguments: list[str], log: Path, place: str, chances: random.Random, counts: dict, seconds: float, number
+) -> str:
+    """One process ended at a place; what was done to it, "" where it had come to its end before.
+
+    Raises:
+        AssertionError: it left with another status than it should.
+    """
+    if place == "clock":
+        moment = chances.uniform(0.1, 0.9) * seconds
+        child = start(arguments, log)
+        time.sleep(moment)
+        os.kill(child, number)
+        told, status = f"{number.name} after {moment:.2f} s", wait(child)
+    else:
+        count = chances.randint(1, max(1, counts[place] * 3 // 4))
+        told, status = f"{number.name} at {place} {count}", wait(start(arguments, log, (place, count, number)))
+    expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    if status not in (0, expected):
+        raise AssertionError(f"{told}: exit status {status}, not {expected}\n{log.read_text()}")
+    return told if status else ""
+
+
+def trial(folder: Path, arguments: list[str], place: str, chances: random.Random, *known) -> str:
+    """A run ended at a place, for every third after that at any moment too, and resumed to its end; what was done to
+    it, "" where it had come to its end before."""
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    run_dir, log = folder / "run", folder / "log"
-    arguments = [*arguments, f"run_dir={run_dir}"]
-    told = []
-    for _ in range(1 if ends == "stop" else chances.choice((1, 1, 2))):
-        number = chances.choice((signal.SIGTERM, signal.SIGINT)) if ends == "stop" else signal.SIGKILL
-        places = [place for place, count in counts.items() if count and (ends == "kill" or "file" not in place)]
-        place = chances.choice([*places, *(["clock"] * 4 if ends == "kill" else [])])
-        if place == "clock":
-            moment = chances.uniform(0, seconds)
-            child = start(arguments, log)
-            time.sleep(moment)
-            os.kill(child, number)
-            told.append(f"{number.name} after {moment:.2f} s")
-            status = wait(child)
-        else:
-            count = chances.randint(1, max(1, counts[place] * 2 // 3 if told or ends == "stop" else counts[place]))
-            told.append(f"{number.name} at {place} {count}")
-            status = wait(start(arguments, log, (place, count, number)))
-        expected = {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
-        if status == 0:
-            told.append("(ended before)")
-        elif status != expected:
-            raise AssertionError(f"{told}: exit status {status}, not {expected}\n{log.read_text()}")
-    if status := wait(start(arguments, log)):
+    log, arguments = folder / "log", [*arguments, f"run_dir={folder / 'run'}"]
+    told = [end(arguments, log, place, chances, *known)]
+    if told[0] and known[-1] == signal.SIGKILL and chances.random() < 1 / 3:
+        told.append(end(arguments, log, "clock", chances, *known))
+    if told[0] and (status := wait(start(arguments, log))):
         raise AssertionError(f"{told}: resumed, exit status {status}\n{log.read_text()}")
-    return " ".join(told)
+    return " and ".join(filter(None, told))
 
 
 def main() -> None:
@@ -243,17 +259,26 @@ def main() -> None:
             assert not (found := differing(whole, left(folder / "again"))), f"{name}: not the same again: {found}"
             print(f"{name}: {seconds:.1f} s, {counts}", flush=True)
             wholes[name] = (arguments, counts, seconds, whole)
-        survived, tried, ended = 0, options.kills + options.stops, 0
+        survived, tried, drawn = 0, options.kills + options.stops, []
         for index in range(tried):
-            name = list(RUNS)[index % len(RUNS)]
-            arguments, counts, seconds, whole = wholes[name]
-            ends = "kill" if index < options.kills else "stop"
-            told = trial(root / f"trial{index}", arguments, chances, counts, seconds, ends)
+            kills = index < options.kills
+            told = ""
+            while not told:  # a moment that a run did not live to see is no trial
+                drawn = drawn or chances.sample([*PLACES, *["clock"] * 4], len(PLACES) + 4)
+                place, number = (
+                    drawn.pop(),
+                    signal.SIGKILL if kills else chances.choice((signal.SIGTERM, signal.SIGINT)),
+                )
+                runs = [name for name in RUNS if place == "clock" or wholes[name][1][place]]
+                if not kills and place in ("half a file", "clock"):
+                    continue
+                name = chances.choice(runs)
+                arguments, counts, seconds, whole = wholes[name]
+                told = trial(root / f"trial{index}", arguments, place, chances, counts, seconds, number)
             found = differing(whole, left(root / f"trial{index}" / "run"))
             survived += not found
-            ended += "(ended before)" not in told
-            print(f"{index:3} {name}: {told}: {'the same' if not found else f'DIFFERS: {found[:8]}'}", flush=True)
-        print(f"survived {survived} of {tried}, of which {tried - ended} had come to their end before the signal")
+            print(f"{index + 1:3} {name}: {told}: {'the same' if not found else f'DIFFERS: {found[:8]}'}", flush=True)
+        print(f"survived {survived} of {tried}")
         sys.exit(survived < tried)
 
 

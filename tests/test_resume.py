@@ -165,7 +165,9 @@ def test_a_resumed_run_must_be_the_same_run(whole, data, change):  # noqa: F811
     here = [item for item in data if "features=online" not in change or not item.startswith("features.root")]
     with pytest.raises(ConfigError) as caught:
         run("train", *short(here, whole, *SETTINGS, "resume=auto", *change))
-    assert CHANGES[change[0]] in str(caught.value) and str(caught.value).startswith("resume: this would not be the same")
+    assert CHANGES[change[0]] in str(caught.value) and str(caught.value).startswith(
+        "resume: this would not be the same"
+    )
     assert (whole / "config.yaml").read_bytes() == before
 
 
@@ -290,7 +292,9 @@ def test_slurm_starts_the_job_again_from_between_two_steps(whole, data, tmp_path
         with pytest.raises(SystemExit) as leaving:
             run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto"))
         assert leaving.value.code == 128 + signal.SIGUSR1
-        assert (tmp_path / "asked").read_text() == "requeue 42\n" and "SLURM job 42 is requeued" in capfd.readouterr().err
+        assert (
+            tmp_path / "asked"
+        ).read_text() == "requeue 42\n" and "SLURM job 42 is requeued" in capfd.readouterr().err
         assert weights(tmp_path / "run")["position"]["batches"] == 2
         run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto"))  # the same command, in the same job
     assert not differing(left(whole), left(tmp_path / "run"))
