@@ -122,7 +122,9 @@ def test_texts_read_side_by_side_are_read_as_if_alone(hello):
     assert np.allclose(together[2].log_probs, alone.log_probs, atol=1e-6)
 
 
-def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_path, monkeypatch, inside):
+    """Resumed from the end of an epoch, or from inside of one, with the state that its window begins with."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     arguments = ["trainer.max_epochs=3", "model/cell=gru", "model.dropout=0.2"]
     run(*small(files, whole, *arguments))
@@ -135,11 +137,13 @@ def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_pat
         return original(self, model, batch)
 
     monkeypatch.setattr(TruncatedBackpropagation, "forward", dies)
+    saves = ["trainer.save_every_minutes=1e-9"] if inside else []  # after every step
     with pytest.raises(RuntimeError, match="killed"):
-        run(*small(files, broken, *arguments))
+        run(*small(files, broken, *arguments, *saves))
     monkeypatch.undo()
     last = broken / "checkpoints" / "last.ckpt"
-    assert 0 < read_checkpoint(last, kind="language_model")["epoch"] + 1 < 3
+    position = read_checkpoint(last, kind="language_model")["position"]
+    assert 0 < position["epoch"] < 3 and (position["batches"] > 0) == inside
     run(*small(files, broken, *arguments, f"resume={last}"))
     first, second = (
         read_checkpoint(folder / "checkpoints" / "last.ckpt", kind="language_model") for folder in (whole, broken)
