@@ -1,5 +1,6 @@
 """Lightning's side of what a run saves: whole checkpoint files, at the ends of epochs and between steps."""
 
+import signal
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -60,6 +61,8 @@ class SaveBetweenSteps(lightning.Callback):
     def on_train_start(self, trainer, module) -> None:
         """Listens from here on, in place of Lightning, which would stop wherever a batch ends and save nothing."""
         self.stop.listen(slurm=SLURMEnvironment.detect())
+        if trainer.received_sigterm:  # Lightning has listened for a moment
+            self.stop.received = signal.SIGTERM
         self.saved_at = perf_counter()
 
     def on_train_batch_start(self, trainer, module, batch, batch_index: int) -> None:
