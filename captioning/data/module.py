@@ -1,10 +1,12 @@
 """Loaders for Lightning: nothing but loaders."""
 
+from collections.abc import Callable
+
 import lightning
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.datasets import CaptionDataset, ImageSampler, collate
+from captioning.data.datasets import ImageSampler, collate
 from captioning.errors import must_be
 
 
@@ -12,29 +14,31 @@ class CaptionModule(lightning.LightningDataModule):
     """Training and validation loaders over the same source.
 
     Args:
-        train, val: what the two loaders read.
+        train, val: what the two loaders read, by (index, epoch).
         batch_size: images a batch (each with all its captions).
         workers: loader processes; 0 reads in the training process, right for memory-mapped features.
         prefetch: batches that each worker holds ready.
+        collate: items -> a batch.
     """
 
     def __init__(
         self,
-        train: CaptionDataset,
-        val: CaptionDataset,
+        train: Dataset,
+        val: Dataset,
         *,
         batch_size: int,
         val_batch_size: int,
         workers: int = 0,
         prefetch: int = 2,
         seed: int = 0,
+        collate: Callable = collate,
     ):
         super().__init__()
         must_be("loader.batch_size", batch_size, least=1)
         must_be("loader.val_batch_size", val_batch_size, least=1)
         self.train_data, self.val_data = train, val
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.workers, self.prefetch, self.seed = workers, prefetch, seed
+        self.workers, self.prefetch, self.seed, self.collate = workers, prefetch, seed, collate
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled by seed and epoch."""
@@ -44,13 +48,13 @@ class CaptionModule(lightning.LightningDataModule):
         """Every image once, in order."""
         return self._loader(self.val_data, shuffle=False, batch_size=self.val_batch_size)
 
-    def _loader(self, data: CaptionDataset, *, shuffle: bool, batch_size: int) -> DataLoader:
+    def _loader(self, data: Dataset, *, shuffle: bool, batch_size: int) -> DataLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
             data,
             batch_size=batch_size,
             sampler=ImageSampler(len(data), shuffle=shuffle, seed=self.seed, rank=rank, world=world),
-            collate_fn=collate,
+            collate_fn=self.collate,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
