@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import entry_point
+from captioning.config import entry_point, verbatim
 from captioning.schemas import AnswerConfig
 
 
@@ -57,7 +57,7 @@ def _draw(picture, question: str, found, path: Path) -> None:
         save_figure(attention_figure(picture, words, found.attention, box=found.box, title=title), path)
 
 
-main = entry_point("answer", AnswerConfig, answer)
+main = verbatim(entry_point("answer", AnswerConfig, answer), "question")
 
 if __name__ == "__main__":
     main()

@@ -115,6 +115,23 @@ def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
     return run
 
 
+def verbatim(main: Callable[[], None], key: str) -> Callable[[], None]:
+    """The command with what follows `key=` taken as it is: commas, brackets and apostrophes are part of a sentence.
+
+    A list ["…","…"] and what is quoted for hydra are left to it.
+    """
+
+    def run() -> None:
+        for place, argument in enumerate(sys.argv[1:], start=1):
+            name, _, value = argument.partition("=")
+            if name == key and value and value[0] not in "['\"":
+                quoted = value.replace("\\", "\\\\").replace("'", "\\'")
+                sys.argv[place] = f"{key}='{quoted}'"
+        main()
+
+    return run
+
+
 def compose(name: str, overrides: list[str]) -> DictConfig:
     """conf/NAME.yaml with overrides, as the command line would compose it."""
     GlobalHydra.instance().clear()

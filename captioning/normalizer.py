@@ -12,7 +12,13 @@ COMMA = re.compile(r"\d,\d")
 # A look-behind seems to have been meant for the digit in front ("(?!<=\d)" there); as it is, any stop goes that no
 # digit follows. A flag stands there where the most replacements belong: 32 of them.
 STOP, STOPS = re.compile(r"\.(?!\d)"), 32
-NUMBERS = {word: str(number) for number, word in enumerate("zero one two three four five six seven eight nine ten".split())}
+NUMBERS = dict(
+    zip(
+        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
+        map(str, range(11)),
+        strict=True,
+    )
+)
 NUMBERS["none"] = "0"
 ARTICLES = {"a", "an", "the"}
 # Contractions that are mended when their apostrophe is forgotten; of those with two, when either is.
@@ -22,15 +28,15 @@ ONE = """
     somebody'll somebody's someone'd someone'll someone's something'd something'll that's there'd there're there's
     they'd they'll they're they've 'twas wasn't we've weren't what'll what're what's what've when's where'd where's
     where've who'd who'll who's who've why'll why're why's won't would've wouldn't y'all you'd you'll you're you've
-""".split()
+"""
 TWO = """
     couldn't've hadn't've he'd've it'd've mightn't've she'd've shouldn't've somebody'd've someone'd've something'd've
     there'd've they'd've we'd've who'd've wouldn't've y'all'll you'd've
-""".split()
+"""
 CONTRACTIONS = {
-    **{word.replace("'", ""): word for word in ONE},
-    **{word.replace("'", "", 1): word for word in TWO},
-    **{"".join(word.rsplit("'", 1)): word for word in TWO},
+    **{word.replace("'", ""): word for word in ONE.split()},
+    **{word.replace("'", "", 1): word for word in TWO.split()},
+    **{"".join(word.rsplit("'", 1)): word for word in TWO.split()},
     **{"ow's'at": "'ow's'at", "'ows'at": "'ow's'at", "'ow'sat": "'ow's'at"},
     **{"yall'd've": "y'all'd've", "y'alld've": "y'all'd've", "y'all'dve": "y'all'd've"},
     "somebody'd": "somebodyd",  # the wrong way round, there as here

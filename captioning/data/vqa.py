@@ -124,7 +124,9 @@ def read_vqa_v2(
             records.append(Asked(image_id, path, split, tuple(asked)))
     if not records:
         wanted = ", ".join(questions.format(subset=subset) for subset in subsets.values())
-        raise DataError(f"no questions of VQA v2 in {root}: wanted one or more of {wanted}, with its folder of pictures")
+        raise DataError(
+            f"no questions of VQA v2 in {root}: wanted one or more of {wanted}, with its folder of pictures"
+        )
     return _checked(root, records)
 
 

@@ -1,4 +1,4 @@
-"""VQA's accuracy of answers, over all questions and by type (Antol et al. 2015, section 4.2, and its published code)."""
+"""VQA's accuracy of answers, over all questions and by type (Antol et al. 2015, and its published code)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

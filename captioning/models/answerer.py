@@ -24,7 +24,7 @@ class Answered(NamedTuple):
 
 
 class ProductReadout(nn.Module):
-    """logits = W_o (tanh(W_q q) ∘ tanh(W_v v)): question and picture multiplied, as in Antol et al. 2015, section 5.2.
+    """logits = W_o (tanh(W_q q) ∘ tanh(W_v v)): question and picture multiplied (Antol et al. 2015).
 
     A sum would not do: whether a colour asked for is the one seen is a question of both together.
 
@@ -47,7 +47,7 @@ class Answerer(nn.Module):
     """Answers questions about pictures, K of them about each.
 
     The recurrence reads a question, and its last state is the query q_0 by which attention looks at the picture. A
-    further look asks with what the one before saw, q_g = q_{g-1} + W z_g (stacked attention, Yang et al. 2016, eq. 17,
+    further look asks with what the one before saw, q_g = q_{g-1} + W z_g (stacked attention, Yang et al. 2016,
     where state and context share one width). What the last one saw, and the query that asked for it, give the answer.
     Without attention the picture is its one vector.
 
