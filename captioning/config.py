@@ -115,18 +115,16 @@ def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
     return run
 
 
-def verbatim(main: Callable[[], None], key: str) -> Callable[[], None]:
-    """The command with what follows `key=` taken as it is: commas, brackets and apostrophes are part of a sentence.
-
-    A list ["…","…"] and what is quoted for hydra are left to it.
-    """
+def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
+    """The command with the values of some keys taken as they stand: free text, that hydra would parse."""
 
     def run() -> None:
         for place, argument in enumerate(sys.argv[1:], start=1):
-            name, _, value = argument.partition("=")
-            if name == key and value and value[0] not in "['\"":
-                quoted = value.replace("\\", "\\\\").replace("'", "\\'")
-                sys.argv[place] = f"{key}='{quoted}'"
+            key, _, value = argument.partition("=")
+            if key in keys:
+                # Within quotes, hydra takes backslashes as they are but for those before a quote.
+                value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
+                sys.argv[place] = f"{key}='{value.replace('${', chr(92) + '${')}'"
         main()
 
     return run

@@ -12,14 +12,8 @@ COMMA = re.compile(r"\d,\d")
 # A look-behind seems to have been meant for the digit in front ("(?!<=\d)" there); as it is, any stop goes that no
 # digit follows. A flag stands there where the most replacements belong: 32 of them.
 STOP, STOPS = re.compile(r"\.(?!\d)"), 32
-NUMBERS = dict(
-    zip(
-        ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"),
-        map(str, range(11)),
-        strict=True,
-    )
-)
-NUMBERS["none"] = "0"
+NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}
+NUMBERS |= {"seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 ARTICLES = {"a", "an", "the"}
 # Contractions that are mended when their apostrophe is forgotten; of those with two, when either is.
 ONE = """

@@ -18,7 +18,8 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
 
 @pytest.mark.parametrize(
     "module",
-    ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "answer", "evaluate_answers"],
+    ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
+    + ["answer", "evaluate_answers"],
 )
 def test_help_in_any_folder(module, tmp_path):
     done = start(module, "--help", cwd=tmp_path)

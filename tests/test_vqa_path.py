@@ -2,7 +2,6 @@
 
 import csv
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,7 +10,7 @@ from PIL import Image
 
 from captioning.answer import answer
 from captioning.answering import load
-from captioning.config import check, compose, verbatim
+from captioning.config import check, compose
 from captioning.data.vqa import (
     Answers,
     annotators,
@@ -162,17 +161,13 @@ def test_blanked_pictures_leave_the_question_alone(trained, data, tmp_path):
 def test_answers_and_figures_of_your_own_picture(trained, world, tmp_path, capsys):
     checkpoint, picture = f"checkpoint={trained}/checkpoints/best.ckpt", world / "val2014/COCO_val2014_000000000101.jpg"
     run("answer", checkpoint, f"image={picture}", "question='Is it red, my dear?'", f"output={tmp_path}", "top=2")
-    said = capsys.readouterr().out
-    assert said.startswith("Is it red, my dear?  no 0.") and "never learnt: my, dear" in said
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "Is it red, my dear?" and said[1].endswith("  no") and said[3].endswith("never learnt: my, dear")
     assert Image.open(tmp_path / f"{picture.stem}.png").size[0] > 400
-    (entry,) = json.loads((tmp_path / "answers.json").read_text())
-    assert entry["answer"] == "no" and len(entry["probabilities"]) == 2
-    run("answer", checkpoint, f"image={picture}", "question=[what color is it?,is it red?]", f"output={tmp_path / 'b'}")
-    assert len(list((tmp_path / "b").glob("*.png"))) == 2
-    with pytest.raises(ConfigError, match="question"):
-        run("answer", checkpoint, f"image={picture}", "question=[]", f"output={tmp_path}")
+    found = json.loads((tmp_path / "answer.json").read_text())
+    assert found["answer"] == "no" and len(found["probabilities"]) == 2
+    Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
     with pytest.raises(ConfigError, match="write a figure over"):
-        Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
         run("answer", checkpoint, f"image={tmp_path / 'x.png'}", "question=why", f"output={tmp_path}")
 
 
@@ -334,12 +329,3 @@ def test_other_faults(tmp_path, trained, data):
         run("train", *SMALL, "data=vqa_v2", f"data.root={tmp_path}", f"run_dir={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match="places=sample is for hard attention"):
         load(trained / "checkpoints" / "best.ckpt", places="sample")
-
-
-@pytest.mark.parametrize("question", ["what's it, a dog?", "is it [red]?", "is it a=b (c)?"])
-def test_a_question_is_taken_as_it_is(question, monkeypatch):
-    seen = []
-    monkeypatch.setattr("sys.argv", ["captioning-answer", "image=a.jpg", f"question={question}"])
-    verbatim(lambda: seen.extend(sys.argv[1:]), "question")()
-    config = compose("answer", ["checkpoint=x", *seen])
-    assert config.question == question and config.image == "a.jpg"

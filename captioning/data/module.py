@@ -14,11 +14,12 @@ class CaptionModule(lightning.LightningDataModule):
     """Training and validation loaders over the same source.
 
     Args:
-        train, val: what the two loaders read, by (index, epoch).
-        batch_size: images a batch (each with all its captions).
+        train, val: what the two loaders read: items by (index, epoch).
+        batch_size: items a batch (images, each with all its captions).
         workers: loader processes; 0 reads in the training process, right for memory-mapped features.
         prefetch: batches that each worker holds ready.
-        collate: items -> a batch.
+        collate: items -> batch.
+        shuffle: whether training draws a new order each epoch.
     """
 
     def __init__(
@@ -32,20 +33,22 @@ class CaptionModule(lightning.LightningDataModule):
         prefetch: int = 2,
         seed: int = 0,
         collate: Callable = collate,
+        shuffle: bool = True,
     ):
         super().__init__()
         must_be("loader.batch_size", batch_size, least=1)
         must_be("loader.val_batch_size", val_batch_size, least=1)
         self.train_data, self.val_data = train, val
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
-        self.workers, self.prefetch, self.seed, self.collate = workers, prefetch, seed, collate
+        self.workers, self.prefetch, self.seed = workers, prefetch, seed
+        self.collate, self.shuffle = collate, shuffle
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled by seed and epoch."""
-        return self._loader(self.train_data, shuffle=True, batch_size=self.batch_size)
+        """Shuffled by seed and epoch, unless in order."""
+        return self._loader(self.train_data, shuffle=self.shuffle, batch_size=self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        """Every image once, in order."""
+        """Every item once, in order."""
         return self._loader(self.val_data, shuffle=False, batch_size=self.val_batch_size)
 
     def _loader(self, data: Dataset, *, shuffle: bool, batch_size: int) -> DataLoader:

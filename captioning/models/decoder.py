@@ -40,33 +40,30 @@ class Decoded(NamedTuple):
     """Teacher-forced outputs at the N real words of a batch; padding is not computed.
 
     logits: [N, V]. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those of all steps,
-    [B, K, T, …] and zero at padding, without the context.
+    [B, K, T, …] and zero at padding, without the context. state: [layers, B, K, H] after all T steps, padding
+    included; None where the steps were a loop, which leaves out rows that have ended.
     """
 
     logits: Tensor
     index: Tensor
     glimpse: Glimpse
+    state: State | None
 
 
 class Decoder(nn.Module):
     """Embedding, attention, recurrence and readout.
 
     Args:
-        recurrence, attention, readout: built parts whose sizes fit.
-        vocabulary_size: V.
-        embedding_size: E.
+        embedding, recurrence, attention, readout: built parts whose sizes fit.
         pad: id of the padding token.
         dropout: on the word embeddings that enter the recurrence.
     """
 
-    def __init__(
-        self, recurrence, attention, *, readout, vocabulary_size: int, embedding_size: int, pad: int, dropout: float
-    ):
+    def __init__(self, recurrence, attention, *, embedding: nn.Embedding, readout, pad: int, dropout: float):
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
+        self.embedding = embedding
         self.recurrence, self.attention, self.readout, self.pad = recurrence, attention, readout, pad
         self.dropout = nn.Dropout(dropout)
-        nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> Step:
         """One word: token [B, K] int64 -> scores of the next word."""
@@ -94,17 +91,18 @@ class Decoder(nn.Module):
         inputs = self._join(words, memory)
         state = state.repeat(tokens.shape[1])
         run = self._loop if self.recurrence.loops else self._sequence
-        hidden, context, index, glimpse = run(inputs, real, state, self._look(memory))
-        return Decoded(self.readout(words.flatten(0, 2)[index], hidden, context), index, glimpse)
+        hidden, context, index, glimpse, state = run(inputs, real, state, self._look(memory))
+        return Decoded(self.readout(words.flatten(0, 2)[index], hidden, context), index, glimpse, state)
 
     def _sequence(self, inputs: Tensor, real: Tensor, state: State, look):
         """Nothing feeds back: the fused kernel runs all steps, and all of them look at once."""
-        hidden = self.recurrence.sequence(inputs.permute(2, 0, 1, 3), state).permute(1, 2, 0, 3)  # [B, K, T, H]
+        outputs, state = self.recurrence.sequence(inputs.permute(2, 0, 1, 3), state)
+        hidden = outputs.permute(1, 2, 0, 3)  # [B, K, T, H]
         index = real.flatten().nonzero().squeeze(1)
         seen = look(hidden.flatten(1, 2))
         context = seen.context.flatten(0, 1)[index]
         fields = [None if part is None else part.unflatten(1, real.shape[1:]) for part in seen]
-        return hidden.flatten(0, 2)[index], context, index, _at_words(fields, real)
+        return hidden.flatten(0, 2)[index], context, index, _at_words(fields, real), state
 
     def _loop(self, inputs: Tensor, real: Tensor, state: State, look):
         """A step a word, over the rows that some image still needs."""
@@ -124,7 +122,7 @@ class Decoder(nn.Module):
         kept = real.flatten()[positions].nonzero().squeeze(1)
         context = torch.cat([glimpse.context.flatten(0, 1) for glimpse in seen])
         fields = [_over_time(parts, rows) for parts in zip(*seen, strict=True)]
-        return torch.cat(hidden)[kept], context[kept], positions[kept], _at_words(fields, real)
+        return torch.cat(hidden)[kept], context[kept], positions[kept], _at_words(fields, real), None
 
     def _look(self, memory: Memory):
         return partial(self.attention, grid=memory.grid, keys=memory.keys, mask=memory.mask)
