@@ -16,6 +16,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import sample
 from captioning.errors import DataError, must_be
 from captioning.models.captioner import Captioner
+from captioning.models.state import State
 from captioning.predictor import FORMAT, load_weights, read_checkpoint
 
 KIND = "language_model"  # of run whose checkpoints these are; see captioning.kinds
@@ -25,13 +26,13 @@ class Reading(NamedTuple):
     """What a model made of one text of N tokens.
 
     tokens: the N characters or words. log_probs: [N] natural logarithms of each one's probability, given those before
-    it. hidden, cell: [N, layers, H] float32, the state after reading each; cell is of width 0 for cells without one.
+    it. states: {"hidden 1": [N, H], "cell 1": …} float32, of each layer after reading each token, 1 next to the tokens;
+    "hidden" and "cell" where there is one layer alone, no cell where there is none.
     """
 
     tokens: Sequence[str]
     log_probs: np.ndarray
-    hidden: np.ndarray
-    cell: np.ndarray
+    states: dict[str, np.ndarray]
 
 
 class LanguageModel:
@@ -100,20 +101,20 @@ class LanguageModel:
         """
         split = [split_text(text, self.unit) for text in texts]
         ids = [torch.tensor([self.vocabulary.end, *self.vocabulary.ids(tokens)]) for tokens in split]
-        lengths = torch.tensor([len(row) - 1 for row in ids])
+        lengths = [len(row) - 1 for row in ids]
         rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)  # [B, 1 + T]
         state, memory = self.model.begin(torch.zeros(len(rows), 0, device=self.device))
         targets = torch.nn.functional.pad(rows, (0, 1), value=self.vocabulary.pad)[:, 1:, None]
-        log_probs, hidden, cell = [], [], []
+        log_probs, states = [], []
         for t in range(rows.shape[1]):
             logits, state, _ = self.model.step(rows[:, t, None], state, memory)
             log_probs.append(logits[:, 0].log_softmax(-1).gather(-1, targets[:, t]).squeeze(-1).cpu())
-            hidden.append(state.hidden[:, :, 0].transpose(0, 1).cpu())  # [layers, B, 1, H] -> [B, layers, H]
-            cell.append(state.cell[:, :, 0].transpose(0, 1).cpu())
-        log_probs, hidden, cell = torch.stack(log_probs, 1), torch.stack(hidden, 1)[:, 1:], torch.stack(cell, 1)[:, 1:]
+            states.append(_layers(state))
+        log_probs = torch.stack(log_probs, 1)
+        joined = {name: torch.stack([each[name] for each in states[1:]], 1) for name in states[0] if states[1:]}
         return [
-            Reading(tokens, *(part[b, :n].numpy() for part in (log_probs, hidden, cell)))
-            for b, (tokens, n) in enumerate(zip(split, lengths.tolist(), strict=True))
+            Reading(tokens, log_probs[b, :n].numpy(), {name: part[b, :n].numpy() for name, part in joined.items()})
+            for b, (tokens, n) in enumerate(zip(split, lengths, strict=True))
         ]
 
     def bits_per_character(self, text: str) -> float:
@@ -130,6 +131,13 @@ class LanguageModel:
         if lacking:
             raise DataError(f"prime holds {lacking[0]!r}, which the model's vocabulary lacks: leave it out")
         return [self.vocabulary.end, *ids]
+
+
+def _layers(state: State) -> dict[str, Tensor]:
+    """{"hidden 1": [B, H], …}, on the CPU."""
+    names = [f" {layer + 1}" for layer in range(len(state.hidden))] if len(state.hidden) > 1 else [""]
+    kinds = [(name, part) for name, part in zip(state._fields, state, strict=True) if part.shape[-1]]
+    return {name + layer: part[i, :, 0].cpu() for name, part in kinds for i, layer in enumerate(names)}
 
 
 def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callable = build) -> Captioner:
