@@ -189,7 +189,7 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
     arguments += ["schedule=constant", "trainer.max_epochs=4"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run("train", *arguments, f"run_dir={whole}")
-    run("train", *arguments, f"run_dir={broken}", "trainer.max_steps=3")  # in the middle of the second epoch
+    run("train", *arguments, f"run_dir={broken}", "trainer.max_steps=4")  # the first two epochs
     run("train", *arguments, f"run_dir={broken}", f"resume={broken}/checkpoints/last.ckpt")
     saved = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, broken)]
     assert saved[0]["global_step"] == saved[1]["global_step"] == 8
