@@ -252,6 +252,8 @@ def decoding_name(node: Mapping[str, Any]) -> str:
     parameters = inspect.signature(_locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
     values = taken | node
+    if values.get("length_penalty"):
+        values["length_normalization"] = taken["length_normalization"]  # has no say then
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
     beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
     name = kind.removesuffix("_beam") + beams

@@ -117,6 +117,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
             splits[split],
             [tokens[record.image_id] for record in splits[split]],
             captions_per_image=limits[split],
+            mirrored=source.mirrored if source and split == "train" else None,
             seed=config["seed"],
             **common,
         )
