@@ -8,7 +8,7 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
-.PHONY: train test test-all bench lint clean
+.PHONY: train test test-all test-oldest test-newest kills audit bench lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
@@ -29,6 +29,23 @@ test: .venv/ready
 test-all: .venv/ready
 	$(BIN)/python -m pytest --shared=$(SHARED) $(ARGS)
 
+# Processes that train, killed at 20 random moments and resumed; docs/reliability.md
+kills: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 20 --stops 8 $(ARGS)
+
+# The suite with the oldest versions that setup.cfg allows, and with the newest; docs/maintaining.md
+test-oldest: CONSTRAINTS = --constraint tests/oldest.txt
+test-oldest test-newest: test-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(CONSTRAINTS) --editable .[dev]
+	.venv-$*/bin/python -m pip freeze --exclude-editable > .venv-$*/versions.txt
+	.venv-$*/bin/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)
+
+# Known vulnerabilities of what is installed in .venv; asks a database over the network
+audit: .venv/ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
+
 # Figures of this machine into bench.json, minutes; make bench BENCH_ARGS=--quick only sees that it runs.
 BENCHMARKS = $(filter-out tests/benchmarks/measure.py, $(wildcard tests/benchmarks/*.py))
 
@@ -46,4 +63,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info

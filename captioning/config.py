@@ -57,7 +57,7 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
         # Hydra's documented switch for handing exceptions on instead of printing its own summary of them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            sys.argv[1:] = _arguments(sys.argv[1:])
+            sys.argv[1:] = _arguments(_like(sys.argv[1:]) if name == "train" else sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except (CaptioningError, HydraException, OmegaConfBaseException) as error:
             sys.exit(f"error: {explain(error, name)}")
@@ -65,6 +65,27 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
             sys.exit(130)
 
     return main
+
+
+def _like(given: Sequence[str]) -> list[str]:
+    """like=RUN/config.yaml: that run's settings in the place of conf/train.yaml, with single ones changed beside it.
+
+    Raises:
+        ConfigError: there is no such file, or a choice of a group stands beside it, whose parts are settled in it.
+    """
+    files = [Path(argument.partition("=")[2]) for argument in given if argument.startswith("like=")]
+    if not files:
+        return list(given)
+    path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
+    if not path.is_file():
+        raise ConfigError(f"like={path}: there is no such file; give the config.yaml of a run")
+    groups = [argument for argument in rest if _choices(argument.partition("=")[0].partition("@")[0].lstrip("+~"))]
+    if groups:
+        raise ConfigError(f"{groups[0]}: like= brings all parts with it; change single settings (model.width=512)")
+    if not any(argument.startswith("run_dir=") for argument in rest):
+        raise ConfigError(f"like={path} needs a run_dir=DIR of its own beside it")
+    ours = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]  # as conf/train.yaml has them
+    return ["--config-dir", str(path.parent.resolve()), "--config-name", path.stem, *ours, *rest]
 
 
 def _arguments(given: Sequence[str]) -> list[str]:
@@ -231,6 +252,8 @@ def decoding_name(node: Mapping[str, Any]) -> str:
     parameters = inspect.signature(_locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
     values = taken | node
+    if values.get("length_penalty"):
+        values["length_normalization"] = taken["length_normalization"]  # has no say then
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
     beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
     name = kind.removesuffix("_beam") + beams

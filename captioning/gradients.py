@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.data.datasets import CaptionBatch
-from captioning.errors import must_be
+from captioning.errors import DataError, must_be
 from captioning.models.attention import NoAttention
 from captioning.models.captioner import Captioner, build_captioner
 from captioning.models.cells import GRU, LSTM, RNN, Cell
@@ -175,7 +175,12 @@ def clipping_study(
 
     Returns:
         {cell: {"unclipped": Course, "clipped to 1": …}}, and {panel: lines}.
+
+    Raises:
+        DataError: there is one batch only.
     """
+    if len(batches) < 2:
+        raise DataError(f"{len(batches)} batch of pictures: at least two are needed, one of them to look at afterwards")
     *training, held_out = batches
     courses, panels = {cell.__name__: {} for cell in CELLS}, {}
     for name, limit in (("unclipped", None), (f"clipped to {clip:g}", clip)):

@@ -153,7 +153,7 @@ def flow_figure(panels: Mapping[str, Mapping[str, np.ndarray]], *, least: int = 
         each.axhline(1, color="0.6", linewidth=0.8, zorder=0)
         each.set_yscale("log")
         each.set_title(title)
-        each.legend(fontsize=7.5, framealpha=0.8, edgecolor="none", loc="lower left")
+        each.legend(fontsize=7.5, framealpha=0.8, edgecolor="none", loc="best")
         each.spines[["top", "right"]].set_visible(False)
         each.tick_params(labelbottom=True)
     axes[0, 0].set_ylim(bottom=max(LEAST, axes[0, 0].get_ylim()[0]))  # of all, which share it

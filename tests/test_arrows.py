@@ -40,7 +40,7 @@ def test_hydra_stays_at_the_edge():
 
 
 def test_lightning_stays_in_the_task_and_the_loaders():
-    assert importers("lightning", "pytorch_lightning") <= {"task", "data.module"} | ENTRY_POINTS
+    assert importers("lightning", "pytorch_lightning") <= {"task", "saving", "data.module"} | ENTRY_POINTS
 
 
 def test_models_data_metrics_and_figures_do_not_know_one_another():

@@ -8,7 +8,7 @@ import torch
 from conftest import CELLS, PAD, RECURRENCES, START
 
 from captioning.data.datasets import CaptionBatch
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, DataError
 from captioning.gradients import (
     by_distance,
     clipping_study,
@@ -265,6 +265,8 @@ def test_the_study_and_its_figures(world):
             each["clipped to 1"].applied.max() <= 1
             and each["unclipped"].applied.tolist() == each["unclipped"].norm.tolist()
         )
+    with pytest.raises(DataError, match="at least two"):
+        clipping_study(world[:1], vocabulary_size=11)
     own = lines(gradient_flow(plain_captioner(CELLS["lstm"], world[0], vocabulary_size=11), world[0]))
     assert list(own) == ["hidden", "cell"]
     panels = {**untrained, **trained, "own": own}

@@ -12,6 +12,7 @@ import torch
 
 from captioning.config import check, compose, verbatim
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.explore_text import held_out
 from captioning.language import load
 from captioning.objectives import TruncatedBackpropagation
 from captioning.predictor import read_checkpoint
@@ -103,6 +104,7 @@ def test_reading_is_what_validation_saw(files, tmp_path):
     assert float(logged["val/nats"]) == pytest.approx(nats / (len(ids) - 1), rel=1e-5)
     assert float(logged["val/bits_per_character"]) == pytest.approx(nats / characters / math.log(2), rel=1e-5)
     assert float(logged["val/perplexity"]) == pytest.approx(math.exp(nats / (len(ids) - 1)), rel=1e-4)
+    assert held_out(model, "val") == val and held_out(model) != val
     first = model.read([text for _, text in val])[0]
     assert "".join(first.tokens) == val[0].text and first.states["cell 2"].shape == (len(first.tokens), 16)
 
@@ -122,7 +124,9 @@ def test_texts_read_side_by_side_are_read_as_if_alone(hello):
     assert np.allclose(together[2].log_probs, alone.log_probs, atol=1e-6)
 
 
-def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_path, monkeypatch):
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_path, monkeypatch, inside):
+    """Resumed from the end of an epoch, or from inside of one, with the state that its window begins with."""
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     arguments = ["trainer.max_epochs=3", "model/cell=gru", "model.dropout=0.2"]
     run(*small(files, whole, *arguments))
@@ -135,11 +139,13 @@ def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_pat
         return original(self, model, batch)
 
     monkeypatch.setattr(TruncatedBackpropagation, "forward", dies)
+    saves = ["trainer.save_every_minutes=1e-9"] if inside else []  # after every step
     with pytest.raises(RuntimeError, match="killed"):
-        run(*small(files, broken, *arguments))
+        run(*small(files, broken, *arguments, *saves))
     monkeypatch.undo()
     last = broken / "checkpoints" / "last.ckpt"
-    assert 0 < read_checkpoint(last, kind="language_model")["epoch"] + 1 < 3
+    position = read_checkpoint(last, kind="language_model")["position"]
+    assert 0 < position["epoch"] < 3 and (position["batches"] > 0) == inside
     run(*small(files, broken, *arguments, f"resume={last}"))
     first, second = (
         read_checkpoint(folder / "checkpoints" / "last.ckpt", kind="language_model") for folder in (whole, broken)

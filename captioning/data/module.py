@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captioning.data.datasets import ImageSampler, collate
 from captioning.errors import must_be
+from captioning.stopping import ignore_in_worker
 
 
 class CaptionModule(lightning.LightningDataModule):
@@ -41,11 +42,19 @@ class CaptionModule(lightning.LightningDataModule):
         self.train_data, self.val_data = train, val
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.workers, self.prefetch, self.seed = workers, prefetch, seed
-        self.collate, self.shuffle = collate, shuffle
+        self.collate, self.shuffle, self.start = collate, shuffle, (0, 0)
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """The training loader begins after that many batches of that epoch, and reads none of those before."""
+        self.start = (epoch, batches)
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled by seed and epoch, unless in order."""
-        return self._loader(self.train_data, shuffle=self.shuffle, batch_size=self.batch_size)
+        loader = self._loader(self.train_data, shuffle=self.shuffle, batch_size=self.batch_size)
+        # Before anything is fetched: loader processes read ahead as soon as there is an iterator.
+        epoch, batches = self.start
+        loader.sampler.set_epoch(epoch, start=batches * self.batch_size)
+        return loader
 
     def val_dataloader(self) -> DataLoader:
         """Every item once, in order."""
@@ -62,6 +71,7 @@ class CaptionModule(lightning.LightningDataModule):
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=ignore_in_worker,
             # Its own generator: making an iterator must not draw from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
         )

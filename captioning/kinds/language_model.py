@@ -14,7 +14,10 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, must_be
 from captioning.kinds import Parts
 from captioning.language import KIND, build_model, make_recipe
+from captioning.provenance import digest_of
 from captioning.schemas import LanguageModelTrainConfig
+
+SPLITS = ("train", "val")
 
 
 class LanguageModel:
@@ -35,9 +38,9 @@ class LanguageModel:
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
             same_words(key, checkpoint, vocabulary)
         model = build_model(config["model"], vocabulary)
-        splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in ("train", "val")}
+        splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in SPLITS}
         streams = {"train": loader["batch_size"], "val": loader["val_batch_size"]}
-        windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in ("train", "val")]
+        windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in SPLITS]
         module = CaptionModule(
             *windows, batch_size=1, val_batch_size=1, seed=config["seed"], collate=only, shuffle=False
         )
@@ -51,6 +54,7 @@ class LanguageModel:
             mode="min",
             recipe=make_recipe(config, vocabulary),
             load=lambda: (module, _about(texts, data["unit"], vocabulary)),
+            digest=digest_of([split, *text] for split in SPLITS for text in texts[split]),
             encoder=model.encoder,
         )
 

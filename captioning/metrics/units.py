@@ -162,11 +162,14 @@ def beyond_position(labels: Mapping[str, np.ndarray], sequences: np.ndarray) -> 
 
 def _standardise(values: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and a sum of squares of 1; constant ones are all 0."""
-    values = np.asarray(values, dtype=np.float64)
-    centred = values - values.mean(0)
-    spread = np.sqrt((centred**2).sum(0))
-    flat = spread <= 1e-9 * np.sqrt((values**2).sum(0))  # what rounding leaves of a constant
-    return np.where(flat, 0, centred) / np.where(flat, 1, spread)
+    values = np.array(values, dtype=np.float64)  # a copy, the only one: a text may have gigabytes of states
+    lengths = np.sqrt(np.einsum("nh,nh->h", values, values))
+    values -= values.mean(0)
+    spread = np.sqrt(np.einsum("nh,nh->h", values, values))
+    flat = spread <= 1e-9 * lengths  # what rounding leaves of a constant
+    values /= np.where(flat, 1, spread)
+    values[:, flat] = 0
+    return values
 
 
 def _best(found: Mapping[str, np.ndarray], column: int, top: int) -> list[tuple[str, int]]:
