@@ -17,11 +17,13 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
-    "module", ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
+    "module",
+    ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
+    + ["answer", "evaluate_answers"],
 )
 def test_help_in_any_folder(module, tmp_path):
     done = start(module, "--help", cwd=tmp_path)
-    assert done.returncode == 0 and f"captioning-{module}" in done.stdout
+    assert done.returncode == 0 and f"captioning-{module.replace('_', '-')}" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
