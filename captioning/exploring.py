@@ -1,4 +1,4 @@
-"""What notebooks look at beside one caption: a data set's pictures and numbers, captions on a sheet, words on things."""
+"""What notebooks look at beside one caption: a data set and its numbers, captions on a sheet, words on things."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,16 +77,19 @@ def differing(
 ) -> list[Entry]:
     """Cards of the images in some rows of `comparing.differences`, with both captions and both scores."""
     by_id = {record.image_id: record for record in data.records}
-    ids = [row["image_id"] for row in rows]
-    captions = {
-        label: dict(zip(ids, [row[f"caption_{side}"] for row in rows], strict=True))
-        for label, side in zip(labels, "ab", strict=True)
-    }
-    scores = {
-        f"{by} {label}": dict(zip(ids, [row[side] for row in rows], strict=True))
-        for label, side in zip(labels, "ab", strict=True)
-    }
-    return entries([by_id[image_id] for image_id in ids], captions, scores)
+    sides = list(zip(labels, "ab", strict=True))
+    captions = {label: {row["image_id"]: row[f"caption_{side}"] for row in rows} for label, side in sides}
+    scores = {f"{by} {label}": {row["image_id"]: row[side] for row in rows} for label, side in sides}
+    return entries([by_id[row["image_id"]] for row in rows], captions, scores)
+
+
+def ranked(grounded: Mapping[int, Sequence[Any]], measure: str = "attention mass box") -> list[int]:
+    """Ids of the images with a word that was measured, those whose words have the most of the measure first."""
+    means = {}
+    for image_id, mentions in grounded.items():
+        if values := [each.measures[measure] for each in mentions if each.measures]:
+            means[image_id] = sum(values) / len(values)
+    return sorted(means, key=lambda image_id: -means[image_id])
 
 
 def boxes_by_word(tokens: Sequence[str], mentions: Sequence[Any], things: Sequence[Any]) -> list[list[tuple]]:

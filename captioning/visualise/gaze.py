@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from captioning.errors import ToolError
-from captioning.visualise.drawing import TEXT, fit, mark, new_figure, show, text_height, text_width, whole
+from captioning.visualise.drawing import TEXT, few_colours, fit, mark, new_figure, show, text_height, text_width, whole
 from captioning.visualise.maps import Maps
 
 SIDE, SLIMMEST = 420, 280  # of a square picture in pixels, another shape has its area; width of a frame at least
@@ -134,7 +134,7 @@ def _place(words: Sequence[str], width: float) -> tuple[list[tuple[float, int, f
 
 
 def _write_gif(path: Path, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
-    first, *rest = (frame.quantize(128) for frame in frames)
+    first, *rest = (few_colours(frame, 128) for frame in frames)
     milliseconds = [round(100 * each) * 10 for each in durations]  # a GIF counts hundredths
     first.save(path, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
