@@ -134,7 +134,7 @@ def light(picture: Image.Image, strength: np.ndarray, inside: np.ndarray) -> np.
     low, high = np.percentile(grey, (1, 99))
     middle = (low + high) / 2
     # Dimmed, a flat picture would be lost: its contrast is raised, at most twofold.
-    grey = np.clip(middle + (grey - middle) * min(2, 1 / max(high - low, 0.5)), 0, 1)
+    grey = np.clip(middle + (grey - middle) * np.clip(0.5 / max(high - low, 0.25), 1, 2), 0, 1)
     strength = np.clip(strength, 0, 1)
     colour = COLOURS(FAINTEST + (BRIGHTEST - FAINTEST) * strength)[..., :3] * (0.62 + 0.38 * grey)
     opacity = 0.92 * strength[..., None] ** 0.7
