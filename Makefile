@@ -43,7 +43,7 @@ notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json
 
 $(NOTEBOOKS)/%/val/scores.json: | .venv/ready
 	$(BIN)/captioning-train experiment=scenes_$* run_dir=$(NOTEBOOKS)/$* overwrite=true data.root=$(SMALL_SCENES) $(SMALL) \
-		trainer.max_epochs=6 schedule.warmup=20 weight_averaging=none trainer.enable_progress_bar=false
+		trainer.max_epochs=6 schedule.warmup=20 weight_averaging.decay=0.9 trainer.enable_progress_bar=false
 	$(BIN)/captioning-evaluate data=scenes split=val data.root=$(SMALL_SCENES) $(SMALL) \
 		checkpoint=$(NOTEBOOKS)/$*/checkpoints/best.ckpt output=$(NOTEBOOKS)/$*/val
 
