@@ -156,21 +156,6 @@ def test_in_python(overfitted, world):
     assert alone.log_prob == pytest.approx(made[0].log_prob, abs=1e-4)
 
 
-def test_the_notebook_runs_on_any_checkpoint_and_pictures(overfitted, world, pytestconfig, capsys):
-    notebook = json.loads((pytestconfig.rootpath / "notebooks" / "attention_maps.ipynb").read_text())
-    settings, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    names = {}
-    exec(settings[: settings.index("ROOT =")], names)
-    names |= {
-        "CHECKPOINT": overfitted / "checkpoints" / "best.ckpt",
-        "PICTURES": [world / "val0.png", world / "val3.png"],
-    }
-    for cell in cells:
-        exec(cell, names)
-    assert f"val3.png: {SENTENCES[3]}" in capsys.readouterr().out
-    assert len(names["figures"]) == 2
-
-
 def short(data, run_dir, *overrides):
     return [*data, *SMALL, "data.min_count=1", "schedule=constant", f"run_dir={run_dir}", *overrides]
 
@@ -395,8 +380,9 @@ def test_prepare_goes_on_and_a_changed_picture_is_encoded_again(tmp_path, world,
 def test_figures_never_fall_on_pictures_nor_on_one_another(tmp_path, overfitted, world):
     from captioning.caption import figure_names
 
-    names = figure_names([Path("x/a.jpg"), Path("y/a.jpg"), Path("x/a_1.jpg"), Path("b.png"), Path("A.png")])
-    assert len({name.lower() for name in names}) == 5 and names[3] == "b.png"
+    paths = [Path("x/a.jpg"), Path("y/a.jpg"), Path("x/a_1.jpg"), Path("b.png"), Path("A.png"), Path("b_strip.png")]
+    names = figure_names(paths, [".png", "_strip.png"])
+    assert len({name.lower() for each in names for name in each}) == 12 and names[3] == ["b.png", "b_strip.png"]
     own = tmp_path / "val0.png"
     own.write_bytes((world / "val0.png").read_bytes())
     with pytest.raises(ConfigError, match="would write a figure over the picture"):
