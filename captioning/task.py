@@ -1,7 +1,6 @@
 """The one LightningModule, and the log of a run. Glue: what is trained, decoded and scored is passed in."""
 
 import csv
-import inspect
 import os
 import shutil
 import sys
@@ -214,15 +213,6 @@ class Trainer(lightning.Trainer):
             raise ConfigError("trainer.max_epochs=-1 has no end, which a schedule needs: give trainer.max_steps")
         super().__init__(**arguments)
         self.skip_nonfinite = skip_nonfinite
-
-    # All arguments by name, so that the configuration's check knows them.
-    __signature__ = inspect.Signature(
-        [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(lightning.Trainer).parameters.values()
-        ]
-        + [inspect.Parameter("skip_nonfinite", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)]
-    )
 
 
 class Checkpoint(ModelCheckpoint):

@@ -1,6 +1,7 @@
 """Trains a captioner: `captioning-train experiment=flickr8k_soft data.root=DIR run_dir=DIR`."""
 
 import logging
+import random
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,6 @@ SPLITS = ("train", "val")
 
 def train(config: dict[str, Any]) -> None:
     """One run; leaves checkpoints/{best,last}.ckpt, config.yaml and metrics.csv in its `run_dir`."""
-    import lightning
     import torch
 
     from captioning.continuing import same_encoder, same_parts, same_words, take_encoder, take_over
@@ -31,7 +31,9 @@ def train(config: dict[str, Any]) -> None:
     _guard(run_dir, config)
     _quiet()
     resumed, started = (read_checkpoint(Path(config[key])) if config[key] else None for key in ("resume", "start_from"))
-    lightning.seed_everything(config["seed"], verbose=False)
+    # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
+    random.seed(config["seed"])
+    torch.manual_seed(config["seed"])
     data, records = config["data"], build(config["data"]["reader"])
     splits = {split: select(records, split) for split in SPLITS}
     wanted = [record for split in SPLITS for record in splits[split]]
@@ -81,7 +83,6 @@ def train(config: dict[str, Any]) -> None:
 def _task(config: Mapping[str, Any], val: Sequence, vocabulary, encoder, reward: Callable | None, recipe: dict):
     """The model, what trains it and what scores it, built and tried; its encoder is set when the source is known."""
     from captioning.predictor import write
-    from captioning.task import CaptioningTask
 
     captioner = build(
         config["model"],
@@ -95,14 +96,17 @@ def _task(config: Mapping[str, Any], val: Sequence, vocabulary, encoder, reward:
     _try_decoding(captioner, search, vocabulary, encoder)
     references = {record.image_id: record.captions for record in val}
     extra = build(config["data"]["extra_scores"]) if config["data"]["extra_scores"] else None
+    objective, optimizer, schedule = _objective(config, reward, vocabulary), _optimizer(config), _schedule(config)
+    from captioning.task import CaptioningTask  # with Lightning it takes seconds, which no fault above waits for
+
     return CaptioningTask(
         captioner,
-        _objective(config, reward, vocabulary),
+        objective,
         write=partial(write, search=search, vocabulary=vocabulary),
         score=partial(_score, references, extra),
         decoding=decoding_name(config["decoding"]),
-        optimizer=_optimizer(config),
-        schedule=_schedule(config),
+        optimizer=optimizer,
+        schedule=schedule,
         encoder_lr=config["encoder_lr"],
         encoder_warmup=config["encoder_warmup"],
         recipe=recipe,
