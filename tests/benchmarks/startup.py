@@ -13,15 +13,17 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from measure import run, seconds
+from preparing import draw_pictures
 
 ROOT = Path(__file__).parents[2]
 FAULTS = {
     "unknown_key": ["model.widht=512"],
     "wrong_type": ["model.width=wide"],
-    "wrong_value": ["model.dropout=2"],
+    "wrong_value": ["data=csv", "data.root={folder}", "data.min_count=1", "model.dropout=2"],
     "wrong_part": ["model/attention=sharp"],
     "no_data": ["data=csv", "data.root=nowhere"],
 }
@@ -56,9 +58,16 @@ def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     for module in modules():
         name = f"start/{module.rpartition('.')[2]}"
         yield name, partial(measure, "-m", module, "--help", repeats=repeats)
-    for name, overrides in FAULTS.items():
-        job = partial(measure, "-m", "captioning.train", *overrides, fails=True, repeats=repeats)
-        yield f"start/train/{name}", job
+    with TemporaryDirectory() as folder:
+        records = draw_pictures(Path(folder), 2)
+        lines = [
+            f"{record.path.name},a picture,{split}" for record, split in zip(records, ("train", "val"), strict=True)
+        ]
+        Path(folder, "captions.csv").write_text("\n".join(["image,caption,split", *lines]))
+        for name, overrides in FAULTS.items():
+            given = [override.format(folder=folder) for override in overrides]
+            job = partial(measure, "-m", "captioning.train", *given, fails=True, repeats=repeats)
+            yield f"start/train/{name}", job
 
 
 if __name__ == "__main__":
