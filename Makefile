@@ -8,7 +8,7 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
-.PHONY: train notebooks test test-all test-oldest test-newest kills audit bench lint clean
+.PHONY: train notebooks test test-all test-oldest test-newest kills audit bench bench-compare lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
@@ -70,11 +70,18 @@ audit: .venv/ready
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python -m pip_audit --local --skip-editable
 
-# Figures of this machine into bench.json, minutes; make bench BENCH_ARGS=--quick only sees that it runs.
-BENCHMARKS = $(filter-out tests/benchmarks/measure.py, $(wildcard tests/benchmarks/*.py))
+# Figures of this machine into bench.json, long; make bench BENCH_ARGS=--quick only sees that it runs.
+# `make bench-compare OLD=before.json` holds them against those of an earlier run.
+BENCHMARKS = $(filter-out %/measure.py %/compare.py, $(wildcard tests/benchmarks/*.py))
+NEW ?= bench.json
 
 bench: .venv/ready
 	for script in $(BENCHMARKS); do $(BIN)/python $$script --output bench.json $(BENCH_ARGS) || exit 1; done
+	$(BIN)/python tests/benchmarks/compare.py bench.json
+
+bench-compare: .venv/ready
+	@test -n "$(OLD)" || { echo "error: make bench-compare OLD=before.json [NEW=bench.json]"; exit 1; }
+	$(BIN)/python tests/benchmarks/compare.py $(OLD) $(NEW)
 
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -387,7 +387,7 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
 
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
-    # A class may tell a signature that its constructor passes on (task.Trainer).
+    # What only passes arguments on may tell a signature of its own (captioning.trainers).
     told = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
     hints = {name: hint for name, hint in told.items() if hint is not inspect.Parameter.empty}
     try:

@@ -1,6 +1,5 @@
 """The one LightningModule, and its Trainer. Glue: what is trained, looked at and scored is passed in."""
 
-import inspect
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -244,20 +243,6 @@ class Trainer(lightning.Trainer):
         plugins = [*(given if isinstance(given, list) else [given]), WholeFiles()]
         super().__init__(**arguments, plugins=plugins)
         self.skip_nonfinite, self.save_every_minutes = skip_nonfinite, save_every_minutes
-
-    # All arguments by name, so that the configuration's check knows them.
-    __signature__ = inspect.Signature(
-        [
-            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-            for parameter in inspect.signature(lightning.Trainer).parameters.values()
-        ]
-        + [
-            inspect.Parameter("skip_nonfinite", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int),
-            inspect.Parameter(
-                "save_every_minutes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=float | None
-            ),
-        ]
-    )
 
 
 @rank_zero_only

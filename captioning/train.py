@@ -5,6 +5,7 @@ folder, its seed, trainer, checkpoints and log are the same for all.
 """
 
 import logging
+import random
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,7 +18,6 @@ from captioning.schemas import TrainConfig
 
 def train(config: dict[str, Any]) -> None:
     """One run; leaves checkpoints/{best,last}.ckpt, config.yaml and metrics.csv in its `run_dir`."""
-    import lightning
     import torch
 
     from captioning import continuing
@@ -30,7 +30,9 @@ def train(config: dict[str, Any]) -> None:
     resumed, started = (
         read_checkpoint(Path(config[key]), kind=kind.name) if config[key] else None for key in ("resume", "start_from")
     )
-    lightning.seed_everything(config["seed"], verbose=False)
+    # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
+    random.seed(config["seed"])
+    torch.manual_seed(config["seed"])
     parts = kind(config, resumed=resumed, started=started)
     if resumed:
         continuing.same_settings(resumed, config, parts.digest)
@@ -58,15 +60,16 @@ def train(config: dict[str, Any]) -> None:
 
 def _task(config: Mapping[str, Any], parts):
     """What a kind of run gave, with the optimiser and the schedule."""
-    from captioning.task import CaptioningTask
+    optimizer, schedule = _optimizer(config), _schedule(config)
+    from captioning.task import CaptioningTask  # with Lightning it takes seconds, which no fault above waits for
 
     return CaptioningTask(
         parts.model,
         parts.objective,
         observe=parts.observe,
         score=parts.score,
-        optimizer=_optimizer(config),
-        schedule=_schedule(config),
+        optimizer=optimizer,
+        schedule=schedule,
         encoder_lr=parts.encoder_lr,
         encoder_warmup=parts.encoder_warmup,
         recipe=parts.recipe,

@@ -10,7 +10,9 @@ import pytest
 FOLDER = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
 
+import compare  # noqa: E402
 import measure  # noqa: E402
+import training  # noqa: E402
 
 
 def test_results_of_several_benchmarks_are_merged(tmp_path):
@@ -33,8 +35,93 @@ def test_matrix_operations_are_counted():
     assert measure.matrix_operations(job) == 2 * (3 * 4 * 5 * 7) + 2 * (2 * 3 * 5 * 4)
 
 
+def file_of(path, **values):
+    results = {name: {"value": value, "unit": "words/s", "rival_ratio": None} for name, value in values.items()}
+    path.write_text(json.dumps({"results": results, "machine": {"cores": 2}, "commit": "abc"}))
+    return str(path)
+
+
+def test_two_files_of_results_are_compared(tmp_path, capsys):
+    old, new = file_of(tmp_path / "old.json", same=200.0, gone=5.0), file_of(tmp_path / "new.json", same=500.0, fresh=3)
+    compare.main([old, new])
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == ["old", "value", "unit", "ratio", "rival_ratio", "floor_ratio", "peak_MiB"]
+    assert lines[1:4] == [
+        ["same", "200", "500", "words/s", "2.5", "-", "-", "-"],
+        ["gone", "5", "-", "words/s", "-", "-", "-", "-"],
+        ["fresh", "-", "3", "words/s", "-", "-", "-", "-"],
+    ]
+    compare.main([new])
+    assert capsys.readouterr().out.splitlines()[1].split() == ["same", "500", "words/s", "-", "-", "-"]
+
+
+def test_what_is_no_file_of_results_is_told_in_one_line(tmp_path):
+    (tmp_path / "list.json").write_text("[]")
+    for name, told in {"none.json": "No such file", "list.json": "no results of `make bench`"}.items():
+        with pytest.raises(SystemExit, match=rf"error: .*{name}: {told}"):
+            compare.main([str(tmp_path / name)])
+
+
+@pytest.fixture
+def small():
+    """(captioner, batch) of a kind: 2 images of 3 × 4 features, captions of equal length: without padding."""
+
+    def make(kind, *, padded=False):
+        shape = (4,) if kind == "fc" else (3, 4)
+        model = training.build(kind, 4, vocabulary=20, width=8).double()
+        batch = training.draw_batch(2, shape, vocabulary=20)
+        tokens = batch.tokens if padded else batch.tokens[..., :8].clamp(min=1)
+        return model, batch._replace(images=batch.images.double(), tokens=tokens)
+
+    return make
+
+
+def test_the_products_of_a_step_are_counted_by_hand(small):
+    (b, p, d, h, v), n = (2, 3, 4, 8, 20), 2 * 5 * 7
+    a = 512  # the scorer's width
+    once = 4 * b * p * d * a + 4 * b * d * h + 6 * b * (h * h + h * h)  # keys; the initial state
+    cell = 6 * n * (h * 4 * h + d * 4 * h + h * 4 * h)  # word, context, state
+    look = 6 * n * (h * a + p * a + h) + 4 * n * p * d  # query, scores, gate; context
+    readout = 6 * n * (h * h + d * h + h * v)
+    model, batch = small("soft")
+    assert training.minimum_operations(model, batch) == once + cell + look + readout
+    model, batch = small("fc")
+    once = 4 * b * d * h + 6 * b * h * 4 * h  # the image, to a word's width and into the cell
+    cell, readout = 6 * n * (h * 4 * h + h * 4 * h), 6 * n * h * v
+    assert training.minimum_operations(model, batch) == once + cell + readout
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard", "updown"])
+def test_no_step_makes_fewer_products_than_the_minimum(small, kind):
+    model, batch = small(kind)
+    step = training.ours(kind, model, batch)
+    assert measure.matrix_operations(step) >= training.minimum_operations(model, batch)
+
+
+def test_the_rival_learns_the_same(small):
+    import torch
+
+    model, batch = small("soft", padded=True)
+    rival, step = training.alike("soft", model, batch).eval(), training.ours("soft", model.eval(), batch)
+    assert (batch.tokens == 0).any()
+    shared = [model.decoder.embedding.weight, rival.key.weight, rival.query.weight, model.conditioning.hidden.weight]
+    own, other = step.loss()[0], rival(batch.images, batch.tokens)[0]
+    torch.testing.assert_close(own, other, rtol=1e-9, atol=0)
+    gradients = [torch.autograd.grad(total, shared, retain_graph=True) for total in (own, other)]
+    for ours, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+    cell = model.decoder.recurrence.cell
+    words, context = rival.cell.weight_ih.shape[1] - 4, 4
+    for ours, theirs in zip(
+        torch.autograd.grad(own, (cell.rnn.weight_ih_l0, cell.feedback.weight)),
+        torch.autograd.grad(other, rival.cell.weight_ih)[0].split((words, context), 1),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted(path.name for path in FOLDER.glob("*.py") if path.name != "measure.py"))
+@pytest.mark.parametrize("script", sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py"}))
 def test_every_benchmark_runs(script, tmp_path, request):
     output = tmp_path / "bench.json"
     command = [sys.executable, str(FOLDER / script), "--quick", "--output", str(output)]

@@ -4,10 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from captioning.config import conf_dir
+
+ROOT = Path(__file__).parents[1]
 
 
 def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
@@ -35,6 +39,32 @@ def test_a_fault_is_one_line_and_a_failing_status(tmp_path):
     assert not list(tmp_path.iterdir())
     done = start("caption", "checkpoint=none.ckpt", "images=[]", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
+
+
+def imported(code: str, *arguments: str, cwd) -> set[str]:
+    """The top-level modules that are there when a process that ran `code` ends, however it ends."""
+    tell = "import atexit, sys; atexit.register(lambda: print('modules:', *sys.modules))"
+    command, environment = (
+        [sys.executable, "-c", f"{tell}; {code}", *arguments],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment, check=False)
+    return {name for name in done.stdout.rpartition("modules:")[2].split() if "." not in name}
+
+
+def test_scoring_imports_no_torch(tmp_path):
+    found = imported("import captioning.metrics, captioning.score, captioning.compare", cwd=tmp_path)
+    assert "captioning" in found and not {"torch", "lightning", "matplotlib"} & found
+
+
+def test_a_fault_is_told_before_lightning_is_imported(tmp_path):
+    (tmp_path / "captions.csv").write_text("image,caption,split\na.png,a dog,train\nb.png,a dog,val\n")
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{name}.png")
+    arguments = ["data=csv", "data.root=.", "data.min_count=1", "encoder.image_size=64", "model.dropout=2"]
+    found = imported("import captioning.train; captioning.train.main()", *arguments, cwd=tmp_path)
+    assert "torch" in found and not {"lightning", "torchvision"} & found
+    assert not (tmp_path / "runs").exists()
 
 
 def test_conf_lies_where_the_package_looks_for_it():

@@ -1,5 +1,6 @@
 """Every YAML composes, passes the check and builds; every fault is told at once."""
 
+import inspect
 import sys
 
 import pytest
@@ -253,3 +254,19 @@ def test_decodings_are_checked_with_all_their_rules():
     assert "decoding.checkpoints must be list or null, not 'b.ckpt'" in message
     with pytest.raises(ConfigError, match=r"unknown configuration key 'decoding\.checkpoints'"):
         checked("train", ["+decoding.checkpoints=[b.ckpt]"])
+
+
+def test_lightnings_arguments_are_known_without_it():
+    import lightning
+    from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+
+    from captioning import trainers
+
+    targets = {
+        trainers.trainer: lightning.Trainer,
+        trainers.early_stopping: EarlyStopping,
+        trainers.moving_average: EMAWeightAveraging,
+    }
+    for stand_in, target in targets.items():
+        own, real = (set(inspect.signature(each).parameters) for each in (stand_in, target))
+        assert own - {"skip_nonfinite"} == real - {"kwargs"}

