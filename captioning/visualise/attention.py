@@ -87,7 +87,7 @@ def explain(maps: Maps, extent: tuple[int, int], log_prob: float | None = None) 
         notes += " Framed: the region of largest weight."
     if maps.sentinel is not None:
         notes += " Bar, β: the sentinel's share, which looked at no place."
-    if any(maps.boxes):
+    if any(len(boxes) for boxes in maps.boxes):
         notes += " Dashed: what the word names."
     if not maps.covers(extent):
         notes += " Hatched: not seen by the network."
