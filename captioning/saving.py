@@ -73,7 +73,9 @@ class SaveBetweenSteps(lightning.Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_index: int) -> None:
         """The one place where nothing of a step is in flight: all callbacks and loggers are done with the last one."""
-        if trainer.fit_loop.epoch_loop.batch_progress.current.completed % trainer.accumulate_grad_batches:
+        loop = trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = trainer.global_step  # on resuming after a validation, Lightning counts one twice
+        if loop.batch_progress.current.completed % trainer.accumulate_grad_batches:
             return
         stops = self.stop.received is not None
         every = trainer.save_every_minutes

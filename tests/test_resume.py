@@ -101,6 +101,19 @@ def test_a_run_killed_inside_an_epoch_goes_on_there(whole, data, tmp_path, monke
     assert not differing(left(whole), left(tmp_path))
 
 
+@pytest.mark.parametrize("count", [7, 8])  # right after a validation inside the epoch, and a step later
+def test_a_validation_inside_an_epoch_is_made_once(data, tmp_path, monkeypatch, count):  # noqa: F811
+    twice = [*SETTINGS, "+trainer.val_check_interval=0.5", "trainer.max_epochs=2"]
+    run("train", *short(data, tmp_path / "whole", *twice))
+    with monkeypatch.context() as patch:
+        ends(patch, (CaptioningTask, "training_step"), count, killed)
+        with pytest.raises(RuntimeError, match="killed"):
+            run("train", *short(data, tmp_path / "cut", *twice, ALWAYS))
+    assert weights(tmp_path / "cut")["position"]["batches"] == count - 5
+    run("train", *short(data, tmp_path / "cut", *twice, "resume=auto"))
+    assert not differing(left(tmp_path / "whole"), left(tmp_path / "cut"))
+
+
 @pytest.mark.parametrize(
     ("where", "count", "place"),
     [
