@@ -155,3 +155,26 @@ class GroundConfig:
     samples: int
     seed: int
     output: str
+
+
+@dataclasses.dataclass
+class DemoLimits:
+    """What the demo takes from whoever calls it."""
+
+    upload_megabytes: float
+    upload_seconds: float
+    megapixels: float
+    waiting: int
+
+
+@dataclasses.dataclass
+class DemoConfig:
+    """conf/demo.yaml."""
+
+    checkpoint: str | list[str]
+    examples: list[str] | str | None
+    host: str
+    port: int
+    hosts: list[str]
+    device: str
+    limits: DemoLimits

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "captioning"
-ENTRY_POINTS = {"train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare"}
+ENTRY_POINTS = {"train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "report", "demo"}
 
 
 def imports(path: Path) -> set[str]:
