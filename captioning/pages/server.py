@@ -20,7 +20,7 @@ from aiohttp import web
 from PIL import Image
 
 from captioning.data.pictures import read_picture
-from captioning.errors import CaptioningError, ConfigError, DataError
+from captioning.errors import CaptioningError, ConfigError
 from captioning.pages.assets import as_jpeg, palette, read_asset, shrink
 from captioning.pages.work import BOUNDS, Wishes, attention_kind, caption_picture, read_wishes
 from captioning.predictor import Predictor
@@ -127,7 +127,7 @@ class Demo:
             raise Refusal(421, "this demo does not answer to that name: see hosts in its configuration")
         origin = request.headers.get("Origin")
         foreign = origin is not None and urlsplit(origin).netloc != request.headers["Host"]
-        if foreign or request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET":
+        if foreign or (request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET"):
             raise Refusal(403, "this demo is called from its own page only")
 
     async def _file(self, request: web.Request) -> web.Response:
