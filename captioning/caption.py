@@ -14,15 +14,16 @@ SECONDS = 10.0  # between two writes of captions.json, which is written whole
 
 
 def caption(config: dict[str, Any]) -> None:
-    """Prints each picture's captions, best first; leaves captions.json and a PNG a picture of where words looked."""
+    """Prints each picture's captions, best first; leaves captions.json and the figures of where words looked."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
+    from captioning.figures import endings, save
     from captioning.files import make_folder, write_json
     from captioning.searches import seeded
 
     must_be("batch_size", config["batch_size"], least=1)
-    images = config["images"]
+    images, kinds = config["images"], endings(config["figures"], config["format"])
     paths = list_pictures([images] if isinstance(images, str) else images)
     decoding = dict(config["decoding"])
     predictor = load_all(
@@ -30,10 +31,12 @@ def caption(config: dict[str, Any]) -> None:
     )
     search = seeded(build(decoding))
     output = make_folder(Path(config["output"]))
-    figures = figure_names(paths)
-    for path, name in zip(paths, figures, strict=True):
-        if (output / name).exists() and any((output / name).samefile(other) for other in paths):
-            raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
+    figures = figure_names(paths, tuple(kinds.values()))
+    for path, names in zip(paths, figures, strict=True):
+        for name in names:
+            if (output / name).exists() and any((output / name).samefile(other) for other in paths):
+                raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
+    look_up = _regions(predictor, config["regions"])
     results, skipped, saved_at = [], [], perf_counter()
     try:
         for at in range(0, len(paths), config["batch_size"]):
@@ -45,11 +48,16 @@ def caption(config: dict[str, Any]) -> None:
                     if not config["skip_unreadable"]:
                         raise
                     skipped.append(str(error))
-            captions = predictor.all_captions([picture for *_, picture in opened], search) if opened else []
+            captions = []
+            if opened and look_up:
+                captions = predictor.caption_regions([look_up(path) for _, path, _ in opened], search)
+            elif opened:
+                captions = predictor.all_captions([picture for *_, picture in opened], search)
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
                     print(f"{path}: {made.text}")
-                _draw(picture, found[0], output / figures[index])
+                for kind, name in zip(kinds, figures[index], strict=True):
+                    save(picture, found[0], output / name, kind)
                 results.append(_result(len(results), path, found))
             if perf_counter() - saved_at > SECONDS:
                 write_json(output / "captions.json", results)
@@ -73,28 +81,33 @@ def _facts(made) -> dict[str, Any]:
     return {"caption": made.text, "log_prob": made.log_prob, "score": made.score}
 
 
-def figure_names(paths: Sequence[Path]) -> list[str]:
-    """A file name for each picture's figure: its own, numbered where another has it (in any case of letters)."""
+def _regions(predictor, folder: str | None):
+    """picture's path -> its regions, where a folder of a detector's is given; None else."""
+    from captioning.data.annotations import Record
+    from captioning.data.regions import RegionFolder
+    from captioning.errors import ConfigError
+
+    if folder is None:
+        return None
+    if predictor.recipe["config"]["encoder"]["_target_"].rpartition(".")[2] != "RegionEncoder":
+        raise ConfigError(f"regions={folder}: this checkpoint looks at pictures, not at a detector's regions")
+    files = RegionFolder(folder, size=predictor.recipe["features"]["size"])
+    # COCO's pictures are named by their image ids, as a detector's files are.
+    return lambda path: files[Record(int(path.stem) if path.stem.isdecimal() else -1, path, "", ())]
+
+
+def figure_names(paths: Sequence[Path], endings: Sequence[str]) -> list[list[str]]:
+    """Names of each picture's figures, one an ending: its own name, numbered where another has it (in any case)."""
     stems = Counter(path.stem.lower() for path in paths)
-    names: list[str] = []
+    names: list[list[str]] = []
     taken: set[str] = set()
     for index, path in enumerate(paths):
-        name = f"{path.stem}.png" if stems[path.stem.lower()] == 1 else f"{path.stem}_{index}.png"
-        while name.lower() in taken:
-            name = f"{Path(name).stem}_{index}.png"
-        taken.add(name.lower())
-        names.append(name)
+        stem = path.stem if stems[path.stem.lower()] == 1 else f"{path.stem}_{index}"
+        while taken & {f"{stem}{ending}".lower() for ending in endings}:
+            stem = f"{stem}_{index}"
+        names.append([f"{stem}{ending}" for ending in endings])
+        taken |= {name.lower() for name in names[-1]}
     return names
-
-
-def _draw(picture, made, path: Path) -> None:
-    from captioning.visualise import attention_figure, caption_figure, save_figure
-
-    if made.attention is None:
-        save_figure(caption_figure(picture, made.text), path)
-    else:
-        figure = attention_figure(picture, made.tokens, made.attention, box=made.box, log_prob=made.log_prob)
-        save_figure(figure, path)
 
 
 main = entry_point("caption", CaptionConfig, caption)

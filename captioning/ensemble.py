@@ -93,6 +93,11 @@ class EnsemblePredictor(Predictor):
         """What the members with hard attention look at; None where there are none."""
         return " and ".join(sorted({member.places for member in self._members if member.places})) or None
 
+    @property
+    def has_sentinel(self) -> bool:
+        """Whether any member has one; the share shown is the members' mean."""
+        return any(member.has_sentinel for member in self._members)
+
     def encode(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Each member's own features of the pictures."""
         return tuple(member.encode(pictures) for member in self._members)

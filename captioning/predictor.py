@@ -13,12 +13,14 @@ from torch import Tensor, nn
 
 from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
+from captioning.data.regions import Regions
 from captioning.data.vocabulary import Vocabulary
-from captioning.decoding import Hypothesis
+from captioning.decoding import Hypothesis, follow
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.searches import named, seeded, with_words
+from captioning.tokenizer import tokenize
 
 FORMAT = 1
 
@@ -29,16 +31,20 @@ class Caption(NamedTuple):
     text: the words, joined by spaces. tokens: the words. log_prob: natural logarithm of the caption's probability,
     <end> included. attention: [T, P] weights, a row a word, P places row by row; None without attention.
     box: the region of the picture, in its pixels, that the places cover. score: what the search ranked by.
-    places: [T] the one place that hard attention looked at for each word; None for other kinds.
+    places: [T] the one place that hard attention looked at for each word (P: the sentinel); None for other kinds.
+    sentinel: [T] the share β of the weight that went to the visual sentinel; None without one. regions: [P, 4] boxes
+    (left, top, right, bottom) where the places are a detector's regions, in the place of `box`; None for a grid.
     """
 
     text: str
     tokens: list[str]
     log_prob: float
     attention: np.ndarray | None
-    box: Box
+    box: Box | None
     score: float
     places: np.ndarray | None
+    sentinel: np.ndarray | None = None
+    regions: np.ndarray | None = None
 
 
 class Predictor:
@@ -81,6 +87,11 @@ class Predictor:
     def places(self) -> str | None:
         """What hard attention looks at in decoding; None for other kinds."""
         return getattr(self.captioner.decoder.attention, "decode", None)
+
+    @property
+    def has_sentinel(self) -> bool:
+        """Whether a share of each word's weight may go to a visual sentinel."""
+        return getattr(self.captioner.decoder.recurrence, "sentinel_state", None) is not None
 
     @property
     def device(self) -> torch.device:
@@ -139,6 +150,71 @@ class Predictor:
         ]
 
     @torch.inference_mode()
+    def caption_regions(self, regions: Sequence[Regions], search: Callable) -> list[list[Caption]]:
+        """As `all_captions`, of pictures that a detector's regions stand for (`RegionFolder` reads them)."""
+        widths = [len(each.features) for each in regions]
+        features = torch.zeros(len(regions), max(widths), regions[0].features.shape[1])
+        mask = torch.zeros(features.shape[:2], dtype=torch.bool)
+        for row, (each, width) in enumerate(zip(regions, widths, strict=True)):
+            features[row, :width], mask[row, :width] = torch.from_numpy(each.features).float(), True
+        features, mask = features.to(self.device), mask.to(self.device)
+        hypotheses = decode(self.captioner, features, mask, search=search, vocabulary=self.vocabulary)
+        made = []
+        for group, each, width in zip(hypotheses, regions, widths, strict=True):
+            captions = [self._caption(hypothesis, None) for hypothesis in group]
+            made.append(
+                [
+                    caption._replace(attention=caption.attention[:, :width], regions=each.boxes)
+                    if caption.attention is not None
+                    else caption
+                    for caption in captions
+                ]
+            )
+        return made
+
+    def follow(self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16) -> list[Caption]:
+        """Where the captioner looks as it is led along given captions, one a picture: what it would have looked at
+        had it written them. Unknown words are <unk>.
+
+        Args:
+            images: pictures, as in `caption`. texts: as many, tokenised as the training captions were.
+        """
+        images, texts = _listed(images), [texts] if isinstance(texts, str) else list(texts)
+        if len(images) != len(texts):
+            raise DataError(f"{len(images)} pictures need as many captions to follow, not {len(texts)}")
+        captions = []
+        for batch in _batches(list(zip(images, texts, strict=True)), batch_size):
+            words = [tokenize(text) for _, text in batch]
+            tokens = [self.vocabulary.encode(line, max_length=len(line))[1:] for line in words]
+            captions += self.caption_pictures([_picture(image) for image, _ in batch], partial(follow, tokens=tokens))
+        return captions
+
+    def figure(
+        self,
+        image: Any,
+        kind: str = "grid",
+        method: str | Callable = "beam",
+        *,
+        path: str | Path | None = None,
+        **arguments,
+    ):
+        """Captions one picture and draws where each word looked; written to `path` where one is given.
+
+        Args:
+            image: as in `caption`. kind: one of `figures.KINDS`; a moving one needs a path.
+            method, arguments: as in `caption`.
+
+        Returns:
+            matplotlib's Figure; None for a moving picture.
+        """
+        from captioning import figures  # here, as captions need no matplotlib
+
+        (caption,) = self.caption(image, method, **arguments)
+        if path is not None:
+            figures.save(_picture(image), caption, path, kind)
+        return None if kind in figures.MOVING else figures.draw(_picture(image), caption, kind)
+
+    @torch.inference_mode()
     def score_captions(
         self, images: Sequence[Any] | Any, captions: Sequence[str | Sequence[str]] | str, *, batch_size: int = 16
     ) -> list[ScoredCaption | list[ScoredCaption]]:
@@ -170,12 +246,14 @@ class Predictor:
         """What the captioner takes of a batch of opened pictures."""
         return self.encoder(torch.stack([self.transform(picture) for picture in pictures]).to(self.device))
 
-    def _caption(self, hypothesis: Hypothesis, box: Box) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, box: Box | None) -> Caption:
         words = self.vocabulary.decode(hypothesis.tokens)
         weights, places = (None if part is None else part[: len(words)] for part in hypothesis[3:])
         weights = None if weights is None else weights.float().numpy()
         places = None if places is None else places.numpy()
-        return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places)
+        # What a row of weights lacks of 1 is the sentinel's.
+        sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
+        return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
 
 
 def decode(

@@ -125,6 +125,9 @@ class CaptionConfig:
     images: list[str] | str
     decoding: dict
     places: str | None
+    regions: str | None
+    figures: list[str]
+    format: str
     batch_size: int
     device: str
     output: str

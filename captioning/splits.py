@@ -1,9 +1,7 @@
-"""Captions for the pictures of a split, from the sources of their features; and where the model looked for them."""
+"""Captions for all pictures of a split, from the sources of their features."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -41,27 +39,3 @@ def write_captions(
             texts = write(predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary)
             captions |= zip(image_ids[0].tolist(), texts, strict=True)
     return captions
-
-
-class Look(NamedTuple):
-    """Where a model looked for each word of a caption. weights: [T, P]; places: [T] of hard attention, else None."""
-
-    weights: np.ndarray
-    places: np.ndarray | None
-
-
-@torch.inference_mode()
-def look_again(predictor: Predictor, source: Source, record: Record, words: Sequence[str]) -> Look | None:
-    """Where the model looks as it writes given words of its vocabulary; None without attention, or without words.
-
-    By teacher forcing, which gives the numbers of decoding word by word: so a caption that an earlier evaluation wrote
-    has its attention without being searched for again.
-    """
-    vocabulary = predictor.vocabulary
-    tokens = torch.tensor(vocabulary.encode(words, max_length=len(words)), device=predictor.device)[None, None]
-    features = source.encoder.to(predictor.device)(source.read(record)[None].to(predictor.device))
-    glimpse = predictor.captioner(features, tokens).glimpse
-    if not words or not glimpse.weights.shape[-1]:
-        return None
-    weights, places = (None if part is None else part[0, 0, : len(words)].cpu() for part in glimpse[1:3])
-    return Look(weights.float().numpy(), None if places is None else places.numpy())

@@ -395,8 +395,9 @@ def test_prepare_goes_on_and_a_changed_picture_is_encoded_again(tmp_path, world,
 def test_figures_never_fall_on_pictures_nor_on_one_another(tmp_path, overfitted, world):
     from captioning.caption import figure_names
 
-    names = figure_names([Path("x/a.jpg"), Path("y/a.jpg"), Path("x/a_1.jpg"), Path("b.png"), Path("A.png")])
-    assert len({name.lower() for name in names}) == 5 and names[3] == "b.png"
+    paths = [Path("x/a.jpg"), Path("y/a.jpg"), Path("x/a_1.jpg"), Path("b.png"), Path("A.png"), Path("b_strip.png")]
+    names = figure_names(paths, [".png", "_strip.png"])
+    assert len({name.lower() for each in names for name in each}) == 12 and names[3] == ["b.png", "b_strip.png"]
     own = tmp_path / "val0.png"
     own.write_bytes((world / "val0.png").read_bytes())
     with pytest.raises(ConfigError, match="would write a figure over the picture"):

@@ -6,6 +6,7 @@
 """
 
 from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
+from captioning.decoding.following import follow
 from captioning.decoding.hypothesis import Hypothesis, device_of, normalized
 from captioning.decoding.rules import WORD_RULES, Rules
 from captioning.decoding.sampling import sample
@@ -18,6 +19,7 @@ __all__ = [
     "beam_search",
     "device_of",
     "diverse_beam_search",
+    "follow",
     "greedy_search",
     "normalized",
     "sample",

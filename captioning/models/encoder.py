@@ -158,7 +158,7 @@ class RegionEncoder(nn.Module):
         """Refused: the detector is not part of this package."""
         raise ConfigError(
             "this captioner was trained on a detector's region features, which cannot be made from a picture here: "
-            "evaluate it with features=regions features.root=DIR"
+            "evaluate it with features=regions features.root=DIR, or caption with regions=DIR"
         )
 
     def fingerprint(self) -> str:

@@ -1,0 +1,43 @@
+"""Given captions in the place of a search: the model is led along them, to see where it looks."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
+
+
+@torch.inference_mode()
+def follow(
+    step: Callable,
+    state,
+    *,
+    batch: int,
+    start: int,
+    end: int,
+    forbidden: tuple[int, ...] = (),
+    tokens: Sequence[Sequence[int]],
+) -> list[list[Hypothesis]]:
+    """The given caption of each image as the one hypothesis of a search, with its log-probability and its looks.
+
+    Args:
+        step, state, batch, start, end: as in `beam_search`. forbidden: not looked at; a given caption is as it is.
+        tokens: for each image the ids of its caption, without <start>, with <end> where it is to be part of it.
+    """
+    if len(tokens) != batch:
+        raise ValueError(f"{batch} images need as many captions to follow, not {len(tokens)}")
+    device = device_of(state)
+    lengths = torch.tensor([len(line) for line in tokens], device=device)[:, None]
+    table = torch.full((batch, max(1, int(lengths.max()))), end)
+    for row, line in zip(table, tokens, strict=True):
+        row[: len(line)] = torch.tensor(line)
+    table, rows = table.to(device), torch.zeros_like(lengths)
+    trail, total = Trail(), 0.0
+    token = torch.full((batch, 1), start, device=device)
+    for t in range(table.shape[1]):
+        logits, state, glimpse = step(token, state)
+        token = table[:, t : t + 1]
+        log_prob = normalized(logits).gather(-1, token[..., None]).squeeze(-1)
+        total = total + log_prob.masked_fill(t >= lengths, 0.0)
+        trail.add(token, rows, *looks(glimpse))
+    return trail.hypotheses(rows, lengths, log_prob=total, score=total)

@@ -1,0 +1,69 @@
+"""The figures of a `Caption` that a predictor made: what `captioning-caption figures=[…]` and notebooks draw.
+
+grid    a panel a word                          strip   the same in one row, for a paper
+cells   the same, the places as they are        gaze    a moving picture (GIF)   film   the same as MP4
+"""
+
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+from PIL import Image
+
+from captioning.errors import ConfigError
+from captioning.predictor import Caption
+from captioning.visualise import attention_figure, caption_figure, save_figure, save_gaze, strip_figure
+
+STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
+KINDS = (*STILL, *MOVING)
+FORMATS = ("png", "svg", "pdf")
+
+
+def draw(picture: Image.Image, caption: Caption, kind: str = "grid", **options: Any) -> Figure:
+    """The figure of a caption; without attention, the picture under its caption.
+
+    Args:
+        kind: grid, cells or strip.
+        options: of `attention_figure` or `strip_figure`.
+    """
+    check((kind,), of=STILL)
+    if caption.attention is None:
+        return caption_figure(picture, caption.text)
+    if kind == "strip":
+        return strip_figure(picture, caption.tokens, caption.attention, **_where(caption) | options)
+    where = _where(caption) | {"smooth": kind == "grid", "log_prob": caption.log_prob}
+    return attention_figure(picture, caption.tokens, caption.attention, **where | options)
+
+
+def save(picture: Image.Image, caption: Caption, path: Path | str, kind: str = "grid", **options: Any) -> None:
+    """Writes one kind of figure; a moving one of a caption without attention is its words alone over the picture."""
+    check((kind,))
+    if kind not in MOVING:
+        save_figure(draw(picture, caption, kind, **options), path)
+    elif caption.attention is None:
+        raise ConfigError(f"a {kind} shows where words looked, and this checkpoint has no attention: draw a grid of it")
+    else:
+        save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
+
+
+def endings(kinds: tuple[str, ...] | list[str], suffix: str) -> dict[str, str]:
+    """What each kind's file is called after the picture's own name: {"grid": ".png", "strip": "_strip.png", …}.
+
+    Raises:
+        ConfigError: an unknown kind or format.
+    """
+    check(kinds)
+    if suffix not in FORMATS:
+        raise ConfigError(f"format={suffix}: not one of {', '.join(FORMATS)}")
+    return {kind: ("" if kind == "grid" else f"_{kind}") + MOVING.get(kind, f".{suffix}") for kind in kinds}
+
+
+def check(kinds: tuple[str, ...] | list[str], *, of: tuple[str, ...] = KINDS) -> None:
+    """Refuses kinds of figures that there are not."""
+    if unknown := [str(kind) for kind in kinds if kind not in of]:
+        raise ConfigError(f"there is no figure '{unknown[0]}': choose among {', '.join(of)}")
+
+
+def _where(caption: Caption) -> dict[str, Any]:
+    grid = {"box": caption.box} if caption.regions is None else {"regions": caption.regions}
+    return grid | {"places": caption.places, "sentinel": caption.sentinel}

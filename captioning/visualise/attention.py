@@ -1,0 +1,198 @@
+"""The figure of one caption: the picture, and a panel a word of where it looked, in the picture's own geometry."""
+
+from collections.abc import Sequence
+from math import ceil, log, sqrt
+from typing import NamedTuple
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from PIL import Image
+
+from captioning.visualise.drawing import DPI, TEXT, fit, mark, new_figure, show, text_height, text_width, wrap
+from captioning.visualise.maps import Maps, light
+
+SIDE, ALONE = 380, 760  # of a square panel, among many and without others; another shape has its area
+SHORTEST, LONGEST = 300, 1200  # limits of a panel's sides; the second one wins
+SHAPE = 1.6  # width / height that the arrangement of panels aims at
+CAPTION_WIDTH, LEGEND_WIDTH = 480, 960  # of a figure at least, so that these texts have room
+MARGIN, GAP, FOOT = 36, 26, 76  # around the figure, between panels, for the legend
+BAND, HEAD = 44, 14  # from a panel up to the caption, with a word between them, and without
+SHARE, TOLD = 22, 96  # height of the row of a sentinel's share above a panel, width of its number
+BAR = (240, 24)  # colour scale of the legend
+LEGEND = MARGIN + 22 + BAR[0] + 92  # from the left to its notes
+CAPTION, WORD, NOTE = 14, 13, 9  # points
+
+
+def attention_figure(
+    picture: Image.Image,
+    words: Sequence[str],
+    weights: np.ndarray,
+    *,
+    title: str | None = None,
+    log_prob: float | None = None,
+    **where,
+) -> Figure:
+    """The picture under its caption, then a panel a word: the picture dimmed and grey, lit where the word looked.
+
+    All words share one colour scale, from 0 to the largest weight; the legend shows it with the uniform weight 1 / P.
+    What the grid does not cover is hatched. The place that hard attention chose, or the region of largest weight, is
+    framed, with α behind it. A sentinel's share is a bar above each panel. Without words it is the `caption_figure`.
+
+    Args:
+        words: T words.
+        weights: [T, P] attention weights, a row a word.
+        title: in place of the caption, which is the words joined by spaces.
+        log_prob: natural logarithm of the caption's probability, for the legend.
+        where: what the places are: box, grid, regions, places, sentinel, smooth, as for `Maps`.
+
+    Raises:
+        ValueError: weights and words, or weights and grid, do not match, or the box is empty.
+    """
+    maps = Maps(words, weights, **where)
+    caption = " ".join(words) if title is None else title
+    if not len(maps):
+        return caption_figure(picture, caption)
+    shown = _fit_panel(picture, 1 + len(maps))
+    panels, largest = maps.panels(shown, picture.size)
+    share = SHARE if maps.sentinel is not None else 0
+    images = [np.asarray(shown), *(panel.pixels for panel in panels)]
+    notes = explain(maps, picture.size, log_prob)
+    figure, notes = _draw(images, [caption, *words], extent=picture.size, notes=notes, share=share)
+    for axes, panel in zip(figure.axes[1:], panels, strict=True):
+        if panel.mark is not None:
+            mark(axes, panel.mark, picture.size)
+    if share:
+        for axes, value in zip(figure.axes[1:], maps.sentinel, strict=True):
+            _draw_share(axes, float(value))
+    _draw_legend(figure, notes, largest=largest, uniform=maps.uniform)
+    return figure
+
+
+def caption_figure(picture: Image.Image, caption: str) -> Figure:
+    """The picture under its caption."""
+    return _draw([np.asarray(_fit_panel(picture, 1))], [caption], extent=picture.size)[0]
+
+
+def explain(maps: Maps, extent: tuple[int, int], log_prob: float | None = None) -> str:
+    """What the panels of these maps show, in sentences."""
+    places = maps.weights.shape[1]
+    what = (
+        "Attention weight" if maps.regions is None else "Attention weights of the regions that hold a pixel, added up"
+    )
+    notes = f"{what}, one scale for all words. Marked: uniform, 1/{places} = {1 / places:.2g}."
+    if maps.places is not None:
+        notes += " Framed: the one place that was looked at."
+    elif maps.regions is not None:
+        notes += " Framed: the region of largest weight."
+    if maps.sentinel is not None:
+        notes += " Bar, β: the sentinel's share, which looked at no place."
+    if not maps.covers(extent):
+        notes += " Hatched: not seen by the network."
+    if log_prob is not None:
+        notes += f" Log-probability: {log_prob:.2f}."
+    return notes
+
+
+def _fit_panel(picture: Image.Image, count: int) -> Image.Image:
+    """The picture in RGB at the size of one of `count` panels: neither too slim to be read nor too long."""
+    root = sqrt(picture.width / picture.height)
+    slimness = max(root, 1 / root)
+    side = min(max(SIDE, ALONE / sqrt(count), SHORTEST * slimness), LONGEST / slimness)
+    size = (max(1, round(side * root)), max(1, round(side / root)))
+    return fit(picture, size)
+
+
+class _Layout(NamedTuple):
+    """Sizes in pixels: panel, the slot that it is centred in, the figure; header: down to the first row of slots.
+
+    A slot is as high as the panel and the band above it.
+    """
+
+    columns: int
+    panel: tuple[int, int]
+    slot: int
+    band: int
+    header: int
+    size: tuple[int, int]
+    foot: int
+
+    def place(self, index: int) -> tuple[float, float, float, float]:
+        """(left, bottom, width, height) of a panel as shares of the figure, as matplotlib counts."""
+        row, column = divmod(index, self.columns)
+        left = MARGIN + column * (self.slot + GAP) + (self.slot - self.panel[0]) // 2
+        bottom = self.size[1] - self.header - row * (self.band + self.panel[1] + GAP) - self.band - self.panel[1]
+        return tuple(length / self.size[axis % 2] for axis, length in enumerate((left, bottom, *self.panel)))
+
+
+def _lay_out(
+    panel: tuple[int, int], count: int, caption: str, *, notes: str, share: int
+) -> tuple[_Layout, str, float, str]:
+    """Panels in as many columns as bring the figure near its SHAPE with few empty slots; the caption wrapped above.
+
+    Returns the layout, the caption in lines, its points, and the notes in lines.
+    """
+    band = (BAND if count > 1 else HEAD) + share
+
+    def unlikeness(columns: int) -> float:
+        rows = ceil(count / columns)
+        shape = columns * (panel[0] + GAP) / (rows * (band + panel[1] + GAP))
+        return abs(log(shape / SHAPE)) + 1.5 * (columns * rows - count) / count
+
+    columns = min(range(1, count + 1), key=unlikeness)
+    rows = ceil(count / columns)
+    least = LEGEND_WIDTH if notes else CAPTION_WIDTH
+    slot = max(panel[0], ceil((least - 2 * MARGIN + GAP) / columns) - GAP)
+    width = columns * (slot + GAP) - GAP
+    text, points = wrap(caption, CAPTION, width)
+    header = MARGIN + text_height(text, points)
+    notes = wrap(notes, NOTE, width + MARGIN - LEGEND)[0]
+    foot = max(FOOT, text_height(notes, NOTE) + MARGIN // 2) if notes else 0
+    height = header + rows * (band + panel[1] + GAP) - GAP + MARGIN + foot
+    return _Layout(columns, panel, slot, band, header, (width + 2 * MARGIN, height), foot), text, points, notes
+
+
+def _draw(
+    images: Sequence[np.ndarray], texts: Sequence[str], *, extent: tuple[int, int], notes: str = "", share: int = 0
+) -> tuple[Figure, tuple[str, int]]:
+    """Panels in the coordinates of the picture; the first text heads the figure, each other one its panel.
+
+    Returns the figure, and the notes in lines with the height that is free for them at the foot.
+    """
+    height, width = images[0].shape[:2]
+    layout, caption, points, notes = _lay_out((width, height), len(images), texts[0], notes=notes, share=share)
+    figure = new_figure(*layout.size)
+    for index, image in enumerate(images):
+        axes = figure.add_axes(layout.place(index))
+        show(axes, image, extent)
+    pad = 5 + share * 72 / DPI
+    for axes, word in zip(figure.axes[1:], texts[1:], strict=True):
+        axes.set_title(word, fontsize=min(WORD, WORD * layout.slot / text_width(word, WORD)), pad=pad, **TEXT)
+    style = {"ha": "left", "x": (width - layout.slot) / 2 / width} if len(images) > 1 else {"ha": "center", "x": 0.5}
+    figure.axes[0].set_title(caption, fontsize=points, y=1 + layout.band / height, va="bottom", pad=0, **style, **TEXT)
+    return figure, (notes, layout.foot)
+
+
+def _draw_share(axes, value: float) -> None:
+    """A sentinel's share β in a row above a panel: a bar of 0 … 1, and its number."""
+    figure, place = axes.figure, axes.get_position()
+    width, height = figure.canvas.get_width_height()
+    room, low, high = place.width - TOLD / width, place.y1 + 6 / height, (SHARE - 8) / height
+    for length, colour in ((room, "0.85"), (room * min(max(value, 0.0), 1.0), "0.3")):
+        figure.add_artist(Rectangle((place.x0, low), length, high, color=colour, linewidth=0))
+    figure.text(place.x1, low + high / 2, f"β {value:.2f}", ha="right", va="center", fontsize=NOTE, **TEXT)
+
+
+def _draw_legend(figure: Figure, notes: tuple[str, int], *, largest: float, uniform: float) -> None:
+    """At the foot: the colours, over mid grey, of 0 to the largest weight; a mark at the uniform one; notes."""
+    (text, foot), (width, height) = notes, figure.canvas.get_width_height()
+    left, middle, right = MARGIN + 22, (MARGIN + foot) / 2, MARGIN + 22 + BAR[0]
+    ramp = np.tile(np.linspace(0, 1, BAR[0]), (BAR[1], 1))
+    colours = light(Image.new("L", BAR, 160), ramp, np.ones_like(ramp, dtype=bool))
+    figure.figimage(colours, left, middle - BAR[1] / 2)
+    at = (left + BAR[0] * min(1, uniform / largest)) / width
+    ends = [(middle - BAR[1] * 0.8) / height, (middle + BAR[1] * 0.8) / height]
+    figure.add_artist(Line2D([at, at], ends, color="0.1", linewidth=1.2))
+    for x, told in ((MARGIN, "0"), (right + 8, f"{largest:.2g}"), (LEGEND, text)):
+        figure.text(x / width, middle / height, told, ha="left", va="center", fontsize=NOTE, **TEXT)

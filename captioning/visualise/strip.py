@@ -1,0 +1,79 @@
+"""One caption in one row, for a paper: small panels, the words beneath, and nothing else. Sizes are in inches."""
+
+from collections.abc import Sequence
+from math import ceil, sqrt
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from captioning.visualise.drawing import TEXT, fit, mark, new_figure, show, text_width
+from captioning.visualise.maps import Maps
+
+DPI = 300
+GAP, WORD, SHARE = 0.05, 0.17, 0.11  # between panels; rows of a word and of a sentinel's share beneath one
+LEAST, TALLEST = 0.62, 1.6  # side of a square panel at least; height of any panel at most
+POINTS, NOTE = 8, 6
+
+
+def strip_figure(
+    picture: Image.Image,
+    words: Sequence[str],
+    weights: np.ndarray,
+    *,
+    width: float = 6.75,
+    only: Sequence[int] | None = None,
+    **where,
+) -> Figure:
+    """The picture and a panel a word side by side, all on one scale; in two or more rows where one has no room.
+
+    Args:
+        words, weights, where: as for `attention_figure`.
+        width: of the figure at most, in inches: 6.75 spans two columns of most proceedings, 3.25 one.
+        only: positions of the words to show, in order; all by default. The scale stays that of all words.
+
+    Raises:
+        ValueError: as for `Maps`, or a position that no word has.
+    """
+    maps = Maps(words, weights, **where)
+    chosen = list(range(len(maps)) if only is None else only)
+    if odd := [index for index in chosen if not 0 <= index < len(maps)]:
+        raise ValueError(f"only={odd}: the caption has words 0 … {len(maps) - 1}")
+    ratio, count = picture.width / picture.height, 1 + len(chosen)
+    columns, panel, slot = _arrange(ratio, count, width)
+    beneath = WORD + (SHARE if maps.sentinel is not None else 0)
+    rows = ceil(count / columns)
+    size = columns * (slot + GAP) - GAP, rows * (panel[1] + beneath + GAP) - GAP
+    shown = fit(picture, (max(1, round(panel[0] * DPI)), max(1, round(panel[1] * DPI))))
+    panels = maps.panels(shown, picture.size)[0] if len(maps) else []
+    figure = new_figure(size[0] * DPI, size[1] * DPI, dpi=DPI)
+    for place, index in enumerate([None, *chosen]):
+        row, column = divmod(place, columns)
+        left = column * (slot + GAP) + (slot - panel[0]) / 2
+        bottom = size[1] - row * (panel[1] + beneath + GAP) - panel[1]
+        axes = figure.add_axes((left / size[0], bottom / size[1], panel[0] / size[0], panel[1] / size[1]))
+        show(axes, np.asarray(shown) if index is None else panels[index].pixels, picture.size)
+        if index is None:
+            continue
+        if panels[index].mark is not None:
+            mark(axes, panels[index].mark, picture.size, line=0.7)
+        x, points = (
+            (left + panel[0] / 2) / size[0],
+            POINTS * min(1, slot * DPI / text_width(words[index], POINTS, dpi=DPI)),
+        )
+        line = (bottom - 0.7 * WORD) / size[1]
+        figure.text(x, line, words[index], ha="center", va="baseline", fontsize=points, **TEXT)
+        if maps.sentinel is not None:
+            told = f"β {maps.sentinel[index]:.2f}"
+            figure.text(x, line - SHARE / size[1], told, ha="center", va="baseline", fontsize=NOTE, **TEXT)
+    return figure
+
+
+def _arrange(ratio: float, count: int, width: float) -> tuple[int, tuple[float, float], float]:
+    """(columns, (width, height) of a panel, width of the slot that it is centred in), rows filled evenly."""
+    least = max(LEAST * sqrt(ratio), 0.8 * LEAST)
+    most = max(1, int((width + GAP) / (least + GAP)))
+    columns = ceil(count / ceil(count / most))
+    slot = (width + GAP) / columns - GAP
+    height = min(slot / ratio, TALLEST)
+    return columns, (height * ratio, height), min(slot, max(height * ratio, 0.8 * LEAST))
