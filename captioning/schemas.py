@@ -181,3 +181,29 @@ class DemoConfig:
     hosts: list[str]
     device: str
     limits: DemoLimits
+
+
+@dataclasses.dataclass
+class Root:
+    """Where a folder is now; null: where it was."""
+
+    root: str | None
+
+
+@dataclasses.dataclass
+class ReportConfig:
+    """conf/report.yaml."""
+
+    run_dir: str
+    evaluation: str | None
+    split: str
+    data: Root
+    features: Root
+    decoding: dict
+    metrics: dict
+    examples: int
+    by: str
+    most: int
+    batch_size: int
+    device: str
+    output: str | None

@@ -58,15 +58,32 @@ function attentionOver(weights, [rows, columns], [left, top, right, bottom], [wi
   return drawn;
 }
 
+const greyOf = (pixels, at) => Math.round(0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2]);
+
+/** Level of grey -> how light it is drawn, 0…1: as in the figures, the contrast of a flat picture is raised. */
+function contrasted(pixels) {
+  const counts = new Uint32Array(256);
+  for (let at = 0; at < pixels.length; at += 4) counts[greyOf(pixels, at)]++;
+  const lighter = (level) => Math.pow(level / 255, 0.8);
+  const quantile = (share) => {
+    let level = 0;
+    for (let below = counts[0]; below < (share * pixels.length) / 4; below += counts[level]) level++;
+    return lighter(level);
+  };
+  const [low, high] = [quantile(0.01), quantile(0.99)], middle = (low + high) / 2;
+  const gain = Math.min(2, 1 / Math.max(high - low, 0.5));
+  return Float32Array.from(counts, (_, level) => Math.min(1, Math.max(0, middle + (lighter(level) - middle) * gain)));
+}
+
 /** The picture in grey, dimmed where strength is 0, coloured towards 1, hatched outside of the box: changes pixels. */
 function light(pixels, strength, box, [width, height], palette) {
   const across = span(box[0], box[2], width), down = span(box[1], box[3], height);
-  const lighter = Float32Array.from({ length: 256 }, (_, level) => Math.pow(level / 255, 0.8));
+  const lighter = contrasted(pixels);
   const opacities = Float32Array.from({ length: palette.length }, (_, at) => 0.92 * Math.pow(at / (palette.length - 1), 0.7));
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       const first = 4 * at;
-      const grey = lighter[Math.round(0.299 * pixels[first] + 0.587 * pixels[first + 1] + 0.114 * pixels[first + 2])];
+      const grey = lighter[greyOf(pixels, first)];
       if (x < across[0] || x >= across[1] || y < down[0] || y >= down[1]) {
         pixels.fill(255 * (0.66 + 0.16 * grey - ((x + y) % 16 < 2 ? 0.16 : 0)), first, first + 3);
         continue;
