@@ -85,8 +85,7 @@ class Demo:
 
     def application(self) -> web.Application:
         """For `aiohttp.web.run_app`, or a test."""
-        # aiohttp refuses a body of exactly the size that it is given.
-        application = web.Application(middlewares=[self._guard], client_max_size=self.limits.upload_bytes + 1)
+        application = web.Application(middlewares=[self._guard])
         for path in self.files:
             application.router.add_get(path, self._file)
         application.router.add_get("/api/about", self._about)
@@ -106,8 +105,6 @@ class Demo:
             response = await handler(request)
         except Refusal as refusal:
             response = _error(refusal.status, str(refusal))
-        except web.HTTPRequestEntityTooLarge:
-            response = _error(413, self._too_large())
         except web.HTTPException as error:
             response = _error(error.status, f"{error.reason}: {request.method} {request.path[:100]}")
         except ConfigError as error:
@@ -173,9 +170,15 @@ class Demo:
             self.waiting -= 1
 
     async def _upload(self, request: web.Request) -> bytes:
+        """The body, in memory; counted as it comes, since what was declared need not be what is sent."""
+        content = bytearray()
         try:
             async with asyncio.timeout(self.limits.upload_seconds):
-                return await request.read()
+                async for part in request.content.iter_any():
+                    content += part
+                    if len(content) > self.limits.upload_bytes:
+                        raise Refusal(413, self._too_large())
+                return bytes(content)
         except TimeoutError as error:
             raise Refusal(408, f"the picture did not arrive within {self.limits.upload_seconds:g} seconds") from error
 
