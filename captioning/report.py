@@ -1,6 +1,8 @@
 """One page about a run: `captioning-report runs/soft`, or `captioning-report run_dir=runs/soft`."""
 
+import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,7 @@ from captioning.errors import ConfigError, DataError, must_be
 from captioning.schemas import ReportConfig
 
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
-READERS = ("captioning.data.annotations.", "captioning.data.scenes.", "captioning.sources.")
+READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
 SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
 PARTS = {
     "scores": "Scores",
@@ -97,7 +99,9 @@ def build_reader(node: Any, **late: Any) -> Any:
         ConfigError: it names anything but a reader of data or features.
     """
     target = node.get("_target_") if isinstance(node, Mapping) else None
-    if not isinstance(target, str) or not target.startswith(READERS) or target.rpartition(".")[2][:1] == "_":
+    named = READERS.fullmatch(target) if isinstance(target, str) else None
+    # What a module imported from elsewhere is not its own.
+    if not named or getattr(getattr(import_module(named[1]), named[2], None), "__module__", "") != named[1]:
         raise ConfigError(f"config.yaml asks to build {target!r:.100}: only this package's readers of data are built")
     if any(isinstance(value, dict | list) and "_target_" in str(value) for value in node.values()):
         raise ConfigError(f"config.yaml asks to build something inside {target}: a reader takes plain settings")

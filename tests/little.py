@@ -30,7 +30,7 @@ def save_checkpoint(path: Path, *overrides: str, seed: int = 0) -> dict:
     captioner = build(
         config["model"],
         feature_size=encoder.size,
-        grid=encoder.output == "grid",
+        grid=encoder.output != "fc",
         regions=encoder.output == "regions",
         vocabulary_size=len(vocabulary),
         pad=vocabulary.pad,
