@@ -11,9 +11,11 @@ from captioning.schemas import (
     AuditConfig,
     CaptionConfig,
     CompareConfig,
+    DemoConfig,
     EvaluateConfig,
     GroundConfig,
     PrepareConfig,
+    ReportConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -27,6 +29,8 @@ ENTRY_POINTS = {
     "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
     "audit": (AuditConfig, ["data=scenes"]),
     "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
+    "report": (ReportConfig, ["run_dir=x"]),
+    "demo": (DemoConfig, ["checkpoint=x"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"

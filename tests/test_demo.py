@@ -465,3 +465,13 @@ def _nothing():
     from captioning.decoding import Hypothesis
 
     return Hypothesis([2], -1.0, -1.0, torch.full((1, 9), 1 / 9))
+
+
+@pytest.mark.slow
+def test_a_hundred_at_once():
+    """The short form of tests/load_demo.py: all served, the damaged ones refused, none lost."""
+    from load_demo import main
+
+    result = main(["--quick"])
+    assert (result["served"], result["refused"], result["lost"]) == (270, 30, 0)
+    assert max(result["MiB"]) - min(result["MiB"]) < 250
