@@ -127,8 +127,10 @@ def check(config: DictConfig, schema: type) -> dict:
 
     Raises:
         ConfigError: every unknown key (with the nearest known one), missing value and wrong type at once, by dotted
-            name; `_target_` nodes are held against the signature of what they name.
+            name; `_target_` nodes are held against the signature of what they name. Where the schema names a part in
+            `schema_of`, it is that part's `schema` that counts.
     """
+    schema = _schema(config, schema)
     kinds = typing.get_type_hints(schema)
     unset = [key for key in kinds if key not in config and _choices(key)]  # groups that were not chosen
     needed = [key for key in unset if type(None) not in typing.get_args(kinds[key])]
@@ -142,6 +144,17 @@ def check(config: DictConfig, schema: type) -> dict:
     if faults:
         raise ConfigError("; ".join(faults))
     return plain
+
+
+def _schema(config: DictConfig, schema: type) -> type:
+    """The schema itself, or that of the part which it names."""
+    key = getattr(schema, "schema_of", None)
+    if key is None or key not in config:
+        return schema
+    target = OmegaConf.select(config, f"{key}._target_")
+    if not (found := getattr(_locate(str(target)), "schema", None)):
+        raise ConfigError(f"{key}._target_: '{target}' is none: choose {key}={'|'.join(_choices(key))}")
+    return found
 
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:
@@ -203,6 +216,8 @@ def decoding_name(node: Mapping[str, Any]) -> str:
     parameters = inspect.signature(_locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
     values = taken | node
+    if values.get("length_penalty"):
+        values["length_normalization"] = taken["length_normalization"]  # has no say then
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
     beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
     name = kind.removesuffix("_beam") + beams

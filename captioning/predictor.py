@@ -23,6 +23,7 @@ from captioning.searches import named, seeded, with_words
 from captioning.tokenizer import tokenize
 
 FORMAT = 1
+KIND = "captions"  # of run whose checkpoints these are; see captioning.kinds
 
 
 class Caption(NamedTuple):
@@ -313,6 +314,7 @@ def make_recipe(
     frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
     return {
         "format": FORMAT,
+        "kind": KIND,
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},
@@ -366,8 +368,8 @@ def _with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, A
     return {**model, "attention": {**model["attention"], "decode": places}}
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's tensors and plain containers, on the CPU."""
+def read_checkpoint(path: Path, *, kind: str = KIND) -> dict[str, Any]:
+    """The checkpoint's tensors and plain containers, on the CPU; refuses one that another kind of run wrote."""
     if not path.is_file():
         raise CheckpointError(f"there is no checkpoint at {path}")
     try:
@@ -380,6 +382,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} has format {checkpoint['captioning'].get('format')}; this version reads {FORMAT}"
         )
+    if (found := checkpoint["captioning"].get("kind", KIND)) != kind:  # the first ones do not say
+        raise CheckpointError(f"{path} is a checkpoint of kind={found}; one of kind={kind} is needed here")
     return checkpoint
 
 

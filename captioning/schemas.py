@@ -46,21 +46,16 @@ class LoaderConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """conf/train.yaml."""
+    """conf/train.yaml: what all kinds of run have. Its `kind` brings the schema of the whole (`config.check`)."""
 
-    data: DataConfig
-    encoder: dict
-    transform: dict
-    features: dict
-    loader: LoaderConfig
+    schema_of: ClassVar = "kind"
+    kind: dict
+    data: dict
+    loader: dict
     model: dict
     objective: dict
-    reward: dict | None
     optimizer: dict
     schedule: dict
-    encoder_lr: float
-    encoder_warmup: int
-    decoding: dict
     early_stopping: dict | None
     weight_averaging: dict | None
     trainer: dict
@@ -69,6 +64,21 @@ class TrainConfig:
     start_from: str | None
     resume: str | None
     overwrite: bool
+
+
+@dataclasses.dataclass
+class CaptionTrainConfig(TrainConfig):
+    """conf/kind/captions.yaml."""
+
+    data: DataConfig
+    encoder: dict
+    transform: dict
+    features: dict
+    loader: LoaderConfig
+    reward: dict | None
+    encoder_lr: float
+    encoder_warmup: int
+    decoding: dict
 
 
 @dataclasses.dataclass

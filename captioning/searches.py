@@ -11,7 +11,14 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import WORD_RULES, beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import ConfigError
 
-METHODS = {"greedy": greedy_search, "beam": beam_search, "diverse_beam": diverse_beam_search, "sample": sample}
+# As conf/decoding has them: beams ranked by probability alone would choose the short captions.
+LENGTH_NORMALIZATION = 0.6
+METHODS = {
+    "greedy": greedy_search,
+    "beam": partial(beam_search, length_normalization=LENGTH_NORMALIZATION),
+    "diverse_beam": partial(diverse_beam_search, length_normalization=LENGTH_NORMALIZATION),
+    "sample": sample,
+}
 
 
 def named(method: str | Callable, **arguments) -> Callable:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioning.data.annotations import Record
+from captioning.data.datasets import may_be_mirrored
 from captioning.data.features import FeatureStore, store_folder
 from captioning.data.pictures import Transform, open_picture
 from captioning.data.regions import RegionFolder
@@ -26,13 +27,14 @@ BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fi
 class Source(NamedTuple):
     """read: record -> feature or picture tensor, picklable for loader processes. encoder: what is left to do with a
     batch of them in the step. records: those that can be read. unreadable: (path, reason) of the others.
-    workers: loader processes that suit."""
+    workers: loader processes that suit. mirrored: as read, of the mirror images of training pictures; None without."""
 
     read: Callable[[Record], Tensor]
     encoder: nn.Module
     records: list[Record]
     unreadable: list[tuple[Path, str]]
     workers: int
+    mirrored: Callable[[Record], Tensor] | None = None
 
 
 class StoredFeatures:
@@ -66,6 +68,7 @@ def stored(
     extract_workers: int = 1,
     workers: int = 0,
     device: str = "auto",
+    mirror: bool = False,
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Source:
@@ -79,6 +82,7 @@ def stored(
         batch_size, extract_workers, device: for making features; device "auto" takes a GPU where there is one, and
             batch_size "auto" what suits the device.
         workers: loader processes for training; memory-mapped features need none.
+        mirror: store those of the mirror images of training pictures too, in a store of their own.
         skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
         progress: show a bar while features are made; None where stderr is a terminal.
     """
@@ -94,7 +98,6 @@ def stored(
         raise ConfigError(
             "encoder=regions has no pictures to look at: set features=regions features.root=DIR beside it"
         )
-    key = encoder.describe() | {"transform": transform.describe()}
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     options = {
         "batch_size": BATCH_SIZES[torch.device(device).type == "cpu"] if batch_size == "auto" else batch_size,
@@ -103,6 +106,17 @@ def stored(
         "skip_unreadable": skip_unreadable,
         "progress": sys.stderr.isatty() if progress is None else progress,
     }
+    store, unreadable = _complete(encoder, transform, records, Path(root), name, **options)
+    kept, mirrored = [record for record in records if record.image_id in store], None
+    if mirror:
+        turned = [record for record in kept if record.split == "train" and may_be_mirrored(record)]
+        mirrored = StoredFeatures(_complete(encoder, transform.mirrored(), turned, Path(root), name, **options)[0])
+    return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, mirrored)
+
+
+def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record], root: Path, name: str, **options):
+    """The store with the features of all records that can be read, and (path, reason) of the others."""
+    key = encoder.describe() | {"transform": transform.describe()}
     folder, unreadable = store_folder(root, name, key), []
     store = FeatureStore(folder, key)
     if store.missing(records):
@@ -110,8 +124,7 @@ def stored(
         with _lock(folder):
             store = FeatureStore(folder, key)
             unreadable = extract(encoder, transform, records, store, **options).unreadable
-    kept = [record for record in records if record.image_id in store]
-    return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers)
+    return store, unreadable
 
 
 def _lock(folder: Path) -> FileLock:
@@ -133,6 +146,7 @@ def online(
     *,
     name: str,
     workers: int = 1,
+    mirror: bool = False,
     skip_unreadable: bool = False,
 ) -> Source:
     """Pictures go through the encoder in every step: for fine-tuning, or where there is no room for a store.
@@ -142,7 +156,8 @@ def online(
     must_be("features.workers", workers, least=0)
     unreadable = _unreadable(records) if skip_unreadable else {}
     kept = [record for record in records if record.path not in unreadable]
-    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers)
+    mirrored = Pictures(transform.mirrored()) if mirror else None
+    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, mirrored)
 
 
 class StoredRegions:

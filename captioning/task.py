@@ -1,15 +1,15 @@
-"""The one LightningModule, and the log of a run. Glue: what is trained, decoded and scored is passed in."""
+"""The one LightningModule, and the log of a run. Glue: what is trained, looked at and scored is passed in."""
 
 import csv
 import inspect
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -19,7 +19,6 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from captioning.data.datasets import CaptionBatch
 from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.schedules import rise
 
@@ -28,19 +27,20 @@ WEIGHTS = {"state_dict", "current_model_state"}
 
 
 class CaptioningTask(lightning.LightningModule):
-    """Trains a captioner by an objective, and each epoch writes captions for the validation split and scores them.
+    """Trains a model by an objective, and each epoch looks at what it does on the validation split and scores that.
+
+    A batch is a NamedTuple whose first field are the ids [B] of its items, by whose name and numbers a fault is told.
 
     Args:
-        captioner: models.captioner.Captioner.
+        captioner: the model: models.captioner.Captioner, or what another kind of run trains; has an `encoder`.
         objective: (model, batch) -> objectives.Loss; what it remembers travels in checkpoints.
-        write: (captioner, images, mask) -> one caption text an image; the decoding used for validation.
-        score: {image id: caption} -> {name: value}, logged as val/DECODING/name.
-        decoding: name of the decoding, part of the names of the scores.
+        observe: (captioner, batch, loss) -> {id: finding} of a validation batch, such as one caption an image.
+        score: {id: finding} of all processes together -> {name: value}, logged by these names.
         optimizer: parameter groups -> optimiser.
         schedule: steps of the run -> (step -> factor on the learning rates).
-        encoder_lr: learning rate of the encoder's unfrozen parameters.
+        encoder_lr: learning rate of the encoder's unfrozen parameters; may be None where it has none.
         encoder_warmup: steps over which that rate rises from 0, beside the schedule.
-        recipe: plain containers that travel in every checkpoint and rebuild the captioner.
+        recipe: plain containers that travel in every checkpoint and rebuild the model.
     """
 
     def __init__(
@@ -48,40 +48,39 @@ class CaptioningTask(lightning.LightningModule):
         captioner: nn.Module,
         objective: Callable,
         *,
-        write: Callable,
-        score: Callable[[dict[int, str]], dict[str, float]],
-        decoding: str,
+        observe: Callable[..., dict[int, Any]],
+        score: Callable[[dict[int, Any]], Mapping[str, float]],
         optimizer: Callable,
         schedule: Callable,
-        encoder_lr: float,
-        encoder_warmup: int,
         recipe: dict[str, Any],
+        encoder_lr: float | None = None,
+        encoder_warmup: int = 0,
     ):
         super().__init__()
         must_be("encoder_lr", encoder_lr, above=0)
         must_be("encoder_warmup", encoder_warmup, least=0)
-        self.captioner, self.objective, self.write, self.score = captioner, objective, write, score
-        self.decoding, self.optimizer, self.schedule = decoding, optimizer, schedule
+        self.captioner, self.objective, self.observe, self.score = captioner, objective, observe, score
+        self.optimizer, self.schedule = optimizer, schedule
         self.encoder_lr, self.encoder_warmup, self.recipe = encoder_lr, encoder_warmup, recipe
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
         self._learnt = False  # whether any batch since the last step was not left out
-        self._captions: dict[int, str] = {}
+        self._findings: dict[int, Any] = {}
         self._generators: dict[str, Any] | None = None
         self._clock = perf_counter()
 
-    def training_step(self, batch: CaptionBatch, batch_index: int) -> torch.Tensor | None:
+    def training_step(self, batch: NamedTuple, batch_index: int) -> torch.Tensor | None:
         """One step; logs every part of the loss, and what else the objective tells, under its own name."""
         loss = self.objective(self.captioner, batch)
-        self._image_ids = batch.image_ids
+        self._ids = batch._fields[0].replace("_", " "), batch[0]
         if self._not_finite("" if loss.total.isfinite() else _fault(loss)):
             return self._nothing() if _world_size() > 1 else None
         self._learnt = True
-        images = len(batch.image_ids)
-        self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=images)
+        size = len(batch[0])
+        self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size)
         for name, value in (loss.parts | loss.stats).items():
-            self.log(f"train/{name}", value.detach(), batch_size=images)
+            self.log(f"train/{name}", value.detach(), batch_size=size)
         now, self._clock = self._clock, perf_counter()
-        self.log("words/s", loss.words / (self._clock - now), prog_bar=True, batch_size=images)
+        self.log("words/s", loss.words / (self._clock - now), prog_bar=True, batch_size=size)
         return loss.total
 
     def on_before_optimizer_step(self, optimizer) -> None:
@@ -105,10 +104,10 @@ class CaptioningTask(lightning.LightningModule):
 
         Where the trainer does not allow it any more, all processes save last.ckpt together and stop.
         """
-        faults = _of_any(what, self._image_ids, self.device)
+        faults = _of_any(what, self._ids[1], self.device)
         if not faults:
             return False
-        told = "; ".join(f"{what}; image ids {', '.join(map(str, ids))}" for what, ids in faults)
+        told = "; ".join(f"{what}; {self._ids[0]} {', '.join(map(str, ids))}" for what, ids in faults)
         where = f"step {self.trainer.global_step}: {told}"
         self.skipped += 1
         if self.skipped <= self.trainer.skip_nonfinite:
@@ -133,23 +132,21 @@ class CaptioningTask(lightning.LightningModule):
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True
 
-    def validation_step(self, batch: CaptionBatch, batch_index: int) -> None:
-        """Loss by teacher forcing, to be looked at; captions by decoding, to be scored."""
+    def validation_step(self, batch: NamedTuple, batch_index: int) -> None:
+        """The objective's loss, to be looked at; findings, to be scored."""
         loss = self.objective(self.captioner, batch)
-        self.log("val/loss", loss.total, batch_size=len(batch.image_ids), sync_dist=True)
-        texts = self.write(self.captioner, batch.images, batch.mask)
-        self._captions.update(zip(batch.image_ids.tolist(), texts, strict=True))
+        self.log("val/loss", loss.total, batch_size=len(batch[0]), sync_dist=True)
+        self._findings.update(self.observe(self.captioner, batch, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Scores the captions of all processes together; every image counts once."""
-        captions, self._captions = _gather(self._captions), {}
+        """Scores the findings of all processes together; every item counts once."""
+        findings, self._findings = _gather(self._findings), {}
         if not self.trainer.sanity_checking:
-            scores = {f"val/{self.decoding}/{name}": value for name, value in self.score(captions).items()}
-            self.log_dict(scores, prog_bar=False, rank_zero_only=False)
+            self.log_dict(dict(self.score(findings)), prog_bar=False, rank_zero_only=False)
         self._clock = perf_counter()
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """The decoder's parameters at the optimiser's rate, the encoder's unfrozen ones at `encoder_lr`."""
+        """All but the encoder's parameters at the optimiser's rate, the encoder's unfrozen ones at `encoder_lr`."""
         encoder = [parameter for parameter in self.captioner.encoder.parameters() if parameter.requires_grad]
         inside = set(encoder)
         rest = [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]
@@ -163,7 +160,7 @@ class CaptioningTask(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the captioner, and the random generators; leaves a frozen encoder out.
+        """Adds what rebuilds the model, and the random generators; leaves a frozen encoder out.
 
         A frozen encoder is rebuilt from its recipe and held against its fingerprint; where the recipe cannot give its
         weights again (a file of the user's), they are in the recipe itself.
@@ -327,19 +324,19 @@ def _fault(loss) -> str:
     return ", ".join(names) or f"train/loss is {float(loss.total)}"
 
 
-def _of_any(fault: str, image_ids: torch.Tensor, device: torch.device) -> list[tuple[str, list[int]]]:
-    """Faults of all processes, each with the images of its batch; the same list on all of them.
+def _of_any(fault: str, ids: torch.Tensor, device: torch.device) -> list[tuple[str, list[int]]]:
+    """Faults of all processes, each with the items of its batch; the same list on all of them.
 
     A process that left a batch out alone, or stopped, would keep the others waiting for its gradient for ever.
     """
-    parts = [(fault, image_ids)]
+    parts = [(fault, ids)]
     if _world_size() > 1:
         flag = torch.tensor(int(bool(fault)), device=device)
         torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
         parts = [None] * _world_size() if flag else []
         if flag:
-            torch.distributed.all_gather_object(parts, (fault, image_ids.cpu()))
-    return [(what, ids.tolist()) for what, ids in parts if what]
+            torch.distributed.all_gather_object(parts, (fault, ids.cpu()))
+    return [(what, own.tolist()) for what, own in parts if what]
 
 
 def _world_size() -> int:
@@ -347,10 +344,10 @@ def _world_size() -> int:
     return torch.distributed.get_world_size() if there else 1
 
 
-def _gather(captions: dict[int, str]) -> dict[int, str]:
-    """The captions of all processes, in the order of their ids."""
-    parts = [captions]
+def _gather(findings: dict[int, Any]) -> dict[int, Any]:
+    """The findings of all processes, in the order of their ids."""
+    parts = [findings]
     if _world_size() > 1:
         parts = [None] * _world_size()
-        torch.distributed.all_gather_object(parts, captions)
+        torch.distributed.all_gather_object(parts, findings)
     return dict(sorted(pair for part in parts for pair in part.items()))

@@ -139,6 +139,15 @@ def test_a_target_that_does_not_exist_is_named():
         checked("train", ["objective._target_=captioning.objectives.Nothing"])
 
 
+def test_the_kind_of_run_brings_its_schema():
+    with pytest.raises(ConfigError, match=r"kind\._target_: 'captioning\.decoding\.beam_search' is none: choose kind="):
+        checked("train", ["kind._target_=captioning.decoding.beam_search"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'kind\.flavour'"):
+        checked("train", ["+kind.flavour=1"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'rewards': did you mean 'reward'\?"):
+        checked("train", ["+rewards=1"])
+
+
 def test_missing_values_are_asked_for():
     with pytest.raises(ConfigError, match=r"checkpoint is not set.*images is not set"):
         check(compose("caption", []), CaptionConfig)
@@ -200,9 +209,10 @@ def test_names_of_decodings_say_what_changes_the_captions():
         return decoding_name(checked("evaluate", list(overrides))["decoding"])
 
     assert name("decoding=greedy") == "greedy"
-    assert name("decoding=beam", "decoding.beam_size=5", "decoding.n_best=2") == "beam5"
-    assert name("decoding=diverse_beam") == "diverse6x3"
-    assert name("decoding=diverse_beam", "decoding.diversity=2") == "diverse6x3_lambda2"
+    assert name("decoding=beam", "decoding.beam_size=5", "decoding.n_best=2") == "beam5_length0.6"
+    assert name("decoding=beam", "decoding.length_normalization=0") == "beam3"
+    assert name("decoding=diverse_beam") == "diverse6x3_length0.6"
+    assert name("decoding=diverse_beam", "decoding.diversity=2") == "diverse6x3_lambda2_length0.6"
     assert name("decoding=sample", "decoding.temperature=0.7", "decoding.samples=9") == "sample_t0.7"
     assert name("decoding=sample", "decoding.top_k=5", "decoding.top_p=0.9") == "sample_k5_p0.9"
     rules = ["min_length=3", "max_length=30", "no_repeat_ngram=3", "avoid_endings=[a,the,of]", "require=[dog]"]

@@ -62,3 +62,23 @@ def test_processes_share_the_images():
         parts = [list(ImageSampler(size, shuffle=True, rank=rank, world=world)) for rank in range(world)]
         assert {len(part) for part in parts} == {-(-size // world)}
         assert {index for part in parts for index, _ in part} == set(range(size))
+
+
+def test_half_of_the_epochs_see_the_mirror_image_unless_a_caption_tells_left_from_right():
+    records = [
+        Record(1, Path("a.png"), "train", ("a b", "the bright b")),
+        Record(2, Path("b.png"), "train", ("a", "b on the Left", "c")),
+        Record(3, Path("c.png"), "train", ("right-hand b",)),
+    ]
+    data = CaptionDataset(
+        records,
+        tokenize_captions(records),
+        vocabulary=Vocabulary(["a", "b"]),
+        source=lambda record: torch.tensor([record.image_id]),
+        mirrored=lambda record: torch.tensor([-record.image_id]),
+        seed=5,
+    )
+    seen = [[int(data[index, epoch][1]) for epoch in range(400)] for index in range(3)]
+    assert 160 < seen[0].count(-1) < 240 and seen[0].count(1) == 400 - seen[0].count(-1)
+    assert set(seen[1]) == {2} and set(seen[2]) == {3}
+    assert seen[0] == [int(data[0, epoch][1]) for epoch in range(400)]  # a function of seed and epoch

@@ -100,7 +100,7 @@ def test_sampling_in_both_commands(checkpoints, data, world, tmp_path, capsys):
 
 def test_diverse_beams_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     best = evaluated(checkpoints[0], data, tmp_path, "decoding=diverse_beam", "decoding.diversity=3")
-    assert "val, decoding diverse6x3_lambda3, " in capsys.readouterr().out
+    assert "val, decoding diverse6x3_lambda3_length0.6, " in capsys.readouterr().out
     results = captioned(checkpoints[0], world, tmp_path, "decoding=diverse_beam", "decoding.diversity=3")
     assert [result["caption"] for result in results] == best
     for result in results:
@@ -112,7 +112,7 @@ def test_diverse_beams_in_both_commands(checkpoints, data, world, tmp_path, caps
 def test_rules_by_words(checkpoints, data, tmp_path, capsys):
     rules = ["decoding.require=[cats]", "decoding.avoid=[dog,the]", "decoding.avoid_endings=[grass,on]"]
     captions = evaluated(checkpoints[0], data, tmp_path, *rules, "decoding.beam_size=6")
-    assert "beam6_avoid-dog-the_require-cats_noend-grass-on" in capsys.readouterr().out
+    assert "beam6_length0.6_avoid-dog-the_require-cats_noend-grass-on" in capsys.readouterr().out
     for text in captions:
         words = text.split()
         assert "cats" in words and not {"dog", "the"} & set(words) and words[-1] not in ("grass", "on")
@@ -145,7 +145,7 @@ def test_words_that_are_not_there_are_one_clear_error(checkpoints, data, tmp_pat
 def test_ensembles_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     second = f"decoding.checkpoints=[{checkpoints[1]}]"
     both = evaluated(checkpoints[0], data, tmp_path, second, "decoding.beam_size=4")
-    assert "val, decoding ensemble2_beam4, " in capsys.readouterr().out
+    assert "val, decoding ensemble2_beam4_length0.6, " in capsys.readouterr().out
     results = captioned(checkpoints[0], world, tmp_path, second, "decoding.beam_size=4")
     assert [result["caption"] for result in results] == both
     made = load_all(checkpoints[0], [checkpoints[1]]).captions(world / "val1.png", beam_size=4)[0][0]

@@ -12,6 +12,7 @@ from captioning.data.pictures import Transform, open_picture
 from captioning.errors import DataError
 from captioning.extraction import extract
 from captioning.models.encoder import Encoder, efficientnet_lite_encoder
+from captioning.sources import online, stored
 
 
 class Counting(nn.Module):
@@ -144,3 +145,23 @@ def test_photographs_by_the_default_encoder(tmp_path, shared_dir):
         stored = store[record.image_id].astype(np.float32)
         assert stored.shape == (49, 1280) and stored.std() > 0.1
         np.testing.assert_allclose(stored, encoded(encoder, record, 224), atol=2e-3, rtol=1e-3)
+
+
+def test_mirror_images_of_training_pictures_have_a_store_of_their_own(tmp_path, records):
+    records = [
+        records[0],
+        records[1]._replace(captions=("a dog on the left",)),
+        records[2]._replace(split="val"),
+        *records[3:5],
+    ]
+    encoder = counting_encoder()
+    source = stored(encoder, Transform(8), records, name="toy", root=str(tmp_path / "stores"), mirror=True)
+    plain = stored(encoder, Transform(8), records, name="toy", root=str(tmp_path / "stores"))
+    assert plain.mirrored is None and len(list((tmp_path / "stores").glob("toy-*/manifest.json"))) == 2
+    assert len(source.mirrored.store) == 3  # neither val's, nor where a caption tells left from right
+    for record in (records[0], records[3], records[4]):
+        upright = Transform(8)(open_picture(record.path))
+        turned = torch.from_numpy(np.ascontiguousarray(upright.numpy()[:, :, ::-1]))
+        np.testing.assert_allclose(source.mirrored(record), encoder(turned[None])[0].detach(), rtol=1e-3)
+        np.testing.assert_array_equal(source.read(record), plain.read(record))
+    assert torch.equal(online(encoder, Transform(8), records, name="toy", mirror=True).mirrored(records[4]), turned)

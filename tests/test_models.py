@@ -155,3 +155,15 @@ def test_fc_vectors_and_grids_of_one_place_agree(toy_tokens):
     model = build_captioner(attention=ATTENTIONS["none"], grid=False, **numbers).double().eval()
     vectors = torch.randn(3, 6, dtype=torch.float64)
     torch.testing.assert_close(model(vectors, toy_tokens).logits, model(vectors[:, None], toy_tokens).logits)
+
+
+def test_word_dropout_leaves_words_out_whole_and_only_in_training(toy):
+    model = toy(word_dropout=0.5, dropout=0.0, embedding_size=8, vocabulary_size=11)
+    tokens = torch.full((2, 3, 400), 5)
+    whole = model.decoder.embedding.weight[5]
+    assert torch.equal(model.decoder._embed(tokens), whole.expand(2, 3, 400, 8))
+    entered = model.decoder.train()._embed(tokens).flatten(0, 2)
+    out = (entered == 0).all(-1)
+    assert torch.allclose(entered[~out], 2 * whole)  # so that the mean stays
+    assert abs(out.double().mean() - 0.5) < 4 * (0.25 / len(out)) ** 0.5
+    assert model.decoder._embed(tokens[..., 0]).shape == (2, 3, 8)  # of one step

@@ -333,3 +333,13 @@ def test_real_photographs(shared_dir):
         shown = Transform(224)(picture).float()
         whole = torch.from_numpy(np.array(picture)).float().mean((0, 1))
         assert (shown.mean((1, 2)) - whole).abs().max() < 1 and shown.std() > 10
+
+
+def test_a_mirrored_transform_turns_what_is_seen_and_keeps_the_region():
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (30, 47, 3), dtype=np.uint8))
+    for transform in TRANSFORMS:
+        turned = transform.mirrored()
+        np.testing.assert_array_equal(turned(picture).numpy(), transform(picture).numpy()[:, :, ::-1])
+        assert turned.box(47, 30) == transform.box(47, 30)
+        assert turned.describe() == transform.describe() | {"mirror": True}
+        assert turned.mirrored().describe() == transform.describe()

@@ -42,7 +42,8 @@ def draw_rules(generator, vocabulary, length):
         if require and len(require) < length:
             rules["require"] = require
     if on():
-        rules[generator.choice(["length_normalization", "length_penalty"])] = generator.choice([0.5, 1.0, 2.0])
+        for name in generator.sample(["length_normalization", "length_penalty"], generator.choice([1, 1, 2])):
+            rules[name] = generator.choice([0.5, 1.0, 2.0])
     return rules
 
 
@@ -290,7 +291,6 @@ def test_the_logits_of_a_model_are_left_alone():
         ({"no_repeat_ngram": -2}, "no_repeat_ngram"),
         ({"length_penalty": -0.1}, "length_penalty"),
         ({"min_length": 5, "max_length": 4}, r"min_length \(5\) must not exceed decoding\.max_length \(4\)"),
-        ({"length_penalty": 1.0, "length_normalization": 1.0}, "set one of the two"),
         ({"require": (3, 4), "max_length": 2}, r"require \(2 words\)"),
         ({"require": (3,), "avoid": (3,)}, r"require holds what is never written .*3"),
         ({"require": (END,)}, "require"),

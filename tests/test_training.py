@@ -48,6 +48,17 @@ def test_decoding_states_where_hard_attention_looks(hard, data, tmp_path, capsys
     assert load(hard / "checkpoints" / "last.ckpt", places="sample").places == "sample"
 
 
+def test_a_checkpoint_of_another_kind_of_run_is_told_apart(hard, tmp_path):
+    checkpoint = torch.load(hard / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["captioning"].pop("kind") == "captions"
+    torch.save(checkpoint, tmp_path / "first.ckpt")  # as before there were kinds
+    assert load(tmp_path / "first.ckpt").vocabulary.words
+    checkpoint["captioning"]["kind"] = "melodies"
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(CheckpointError, match=r"other\.ckpt is a checkpoint of kind=melodies; one of kind=captions"):
+        load(tmp_path / "other.ckpt")
+
+
 def test_resumed_hard_attention_equals_a_run_that_never_stopped(data, tmp_path, monkeypatch):  # noqa: F811
     arguments = [
         "trainer.max_epochs=3",

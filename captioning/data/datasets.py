@@ -1,6 +1,7 @@
 """Pictures (or their stored features) with all their captions: one item an image, one batch for every split."""
 
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,8 @@ from captioning.data.annotations import Record
 from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.errors import must_be
 from captioning.tokenizer import tokenize
+
+SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
 
 
 class CaptionBatch(NamedTuple):
@@ -34,6 +37,11 @@ def tokenize_captions(records: Sequence[Record]) -> list[list[list[str]]]:
     return [[tokens for caption in record.captions if (tokens := tokenize(caption))] for record in records]
 
 
+def may_be_mirrored(record: Record) -> bool:
+    """Whether the captions are as true of the mirror image: none of them tells left from right."""
+    return not any(SIDES.search(caption) for caption in record.captions)
+
+
 class CaptionDataset(Dataset):
     """Item (index, epoch) -> (image id, image, its captions as id lists).
 
@@ -42,6 +50,8 @@ class CaptionDataset(Dataset):
         captions: their tokens, from `tokenize_captions`.
         vocabulary: of the training split.
         source: record -> picture or feature tensor.
+        mirrored: the same for its mirror image, taken in half of the epochs (drawn from `seed`) of pictures of which
+            no caption tells left from right; None: never.
         max_length: words a caption is cut to; its <end> stays.
         captions_per_image: at most so many captions, drawn anew each epoch from `seed`; None takes all.
     """
@@ -53,13 +63,15 @@ class CaptionDataset(Dataset):
         *,
         vocabulary: Vocabulary,
         source: Callable[[Record], Tensor],
+        mirrored: Callable[[Record], Tensor] | None = None,
         max_length: int = 20,
         captions_per_image: int | None = None,
         seed: int = 0,
     ):
         must_be("data.max_length", max_length, least=1)
         must_be("data.captions_per_image", captions_per_image, least=1)
-        self.records, self.source, self.seed, self.captions_per_image = records, source, seed, captions_per_image
+        self.records, self.source, self.mirrored = records, source, mirrored
+        self.seed, self.captions_per_image = seed, captions_per_image
         self.captions = [[vocabulary.encode(tokens, max_length=max_length) for tokens in group] for group in captions]
 
     def __len__(self) -> int:
@@ -70,7 +82,13 @@ class CaptionDataset(Dataset):
         record, captions, limit = self.records[index], self.captions[index], self.captions_per_image
         if limit is not None and limit < len(captions):
             captions = random.Random(f"{self.seed}/{epoch}/{record.image_id}").sample(captions, limit)
-        return record.image_id, self.source(record), captions
+        return record.image_id, self._read(record, epoch), captions
+
+    def _read(self, record: Record, epoch: int) -> Tensor:
+        if self.mirrored is None or not may_be_mirrored(record):
+            return self.source(record)
+        turned = random.Random(f"mirror/{self.seed}/{epoch}/{record.image_id}").random() < 0.5
+        return self.mirrored(record) if turned else self.source(record)
 
 
 class ImageDataset(Dataset):

@@ -7,6 +7,7 @@ that pixel (column, row) covers column…column + 1 and row…row + 1.
 import io
 import math
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -53,12 +54,13 @@ class Transform:
         fit: "squash" takes the whole picture, aspect ratio not kept. "crop" scales the short side to `resize` and takes
             the centre. "pad" scales the long side to S and fills up with mid grey.
         resize: for "crop" only; S where it is None.
+        mirror: the input is turned left to right; `box` is that of the picture, not turned.
 
     Raises:
         ConfigError: an unknown fit, a size below 1, a resize below size or without "crop".
     """
 
-    def __init__(self, size: int = 224, *, fit: str = "squash", resize: int | None = None):
+    def __init__(self, size: int = 224, *, fit: str = "squash", resize: int | None = None, mirror: bool = False):
         if fit not in FITS:
             raise ConfigError(f"transform.fit={fit}: not one of {', '.join(FITS)}")
         if size < 1:
@@ -67,7 +69,7 @@ class Transform:
             raise ConfigError(f"transform.resize ({resize}) is for fit=crop only: with fit={fit} set it to null")
         if resize is not None and resize < size:
             raise ConfigError(f"transform.resize ({resize}) must be at least transform.size ({size})")
-        self.size, self.fit = size, fit
+        self.size, self.fit, self.mirror = size, fit, mirror
         self.resize = resize or size
 
     def __call__(self, picture: Image.Image) -> "Tensor":
@@ -82,7 +84,14 @@ class Transform:
         else:
             # One step from the exact region: no intermediate picture whose sides are rounded to whole pixels.
             seen = picture.resize(square, Image.Resampling.BICUBIC, box=self.box(*picture.size))
-        return torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [S, S, 3] -> [3, S, S]
+        seen = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [S, S, 3] -> [3, S, S]
+        return seen.flip(2) if self.mirror else seen
+
+    def mirrored(self) -> "Transform":
+        """The same, turned left to right."""
+        turned = copy(self)
+        turned.mirror = not self.mirror
+        return turned
 
     def box(self, width: int, height: int) -> Box:
         """The region of a picture of that size that the input shows.
@@ -101,7 +110,8 @@ class Transform:
 
     def describe(self) -> dict[str, Any]:
         """All that the input depends on beside the picture, as plain values."""
-        return {"size": self.size, "fit": self.fit, "resize": self.resize, "interpolation": "bicubic"}
+        described = {"size": self.size, "fit": self.fit, "resize": self.resize, "interpolation": "bicubic"}
+        return described | {"mirror": True} if self.mirror else described
 
     def _place(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """For "pad": (width, height) of the picture within the input, and (x, y) of its corner; whole pixels."""

@@ -26,7 +26,8 @@ class Rules:
         min_length: tokens at the least: <end> is not written before.
         length_normalization: exponent e of the length T: score = log_prob / T^e; 0 ranks by probability, 1 by the
             average log-probability of a token.
-        length_penalty: α of Wu et al. 2016 (GNMT), eq. 14: score = log_prob / ((5 + T) / 6)^α. One of the two only.
+        length_penalty: α of Wu et al. 2016 (GNMT), eq. 14: score = log_prob / ((5 + T) / 6)^α, which takes the place
+            of length_normalization; 0: that stays.
         no_repeat_ngram: n > 0: no n words in a row are written twice in a caption; 0: no rule.
         avoid: words never written.
         allow: words written although the vocabulary's owner forbids them by default, such as <unk>.
@@ -60,8 +61,6 @@ class Rules:
             raise ConfigError(
                 f"decoding.min_length ({self.min_length}) must not exceed decoding.max_length ({self.max_length})"
             )
-        if self.length_normalization and self.length_penalty:
-            raise ConfigError("decoding.length_normalization and decoding.length_penalty: set one of the two")
         if len(set(self.require)) >= self.max_length:
             raise ConfigError(
                 f"decoding.require ({len(set(self.require))} words) and <end> must fit in decoding.max_length "
@@ -72,10 +71,10 @@ class Rules:
         """What captions of `length` tokens (number or tensor) are ranked by."""
         if isinstance(length, Tensor):
             length = length.to(log_prob.dtype)
-        if self.length_normalization:
-            return log_prob / length**self.length_normalization
         if self.length_penalty:
             return log_prob / ((5 + length) / 6) ** self.length_penalty
+        if self.length_normalization:
+            return log_prob / length**self.length_normalization
         return log_prob
 
     def bound(self, log_prob: Tensor) -> Tensor:

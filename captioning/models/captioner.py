@@ -88,6 +88,7 @@ def build_captioner(
     feature_width: int | None = None,
     layers: int = 1,
     dropout: float = 0.5,
+    word_dropout: float = 0.0,
 ) -> Captioner:
     """Composes a captioner; the one place where the parts' sizes are worked out.
 
@@ -104,6 +105,7 @@ def build_captioner(
         feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
         layers: stacked recurrences.
         dropout: on adapted features, word embeddings, between layers and in the readout.
+        word_dropout: share of the input words that are left out whole.
 
     Raises:
         ConfigError: a size or share that cannot be, or parts that do not go together.
@@ -113,6 +115,7 @@ def build_captioner(
     must_be("model.feature_width", feature_width, least=1)
     must_be("model.layers", layers, least=1)
     must_be("model.dropout", dropout, least=0, below=1)
+    must_be("model.word_dropout", word_dropout, least=0, below=1)
     place = positions(regions=regions)
     adapter, feature_size = nn.Sequential(place), feature_size + place.size
     if feature_width is not None:
@@ -136,5 +139,6 @@ def build_captioner(
         embedding_size=embedding_size,
         pad=pad,
         dropout=dropout,
+        word_dropout=word_dropout,
     )
     return Captioner(encoder or nn.Identity(), enter, decoder=decoder, adapter=adapter)

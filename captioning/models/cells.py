@@ -7,6 +7,8 @@ steps at once, `step` adds the latter, by a matrix of its own (a slice of a comm
 with zeros, in the backward pass of every step).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -14,8 +16,20 @@ from torch.nn import functional as F
 from captioning.models.state import State
 
 
+class Layer(NamedTuple):
+    """One layer after a step: hidden and cell [B, K, H], and what the gates let through, each [B, K, H], in the order
+    of the cell's `gates`."""
+
+    hidden: Tensor
+    cell: Tensor
+    gates: tuple[Tensor, ...]
+
+
 class Cell(nn.Module):
-    """Common to all recurrences; `pointwise` is what a kind of cell adds.
+    """Common to all recurrences; `forward`, one layer's step, is what a kind of cell adds.
+
+    A forward hook on a cell sees each layer of each step with its gates, from the first layer to the last: that is how
+    `captioning.models.trace` reads them.
 
     Args:
         input_size: width of the known part of the input.
@@ -27,6 +41,7 @@ class Cell(nn.Module):
 
     recurrence: type[nn.RNNBase]
     has_cell = False
+    gates: tuple[str, ...] = ()  # the names of a Layer's gates
 
     def __init__(self, input_size: int, feedback_size: int, *, state_size: int, layers: int = 1, dropout: float = 0.0):
         super().__init__()
@@ -85,9 +100,9 @@ class Cell(nn.Module):
                 projected = F.linear(below, weight, bias)
             weight, bias = getattr(rnn, f"weight_hh_l{layer}"), getattr(rnn, f"bias_hh_l{layer}")
             recurrent = F.linear(state.hidden[layer], weight, bias)
-            new = self.pointwise(projected, recurrent, state.hidden[layer], state.cell[layer])
-            hidden.append(new[0])
-            cell.append(new[1])
+            new = self(projected, recurrent, state.hidden[layer], state.cell[layer])
+            hidden.append(new.hidden)
+            cell.append(new.cell)
         return State(torch.stack(hidden), torch.stack(cell))
 
     def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -104,8 +119,8 @@ class Cell(nn.Module):
         cell = cell.reshape(shape) if self.has_cell else state.cell
         return outputs.reshape(length, batch, rows, -1), State(hidden.reshape(shape), cell)
 
-    def pointwise(self, projected: Tensor, recurrent: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """(input share, recurrent share, state) -> (hidden, cell) of one layer."""
+    def forward(self, projected: Tensor, recurrent: Tensor, hidden: Tensor, cell: Tensor) -> Layer:
+        """Input share and recurrent share [B, K, gates · H], and one layer's state before the step -> after it."""
         raise NotImplementedError
 
 
@@ -114,20 +129,25 @@ class RNN(Cell):
 
     recurrence = nn.RNN
 
-    def pointwise(self, projected, recurrent, hidden, cell):
-        return torch.tanh(projected + recurrent), cell
+    def forward(self, projected, recurrent, hidden, cell):
+        return Layer(torch.tanh(projected + recurrent), cell, ())
 
 
 class GRU(Cell):
-    """Gated recurrent unit (Cho et al. 2014, in torch's form, with the reset gate after the product)."""
+    """Gated recurrent unit: h_t = (1 − z) ∘ n + z ∘ h_{t-1}, with reset, update and candidate r, z, n.
+
+    Cho et al. 2014, in torch's form: n = tanh(x + r ∘ W_h h_{t-1}), the reset gate after the product.
+    """
 
     recurrence = nn.GRU
+    gates = ("reset", "update", "candidate")
 
-    def pointwise(self, projected, recurrent, hidden, cell):
+    def forward(self, projected, recurrent, hidden, cell):
         x_reset, x_update, x_new = projected.chunk(3, -1)
         h_reset, h_update, h_new = recurrent.chunk(3, -1)
-        new = torch.tanh(x_new + torch.sigmoid(x_reset + h_reset) * h_new)
-        return torch.lerp(new, hidden, torch.sigmoid(x_update + h_update)), cell
+        reset, update = torch.sigmoid(x_reset + h_reset), torch.sigmoid(x_update + h_update)
+        candidate = torch.tanh(x_new + reset * h_new)
+        return Layer(torch.lerp(candidate, hidden, update), cell, (reset, update, candidate))
 
 
 class LSTM(Cell):
@@ -138,6 +158,7 @@ class LSTM(Cell):
 
     recurrence = nn.LSTM
     has_cell = True
+    gates = ("input", "forget", "candidate", "output")
 
     def reset_parameters(self) -> None:
         """As for every cell, then the forget gate's bias."""
@@ -146,7 +167,8 @@ class LSTM(Cell):
             bias = getattr(self.rnn, f"bias_ih_l{layer}")
             nn.init.ones_(bias.data[self.state_size : 2 * self.state_size])
 
-    def pointwise(self, projected, recurrent, hidden, cell):
+    def forward(self, projected, recurrent, hidden, cell):
         i, f, g, o = (projected + recurrent).chunk(4, -1)
-        cell = torch.addcmul(torch.sigmoid(f) * cell, torch.sigmoid(i), torch.tanh(g))
-        return torch.sigmoid(o) * torch.tanh(cell), cell
+        i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
+        cell = torch.addcmul(f * cell, i, g)
+        return Layer(o * torch.tanh(cell), cell, (i, f, g, o))

@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from captioning.models.attention import Glimpse, Keys
+from captioning.models.layout import Layout
 from captioning.models.state import State
 
 
@@ -57,20 +57,31 @@ class Decoder(nn.Module):
         embedding_size: E.
         pad: id of the padding token.
         dropout: on the word embeddings that enter the recurrence.
+        word_dropout: of the words that enter in training, the share that is left out whole, so that the image and
+            the state must tell what follows.
     """
 
     def __init__(
-        self, recurrence, attention, *, readout, vocabulary_size: int, embedding_size: int, pad: int, dropout: float
+        self,
+        recurrence,
+        attention,
+        *,
+        readout,
+        vocabulary_size: int,
+        embedding_size: int,
+        pad: int,
+        dropout: float,
+        word_dropout: float = 0.0,
     ):
         super().__init__()
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
         self.recurrence, self.attention, self.readout, self.pad = recurrence, attention, readout, pad
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.word_dropout = nn.Dropout(dropout), nn.Dropout1d(word_dropout)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> Step:
         """One word: token [B, K] int64 -> scores of the next word."""
-        word = self.dropout(self.embedding(token))
+        word = self._embed(token)
         state, glimpse = self.recurrence.step(self._project(word, memory), state, self._look(memory))
         return Step(self.readout(word, state.top, glimpse.context), state, glimpse)
 
@@ -90,41 +101,68 @@ class Decoder(nn.Module):
             state: [layers, B, 1, H] before <start>.
         """
         real = tokens[..., 1:] != self.pad
-        words = self.dropout(self.embedding(tokens[..., :-1]))
-        inputs = self._join(words, memory)
         state = state.repeat(tokens.shape[1])
         run = self._loop if self.recurrence.loops else self._sequence
-        hidden, context, index, glimpse = run(inputs, real, state, self._look(memory))
-        return Decoded(self.readout(words.flatten(0, 2)[index], hidden, context), index, glimpse)
+        words, hidden, context, index, glimpse = run(tokens[..., :-1], real, state, memory)
+        return Decoded(self.readout(words, hidden, context), index, glimpse)
 
-    def _sequence(self, inputs: Tensor, real: Tensor, state: State, look):
+    def _sequence(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
         """Nothing feeds back: the fused kernel runs all steps, and all of them look at once."""
-        hidden = self.recurrence.sequence(inputs.permute(2, 0, 1, 3), state).permute(1, 2, 0, 3)  # [B, K, T, H]
+        words = self._embed(tokens)
+        inputs = self._join(words, memory).permute(2, 0, 1, 3)
+        hidden = self.recurrence.sequence(inputs, state).permute(1, 2, 0, 3)  # [B, K, T, H]
         index = real.flatten().nonzero().squeeze(1)
-        seen = look(hidden.flatten(1, 2))
+        seen = self._look(memory)(hidden.flatten(1, 2))
         context = seen.context.flatten(0, 1)[index]
         fields = [None if part is None else part.unflatten(1, real.shape[1:]) for part in seen]
-        return hidden.flatten(0, 2)[index], context, index, _at_words(fields, real)
+        return words.flatten(0, 2)[index], hidden.flatten(0, 2)[index], context, index, _at_words(fields, real)
 
-    def _loop(self, inputs: Tensor, real: Tensor, state: State, look):
-        """A step a word, over the rows that some image still needs."""
+    def _loop(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
+        """A step a word, over the n_t rows that have one, as [1, n_t, …]; attention alone has them by image."""
+        layout = Layout.of(real)
+        words = self._embed(tokens.flatten()[layout.index])  # [N, E]
+        inputs = torch.cat((words, memory.every[layout.image]), -1) if memory.every.shape[-1] else words
         # Taken apart at once: a slice a step would fill the whole with zeros in the backward pass of each.
-        projected, (_, rows, length) = self.recurrence.project(inputs).unbind(2), real.shape
-        # The last row that is real anywhere, by step; one transfer from the device for the whole batch.
-        needed = (real.any(0) * torch.arange(1, rows + 1, device=real.device)[:, None]).amax(0).tolist()
-        position = torch.arange(real.numel(), device=real.device).view(real.shape)
-        hidden, seen, positions = [], [], []
-        for t in range(length):
-            k = needed[t]
-            state, glimpse = self.recurrence.step(projected[t][:, :k], state.first(k), look)
-            hidden.append(state.top.flatten(0, 1))
+        projected = self.recurrence.project(inputs).split(layout.counts)
+        state = State(*(part.flatten(1, 2).unsqueeze(1) for part in state))  # [layers, 1, B · K, H]
+        hidden, seen = [], []
+        for inputs, rows, slots, kept in zip(projected, *layout[3:], strict=True):
+            if kept is not None:
+                state = State(*(part[:, :, kept] for part in state))
+            look = partial(self._look_by_image, memory=memory, rows=rows, slots=slots)
+            state, glimpse = self.recurrence.step(inputs[None], state, look)
+            hidden.append(state.top[0])
             seen.append(glimpse)
-            positions.append(position[:, :k, t].flatten())
-        positions = torch.cat(positions)
-        kept = real.flatten()[positions].nonzero().squeeze(1)
-        context = torch.cat([glimpse.context.flatten(0, 1) for glimpse in seen])
-        fields = [_over_time(parts, rows) for parts in zip(*seen, strict=True)]
-        return torch.cat(hidden)[kept], context[kept], positions[kept], _at_words(fields, real)
+        context = torch.cat([glimpse.context[0] for glimpse in seen])
+        fields = [_scatter(parts, layout.index, real.shape) for parts in list(zip(*seen, strict=True))[1:]]
+        return words, torch.cat(hidden), context, layout.index, Glimpse(context.new_zeros(*real.shape, 0), *fields)
+
+    def _look_by_image(self, query: Tensor, sentinel=None, *, memory: Memory, rows: int, slots: Tensor | None):
+        """Attention for the n rows [1, n, H] that lie at `slots` of [B, rows], in the layout that it wants."""
+        batch = len(memory.grid)
+
+        def by_image(part: Tensor) -> Tensor:
+            if slots is None:
+                return part.view(batch, rows, part.shape[-1])
+            return (
+                part.new_zeros(batch * rows, part.shape[-1]).index_copy(0, slots, part[0]).unflatten(0, (batch, rows))
+            )
+
+        def by_row(part: Tensor | None) -> Tensor | None:
+            if part is None:
+                return None
+            part = part.flatten(0, 1)
+            return (part if slots is None else part.index_select(0, slots)).unsqueeze(0)
+
+        sentinel = None if sentinel is None else type(sentinel)(*map(by_image, sentinel))
+        return Glimpse(*map(by_row, self._look(memory)(by_image(query), sentinel=sentinel)))
+
+    def _embed(self, tokens: Tensor) -> Tensor:
+        """Ids of any shape -> what enters of them, [..., E]; in training without what dropout takes."""
+        words = self.embedding(tokens)
+        if self.training and self.word_dropout.p:
+            words = self.word_dropout(words.view(1, -1, words.shape[-1])).view_as(words)
+        return self.dropout(words)
 
     def _look(self, memory: Memory):
         return partial(self.attention, grid=memory.grid, keys=memory.keys, mask=memory.mask)
@@ -140,12 +178,12 @@ class Decoder(nn.Module):
         return torch.cat((words, memory.every[:, None, None].expand(*words.shape[:3], -1)), -1)
 
 
-def _over_time(parts, rows: int) -> Tensor | None:
-    """One field of the glimpses of all steps, [B, k_t, …] each -> [B, K, T, …], zero in the rows that were left out."""
+def _scatter(parts, index: Tensor, shape: torch.Size) -> Tensor | None:
+    """One field of the glimpses of all steps, [1, n_t, …] each -> [B, K, T, …], zero where there is no word."""
     if parts[0] is None:
         return None
-    padding = [(0, 0) * (part.dim() - 2) + (0, rows - part.shape[1]) for part in parts]
-    return torch.stack([F.pad(part, pad) for part, pad in zip(parts, padding, strict=True)], 2)
+    flat = torch.cat([part[0] for part in parts])
+    return flat.new_zeros(shape.numel(), *flat.shape[1:]).index_copy(0, index, flat).view(*shape, *flat.shape[1:])
 
 
 def _at_words(fields, real: Tensor) -> Glimpse:

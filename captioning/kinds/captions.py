@@ -1,0 +1,176 @@
+"""Image captioning as a kind of run: captions of pictures to learn from, captions of pictures to be scored."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from captioning.config import build, decoding_name
+from captioning.continuing import same_encoder, same_words, take_encoder
+from captioning.data.annotations import select
+from captioning.data.datasets import CaptionDataset, tokenize_captions
+from captioning.data.module import CaptionModule
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import CheckpointError
+from captioning.kinds import Parts
+from captioning.metrics import score
+from captioning.predictor import KIND, make_recipe, write
+from captioning.schemas import CaptionTrainConfig
+from captioning.sources import report_unreadable
+
+SPLITS = ("train", "val")
+
+
+class Captions:
+    """See `captioning.kinds`; validation writes a caption for every picture and scores them."""
+
+    name: ClassVar = KIND
+    schema: ClassVar = CaptionTrainConfig
+
+    def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
+        """The captioner and what trains and scores it; see `Parts`."""
+        data, records = config["data"], build(config["data"]["reader"])
+        splits = {split: select(records, split) for split in SPLITS}
+        wanted = [record for split in SPLITS for record in splits[split]]
+        tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
+        training = (caption for record in splits["train"] for caption in tokens[record.image_id])
+        vocabulary = Vocabulary.build(training, min_count=data["min_count"])
+        for key, checkpoint in (("resume", resumed), ("start_from", started)):
+            same_words(key, checkpoint, vocabulary)
+
+        # All that a configuration can have wrong is told before the features are made, which may take hours.
+        encoder, transform = build(config["encoder"]), build(config["transform"])
+        tuned = bool(started) and take_encoder(encoder, started, Path(config["start_from"]))
+        if started and not tuned:
+            same_encoder("start_from", started, encoder)
+        if resumed:
+            same_encoder("resume", resumed, encoder)
+        reward = _reward(config, splits["train"], resumed or started)
+        frequencies = reward.state_dict() if reward else None
+        captioner = _captioner(config, vocabulary, encoder)
+        search, decoding = build(config["decoding"]), decoding_name(config["decoding"])
+        _try_decoding(captioner, search, vocabulary, encoder)
+        extra = build(data["extra_scores"]) if data["extra_scores"] else None
+        references = {record.image_id: record.captions for record in splits["val"]}
+        _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
+
+        def load() -> tuple[CaptionModule, str]:
+            source = build(config["features"])(
+                encoder, transform, wanted, name=data["name"], skip_unreadable=data["skip_unreadable"]
+            )
+            report_unreadable(source)
+            captioner.encoder = source.encoder
+            kept = {split: select(source.records, split) for split in SPLITS}
+            return _loaders(config, kept, tokens, vocabulary, source), _about(kept, tokens, vocabulary)
+
+        return Parts(
+            captioner,
+            _objective(config, reward, vocabulary),
+            observe=partial(_observe, search=search, vocabulary=vocabulary),
+            score=partial(_score, references, extra, f"val/{decoding}/"),
+            monitor=f"val/{decoding}/CIDEr",
+            mode="max",
+            recipe=make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies),
+            load=load,
+            encoder=encoder,
+            encoder_lr=config["encoder_lr"],
+            encoder_warmup=config["encoder_warmup"],
+        )
+
+
+def _captioner(config: Mapping[str, Any], vocabulary, encoder):
+    """The model; its encoder is set when the source of its features is known."""
+    return build(
+        config["model"],
+        feature_size=encoder.size,
+        grid=encoder.output != "fc",
+        regions=encoder.output == "regions",
+        vocabulary_size=len(vocabulary),
+        pad=vocabulary.pad,
+    )
+
+
+def _try_decoding(captioner, search: Callable, vocabulary, encoder) -> None:
+    """Decodes one picture of nothing: a word or a number that the decoding cannot take is told at once."""
+    shape = (encoder.size,) if encoder.output == "fc" else (encoder.places or 1, encoder.size)
+    with torch.random.fork_rng(devices=[]):  # a search that samples draws nothing from the run's own numbers
+        write(captioner.eval(), torch.zeros(1, *shape), search=search, vocabulary=vocabulary)
+    captioner.train()
+
+
+def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping, vocabulary, source=None):
+    """Loaders over the records that can be read; without a source or records, a check of the settings."""
+    data = config["data"]
+    common = {"vocabulary": vocabulary, "source": source and source.read, "max_length": data["max_length"]}
+    limits = {"train": data["captions_per_image"], "val": None}
+    datasets = [
+        CaptionDataset(
+            splits[split],
+            [tokens[record.image_id] for record in splits[split]],
+            captions_per_image=limits[split],
+            mirrored=source.mirrored if source and split == "train" else None,
+            seed=config["seed"],
+            **common,
+        )
+        for split in SPLITS
+    ]
+    return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
+
+
+def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None):
+    """The reward over the training split's references, with the checkpoint's document frequencies if they are of it."""
+    if not config["reward"]:
+        return None
+    if checkpoint is None:
+        print(
+            "warning: this objective rewards captions that the model samples, and an untrained model samples nonsense: "
+            "give a checkpoint of cross-entropy by start_from=CHECKPOINT",
+            file=sys.stderr,
+        )
+    saved = checkpoint and checkpoint["captioning"].get("frequencies")
+    references = {record.image_id: record.captions for record in records}
+    try:
+        reward = build(config["reward"], references=references, saved=saved)
+    except CheckpointError as error:
+        raise CheckpointError(f"{config['resume'] or config['start_from']}: {error}") from error
+    if saved and not reward.taken_over:
+        print("reward: document frequencies counted anew: the checkpoint's are of other training captions")
+    return reward
+
+
+def _objective(config: Mapping[str, Any], reward: Callable | None, vocabulary):
+    """The objective; one that asks for a reward gets it, and the words' ids."""
+    if not reward:
+        return build(config["objective"])
+
+    def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:
+        ended = [vocabulary.end in caption for caption in captions]
+        return reward(image_ids, [vocabulary.decode(caption) for caption in captions], ended)
+
+    forbidden = (vocabulary.pad, vocabulary.start, vocabulary.unknown)
+    ids = {"start": vocabulary.start, "end": vocabulary.end, "forbidden": forbidden}
+    return build(config["objective"], reward=of_ids, **ids)
+
+
+def _observe(captioner, batch, loss, *, search: Callable, vocabulary) -> dict[int, str]:
+    """{image id: caption} of one validation batch."""
+    texts = write(captioner, batch.images, batch.mask, search=search, vocabulary=vocabulary)
+    return dict(zip(batch.image_ids.tolist(), texts, strict=True))
+
+
+def _score(
+    references: Mapping[int, Sequence[str]], extra: Callable | None, prefix: str, captions: Mapping[int, str]
+) -> dict[str, float]:
+    """Scores of the images that this validation wrote captions for (all, unless trainer.limit_val_batches is set)."""
+    scores = score({image_id: references[image_id] for image_id in captions}, captions)
+    scores |= extra(captions, split="val") if extra else {}
+    return {prefix + name: value for name, value in scores.items()}
+
+
+def _about(splits, tokens, vocabulary) -> str:
+    sizes = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
+    known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
+    return f"images: {sizes}; vocabulary {len(vocabulary)} words ({known:.2%} of val's)"
