@@ -14,6 +14,7 @@ from captioning.schemas import ReportConfig
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
 SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
+PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")
 PARTS = {
     "scores": "Scores",
     "training": "Training",
@@ -266,20 +267,31 @@ def _settings(settings: Mapping[str, Any]) -> list[tuple[str, Sequence[tuple[str
     return groups
 
 
-def _versions(run_dir: Path, predictor) -> list[tuple[str, str]]:
-    """Of what made this page; and the checkpoint that it is of."""
+def _versions(run_dir: Path, predictor) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Of the training, where its folder tells them (the last start of a run that was resumed), and of this page."""
     from importlib.metadata import version
     from platform import platform, python_version
 
     import captioning
+    from captioning.data.parsing import read_json
+    from captioning.pages.findings import flatten
 
-    packages = ("torch", "torchvision", "lightning", "numpy", "pillow")
-    rows = [
-        ("checkpoint", str(run_dir / "checkpoints" / "best.ckpt")),
-        ("its encoder's weights", predictor.recipe["fingerprint"]),
-    ]
-    rows += [("captioning", captioning.__version__), ("Python", python_version())]
-    return rows + [(name, version(name)) for name in packages] + [("this machine", platform())]
+    trained = [("checkpoint", str(run_dir / "checkpoints" / "best.ckpt"))]
+    trained.append(("weights of the encoder", predictor.recipe["fingerprint"]))
+    file = run_dir / "provenance.json"
+    try:
+        starts = read_json(file) if file.is_file() else []
+    except DataError as error:
+        trained.append((file.name, str(error)))
+        starts = []
+    if isinstance(starts, list) and starts:
+        trained += [("starts", str(len(starts)))] if len(starts) > 1 else []
+        trained += flatten(starts[-1])
+    else:
+        trained.append(("versions", "not told by the run's folder"))
+    now = [("captioning", captioning.__version__), ("python", python_version())]
+    now += [(name, version(name)) for name in PACKAGES] + [("machine", platform())]
+    return [("Of the training", trained), ("Of this page", now)]
 
 
 main = positional(entry_point("report", ReportConfig, report), "run_dir")

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 from html.parser import HTMLParser
 
@@ -307,6 +308,19 @@ def test_folders_that_are_no_run(tmp_path, run):
     (tmp_path / "config.yaml").write_bytes((run / "config.yaml").read_bytes())
     with pytest.raises(CheckpointError, match=r"best\.ckpt"):
         run_report(tmp_path)
+
+
+def test_the_training_s_own_versions_are_told(tmp_path, run):
+    assert "versions not told by the run's folder" in Page((run / "report.html").read_text(encoding="utf-8")).text
+    run = make_run(tmp_path)
+    starts = [{"commit": "old"}, {"commit": "abc123-dirty", "versions": {"torch": "9.9.9"}, "command": NASTY}]
+    (run / "provenance.json").write_text(json.dumps(starts), encoding="utf-8")
+    html = run_report(run, "decoding=greedy", "examples=1")
+    text = Page(html).text
+    assert "starts 2 commit abc123-dirty versions. torch 9.9.9" in text and "<script" not in html and "alert(2)" in text
+    for content in ("[", "{}", '["text"]', "[null]"):
+        (run / "provenance.json").write_text(content, encoding="utf-8")
+        assert "Of the training" in run_report(run, "decoding=greedy", "examples=1")
 
 
 def test_a_run_without_a_log_has_a_report(tmp_path):
