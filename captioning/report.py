@@ -14,6 +14,7 @@ from captioning.schemas import ReportConfig
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
 SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
+LONGEST = 30  # words of a caption that have a bar of their own
 PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")
 PARTS = {
     "scores": "Scores",
@@ -170,7 +171,7 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
         repeats=repeats,
         repeats_in_all=in_all,
         repeats_share=share,
-        bars=charts.bars(findings.lengths(written, references)),
+        bars=charts.bars(findings.lengths(written, references, most=LONGEST), most=LONGEST),
         vocabulary=f"{len(known):,}".replace(",", "\u202f"),
         unknown=findings.unknown_words(references, known, most=4 * most),
         written_unknown=scored.captions["with unknown words"],

@@ -109,6 +109,7 @@ def test_bars_by_hand():
     first, second = charts.bars([(3, 0.5, 0.25), (4, 0.5, 1.0)])
     assert (first.written, first.reference, second.written, second.reference) == (0.5, 0.25, 0.5, 1.0)
     assert first.told == "3 words: 50.0% written, 25.0% of references" and (first.label, second.label) == ("3", "4")
+    assert charts.bars([(3, 0.5, 0.25), (4, 0.5, 1.0)], most=4)[1].label == "4+"
     many = charts.bars([(length, 0.01, 0.01) for length in range(1, 61)])
     assert many[-1].left + many[-1].width == pytest.approx(charts.WIDTH)
     assert [bar.label for bar in many if bar.label] == [str(length) for length in range(3, 61, 3)]

@@ -95,15 +95,20 @@ def curves(title: str, series: Series, *, robust: bool = False) -> Chart | None:
     return Chart(title, _apart(found, y0 + height - 6), across, up)
 
 
-def bars(shares: Sequence[tuple[int, float, float]]) -> list[Bar]:
-    """(length, share of captions written, share of references) -> bars side by side, the tallest of them 1."""
+def bars(shares: Sequence[tuple[int, float, float]], *, most: int | None = None) -> list[Bar]:
+    """(length, share of captions written, share of references) -> bars side by side, the tallest of them 1.
+
+    Args:
+        most: the length that stands for all longer ones, too.
+    """
     tallest = max((max(own, theirs) for _, own, theirs in shares), default=0) or 1
     width = min(WIDEST, WIDTH / max(1, len(shares)))
     every = ceil(LABEL / width)
     found = []
     for index, (length, own, theirs) in enumerate(shares):
-        told = f"{length} words: {own:.1%} written, {theirs:.1%} of references"
-        label = "" if length % every else str(length)
+        name = f"{length}+" if length == most else str(length)
+        told = f"{name} words: {own:.1%} written, {theirs:.1%} of references"
+        label = "" if length % every else name
         found.append(Bar(round(index * width, 1), round(width, 1), own / tallest, theirs / tallest, told, label))
     return found
 

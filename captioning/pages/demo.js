@@ -118,11 +118,13 @@ function makeCard(model, answer, picture) {
   const card = { model, size, box, canvas, bar, most, note, legend, picture, lines: [] };
   const captions = make("div");
   for (const [search, found] of Object.entries(model.searches)) {
-    captions.append(make("h3", { textContent: TITLES[search] }), ...found.map((made) => makeLine(card, search, made)));
+    const kind = captions.childElementCount ? "" : "log-probability"; // what the numbers are, once
+    const heading = make("h3", {}, TITLES[search], make("span", { className: "soft", textContent: kind }));
+    captions.append(heading, ...found.map((made) => makeLine(card, search, made)));
   }
   const header = make("header", {}, make("h2", { textContent: model.name }),
     make("span", { className: "soft", textContent: KINDS[model.attention] }));
-  const left = make("div", {}, make("figure", {}, canvas, legend, note));
+  const left = make("div", { className: "seen" }, make("figure", {}, canvas, legend, note));
   card.element = make("section", { className: "model" }, header, left, captions);
   showPicture(card);
   return card;

@@ -71,7 +71,7 @@ def unknown_words(references: Iterable[Sequence[str]], vocabulary: Collection[st
 
 
 def lengths(
-    captions: Iterable[Sequence[str]], references: Iterable[Sequence[str]], *, most: int = 30
+    captions: Iterable[Sequence[str]], references: Iterable[Sequence[str]], *, most: int
 ) -> list[tuple[int, float, float]]:
     """(length in words, share of captions, share of references), from the shortest to the longest; beyond `most` in
     its bin."""
