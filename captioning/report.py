@@ -1,9 +1,8 @@
 """One page about a run: `captioning-report runs/soft`, or `captioning-report run_dir=runs/soft`."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from captioning.schemas import ReportConfig
 
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
-SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
 LONGEST = 30  # words of a caption that have a bar of their own
-PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")
 PARTS = {
     "scores": "Scores",
     "training": "Training",
@@ -77,8 +74,7 @@ def read_settings(file: Path) -> dict[str, Any]:
         raise DataError(f"there is no {file}: give the run_dir of a training") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"cannot read {file} ({' '.join(str(error).split())[:200]})") from error
-    groups = {"data": "reader", "features": "_target_"}
-    for group, key in groups.items():
+    for group, key in (("data", "reader"), ("data", "name"), ("features", "_target_")):
         if not isinstance(content, dict) or not isinstance(content.get(group), dict) or key not in content[group]:
             raise DataError(f"{file} is not the configuration of a run: {group}.{key} is missing")
     return content
@@ -139,7 +135,7 @@ def _captions(config, run_dir: Path, data, features, *, predictor, records) -> t
 
 
 def _page(config, settings, features, *, scored, extra, records, training, predictor, title: str, run_dir: Path) -> str:
-    from captioning.pages import charts, findings
+    from captioning.pages import charts, content, findings
     from captioning.pages.render import render
     from captioning.pages.work import attention_kind
     from captioning.tokenizer import tokenize
@@ -148,17 +144,18 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
     references = [tokenize(caption) for record in records for caption in record.captions]
     most, kind = config["most"], attention_kind(predictor)
     known = set(predictor.vocabulary.words)
+    parameters = sum(part.numel() for part in predictor.captioner.parameters())
     repeats, in_all, share = findings.repeated(written, map(tokenize, training), most=most)
-    drawn, fault = _charts(run_dir)
+    drawn, fault = content.panels(run_dir)
     return render(
         "report.html",
         "page.css",
         "report.css",
         name=run_dir.resolve().name,
-        lead=_lead(settings, predictor, kind),
+        lead=content.lead(settings, parameters=parameters, kind=kind),
         parts=list(PARTS.items()),
         title=title,
-        scores=_scores(scored, extra),
+        scores=content.score_rows(scored, extra),
         unavailable=scored.unavailable,
         resamples=scored.resamples,
         charts=drawn,
@@ -167,7 +164,7 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
         hard=kind == "hard",
         attends=kind != "no",
         examples=_examples(config, features, scored.table, records, predictor),
-        variety=_variety(scored.captions),
+        variety=content.variety(scored.captions),
         repeats=repeats,
         repeats_in_all=in_all,
         repeats_share=share,
@@ -175,53 +172,9 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
         vocabulary=f"{len(known):,}".replace(",", "\u202f"),
         unknown=findings.unknown_words(references, known, most=4 * most),
         written_unknown=scored.captions["with unknown words"],
-        settings=_settings(settings),
-        versions=_versions(run_dir, predictor),
+        settings=content.settings_groups(settings),
+        versions=content.versions(run_dir, fingerprint=predictor.recipe["fingerprint"]),
     )
-
-
-def _lead(settings: Mapping[str, Any], predictor, kind: str) -> str:
-    """The run in one line."""
-    model, parameters = settings.get("model", {}), sum(part.numel() for part in predictor.captioner.parameters())
-    cell = str(model.get("cell", {}).get("_target_", "")).rpartition(".")[2]
-    parts = [
-        f"{kind} attention",
-        f"{cell} of width {model.get('width', '?')}",
-        f"{parameters / 1e6:.2f} million weights",
-    ]
-    encoder = settings.get("encoder", {}).get("name")
-    return " · ".join(parts + ([str(encoder)] if encoder else []) + [f"trained on {settings['data'].get('name', '?')}"])
-
-
-def _scores(scored, extra: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Rows of the table; `top` is where a row's line ends: 1, or more for a score that goes beyond."""
-    rows = []
-    for name, value in (scored.scores | extra).items():
-        low, high = scored.intervals.get(name, (None, None))
-        top = max(1, ceil(max(value, high or 0)))
-        rows.append({"name": name, "value": value, "low": low, "high": high, "top": top})
-    return rows
-
-
-def _charts(run_dir: Path) -> tuple[list, str]:
-    """Losses, scores and learning rates over the steps; or why there are none."""
-    from captioning.pages.charts import curves
-    from captioning.visualise.curves import read_curves
-
-    try:
-        lines = read_curves(run_dir).lines
-    except DataError as error:
-        return [], str(error)
-    scores = {
-        name.rpartition("/")[2]: own for name, own in lines.items() if name.startswith("val/") and name != "val/loss"
-    }
-    losses = {name.partition("/")[0]: lines[name] for name in ("train/loss", "val/loss") if name in lines}
-    rates = {name.removeprefix("lr-"): own for name, own in lines.items() if name.startswith("lr-")}
-    others = {name: own for name, own in scores.items() if name not in SHOWN}
-    found = [curves("Loss", losses, robust=True)]
-    found += [curves(name, {"": scores[name]}) for name in SHOWN if name in scores]
-    found += [curves("Other scores of validation", others), curves("Learning rate", rates)]
-    return [chart for chart in found if chart], ""
 
 
 def _examples(config, features, table, records, predictor) -> dict[str, list]:
@@ -247,52 +200,6 @@ def _examples(config, features, table, records, predictor) -> dict[str, list]:
                 found[kind].append(make_example(predictor, by_id[image_id], caption, score, regions=regions))
                 bar.update()
     return found
-
-
-def _variety(facts: Mapping[str, float]) -> list[tuple[str, str]]:
-    """What `metrics.diversity.describe` tells, for a reader."""
-    shares = ("distinct", "novel", "with unknown words", "unknown words", "empty", "div-1", "div-2")
-    return [(name, f"{value:.1%}" if name in shares else f"{value:.4g}") for name, value in facts.items()]
-
-
-def _settings(settings: Mapping[str, Any]) -> list[tuple[str, Sequence[tuple[str, str]]]]:
-    """Groups of settings; what stands alone comes first, under "run"."""
-    from captioning.pages.findings import flatten
-
-    alone = {key: value for key, value in settings.items() if not isinstance(value, dict) or not value}
-    groups = [("run", flatten(alone))]
-    for key, value in settings.items():
-        if key not in alone:
-            rows = flatten(value)
-            groups.append((key, [("is", text) if name == "" else (name, text) for name, text in rows]))
-    return groups
-
-
-def _versions(run_dir: Path, predictor) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Of the training, where its folder tells them (the last start of a run that was resumed), and of this page."""
-    from importlib.metadata import version
-    from platform import platform, python_version
-
-    import captioning
-    from captioning.data.parsing import read_json
-    from captioning.pages.findings import flatten
-
-    trained = [("checkpoint", str(run_dir / "checkpoints" / "best.ckpt"))]
-    trained.append(("weights of the encoder", predictor.recipe["fingerprint"]))
-    file = run_dir / "provenance.json"
-    try:
-        starts = read_json(file) if file.is_file() else []
-    except DataError as error:
-        trained.append((file.name, str(error)))
-        starts = []
-    if isinstance(starts, list) and starts:
-        trained += [("starts", str(len(starts)))] if len(starts) > 1 else []
-        trained += flatten(starts[-1])
-    else:
-        trained.append(("versions", "not told by the run's folder"))
-    now = [("captioning", captioning.__version__), ("python", python_version())]
-    now += [(name, version(name)) for name in PACKAGES] + [("machine", platform())]
-    return [("Of the training", trained), ("Of this page", now)]
 
 
 main = positional(entry_point("report", ReportConfig, report), "run_dir")
