@@ -48,7 +48,7 @@ def _serve(config: dict[str, Any], listener: socket.socket) -> None:
             pixels=int(limits["megapixels"] * 1e6),
             waiting=limits["waiting"],
         ),
-        names=config["hosts"],
+        names=[config["host"], *config["hosts"]],
     )
     host = f"[{config['host']}]" if ":" in config["host"] else config["host"]
     print(f"captioning: http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)

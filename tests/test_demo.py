@@ -129,13 +129,16 @@ def test_examples(predictors):
         shown = Image.open(io.BytesIO(await (await client.get("/api/examples/0")).read()))
         captioned = await (await client.post("/api/captions?example=1")).json()
         missing = [(await client.get("/api/examples/2")).status]
-        missing += [(await client.post(f"/api/captions?example={number}")).status for number in ("2", "-1", "x", "²")]
+        missing += [
+            (await client.post(f"/api/captions?example={number}")).status
+            for number in ("2", "-1", "x", "²", "9" * 5000)
+        ]
         return about, shown.size, captioned, missing
 
     about, size, captioned, missing = visit(demo, job)
     assert about["examples"] == 2 and about["models"] == [{"name": "soft", "attention": "soft"}]
     assert size == (240, 160) and (captioned["width"], captioned["height"]) == (20, 30)
-    assert missing == [404] * 5
+    assert missing == [404] * 6
 
 
 def test_wishes():
