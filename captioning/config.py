@@ -57,7 +57,7 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
         # Hydra's documented switch for handing exceptions on instead of printing its own summary of them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            sys.argv[1:] = _arguments(sys.argv[1:])
+            sys.argv[1:] = _arguments(_like(sys.argv[1:]) if name == "train" else sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except (CaptioningError, HydraException, OmegaConfBaseException) as error:
             sys.exit(f"error: {explain(error, name)}")
@@ -65,6 +65,27 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
             sys.exit(130)
 
     return main
+
+
+def _like(given: Sequence[str]) -> list[str]:
+    """like=RUN/config.yaml: that run's settings in the place of conf/train.yaml, with single ones changed beside it.
+
+    Raises:
+        ConfigError: there is no such file, or a choice of a group stands beside it, whose parts are settled in it.
+    """
+    files = [Path(argument.partition("=")[2]) for argument in given if argument.startswith("like=")]
+    if not files:
+        return list(given)
+    path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
+    if not path.is_file():
+        raise ConfigError(f"like={path}: there is no such file; give the config.yaml of a run")
+    groups = [argument for argument in rest if _choices(argument.partition("=")[0].partition("@")[0].lstrip("+~"))]
+    if groups:
+        raise ConfigError(f"{groups[0]}: like= brings all parts with it; change single settings (model.width=512)")
+    if not any(argument.startswith("run_dir=") for argument in rest):
+        raise ConfigError(f"like={path} needs a run_dir=DIR of its own beside it")
+    ours = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]  # as conf/train.yaml has them
+    return ["--config-dir", str(path.parent.resolve()), "--config-name", path.stem, *ours, *rest]
 
 
 def _arguments(given: Sequence[str]) -> list[str]:
@@ -110,6 +131,21 @@ def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
             if left and plain and not argument.startswith("-"):
                 quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
                 sys.argv[place] = f"{left.pop(0)}='{quoted}'"
+        main()
+
+    return run
+
+
+def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
+    """The command with the values of some keys taken as they stand: free text, that hydra would parse."""
+
+    def run() -> None:
+        for place, argument in enumerate(sys.argv[1:], start=1):
+            key, _, value = argument.partition("=")
+            if key in keys:
+                # Within quotes, hydra takes backslashes as they are but for those before a quote.
+                value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
+                sys.argv[place] = f"{key}='{value.replace('${', chr(92) + '${')}'"
         main()
 
     return run

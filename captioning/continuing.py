@@ -4,7 +4,7 @@ The `same_…` functions raise a ConfigError that names the key and what to set;
 where weights do not fit.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,79 @@ from captioning.errors import ConfigError
 from captioning.predictor import load_weights
 
 ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
+
+
+# Settings that a resumed run must have as they were; all others may change (docs/reliability.md has the table).
+# `encoder.weights` may be a file that moved: the fingerprint is held against the checkpoint's.
+FIXED = (
+    "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
+    "data.window", "encoder", "transform", "features._target_", "loader.batch_size", "model", "objective", "reward",
+    "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging", "decoding", "trainer.precision",
+    "trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches",
+    "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
+)  # fmt: skip
+FREE = ("encoder.weights",)
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What travels in checkpoints for a run that goes on from them: the fixed settings by their dotted names."""
+    return {name: _at(config, name) for name in FIXED}
+
+
+def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:
+    """A resumed run goes on as what it was. A changed rate would not even be heard: it is in the optimiser's state.
+
+    Args:
+        data: digest of what is learnt from.
+    """
+    recipe = checkpoint["captioning"]
+    if "settings" not in recipe:  # of an earlier version
+        return
+    told = [
+        f"{key} was {_told(was)} and is {_told(now)} now"
+        for name in FIXED
+        for key, was, now in _changes(recipe["settings"].get(name), _at(config, name), name)
+        if key not in FREE
+    ]
+    if recipe["data"] != data:
+        told.append("the data are not those that it was trained on (data.root, or data.files)")
+    if told:
+        raise ConfigError(
+            f"resume: this would not be the same run: {'; '.join(told)}. Repeat the settings of the first run (its "
+            "config.yaml), or take its weights over into a new run with start_from="
+        )
+
+
+def same_images(checkpoint: Mapping[str, Any], images: Mapping[str, int]) -> None:
+    """Pictures that could be read, by split: with another left out, all batches are others."""
+    was = checkpoint["captioning"].get("images", images)
+    if was != images:
+        raise ConfigError(
+            f"resume: the run had {was['train']} train and {was['val']} val pictures that could be read, and has "
+            f"{images['train']} and {images['val']} now: put them back as they were"
+        )
+
+
+def _at(config: Any, name: str) -> Any:
+    for key in name.split("."):
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
+def _changes(was: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
+    was, now = (None if value == {} else value for value in (was, now))  # a group that is left out may be empty
+    if isinstance(was, Mapping) and isinstance(now, Mapping) and was.get("_target_") == now.get("_target_"):
+        for key in [*was, *(key for key in now if key not in was)]:
+            yield from _changes(was.get(key), now.get(key), f"{path}.{key}")
+    elif was != now:
+        yield path, was, now
+
+
+def _told(value: Any) -> str:
+    """A setting in few words: a part by the last name of its target."""
+    if isinstance(value, Mapping):
+        return str(value.get("_target_", "a group")).rpartition(".")[2]
+    return "null" if value is None else str(value)
 
 
 def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:

@@ -82,6 +82,26 @@ class CaptionTrainConfig(TrainConfig):
 
 
 @dataclasses.dataclass
+class TextDataConfig:
+    """conf/data/text.yaml: running text and how it becomes tokens."""
+
+    name: str
+    files: list[str] | str | None
+    unit: str
+    window: int
+    min_count: int
+    reader: dict
+
+
+@dataclasses.dataclass
+class LanguageModelTrainConfig(TrainConfig):
+    """conf/kind/language_model.yaml."""
+
+    data: TextDataConfig
+    loader: LoaderConfig
+
+
+@dataclasses.dataclass
 class EvaluateConfig:
     """conf/evaluate.yaml."""
 
@@ -142,6 +162,20 @@ class CaptionConfig:
     device: str
     output: str
     skip_unreadable: bool
+
+
+@dataclasses.dataclass
+class SampleConfig:
+    """conf/sample.yaml."""
+
+    checkpoint: str
+    prime: str
+    length: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    seed: int | None
+    device: str
 
 
 @dataclasses.dataclass

@@ -2,10 +2,11 @@
 
 import csv
 import inspect
-import os
+import io
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
@@ -13,13 +14,16 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.errors import ConfigError, TrainingError, must_be
+from captioning.files import write_text
+from captioning.position import Position, go_to, position
+from captioning.saving import WholeFiles
 from captioning.schedules import rise
 
 # Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
@@ -65,7 +69,8 @@ class CaptioningTask(lightning.LightningModule):
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
         self._learnt = False  # whether any batch since the last step was not left out
         self._findings: dict[int, Any] = {}
-        self._generators: dict[str, Any] | None = None
+        self._generators: dict[str, Any] | None = None  # to be set when training starts
+        self._before_validation: dict[str, Any] | None = None
         self._clock = perf_counter()
 
     def training_step(self, batch: NamedTuple, batch_index: int) -> torch.Tensor | None:
@@ -119,8 +124,9 @@ class CaptioningTask(lightning.LightningModule):
         if not self.trainer.is_global_zero:
             raise SystemExit(1)  # one process tells
         raise TrainingError(
-            f"{where}. The weights from before this step are in {last}. Lower optimizer.lr or "
-            "trainer.gradient_clip_val, or leave such batches out with trainer.skip_nonfinite=N"
+            f"{where}. The weights from before this step are in {last}: go on from there (resume=) with a lower "
+            "trainer.gradient_clip_val or with trainer.skip_nonfinite=N, which leaves such batches out, or start anew "
+            "with a lower optimizer.lr"
         )
 
     def on_train_epoch_start(self) -> None:
@@ -131,6 +137,15 @@ class CaptioningTask(lightning.LightningModule):
         """A run that `max_steps` ends inside an epoch is validated there too, and so has a best checkpoint."""
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True
+
+    def on_validation_start(self) -> None:
+        """A decoding that samples draws from here."""
+        self._before_validation = _generators()
+
+    def on_validation_end(self) -> None:
+        """The clock of words/s stood still."""
+        self._before_validation = None
+        self._clock = perf_counter()
 
     def validation_step(self, batch: NamedTuple, batch_index: int) -> None:
         """The objective's loss, to be looked at; findings, to be scored."""
@@ -143,7 +158,6 @@ class CaptioningTask(lightning.LightningModule):
         findings, self._findings = _gather(self._findings), {}
         if not self.trainer.sanity_checking:
             self.log_dict(dict(self.score(findings)), prog_bar=False, rank_zero_only=False)
-        self._clock = perf_counter()
 
     def configure_optimizers(self) -> dict[str, Any]:
         """All but the encoder's parameters at the optimiser's rate, the encoder's unfrozen ones at `encoder_lr`."""
@@ -160,28 +174,47 @@ class CaptioningTask(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model, and the random generators; leaves a frozen encoder out.
+        """Adds what rebuilds the model, the place in the run and the random generators; leaves a frozen encoder
+        out. The log on disk is never behind a checkpoint.
 
         A frozen encoder is rebuilt from its recipe and held against its fingerprint; where the recipe cannot give its
         weights again (a file of the user's), they are in the recipe itself.
         """
         checkpoint["captioning"] = self.recipe
         checkpoint["skipped"] = self.skipped
-        checkpoint["generators"] = {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+        checkpoint["position"] = asdict(position(self.trainer))
+        checkpoint["generators"] = _of_all(self._before_validation or _generators())
         if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
             for key in WEIGHTS & checkpoint.keys():
                 kept = {k: v for k, v in checkpoint[key].items() if not k.startswith("captioner.encoder.")}
                 checkpoint[key] = kept
+        for logger in self.loggers:
+            if isinstance(logger, RunLog):
+                logger.write()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts a frozen encoder's weights back beside the loaded ones; keeps the generators for the first step."""
+        """Puts a frozen encoder's weights back beside the loaded ones, and the run where it was; keeps the generators
+        for the first step."""
         own = {f"captioner.encoder.{name}": value for name, value in self.captioner.encoder.state_dict().items()}
         for key in WEIGHTS & checkpoint.keys():
             checkpoint[key] = own | checkpoint[key]
-        self._generators, self.skipped = checkpoint["generators"], checkpoint["skipped"]
+        self._generators, self.skipped = _own(checkpoint["generators"], self.trainer), checkpoint["skipped"]
+        if "position" in checkpoint:  # else of an earlier version, at an epoch's end
+            loops = checkpoint.pop("loops")["fit_loop"]
+            go_to(self.trainer, Position(**checkpoint["position"]), loops)
+        self._stop_early(checkpoint["callbacks"])
+
+    def _stop_early(self, states: dict[str, Any]) -> None:
+        """A run that had stopped early does so again, unless its patience is longer now."""
+        for callback in self.trainer.callbacks:
+            state = states.get(callback.state_key) if isinstance(callback, EarlyStopping) else None
+            if state:
+                state["patience"] = callback.patience
+                self.trainer.should_stop |= state["wait_count"] >= callback.patience
 
     def on_train_start(self) -> None:
         """A resumed run draws on as if it had never stopped."""
+        self._clock = perf_counter()
         if self._generators is not None:
             torch.set_rng_state(self._generators["cpu"].cpu())
             if len(self._generators["cuda"]) == torch.cuda.device_count():
@@ -190,15 +223,17 @@ class CaptioningTask(lightning.LightningModule):
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, that also says how many batches may be left out.
+    """Lightning's Trainer, that also says how many batches may be left out, and when a long epoch is saved inside.
 
     Args:
         skip_nonfinite: batches whose loss or gradient is not finite that are left out before the run stops.
+        save_every_minutes: last.ckpt is saved between two steps so often, beside the ends of epochs; None: only there.
         arguments: Lightning's.
     """
 
-    def __init__(self, *, skip_nonfinite: int = 0, **arguments: Any):
+    def __init__(self, *, skip_nonfinite: int = 0, save_every_minutes: float | None = None, **arguments: Any):
         must_be("trainer.skip_nonfinite", skip_nonfinite, least=0)
+        must_be("trainer.save_every_minutes", save_every_minutes, above=0)
         must_be("trainer.gradient_clip_val", arguments.get("gradient_clip_val"), least=0)
         must_be("trainer.limit_train_batches", arguments.get("limit_train_batches"), above=0)
         must_be("trainer.accumulate_grad_batches", arguments.get("accumulate_grad_batches"), least=1)
@@ -209,8 +244,10 @@ class Trainer(lightning.Trainer):
                 raise ConfigError(f"trainer.{name}=0 trains nothing: give at least 1, or -1 for no such limit")
         if steps == -1 and epochs == -1:
             raise ConfigError("trainer.max_epochs=-1 has no end, which a schedule needs: give trainer.max_steps")
-        super().__init__(**arguments)
-        self.skip_nonfinite = skip_nonfinite
+        given = arguments.pop("plugins", None) or []
+        plugins = [*(given if isinstance(given, list) else [given]), WholeFiles()]
+        super().__init__(**arguments, plugins=plugins)
+        self.skip_nonfinite, self.save_every_minutes = skip_nonfinite, save_every_minutes
 
     # All arguments by name, so that the configuration's check knows them.
     __signature__ = inspect.Signature(
@@ -218,26 +255,13 @@ class Trainer(lightning.Trainer):
             parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
             for parameter in inspect.signature(lightning.Trainer).parameters.values()
         ]
-        + [inspect.Parameter("skip_nonfinite", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int)]
+        + [
+            inspect.Parameter("skip_nonfinite", inspect.Parameter.KEYWORD_ONLY, default=0, annotation=int),
+            inspect.Parameter(
+                "save_every_minutes", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=float | None
+            ),
+        ]
     )
-
-
-class Checkpoint(ModelCheckpoint):
-    """Lightning's, that knows its best score again after the run's folder was moved: paths in it are names only."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state of a checkpoint file for that of the folder that this one writes to, if its best is there."""
-        folder = Path(self.dirpath)
-
-        def moved(path: str) -> str:
-            return str(folder / Path(path).name) if path else path
-
-        best = moved(state_dict.get("best_model_path", ""))
-        if best and Path(best).is_file():
-            paths = {key: moved(state_dict[key]) for key in ("kth_best_model_path", "last_model_path")}
-            scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-            state_dict = state_dict | paths | {"best_model_path": best, "best_k_models": scores, "dirpath": str(folder)}
-        super().load_state_dict(state_dict)
 
 
 @rank_zero_only
@@ -299,21 +323,22 @@ class RunLog(Logger):
     def save(self) -> None:
         """Called by the trainer after every logged step; writes the file when the last time was a while ago."""
         if perf_counter() - self.saved_at > self.SECONDS:
-            self._write()
+            self.write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """The last rows."""
-        self._write()
+        self.write()
 
-    def _write(self) -> None:
+    @rank_zero_only
+    def write(self) -> None:
+        """All rows to the file, now."""
         columns = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
-        temporary = self.path.with_suffix(".tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, ["step", "epoch", *columns])
-            writer.writeheader()
-            writer.writerows(self.rows[step] for step in sorted(self.rows))
-        os.replace(temporary, self.path)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["step", "epoch", *columns])
+        writer.writeheader()
+        writer.writerows(self.rows[step] for step in sorted(self.rows))
+        write_text(self.path, text.getvalue())
         self.saved_at = perf_counter()
 
 
@@ -337,6 +362,31 @@ def _of_any(fault: str, ids: torch.Tensor, device: torch.device) -> list[tuple[s
         if flag:
             torch.distributed.all_gather_object(parts, (fault, ids.cpu()))
     return [(what, own.tolist()) for what, own in parts if what]
+
+
+def _generators() -> dict[str, Any]:
+    """The states of this process's random generators."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def _of_all(state: dict[str, Any]) -> list[dict[str, Any]]:
+    """One a process."""
+    states = [state]
+    if _world_size() > 1:
+        states = [None] * _world_size()
+        torch.distributed.all_gather_object(states, state)
+    return states
+
+
+def _own(states: Sequence[dict[str, Any]] | dict[str, Any], trainer) -> dict[str, Any]:
+    """This process's."""
+    states = [states] if isinstance(states, dict) else states  # the former is of an earlier version
+    if len(states) != trainer.world_size:
+        raise ConfigError(
+            f"resume: the run had {len(states)} processes and has {trainer.world_size} now, which would see other "
+            "batches: set trainer.devices and trainer.num_nodes as in the first run (its config.yaml)"
+        )
+    return states[trainer.global_rank]
 
 
 def _world_size() -> int:

@@ -20,10 +20,11 @@ def train(config: dict[str, Any]) -> None:
     import lightning
     import torch
 
-    from captioning.continuing import same_parts, take_over
+    from captioning import continuing
     from captioning.predictor import read_checkpoint
 
     run_dir, kind = Path(config["run_dir"]), build(config["kind"])
+    config = _with_last(config, run_dir)
     _guard(run_dir, config)
     _quiet()
     resumed, started = (
@@ -31,15 +32,18 @@ def train(config: dict[str, Any]) -> None:
     )
     lightning.seed_everything(config["seed"], verbose=False)
     parts = kind(config, resumed=resumed, started=started)
-    task = _task(config, parts)
-    trainer = _trainer(config, run_dir, monitor=parts.monitor, mode=parts.mode)
-    if started:
-        take_over(parts.model, started, Path(config["start_from"]))
     if resumed:
-        same_parts(resumed["state_dict"], task, parts.encoder)
+        continuing.same_settings(resumed, config, parts.digest)
+    parts.recipe.update(settings=continuing.settings(config), data=parts.digest)
+    task = _task(config, parts)
+    trainer = _trainer(config, run_dir, resumed, monitor=parts.monitor, mode=parts.mode)
+    if started:
+        continuing.take_over(parts.model, started, Path(config["start_from"]))
+    if resumed:
+        continuing.same_parts(resumed["state_dict"], task, parts.encoder)
 
     loaders, about = parts.load()
-    _open_run(config, run_dir, trainer, resumed)
+    _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.recipe.get("images")})
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
     print(f"{about}; {weights / 1e6:.1f} M weights")
     torch.set_float32_matmul_precision("high")
@@ -89,7 +93,7 @@ def _schedule(config: Mapping[str, Any]) -> Callable:
     return schedule
 
 
-def _trainer(config: Mapping[str, Any], run_dir: Path, *, monitor: str, mode: str):
+def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, *, monitor: str, mode: str):
     """Writes nothing yet; its first logger is the run's RunLog."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -98,7 +102,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, *, monitor: str, mode: st
     try:
         return build(
             config["trainer"],
-            logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir)],
+            logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir, resumed)],
             callbacks=_callbacks(config, monitor=monitor, mode=mode),
             default_root_dir=str(run_dir),
         )
@@ -106,17 +110,26 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, *, monitor: str, mode: st
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
 
 
-def _open_run(config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None) -> None:
+def _open_run(
+    config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None, about: Mapping[str, Any]
+) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
-    from captioning.files import make_folder
+    from captioning.files import clear_temporary, make_folder
+    from captioning.provenance import describe, record
     from captioning.task import clear_run
+
+    if not trainer.is_global_zero:
+        return
 
     if not resumed:
         clear_run(run_dir)  # what _guard let pass
     make_folder(run_dir)
+    for folder in (run_dir, run_dir / "checkpoints"):
+        clear_temporary(folder)
     if resumed:
         trainer.loggers[0].resume(resumed["global_step"])
     _write_config(config, run_dir)
+    record(run_dir / "provenance.json", describe(config["seed"], about), anew=not resumed)
 
 
 def _quiet() -> None:
@@ -125,20 +138,28 @@ def _quiet() -> None:
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
+def _with_last(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
+    """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew."""
+    if config["resume"] != "auto":
+        return dict(config)
+    last = run_dir / "checkpoints" / "last.ckpt"
+    return {**config, "resume": str(last)} if last.is_file() else {**config, "resume": None, "overwrite": True}
+
+
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
     """A finished or broken-off run is never overwritten by accident."""
     resumed_here = config["resume"] and Path(config["resume"]).resolve().parent == (run_dir / "checkpoints").resolve()
     if any((run_dir / "checkpoints").glob("*.ckpt")) and not (resumed_here or config["overwrite"]):
-        raise ConfigError(
-            f"{run_dir} already holds a run: go on with resume={run_dir}/checkpoints/last.ckpt, "
-            "give another run_dir, or set overwrite=true"
-        )
+        last = run_dir / "checkpoints" / "last.ckpt"
+        go_on = f"go on with resume={last}, " if last.is_file() else ""  # a kill may have come before there was one
+        raise ConfigError(f"{run_dir} already holds a run: {go_on}give another run_dir, or set overwrite=true")
 
 
 def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from captioning.task import Checkpoint, ProgressBar
+    from captioning.saving import Checkpoint, SaveBetweenSteps
+    from captioning.task import ProgressBar
 
     folder = {
         "dirpath": Path(config["run_dir"], "checkpoints"),
@@ -149,6 +170,7 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
         # Without the epoch or score in its name, so that scripts find it; the score is in metrics.csv.
         Checkpoint(filename="best", monitor=monitor, mode=mode, **folder),
         Checkpoint(filename="last", **folder),
+        SaveBetweenSteps(folder["dirpath"] / "last.ckpt"),
         LearningRateMonitor(),
     ]
     if config["weight_averaging"]:
@@ -166,18 +188,22 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
     return callbacks
 
 
-def _tensorboard(run_dir: Path) -> list:
+def _tensorboard(run_dir: Path, resumed: Mapping[str, Any] | None) -> list:
+    """Of a resumed run, TensorBoard hides what the killed one told of steps that are made again."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
-    return [TensorBoardLogger(run_dir, name="tensorboard", version="")]
+    purge = {"purge_step": resumed["global_step"]} if resumed else {}
+    return [TensorBoardLogger(run_dir, name="tensorboard", version="", **purge)]
 
 
 def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
+    """All settings but how this process came to the run: from them it can be made again."""
     import yaml
 
     from captioning.files import write_text
 
-    write_text(run_dir / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    settings = {**config, "resume": None, "overwrite": False}
+    write_text(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))
 
 
 main = entry_point("train", TrainConfig, train)

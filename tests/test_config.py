@@ -3,10 +3,12 @@
 import sys
 
 import pytest
+import torch
 
 from captioning import config as configuration
 from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
 from captioning.errors import CheckpointError, ConfigError
+from captioning.models.state import State
 from captioning.schemas import (
     AuditConfig,
     CaptionConfig,
@@ -16,6 +18,7 @@ from captioning.schemas import (
     GroundConfig,
     PrepareConfig,
     ReportConfig,
+    SampleConfig,
     ScoreConfig,
     TrainConfig,
 )
@@ -31,6 +34,7 @@ ENTRY_POINTS = {
     "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
     "report": (ReportConfig, ["run_dir=x"]),
     "demo": (DemoConfig, ["checkpoint=x"]),
+    "sample": (SampleConfig, ["checkpoint=x"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"
@@ -40,6 +44,9 @@ GROUPS = sorted(
 # What some choices ask for beside them.
 BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
 BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in ("leave_one_out", "greedy")}
+LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=truncated")
+BESIDE |= {override: ["kind=language_model"] for override in LANGUAGE_MODEL}
+BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
@@ -52,12 +59,14 @@ def checked(name: str, overrides: list[str]) -> dict:
 @pytest.mark.parametrize("override", GROUPS)
 def test_every_yaml_composes_checks_and_builds(override):
     config = checked("train", ["model.width=8", "model.embedding_size=8", *BESIDE.get(override, []), override])
-    for key in TARGETS_WITHOUT_DATA:
+    for key in config.keys() & set(TARGETS_WITHOUT_DATA):
         if key == "model":
             assert build(config[key], feature_size=6, grid=True, vocabulary_size=9)
-        elif key == "objective" and config["reward"]:
+        elif key == "objective" and config.get("reward"):
             reward = build(config["reward"], references={1: ["a dog runs"]})
             assert build(config[key], reward=reward, start=1, end=2)
+        elif key == "objective" and config["kind"]["_target_"].endswith(".LanguageModel"):
+            assert build(config[key], zeros=State(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)))
         else:
             assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
 

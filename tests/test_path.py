@@ -411,8 +411,12 @@ def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
         run("train", *short(data, folder, "trainer.max_epochs=1"))
     before = (first / "config.yaml").read_bytes(), (second / "checkpoints" / "best.ckpt").read_bytes()
     last = f"resume={first}/checkpoints/last.ckpt"
-    for other in ("model.width=24", "objective=scheduled_sampling"):
-        with pytest.raises(ConfigError, match="resume: this model or objective is not the checkpoint's"):
+    others = {
+        "model.width=24": "model.width was 32 and is 24 now",
+        "objective=scheduled_sampling": "objective.inputs was null and is ScheduledSampling now",
+    }
+    for other, told in others.items():
+        with pytest.raises(ConfigError, match=f"resume: this would not be the same run: {told}"):
             run("train", *short(data, first, "trainer.max_epochs=2", last), other)
     with pytest.raises(ConfigError, match="already holds a run"):
         run("train", *short(data, second, "trainer.max_epochs=2", last))

@@ -141,10 +141,12 @@ class ImageSampler(Sampler):
 
     def __init__(self, size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1):
         self.size, self.shuffle, self.seed, self.rank, self.world = size, shuffle, seed, rank, world
-        self.epoch = 0
+        self.epoch = self.start = 0
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by the trainer before each epoch."""
+    def set_epoch(self, epoch: int, *, start: int | None = None) -> None:
+        """Called by the trainer before each epoch. The first `start` images are left out, in that epoch only."""
+        if start is not None or epoch != self.epoch:
+            self.start = start or 0
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -157,4 +159,4 @@ class ImageSampler(Sampler):
         if self.shuffle:
             random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
             order += order[: len(self) * self.world - self.size]
-        return ((index, self.epoch) for index in order[self.rank :: self.world])
+        return ((index, self.epoch) for index in order[self.rank :: self.world][self.start :])

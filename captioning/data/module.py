@@ -1,33 +1,40 @@
 """Loaders for Lightning: nothing but loaders."""
 
+from collections.abc import Callable
+
 import lightning
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.datasets import CaptionDataset, ImageSampler, collate
+from captioning.data.datasets import ImageSampler, collate
 from captioning.errors import must_be
+from captioning.stopping import ignore_in_worker
 
 
 class CaptionModule(lightning.LightningDataModule):
     """Training and validation loaders over the same source.
 
     Args:
-        train, val: what the two loaders read.
-        batch_size: images a batch (each with all its captions).
+        train, val: what the two loaders read: items by (index, epoch).
+        batch_size: items a batch (images, each with all its captions).
         workers: loader processes; 0 reads in the training process, right for memory-mapped features.
         prefetch: batches that each worker holds ready.
+        collate: items -> batch.
+        shuffle: whether training draws a new order each epoch.
     """
 
     def __init__(
         self,
-        train: CaptionDataset,
-        val: CaptionDataset,
+        train: Dataset,
+        val: Dataset,
         *,
         batch_size: int,
         val_batch_size: int,
         workers: int = 0,
         prefetch: int = 2,
         seed: int = 0,
+        collate: Callable = collate,
+        shuffle: bool = True,
     ):
         super().__init__()
         must_be("loader.batch_size", batch_size, least=1)
@@ -35,26 +42,36 @@ class CaptionModule(lightning.LightningDataModule):
         self.train_data, self.val_data = train, val
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.workers, self.prefetch, self.seed = workers, prefetch, seed
+        self.collate, self.shuffle, self.start = collate, shuffle, (0, 0)
+
+    def start_at(self, epoch: int, batches: int) -> None:
+        """The training loader begins after that many batches of that epoch, and reads none of those before."""
+        self.start = (epoch, batches)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled by seed and epoch."""
-        return self._loader(self.train_data, shuffle=True, batch_size=self.batch_size)
+        """Shuffled by seed and epoch, unless in order."""
+        loader = self._loader(self.train_data, shuffle=self.shuffle, batch_size=self.batch_size)
+        # Before anything is fetched: loader processes read ahead as soon as there is an iterator.
+        epoch, batches = self.start
+        loader.sampler.set_epoch(epoch, start=batches * self.batch_size)
+        return loader
 
     def val_dataloader(self) -> DataLoader:
-        """Every image once, in order."""
+        """Every item once, in order."""
         return self._loader(self.val_data, shuffle=False, batch_size=self.val_batch_size)
 
-    def _loader(self, data: CaptionDataset, *, shuffle: bool, batch_size: int) -> DataLoader:
+    def _loader(self, data: Dataset, *, shuffle: bool, batch_size: int) -> DataLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return DataLoader(
             data,
             batch_size=batch_size,
             sampler=ImageSampler(len(data), shuffle=shuffle, seed=self.seed, rank=rank, world=world),
-            collate_fn=collate,
+            collate_fn=self.collate,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=ignore_in_worker,
             # Its own generator: making an iterator must not draw from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
         )

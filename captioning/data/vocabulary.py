@@ -40,7 +40,11 @@ class Vocabulary:
 
     def encode(self, tokens: Sequence[str], *, max_length: int) -> list[int]:
         """<start>, at most `max_length` word ids, <end>; a caption that is cut keeps its <end>."""
-        return [START, *(self._ids.get(word, UNKNOWN) for word in tokens[:max_length]), END]
+        return [START, *self.ids(tokens[:max_length]), END]
+
+    def ids(self, tokens: Iterable[str]) -> list[int]:
+        """Their ids, as they stand; <unk>'s for words that are not in the vocabulary."""
+        return [self._ids.get(word, UNKNOWN) for word in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Words up to <end>, without it; <start> and <pad> are skipped."""

@@ -26,6 +26,7 @@ class Parts(NamedTuple):
         monitor, mode: the score that best.ckpt and early stopping go by, and whether "max" or "min" of it is best.
         recipe: plain containers that travel in every checkpoint and rebuild the model.
         load: () -> the loaders, and a line about the data; what may take long (features) is done here.
+        digest: of the data that are learnt from and scored against (`provenance`), by which a resumed run knows them.
         encoder: what becomes `model.encoder`, at the latest by `load`.
         encoder_lr, encoder_warmup: of its unfrozen layers, where it may have any.
     """
@@ -38,6 +39,7 @@ class Parts(NamedTuple):
     mode: str
     recipe: dict[str, Any]
     load: Callable[[], tuple[Any, str]]
+    digest: str
     encoder: nn.Module
     encoder_lr: float | None = None
     encoder_warmup: int = 0

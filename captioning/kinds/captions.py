@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 
 from captioning.config import build, decoding_name
-from captioning.continuing import same_encoder, same_words, take_encoder
+from captioning.continuing import same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
 from captioning.data.datasets import CaptionDataset, tokenize_captions
 from captioning.data.module import CaptionModule
@@ -18,6 +18,7 @@ from captioning.errors import CheckpointError
 from captioning.kinds import Parts
 from captioning.metrics import score
 from captioning.predictor import KIND, make_recipe, write
+from captioning.provenance import digest
 from captioning.schemas import CaptionTrainConfig
 from captioning.sources import report_unreadable
 
@@ -56,6 +57,7 @@ class Captions:
         extra = build(data["extra_scores"]) if data["extra_scores"] else None
         references = {record.image_id: record.captions for record in splits["val"]}
         _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
+        recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
 
         def load() -> tuple[CaptionModule, str]:
             source = build(config["features"])(
@@ -64,6 +66,9 @@ class Captions:
             report_unreadable(source)
             captioner.encoder = source.encoder
             kept = {split: select(source.records, split) for split in SPLITS}
+            recipe["images"] = {split: len(records) for split, records in kept.items()}
+            if resumed:
+                same_images(resumed, recipe["images"])
             return _loaders(config, kept, tokens, vocabulary, source), _about(kept, tokens, vocabulary)
 
         return Parts(
@@ -73,8 +78,9 @@ class Captions:
             score=partial(_score, references, extra, f"val/{decoding}/"),
             monitor=f"val/{decoding}/CIDEr",
             mode="max",
-            recipe=make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies),
+            recipe=recipe,
             load=load,
+            digest=digest(wanted),
             encoder=encoder,
             encoder_lr=config["encoder_lr"],
             encoder_warmup=config["encoder_warmup"],

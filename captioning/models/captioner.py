@@ -11,6 +11,7 @@ from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
 from captioning.models.decoder import Decoded, Decoder, Memory, Step
+from captioning.models.embeddings import learned
 from captioning.models.positions import NoPositions
 from captioning.models.readout import DeepReadout
 from captioning.models.recurrence import LookFirst
@@ -82,9 +83,10 @@ def build_captioner(
     scorer: Callable = Additive,
     conditioning: Callable = InitialState,
     positions: Callable = NoPositions,
+    embedding: Callable = learned,
     readout: Callable = DeepReadout,
     width: int = 512,
-    embedding_size: int = 512,
+    embedding_size: int | None = 512,
     feature_width: int | None = None,
     layers: int = 1,
     dropout: float = 0.5,
@@ -93,15 +95,15 @@ def build_captioner(
     """Composes a captioner; the one place where the parts' sizes are worked out.
 
     Args:
-        feature_size: D of the encoder's features.
+        feature_size: D of the encoder's features; 0 for a language model, which sees nothing.
         grid: whether the encoder gives places [B, P, D] (else one fc vector [B, D]).
         regions: whether these places are a detector's regions, not a CNN's square grid.
         vocabulary_size, pad: V and the id of the padding token.
         encoder: None where features are stored.
-        cell, recurrence, attention, scorer, conditioning, positions, readout: the parts' classes, or partials of them
-            with further arguments.
+        cell, recurrence, attention, scorer, conditioning, positions, embedding, readout: the parts' classes (of the
+            embedding a function), or partials of them with further arguments.
         width: H, of the recurrent state.
-        embedding_size: E, of a word.
+        embedding_size: E, of a word; None: V, as wide as the vocabulary.
         feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
         layers: stacked recurrences.
         dropout: on adapted features, word embeddings, between layers and in the readout.
@@ -116,6 +118,7 @@ def build_captioner(
     must_be("model.layers", layers, least=1)
     must_be("model.dropout", dropout, least=0, below=1)
     must_be("model.word_dropout", word_dropout, least=0, below=1)
+    embedding_size = vocabulary_size if embedding_size is None else embedding_size
     place = positions(regions=regions)
     adapter, feature_size = nn.Sequential(place), feature_size + place.size
     if feature_width is not None:
@@ -134,9 +137,8 @@ def build_captioner(
     decoder = Decoder(
         recur,
         attend,
+        embedding=embedding(vocabulary_size, embedding_size, pad=pad),
         readout=read,
-        vocabulary_size=vocabulary_size,
-        embedding_size=embedding_size,
         pad=pad,
         dropout=dropout,
         word_dropout=word_dropout,

@@ -35,6 +35,13 @@ class Conditioning(nn.Module):
         return vector.new_zeros(len(vector), 0)
 
 
+class Nothing(Conditioning):
+    """The recurrence knows nothing but its words: a language model, where there is no attention either."""
+
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):
+        super().__init__()
+
+
 class InitialState(Conditioning):
     """h_0 = f_h(v), c_0 = f_c(v) as Show, Attend and Tell computes them (section 3.1.2).
 

@@ -40,21 +40,21 @@ class Decoded(NamedTuple):
     """Teacher-forced outputs at the N real words of a batch; padding is not computed.
 
     logits: [N, V]. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those of all steps,
-    [B, K, T, …] and zero at padding, without the context.
+    [B, K, T, …] and zero at padding, without the context. state: [layers, B, K, H] after all T steps, padding
+    included; None where the steps were a loop, which leaves out rows that have ended.
     """
 
     logits: Tensor
     index: Tensor
     glimpse: Glimpse
+    state: State | None
 
 
 class Decoder(nn.Module):
     """Embedding, attention, recurrence and readout.
 
     Args:
-        recurrence, attention, readout: built parts whose sizes fit.
-        vocabulary_size: V.
-        embedding_size: E.
+        embedding, recurrence, attention, readout: built parts whose sizes fit.
         pad: id of the padding token.
         dropout: on the word embeddings that enter the recurrence.
         word_dropout: of the words that enter in training, the share that is left out whole, so that the image and
@@ -66,18 +66,16 @@ class Decoder(nn.Module):
         recurrence,
         attention,
         *,
+        embedding: nn.Embedding,
         readout,
-        vocabulary_size: int,
-        embedding_size: int,
         pad: int,
         dropout: float,
         word_dropout: float = 0.0,
     ):
         super().__init__()
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
+        self.embedding = embedding
         self.recurrence, self.attention, self.readout, self.pad = recurrence, attention, readout, pad
         self.dropout, self.word_dropout = nn.Dropout(dropout), nn.Dropout1d(word_dropout)
-        nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> Step:
         """One word: token [B, K] int64 -> scores of the next word."""
@@ -103,19 +101,19 @@ class Decoder(nn.Module):
         real = tokens[..., 1:] != self.pad
         state = state.repeat(tokens.shape[1])
         run = self._loop if self.recurrence.loops else self._sequence
-        words, hidden, context, index, glimpse = run(tokens[..., :-1], real, state, memory)
-        return Decoded(self.readout(words, hidden, context), index, glimpse)
+        words, hidden, context, index, glimpse, state = run(tokens[..., :-1], real, state, memory)
+        return Decoded(self.readout(words, hidden, context), index, glimpse, state)
 
     def _sequence(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
         """Nothing feeds back: the fused kernel runs all steps, and all of them look at once."""
         words = self._embed(tokens)
-        inputs = self._join(words, memory).permute(2, 0, 1, 3)
-        hidden = self.recurrence.sequence(inputs, state).permute(1, 2, 0, 3)  # [B, K, T, H]
+        outputs, state = self.recurrence.sequence(self._join(words, memory).permute(2, 0, 1, 3), state)
+        hidden = outputs.permute(1, 2, 0, 3)  # [B, K, T, H]
         index = real.flatten().nonzero().squeeze(1)
         seen = self._look(memory)(hidden.flatten(1, 2))
         context = seen.context.flatten(0, 1)[index]
         fields = [None if part is None else part.unflatten(1, real.shape[1:]) for part in seen]
-        return words.flatten(0, 2)[index], hidden.flatten(0, 2)[index], context, index, _at_words(fields, real)
+        return words.flatten(0, 2)[index], hidden.flatten(0, 2)[index], context, index, _at_words(fields, real), state
 
     def _loop(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
         """A step a word, over the n_t rows that have one, as [1, n_t, …]; attention alone has them by image."""
@@ -135,7 +133,8 @@ class Decoder(nn.Module):
             seen.append(glimpse)
         context = torch.cat([glimpse.context[0] for glimpse in seen])
         fields = [_scatter(parts, layout.index, real.shape) for parts in list(zip(*seen, strict=True))[1:]]
-        return words, torch.cat(hidden), context, layout.index, Glimpse(context.new_zeros(*real.shape, 0), *fields)
+        glimpse = Glimpse(context.new_zeros(*real.shape, 0), *fields)
+        return words, torch.cat(hidden), context, layout.index, glimpse, None
 
     def _look_by_image(self, query: Tensor, sentinel=None, *, memory: Memory, rows: int, slots: Tensor | None):
         """Attention for the n rows [1, n, H] that lie at `slots` of [B, rows], in the layout that it wants."""

@@ -77,9 +77,10 @@ class LookFirst(nn.Module):
             glimpse = glimpse._replace(context=torch.sigmoid(self.gate(query)) * glimpse.context)
         return self.cell.step(projected, glimpse.context, state), glimpse
 
-    def sequence(self, inputs: Tensor, state: State) -> Tensor:
-        """Without attention: [T, B, K, I] -> all outputs [T, B, K, H], in torch's fused kernel."""
-        return self.cell.sequence(inputs, state)[0]
+    def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Without attention: [T, B, K, I] -> all outputs [T, B, K, H] and the last state, by torch's fused
+        kernel."""
+        return self.cell.sequence(inputs, state)
 
 
 class LookAfter(nn.Module):
@@ -143,9 +144,10 @@ class LookAfter(nn.Module):
         vector = gate * torch.tanh(new.cell[-1] if self.cell.has_cell else new.top)
         return new, look(new.top, sentinel=Sentinel(vector, self.sentinel_key(vector)))
 
-    def sequence(self, inputs: Tensor, state: State) -> Tensor:
-        """Without a sentinel: [T, B, K, I] -> all outputs [T, B, K, H], in torch's fused kernel."""
-        return self.cell.sequence(inputs, state)[0]
+    def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Without a sentinel: [T, B, K, I] -> all outputs [T, B, K, H] and the last state, by torch's fused
+        kernel."""
+        return self.cell.sequence(inputs, state)
 
 
 class UpDown(nn.Module):

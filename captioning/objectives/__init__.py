@@ -9,6 +9,7 @@ from captioning.objectives.cross_entropy import CrossEntropy, ScheduledSampling
 from captioning.objectives.loss import Loss
 from captioning.objectives.reinforce import LeaveOneOut, MovingAverage, Reinforce
 from captioning.objectives.self_critical import SelfCritical, greedy, leave_one_out
+from captioning.objectives.sequence import TruncatedBackpropagation
 
 __all__ = [
     "CrossEntropy",
@@ -18,6 +19,7 @@ __all__ = [
     "Reinforce",
     "ScheduledSampling",
     "SelfCritical",
+    "TruncatedBackpropagation",
     "greedy",
     "leave_one_out",
 ]

@@ -24,7 +24,8 @@ def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor])
 
 def teacher_force(model, batch):
     """Logits [N, V] at the real words, their index, and the glimpses: `Captioner.forward` on a batch."""
-    return model(batch.images, batch.tokens, batch.mask)
+    decoded = model(batch.images, batch.tokens, batch.mask)
+    return decoded.logits, decoded.index, decoded.glimpse
 
 
 def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choose: Callable, stop=None, real=None):

@@ -1,0 +1,84 @@
+"""What Python's own tokeniser says of each character of a source file: what a unit of a model might follow.
+
+A label tells of the moment after its character has been read, as a recurrent state does: on a bracket that opens the
+reader is inside, on the one that closes it no longer is.
+"""
+
+import io
+import token
+import tokenize
+
+import numpy as np
+
+from captioning.errors import DataError
+
+# Since Python 3.12, f-strings are tokens around others; before, they are strings like others.
+F_STRING = {getattr(token, f"FSTRING_{end}", None): step for end, step in (("START", 1), ("END", -1))}
+
+
+def source_labels(text: str) -> dict[str, np.ndarray]:
+    """{label: [N] float64} of the N characters of a Python file.
+
+    "inside a string" (triple-quoted ones and docstrings too, its prefix not), "in a comment", "inside brackets": 1 or
+    0. "bracket depth", "indentation depth": levels; the latter is that of the whole line, an empty or comment line
+    having that of the line before. "line position": characters since the line's beginning, 0 on its end.
+
+    Raises:
+        DataError: the text is no Python source.
+    """
+    try:
+        tokens = list(tokenize.generate_tokens(io.StringIO(text).readline))
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise DataError(f"a text is no Python source: {error.args[0]}") from error
+    starts = [0, *(place + 1 for place, character in enumerate(text) if character == "\n")]
+    strings, comments, depth = (np.zeros(len(text) + 1) for _ in range(3))  # changes from one character to the next
+    for kind, string, begin, end, _ in tokens:
+        first, after = (starts[row - 1] + column if row <= len(starts) else len(text) for row, column in (begin, end))
+        if kind == token.STRING:
+            strings[first + _prefix(string)] += 1
+            strings[after - 1] -= 1  # on its last quote it is over
+        elif kind in F_STRING:
+            strings[first + _prefix(string) if F_STRING[kind] > 0 else after - 1] += F_STRING[kind]
+        elif kind == token.COMMENT:
+            comments[first] += 1
+            comments[after] -= 1
+        elif kind == token.OP and string in "([{":
+            depth[first] += 1
+        elif kind == token.OP and string in ")]}":
+            depth[first] -= 1
+    strings, comments, depth = (np.cumsum(changes)[: len(text)] for changes in (strings, comments, depth))
+    return {
+        "inside a string": np.minimum(strings, 1),
+        "in a comment": comments,
+        "inside brackets": np.minimum(depth, 1),
+        "bracket depth": depth,
+        "indentation depth": _levels(tokens, starts, len(text)),
+        "line position": _columns(text),
+    }
+
+
+def _prefix(string: str) -> int:
+    """Letters before the first quote."""
+    return len(string) - len(string.lstrip("rRbBuUfFtT"))
+
+
+def _levels(tokens: list[tokenize.TokenInfo], starts: list[int], length: int) -> np.ndarray:
+    """Indentations around the statement that each line belongs to."""
+    levels, level, line = np.zeros(len(starts)), 0, 0
+    for kind, _, (row, _), (last, _), _ in tokens:
+        level += (kind == token.INDENT) - (kind == token.DEDENT)
+        if kind in (token.INDENT, token.DEDENT, token.NL, token.COMMENT, token.NEWLINE, token.ENDMARKER):
+            continue
+        levels[line : row - 1] = levels[line - 1] if line else 0  # lines without a statement
+        levels[row - 1 : last] = level
+        line = max(line, last)
+    levels[line:] = levels[line - 1] if line else 0
+    ends = [*starts[1:], length]
+    return np.repeat(levels, [end - start for start, end in zip(starts, ends, strict=True)])
+
+
+def _columns(text: str) -> np.ndarray:
+    places = np.arange(len(text))
+    ends = np.array([character == "\n" for character in text], dtype=bool)
+    last = np.maximum.accumulate(np.where(ends, places, -1)) if len(text) else places
+    return (places - last).astype(np.float64)

@@ -1,0 +1,88 @@
+"""A language model as a kind of run: the captioner without a picture, on running text."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+
+from captioning.config import build
+from captioning.continuing import same_words
+from captioning.data.module import CaptionModule
+from captioning.data.text import Windows, encode_texts, only, split_text
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import ConfigError, must_be
+from captioning.kinds import Parts
+from captioning.language import KIND, build_model, make_recipe
+from captioning.provenance import digest_of
+from captioning.schemas import LanguageModelTrainConfig
+
+SPLITS = ("train", "val")
+
+
+class LanguageModel:
+    """See `captioning.kinds`; validation is the likelihood of the split's whole text."""
+
+    name: ClassVar = KIND
+    schema: ClassVar = LanguageModelTrainConfig
+
+    def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
+        """The model and what trains and scores it; see `Parts`."""
+        data, loader = config["data"], config["loader"]
+        _one_device(config["trainer"])
+        for key in ("batch_size", "val_batch_size"):
+            must_be(f"loader.{key}", loader[key], least=1)
+        texts = build(data["reader"])
+        tokens = (split_text(text, data["unit"]) for _, text in texts["train"])
+        vocabulary = Vocabulary.build(tokens, min_count=data["min_count"])
+        for key, checkpoint in (("resume", resumed), ("start_from", started)):
+            same_words(key, checkpoint, vocabulary)
+        model = build_model(config["model"], vocabulary)
+        splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in SPLITS}
+        streams = {"train": loader["batch_size"], "val": loader["val_batch_size"]}
+        windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in SPLITS]
+        module = CaptionModule(
+            *windows, batch_size=1, val_batch_size=1, seed=config["seed"], collate=only, shuffle=False
+        )
+        zeros, _ = model.begin(torch.zeros(streams["train"], 0))
+        return Parts(
+            model,
+            build(config["objective"], zeros=zeros),
+            observe=_observe,
+            score=_score,
+            monitor="val/bits_per_character",
+            mode="min",
+            recipe=make_recipe(config, vocabulary),
+            load=lambda: (module, _about(texts, data["unit"], vocabulary)),
+            digest=digest_of([split, *text] for split in SPLITS for text in texts[split]),
+            encoder=model.encoder,
+        )
+
+
+def _one_device(trainer: Mapping[str, Any]) -> None:
+    for key in ("devices", "num_nodes"):
+        if trainer.get(key, 1) not in (1, "1"):
+            raise ConfigError(
+                f"trainer.{key}={trainer[key]}: a language model's streams go on from window to window on one device: "
+                f"set trainer.{key}=1, and loader.batch_size for more streams"
+            )
+
+
+def _observe(model, batch, loss) -> dict[int, tuple[float, int, int]]:
+    """{place of the window: (nats, tokens, characters)}; the loss is a mean over the streams."""
+    nats = float(loss.total) * len(batch.positions)
+    return {int(batch.positions[0]): (nats, int(loss.words), int(batch.characters))}
+
+
+def _score(found: Mapping[int, tuple[float, int, int]]) -> dict[str, float]:
+    """Of the whole text: nats a token, bits a character, and perplexity, exp(nats a token)."""
+    nats, tokens, characters = map(sum, zip(*found.values(), strict=True))
+    bits = nats / math.log(2) / characters
+    names = {"nats": nats / tokens, "bits_per_character": bits, "perplexity": math.exp(nats / tokens)}
+    return {f"val/{name}": value for name, value in names.items()}
+
+
+def _about(texts, unit: str, vocabulary) -> str:
+    sizes = (f"{sum(len(t.text) for t in texts[split]):,} {split} ({len(texts[split])})" for split in ("train", "val"))
+    known = vocabulary.coverage(split_text(text, unit) for _, text in texts["val"])
+    return f"characters (files): {', '.join(sizes)}; vocabulary {len(vocabulary)} {unit} ({known:.2%} of val's)"

@@ -1,0 +1,61 @@
+"""Maximum likelihood of running text, by truncated backpropagation through time."""
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from captioning.objectives.loss import Loss, make_loss, wide
+
+
+class TruncatedBackpropagation(nn.Module):
+    """Negative log-likelihood of one window of B streams, the state carried over from the window before.
+
+    L = −Σ_t log p(y_t | y_1 … y_{t−1}), in nats. Reduction: summed over the window's steps, averaged over the B streams
+    (of the last window of a text some steps of the last stream may be padding, which is in no sum). The state that a
+    window begins with has no history: gradients go back to the window's first step and no further (Williams and Peng
+    1990), while the loss itself is exact.
+
+    The state is what this objective remembers, and it travels in checkpoints: a run that goes on inside an epoch goes
+    on with it. Validation has a state of its own, so that looking at a model between two steps changes nothing.
+
+    Args:
+        zeros: the model's state before a text, models.state.State of [layers, B, 1, H].
+    """
+
+    def __init__(self, *, zeros):
+        super().__init__()
+        self.kind, self.looking = type(zeros), None
+        for name, part in zip(zeros._fields, zeros, strict=True):
+            self.register_buffer(name, torch.zeros_like(part))
+
+    def forward(self, model, batch) -> Loss:
+        """Loss of `model` (Captioner, without an image) on `batch` (TextBatch), window after window in order."""
+        streams = len(batch.tokens)
+        state, memory = model.begin(batch.tokens.new_zeros(streams, 0))
+        if not batch.fresh.all():
+            carried = self._carried() if model.training else self.looking
+            fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
+            state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
+        decoded = model.decoder(batch.tokens, state, memory)
+        self._carry(decoded.state.detach(), model.training)
+        targets = batch.tokens[..., 1:].flatten()[decoded.index]
+        nats = F.cross_entropy(wide(decoded.logits), targets, reduction="sum")
+        told = nats.detach()
+        stats = {
+            "nats": told / len(targets),
+            "bits_per_character": told / batch.characters / math.log(2),
+            "perplexity": (told / len(targets)).exp(),
+        }
+        return make_loss({"sequence": nats / streams}, told.new_tensor(len(targets)), stats)
+
+    def _carried(self):
+        return self.kind(*(getattr(self, name) for name in self.kind._fields))
+
+    def _carry(self, state, training: bool) -> None:
+        if not training:
+            self.looking = state
+            return
+        for name, part in zip(state._fields, state, strict=True):
+            setattr(self, name, part.to(getattr(self, name).dtype))

@@ -1,0 +1,80 @@
+"""What made a run: versions, commit, seed, data and command, so that it can be made again."""
+
+import hashlib
+import json
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from captioning.data.annotations import Record
+from captioning.files import write_json
+
+PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "tensorboard")
+
+
+def digest(records: Iterable[Record]) -> str:
+    """SHA-256 of what is learnt from and scored against, in its order: split, id, file name and captions of each
+    picture, whatever folder they lie in."""
+    return digest_of([record.split, record.image_id, record.path.name, *record.captions] for record in records)
+
+
+def digest_of(items: Iterable[Sequence[Any]]) -> str:
+    """SHA-256 of any data as plain lists, in their order."""
+    total = hashlib.sha256()
+    for item in items:
+        total.update(json.dumps(item).encode() + b"\n")
+    return total.hexdigest()
+
+
+def commit(folder: Path) -> str | None:
+    """The commit of the checkout that the package is in, "-dirty" where its files are not those of the commit; None
+    where it is installed, or there is no git."""
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", "__init__.py")  # else a folder inside of somebody's other repository
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def describe(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
+    """This process, as plain containers. `data`: what is to be told of it, its digest among that."""
+    import torch
+
+    return {
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.orig_argv),
+        "folder": str(Path.cwd()),
+        "seed": seed,
+        "data": dict(data),
+        "commit": commit(Path(__file__).parent),
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "machine": platform.platform(),
+        "threads": torch.get_num_threads(),  # another number may round a sum otherwise
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+    }
+
+
+def record(path: Path, start: Mapping[str, Any], *, anew: bool) -> None:
+    """Adds a start to those that the file tells of, or begins it anew."""
+    earlier: Sequence[Any] = []
+    if path.is_file() and not anew:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+    write_json(path, [*earlier, start])
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

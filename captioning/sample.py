@@ -1,0 +1,21 @@
+"""Writes text with a language model: `captioning-sample checkpoint=PATH prime="def " temperature=0.7 length=500`."""
+
+from typing import Any
+
+from captioning.config import entry_point, verbatim
+from captioning.schemas import SampleConfig
+
+
+def sample(config: dict[str, Any]) -> None:
+    """Prints `prime` and what the model writes after it."""
+    from captioning.language import load
+
+    model = load(config["checkpoint"], device=config["device"])
+    options = {key: config[key] for key in ("length", "temperature", "top_k", "top_p", "seed")}
+    print(config["prime"] + model.sample(config["prime"], **options))
+
+
+main = verbatim(entry_point("sample", SampleConfig, sample), "prime")
+
+if __name__ == "__main__":
+    main()
