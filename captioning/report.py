@@ -76,7 +76,9 @@ def read_settings(file: Path) -> dict[str, Any]:
         raise DataError(f"cannot read {file} ({' '.join(str(error).split())[:200]})") from error
     for group, key in (("data", "reader"), ("data", "name"), ("features", "_target_")):
         if not isinstance(content, dict) or not isinstance(content.get(group), dict) or key not in content[group]:
-            raise DataError(f"{file} is not the configuration of a run: {group}.{key} is missing")
+            raise DataError(
+                f"{file} is not the configuration of a run that captions pictures: {group}.{key} is missing"
+            )
     return content
 
 
