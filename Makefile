@@ -8,7 +8,7 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
-.PHONY: train test test-all bench lint clean
+.PHONY: train notebooks test test-all test-oldest test-newest kills audit bench lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
@@ -23,11 +23,52 @@ train: .venv/ready
 # The first pictures of the validation split, drawn by then.
 FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1000001 1000004)
 
+# Executes all notebooks, copies with outputs into $(NOTEBOOKS). A small soft and a small hard run are trained for it, if
+# they are not there: minutes, and captions that are no good. For the runs of `make train` and of
+# `captioning-train experiment=scenes_hard run_dir=runs/scenes_hard`, scored like the first, run
+#   make notebooks SOFT=runs/scenes_soft HARD=runs/scenes_hard SMALL_SCENES=data/scenes SMALL=
+NOTEBOOKS ?= runs/notebooks
+SOFT ?= $(NOTEBOOKS)/soft
+HARD ?= $(NOTEBOOKS)/hard
+SMALL_SCENES ?= data/scenes_small
+SMALL ?= data.reader.train=300 data.reader.val=60 data.reader.test=20
+COMMA := ,
+
+notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json
+	$(BIN)/python notebooks/execute.py $(NOTEBOOKS) \
+		'CHECKPOINT="../$(SOFT)/checkpoints/best.ckpt"' 'PICTURES="../$(SMALL_SCENES)/val"' 'FIRST=0' \
+		'SOFT="../$(SOFT)/checkpoints/best.ckpt"' 'HARD="../$(HARD)/checkpoints/best.ckpt"' \
+		'RUNS={"soft": "../$(SOFT)", "hard": "../$(HARD)"}' \
+		'DATA=["data=scenes", "data.root=../$(SMALL_SCENES)"$(foreach each,$(SMALL),$(COMMA) "$(each)")]'
+
+$(NOTEBOOKS)/%/val/scores.json: | .venv/ready
+	$(BIN)/captioning-train experiment=scenes_$* run_dir=$(NOTEBOOKS)/$* overwrite=true data.root=$(SMALL_SCENES) $(SMALL) \
+		trainer.max_epochs=6 schedule.warmup=20 weight_averaging.decay=0.9 trainer.enable_progress_bar=false
+	$(BIN)/captioning-evaluate data=scenes split=val data.root=$(SMALL_SCENES) $(SMALL) \
+		checkpoint=$(NOTEBOOKS)/$*/checkpoints/best.ckpt output=$(NOTEBOOKS)/$*/val
+
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)
 
 test-all: .venv/ready
 	$(BIN)/python -m pytest --shared=$(SHARED) $(ARGS)
+
+# Processes that train, killed at 20 random moments and resumed; docs/reliability.md
+kills: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 20 --stops 8 $(ARGS)
+
+# The suite with the oldest versions that setup.cfg allows, and with the newest; docs/maintaining.md
+test-oldest: CONSTRAINTS = --constraint tests/oldest.txt
+test-oldest test-newest: test-%:
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(CONSTRAINTS) --editable .[dev]
+	.venv-$*/bin/python -m pip freeze --exclude-editable > .venv-$*/versions.txt
+	.venv-$*/bin/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)
+
+# Known vulnerabilities of what is installed in .venv; asks a database over the network
+audit: .venv/ready
+	$(BIN)/python -m pip install --quiet pip-audit
+	$(BIN)/python -m pip_audit --local --skip-editable
 
 # Figures of this machine into bench.json, minutes; make bench BENCH_ARGS=--quick only sees that it runs.
 BENCHMARKS = $(filter-out tests/benchmarks/measure.py, $(wildcard tests/benchmarks/*.py))
@@ -42,8 +83,8 @@ lint: .venv/ready
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
 	# One call, so that torch and torchvision agree.
-	$(BIN)/python -m pip install --quiet --editable .[dev]
+	$(BIN)/python -m pip install --quiet --editable .[dev,notebooks]
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info

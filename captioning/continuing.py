@@ -96,6 +96,15 @@ def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> No
         )
 
 
+def same_answers(key: str, checkpoint: Mapping[str, Any] | None, answers) -> None:
+    """Answer ids must mean the same answers; no checkpoint is fine."""
+    if checkpoint and checkpoint["captioning"]["answers"] != answers.state_dict():
+        raise ConfigError(
+            f"{key}: the checkpoint's answers are not those of this training split; "
+            "take the data set and data.answers of the first run (its config.yaml)"
+        )
+
+
 def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
     """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
     itself, and start_from may go on to tune other ones."""

@@ -5,12 +5,21 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from captioning.data.source_labels import source_labels
-from captioning.data.text import Text
+from captioning.data.text import Text, read_texts
 from captioning.errors import DataError, must_be
 from captioning.explore import Table
 from captioning.language import LanguageModel
 
 Label = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
+
+
+def held_out(model: LanguageModel, split: str = "test") -> list[Text]:
+    """The files of a split as the model's training dealt them: it learnt from none of "test", and was chosen by none.
+
+    Where they are the standard library's, another version of Python has others.
+    """
+    reader = model.recipe["config"]["data"]["reader"]
+    return read_texts(**{name: value for name, value in reader.items() if name != "_target_"})[split]
 
 
 def tabulate_texts(

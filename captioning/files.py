@@ -1,8 +1,9 @@
-"""Whole files only: written to a temporary name beside the target, then renamed."""
+"""Whole files only: written to a temporary name beside the target, synced to the disk, then renamed."""
 
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -22,59 +23,70 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replaces `path` by `text` (UTF-8) in one step; a reader never sees half a file.
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
+    """Replaces `path` by what `write` puts into a file; returns its size in bytes.
 
-    Half of an emoji, which UTF-8 cannot hold and JSON files from elsewhere may, is written as its escape.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_whole(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Replaces `path` by what `write` puts into a file; after a kill at any moment it is the old one or the new one.
+    A reader, a kill or a dead machine finds the old file or the new one. The one function through which this package
+    writes files that stay.
 
     Raises:
-        ConfigError: it cannot be written; the old one is left as it was.
+        ConfigError: no room, no permission, or no such folder; the old file is left as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # No longer than a name may be, where the file's own is nearly that.
+    shortened = os.fsdecode(os.fsencode(path.name)[:100])
+    temporary = path.with_name(f".{shortened}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
+            size = file.tell()
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by the latter
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        kept = "; the file that was there is left as it was" if path.exists() else ""
+        cause = error
+        while not isinstance(cause, OSError) and cause.__context__:  # torch.save closes its archive with its own error
+            cause = cause.__context__
+        reason = getattr(cause, "strerror", None) or (str(cause).splitlines() or [type(cause).__name__])[0]
+        kept = "; the file that was there is left as it was" if os.path.exists(path) else ""
         raise ConfigError(f"cannot write {path} ({reason}){kept}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # its folder may be what is wrong
+            temporary.unlink(missing_ok=True)
+    return size
 
 
 def clear_temporary(folder: Path) -> None:
-    """Removes what killed processes left half written in a folder."""
+    """Removes what killed processes left half written in a folder that one process at a time writes to."""
     for path in folder.glob(".*.tmp"):
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """A renamed file survives a power failure only when its folder was written too."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def write_text(path: Path, text: str) -> None:
+    """`write_whole` of text in UTF-8.
+
+    Half of an emoji, which UTF-8 cannot hold and JSON files from elsewhere may, is written as its escape.
+    """
+    content = text.encode("utf-8", errors="backslashreplace")
+    write_whole(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replaces `path` by JSON, non-ASCII characters kept."""
+    """`write_whole` of JSON, non-ASCII characters kept."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def printable(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot hold: bytes of file names in other encodings, half of an emoji."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name too is on the disk; where folders cannot be synced, as on Windows, the system sees to it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    with suppress(OSError):  # some network disks have no such call for folders; the file itself is synced
+        os.fsync(handle)
+    os.close(handle)

@@ -70,18 +70,7 @@ class Predictor:
         Raises:
             CheckpointError: its weights are not those of the training.
         """
-        node = self.recipe["config"]["encoder"]
-        if self._encoder_weights is None:
-            encoder = build_trusted(node)
-            if encoder.fingerprint() != self.recipe["fingerprint"]:
-                raise CheckpointError(
-                    f"{self.path}: was trained on features of other encoder weights (fingerprint "
-                    f"{self.recipe['fingerprint']}; {node['name']} with weights={node['weights']} now has "
-                    f"{encoder.fingerprint()}): install the version of the weights it was trained with"
-                )
-        else:
-            encoder = build_trusted({**node, "weights": None})
-            load_weights(encoder, self._encoder_weights, self.path)
+        encoder = rebuild_encoder(self.recipe, self._encoder_weights, self.path)
         return encoder.to(self.device).eval()
 
     @property
@@ -296,6 +285,27 @@ def write(
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 
+def rebuild_encoder(recipe: Mapping[str, Any], weights: Mapping[str, Tensor] | None, path: Path) -> nn.Module:
+    """The encoder of a checkpoint's recipe, with weights out of the checkpoint, or (None) those it names.
+
+    Raises:
+        CheckpointError: its weights are not those of the training.
+    """
+    node = recipe["config"]["encoder"]
+    if weights is not None:
+        encoder = build_trusted({**node, "weights": None})
+        load_weights(encoder, weights, path)
+        return encoder
+    encoder = build_trusted(node)
+    if encoder.fingerprint() != recipe["fingerprint"]:
+        raise CheckpointError(
+            f"{path}: was trained on features of other encoder weights (fingerprint {recipe['fingerprint']}; "
+            f"{node['name']} with weights={node['weights']} now has {encoder.fingerprint()}): install the version of "
+            "the weights it was trained with"
+        )
+    return encoder
+
+
 def make_recipe(
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
@@ -306,18 +316,28 @@ def make_recipe(
 ) -> dict[str, Any]:
     """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
 
-    A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`;
-    document frequencies only where a reward has them (`Reward.state_dict`), for the run that goes on from this one.
+    Document frequencies go along only where a reward has them (`Reward.state_dict`), for the run that goes on from
+    this one.
     """
-    weights = config["encoder"]["weights"]
-    again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
-    frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
     return {
         "format": FORMAT,
         "kind": KIND,
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},
+        **encoder_recipe(config, encoder, tuned=tuned),
+    }
+
+
+def encoder_recipe(config: Mapping[str, Any], encoder: nn.Module, *, tuned: bool) -> dict[str, Any]:
+    """The encoder's part of a recipe.
+
+    A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`.
+    """
+    weights = config["encoder"]["weights"]
+    again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
+    frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
+    return {
         "fingerprint": encoder.fingerprint(),
         "features": {"size": encoder.size, "grid": encoder.output != "fc"},
         "encoder": encoder.state_dict() if frozen and not again else None,
@@ -340,25 +360,36 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
         ConfigError: places are given for a captioner without hard attention, or are none of these.
     """
-    path = Path(path)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    path, device = Path(path), pick_device(device)
     checkpoint = read_checkpoint(path)
-    recipe, weights = checkpoint["captioning"], checkpoint["state_dict"]
+    recipe = checkpoint["captioning"]
     captioner = build_trusted(
-        _with_places(recipe["config"]["model"], places),
+        with_places(recipe["config"]["model"], places),
         feature_size=recipe["features"]["size"],
         grid=recipe["features"]["grid"],
         vocabulary_size=len(recipe["vocabulary"]),
         pad=Vocabulary.pad,
     )
-    own = _strip(weights, "captioner.")
-    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
-    load_weights(captioner, {k: v for k, v in own.items() if not k.startswith("encoder.")}, path)
+    encoder_weights = take_weights(captioner, checkpoint, path)
     return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
 
 
-def _with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
+def pick_device(device: str) -> str:
+    """The device itself; for "auto" a GPU where there is one."""
+    if device != "auto":
+        return device
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def take_weights(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor] | None:
+    """Loads all but the encoder's weights into the model; returns the encoder's, if the checkpoint has them."""
+    own = _strip(checkpoint["state_dict"], "captioner.")
+    load_weights(model, {k: v for k, v in own.items() if not k.startswith("encoder.")}, path)
+    return _strip(own, "encoder.") or checkpoint["captioning"]["encoder"]
+
+
+def with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
+    """The model's configuration with what hard attention looks at in evaluation; None: as it was trained to."""
     if places is None:
         return model
     if "decode" not in model["attention"]:

@@ -82,6 +82,34 @@ class CaptionTrainConfig(TrainConfig):
 
 
 @dataclasses.dataclass
+class AnswerDataConfig:
+    """conf/data: pictures with questions and answers."""
+
+    name: str
+    pictures: str
+    root: str | None
+    reader: dict
+    min_count: int
+    max_length: int
+    answers: int
+    targets: dict
+    skip_unreadable: bool
+
+
+@dataclasses.dataclass
+class AnswerTrainConfig(TrainConfig):
+    """conf/kind/answers.yaml."""
+
+    data: AnswerDataConfig
+    encoder: dict
+    transform: dict
+    features: dict
+    loader: LoaderConfig
+    encoder_lr: float
+    encoder_warmup: int
+
+
+@dataclasses.dataclass
 class TextDataConfig:
     """conf/data/text.yaml: running text and how it becomes tokens."""
 
@@ -162,6 +190,34 @@ class CaptionConfig:
     device: str
     output: str
     skip_unreadable: bool
+
+
+@dataclasses.dataclass
+class EvaluateAnswersConfig:
+    """conf/evaluate_answers.yaml."""
+
+    checkpoint: str
+    data: AnswerDataConfig
+    split: str
+    features: dict
+    places: str | None
+    batch_size: int
+    device: str
+    server: str | None
+    output: str
+
+
+@dataclasses.dataclass
+class AnswerConfig:
+    """conf/answer.yaml."""
+
+    checkpoint: str
+    image: str
+    question: str
+    top: int
+    places: str | None
+    device: str
+    output: str
 
 
 @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Where a run's features come from: a store made beforehand, the encoder inside each step, or a detector's regions.
+"""Where a run's features come from: a store made beforehand, the encoder in each step, a detector's regions, nowhere.
 
 All functions share one signature and give a `Source`; a run's configuration picks one (conf/features).
 """
@@ -158,6 +158,31 @@ def online(
     kept = [record for record in records if record.path not in unreadable]
     mirrored = Pictures(transform.mirrored()) if mirror else None
     return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, mirrored)
+
+
+class Nothing:
+    """Zeros of one picture's features, whatever the picture."""
+
+    def __init__(self, *shape: int):
+        self.shape = shape
+
+    def __call__(self, record: Record) -> Tensor:
+        return torch.zeros(self.shape)
+
+
+def blank(
+    encoder: nn.Module,
+    transform: Transform,
+    records: Sequence[Record],
+    *,
+    name: str,
+    skip_unreadable: bool = False,
+) -> Source:
+    """Every feature 0: what is left to a model that is shown no picture, in training or in evaluation."""
+    if encoder.output == "regions":
+        raise ConfigError("features=blank stands for a CNN's features: not with encoder=regions")
+    shape = (encoder.size,) if encoder.output == "fc" else (encoder.places, encoder.size)
+    return Source(Nothing(*shape), nn.Identity(), list(records), [], 0)
 
 
 class StoredRegions:

@@ -1,8 +1,6 @@
-"""The one LightningModule, and the log of a run. Glue: what is trained, looked at and scored is passed in."""
+"""The one LightningModule, and its Trainer. Glue: what is trained, looked at and scored is passed in."""
 
-import csv
 import inspect
-import io
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -15,15 +13,13 @@ from typing import Any, NamedTuple
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping, TQDMProgressBar
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.errors import ConfigError, TrainingError, must_be
-from captioning.files import write_text
 from captioning.position import Position, go_to, position
-from captioning.saving import WholeFiles
+from captioning.saving import RunLog, WholeFiles
 from captioning.schedules import rise
 
 # Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
@@ -284,62 +280,6 @@ class ProgressBar(TQDMProgressBar):
     def get_metrics(self, trainer, model) -> dict[str, Any]:
         """What stands right of the bar."""
         return {name: value for name, value in super().get_metrics(trainer, model).items() if name != "v_num"}
-
-
-class RunLog(Logger):
-    """All logged numbers as one CSV file, a row a step; a resumed run appends to it.
-
-    Lightning's own CSV logger deletes the file of a run that is resumed in its folder.
-
-    Args:
-        path: of the file; written to a temporary name and renamed, so that it is whole at any time.
-    """
-
-    SECONDS = 10.0  # between two writes of the whole file
-    name = version = None
-
-    def __init__(self, path: Path):
-        super().__init__()
-        self.path, self.rows, self.saved_at = path, {}, 0.0
-
-    def resume(self, step: int) -> None:
-        """Reads the rows before `step`; later ones belong to steps that will be made again."""
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    if int(row["step"]) < step:
-                        self.rows[int(row["step"])] = {name: value for name, value in row.items() if value}
-
-    @rank_zero_only
-    def log_hyperparams(self, *args, **kwargs) -> None:
-        """The configuration lies beside the log as config.yaml."""
-
-    @rank_zero_only
-    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds numbers to a step's row."""
-        self.rows.setdefault(step, {"step": step}).update(metrics)
-
-    @rank_zero_only
-    def save(self) -> None:
-        """Called by the trainer after every logged step; writes the file when the last time was a while ago."""
-        if perf_counter() - self.saved_at > self.SECONDS:
-            self.write()
-
-    @rank_zero_only
-    def finalize(self, status: str) -> None:
-        """The last rows."""
-        self.write()
-
-    @rank_zero_only
-    def write(self) -> None:
-        """All rows to the file, now."""
-        columns = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["step", "epoch", *columns])
-        writer.writeheader()
-        writer.writerows(self.rows[step] for step in sorted(self.rows))
-        write_text(self.path, text.getvalue())
-        self.saved_at = perf_counter()
 
 
 def _fault(loss) -> str:

@@ -17,12 +17,13 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
 
 
 COMMANDS = ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
+COMMANDS += ["answer", "evaluate_answers", "report", "demo"]
 
 
-@pytest.mark.parametrize("module", [*COMMANDS, "report", "demo"])
+@pytest.mark.parametrize("module", COMMANDS)
 def test_help_in_any_folder(module, tmp_path):
     done = start(module, "--help", cwd=tmp_path)
-    assert done.returncode == 0 and f"captioning-{module}" in done.stdout
+    assert done.returncode == 0 and f"captioning-{module.replace('_', '-')}" in done.stdout
     assert not list(tmp_path.iterdir())
 
 

@@ -10,10 +10,12 @@ from captioning.config import build, build_trusted, check, compose, conf_dir, de
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models.state import State
 from captioning.schemas import (
+    AnswerConfig,
     AuditConfig,
     CaptionConfig,
     CompareConfig,
     DemoConfig,
+    EvaluateAnswersConfig,
     EvaluateConfig,
     GroundConfig,
     PrepareConfig,
@@ -34,6 +36,8 @@ ENTRY_POINTS = {
     "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
     "report": (ReportConfig, ["run_dir=x"]),
     "demo": (DemoConfig, ["checkpoint=x"]),
+    "answer": (AnswerConfig, ["checkpoint=x", "image=a.jpg", "question=why"]),
+    "evaluate_answers": (EvaluateAnswersConfig, ["checkpoint=x", "data=easy_vqa"]),
     "sample": (SampleConfig, ["checkpoint=x"]),
 }
 GROUPS = sorted(
@@ -48,6 +52,8 @@ LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=trunca
 BESIDE |= {override: ["kind=language_model"] for override in LANGUAGE_MODEL}
 BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
+ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
+BESIDE |= {choice: ["kind=answers"] for choice in ANSWERS}
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
 
@@ -61,7 +67,8 @@ def test_every_yaml_composes_checks_and_builds(override):
     config = checked("train", ["model.width=8", "model.embedding_size=8", *BESIDE.get(override, []), override])
     for key in config.keys() & set(TARGETS_WITHOUT_DATA):
         if key == "model":
-            assert build(config[key], feature_size=6, grid=True, vocabulary_size=9)
+            sizes = {"answers": 3} if config[key]["_target_"].endswith("build_answerer") else {}
+            assert build(config[key], feature_size=6, grid=True, vocabulary_size=9, **sizes)
         elif key == "objective" and config.get("reward"):
             reward = build(config["reward"], references={1: ["a dog runs"]})
             assert build(config[key], reward=reward, start=1, end=2)
@@ -84,6 +91,15 @@ def test_every_data_set_goes_into_every_command(data):
     for name in ("train", "prepare", "evaluate", "audit", "ground"):
         config = checked(name, [f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
+
+
+@pytest.mark.parametrize("data", ["easy_vqa", "vqa_v2"])
+def test_every_set_of_questions_goes_into_every_command_for_them(data):
+    for name, beside in (("train", ["kind=answers"]), ("evaluate_answers", [])):
+        config = checked(name, [*beside, f"data={data}", "data.root=somewhere"])
+        assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.answers'"):
+        checked("evaluate", ["data=easy_vqa"])
 
 
 @pytest.mark.parametrize(

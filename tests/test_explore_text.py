@@ -1,7 +1,10 @@
 """The table that the cell explorer takes of a language model."""
 
+import json
+
 import numpy as np
 import pytest
+from test_language_model import run
 from test_sequence import V, make
 
 from captioning.data.text import Text
@@ -46,3 +49,18 @@ def test_what_cannot_be_tabulated(model):
     model.unit = "words"
     with pytest.raises(DataError, match="labels are of characters, and this model reads words"):
         tabulate_texts(model, TEXTS)
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_on_any_character_model(tmp_path, pytestconfig, capsys):
+    pytest.importorskip("IPython", reason="notebooks are shown by Jupyter: pip install jupyter")
+    small = ["data.reader.characters=150000", "data.reader.test_share=0.3", "model.width=24", "trainer.max_epochs=1"]
+    run("experiment=char_rnn", *small, "model.embedding_size=16", f"run_dir={tmp_path}")
+    notebook = json.loads((pytestconfig.rootpath / "notebooks" / "08_readable_cells.ipynb").read_text())
+    _, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names = {"CHECKPOINT": tmp_path / "checkpoints" / "best.ckpt"}
+    for cell in cells:
+        exec(cell, names)
+    found = {follower.label for follower in names["followers"]}
+    assert {"inside a string", "inside brackets", "in a comment", "indentation depth", "line position"} <= found
+    assert "def read(self, " in capsys.readouterr().out

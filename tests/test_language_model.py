@@ -12,6 +12,7 @@ import torch
 
 from captioning.config import check, compose, verbatim
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.explore_text import held_out
 from captioning.language import load
 from captioning.objectives import TruncatedBackpropagation
 from captioning.predictor import read_checkpoint
@@ -103,6 +104,7 @@ def test_reading_is_what_validation_saw(files, tmp_path):
     assert float(logged["val/nats"]) == pytest.approx(nats / (len(ids) - 1), rel=1e-5)
     assert float(logged["val/bits_per_character"]) == pytest.approx(nats / characters / math.log(2), rel=1e-5)
     assert float(logged["val/perplexity"]) == pytest.approx(math.exp(nats / (len(ids) - 1)), rel=1e-4)
+    assert held_out(model, "val") == val and held_out(model) != val
     first = model.read([text for _, text in val])[0]
     assert "".join(first.tokens) == val[0].text and first.states["cell 2"].shape == (len(first.tokens), 16)
 

@@ -156,21 +156,6 @@ def test_in_python(overfitted, world):
     assert alone.log_prob == pytest.approx(made[0].log_prob, abs=1e-4)
 
 
-def test_the_notebook_runs_on_any_checkpoint_and_pictures(overfitted, world, pytestconfig, capsys):
-    notebook = json.loads((pytestconfig.rootpath / "notebooks" / "attention_maps.ipynb").read_text())
-    settings, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    names = {}
-    exec(settings[: settings.index("ROOT =")], names)
-    names |= {
-        "CHECKPOINT": overfitted / "checkpoints" / "best.ckpt",
-        "PICTURES": [world / "val0.png", world / "val3.png"],
-    }
-    for cell in cells:
-        exec(cell, names)
-    assert f"val3.png: {SENTENCES[3]}" in capsys.readouterr().out
-    assert len(names["figures"]) == 2
-
-
 def short(data, run_dir, *overrides):
     return [*data, *SMALL, "data.min_count=1", "schedule=constant", f"run_dir={run_dir}", *overrides]
 

@@ -143,6 +143,18 @@ def test_a_run_that_stopped_early_does_not_start_again(data, tmp_path, monkeypat
     assert weights(tmp_path)["global_step"] == 8
 
 
+def test_a_checkpoint_of_before_there_were_positions_goes_on_at_its_epoch(whole, data, tmp_path):  # noqa: F811
+    run("train", *short(data, tmp_path, *SETTINGS, "trainer.max_epochs=2"))
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["position"], checkpoint["captioning"]["settings"], checkpoint["captioning"]["data"]
+    del checkpoint["captioning"]["images"]
+    (checkpoint["generators"],) = checkpoint["generators"]
+    torch.save(checkpoint, last)
+    run("train", *short(data, tmp_path, *SETTINGS, "resume=auto"))
+    assert not differing(left(whole), left(tmp_path))
+
+
 CHANGES = {
     "weight_averaging=none": "weight_averaging was EMAWeightAveraging and is null now",
     "weight_averaging.decay=0.5": "weight_averaging.decay was 0.999 and is 0.5 now",
@@ -330,6 +342,27 @@ def test_ctrl_c_in_a_terminal_reaches_loader_processes_too(data, tmp_path):  # n
     told = process.communicate(timeout=120)[1]
     assert process.returncode == 130 and "stopped by SIGINT before step" in told and "Traceback" not in told
     assert weights(tmp_path)["position"]
+
+
+@pytest.mark.slow
+def test_two_processes_stop_together_and_draw_on_each_from_its_own_generators(data, tmp_path):  # noqa: F811
+    def start(name, *more):
+        two = ["trainer.devices=2", "trainer.strategy=ddp", "resume=auto", "trainer.max_epochs=6", *more]
+        command = [sys.executable, "-m", "captioning.train", *short(data, tmp_path / name, "loader.batch_size=2", *two)]
+        return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+
+    whole, cut = start("whole"), start("cut", ALWAYS)
+    last, deadline = tmp_path / "cut" / "checkpoints" / "last.ckpt", time.monotonic() + 200
+    while not last.is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    cut.send_signal(signal.SIGTERM)  # to one of the two
+    assert "stopped by SIGTERM" in cut.communicate(timeout=200)[1] and cut.returncode == 143
+    assert len(weights(tmp_path / "cut")["generators"]) == 2
+    again = start("cut")
+    assert again.wait(timeout=200) == whole.wait(timeout=200) == 0
+    assert not differing(left(tmp_path / "whole"), left(tmp_path / "cut"))
+    with pytest.raises(ConfigError, match="the run had 2 processes and has 1 now"):
+        run("train", *short(data, tmp_path / "cut", "loader.batch_size=2", "resume=auto", "trainer.max_epochs=7"))
 
 
 @pytest.mark.slow

@@ -269,7 +269,7 @@ def _checked(sources: Sequence[tuple[Path, list[Record]]], faults: Handling) -> 
         _refuse(file, "image ids of more than one picture", repeated, advice=advice, faults=faults)
         if faults is STRICT:
             records = [record for record in records if record.captions]
-            missing = _missing(record.path for record in records)
+            missing = missing_files(record.path for record in records)
             _refuse(file, "pictures that are not on disk", missing, advice="fetch them or take them out of the file")
         result += records
     if not result and faults is STRICT:
@@ -286,7 +286,7 @@ def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults
         raise DataError(f"{file}: {fault}: {items[0]}{more}; {advice}")
 
 
-def _missing(paths: Iterable[Path]) -> list[Path]:
+def missing_files(paths: Iterable[Path]) -> list[Path]:
     """Paths that are no files: one scan a folder, as a hundred thousand look-ups take minutes on a network disk."""
     folders: dict[Path, set[str]] = {}
     missing = []

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
+from captioning.models.adapter import build_adapter, mean_over_places
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
@@ -43,7 +44,7 @@ class Captioner(nn.Module):
         """
         features = self.adapter(self.encoder(images).to(self.decoder.embedding.weight.dtype))
         grid = features if features.dim() == 3 else features[:, None]
-        vector = _mean(grid, mask)
+        vector = mean_over_places(grid, mask)
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
         state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))
         first = self.conditioning.first_input(vector)
@@ -59,14 +60,6 @@ class Captioner(nn.Module):
         """Teacher forcing on captions [B, K, 1 + T] of the images; see `begin` and `Decoder.forward`."""
         state, memory = self.begin(images, mask)
         return self.decoder(tokens, state, memory)
-
-
-def _mean(grid: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean over the real places: [B, P, D] -> [B, D]."""
-    if mask is None:
-        return grid.mean(1)
-    share = mask.to(grid.dtype) / mask.sum(1, keepdim=True)
-    return torch.einsum("bp,bpd->bd", share, grid)
 
 
 def build_captioner(
@@ -114,16 +107,13 @@ def build_captioner(
     """
     must_be("model.width", width, least=1)
     must_be("model.embedding_size", embedding_size, least=1)
-    must_be("model.feature_width", feature_width, least=1)
     must_be("model.layers", layers, least=1)
     must_be("model.dropout", dropout, least=0, below=1)
     must_be("model.word_dropout", word_dropout, least=0, below=1)
     embedding_size = vocabulary_size if embedding_size is None else embedding_size
-    place = positions(regions=regions)
-    adapter, feature_size = nn.Sequential(place), feature_size + place.size
-    if feature_width is not None:
-        adapter.extend((nn.Linear(feature_size, feature_width), nn.ReLU(), nn.Dropout(dropout)))
-        feature_size = feature_width
+    adapter, feature_size = build_adapter(
+        feature_size, positions=positions, regions=regions, width=feature_width, dropout=dropout
+    )
     attend = attention(feature_size, width, scorer=scorer, grid=grid)
     sizes = {"context_size": attend.context_size, "key_size": attend.key_size, "state_size": width}
     recur = partial(recurrence, cell=cell, layers=layers, dropout=dropout, **sizes)

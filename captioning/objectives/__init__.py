@@ -1,10 +1,11 @@
 """What training minimises. An objective is called with the model and a batch, and owns every part of the loss.
 
-Two objectives for the words, CrossEntropy and SelfCritical; in either, Reinforce makes the gradient of places that
-hard attention drew, where it drew any. Objectives are modules for the sake of what they remember (a moving average,
-a count of batches), which travels in checkpoints.
+Two objectives for the words, CrossEntropy and SelfCritical, and AnswerCrossEntropy for answers; in each of them,
+Reinforce makes the gradient of places that hard attention drew, where it drew any. Objectives are modules for the sake
+of what they remember (a moving average, a count of batches), which travels in checkpoints.
 """
 
+from captioning.objectives.answers import AnswerCrossEntropy
 from captioning.objectives.cross_entropy import CrossEntropy, ScheduledSampling
 from captioning.objectives.loss import Loss
 from captioning.objectives.reinforce import LeaveOneOut, MovingAverage, Reinforce
@@ -12,6 +13,7 @@ from captioning.objectives.self_critical import SelfCritical, greedy, leave_one_
 from captioning.objectives.sequence import TruncatedBackpropagation
 
 __all__ = [
+    "AnswerCrossEntropy",
     "CrossEntropy",
     "LeaveOneOut",
     "Loss",

@@ -61,8 +61,7 @@ def attention_figure(
     notes = explain(maps, picture.size, log_prob)
     figure, notes = _draw(images, [caption, *words], extent=picture.size, notes=notes, share=share)
     for axes, panel in zip(figure.axes[1:], panels, strict=True):
-        if panel.mark is not None:
-            mark(axes, panel.mark, picture.size)
+        mark(axes, panel, picture.size)
     if share:
         for axes, value in zip(figure.axes[1:], maps.sentinel, strict=True):
             _draw_share(axes, float(value))
@@ -88,6 +87,8 @@ def explain(maps: Maps, extent: tuple[int, int], log_prob: float | None = None) 
         notes += " Framed: the region of largest weight."
     if maps.sentinel is not None:
         notes += " Bar, β: the sentinel's share, which looked at no place."
+    if any(maps.boxes):
+        notes += " Dashed: what the word names."
     if not maps.covers(extent):
         notes += " Hatched: not seen by the network."
     if log_prob is not None:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -20,6 +21,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from captioning.visualise.geometry import Region
+from captioning.visualise.maps import Panel
 
 SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 150
@@ -62,20 +64,43 @@ def whole(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def thumbnail(figure: Figure, width: int = 1000, *, colours: int = 256) -> Image.Image:
+    """The figure as a picture of at most that width and so many colours: small, for a notebook to keep."""
+    figure.canvas.draw()
+    whole = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
+    if whole.width > width:
+        whole = whole.resize((width, round(whole.height * width / whole.width)), Image.Resampling.LANCZOS)
+    return few_colours(whole, colours)
+
+
+def few_colours(picture: Image.Image, count: int) -> Image.Image:
+    """In a palette that spans all of its colours; Pillow's usual one drops those of small things, however bright."""
+    return picture.quantize(count, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+
+
 def show(axes: Axes, image, extent: tuple[float, float]) -> None:
     """An image without frame, in the coordinates of a picture of that (width, height)."""
     axes.imshow(image, extent=(0, extent[0], extent[1], 0), aspect="auto")
     axes.set_axis_off()
 
 
-def mark(axes: Axes, region: Region, extent: tuple[int, int], *, line: float = 1.6) -> None:
-    """A frame around what of a region lies in the picture of that (width, height): white on black, seen on anything."""
+def mark(axes: Axes, panel: Panel, extent: tuple[int, int], *, line: float = 1.6) -> None:
+    """A frame around a panel's mark, and dashed ones around its boxes, in a picture of that (width, height)."""
+    for region in panel.boxes:
+        _frame(axes, region, extent, line=0.8 * line, style=(0, (3, 2)))
+    if panel.mark is not None:
+        _frame(axes, panel.mark, extent, line=line, style="-")
+
+
+def _frame(axes: Axes, region: Region, extent: tuple[int, int], *, line: float, style) -> None:
+    """Around what of a region lies in the picture: white on black, to be seen on anything."""
     left, top = max(region[0], 0), max(region[1], 0)
     right, bottom = min(region[2], extent[0]), min(region[3], extent[1])
     if right <= left or bottom <= top:
         return
-    for colour, width in (("black", 2.2 * line), ("white", line)):
+    for colour, width, dashes in (("black", 2.2 * line, "-"), ("white", line, style)):
         frame = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor=colour, linewidth=width)
+        frame.set_linestyle(dashes)
         frame.set_clip_on(False)  # at the picture's edge half of the line lies beyond it
         frame.set_joinstyle("miter")
         axes.add_artist(frame).set_clip_path(None)

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from captioning.errors import ToolError
-from captioning.visualise.drawing import TEXT, fit, mark, new_figure, show, text_height, text_width, whole
+from captioning.visualise.drawing import TEXT, few_colours, fit, mark, new_figure, show, text_height, text_width, whole
 from captioning.visualise.maps import Maps
 
 SIDE, SLIMMEST = 420, 280  # of a square picture in pixels, another shape has its area; width of a frame at least
@@ -28,9 +28,14 @@ def save_gaze(
     weights: np.ndarray,
     *,
     seconds: float = SECONDS,
+    side: int = SIDE,
     **where,
 ) -> None:
     """Writes the frames of `gaze_frames` to a .gif or .mp4, `seconds` a word; never half a file.
+
+    Args:
+        words, weights, where: as for `attention_figure`. side: of a square picture, in pixels.
+
 
     Raises:
         ToolError: an MP4 without ffmpeg, or ffmpeg failed.
@@ -39,20 +44,22 @@ def save_gaze(
     path = Path(path)
     if path.suffix.lower() not in (".gif", ".mp4"):
         raise ValueError(f"{path}: a gaze is saved as .gif or .mp4")
-    frames = gaze_frames(picture, words, weights, **where)
+    frames = gaze_frames(picture, words, weights, side=side, **where)
     durations = [seconds] * (len(frames) - 1) + [PAUSE]
     with whole(path) as temporary:
         (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(temporary, frames, durations)
 
 
-def gaze_frames(picture: Image.Image, words: Sequence[str], weights: np.ndarray, **where) -> list[Image.Image]:
+def gaze_frames(
+    picture: Image.Image, words: Sequence[str], weights: np.ndarray, *, side: int = SIDE, **where
+) -> list[Image.Image]:
     """RGB frames of one size: the picture, then the panel of each word with that word set off, then the picture again.
 
-    Args: as for `attention_figure`.
+    Args: as for `save_gaze`.
     """
     maps = Maps(words, weights, **where)
     root = (picture.width / picture.height) ** 0.5
-    shown = fit(picture, (max(1, round(SIDE * root)), max(1, round(SIDE / root))))
+    shown = fit(picture, (max(1, round(side * root)), max(1, round(side / root))))
     panels = maps.panels(shown, picture.size)[0] if len(maps) else []
     figure, axes, texts, share = _stage(shown, picture.size, maps)
     plain, frames = np.asarray(shown), []
@@ -61,8 +68,8 @@ def gaze_frames(picture: Image.Image, words: Sequence[str], weights: np.ndarray,
         axes.images[0].set_data(plain if word is None else panels[word].pixels)
         for frame in list(axes.patches):
             frame.remove()
-        if word is not None and panels[word].mark is not None:
-            mark(axes, panels[word].mark, picture.size)
+        if word is not None:
+            mark(axes, panels[word], picture.size)
         for place, text in enumerate(texts):
             reached = index is not None and place <= index
             text.set_color("white" if place == word else "0.1" if reached else "0.7")
@@ -127,7 +134,7 @@ def _place(words: Sequence[str], width: float) -> tuple[list[tuple[float, int, f
 
 
 def _write_gif(path: Path, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
-    first, *rest = (frame.quantize(128) for frame in frames)
+    first, *rest = (few_colours(frame, 128) for frame in frames)
     milliseconds = [round(100 * each) * 10 for each in durations]  # a GIF counts hundredths
     first.save(path, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
 

@@ -17,10 +17,11 @@ COLOURS, FAINTEST, BRIGHTEST = colormaps["inferno"], 0.62, 0.94
 
 class Panel(NamedTuple):
     """One word's picture. pixels: uint8 [h, w, 3]. mark: the region that was looked at, in pixels of the picture (of
-    hard attention its place, of a detector's regions the one of largest weight), or None."""
+    hard attention its place, of a detector's regions the one of largest weight), or None. boxes: others to outline."""
 
     pixels: np.ndarray
     mark: Region | None
+    boxes: Sequence[Region]
 
 
 class Maps:
@@ -36,6 +37,7 @@ class Maps:
         places: [T], of hard attention, the one place that each word looked at; P, beyond the last, is the sentinel.
         sentinel: [T] the share β of an adaptive captioner's weight that went to no place (Lu et al. 2017, eq. 12).
         smooth: bicubic between the cells; False shows the cells as they are.
+        boxes: [T] lists of regions to outline in each word's panel, such as where that is which the word names.
 
     Raises:
         ValueError: these do not fit one another, or the box is empty.
@@ -52,11 +54,14 @@ class Maps:
         places: Sequence[int] | None = None,
         sentinel: Sequence[float] | None = None,
         smooth: bool = True,
+        boxes: Sequence[Sequence[Region]] | None = None,
     ):
         self.words, self.weights, self.smooth = list(words), np.asarray(weights, dtype=np.float32), smooth
         self.box, self.regions = box, None if regions is None else np.asarray(regions, dtype=float)
         self.grid = self._check(grid)
         self.places, self.sentinel = (self._a_word(part, name) for part, name in ((places, "places"), (sentinel, "β")))
+        self.boxes = [()] * len(self) if boxes is None else list(boxes)
+        self._a_word(self.boxes, "lists of boxes")
 
     def __len__(self) -> int:
         return len(self.words)
@@ -80,7 +85,7 @@ class Maps:
         whole = np.ones(shown.size[::-1], dtype=bool)
         inside = whole if self.box is None else seen(scale(self.box, across, down), shown.size)
         lit = [light(shown, each / largest, inside) for each in drawn]
-        return [Panel(pixels, self._mark(index)) for index, pixels in enumerate(lit)], largest
+        return [Panel(pixels, self._mark(index), self.boxes[index]) for index, pixels in enumerate(lit)], largest
 
     def covers(self, extent: tuple[int, int]) -> bool:
         """Whether the network saw every pixel of the picture."""
@@ -117,12 +122,10 @@ class Maps:
             raise ValueError(f"{places} places do not fill a grid of {rows}×{columns}: give grid=(H, W)")
         return rows, columns
 
-    def _a_word(self, part: Sequence | None, name: str) -> np.ndarray | None:
-        if part is None:
-            return None
-        if len(part) != len(self.words):
+    def _a_word(self, part: Sequence | None, name: str) -> Sequence | None:
+        if part is not None and len(part) != len(self.words):
             raise ValueError(f"{len(self.words)} words, but {len(part)} {name}: want one a word")
-        return np.asarray(part)
+        return part
 
 
 def light(picture: Image.Image, strength: np.ndarray, inside: np.ndarray) -> np.ndarray:
@@ -131,7 +134,7 @@ def light(picture: Image.Image, strength: np.ndarray, inside: np.ndarray) -> np.
     low, high = np.percentile(grey, (1, 99))
     middle = (low + high) / 2
     # Dimmed, a flat picture would be lost: its contrast is raised, at most twofold.
-    grey = np.clip(middle + (grey - middle) * min(2, 1 / max(high - low, 0.5)), 0, 1)
+    grey = np.clip(middle + (grey - middle) * np.clip(0.5 / max(high - low, 0.25), 1, 2), 0, 1)
     strength = np.clip(strength, 0, 1)
     colour = COLOURS(FAINTEST + (BRIGHTEST - FAINTEST) * strength)[..., :3] * (0.62 + 0.38 * grey)
     opacity = 0.92 * strength[..., None] ** 0.7

@@ -55,8 +55,7 @@ def strip_figure(
         show(axes, np.asarray(shown) if index is None else panels[index].pixels, picture.size)
         if index is None:
             continue
-        if panels[index].mark is not None:
-            mark(axes, panels[index].mark, picture.size, line=0.7)
+        mark(axes, panels[index], picture.size, line=0.7)
         x, points = (
             (left + panel[0] / 2) / size[0],
             POINTS * min(1, slot * DPI / text_width(words[index], POINTS, dpi=DPI)),

@@ -1,0 +1,168 @@
+"""A trained answerer, out of a checkpoint: pictures and questions in, answers and attention out."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from captioning.config import build_trusted
+from captioning.data.pictures import Box, Transform, open_picture
+from captioning.data.questions import NOTHING, QuestionBatch, encode_question
+from captioning.data.vocabulary import Vocabulary
+from captioning.data.vqa import Answers
+from captioning.errors import must_be
+from captioning.models.answerer import Answerer
+from captioning.predictor import (
+    FORMAT,
+    encoder_recipe,
+    pick_device,
+    read_checkpoint,
+    rebuild_encoder,
+    take_weights,
+    with_places,
+)
+from captioning.tokenizer import tokenize
+
+KIND = "answers"
+
+
+class Answer(NamedTuple):
+    """What a model says to one question about one picture.
+
+    text: the likeliest answer. probabilities: {answer: probability} of the likeliest ones, best first.
+    attention: [G, P] weights, a row a glimpse; None without attention. box: the region of the picture, in its pixels,
+    that the places cover. places: [G] the one place that hard attention looked at; None for other kinds.
+    unknown: words of the question that the model never learnt.
+    """
+
+    text: str
+    probabilities: dict[str, float]
+    attention: np.ndarray | None
+    box: Box
+    places: np.ndarray | None
+    unknown: list[str]
+
+
+class AnswerPredictor:
+    """Answers questions with one checkpoint; made by `load`.
+
+    Attributes:
+        answerer: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
+        transform: picture -> the encoder's input. vocabulary: of question words. answers: those to choose from.
+        recipe: all of the checkpoint's configuration as plain containers.
+    """
+
+    def __init__(self, answerer: Answerer, recipe: Mapping[str, Any], *, encoder_weights: dict | None, path: Path):
+        self.answerer, self.recipe, self.path = answerer.eval(), recipe, path
+        self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
+        self.answers = Answers(recipe["answers"])
+        self.max_length = recipe["config"]["data"]["max_length"]
+        self.transform: Transform = build_trusted(recipe["config"]["transform"])
+        self._encoder_weights = encoder_weights
+
+    @cached_property
+    def encoder(self) -> nn.Module:
+        """The encoder that the answerer was trained with; a CheckpointError where its weights are others now."""
+        return rebuild_encoder(self.recipe, self._encoder_weights, self.path).to(self.device).eval()
+
+    @property
+    def places(self) -> str | None:
+        """What hard attention looks at; None for other kinds."""
+        return getattr(self.answerer.looks[0], "decode", None)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the answerer is."""
+        return next(self.answerer.parameters()).device
+
+    @torch.inference_mode()
+    def answer(self, image: Any, questions: Sequence[str] | str, *, top: int = 5) -> list[Answer]:
+        """Answers to one or more questions about one picture (a path, PIL picture or [height, width, 3] uint8 array).
+
+        Args:
+            top: so many answers with their probabilities each.
+        """
+        must_be("top", top, least=1)
+        questions = [questions] if isinstance(questions, str) else list(questions)
+        picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
+        picture = picture.convert("RGB") if isinstance(picture, Image.Image) else open_picture(Path(picture))
+        encoded = [encode_question(text, self.vocabulary, max_length=self.max_length) for text in questions]
+        words = torch.full((1, len(encoded), max(map(len, encoded))), self.vocabulary.pad, device=self.device)
+        for slot, ids in zip(words[0], encoded, strict=True):
+            slot[: len(ids)] = torch.tensor(ids)
+        features = self.encoder(self.transform(picture)[None].to(self.device))
+        logits, glimpse = self.answerer(features, words)
+        box = self.transform.box(*picture.size)
+        return [
+            self._answer(logits[0, row], [_row(field, row) for field in glimpse[1:3]], box, text, top)
+            for row, text in enumerate(questions)
+        ]
+
+    def _answer(self, logits: Tensor, seen: Sequence[np.ndarray | None], box: Box, question: str, top: int) -> Answer:
+        best = logits.softmax(-1).sort(descending=True)
+        shown = zip(best.indices[:top].tolist(), best.values[:top].tolist(), strict=True)
+        probabilities = {self.answers.texts[index]: share for index, share in shown}
+        weights, places = seen
+        attention = None if weights is None or not weights.shape[-1] else weights
+        return Answer(next(iter(probabilities)), probabilities, attention, box, places, self._unknown(question))
+
+    def _unknown(self, question: str) -> list[str]:
+        return [word for word in tokenize(question) if word not in self.vocabulary.words]
+
+
+def _row(field: Tensor | None, row: int) -> np.ndarray | None:
+    return None if field is None else field[0, row].float().cpu().numpy()
+
+
+@torch.inference_mode()
+def write_answers(answerer: Answerer, batch: QuestionBatch, answers: Answers) -> dict[int, str]:
+    """{question id: the likeliest answer} of a batch; it is moved to where the answerer is."""
+    device = next(answerer.parameters()).device
+    images, questions, mask = (None if p is None else p.to(device) for p in (batch.images, batch.questions, batch.mask))
+    best = answerer(images, questions, mask).logits.argmax(-1).flatten().tolist()
+    ids = batch.question_ids.flatten().tolist()
+    return {number: answers.texts[index] for number, index in zip(ids, best, strict=True) if number != NOTHING}
+
+
+def make_recipe(
+    config: Mapping[str, Any], vocabulary: Vocabulary, answers: Answers, encoder: nn.Module, *, tuned: bool = False
+) -> dict[str, Any]:
+    """Everything but weights that a checkpoint needs to answer questions, as plain containers."""
+    return {
+        "format": FORMAT,
+        "kind": KIND,
+        "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "seed")},
+        "vocabulary": vocabulary.state_dict(),
+        "answers": answers.state_dict(),
+        **encoder_recipe(config, encoder, tuned=tuned),
+    }
+
+
+def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> AnswerPredictor:
+    """An answerer from a checkpoint that training wrote. Runs no code from the file.
+
+    Args:
+        path, device, places: as for `captioning.predictor.load`.
+
+    Raises:
+        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
+        ConfigError: places are given for a model without hard attention, or are none of these.
+    """
+    path = Path(path)
+    checkpoint = read_checkpoint(path, kind=KIND)
+    recipe = checkpoint["captioning"]
+    answerer = build_trusted(
+        with_places(recipe["config"]["model"], places),
+        feature_size=recipe["features"]["size"],
+        grid=recipe["features"]["grid"],
+        vocabulary_size=len(recipe["vocabulary"]),
+        answers=len(recipe["answers"]),
+        pad=Vocabulary.pad,
+    )
+    encoder_weights = take_weights(answerer, checkpoint, path)
+    return AnswerPredictor(answerer.to(pick_device(device)), recipe, encoder_weights=encoder_weights, path=path)

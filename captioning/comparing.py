@@ -1,0 +1,76 @@
+"""Two runs on the same images: their scores side by side, and the images that make the difference."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from captioning.errors import DataError
+from captioning.metrics import bootstrap
+from captioning.metrics.scores import name_ids
+from captioning.metrics.table import Table, from_csv
+
+Tables = dict[str, list[Table]]  # of the sides "a" and "b", a table a run
+
+
+def read_tables(a: str | Path, b: str | Path) -> Tables:
+    """The tables of two folders that captioning-evaluate or captioning-score left, on the same images.
+
+    Raises:
+        DataError: they are not there, or of other images.
+    """
+    read = {side: [from_csv(Path(path) / "per_image.csv")] for side, path in (("a", a), ("b", b))}
+    return aligned(read, {"a": [str(a)], "b": [str(b)]})
+
+
+def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
+    """All tables in the order of the first one's images; `runs` names them in errors."""
+    first, result = tables["a"][0].image_ids, {}
+    for side, found in tables.items():
+        result[side] = []
+        for table, path in zip(found, runs[side], strict=True):
+            if odd := set(first) ^ set(table.image_ids):
+                raise DataError(f"{runs['a'][0]} and {path} are not of the same images: image ids {name_ids(odd)}")
+            place = {image_id: row for row, image_id in enumerate(table.image_ids)}
+            result[side].append(table.take(np.array([place[image_id] for image_id in first])))
+    return result
+
+
+def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[str, bootstrap.Comparison]:
+    """Each score of both, and the interval of their difference."""
+    return bootstrap.compare(tables["a"], tables["b"], resamples=resamples, seed=seed)
+
+
+def describe(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
+    """The comparison as lines for a reader."""
+    lines = [f"  {'':<10}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval       A better  B better"]
+    for name, row in scores.items():
+        lines.append(
+            f"  {name:<10}{row.a:9.4f}{row.b:9.4f}{row.b - row.a:+10.4f}   {row.low:+.4f} … {row.high:+.4f}"
+            f"{row.a_better:10.1%}{row.b_better:10.1%}"
+        )
+    for side, found in tables.items():
+        if len(found) > 1:
+            spread = {name: np.std([table.totals()[name][0] for table in found], ddof=1) for name in scores}
+            told = ", ".join(f"{name} {value:.4f}" for name, value in spread.items())
+            lines.append(f"  {side.upper()} is the mean of {len(found)} runs; standard deviation between them: {told}")
+    lines.append(f"  better: share of {resamples} resamples of the images, the same for both")
+    return "\n".join(lines)
+
+
+def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
+    """One row an image, those where A is better first; captions are those of each side's first run."""
+    a, b = (np.mean([table.values[by] for table in tables[side]], axis=0) for side in ("a", "b"))
+    first = {side: tables[side][0] for side in tables}
+    return [
+        {
+            "image_id": first["a"].image_ids[row],
+            "a": float(a[row]),
+            "b": float(b[row]),
+            "difference": float(b[row] - a[row]),
+            "caption_a": first["a"].captions[row],
+            "caption_b": first["b"].captions[row],
+        }
+        for row in np.argsort(b - a, kind="stable")
+    ]

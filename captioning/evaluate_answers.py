@@ -1,0 +1,145 @@
+"""Scores an answerer: `captioning-evaluate-answers checkpoint=PATH data=easy_vqa split=test`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from captioning.config import build, entry_point
+from captioning.schemas import EvaluateAnswersConfig
+
+
+def evaluate_answers(config: dict[str, Any]) -> None:
+    """Answers every question of a split once; leaves results.json, in the VQA server's format.
+
+    Where the split has annotations also scores.json, with the accuracy by answer and question type beside that of two
+    guesses without a picture, and per_question.csv. With `server` also the file that the server takes.
+    """
+    from captioning.answering import load
+    from captioning.data.annotations import select
+    from captioning.data.vqa import questions_of
+    from captioning.errors import DataError, must_be
+    from captioning.files import make_folder, write_json
+    from captioning.sources import report_unreadable
+
+    must_be("batch_size", config["batch_size"], least=1)
+    data, split, output, server = config["data"], config["split"], Path(config["output"]), server_file(config)
+    predictor = load(config["checkpoint"], device=config["device"], places=config["places"])
+    everything = build(data["reader"])
+    records = select(everything, split)
+    source = build(config["features"])(
+        predictor.encoder, predictor.transform, records, name=data["pictures"], skip_unreadable=data["skip_unreadable"]
+    )
+    report_unreadable(source)
+    answers = _answer_all(predictor, source, batch_size=config["batch_size"])
+    results = [{"question_id": number, "answer": text} for number, text in answers.items()]
+    make_folder(output)
+    write_json(output / "results.json", results)
+    if server is not None:
+        if len(source.records) < len(records):
+            raise DataError("the VQA server refuses results with questions left out, and pictures are unreadable")
+        write_json(server, results)
+        print(f"for the server: {server}")
+    if all(question.answers for question in questions_of(source.records)):
+        training = questions_of(record for record in everything if record.split == "train")
+        _report(config, source.records, answers, training)
+    else:
+        print(f"{data['name']} {split}: {len(answers)} questions answered; without annotations there is no score")
+    print(f"answers and scores: {output}")
+
+
+def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
+    """{question id: answer} for every question of the source's records, in order."""
+    from torch.utils.data import DataLoader
+    from tqdm import tqdm
+
+    from captioning.answering import write_answers
+    from captioning.data.datasets import ImageSampler
+    from captioning.data.questions import QuestionDataset, collate_questions
+    from captioning.data.vqa import most_frequent
+
+    dataset = QuestionDataset(
+        source.records,
+        vocabulary=predictor.vocabulary,
+        answers=predictor.answers,
+        targets=most_frequent,
+        source=source.read,
+        max_length=predictor.max_length,
+    )
+    loader = DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=ImageSampler(len(dataset), shuffle=False),
+        collate_fn=collate_questions,
+        num_workers=source.workers,
+    )
+    predictor.answerer.encoder = source.encoder.to(predictor.device)
+    answers: dict[int, str] = {}
+    for batch in tqdm(loader, desc="answers", unit="batch", disable=None):
+        answers |= write_answers(predictor.answerer, batch, predictor.answers)
+    return answers
+
+
+def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, str], training: Sequence) -> None:
+    """Prints the accuracy and its parts, and leaves scores.json and per_question.csv."""
+    from captioning.data.vqa import prior_answers, questions_of
+    from captioning.files import write_json, write_text
+    from captioning.kinds.answers import truths_of
+    from captioning.metrics.vqa import vqa_accuracy
+
+    output, truths, asked = Path(config["output"]), truths_of(records), questions_of(records)
+    accuracy = vqa_accuracy(truths, answers)
+    guesses = {}
+    if any(question.answers for question in training):
+        names = ("most frequent answer", "most frequent answer to the same question")
+        found = zip(names, prior_answers(training, asked), strict=True)
+        guesses = {name: vqa_accuracy(truths, guess).flat() for name, guess in found}
+    about = {"data": config["data"]["name"], "split": config["split"], "features": config["features"]["_target_"]}
+    scores = {
+        **accuracy.flat(),
+        "question types": accuracy.question_types,
+        "without a picture": guesses,
+        "about": {**about, "pictures": len(records), "questions": len(answers)},
+    }
+    write_json(output / "scores.json", scores)
+    write_text(output / "per_question.csv", _table(records, answers, accuracy.questions))
+    print(f"{about['data']} {about['split']}, VQA accuracy, {len(records)} pictures, {len(answers)} questions")
+    lines = {"all": accuracy.overall} | accuracy.answer_types
+    lines |= {f"“{kind} …”": value for kind, value in accuracy.question_types.items()}
+    lines |= {f"the {name}": parts["accuracy"] for name, parts in guesses.items()}
+    for name, value in lines.items():
+        print(f"  {name:<45}{value:8.4f}")
+
+
+def _table(records: Sequence, answers: Mapping[int, str], scores: Mapping[int, float]) -> str:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["question_id", "image_id", "question", "answer", "accuracy"])
+    for record in records:
+        for question in record.questions:
+            number = question.question_id
+            writer.writerow([number, record.image_id, question.text, answers[number], f"{scores[number]:.4f}"])
+    return text.getvalue()
+
+
+def server_file(config: Mapping[str, Any]) -> Path | None:
+    """output/v2_OpenEnded_mscoco_{subset}_{name}_results.json, as VQA's tools name it; None where none is wanted."""
+    import re
+
+    from captioning.errors import ConfigError
+
+    name = config["server"]
+    if name is None:
+        return None
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise ConfigError(f"server={name}: letters, digits and hyphens only")
+    subset = (config["data"]["reader"].get("subsets") or {}).get(config["split"], config["split"])
+    return Path(config["output"], f"v2_OpenEnded_mscoco_{subset}_{name}_results.json")
+
+
+main = entry_point("evaluate_answers", EvaluateAnswersConfig, evaluate_answers)
+
+if __name__ == "__main__":
+    main()

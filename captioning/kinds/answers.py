@@ -1,0 +1,126 @@
+"""Visual question answering as a kind of run: pictures and questions in, answers out, held against annotators'."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from captioning.answering import KIND, make_recipe, write_answers
+from captioning.config import build
+from captioning.continuing import same_answers, same_encoder, same_words, take_encoder
+from captioning.data.annotations import select
+from captioning.data.module import CaptionModule
+from captioning.data.questions import QuestionDataset, collate_questions
+from captioning.data.vocabulary import Vocabulary
+from captioning.data.vqa import Answers, questions_of
+from captioning.errors import DataError
+from captioning.kinds import Parts
+from captioning.metrics.vqa import Truth, vqa_accuracy
+from captioning.schemas import AnswerTrainConfig
+from captioning.sources import report_unreadable
+from captioning.tokenizer import tokenize
+
+SPLITS = ("train", "val")
+
+
+class Answering:
+    """See `captioning.kinds`; validation answers every question and scores the answers by VQA's accuracy."""
+
+    name: ClassVar = KIND
+    schema: ClassVar = AnswerTrainConfig
+
+    def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
+        """The answerer and what trains and scores it; see `Parts`."""
+        data, records = config["data"], build(config["data"]["reader"])
+        splits = {split: select(records, split) for split in SPLITS}
+        questions = {split: questions_of(splits[split]) for split in SPLITS}
+        if secret := [question.question_id for question in questions["val"] if not question.answers]:
+            raise DataError(f"validation questions without answers cannot be scored: question ids {secret[:5]}")
+        words = (tokenize(question.text) for question in questions["train"])
+        vocabulary = Vocabulary.build(words, min_count=data["min_count"])
+        answers = Answers.build(questions["train"], most=data["answers"])
+        for key, checkpoint in (("resume", resumed), ("start_from", started)):
+            same_words(key, checkpoint, vocabulary)
+            same_answers(key, checkpoint, answers)
+
+        # All that a configuration can have wrong is told before the features are made.
+        encoder, transform = build(config["encoder"]), build(config["transform"])
+        tuned = bool(started) and take_encoder(encoder, started, Path(config["start_from"]))
+        if started and not tuned:
+            same_encoder("start_from", started, encoder)
+        if resumed:
+            same_encoder("resume", resumed, encoder)
+        answerer = build(
+            config["model"],
+            feature_size=encoder.size,
+            grid=encoder.output != "fc",
+            regions=encoder.output == "regions",
+            vocabulary_size=len(vocabulary),
+            answers=len(answers),
+            pad=vocabulary.pad,
+        )
+        _loaders(config, {"train": [], "val": []}, vocabulary, answers)
+
+        def load() -> tuple[CaptionModule, str]:
+            wanted = [record for split in SPLITS for record in splits[split]]
+            source = build(config["features"])(
+                encoder, transform, wanted, name=data["pictures"], skip_unreadable=data["skip_unreadable"]
+            )
+            report_unreadable(source)
+            answerer.encoder = source.encoder
+            kept = {split: select(source.records, split) for split in SPLITS}
+            return _loaders(config, kept, vocabulary, answers, source), _about(kept, vocabulary, answers)
+
+        return Parts(
+            answerer,
+            build(config["objective"]),
+            observe=partial(_observe, answers=answers),
+            score=partial(_score, truths_of(splits["val"])),
+            monitor="val/accuracy",
+            mode="max",
+            recipe=make_recipe(config, vocabulary, answers, encoder, tuned=tuned),
+            load=load,
+            encoder=encoder,
+            encoder_lr=config["encoder_lr"],
+            encoder_warmup=config["encoder_warmup"],
+        )
+
+
+def truths_of(records: Sequence) -> dict[int, Truth]:
+    """What the accuracy wants to know of all the records' questions."""
+    return {q.question_id: Truth(q.answers, q.answer_type, q.question_type) for q in questions_of(records)}
+
+
+def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabulary, answers, source=None):
+    """Loaders over the records that can be read; without a source or records, a check of the settings."""
+    common = {
+        "vocabulary": vocabulary,
+        "answers": answers,
+        "targets": build(config["data"]["targets"]),
+        "source": source and source.read,
+        "max_length": config["data"]["max_length"],
+    }
+    return CaptionModule(
+        *(QuestionDataset(splits[split], **common) for split in SPLITS),
+        workers=source.workers if source else 0,
+        seed=config["seed"],
+        collate=collate_questions,
+        **config["loader"],
+    )
+
+
+def _observe(answerer, batch, loss, *, answers: Answers) -> dict[int, str]:
+    """{question id: answer} of one validation batch."""
+    return write_answers(answerer, batch, answers)
+
+
+def _score(truths: Mapping[int, Truth], found: Mapping[int, str]) -> dict[str, float]:
+    """Accuracy of the questions that this validation answered (all, unless trainer.limit_val_batches is set)."""
+    accuracy = vqa_accuracy({number: truths[number] for number in found}, found)
+    return {f"val/{name}": value for name, value in accuracy.flat().items()}
+
+
+def _about(splits: Mapping[str, Sequence], vocabulary, answers: Answers) -> str:
+    sizes = ", ".join(f"{len(splits[s])} pictures and {len(questions_of(splits[s]))} questions {s}" for s in SPLITS)
+    known = answers.coverage(questions_of(splits["val"]))
+    return f"{sizes}; vocabulary {len(vocabulary)} words; {len(answers)} answers ({known:.2%} of val's)"

@@ -1,0 +1,40 @@
+"""Maximum likelihood of answers: cross-entropy, and the gradient of places that hard attention drew on the way."""
+
+from torch import nn
+
+from captioning.objectives.loss import Loss, make_loss, wide
+from captioning.objectives.reinforce import Reinforce
+
+
+class AnswerCrossEntropy(nn.Module):
+    """−Σ_a t_a log p(a | question, picture), averaged over the questions of the batch to which a right answer is known.
+
+    t are the shares of a QuestionBatch: the annotators' votes, or one for the most frequent answer. For hard attention
+    Σ_a t_a log p(a | s) is the return of the places s of all glimpses.
+
+    Args:
+        places: Reinforce, for hard attention that draws places.
+    """
+
+    def __init__(self, *, places: Reinforce | None = None):
+        super().__init__()
+        self.places = places or Reinforce()
+
+    def forward(self, model, batch) -> Loss:
+        """Loss of `model` (Answerer) on `batch` (QuestionBatch)."""
+        if model.training:  # a question in as many rows as the baseline wants
+            again = {name: self.places.repeat(getattr(batch, name)) for name in ("questions", "answers", "shares")}
+            batch = batch._replace(**again)
+        logits, glimpse = model(batch.images, batch.questions, batch.mask)
+        log_probs = wide(logits).log_softmax(-1).gather(-1, batch.answers)  # [B, K, M]
+        likelihood = (batch.shares.to(log_probs.dtype) * log_probs).sum(-1)  # [B, K]; 0 where no answer is known
+        known = batch.shares.sum(-1) > 0
+        count = known.sum().clamp(min=1)
+        parts, stats = {"cross_entropy": -likelihood.sum() / count}, {}
+        if glimpse.log_prob is not None:
+            looks = glimpse.log_prob.shape[-1]
+            rewards = likelihood.new_zeros(glimpse.log_prob.shape)
+            rewards[..., -1] = likelihood.detach()
+            terms, stats = self.places(rewards, glimpse, known[..., None].expand(-1, -1, looks))
+            parts |= {name: term / count for name, term in terms.items()}
+        return make_loss(parts, (batch.questions != model.pad).sum(), stats)

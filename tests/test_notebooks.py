@@ -1,0 +1,78 @@
+"""Notebooks: short, settings in one cell, outputs kept and small, nothing of the machine they were made on in them.
+
+`make notebooks` executes them in kernels of their own; here two run on other pictures and checkpoints than their own.
+"""
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from captioning.config import check, compose
+from captioning.schemas import TrainConfig
+from captioning.train import train
+
+NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+MOST = 300_000  # bytes
+
+
+def code_cells(path: Path) -> list[dict]:
+    return [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+
+
+def source(cell: dict) -> str:
+    return "".join(cell["source"])
+
+
+def test_there_are_notebooks():
+    found = {path.stem for path in NOTEBOOKS}
+    assert {"01_data", "02_attention_maps", "03_soft_and_hard", "05_compare_runs", "06_grounding"} <= found
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_is_short_and_clean(path):
+    text, (settings, *cells) = path.read_text(), code_cells(path)
+    assert len(text.encode()) < MOST
+    for statement in ast.parse(source(settings)).body:
+        assert isinstance(statement, ast.Assign)
+        ast.literal_eval(statement.value)  # values, no computation
+    for cell in cells:
+        assert not [node for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.ClassDef | ast.While)]
+    assert sum(len(source(cell).splitlines()) for cell in cells) <= 60
+    counts = [cell["execution_count"] for cell in (settings, *cells)]
+    assert cells[-1]["outputs"] and counts == list(range(1, len(counts) + 1))  # run once, from the top
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
+    assert not re.search(r"/(tmp|work|home|root|Users)/", text)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
+    """(folder of a soft run, of a hard one, drawn scenes), each seconds old."""
+    root = tmp_path_factory.mktemp("notebooks")
+    small = [
+        "data=scenes", f"data.root={root}/scenes", "data.reader.train=8", "data.reader.val=4", "data.reader.test=1",
+        f"features.root={root}/features", "data.min_count=1", "model.width=16", "encoder.image_size=64",
+        "trainer.max_epochs=1", "trainer.enable_progress_bar=false", "trainer.accelerator=cpu",
+    ]  # fmt: skip
+    for kind in ("soft", "hard"):
+        chosen = [*small, f"model/attention={kind}", f"run_dir={root}/{kind}"]
+        train(check(compose("train", chosen), TrainConfig))
+    return root / "soft", root / "hard", root / "scenes"
+
+
+@pytest.mark.parametrize("name", ["02_attention_maps", "03_soft_and_hard"])
+def test_they_run_on_any_checkpoint_and_pictures(name, runs, capsys, monkeypatch):
+    pytest.importorskip("IPython", reason="the extra `notebooks` is not installed")
+    soft, hard, scenes = runs
+    path = next(path for path in NOTEBOOKS if path.stem == name)
+    settings, *cells = map(source, code_cells(path))
+    checkpoints = [str(run / "checkpoints" / "best.ckpt") for run in (soft, hard)]
+    names = {"CHECKPOINT": checkpoints[0], "SOFT": checkpoints[0], "HARD": checkpoints[1], "FIRST": 0}
+    names["PICTURES"] = str(scenes / "val")
+    assert {node.targets[0].id for node in ast.parse(settings).body} <= names.keys()
+    for cell in cells:
+        exec(cell, names)
+    assert len(names["pictures"]) == 3 and capsys.readouterr().out.count("\n") >= 3
