@@ -15,6 +15,8 @@ SECONDS = 10.0  # between two writes of captions.json, which is written whole
 
 def caption(config: dict[str, Any]) -> None:
     """Prints each picture's captions, best first; leaves captions.json and the figures of where words looked."""
+    from tqdm import tqdm
+
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
@@ -38,6 +40,7 @@ def caption(config: dict[str, Any]) -> None:
                 raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
     look_up = _regions(predictor, config["regions"])
     results, skipped, saved_at = [], [], perf_counter()
+    bar = tqdm(total=len(paths), desc="pictures", unit="picture", disable=None)
     try:
         for at in range(0, len(paths), config["batch_size"]):
             opened = []
@@ -55,14 +58,16 @@ def caption(config: dict[str, Any]) -> None:
                 captions = predictor.all_captions([picture for *_, picture in opened], search)
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
-                    print(f"{path}: {made.text}")
+                    bar.write(f"{path}: {made.text}")  # to stdout, past the bar
                 for kind, name in zip(kinds, figures[index], strict=True):
                     save(picture, found[0], output / name, kind)
                 results.append(_result(len(results), path, found))
+            bar.update(min(config["batch_size"], len(paths) - at))
             if perf_counter() - saved_at > SECONDS:
                 write_json(output / "captions.json", results)
                 saved_at = perf_counter()
     finally:  # whatever ends it: what was captioned is there
+        bar.close()
         if results or len(skipped) == len(paths):
             write_json(output / "captions.json", results)
     for reason in skipped:

@@ -124,7 +124,16 @@ class Predictor:
     @torch.inference_mode()
     def all_captions(self, pictures: Sequence[Image.Image], search: Callable) -> list[list[Caption]]:
         """As `caption_pictures`, but all that the search returns of each picture."""
-        hypotheses = decode(self.captioner, self.encode(pictures), search=search, vocabulary=self.vocabulary)
+        return self._searched(pictures, self.encode(pictures), search)
+
+    @torch.inference_mode()
+    def caption_by_each(self, picture: Image.Image, searches: Mapping[str, Callable]) -> dict[str, list[Caption]]:
+        """All that each of several searches returns of one opened picture, which is encoded once."""
+        features = self.encode([picture])
+        return {name: self._searched([picture], features, search)[0] for name, search in searches.items()}
+
+    def _searched(self, pictures: Sequence[Image.Image], features: Any, search: Callable) -> list[list[Caption]]:
+        hypotheses = decode(self.captioner, features, search=search, vocabulary=self.vocabulary)
         return [
             [self._caption(hypothesis, self.transform.box(*picture.size)) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)

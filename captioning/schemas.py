@@ -258,3 +258,52 @@ class GroundConfig:
     samples: int
     seed: int
     output: str
+
+
+@dataclasses.dataclass
+class DemoLimits:
+    """What the demo takes from whoever calls it."""
+
+    upload_megabytes: float
+    upload_seconds: float
+    megapixels: float
+    waiting: int
+
+
+@dataclasses.dataclass
+class DemoConfig:
+    """conf/demo.yaml."""
+
+    checkpoint: str | list[str]
+    examples: list[str] | str | None
+    host: str
+    port: int
+    hosts: list[str]
+    device: str
+    limits: DemoLimits
+
+
+@dataclasses.dataclass
+class Root:
+    """Where a folder is now; null: where it was."""
+
+    root: str | None
+
+
+@dataclasses.dataclass
+class ReportConfig:
+    """conf/report.yaml."""
+
+    run_dir: str
+    evaluation: str | None
+    split: str
+    data: Root
+    features: Root
+    decoding: dict
+    metrics: dict
+    examples: int
+    by: str
+    most: int
+    batch_size: int
+    device: str
+    output: str | None

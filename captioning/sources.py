@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from captioning.data.annotations import Record
 from captioning.data.datasets import may_be_mirrored
@@ -242,7 +243,7 @@ def report_unreadable(source: Source) -> None:
 
 def _unreadable(records: Sequence[Record]) -> dict[Path, str]:
     found = {}
-    for record in records:
+    for record in tqdm(records, desc="opening pictures", unit="picture", disable=None):
         try:
             open_picture(record.path)
         except DataError as error:

@@ -254,7 +254,13 @@ def clear_run(run_dir: Path) -> None:
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar with loss and words/s, without its version number, which a run named by its folder has not."""
+    """Lightning's bar with loss and words/s, without its version number, which a run named by its folder has not.
+
+    Only on a terminal: in a file or a pipe every update would be a line of its own.
+    """
+
+    def __init__(self, refresh_rate: int = 10):
+        super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 0)  # 0: no bar
 
     def get_metrics(self, trainer, model) -> dict[str, Any]:
         """What stands right of the bar."""

@@ -180,7 +180,7 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
         must_be("weight_averaging.decay", config["weight_averaging"].get("decay"), least=0, below=1)
         callbacks.append(build(config["weight_averaging"]))
     if config["trainer"]["enable_progress_bar"]:
-        callbacks.append(ProgressBar(refresh_rate=10))
+        callbacks.append(ProgressBar())
     if config["early_stopping"]:
         if not config["trainer"].get("limit_val_batches", 1):
             raise ConfigError(

@@ -20,11 +20,11 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, env=environment, check=False)
 
 
-@pytest.mark.parametrize(
-    "module",
-    ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
-    + ["answer", "evaluate_answers"],
-)
+COMMANDS = ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
+COMMANDS += ["answer", "evaluate_answers", "report", "demo"]
+
+
+@pytest.mark.parametrize("module", COMMANDS)
 def test_help_in_any_folder(module, tmp_path):
     done = start(module, "--help", cwd=tmp_path)
     assert done.returncode == 0 and f"captioning-{module.replace('_', '-')}" in done.stdout
@@ -108,3 +108,13 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path, pytestconfig):
     )  # fmt: skip
     scores = json.loads((tmp_path / "scores" / "scores.json").read_text())
     assert 0 <= scores["truth"] <= 1 and "truth" in done.stdout
+    done = subprocess.run(
+        [sys.executable, "-m", "captioning.report", "sweep/0", "metrics.bootstrap=10"],
+        cwd=tmp_path, env=environment, check=True, timeout=300, capture_output=True, text=True,
+    )  # fmt: skip
+    assert (tmp_path / "sweep" / "0" / "report.html").stat().st_size > 10_000 and "report.html" in done.stdout
+    files = "from captioning.pages.server import Demo; print(sum(len(text) for text, _ in Demo({}).files.values()))"
+    printed = subprocess.run(
+        [sys.executable, "-c", files], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert int(printed) > 10_000

@@ -319,11 +319,16 @@ def test_a_full_disk_is_not_tried_again(server, tmp_path, monkeypatch):
 
 def test_progress_shows_bytes_from_where_it_goes_on(server, tmp_path, capsys):
     (tmp_path / "a.zip.part").write_bytes(BYTES[: SIZE // 2])
-    download([archive(server)], tmp_path)
+    download([archive(server)], tmp_path, progress=True)
     output = capsys.readouterr()
     assert output.out == ""
     assert "\ra.zip:  50%" in output.err and "\ra.zip: 100%" in output.err and "B/s" in output.err
     assert "unpacking a.zip" in output.err
+
+
+def test_a_download_is_quiet_where_nobody_looks(server, tmp_path, capsys):
+    download([archive(server)], tmp_path)
+    assert capsys.readouterr() == ("", "")
 
 
 # The official archives

@@ -98,13 +98,13 @@ def refuse_download(root: str | Path, *, name: str) -> NoReturn:
     )
 
 
-def download(archives: Sequence[Archive], root: str | Path, *, progress: bool = True) -> None:
+def download(archives: Sequence[Archive], root: str | Path, *, progress: bool | None = None) -> None:
     """Fetches and unpacks into root the archives that are not unpacked there yet; started again, goes on.
 
     Args:
         archives: what to fetch, in this order.
         root: folder of the data set, made where it is missing.
-        progress: show bytes, rate and remaining time on stderr.
+        progress: show bytes, rate and remaining time on stderr; None where that is a terminal.
 
     Raises:
         DataError: too little free disk for everything still to come (archives of unknown size are not counted), a
@@ -159,7 +159,7 @@ def _check_space(archives: Sequence[Archive], root: Path) -> None:
         )
 
 
-def _fetch(archive: Archive, root: Path, *, progress: bool) -> None:
+def _fetch(archive: Archive, root: Path, *, progress: bool | None) -> None:
     """Leaves the whole archive in root; a dropped connection is tried again, going on where it broke."""
     target, part = root / archive.name, _part(archive, root)
     if target.exists():
@@ -188,14 +188,21 @@ def _is_final(error: Exception) -> bool:
     return isinstance(error, OSError) and error.errno in DISK_FAULTS
 
 
-def _receive(archive: Archive, part: Path, *, progress: bool) -> None:
+def _receive(archive: Archive, part: Path, *, progress: bool | None) -> None:
     """One request for what `part` still lacks; where the server sends the whole archive instead, starts it anew."""
     with _ask(archive, part) as response:
         have = _size(part) if response.status == HTTPStatus.PARTIAL_CONTENT else 0
         total = archive.size if response.length is None else have + response.length
         if archive.size not in (None, total):
             raise DataError(f"{archive.url} has {total} bytes on its server, not {archive.size}: it is another file")
-        bar = tqdm(desc=archive.name, initial=have, total=total, unit="B", unit_scale=True, disable=not progress)
+        bar = tqdm(
+            desc=archive.name,
+            initial=have,
+            total=total,
+            unit="B",
+            unit_scale=True,
+            disable=None if progress is None else not progress,
+        )
         with part.open("ab" if have else "wb") as file, bar:
             while block := response.read(BLOCK):
                 file.write(block)
@@ -223,7 +230,7 @@ def _ask(archive: Archive, part: Path) -> HTTPResponse:
     return response
 
 
-def _unpack(archive: Archive, root: Path, *, progress: bool) -> None:
+def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
     """Unpacks beside, checking every file's CRC, then moves into place: a kill never leaves half a folder there."""
     source, workplace = root / archive.name, _workplace(archive, root)
     shutil.rmtree(workplace, ignore_errors=True)
@@ -233,7 +240,12 @@ def _unpack(archive: Archive, root: Path, *, progress: bool) -> None:
             for member in members:
                 inside(workplace, member.filename, source=source)
             workplace.mkdir()
-            for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" files", disable=not progress):
+            for member in tqdm(
+                members,
+                desc=f"unpacking {archive.name}",
+                unit=" files",
+                disable=None if progress is None else not progress,
+            ):
                 bundle.extract(member, workplace)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         source.unlink()

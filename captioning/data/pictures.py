@@ -4,10 +4,12 @@ Coordinates are pixels of the upright picture: x to the right, y down, (0, 0) is
 that pixel (column, row) covers column…column + 1 and row…row + 1.
 """
 
+import io
+import math
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -130,9 +132,7 @@ def open_picture(path: Path | str) -> Image.Image:
             raise DataError(f"{path}: a folder, where one picture is wanted")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty; fetch it again or leave it out")
-        with Image.open(path, formats=FORMATS) as picture:
-            picture.load()
-            return to_rgb(_upright(picture))
+        return _decode(path)
     except DataError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -145,6 +145,32 @@ def open_picture(path: Path | str) -> Image.Image:
         raise DataError(f"{path}: too large ({error}); shrink it first or leave it out") from error
     except Exception as error:  # a decoder that meets damaged bytes raises anything, from OSError to struct.error
         raise DataError(f"{path}: damaged or cut short ({error}); fetch it again or leave it out") from error
+
+
+def read_picture(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
+    """As `open_picture`, of a file's content in memory; a picture of more pixels is refused before it is decoded.
+
+    Raises:
+        DataError: as `open_picture`, in words for whoever sent it.
+    """
+    if not content:
+        raise DataError(f"{name} is empty")
+    try:
+        return _decode(io.BytesIO(content), max_pixels=max_pixels)
+    except (DataError, Image.DecompressionBombError) as error:
+        raise DataError(f"{name} has more than {max_pixels / 1e6:g} million pixels: shrink it first") from error
+    except UnidentifiedImageError as error:
+        raise DataError(f"{name} is not a picture, or damaged; {', '.join(FORMATS)} can be read") from error
+    except Exception as error:  # as in `open_picture`
+        raise DataError(f"{name} is damaged or cut short") from error
+
+
+def _decode(file: Path | BinaryIO, *, max_pixels: float = math.inf) -> Image.Image:
+    with Image.open(file, formats=FORMATS) as picture:
+        if picture.width * picture.height > max_pixels:
+            raise DataError("too many pixels")
+        picture.load()
+        return to_rgb(_upright(picture))
 
 
 def list_pictures(paths: Sequence[Path | str]) -> list[Path]:

@@ -1,0 +1,83 @@
+"""A page to try checkpoints on: `captioning-demo checkpoint=PATH`, or `checkpoint=[SOFT,HARD]` side by side."""
+
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from captioning.config import entry_point
+from captioning.schemas import DemoConfig
+
+SCENES = 6  # drawn as examples where none are given
+EXAMPLE_SIDE = 1600  # pixels at most, of examples that are kept in memory
+
+
+def demo(config: dict[str, Any]) -> None:
+    """Serves the page until it is stopped."""
+    from captioning.errors import ConfigError, must_be
+
+    for key in ("upload_megabytes", "upload_seconds", "megapixels"):
+        must_be(f"limits.{key}", config["limits"][key], above=0)
+    must_be("limits.waiting", config["limits"]["waiting"], least=1)
+    must_be("port", config["port"], least=0, most=65535)
+    if config["checkpoint"] in ("", []):
+        raise ConfigError("checkpoint is empty: give one, or a list")
+    if find_spec("aiohttp") is None:
+        raise ConfigError("the demo needs aiohttp: pip install 'captioning[demo]'")
+    listener = _listen(config["host"], config["port"])
+    with listener:
+        _serve(config, listener)
+
+
+def _serve(config: dict[str, Any], listener: socket.socket) -> None:
+    from aiohttp import web
+
+    from captioning.pages.server import Demo, Limits
+    from captioning.pages.work import checkpoint_names, ready
+    from captioning.predictor import load
+
+    given, limits = config["checkpoint"], config["limits"]
+    paths = [Path(path) for path in ([given] if isinstance(given, str) else given)]
+    predictors = [ready(load(path, device=config["device"])) for path in paths]
+    demo = Demo(
+        dict(zip(checkpoint_names(paths), predictors, strict=True)),
+        _examples(config["examples"]),
+        limits=Limits(
+            upload_bytes=int(limits["upload_megabytes"] * 1e6),
+            upload_seconds=limits["upload_seconds"],
+            pixels=int(limits["megapixels"] * 1e6),
+            waiting=limits["waiting"],
+        ),
+        names=[config["host"], *config["hosts"]],
+    )
+    host = f"[{config['host']}]" if ":" in config["host"] else config["host"]
+    print(f"captioning: http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
+    web.run_app(demo.application(), sock=listener, print=None, access_log=None)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    from captioning.errors import ConfigError
+
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = error.strerror or error
+        raise ConfigError(f"cannot listen on host={host} port={port} ({reason}): give another port=") from error
+
+
+def _examples(given: list[str] | str | None) -> list:
+    """The pictures that are given, or scenes drawn now, of which no checkpoint has seen any."""
+    from captioning.data.pictures import list_pictures, open_picture
+    from captioning.data.scenes import draw_scene
+    from captioning.pages.assets import shrink
+
+    if given is None:
+        return [draw_scene(0, "demo", index)[0] for index in range(SCENES)]
+    paths = list_pictures([given] if isinstance(given, str) else given) if given else []
+    return [shrink(open_picture(path), EXAMPLE_SIDE) for path in paths]
+
+
+main = entry_point("demo", DemoConfig, demo)
+
+if __name__ == "__main__":
+    main()

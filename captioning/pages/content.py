@@ -1,0 +1,103 @@
+"""What the report says of the run itself: its head, scores, curves, settings and versions, ready for the template."""
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from math import ceil
+from pathlib import Path
+from platform import platform, python_version
+from typing import Any
+
+import captioning
+from captioning.data.parsing import read_json
+from captioning.errors import DataError
+from captioning.pages.charts import Chart, curves
+from captioning.pages.findings import flatten
+from captioning.visualise.curves import read_curves
+
+SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
+PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")
+
+
+def lead(settings: Mapping[str, Any], *, parameters: int, kind: str) -> str:
+    """The run in one line."""
+    model, encoder = _group(settings, "model"), _group(settings, "encoder").get("name")
+    cell = str(_group(model, "cell").get("_target_", "?")).rpartition(".")[2]
+    parts = [
+        f"{kind} attention",
+        f"{cell} of width {model.get('width', '?')}",
+        f"{parameters / 1e6:.2f} million weights",
+    ]
+    return " · ".join(
+        parts + ([str(encoder)] if encoder else []) + [f"trained on {_group(settings, 'data').get('name', '?')}"]
+    )
+
+
+def score_rows(scored, extra: Mapping[str, float]) -> list[dict[str, Any]]:
+    """Rows of the table; `top` is where a row's line ends: 1, or more for a score that goes beyond."""
+    rows = []
+    for name, value in (scored.scores | extra).items():
+        low, high = scored.intervals.get(name, (None, None))
+        top = max(1, ceil(max(value, high or 0)))
+        rows.append({"name": name, "value": value, "low": low, "high": high, "top": top})
+    return rows
+
+
+def panels(run_dir: Path) -> tuple[list[Chart], str]:
+    """Losses, scores and learning rates over the steps; or why there are none."""
+    try:
+        lines = read_curves(run_dir).lines
+    except DataError as error:
+        return [], str(error)
+    scores = {
+        name.rpartition("/")[2]: own for name, own in lines.items() if name.startswith("val/") and name != "val/loss"
+    }
+    losses = {name.partition("/")[0]: lines[name] for name in ("train/loss", "val/loss") if name in lines}
+    rates = {name.removeprefix("lr-"): own for name, own in lines.items() if name.startswith("lr-")}
+    others = {name: own for name, own in scores.items() if name not in SHOWN}
+    found = [curves("Loss", losses, robust=True)]
+    found += [curves(name, {"": scores[name]}) for name in SHOWN if name in scores]
+    found += [curves("Other scores of validation", others), curves("Learning rate", rates)]
+    return [chart for chart in found if chart], ""
+
+
+def variety(facts: Mapping[str, float]) -> list[tuple[str, str]]:
+    """What `metrics.diversity.describe` tells, for a reader."""
+    shares = ("distinct", "novel", "with unknown words", "unknown words", "empty", "div-1", "div-2")
+    return [(name, f"{value:.1%}" if name in shares else f"{value:.4g}") for name, value in facts.items()]
+
+
+def settings_groups(settings: Mapping[str, Any]) -> list[tuple[str, Sequence[tuple[str, str]]]]:
+    """Groups of settings; what stands alone comes first, under "run"."""
+    alone = {key: value for key, value in settings.items() if not isinstance(value, dict) or not value}
+    groups = [("run", flatten(alone))]
+    for key, value in settings.items():
+        if key not in alone:
+            rows = flatten(value)
+            groups.append((key, [("is", text) if name == "" else (name, text) for name, text in rows]))
+    return groups
+
+
+def versions(run_dir: Path, *, fingerprint: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Of the training, where its folder tells them (the last start of a run that was resumed), and of this page."""
+    trained = [("checkpoint", str(run_dir / "checkpoints" / "best.ckpt"))]
+    trained.append(("weights of the encoder", fingerprint))
+    file = run_dir / "provenance.json"
+    try:
+        starts = read_json(file) if file.is_file() else []
+    except DataError as error:
+        trained.append((file.name, str(error)))
+        starts = []
+    if isinstance(starts, list) and starts:
+        trained += [("starts", str(len(starts)))] if len(starts) > 1 else []
+        trained += flatten(starts[-1])
+    else:
+        trained.append(("versions", "not told by the run's folder"))
+    now = [("captioning", captioning.__version__), ("python", python_version())]
+    now += [(name, version(name)) for name in PACKAGES] + [("machine", platform())]
+    return [("Of the training", trained), ("Of this page", now)]
+
+
+def _group(settings: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A group of settings; of a configuration that has none of that name, an empty one."""
+    found = settings.get(key)
+    return found if isinstance(found, Mapping) else {}

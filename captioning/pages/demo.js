@@ -1,0 +1,361 @@
+"use strict";
+// The page of the demo. Everything from outside is put in as text, never as markup.
+
+const [SMALLEST, LARGEST] = [448, 720]; // pixels of a canvas's longer side
+const TITLES = { greedy: "Greedy", beam: "Beam search", sample: "Samples" };
+const KINDS = { soft: "soft attention", hard: "hard attention", no: "no attention" };
+const state = { about: null, source: null, cards: [], pinned: null, request: null };
+const find = (id) => document.getElementById(id);
+
+// ---- attention in the picture's own geometry ------------------------------------------------------------------------
+
+/** Keys' cubic kernel with a = -1/2, by which the figures are drawn too. */
+function cubic(x) {
+  x = Math.abs(x);
+  if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
+  return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
+}
+
+/** The pixels that exist and whose centres lie in start…end, as [first, after the last]. */
+function span(start, end, limit) {
+  return [start, end].map((edge) => Math.min(Math.max(Math.ceil(edge - 0.5), 0), limit));
+}
+
+/** For each pixel of a span: the four cells that it is drawn from (mirrored at the rim), or the one, with weights. */
+function taps([first, last], start, end, cells, smooth) {
+  const mirrored = (cell) => {
+    while (cell < 0 || cell >= cells) cell = cell < 0 ? -cell - 1 : 2 * cells - 1 - cell;
+    return cell;
+  };
+  const found = [];
+  for (let pixel = first; pixel < last; pixel++) {
+    const at = ((pixel + 0.5 - start) / (end - start)) * cells;
+    const nearest = Math.floor(at - 0.5);
+    const around = smooth ? [nearest - 1, nearest, nearest + 1, nearest + 2] : [Math.floor(at)];
+    found.push(around.map((cell) => [mirrored(cell), smooth ? cubic(at - cell - 0.5) : 1]));
+  }
+  return found;
+}
+
+/**
+ * Attention over a picture of width × height pixels, row by row: bicubic between the weights at the centres of their
+ * cells, or the cells themselves; 0 outside of the box [left, top, right, bottom], which the grid parts evenly.
+ */
+function attentionOver(weights, [rows, columns], [left, top, right, bottom], [width, height], smooth = true) {
+  const across = span(left, right, width), down = span(top, bottom, height);
+  const drawn = new Float32Array(width * height);
+  const byColumn = taps(across, left, right, columns, smooth), byRow = taps(down, top, bottom, rows, smooth);
+  const wide = Array.from({ length: rows }, (_, row) =>
+    byColumn.map((cells) => cells.reduce((sum, [cell, weight]) => sum + weight * weights[row * columns + cell], 0)));
+  byRow.forEach((cells, y) => {
+    const at = (down[0] + y) * width + across[0];
+    for (let x = 0; x < byColumn.length; x++) {
+      let sum = 0;
+      for (const [cell, weight] of cells) sum += weight * wide[cell][x];
+      drawn[at + x] = Math.max(0, sum);
+    }
+  });
+  return drawn;
+}
+
+const greyOf = (pixels, at) => Math.round(0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2]);
+
+/** Level of grey -> how light it is drawn, 0…1: as in the figures, the contrast of a flat picture is raised. */
+function contrasted(pixels) {
+  const counts = new Uint32Array(256);
+  for (let at = 0; at < pixels.length; at += 4) counts[greyOf(pixels, at)]++;
+  const lighter = (level) => Math.pow(level / 255, 0.8);
+  const quantile = (share) => {
+    let level = 0;
+    for (let below = counts[0]; below < (share * pixels.length) / 4; below += counts[level]) level++;
+    return lighter(level);
+  };
+  const [low, high] = [quantile(0.01), quantile(0.99)], middle = (low + high) / 2;
+  const gain = Math.min(2, 1 / Math.max(high - low, 0.5));
+  return Float32Array.from(counts, (_, level) => Math.min(1, Math.max(0, middle + (lighter(level) - middle) * gain)));
+}
+
+/** The picture in grey, dimmed where strength is 0, coloured towards 1, hatched outside of the box: changes pixels. */
+function light(pixels, strength, box, [width, height], palette) {
+  const across = span(box[0], box[2], width), down = span(box[1], box[3], height);
+  const lighter = contrasted(pixels);
+  const opacities = Float32Array.from({ length: palette.length }, (_, at) => 0.92 * Math.pow(at / (palette.length - 1), 0.7));
+  for (let y = 0, at = 0; y < height; y++) {
+    for (let x = 0; x < width; x++, at++) {
+      const first = 4 * at;
+      const grey = lighter[greyOf(pixels, first)];
+      if (x < across[0] || x >= across[1] || y < down[0] || y >= down[1]) {
+        pixels.fill(255 * (0.66 + 0.16 * grey - ((x + y) % 16 < 2 ? 0.16 : 0)), first, first + 3);
+        continue;
+      }
+      const part = Math.round(Math.min(1, strength[at]) * (palette.length - 1));
+      const opacity = opacities[part], colour = palette[part], dim = 255 * (0.05 + 0.34 * grey) * (1 - opacity);
+      const shade = (0.62 + 0.38 * grey) * opacity;
+      for (let channel = 0; channel < 3; channel++) pixels[first + channel] = dim + colour[channel] * shade;
+    }
+  }
+}
+
+// ---- one checkpoint's card ------------------------------------------------------------------------------------------
+
+function make(tag, properties = {}, ...children) {
+  const element = Object.assign(document.createElement(tag), properties);
+  element.append(...children);
+  return element;
+}
+
+function makeCard(model, answer, picture) {
+  const longer = Math.max(answer.width, answer.height);
+  const scale = Math.min(Math.max(longer, SMALLEST), LARGEST) / longer;
+  const size = [answer.width, answer.height].map((length) => Math.max(1, Math.round(scale * length)));
+  const canvas = make("canvas", { width: size[0], height: size[1] });
+  canvas.setAttribute("role", "img");
+  const [across, down] = [size[0] / answer.width, size[1] / answer.height];
+  const box = model.box.map((edge, index) => edge * (index % 2 ? down : across));
+  const bar = make("canvas", { width: 192, height: 10 });
+  const most = make("span"), note = make("figcaption");
+  const legend = make("div", { className: "scale" }, "0", bar, most);
+  const card = { model, size, box, canvas, bar, most, note, legend, picture, lines: [] };
+  const captions = make("div");
+  for (const [search, found] of Object.entries(model.searches)) {
+    const kind = captions.childElementCount ? "" : "log-probability"; // what the numbers are, once
+    const heading = make("h3", {}, TITLES[search], make("span", { className: "soft", textContent: kind }));
+    captions.append(heading, ...found.map((made) => makeLine(card, search, made)));
+  }
+  const header = make("header", {}, make("h2", { textContent: model.name }),
+    make("span", { className: "soft", textContent: KINDS[model.attention] }));
+  const left = make("div", { className: "seen" }, make("figure", {}, canvas, legend, note));
+  card.element = make("section", { className: "model" }, header, left, captions);
+  showPicture(card);
+  return card;
+}
+
+function makeLine(card, search, made) {
+  const line = { card, search, made, words: [] };
+  const text = make("p", { className: "caption" });
+  made.words.forEach((word, index) => {
+    const button = make("button", { type: "button", className: "word", textContent: word, disabled: !made.weights });
+    button.addEventListener("pointerenter", () => show(line, index));
+    button.addEventListener("pointerleave", showPinned);
+    button.addEventListener("focus", () => show(line, index));
+    button.addEventListener("blur", showPinned);
+    button.addEventListener("click", () => pin(line, index));
+    button.addEventListener("keydown", (event) => step(event, line, index));
+    line.words.push(button);
+    text.append(button, " ");
+  });
+  if (!made.words.length) text.append(make("span", { className: "soft", textContent: "(no words)" }));
+  card.lines.push(line);
+  const chance = make("span", { className: "soft", textContent: made.log_prob.toFixed(1).replace("-", "−"), title: "log-probability" });
+  return make("div", { className: "line" }, text, chance);
+}
+
+// ---- showing a word -------------------------------------------------------------------------------------------------
+
+function showPicture(card) {
+  const [width, height] = card.size;
+  card.canvas.getContext("2d").drawImage(card.picture, 0, 0, width, height);
+  card.canvas.setAttribute("aria-label", "The picture");
+  card.legend.style.visibility = "hidden";
+  const attends = card.lines.some((line) => line.made.weights);
+  card.note.textContent = attends ? "Point at a word to see where the model looked."
+    : "This model has no attention: it sees the picture as a whole.";
+}
+
+function showWord(line, index) {
+  const { card, made } = line, { canvas, size, box } = card;
+  const weights = made.weights[index], side = Math.round(Math.sqrt(weights.length));
+  const most = Math.max(...made.weights.flat()) || 1; // one scale for all words of a caption
+  const smooth = !find("cells").checked, grid = [side, side];
+  const strength = attentionOver(weights, grid, box, size, smooth).map((value) => value / most);
+  const pencil = canvas.getContext("2d", { willReadFrequently: true });
+  pencil.drawImage(card.picture, 0, 0, ...size);
+  const pixels = pencil.getImageData(0, 0, ...size);
+  light(pixels.data, strength, box, size, state.about.palette);
+  pencil.putImageData(pixels, 0, 0);
+  const place = made.places ? made.places[index] : null;
+  if (place !== null && place < weights.length) mark(pencil, place, grid, box);
+  card.note.textContent = describe(made, index, place);
+  canvas.setAttribute("aria-label", card.note.textContent);
+  card.most.textContent = percent(most);
+  card.legend.style.visibility = "visible";
+}
+
+function mark(pencil, place, [rows, columns], [left, top, right, bottom]) {
+  const width = (right - left) / columns, height = (bottom - top) / rows;
+  const corner = [left + (place % columns) * width, top + Math.floor(place / columns) * height];
+  for (const [colour, line] of [["#000", 5], ["#fff", 2.5]]) {
+    Object.assign(pencil, { strokeStyle: colour, lineWidth: line });
+    pencil.strokeRect(...corner, width, height);
+  }
+}
+
+const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
+
+function describe(made, index, place) {
+  const weights = made.weights[index], sum = weights.reduce((total, weight) => total + weight, 0);
+  const even = `evenly spread, each of ${weights.length} places would have ${percent(1 / weights.length)}`;
+  const away = sum < 0.995 ? `; ${percent(1 - sum)} not on the picture` : "";
+  if (place === weights.length) return `“${made.words[index]}”: it looked away from the picture (${percent(1 - sum)})`;
+  if (place !== null) return `“${made.words[index]}”: it looked at the marked place, to which it gave ${percent(weights[place])}${away}; ${even}.`;
+  return `“${made.words[index]}”: ${percent(Math.max(...weights))} of its attention at the brightest place${away}; ${even}.`;
+}
+
+/** The same word, as often before, in the same kind of caption of another checkpoint; null where it is not. */
+function counterpart(line, index, card) {
+  if (card === line.card) return [line, index];
+  const word = line.made.words[index];
+  const before = line.made.words.slice(0, index).filter((other) => other === word).length;
+  const other = card.lines.find((candidate) => candidate.search === line.search && candidate.made.weights);
+  const places = other ? other.made.words.flatMap((text, at) => (text === word ? [at] : [])) : [];
+  return before < places.length ? [other, places[before]] : null;
+}
+
+function show(line, index) {
+  if (!line.made.weights) return;
+  for (const card of state.cards) {
+    const found = counterpart(line, index, card);
+    if (found) showWord(...found);
+    else showPicture(card);
+    for (const each of card.lines) {
+      each.words.forEach((button, at) =>
+        button.classList.toggle("shown", Boolean(found) && each === found[0] && at === found[1]));
+    }
+  }
+}
+
+function showPinned() {
+  const focused = state.cards.flatMap((card) => card.lines).find((line) => line.words.includes(document.activeElement));
+  if (state.pinned) return show(...state.pinned);
+  if (focused && document.activeElement.matches(":focus-visible")) {
+    return show(focused, focused.words.indexOf(document.activeElement));
+  }
+  for (const card of state.cards) {
+    showPicture(card);
+    for (const line of card.lines) line.words.forEach((button) => button.classList.remove("shown"));
+  }
+}
+
+function pin(line, index) {
+  const same = state.pinned && state.pinned[0] === line && state.pinned[1] === index;
+  state.pinned = same ? null : [line, index];
+  for (const card of state.cards) {
+    for (const each of card.lines) {
+      each.words.forEach((button, at) => button.setAttribute("aria-pressed", !same && each === line && at === index));
+    }
+  }
+  show(line, index);
+}
+
+function step(event, line, index) {
+  const to = { ArrowRight: index + 1, ArrowLeft: index - 1, Home: 0, End: line.words.length - 1 }[event.key];
+  if (event.key === "Escape" && state.pinned) pin(...state.pinned);
+  if (to === undefined || !line.words[to]) return;
+  event.preventDefault();
+  line.words[to].focus();
+}
+
+// ---- asking for captions --------------------------------------------------------------------------------------------
+
+function say(text, kind = "") {
+  Object.assign(find("message"), { textContent: text, className: kind });
+}
+
+async function ask(source) {
+  const fault = source.file && refuse(source.file);
+  if (fault) return say(fault, "error");
+  if (state.request) state.request.abort();
+  const request = (state.request = new AbortController());
+  state.source = source;
+  for (const button of find("examples").children) {
+    button.setAttribute("aria-pressed", String(button.dataset.number === String(source.example)));
+  }
+  const query = new URLSearchParams(Object.keys(state.about.wishes).map((key) => [key, find(key).value]));
+  if (source.example !== undefined) query.set("example", source.example);
+  say("Looking …", "busy");
+  try {
+    const headers = { "Content-Type": "application/octet-stream" };
+    const sent = { method: "POST", body: source.file, headers, signal: request.signal };
+    const response = await fetch(`api/captions?${query}`, sent);
+    const answer = await response.json();
+    if (!response.ok) return say(sentence(answer.error), "error");
+    const picture = new Image();
+    picture.src = answer.picture;
+    await picture.decode();
+    if (state.request === request) fill(answer, picture);
+  } catch (error) {
+    if (error.name !== "AbortError") say("The demo did not answer: is it still running?", "error");
+  }
+}
+
+function refuse(file) {
+  const most = state.about.limits.bytes;
+  if (file.size > most) return `“${file.name}” has ${(file.size / 1e6).toFixed(1)} MB; at most ${most / 1e6} MB are taken.`;
+  if (file.type && !file.type.startsWith("image/")) return `“${file.name}” is not a picture (${file.type}).`;
+  return "";
+}
+
+const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+
+function fill(answer, picture) {
+  state.pinned = null;
+  state.cards = answer.models.map((model) => makeCard(model, answer, picture));
+  find("models").replaceChildren(...state.cards.map((card) => card.element));
+  find("models").classList.toggle("single", state.cards.length === 1);
+  for (const card of state.cards) {
+    const pencil = card.bar.getContext("2d");
+    const ramp = pencil.createImageData(card.bar.width, 1);
+    ramp.data.fill(160); // over a mid grey picture
+    const steps = Float32Array.from({ length: ramp.width }, (_, at) => at / (ramp.width - 1));
+    light(ramp.data, steps, [0, 0, ramp.width, 1], [ramp.width, 1], state.about.palette);
+    for (let at = 3; at < ramp.data.length; at += 4) ramp.data[at] = 255;
+    for (let row = 0; row < card.bar.height; row++) pencil.putImageData(ramp, 0, row);
+  }
+  say("");
+}
+
+function listen() {
+  const drop = find("drop"), file = find("file");
+  file.addEventListener("change", () => {
+    if (file.files[0]) ask({ file: file.files[0] });
+    file.value = ""; // so that the same file can be chosen again
+  });
+  for (const kind of ["dragover", "dragleave", "drop"]) {
+    document.addEventListener(kind, (event) => { // anywhere: a picture dropped beside the field would open itself
+      event.preventDefault();
+      drop.classList.toggle("over", kind === "dragover");
+      if (kind !== "drop") return;
+      if (event.dataTransfer.files[0]) ask({ file: event.dataTransfer.files[0] });
+      else say("That was no file: drop a picture from this computer.", "error");
+    });
+  }
+  document.addEventListener("paste", (event) => {
+    if (event.clipboardData.files[0]) ask({ file: event.clipboardData.files[0] });
+  });
+  find("again").addEventListener("click", () => state.source && ask(state.source));
+  find("cells").addEventListener("change", showPinned);
+}
+
+async function begin() {
+  try {
+    state.about = await (await fetch("api/about")).json();
+  } catch {
+    return say("The demo did not answer: is it still running?", "error");
+  }
+  for (const [key, { least, most, value }] of Object.entries(state.about.wishes)) {
+    Object.assign(find(key), { min: least, max: most, value });
+  }
+  const { bytes, pixels } = state.about.limits;
+  find("limits").textContent = `up to ${bytes / 1e6} MB and ${pixels / 1e6} million pixels`;
+  for (let number = 0; number < state.about.examples; number++) {
+    const image = make("img", { src: `api/examples/${number}`, alt: `Example ${number + 1}`, loading: "lazy" });
+    const button = make("button", { type: "button" }, image);
+    button.dataset.number = number;
+    button.addEventListener("click", () => ask({ example: number }));
+    find("examples").append(button);
+  }
+  listen();
+  if (state.about.examples) ask({ example: 0 });
+}
+
+begin();

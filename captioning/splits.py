@@ -1,0 +1,41 @@
+"""Captions for all pictures of a split, from the sources of their features."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from captioning.data.annotations import Record
+from captioning.data.datasets import ImageDataset, collate_images
+from captioning.predictor import Predictor, write
+from captioning.sources import Source
+
+
+def write_captions(
+    predictor: Predictor, sources: Sequence[Source], records: Sequence[Record], *, search: Callable, batch_size: int
+) -> dict[int, str]:
+    """{image id: caption} for every record, in order; each member of an ensemble reads its own source."""
+    loaders = [
+        DataLoader(
+            ImageDataset(records, source.read),
+            batch_size=batch_size,
+            num_workers=source.workers,
+            collate_fn=collate_images,
+        )
+        for source in sources
+    ]
+    encoders = [source.encoder.to(predictor.device) for source in sources]
+    captions: dict[int, str] = {}
+    with torch.inference_mode():
+        for parts in tqdm(
+            zip(*loaders, strict=True), desc="captions", unit="batch", total=len(loaders[0]), disable=None
+        ):
+            image_ids, images, masks = zip(*parts, strict=True)
+            features = tuple(e(i.to(predictor.device)) for e, i in zip(encoders, images, strict=True))
+            masks = tuple(None if mask is None else mask.to(predictor.device) for mask in masks)
+            if len(sources) == 1:
+                features, masks = features[0], masks[0]
+            texts = write(predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary)
+            captions |= zip(image_ids[0].tolist(), texts, strict=True)
+    return captions
