@@ -169,7 +169,7 @@ def test_a_checkpoint_of_before_there_were_positions_goes_on_at_its_epoch(whole,
 
 
 CHANGES = {
-    "weight_averaging=none": "weight_averaging was EMAWeightAveraging and is null now",
+    "weight_averaging=none": "weight_averaging was moving_average and is null now",
     "weight_averaging.decay=0.5": "weight_averaging.decay was 0.999 and is 0.5 now",
     "optimizer.lr=1.0": "optimizer.lr was 0.0004 and is 1.0 now",
     "seed=5": "seed was 0 and is 5 now",
