@@ -9,7 +9,6 @@ from captioning.answering import KIND, make_recipe, write_answers
 from captioning.config import build
 from captioning.continuing import same_answers, same_encoder, same_words, take_encoder
 from captioning.data.annotations import select
-from captioning.data.module import CaptionModule
 from captioning.data.questions import QuestionDataset, collate_questions
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
@@ -61,7 +60,7 @@ class Answering:
         )
         _loaders(config, {"train": [], "val": []}, vocabulary, answers)
 
-        def load() -> tuple[CaptionModule, str]:
+        def load() -> tuple[Any, str]:
             wanted = [record for split in SPLITS for record in splits[split]]
             source = build(config["features"])(
                 encoder, transform, wanted, name=data["pictures"], skip_unreadable=data["skip_unreadable"]
@@ -100,6 +99,8 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabula
         "source": source and source.read,
         "max_length": config["data"]["max_length"],
     }
+    from captioning.data.module import CaptionModule  # with Lightning it takes seconds, which no fault above waits for
+
     return CaptionModule(
         *(QuestionDataset(splits[split], **common) for split in SPLITS),
         workers=source.workers if source else 0,

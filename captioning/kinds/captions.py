@@ -12,7 +12,6 @@ from captioning.config import build, decoding_name
 from captioning.continuing import same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
 from captioning.data.datasets import CaptionDataset, tokenize_captions
-from captioning.data.module import CaptionModule
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError
 from captioning.kinds import Parts
@@ -59,7 +58,7 @@ class Captions:
         _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
         recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
 
-        def load() -> tuple[CaptionModule, str]:
+        def load() -> tuple[Any, str]:
             source = build(config["features"])(
                 encoder, transform, wanted, name=data["name"], skip_unreadable=data["skip_unreadable"]
             )
@@ -123,6 +122,8 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
         )
         for split in SPLITS
     ]
+    from captioning.data.module import CaptionModule  # with Lightning it takes seconds, which no fault above waits for
+
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 
 

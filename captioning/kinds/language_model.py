@@ -8,7 +8,6 @@ import torch
 
 from captioning.config import build
 from captioning.continuing import same_words
-from captioning.data.module import CaptionModule
 from captioning.data.text import Windows, encode_texts, only, split_text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, must_be
@@ -41,6 +40,10 @@ class LanguageModel:
         splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in SPLITS}
         streams = {"train": loader["batch_size"], "val": loader["val_batch_size"]}
         windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in SPLITS]
+        from captioning.data.module import (
+            CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
+        )
+
         module = CaptionModule(
             *windows, batch_size=1, val_batch_size=1, seed=config["seed"], collate=only, shuffle=False
         )
