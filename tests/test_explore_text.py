@@ -52,15 +52,22 @@ def test_what_cannot_be_tabulated(model):
 
 
 @pytest.mark.slow
-def test_the_notebook_runs_on_any_character_model(tmp_path, pytestconfig, capsys):
+def test_the_notebooks_run_on_any_character_model(tmp_path, pytestconfig, capsys):
     pytest.importorskip("IPython", reason="notebooks are shown by Jupyter: pip install jupyter")
     small = ["data.reader.characters=150000", "data.reader.test_share=0.3", "model.width=24", "trainer.max_epochs=1"]
     run("experiment=char_rnn", *small, "model.embedding_size=16", f"run_dir={tmp_path}")
-    notebook = json.loads((pytestconfig.rootpath / "notebooks" / "08_readable_cells.ipynb").read_text())
-    _, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    names = {"CHECKPOINT": tmp_path / "checkpoints" / "best.ckpt"}
-    for cell in cells:
-        exec(cell, names)
-    found = {follower.label for follower in names["followers"]}
+
+    def shown(name: str) -> dict:
+        notebook = json.loads((pytestconfig.rootpath / "notebooks" / name).read_text())
+        _, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+        names = {"CHECKPOINT": tmp_path / "checkpoints" / "best.ckpt", "RUN": tmp_path / "hello"}
+        for cell in cells:
+            exec(cell, names)
+        return names
+
+    found = {follower.label for follower in shown("08_readable_cells.ipynb")["followers"]}
     assert {"inside a string", "inside brackets", "in a comment", "indentation depth", "line position"} <= found
     assert "def read(self, " in capsys.readouterr().out
+    shares = shown("07_lecture.ipynb")["panels"]
+    vanishes, explodes = (np.nanmedian(shares[f"vanilla, gain {gain}"]["hidden"][:, 30]) for gain in (0.8, 1.6))
+    assert vanishes < 1e-2 and explodes > 1
