@@ -18,7 +18,8 @@ ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has 
 # `encoder.weights` may be a file that moved: the fingerprint is held against the checkpoint's.
 FIXED = (
     "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
-    "data.window", "encoder", "transform", "features._target_", "loader.batch_size", "model", "objective", "reward",
+    "data.window", "data.answers", "data.targets",
+    "encoder", "transform", "features._target_", "loader.batch_size", "model", "objective", "reward",
     "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging", "decoding", "trainer.precision",
     "trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches",
     "trainer.check_val_every_n_epoch", "trainer.val_check_interval",

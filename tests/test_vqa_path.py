@@ -189,7 +189,7 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
     arguments += ["schedule=constant", "trainer.max_epochs=4"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     run("train", *arguments, f"run_dir={whole}")
-    run("train", *arguments, f"run_dir={broken}", "trainer.max_steps=4")  # the first two epochs
+    run("train", *arguments, f"run_dir={broken}", "trainer.max_steps=4")  # two epochs of four
     run("train", *arguments, f"run_dir={broken}", f"resume={broken}/checkpoints/last.ckpt")
     saved = [torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True) for folder in (whole, broken)]
     assert saved[0]["global_step"] == saved[1]["global_step"] == 8
@@ -327,5 +327,7 @@ def test_other_faults(tmp_path, trained, data):
     write_subset(tmp_path, "val2014", first=9)
     with pytest.raises(DataError, match="no training question has an answer"):
         run("train", *SMALL, "data=vqa_v2", f"data.root={tmp_path}", f"run_dir={tmp_path / 'run'}")
+    with pytest.raises(ConfigError, match=r"features\.mirror=true is for captions"):
+        run("train", *SMALL, *data, "features.mirror=true", f"run_dir={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match="places=sample is for hard attention"):
         load(trained / "checkpoints" / "best.ckpt", places="sample")

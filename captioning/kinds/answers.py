@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 
 from captioning.answering import KIND, make_recipe, write_answers
 from captioning.config import build
-from captioning.continuing import same_answers, same_encoder, same_words, take_encoder
+from captioning.continuing import same_answers, same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
 from captioning.data.questions import QuestionDataset, collate_questions
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
 from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
+from captioning.provenance import digest_of
 from captioning.schemas import AnswerTrainConfig
 from captioning.sources import report_unreadable
 from captioning.tokenizer import tokenize
@@ -30,6 +31,8 @@ class Answering:
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
         """The answerer and what trains and scores it; see `Parts`."""
+        if config["features"].get("mirror"):
+            raise ConfigError("features.mirror=true is for captions: a question may ask what is on the left")
         data, records = config["data"], build(config["data"]["reader"])
         splits = {split: select(records, split) for split in SPLITS}
         questions = {split: questions_of(splits[split]) for split in SPLITS}
@@ -59,15 +62,19 @@ class Answering:
             pad=vocabulary.pad,
         )
         _loaders(config, {"train": [], "val": []}, vocabulary, answers)
+        recipe = make_recipe(config, vocabulary, answers, encoder, tuned=tuned)
+        wanted = [record for split in SPLITS for record in splits[split]]
 
         def load() -> tuple[Any, str]:
-            wanted = [record for split in SPLITS for record in splits[split]]
             source = build(config["features"])(
                 encoder, transform, wanted, name=data["pictures"], skip_unreadable=data["skip_unreadable"]
             )
             report_unreadable(source)
             answerer.encoder = source.encoder
             kept = {split: select(source.records, split) for split in SPLITS}
+            recipe["images"] = {split: len(records) for split, records in kept.items()}
+            if resumed:
+                same_images(resumed, recipe["images"])
             return _loaders(config, kept, vocabulary, answers, source), _about(kept, vocabulary, answers)
 
         return Parts(
@@ -77,8 +84,9 @@ class Answering:
             score=partial(_score, truths_of(splits["val"])),
             monitor="val/accuracy",
             mode="max",
-            recipe=make_recipe(config, vocabulary, answers, encoder, tuned=tuned),
+            recipe=recipe,
             load=load,
+            digest=digest_of([r.split, r.image_id, r.path.name, *r.questions] for r in wanted),
             encoder=encoder,
             encoder_lr=config["encoder_lr"],
             encoder_warmup=config["encoder_warmup"],
