@@ -26,7 +26,6 @@ def train(config: dict[str, Any]) -> None:
     run_dir, kind = Path(config["run_dir"]), build(config["kind"])
     config = _with_last(config, run_dir)
     _guard(run_dir, config)
-    _quiet()
     resumed, started = (
         read_checkpoint(Path(config[key]), kind=kind.name) if config[key] else None for key in ("resume", "start_from")
     )
@@ -38,6 +37,7 @@ def train(config: dict[str, Any]) -> None:
         continuing.same_settings(resumed, config, parts.digest)
     parts.recipe.update(settings=continuing.settings(config), data=parts.digest)
     task = _task(config, parts)
+    _quiet()
     trainer = _trainer(config, run_dir, resumed, monitor=parts.monitor, mode=parts.mode)
     if started:
         continuing.take_over(parts.model, started, Path(config["start_from"]))
@@ -136,7 +136,10 @@ def _open_run(
 
 
 def _quiet() -> None:
-    """Lightning's tips and remarks on its own insides are not news to whoever trains a captioner."""
+    """Lightning's tips and remarks on its own insides are not news to whoever trains a captioner.
+
+    It sets its own level as it is imported, so this comes after.
+    """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 

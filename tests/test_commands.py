@@ -41,6 +41,13 @@ def test_a_fault_is_one_line_and_a_failing_status(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1
 
 
+def test_a_run_says_what_it_trains_and_nothing_of_its_tools(tmp_path):
+    done = start("train", "experiment=char_hello", "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    about, *others = done.stdout.splitlines()
+    assert about.startswith("characters (files): ") and 1 <= len(others) <= 2
+
+
 def imported(code: str, *arguments: str, cwd) -> set[str]:
     """The top-level modules that are there when a process that ran `code` ends, however it ends."""
     tell = "import atexit, sys; atexit.register(lambda: print('modules:', *sys.modules))"
