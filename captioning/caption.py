@@ -14,7 +14,7 @@ SECONDS = 10.0  # between two writes of captions.json, which is written whole
 
 
 def caption(config: dict[str, Any]) -> None:
-    """Prints each picture's captions, best first; leaves captions.json and a PNG a picture of where words looked."""
+    """Prints each picture's captions, best first; leaves captions.json and, with `figures`, a PNG a picture."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
@@ -31,7 +31,7 @@ def caption(config: dict[str, Any]) -> None:
     search = seeded(build(decoding))
     output = make_folder(Path(config["output"]))
     figures = figure_names(paths)
-    for path, name in zip(paths, figures, strict=True):
+    for path, name in zip(paths, figures if config["figures"] else [], strict=config["figures"]):
         if (output / name).exists() and any((output / name).samefile(other) for other in paths):
             raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
     results, skipped, saved_at = [], [], perf_counter()
@@ -49,7 +49,8 @@ def caption(config: dict[str, Any]) -> None:
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
                     print(f"{path}: {made.text}")
-                _draw(picture, found[0], output / figures[index])
+                if config["figures"]:
+                    _draw(picture, found[0], output / figures[index])
                 results.append(_result(len(results), path, found))
             if perf_counter() - saved_at > SECONDS:
                 write_json(output / "captions.json", results)
@@ -59,7 +60,7 @@ def caption(config: dict[str, Any]) -> None:
             write_json(output / "captions.json", results)
     for reason in skipped:
         print(f"left out: {reason}", file=sys.stderr)
-    print(f"{len(results)} pictures captioned, {len(skipped)} left out; captions and figures: {output}")
+    print(f"{len(results)} pictures captioned, {len(skipped)} left out; all of it: {output}")
 
 
 def _result(image_id: int, path: Path, found: Sequence) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""Whole files only: written to a temporary name beside the target, then renamed."""
+"""Whole files only: written to a temporary name beside the target, synced to the disk, then renamed."""
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, DataError
 
 
 def make_folder(path: Path) -> Path:
@@ -21,22 +22,70 @@ def make_folder(path: Path) -> Path:
     return path
 
 
+def replace(path: Path, write: Callable[[BinaryIO], Any]) -> int:
+    """Replaces a file in one step by what `write` puts into it; returns its size in bytes.
+
+    A reader, a kill or a dead machine never finds half of it: what is there is the file of before or the new one.
+    The one function through which this package writes files.
+
+    Raises:
+        DataError: no room, no permission, or no such folder; the file of before is as it was.
+    """
+    # No longer than a name may be, where the file's own is nearly that.
+    shortened = os.fsdecode(os.fsencode(path.name)[:100])
+    temporary = path.with_name(f".{shortened}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        kept = "; the file of before is as it was" if path.exists() else ""
+        raise DataError(f"{path}: cannot be written: {error.strerror or error}{kept}") from error
+    finally:
+        _remove(temporary)
+    return size
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what killed processes left of files they were writing; for a folder that one process writes to."""
+    for path in folder.glob(".*.tmp"):
+        _remove(path)
+
+
 def write_text(path: Path, text: str) -> None:
-    """Replaces `path` by `text` (UTF-8) in one step; a reader never sees half a file.
+    """`replace` by text in UTF-8.
 
     Half of an emoji, which UTF-8 cannot hold and JSON files from elsewhere may, is written as its escape.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    content = text.encode("utf-8", errors="backslashreplace")
+    replace(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Replaces `path` by JSON, non-ASCII characters kept."""
+    """`replace` by JSON, non-ASCII characters kept."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+
+
+def _sync_folder(folder: Path) -> None:
+    """The new name too is on the disk; where folders cannot be synced, as on Windows, the system sees to it."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    except OSError:  # some network disks have no such call for folders; the file itself is synced
+        pass
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:  # its folder is what is wrong, which the error at hand tells
+        pass

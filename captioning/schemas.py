@@ -34,6 +34,7 @@ class PrepareConfig:
     features: dict
     splits: list[str] | None
     download: bool
+    verify: bool
 
 
 @dataclasses.dataclass
@@ -128,6 +129,7 @@ class CaptionConfig:
     batch_size: int
     device: str
     output: str
+    figures: bool
     skip_unreadable: bool
 
 

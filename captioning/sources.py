@@ -93,7 +93,7 @@ def stored(
         raise ConfigError(
             "encoder=regions has no pictures to look at: set features=regions features.root=DIR beside it"
         )
-    key = encoder.describe() | {"transform": transform.describe()}
+    folder, key = _place(encoder, transform, name=name, root=root)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     options = {
         "batch_size": BATCH_SIZES[torch.device(device).type == "cpu"] if batch_size == "auto" else batch_size,
@@ -102,8 +102,7 @@ def stored(
         "skip_unreadable": skip_unreadable,
         "progress": sys.stderr.isatty() if progress is None else progress,
     }
-    folder, unreadable = store_folder(root, name, key), []
-    store = FeatureStore(folder, key)
+    store, unreadable = FeatureStore(folder, key), []
     if store.missing(records):
         # One process makes them; others (of several devices, or another run) wait, and then find them there.
         with _lock(folder):
@@ -111,6 +110,30 @@ def stored(
             unreadable = extract(encoder, transform, records, store, **options).unreadable
     kept = [record for record in records if record.image_id in store]
     return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers)
+
+
+def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> str:
+    """Holds every shard of the store that `stored` would use against its checksum; what was found, in a sentence.
+
+    Raises:
+        DataError: there is no such store, or shards are damaged: they are named, and left out of the store from now on.
+    """
+    folder, key = _place(encoder, transform, name=name, root=root)
+    if not (folder / "manifest.json").is_file():
+        raise DataError(f"{folder}: no features are stored there: run captioning-prepare without verify=true")
+    with _lock(folder):
+        store = FeatureStore(folder, key)
+        damaged = store.verify()
+    if damaged:
+        told = "; ".join(f"{damage.file} {damage.fault} ({damage.pictures} pictures)" for damage in damaged)
+        raise DataError(f"{told}. Run captioning-prepare again without verify=true: it makes their features anew")
+    return f"{folder}: features of {len(store)} pictures, all as they were written"
+
+
+def _place(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> tuple[Path, dict]:
+    """Folder and key of the store of a data set and encoder."""
+    key = encoder.describe() | {"transform": transform.describe()}
+    return store_folder(root, name, key), key
 
 
 def _lock(folder: Path) -> FileLock:

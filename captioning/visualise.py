@@ -4,7 +4,6 @@ Sizes are in pixels of the figure at its own resolution (DPI) unless they are sa
 pyplot: a figure belongs to nobody but its caller, so that thousands of them leave nothing behind.
 """
 
-import os
 from collections.abc import Sequence
 from math import ceil, isqrt, log, sqrt
 from pathlib import Path
@@ -18,6 +17,8 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image
+
+from captioning.files import replace
 
 SUFFIXES = (".png", ".svg", ".pdf")
 Region = tuple[float, float, float, float]  # left, top, right, bottom
@@ -93,20 +94,15 @@ def caption_figure(picture: Image.Image, caption: str) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Writes the figure as PNG, SVG or PDF, by the suffix; under a temporary name first, so never half a file.
+    """Writes the figure as PNG, SVG or PDF, by the suffix; never half a file.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix. DataError: it cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a figure is saved as one of {', '.join(SUFFIXES)}")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=figure.dpi)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=figure.dpi))
 
 
 def overlay(weights: np.ndarray, grid: tuple[int, int], *, box: Region, size: tuple[int, int]) -> np.ndarray:
