@@ -17,7 +17,7 @@ def caption(config: dict[str, Any]) -> None:
     """Prints each picture's captions, best first; leaves captions.json and, with `figures`, a PNG a picture."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
-    from captioning.errors import ConfigError, DataError, must_be
+    from captioning.errors import DataError, must_be
     from captioning.files import make_folder, write_json
     from captioning.searches import seeded
 
@@ -31,9 +31,8 @@ def caption(config: dict[str, Any]) -> None:
     search = seeded(build(decoding))
     output = make_folder(Path(config["output"]))
     figures = figure_names(paths)
-    for path, name in zip(paths, figures if config["figures"] else [], strict=config["figures"]):
-        if (output / name).exists() and any((output / name).samefile(other) for other in paths):
-            raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
+    if config["figures"]:
+        _spare_pictures(paths, output, figures)
     results, skipped, saved_at = [], [], perf_counter()
     try:
         for at in range(0, len(paths), config["batch_size"]):
@@ -86,6 +85,15 @@ def figure_names(paths: Sequence[Path]) -> list[str]:
         taken.add(name.lower())
         names.append(name)
     return names
+
+
+def _spare_pictures(paths: Sequence[Path], output: Path, figures: Sequence[str]) -> None:
+    """No figure is written over a picture."""
+    from captioning.errors import ConfigError
+
+    for path, name in zip(paths, figures, strict=True):
+        if (output / name).exists() and any((output / name).samefile(other) for other in paths):
+            raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
 
 
 def _draw(picture, made, path: Path) -> None:

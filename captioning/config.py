@@ -5,7 +5,6 @@ Only this module and the entry points know hydra; below them a configuration has
 
 import dataclasses
 import difflib
-import importlib
 import inspect
 import os
 import re
@@ -27,6 +26,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
+from captioning.trust import locate, may_build, may_come_along, targets
+
+OWN_PARTS = "only this package's own parts, torch's optimisers and Lightning's callbacks are (captioning/trust.py)"
 
 
 def conf_dir() -> Path:
@@ -145,7 +147,14 @@ def check(config: DictConfig, schema: type) -> dict:
 
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:
-    """Instantiates a `_target_` node (and those inside it), with further arguments known only now."""
+    """Instantiates a `_target_` node (and those inside it), with further arguments known only now.
+
+    Raises:
+        ConfigError: a target that is none of those in `captioning.trust`, or what the targets themselves raise.
+    """
+    for target in targets(node):
+        if not may_build(target):
+            raise ConfigError(f"{target!r:.100} is not built: {OWN_PARTS}")
     try:
         # Late arguments (modules, callbacks) go past hydra, which would take them for configuration.
         made = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
@@ -163,17 +172,25 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
-    """As `build`, for a configuration out of a file: refuses any target that is not a model part or a transform.
+    """As `build`, for a configuration out of a file that may come from a stranger: parts of a model and transforms.
 
-    A checkpoint may come from a stranger, and a `_target_` can name any function there is.
+    Raises:
+        CheckpointError: it names anything else, or hides it, or its arguments are not those of the parts.
     """
-    for target in _targets(node):
-        module, _, name = target.rpartition(".")
-        allowed = re.fullmatch(r"captioning\.models\.\w+", module) or module == "captioning.data.pictures"
-        # What a module imported from elsewhere is not its own: captioning.models.encoder.torch is torch.
-        if not allowed or name.startswith("_") or getattr(_locate(target), "__module__", module) != module:
-            raise CheckpointError(f"checkpoint asks to build '{target}': only this package's own parts are built")
-    return build(node, **late)
+    try:
+        named = list(targets(node))
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint's configuration: {error}") from error
+    for target in named:
+        if not may_come_along(target):
+            raise CheckpointError(f"checkpoint asks to build {target!r:.100}: only this package's own parts are built")
+    try:
+        return build(node, **late)
+    except CaptioningError:
+        raise
+    except Exception as error:  # wrong arguments lead the parts to anything
+        reason = str(_first_cause(error)).partition("\n")[0]
+        raise CheckpointError(f"checkpoint's configuration builds no part of a model ({reason:.200})") from error
 
 
 # How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
@@ -200,7 +217,7 @@ def decoding_name(node: Mapping[str, Any]) -> str:
     Everything that changes the captions follows: "beam5_length0.7_ngram3_noend-a-the", "ensemble2_beam5" of two
     checkpoints.
     """
-    parameters = inspect.signature(_locate(node["_target_"])).parameters
+    parameters = inspect.signature(locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
     values = taken | node
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
@@ -299,8 +316,13 @@ def _target_faults(node: Any, path: str) -> Iterator[str]:
 
 
 def _signature_faults(node: dict, path: str) -> Iterator[str]:
+    named = node["_target_"]
     try:
-        target = _locate(node["_target_"])
+        if not may_build(named):
+            if str(named).startswith("captioning."):
+                locate(named)  # a slip in its name is told as such
+            raise ConfigError(f"'{named}' is not built: {OWN_PARTS}")
+        target = locate(named)
     except ConfigError as error:
         yield f"{path}._target_: {error}"
         return
@@ -343,21 +365,3 @@ def _hints(target: Any) -> dict[str, Any]:
         return hints | typing.get_type_hints(function)
     except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
         return {}
-
-
-def _locate(target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"cannot find '{target}' ({error})") from error
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list):
-        for value in node:
-            yield from _targets(value)

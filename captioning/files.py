@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,16 +77,11 @@ def _sync_folder(folder: Path) -> None:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
         return
-    try:
+    with suppress(OSError):  # some network disks have no such call for folders; the file itself is synced
         os.fsync(handle)
-    except OSError:  # some network disks have no such call for folders; the file itself is synced
-        pass
-    finally:
-        os.close(handle)
+    os.close(handle)
 
 
 def _remove(path: Path) -> None:
-    try:
+    with suppress(OSError):  # its folder may be what is wrong, which the error at hand tells
         path.unlink(missing_ok=True)
-    except OSError:  # its folder is what is wrong, which the error at hand tells
-        pass

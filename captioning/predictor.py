@@ -1,7 +1,7 @@
 """A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,16 +11,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioning.checkpoints import FORMAT, check_shapes, load_weights, read_checkpoint
 from captioning.config import build_trusted
-from captioning.data.pictures import Box, Transform, open_picture
+from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.searches import named, seeded, with_words
-
-FORMAT = 1
 
 
 class Caption(NamedTuple):
@@ -256,53 +255,43 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
         device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = read_checkpoint(path)
     recipe, weights = checkpoint["captioning"], checkpoint["state_dict"]
-    captioner = build_trusted(
+    own = _strip(weights, "captioner.")
+    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
+    own = {name: value for name, value in own.items() if not name.startswith("encoder.")}
+    make = partial(
+        build_trusted,
         _with_places(recipe["config"]["model"], places),
         feature_size=recipe["features"]["size"],
         grid=recipe["features"]["grid"],
         vocabulary_size=len(recipe["vocabulary"]),
         pad=Vocabulary.pad,
     )
-    own = _strip(weights, "captioner.")
-    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
-    load_weights(captioner, {k: v for k, v in own.items() if not k.startswith("encoder.")}, path)
-    return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+    with _named(path):
+        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's recipe asks for
+            check_shapes(make(), own, path)
+        captioner = make()
+        load_weights(captioner, own, path)
+        predictor = Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+    return predictor
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """What a recipe leads to is told with the name of its file."""
+    try:
+        yield
+    except CheckpointError as error:
+        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def _with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
     if places is None:
         return model
-    if "decode" not in model["attention"]:
-        raise ConfigError(
-            f"places={places} is for hard attention: this checkpoint has {model['attention']['_target_']}"
-        )
+    attention = model.get("attention")
+    if not isinstance(attention, dict) or "decode" not in attention:
+        kind = attention.get("_target_") if isinstance(attention, dict) else "none"
+        raise ConfigError(f"places={places} is for hard attention: this checkpoint has {kind}")
     return {**model, "attention": {**model["attention"], "decode": places}}
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's tensors and plain containers, on the CPU."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
-        raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
-    if checkpoint["captioning"].get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {checkpoint['captioning'].get('format')}; this version reads {FORMAT}"
-        )
-    return checkpoint
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """`load_state_dict`, with one readable error."""
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        faults = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: weights do not fit the model: {faults[:400]}") from error
 
 
 def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -323,7 +312,7 @@ def _count(images: Tensor | tuple[Tensor, ...]) -> int:
 
 def _picture(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        return upright(image)
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB")
     return open_picture(Path(image))
