@@ -18,7 +18,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
     from captioning.errors import DataError, must_be
-    from captioning.files import make_folder, write_json
+    from captioning.files import make_folder, printable, write_json
     from captioning.searches import seeded
 
     must_be("batch_size", config["batch_size"], least=1)
@@ -44,10 +44,11 @@ def caption(config: dict[str, Any]) -> None:
                     if not config["skip_unreadable"]:
                         raise
                     skipped.append(str(error))
-            captions = predictor.all_captions([picture for *_, picture in opened], search) if opened else []
+            pictures, names = [picture for *_, picture in opened], [path for _, path, _ in opened]
+            captions = predictor.all_captions(pictures, search, names=names) if opened else []
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
-                    print(f"{path}: {made.text}")
+                    print(printable(f"{path}: {made.text}"))
                 if config["figures"]:
                     _draw(picture, found[0], output / figures[index])
                 results.append(_result(len(results), path, found))

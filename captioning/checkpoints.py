@@ -1,8 +1,8 @@
 """Checkpoint files: read without running what is in them, and held against what a checkpoint must be.
 
 A checkpoint is tensors and plain containers in an archive without compression. Everything else is refused before it is
-of use to whoever wrote it: pickled objects, archives that unfold to more than their size, recipes that name other things
-than a model's parts (see `captioning.config.build_trusted`), weights that are not finite.
+of use to whoever wrote it: pickled objects, archives that unfold to more than their size, recipes that name anything
+but a model's parts (see `captioning.config.build_trusted`), weights that are not finite.
 """
 
 import zipfile
@@ -42,8 +42,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         given = recipe.get("format") if isinstance(recipe, dict) else None
         raise CheckpointError(f"{path} has format {given}; this version reads {FORMAT}")
     _check_recipe(recipe, path)
-    for name in ("state_dict", "encoder"):
-        _check_weights((checkpoint if name == "state_dict" else recipe).get(name), name, path)
+    _check_weights(checkpoint["state_dict"], "state_dict", path)
+    if recipe["encoder"] is not None:
+        _check_weights(recipe["encoder"], "encoder", path)
     return checkpoint
 
 
@@ -87,6 +88,7 @@ def _check_archive(path: Path) -> None:
 
 def _check_recipe(recipe: Mapping[str, Any], path: Path) -> None:
     wrong = [key for key, kind in PARTS.items() if not isinstance(recipe.get(key), kind)]
+    wrong += [] if "encoder" in recipe else ["encoder"]
     if not wrong:
         config, features = recipe["config"], recipe["features"]
         wrong += [f"config.{key}" for key in SETTINGS if not isinstance(config.get(key), dict)]
@@ -106,8 +108,6 @@ def _counts(value: Any) -> bool:
 
 def _check_weights(weights: Any, name: str, path: Path) -> None:
     """A dictionary of dense, finite tensors that are no larger together than the file they came from."""
-    if weights is None and name == "encoder":
-        return
     plain = isinstance(weights, dict) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
     )

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
 from captioning.trust import locate, may_build, may_come_along, targets
 
+FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
 OWN_PARTS = "only this package's own parts, torch's optimisers and Lightning's callbacks are (captioning/trust.py)"
 
 
@@ -155,6 +156,8 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
     for target in targets(node):
         if not may_build(target):
             raise ConfigError(f"{target!r:.100} is not built: {OWN_PARTS}")
+    if "_target_" not in node:
+        raise ConfigError(f"a part needs a _target_ that says what it is, beside {', '.join(map(str, node))}")
     try:
         # Late arguments (modules, callbacks) go past hydra, which would take them for configuration.
         made = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
@@ -162,7 +165,13 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
         if isinstance(cause := _first_cause(error), CaptioningError):
             raise cause from None
         raise
-    return partial(made, **late) if node.get("_partial_") else made(**late)
+    if node.get("_partial_"):
+        return partial(made, **late)
+    try:
+        inspect.signature(made).bind(**late)
+    except TypeError as error:
+        raise ConfigError(f"{node['_target_']}: {error}: is _partial_=true missing beside it?") from error
+    return made(**late)
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -295,7 +304,7 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
                 yield from _schema_faults(node[key], kind, f"{path}{key}.")
         else:
             yield from _value_faults(node[key], kind, f"{path}{key}")
-            beside = getattr(schema, "beside_target", {}).get(key, {})
+            beside = getattr(schema, "beside_target", {}).get(key, {}) if isinstance(node[key], dict) else {}
             for name, its_kind in beside.items():
                 yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
             rest = {name: value for name, value in node[key].items() if name not in beside} if beside else node[key]
@@ -329,7 +338,9 @@ def _signature_faults(node: dict, path: str) -> Iterator[str]:
     parameters = inspect.signature(target).parameters
     hints = _hints(target)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for key in node.keys() - {"_target_", "_partial_", "_convert_", "_recursive_"}:
+    for key in FLAGS.keys() & node.keys():
+        yield from _value_faults(node[key], FLAGS[key], f"{path}.{key}")
+    for key in node.keys() - {"_target_", *FLAGS}:
         if key in parameters:
             yield from _value_faults(node[key], hints.get(key, Any), f"{path}.{key}")
         elif not takes_any:
@@ -346,6 +357,10 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
     plain = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
     plain |= {list: (list,)}
     origins = [typing.get_origin(k) or k for k in kinds]
+    if set(origins) - {type(None)} == {Callable} and value is not None:
+        if not (isinstance(value, dict) and "_target_" in value):
+            yield f"{path} must be a part, a group with _target_, not {value!r:.60}"
+        return
     if not all(origin in plain for origin in origins):
         if value is None and not {type(None), None, Any, object, inspect.Parameter.empty} & set(kinds):
             yield f"{path} must not be null"

@@ -75,8 +75,12 @@ def write_captions(predictor, sources, records, *, search, batch_size: int) -> d
             masks = tuple(None if mask is None else mask.to(predictor.device) for mask in masks)
             if len(sources) == 1:
                 features, masks = features[0], masks[0]
-            texts = write(predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary)
-            captions |= zip(image_ids[0].tolist(), texts, strict=True)
+            named = image_ids[0].tolist()
+            told = [f"image {image_id}" for image_id in named]
+            texts = write(
+                predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary, names=told
+            )
+            captions |= zip(named, texts, strict=True)
     return captions
 
 

@@ -71,6 +71,11 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
+def printable(text: str) -> str:
+    """The text with escapes for what UTF-8 cannot hold: bytes of file names in other encodings, half of an emoji."""
+    return text.encode("utf-8", errors="backslashreplace").decode("utf-8")
+
+
 def _sync_folder(folder: Path) -> None:
     """The new name too is on the disk; where folders cannot be synced, as on Windows, the system sees to it."""
     try:

@@ -120,9 +120,12 @@ class Predictor:
         return [captions[0] for captions in self.all_captions(pictures, search)]
 
     @torch.inference_mode()
-    def all_captions(self, pictures: Sequence[Image.Image], search: Callable) -> list[list[Caption]]:
-        """As `caption_pictures`, but all that the search returns of each picture."""
-        hypotheses = decode(self.captioner, self.encode(pictures), search=search, vocabulary=self.vocabulary)
+    def all_captions(
+        self, pictures: Sequence[Image.Image], search: Callable, *, names: Sequence[Any] | None = None
+    ) -> list[list[Caption]]:
+        """As `caption_pictures`, but all that the search returns of each picture; names are for messages."""
+        images, vocabulary = self.encode(pictures), self.vocabulary
+        hypotheses = decode(self.captioner, images, search=search, vocabulary=vocabulary, names=names)
         return [
             [self._caption(hypothesis, self.transform.box(*picture.size)) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)
@@ -169,21 +172,60 @@ class Predictor:
 
 
 def decode(
-    captioner: Captioner, images: Tensor, mask: Tensor | None = None, *, search: Callable, vocabulary: Vocabulary
+    captioner: Captioner,
+    images: Tensor,
+    mask: Tensor | None = None,
+    *,
+    search: Callable,
+    vocabulary: Vocabulary,
+    names: Sequence[Any] | None = None,
 ) -> list[list[Hypothesis]]:
     """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: tuples, a part for each member).
 
     <pad>, <start> and <unk> are never written, but for what the search's `allow` names.
+
+    Raises:
+        DataError: word scores are not finite, of the pictures named (by `names`, paths or image ids, or by number).
     """
     state, memory = captioner.begin(images, mask)
-    return with_words(search, vocabulary)(
-        partial(captioner.step, memory=memory),
+    step = _Watched(partial(captioner.step, memory=memory))
+    hypotheses = with_words(search, vocabulary)(
+        step,
         state,
         batch=_count(images),
         start=vocabulary.start,
         end=vocabulary.end,
         forbidden=(vocabulary.pad, vocabulary.start, vocabulary.unknown),
     )
+    step.check(names)
+    return hypotheses
+
+
+class _Watched:
+    """A step that notes which images' scores are not finite, and goes on with zeros in their place.
+
+    The note stays on the device until the search is over: to ask at every step would make a GPU wait.
+    """
+
+    def __init__(self, step: Callable):
+        self.step, self.wrong = step, None
+
+    def __call__(self, token: Tensor, state):
+        made = self.step(token, state)
+        wrong = ~made.logits.sum(-1).isfinite()  # [B, K]; one pass, and any NaN or infinity shows in a sum
+        found = wrong.any(1)
+        self.wrong = found if self.wrong is None else self.wrong | found
+        return made._replace(logits=made.logits.masked_fill(wrong[..., None], 0.0))
+
+    def check(self, names: Sequence[Any] | None) -> None:
+        """A DataError where there were any."""
+        places = self.wrong.nonzero().flatten().tolist()
+        if places:
+            told = [f"number {place} of the batch" if names is None else str(names[place]) for place in places]
+            raise DataError(
+                f"word scores are not finite for {len(places)} pictures: {', '.join(told[:5])}: their features are "
+                "not, or the model's numbers overflow: take an earlier checkpoint, or make the features anew"
+            )
 
 
 def score_captions(
@@ -200,10 +242,16 @@ def score_captions(
 
 @torch.inference_mode()
 def write(
-    captioner: Captioner, images: Tensor, mask: Tensor | None = None, *, search: Callable, vocabulary: Vocabulary
+    captioner: Captioner,
+    images: Tensor,
+    mask: Tensor | None = None,
+    *,
+    search: Callable,
+    vocabulary: Vocabulary,
+    names: Sequence[Any] | None = None,
 ) -> list[str]:
-    """The best caption of each image as text."""
-    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary)
+    """The best caption of each image as text; see `decode`."""
+    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 

@@ -291,7 +291,7 @@ def test_captions_made_so_far_are_never_lost(trained, world, tmp_path, monkeypat
     monkeypatch.setattr("captioning.caption._draw", lambda *_: None)  # figures take long
     output, batches, original = tmp_path / "out", [], Predictor.all_captions
 
-    def breaks(self, pictures, search):
+    def breaks(self, pictures, search, **names):
         batches.append(len(pictures))
         if len(batches) == 3:
             if ends is None:  # as a kill would find it

@@ -265,8 +265,8 @@ def _check_members(members: Sequence[zipfile.ZipInfo], source: Path, workplace: 
     size, unpacked = source.stat().st_size, sum(member.file_size for member in members)
     if unpacked > MOST_UNFOLDED * size:
         raise DataError(
-            f"{source} would unpack to {unpacked / 1e9:.1f} GB, {unpacked / size:.0f} times its size, as no pictures or "
-            "captions do: delete it"
+            f"{source} would unpack to {unpacked / 1e9:.1f} GB, {unpacked / size:.0f} times its size, as no data set "
+            "does: delete it"
         )
     free = shutil.disk_usage(source.parent).free
     if unpacked > free:

@@ -17,7 +17,6 @@ from captioning.models.recurrence import LookFirst
 from captioning.models.scorers import Additive
 from captioning.models.state import State
 
-
 MOST_LAYERS = 64  # a million would be built one by one for minutes before anything refused them
 
 
