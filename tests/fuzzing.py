@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -175,7 +175,7 @@ class Coco(Json):
 
 
 class Karpathy(Json):
-    DOCUMENT = {
+    DOCUMENT: ClassVar = {
         "images": [
             {"imgid": 0, "filename": "a.png", "filepath": "", "split": "train", "sentences": [{"raw": "a dog"}]},
             {"imgid": 1, "filename": "b.png", "split": "val", "sentences": [{"raw": "a cat"}, {"raw": "cats"}]},
@@ -218,7 +218,7 @@ class Csv(Target):
 
 
 class Results(Json):
-    RESULTS = [{"image_id": 7, "caption": "a dog"}, {"image_id": 9, "caption": "a cat", "file_name": "b.png"}]
+    RESULTS: ClassVar = [{"image_id": 7, "caption": "a dog"}, {"image_id": 9, "caption": "a cat", "file_name": "b.png"}]
 
     def __call__(self, value: Any) -> None:
         file, images = self.folder / "results.json", self.folder / "images.json"
