@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from captioning.errors import ConfigError, DataError
+from captioning.errors import ConfigError
 
 
 def make_folder(path: Path) -> Path:
@@ -23,14 +23,14 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-def replace(path: Path, write: Callable[[BinaryIO], Any]) -> int:
-    """Replaces a file in one step by what `write` puts into it; returns its size in bytes.
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
+    """Replaces `path` by what `write` puts into a file; returns its size in bytes.
 
-    A reader, a kill or a dead machine never finds half of it: what is there is the file of before or the new one.
-    The one function through which this package writes files.
+    A reader, a kill or a dead machine finds the old file or the new one. The one function through which this package
+    writes files that stay.
 
     Raises:
-        DataError: no room, no permission, or no such folder; the file of before is as it was.
+        ConfigError: no room, no permission, or no such folder; the old file is left as it was.
     """
     # No longer than a name may be, where the file's own is nearly that.
     shortened = os.fsdecode(os.fsencode(path.name)[:100])
@@ -43,31 +43,33 @@ def replace(path: Path, write: Callable[[BinaryIO], Any]) -> int:
             size = file.tell()
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        kept = "; the file of before is as it was" if path.exists() else ""
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}{kept}") from error
+    except (OSError, RuntimeError) as error:  # torch.save tells of a full disk by the latter
+        reason = getattr(error, "strerror", None) or (str(error).splitlines() or [type(error).__name__])[0]
+        kept = "; the file that was there is left as it was" if os.path.exists(path) else ""
+        raise ConfigError(f"cannot write {path} ({reason}){kept}") from error
     finally:
-        _remove(temporary)
+        with suppress(OSError):  # its folder may be what is wrong
+            temporary.unlink(missing_ok=True)
     return size
 
 
-def remove_temporaries(folder: Path) -> None:
-    """Removes what killed processes left of files they were writing; for a folder that one process writes to."""
+def clear_temporary(folder: Path) -> None:
+    """Removes what killed processes left half written in a folder that one process at a time writes to."""
     for path in folder.glob(".*.tmp"):
-        _remove(path)
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """`replace` by text in UTF-8.
+    """`write_whole` of text in UTF-8.
 
     Half of an emoji, which UTF-8 cannot hold and JSON files from elsewhere may, is written as its escape.
     """
     content = text.encode("utf-8", errors="backslashreplace")
-    replace(path, lambda file: file.write(content))
+    write_whole(path, lambda file: file.write(content))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """`replace` by JSON, non-ASCII characters kept."""
+    """`write_whole` of JSON, non-ASCII characters kept."""
     write_text(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
@@ -85,8 +87,3 @@ def _sync_folder(folder: Path) -> None:
     with suppress(OSError):  # some network disks have no such call for folders; the file itself is synced
         os.fsync(handle)
     os.close(handle)
-
-
-def _remove(path: Path) -> None:
-    with suppress(OSError):  # its folder may be what is wrong, which the error at hand tells
-        path.unlink(missing_ok=True)

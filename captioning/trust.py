@@ -8,7 +8,10 @@ import importlib
 import inspect
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from captioning.errors import ConfigError
 
@@ -74,6 +77,28 @@ def may_come_along(target: Any) -> bool:
         return True
     public = bool(MODEL.fullmatch(module)) and not name.startswith("_")
     return public and _own(target) and inspect.isclass(locate(target))
+
+
+def check_settings_file(path: Path) -> None:
+    """Refuses a run's config.yaml that is more than that, before hydra reads it: hydra's own settings, which name
+    classes to build as well, other files to join, or targets that are not built.
+
+    Raises:
+        ConfigError: it names the file and what it holds.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        raise ConfigError(f"cannot read {path} as YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict) or (others := {"hydra", "defaults"} & content.keys()):
+        held = f"holds {', '.join(sorted(others))}" if isinstance(content, dict) else "is no mapping of settings"
+        raise ConfigError(f"{path} {held}, as the config.yaml of a run never does: it is not read")
+    try:
+        wrong = [target for target in targets(content) if not may_build(target)]
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    if wrong:
+        raise ConfigError(f"{path}: {wrong[0]!r:.100} is not built")
 
 
 def _own(target: str) -> bool:

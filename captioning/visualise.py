@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from captioning.files import replace
+from captioning.files import write_whole
 
 SUFFIXES = (".png", ".svg", ".pdf")
 Region = tuple[float, float, float, float]  # left, top, right, bottom
@@ -97,12 +97,12 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     """Writes the figure as PNG, SVG or PDF, by the suffix; never half a file.
 
     Raises:
-        ValueError: another suffix. DataError: it cannot be written.
+        ValueError: another suffix. ConfigError: it cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise ValueError(f"{path}: a figure is saved as one of {', '.join(SUFFIXES)}")
-    replace(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=figure.dpi))
+    write_whole(path, lambda file: figure.savefig(file, format=path.suffix[1:].lower(), dpi=figure.dpi))
 
 
 def overlay(weights: np.ndarray, grid: tuple[int, int], *, box: Region, size: tuple[int, int]) -> np.ndarray:

@@ -21,7 +21,7 @@ import numpy as np
 
 from captioning.data.annotations import Record
 from captioning.errors import DataError
-from captioning.files import remove_temporaries, replace
+from captioning.files import clear_temporary, write_whole
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had no checksums
@@ -241,7 +241,7 @@ class FeatureStore:
         content = io.BytesIO()
         np.save(content, np.stack(features))
         self._make_folder()
-        size = replace(self.folder / file, lambda handle: handle.write(content.getbuffer()))
+        size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
         self._add(_Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True))))
         self._pending, self._manifest_stale = [], True
 
@@ -252,7 +252,7 @@ class FeatureStore:
         ]
         content = {"format": FORMAT, "key": self.key, "shape": self.shape, "dtype": "float16", "shards": shards}
         text = json.dumps(content).encode()
-        replace(self._manifest, lambda handle: handle.write(text))
+        write_whole(self._manifest, lambda handle: handle.write(text))
         self._manifest_stale = False
 
     def _make_folder(self) -> None:
@@ -260,7 +260,7 @@ class FeatureStore:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise DataError(f"{self.folder}: cannot be made: {error.strerror}: set features.root") from error
-        remove_temporaries(self.folder)
+        clear_temporary(self.folder)
 
     def _open(self) -> None:
         try:
