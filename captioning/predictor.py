@@ -1,7 +1,7 @@
 """A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,15 +64,17 @@ class Predictor:
         """
         node = self.recipe["config"]["encoder"]
         if self._encoder_weights is None:
-            encoder = build_trusted(node)
+            with _named(self.path):
+                encoder = build_trusted(node)
             if encoder.fingerprint() != self.recipe["fingerprint"]:
                 raise CheckpointError(
                     f"{self.path}: was trained on features of other encoder weights (fingerprint "
-                    f"{self.recipe['fingerprint']}; {node['name']} with weights={node['weights']} now has "
+                    f"{self.recipe['fingerprint']}; {node.get('name')} with weights={node.get('weights')} now has "
                     f"{encoder.fingerprint()}): install the version of the weights it was trained with"
                 )
         else:
-            encoder = build_trusted({**node, "weights": None})
+            with _named(self.path):
+                encoder = build_trusted({**node, "weights": None})
             load_weights(encoder, self._encoder_weights, self.path)
         return encoder.to(self.device).eval()
 
@@ -314,7 +316,7 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
         vocabulary_size=len(recipe["vocabulary"]),
         pad=Vocabulary.pad,
     )
-    with _named(path):
+    with _named(path) if places is None else nullcontext():
         with torch.device("meta"):  # takes no memory, whatever sizes a stranger's recipe asks for
             check_shapes(make(), own, path)
         captioner = make()
@@ -328,7 +330,7 @@ def _named(path: Path) -> Iterator[None]:
     """What a recipe leads to is told with the name of its file."""
     try:
         yield
-    except CheckpointError as error:
+    except (CheckpointError, ConfigError) as error:
         raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
