@@ -171,7 +171,12 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
         inspect.signature(made).bind(**late)
     except TypeError as error:
         raise ConfigError(f"{node['_target_']}: {error}: is _partial_=true missing beside it?") from error
-    return made(**late)
+    try:
+        return made(**late)
+    except TypeError as error:  # a part that is an object already, where the model wants to make it
+        if not str(node["_target_"]).startswith("captioning.models."):
+            raise  # readers and the like run long, and their bugs keep their traceback
+        raise ConfigError(f"{node['_target_']}: {error}: is _partial_=true missing beside one of its parts?") from error
 
 
 def _first_cause(error: BaseException) -> BaseException:
