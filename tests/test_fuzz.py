@@ -6,6 +6,7 @@ import json
 import resource
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -85,8 +86,6 @@ def test_a_shards_header_may_stumble_in_any_way(tmp_path):
 
 def test_regions_that_end_within_an_array(tmp_path):
     """NumPy told of it by EOFError."""
-    import zipfile
-
     with zipfile.ZipFile(tmp_path / "7.npz", "w") as bundle:
         bundle.writestr("x.npy", b"")
         bundle.writestr("bbox.npy", b"")
@@ -99,6 +98,19 @@ def test_a_field_too_long_in_a_table_of_scores(tmp_path):
     (tmp_path / "per_image.csv").write_text("image_id,caption,BLEU-1\n7," + "a" * (csv.field_size_limit() + 1) + ",0\n")
     with pytest.raises(DataError, match=r"cannot read .*as a table of scores"):
         from_csv(tmp_path / "per_image.csv")
+
+
+def test_an_archive_with_a_name_that_is_no_text(tmp_path):
+    """A UnicodeDecodeError reached the user, and the archive stayed to do it again."""
+    from captioning.data.download import Archive, download
+
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as bundle:
+        bundle.writestr("val/é.txt", "a dog")
+    (tmp_path / "a.zip").write_bytes(file.getvalue().replace("é".encode(), b"\xe9\xe9"))
+    with pytest.raises(DataError, match=r"a\.zip was damaged"):
+        download([Archive("http://nowhere/a.zip", None, ("val",))], tmp_path, progress=False)
+    assert not (tmp_path / "a.zip").exists()
 
 
 def masked(tmp_path, segmentation):
@@ -197,8 +209,8 @@ def test_a_part_without_its_target(tmp_path):
     with pytest.raises(ConfigError, match=r"torch\.optim\.Adam: missing a required argument: 'params'"):
         build({"_target_": "torch.optim.Adam", "lr": 0.1})
     with pytest.raises(ConfigError, match=r"is _partial_=true missing beside one of its parts"):
-        node = compose("train", ["run_dir=x", "~model.positions._partial_"]).model
-        build(OmegaConf.to_container(node), feature_size=6, grid=True, vocabulary_size=9)
+        config = OmegaConf.to_container(compose("train", ["run_dir=x", "~model.positions._partial_"]), resolve=True)
+        build(config["model"], feature_size=6, grid=True, vocabulary_size=9)
     with pytest.raises(ConfigError, match=r"optimizer\._partial_ must be bool"):
         check(compose("train", ["run_dir=x", "optimizer._partial_=7"]), TrainConfig)
 

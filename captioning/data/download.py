@@ -5,13 +5,11 @@ place; each of these says after a kill where to go on.
 """
 
 import errno
-import lzma
 import os
 import shutil
 import stat
 import time
 import zipfile
-import zlib
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -239,7 +237,9 @@ def _unpack(archive: Archive, root: Path, *, progress: bool) -> None:
             workplace.mkdir()
             for member in tqdm(members, desc=f"unpacking {archive.name}", unit=" files", disable=not progress):
                 bundle.extract(member, workplace)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+    except (OSError, DataError, MemoryError):
+        raise
+    except Exception as error:  # zipfile meets damaged bytes with anything, from BadZipFile to UnicodeDecodeError
         source.unlink()
         raise DataError(f"{source} was damaged ({error}) and is deleted: start again to fetch it anew") from error
     absent = [path for path in archive.unpacks if not _is_there(workplace / path)]

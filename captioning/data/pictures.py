@@ -156,11 +156,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def upright(picture: Image.Image) -> Image.Image:
-    """A decoded picture in RGB, turned by its EXIF orientation; none of its tags are left, to turn it once more.
+    """A picture in RGB, turned by its EXIF orientation; none of its tags are left, to turn it once more.
 
     Raises:
         ValueError: pixels of 32 bits whose range is unknown.
     """
+    picture.load()  # Pillow turns a TIFF by itself as it is decoded, and takes its tag away
     made = to_rgb(_upright(picture))
     made = made.copy() if made is picture else made
     made.info = {}
