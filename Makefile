@@ -35,6 +35,14 @@ BENCHMARKS = $(filter-out tests/benchmarks/measure.py, $(wildcard tests/benchmar
 bench: .venv/ready
 	for script in $(BENCHMARKS); do $(BIN)/python $$script --output bench.json $(BENCH_ARGS) || exit 1; done
 
+# Ten minutes and half an hour; docs/reliability.md has what they found.
+.PHONY: fuzz soak
+fuzz: .venv/ready
+	PYTHONPATH=. $(BIN)/python tests/fuzzing.py --inputs 50400 $(ARGS)
+
+soak: .venv/ready
+	$(BIN)/python tests/benchmarks/soak.py --minutes 30 --figures --output bench.json $(ARGS)
+
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 

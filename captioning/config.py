@@ -169,7 +169,7 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
         return partial(made, **late)
     try:
         inspect.signature(made).bind(**late)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ConfigError(f"{node['_target_']}: {error}: is _partial_=true missing beside it?") from error
     try:
         return made(**late)

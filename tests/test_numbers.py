@@ -1,8 +1,12 @@
 """Numbers that go wrong: edges have defined results in every model, and what is not finite is told with its images."""
 
 import itertools
+import json
 import math
+import os
+import shutil
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -287,3 +291,20 @@ def test_a_turned_photograph_is_seen_and_drawn_upright(trained, world, tmp_path,
     run("caption", f"checkpoint={trained}", f"images=[{path}]", f"output={tmp_path}/out")
     ((picture, box),) = drawn
     assert np.array_equal(picture, upright) and box == (0, 0, *upright.size)
+
+
+def test_a_file_name_that_is_no_text(trained, world, tmp_path, capsys):  # noqa: F811
+    """Bytes of another encoding, as Linux allows them: printed and written with escapes."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
+    shutil.copy(world / "val0.png", odd)
+    shutil.copy(world / "val1.png", folder / "a.png")
+    (folder / "bad.png").write_bytes(b"no picture")
+    arguments = [f"checkpoint={trained}", f"images=[{folder}]", f"output={tmp_path}/out", "figures=false"]
+    run("caption", *arguments, "skip_unreadable=true")
+    told = capsys.readouterr()
+    assert "caf\\udce9.png: " in told.out and told.err.count("left out: ") == 1 and "bad.png: not a picture" in told.err
+    results = json.loads((tmp_path / "out" / "captions.json").read_text())
+    assert [Path(result["file_name"]).name for result in results] == ["a.png", "caf\\udce9.png"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["captions.json"]  # no figures were asked for
