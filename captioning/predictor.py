@@ -362,7 +362,10 @@ def _count(images: Tensor | tuple[Tensor, ...]) -> int:
 
 def _picture(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
-        return upright(image)
+        try:
+            return upright(image)
+        except Exception as error:  # it may not have been decoded yet, and a decoder raises anything
+            raise DataError(f"picture {getattr(image, 'filename', '') or image}: {error}") from error
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB")
     return open_picture(Path(image))

@@ -353,6 +353,11 @@ def settings_that_import_a_module_of_theirs(folder):
 
 
 @hostile
+def settings_that_delete_a_run(folder):
+    check(compose("train", ["run_dir=x", "schedule._target_=captioning.task.clear_run"]), TrainConfig)
+
+
+@hostile
 def settings_with_a_hidden_text(folder):
     text = f"${{oc.create:'{{_target_: os.system, _args_: [touch {ran(folder)}]}}'}}"
     build({"_target_": "captioning.models.conditioning.Several", "parts": text, "_partial_": True})
