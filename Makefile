@@ -83,6 +83,14 @@ bench-compare: .venv/ready
 	@test -n "$(OLD)" || { echo "error: make bench-compare OLD=before.json [NEW=bench.json]"; exit 1; }
 	$(BIN)/python tests/benchmarks/compare.py $(OLD) $(NEW)
 
+# Ten minutes and half an hour; docs/reliability.md has what they found.
+.PHONY: fuzz soak
+fuzz: .venv/ready
+	PYTHONPATH=. $(BIN)/python tests/fuzzing.py --inputs 50400 $(ARGS)
+
+soak: .venv/ready
+	$(BIN)/python tests/benchmarks/soak.py --minutes 30 --figures --output bench.json $(ARGS)
+
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 

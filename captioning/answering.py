@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioning.checkpoints import FORMAT, read_checkpoint
 from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.questions import NOTHING, QuestionBatch, encode_question
@@ -18,13 +19,11 @@ from captioning.data.vqa import Answers
 from captioning.errors import must_be
 from captioning.models.answerer import Answerer
 from captioning.predictor import (
-    FORMAT,
     encoder_recipe,
+    named_file,
     pick_device,
-    read_checkpoint,
     rebuild_encoder,
-    take_weights,
-    with_places,
+    rebuild_model,
 )
 from captioning.tokenizer import tokenize
 
@@ -156,13 +155,6 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
     path = Path(path)
     checkpoint = read_checkpoint(path, kind=KIND)
     recipe = checkpoint["captioning"]
-    answerer = build_trusted(
-        with_places(recipe["config"]["model"], places),
-        feature_size=recipe["features"]["size"],
-        grid=recipe["features"]["grid"],
-        vocabulary_size=len(recipe["vocabulary"]),
-        answers=len(recipe["answers"]),
-        pad=Vocabulary.pad,
-    )
-    encoder_weights = take_weights(answerer, checkpoint, path)
-    return AnswerPredictor(answerer.to(pick_device(device)), recipe, encoder_weights=encoder_weights, path=path)
+    answerer, encoder_weights = rebuild_model(checkpoint, path, places=places, answers=len(recipe["answers"]))
+    with named_file(path):
+        return AnswerPredictor(answerer.to(pick_device(device)), recipe, encoder_weights=encoder_weights, path=path)

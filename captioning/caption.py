@@ -21,7 +21,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
     from captioning.figures import endings, save
-    from captioning.files import make_folder, write_json
+    from captioning.files import make_folder, printable, write_json
     from captioning.searches import seeded
 
     must_be("batch_size", config["batch_size"], least=1)
@@ -55,10 +55,11 @@ def caption(config: dict[str, Any]) -> None:
             if opened and look_up:
                 captions = predictor.caption_regions([look_up(path) for _, path, _ in opened], search)
             elif opened:
-                captions = predictor.all_captions([picture for *_, picture in opened], search)
+                names = [path for _, path, _ in opened]
+                captions = predictor.all_captions([picture for *_, picture in opened], search, names=names)
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
-                    bar.write(f"{path}: {made.text}")  # to stdout, past the bar
+                    bar.write(printable(f"{path}: {made.text}"))  # to stdout, past the bar
                 for kind, name in zip(kinds, figures[index], strict=True):
                     save(picture, found[0], output / name, kind)
                 results.append(_result(len(results), path, found))
@@ -72,7 +73,7 @@ def caption(config: dict[str, Any]) -> None:
             write_json(output / "captions.json", results)
     for reason in skipped:
         print(f"left out: {reason}", file=sys.stderr)
-    print(f"{len(results)} pictures captioned, {len(skipped)} left out; captions and figures: {output}")
+    print(f"{len(results)} pictures captioned, {len(skipped)} left out; all of it: {output}")
 
 
 def _result(image_id: int, path: Path, found: Sequence) -> dict[str, Any]:

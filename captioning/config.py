@@ -5,7 +5,6 @@ Only this module and the entry points know hydra; below them a configuration has
 
 import dataclasses
 import difflib
-import importlib
 import inspect
 import os
 import re
@@ -27,6 +26,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
+from captioning.trust import check_settings_file, locate, may_build, may_come_along, targets
+
+FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
+OWN_PARTS = "only this package's own parts, torch's optimisers and Lightning's callbacks are (captioning/trust.py)"
 
 
 def conf_dir() -> Path:
@@ -79,6 +82,7 @@ def _like(given: Sequence[str]) -> list[str]:
     path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
     if not path.is_file():
         raise ConfigError(f"like={path}: there is no such file; give the config.yaml of a run")
+    check_settings_file(path)
     groups = [argument for argument in rest if _choices(argument.partition("=")[0].partition("@")[0].lstrip("+~"))]
     if groups:
         raise ConfigError(f"{groups[0]}: like= brings all parts with it; change single settings (model.width=512)")
@@ -187,14 +191,24 @@ def _schema(config: DictConfig, schema: type) -> type:
     key = getattr(schema, "schema_of", None)
     if key is None or key not in config:
         return schema
-    target = OmegaConf.select(config, f"{key}._target_")
-    if not (found := getattr(_locate(str(target)), "schema", None)):
+    target = str(OmegaConf.select(config, f"{key}._target_"))
+    found = getattr(locate(target), "schema", None) if may_build(target) else None
+    if not found:
         raise ConfigError(f"{key}._target_: '{target}' is none: choose {key}={'|'.join(_choices(key))}")
     return found
 
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:
-    """Instantiates a `_target_` node (and those inside it), with further arguments known only now."""
+    """Instantiates a `_target_` node (and those inside it), with further arguments known only now.
+
+    Raises:
+        ConfigError: a target that is none of those in `captioning.trust`, or what the targets themselves raise.
+    """
+    for target in targets(node):
+        if not may_build(target):
+            raise ConfigError(f"{target!r:.100} is not built: {OWN_PARTS}")
+    if "_target_" not in node:
+        raise ConfigError(f"a part needs a _target_ that says what it is, beside {', '.join(map(str, node))}")
     try:
         # Late arguments (modules, callbacks) go past hydra, which would take them for configuration.
         made = hydra.utils.instantiate({**node, "_partial_": True}, _convert_="all")
@@ -202,7 +216,18 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
         if isinstance(cause := _first_cause(error), CaptioningError):
             raise cause from None
         raise
-    return partial(made, **late) if node.get("_partial_") else made(**late)
+    if node.get("_partial_"):
+        return partial(made, **late)
+    try:
+        inspect.signature(made).bind(**late)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{node['_target_']}: {error}: is _partial_=true missing beside it?") from error
+    try:
+        return made(**late)
+    except TypeError as error:  # a part that is an object already, where the model wants to make it
+        if not str(node["_target_"]).startswith("captioning.models."):
+            raise  # readers and the like run long, and their bugs keep their traceback
+        raise ConfigError(f"{node['_target_']}: {error}: is _partial_=true missing beside one of its parts?") from error
 
 
 def _first_cause(error: BaseException) -> BaseException:
@@ -212,17 +237,25 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
-    """As `build`, for a configuration out of a file: refuses any target that is not a model part or a transform.
+    """As `build`, for a configuration out of a file that may come from a stranger: parts of a model and transforms.
 
-    A checkpoint may come from a stranger, and a `_target_` can name any function there is.
+    Raises:
+        CheckpointError: it names anything else, or hides it, or its arguments are not those of the parts.
     """
-    for target in _targets(node):
-        module, _, name = target.rpartition(".")
-        allowed = re.fullmatch(r"captioning\.models\.\w+", module) or module == "captioning.data.pictures"
-        # What a module imported from elsewhere is not its own: captioning.models.encoder.torch is torch.
-        if not allowed or name.startswith("_") or getattr(_locate(target), "__module__", module) != module:
-            raise CheckpointError(f"checkpoint asks to build '{target}': only this package's own parts are built")
-    return build(node, **late)
+    try:
+        named = list(targets(node))
+    except ConfigError as error:
+        raise CheckpointError(f"checkpoint's configuration: {error}") from error
+    for target in named:
+        if not may_come_along(target):
+            raise CheckpointError(f"checkpoint asks to build {target!r:.100}: only this package's own parts are built")
+    try:
+        return build(node, **late)
+    except CaptioningError:
+        raise
+    except Exception as error:  # wrong arguments lead the parts to anything
+        reason = str(_first_cause(error)).partition("\n")[0]
+        raise CheckpointError(f"checkpoint's configuration builds no part of a model ({reason:.200})") from error
 
 
 # How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
@@ -249,7 +282,7 @@ def decoding_name(node: Mapping[str, Any]) -> str:
     Everything that changes the captions follows: "beam5_length0.7_ngram3_noend-a-the", "ensemble2_beam5" of two
     checkpoints.
     """
-    parameters = inspect.signature(_locate(node["_target_"])).parameters
+    parameters = inspect.signature(locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
     values = taken | node
     if values.get("length_penalty"):
@@ -329,7 +362,7 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
                 yield from _schema_faults(node[key], kind, f"{path}{key}.")
         else:
             yield from _value_faults(node[key], kind, f"{path}{key}")
-            beside = getattr(schema, "beside_target", {}).get(key, {})
+            beside = getattr(schema, "beside_target", {}).get(key, {}) if isinstance(node[key], dict) else {}
             for name, its_kind in beside.items():
                 yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
             rest = {name: value for name, value in node[key].items() if name not in beside} if beside else node[key]
@@ -350,15 +383,22 @@ def _target_faults(node: Any, path: str) -> Iterator[str]:
 
 
 def _signature_faults(node: dict, path: str) -> Iterator[str]:
+    named = node["_target_"]
     try:
-        target = _locate(node["_target_"])
+        if not may_build(named):
+            if str(named).startswith("captioning."):
+                locate(named)  # a slip in its name is told as such
+            raise ConfigError(f"'{named}' is not built: {OWN_PARTS}")
+        target = locate(named)
     except ConfigError as error:
         yield f"{path}._target_: {error}"
         return
     parameters = inspect.signature(target).parameters
     hints = _hints(target)
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for key in node.keys() - {"_target_", "_partial_", "_convert_", "_recursive_"}:
+    for key in FLAGS.keys() & node.keys():
+        yield from _value_faults(node[key], FLAGS[key], f"{path}.{key}")
+    for key in node.keys() - {"_target_", *FLAGS}:
         if key in parameters:
             yield from _value_faults(node[key], hints.get(key, Any), f"{path}.{key}")
         elif not takes_any:
@@ -375,6 +415,10 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
     plain = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
     plain |= {list: (list,)}
     origins = [typing.get_origin(k) or k for k in kinds]
+    if set(origins) - {type(None)} == {Callable} and value is not None:
+        if not (isinstance(value, dict) and "_target_" in value):
+            yield f"{path} must be a part, a group with _target_, not {value!r:.60}"
+        return
     if not all(origin in plain for origin in origins):
         if value is None and not {type(None), None, Any, object, inspect.Parameter.empty} & set(kinds):
             yield f"{path} must not be null"
@@ -394,21 +438,3 @@ def _hints(target: Any) -> dict[str, Any]:
         return hints | typing.get_type_hints(function)
     except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
         return {}
-
-
-def _locate(target: str) -> Any:
-    module, _, name = target.rpartition(".")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"cannot find '{target}' ({error})") from error
-
-
-def _targets(node: Any) -> Iterator[str]:
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield str(node["_target_"])
-        node = list(node.values())
-    if isinstance(node, list):
-        for value in node:
-            yield from _targets(value)

@@ -53,7 +53,8 @@ def extract(
         progress: show a bar with images/s on stderr.
 
     Raises:
-        DataError: an unreadable picture, features that float16 cannot hold, or a store that cannot be written.
+        DataError: an unreadable picture, or features that float16 cannot hold. ConfigError: a store that cannot be
+            written.
     """
     started_at = time.perf_counter()
     todo = store.missing(records)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from captioning.checkpoints import FORMAT, check_shapes, load_weights, read_checkpoint
 from captioning.config import build, build_trusted
 from captioning.data.text import split_text
 from captioning.data.vocabulary import Vocabulary
@@ -17,7 +18,7 @@ from captioning.decoding import sample
 from captioning.errors import DataError, must_be
 from captioning.models.captioner import Captioner
 from captioning.models.state import State
-from captioning.predictor import FORMAT, load_weights, read_checkpoint
+from captioning.predictor import named_file
 
 KIND = "language_model"  # of run whose checkpoints these are; see captioning.kinds
 
@@ -170,8 +171,13 @@ def load(path: str | Path, *, device: str = "auto") -> LanguageModel:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     checkpoint = read_checkpoint(path, kind=KIND)
     recipe = checkpoint["captioning"]
-    model = build_model(recipe["config"]["model"], Vocabulary.from_state_dict(recipe["vocabulary"]), make=build_trusted)
     saved = checkpoint["state_dict"].items()
     weights: dict[str, Tensor] = {k.removeprefix("captioner."): v for k, v in saved if k.startswith("captioner.")}
-    load_weights(model, weights, path)
+    vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
+    make = partial(build_model, recipe["config"]["model"], vocabulary, make=build_trusted)
+    with named_file(path):
+        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's recipe asks for
+            check_shapes(make(), weights, path)
+        model = make()
+        load_weights(model, weights, path)
     return LanguageModel(model.to(device), recipe)

@@ -10,8 +10,11 @@ from torch import Tensor
 
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import device_of, score_tokens
+from captioning.errors import DataError
 from captioning.models.captioner import Captioner
 from captioning.tokenizer import tokenize
+
+LARGEST_EXPONENT = 700.0  # e to the 710 is more than a float holds; a perplexity of 1e304 says all there is to say
 
 
 class ScoredCaption(NamedTuple):
@@ -49,7 +52,11 @@ def score_texts(
             table[b, k, : len(line)] = torch.tensor(line)
     state, memory = captioner.begin(images)
     step = partial(captioner.step, memory=memory)
-    log_probs = score_tokens(step, state, table.to(device_of(state)), pad=vocabulary.pad).tolist()
+    scores = score_tokens(step, state, table.to(device_of(state)), pad=vocabulary.pad)
+    if scores.isnan().any():
+        wrong = scores.isnan().flatten(1).any(1).nonzero().flatten().tolist()
+        raise DataError(f"word scores are not finite for pictures number {wrong} of the batch: take another checkpoint")
+    log_probs = scores.tolist()
     return [
         [_scored(text, ids[b][k][1:], log_probs[b][k], vocabulary) for k, text in enumerate(group)]
         for b, group in enumerate(texts)
@@ -59,4 +66,5 @@ def score_texts(
 def _scored(text: str, ids: Sequence[int], log_probs: Sequence[float], vocabulary: Vocabulary) -> ScoredCaption:
     parts, total = list(log_probs[: len(ids)]), math.fsum(log_probs[: len(ids)])
     unknown = sum(index == vocabulary.unknown for index in ids)
-    return ScoredCaption(text, vocabulary.decode(ids), total, math.exp(-total / len(ids)), parts, unknown)
+    perplexity = math.exp(min(-total / len(ids), LARGEST_EXPONENT))
+    return ScoredCaption(text, vocabulary.decode(ids), total, perplexity, parts, unknown)

@@ -1,7 +1,7 @@
 """A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
 
-import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,8 +11,9 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, read_checkpoint
 from captioning.config import build_trusted
-from captioning.data.pictures import Box, Transform, open_picture
+from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.regions import Regions
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
@@ -21,9 +22,6 @@ from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.searches import named, seeded, with_words
 from captioning.tokenizer import tokenize
-
-FORMAT = 1
-KIND = "captions"  # of run whose checkpoints these are; see captioning.kinds
 
 
 class Caption(NamedTuple):
@@ -122,9 +120,11 @@ class Predictor:
         return [captions[0] for captions in self.all_captions(pictures, search)]
 
     @torch.inference_mode()
-    def all_captions(self, pictures: Sequence[Image.Image], search: Callable) -> list[list[Caption]]:
-        """As `caption_pictures`, but all that the search returns of each picture."""
-        return self._searched(pictures, self.encode(pictures), search)
+    def all_captions(
+        self, pictures: Sequence[Image.Image], search: Callable, *, names: Sequence[Any] | None = None
+    ) -> list[list[Caption]]:
+        """As `caption_pictures`, but all that the search returns of each picture; names are for messages."""
+        return self._searched(pictures, self.encode(pictures), search, names)
 
     @torch.inference_mode()
     def caption_by_each(self, picture: Image.Image, searches: Mapping[str, Callable]) -> dict[str, list[Caption]]:
@@ -132,8 +132,10 @@ class Predictor:
         features = self.encode([picture])
         return {name: self._searched([picture], features, search)[0] for name, search in searches.items()}
 
-    def _searched(self, pictures: Sequence[Image.Image], features: Any, search: Callable) -> list[list[Caption]]:
-        hypotheses = decode(self.captioner, features, search=search, vocabulary=self.vocabulary)
+    def _searched(
+        self, pictures: Sequence[Image.Image], features: Any, search: Callable, names: Sequence[Any] | None = None
+    ) -> list[list[Caption]]:
+        hypotheses = decode(self.captioner, features, search=search, vocabulary=self.vocabulary, names=names)
         return [
             [self._caption(hypothesis, self.transform.box(*picture.size)) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)
@@ -247,21 +249,60 @@ class Predictor:
 
 
 def decode(
-    captioner: Captioner, images: Tensor, mask: Tensor | None = None, *, search: Callable, vocabulary: Vocabulary
+    captioner: Captioner,
+    images: Tensor,
+    mask: Tensor | None = None,
+    *,
+    search: Callable,
+    vocabulary: Vocabulary,
+    names: Sequence[Any] | None = None,
 ) -> list[list[Hypothesis]]:
     """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: tuples, a part for each member).
 
     <pad>, <start> and <unk> are never written, but for what the search's `allow` names.
+
+    Raises:
+        DataError: word scores are not finite, of the pictures named (by `names`, paths or image ids, or by number).
     """
     state, memory = captioner.begin(images, mask)
-    return with_words(search, vocabulary)(
-        partial(captioner.step, memory=memory),
+    step = _Watched(partial(captioner.step, memory=memory))
+    hypotheses = with_words(search, vocabulary)(
+        step,
         state,
         batch=_count(images),
         start=vocabulary.start,
         end=vocabulary.end,
         forbidden=(vocabulary.pad, vocabulary.start, vocabulary.unknown),
     )
+    step.check(names)
+    return hypotheses
+
+
+class _Watched:
+    """A step that notes which images' scores are not finite, and goes on with zeros in their place.
+
+    The note stays on the device until the search is over: to ask at every step would make a GPU wait.
+    """
+
+    def __init__(self, step: Callable):
+        self.step, self.wrong = step, None
+
+    def __call__(self, token: Tensor, state):
+        made = self.step(token, state)
+        wrong = ~made.logits.sum(-1).isfinite()  # [B, K]; one pass, and any NaN or infinity shows in a sum
+        found = wrong.any(1)
+        self.wrong = found if self.wrong is None else self.wrong | found
+        return made._replace(logits=made.logits.masked_fill(wrong[..., None], 0.0))
+
+    def check(self, names: Sequence[Any] | None) -> None:
+        """A DataError where there were any."""
+        places = self.wrong.nonzero().flatten().tolist()
+        if places:
+            told = [f"number {place} of the batch" if names is None else str(names[place]) for place in places]
+            raise DataError(
+                f"word scores are not finite for {len(places)} pictures: {', '.join(told[:5])}: their features are "
+                "not, or the model's numbers overflow: take an earlier checkpoint, or make the features anew"
+            )
 
 
 def score_captions(
@@ -278,10 +319,16 @@ def score_captions(
 
 @torch.inference_mode()
 def write(
-    captioner: Captioner, images: Tensor, mask: Tensor | None = None, *, search: Callable, vocabulary: Vocabulary
+    captioner: Captioner,
+    images: Tensor,
+    mask: Tensor | None = None,
+    *,
+    search: Callable,
+    vocabulary: Vocabulary,
+    names: Sequence[Any] | None = None,
 ) -> list[str]:
-    """The best caption of each image as text."""
-    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary)
+    """The best caption of each image as text; see `decode`."""
+    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 
@@ -293,15 +340,17 @@ def rebuild_encoder(recipe: Mapping[str, Any], weights: Mapping[str, Tensor] | N
     """
     node = recipe["config"]["encoder"]
     if weights is not None:
-        encoder = build_trusted({**node, "weights": None})
+        with named_file(path):
+            encoder = build_trusted({**node, "weights": None})
         load_weights(encoder, weights, path)
         return encoder
-    encoder = build_trusted(node)
+    with named_file(path):
+        encoder = build_trusted(node)
     if encoder.fingerprint() != recipe["fingerprint"]:
+        now = f"{node.get('name')} with weights={node.get('weights')} now has {encoder.fingerprint()}"
         raise CheckpointError(
-            f"{path}: was trained on features of other encoder weights (fingerprint {recipe['fingerprint']}; "
-            f"{node['name']} with weights={node['weights']} now has {encoder.fingerprint()}): install the version of "
-            "the weights it was trained with"
+            f"{path}: was trained on features of other encoder weights (fingerprint {recipe['fingerprint']}; {now}): "
+            "install the version of the weights it was trained with"
         )
     return encoder
 
@@ -363,15 +412,47 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
     path, device = Path(path), pick_device(device)
     checkpoint = read_checkpoint(path)
     recipe = checkpoint["captioning"]
-    captioner = build_trusted(
+    captioner, encoder_weights = rebuild_model(checkpoint, path, places=places)
+    with named_file(path):
+        return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+
+
+def rebuild_model(
+    checkpoint: Mapping[str, Any], path: Path, *, places: str | None = None, **sizes: int
+) -> tuple[nn.Module, dict[str, Tensor] | None]:
+    """The model of a checkpoint with its weights, and the encoder's weights, if the checkpoint has them.
+
+    Args:
+        places: as for `load`. sizes: that the model takes beside those of a captioner.
+    """
+    recipe = checkpoint["captioning"]
+    own = _strip(checkpoint["state_dict"], "captioner.")
+    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
+    own = {name: value for name, value in own.items() if not name.startswith("encoder.")}
+    make = partial(
+        build_trusted,
         with_places(recipe["config"]["model"], places),
         feature_size=recipe["features"]["size"],
         grid=recipe["features"]["grid"],
         vocabulary_size=len(recipe["vocabulary"]),
         pad=Vocabulary.pad,
+        **sizes,
     )
-    encoder_weights = take_weights(captioner, checkpoint, path)
-    return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+    with named_file(path) if places is None else nullcontext():
+        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's recipe asks for
+            check_shapes(make(), own, path)
+        model = make()
+        load_weights(model, own, path)
+    return model, encoder_weights
+
+
+@contextmanager
+def named_file(path: Path) -> Iterator[None]:
+    """What a recipe leads to is told with the name of its file."""
+    try:
+        yield
+    except (CheckpointError, ConfigError) as error:
+        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def pick_device(device: str) -> str:
@@ -381,50 +462,15 @@ def pick_device(device: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def take_weights(model: nn.Module, checkpoint: Mapping[str, Any], path: Path) -> dict[str, Tensor] | None:
-    """Loads all but the encoder's weights into the model; returns the encoder's, if the checkpoint has them."""
-    own = _strip(checkpoint["state_dict"], "captioner.")
-    load_weights(model, {k: v for k, v in own.items() if not k.startswith("encoder.")}, path)
-    return _strip(own, "encoder.") or checkpoint["captioning"]["encoder"]
-
-
 def with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
     """The model's configuration with what hard attention looks at in evaluation; None: as it was trained to."""
     if places is None:
         return model
-    if "decode" not in model["attention"]:
-        raise ConfigError(
-            f"places={places} is for hard attention: this checkpoint has {model['attention']['_target_']}"
-        )
+    attention = model.get("attention")
+    if not isinstance(attention, dict) or "decode" not in attention:
+        kind = attention.get("_target_") if isinstance(attention, dict) else "none"
+        raise ConfigError(f"places={places} is for hard attention: this checkpoint has {kind}")
     return {**model, "attention": {**model["attention"], "decode": places}}
-
-
-def read_checkpoint(path: Path, *, kind: str = KIND) -> dict[str, Any]:
-    """The checkpoint's tensors and plain containers, on the CPU; refuses one that another kind of run wrote."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({str(error).splitlines()[0]})") from error
-    if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
-        raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
-    if checkpoint["captioning"].get("format") != FORMAT:
-        raise CheckpointError(
-            f"{path} has format {checkpoint['captioning'].get('format')}; this version reads {FORMAT}"
-        )
-    if (found := checkpoint["captioning"].get("kind", KIND)) != kind:  # the first ones do not say
-        raise CheckpointError(f"{path} is a checkpoint of kind={found}; one of kind={kind} is needed here")
-    return checkpoint
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """`load_state_dict`, with one readable error."""
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        faults = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: weights do not fit the model: {faults[:400]}") from error
 
 
 def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -445,7 +491,10 @@ def _count(images: Tensor | tuple[Tensor, ...]) -> int:
 
 def _picture(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
-        return image.convert("RGB")
+        try:
+            return upright(image)
+        except Exception as error:  # it may not have been decoded yet, and a decoder raises anything
+            raise DataError(f"picture {getattr(image, 'filename', '') or image}: {error}") from error
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB")
     return open_picture(Path(image))

@@ -8,11 +8,14 @@ from captioning.schemas import PrepareConfig
 
 
 def prepare(config: dict[str, Any]) -> None:
-    """Runs the encoder once over a data set; started again, goes on where it stopped."""
+    """Runs the encoder once over a data set; started again, goes on where it stopped. Or verifies what is stored."""
     from captioning.data.annotations import select
     from captioning.sources import report_unreadable
 
     data = config["data"]
+    if config["verify"]:
+        _verify(config)
+        return
     if config["download"]:
         _download(data)
     records = build(data["reader"])
@@ -27,6 +30,15 @@ def prepare(config: dict[str, Any]) -> None:
     report_unreadable(source)
     counts = ", ".join(f"{sum(r.split == split for r in source.records)} {split}" for split in _splits(records))
     print(f"{data['name']}: features of {len(source.records)} pictures ({counts})")
+
+
+def _verify(config: dict[str, Any]) -> None:
+    from captioning.sources import verify
+
+    if not config["features"]["_target_"].endswith(".stored"):
+        raise ConfigError("verify=true is for stored features: set features=store")
+    encoder, transform = build(config["encoder"]), build(config["transform"])
+    print(verify(encoder, transform, name=config["data"]["name"], root=config["features"]["root"]))
 
 
 def _download(data: dict[str, Any]) -> None:

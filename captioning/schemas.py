@@ -34,6 +34,7 @@ class PrepareConfig:
     features: dict
     splits: list[str] | None
     download: bool
+    verify: bool
 
 
 @dataclasses.dataclass

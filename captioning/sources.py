@@ -106,25 +106,48 @@ def stored(
         "skip_unreadable": skip_unreadable,
         "progress": sys.stderr.isatty() if progress is None else progress,
     }
-    store, unreadable = _complete(encoder, transform, records, Path(root), name, **options)
+    store, unreadable = _complete(encoder, transform, records, root, name, **options)
     kept, mirrored = [record for record in records if record.image_id in store], None
     if mirror:
         turned = [record for record in kept if record.split == "train" and may_be_mirrored(record)]
-        mirrored = StoredFeatures(_complete(encoder, transform.mirrored(), turned, Path(root), name, **options)[0])
+        mirrored = StoredFeatures(_complete(encoder, transform.mirrored(), turned, root, name, **options)[0])
     return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, mirrored)
 
 
-def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record], root: Path, name: str, **options):
+def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record], root: str, name: str, **options):
     """The store with the features of all records that can be read, and (path, reason) of the others."""
-    key = encoder.describe() | {"transform": transform.describe()}
-    folder, unreadable = store_folder(root, name, key), []
-    store = FeatureStore(folder, key)
+    folder, key = _place(encoder, transform, name=name, root=root)
+    store, unreadable = FeatureStore(folder, key), []
     if store.missing(records):
         # One process makes them; others (of several devices, or another run) wait, and then find them there.
         with _lock(folder):
             store = FeatureStore(folder, key)
             unreadable = extract(encoder, transform, records, store, **options).unreadable
     return store, unreadable
+
+
+def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> str:
+    """Holds every shard of the store that `stored` would use against its checksum; what was found, in a sentence.
+
+    Raises:
+        DataError: there is no such store, or shards are damaged: they are named, and left out of the store from now on.
+    """
+    folder, key = _place(encoder, transform, name=name, root=root)
+    if not (folder / "manifest.json").is_file():
+        raise DataError(f"{folder}: no features are stored there: run captioning-prepare without verify=true")
+    with _lock(folder):
+        store = FeatureStore(folder, key)
+        damaged = store.verify()
+    if damaged:
+        told = "; ".join(f"{damage.file} {damage.fault} ({damage.pictures} pictures)" for damage in damaged)
+        raise DataError(f"{told}. Run captioning-prepare again without verify=true: it makes their features anew")
+    return f"{folder}: features of {len(store)} pictures, all as they were written"
+
+
+def _place(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> tuple[Path, dict]:
+    """Folder and key of the store of a data set and encoder."""
+    key = encoder.describe() | {"transform": transform.describe()}
+    return store_folder(root, name, key), key
 
 
 def _lock(folder: Path) -> FileLock:

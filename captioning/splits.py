@@ -36,6 +36,8 @@ def write_captions(
             masks = tuple(None if mask is None else mask.to(predictor.device) for mask in masks)
             if len(sources) == 1:
                 features, masks = features[0], masks[0]
-            texts = write(predictor.captioner, features, masks, search=search, vocabulary=predictor.vocabulary)
-            captions |= zip(image_ids[0].tolist(), texts, strict=True)
+            ids = image_ids[0].tolist()
+            names, vocabulary = [f"image {image_id}" for image_id in ids], predictor.vocabulary
+            texts = write(predictor.captioner, features, masks, search=search, vocabulary=vocabulary, names=names)
+            captions |= zip(ids, texts, strict=True)
     return captions

@@ -21,7 +21,7 @@ def train(config: dict[str, Any]) -> None:
     import torch
 
     from captioning import continuing
-    from captioning.predictor import read_checkpoint
+    from captioning.checkpoints import read_checkpoint
 
     run_dir, kind = Path(config["run_dir"]), build(config["kind"])
     config = _with_last(config, run_dir)

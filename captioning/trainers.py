@@ -17,7 +17,9 @@ def _stand_in(target: str, arguments: dict[str, Any]) -> Callable:
         return getattr(importlib.import_module(module), name)(**given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    make.__signature__ = inspect.Signature([inspect.Parameter(n, keyword, annotation=a) for n, a in arguments.items()])
+    make.__signature__ = inspect.Signature(
+        [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in arguments.items()]
+    )
     make.__doc__ = f"Builds {target}."
     return make
 

@@ -166,13 +166,16 @@ def test_null_is_what_none_is(monkeypatch, capsys, tmp_path):
     assert removed["early_stopping"] is None
 
 
+DATA = "coco, csv, easy_vqa, flickr30k, flickr8k, hello, scenes, text, vqa_v2"
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("data=null", "error: data=null: it cannot be left out; choose one of coco, csv, flickr30k, flickr8k, scenes"),
-        ("model=null", "error: model=null: it cannot be left out; choose one of default"),
+        ("data=null", f"error: data=null: it cannot be left out; choose one of {DATA}"),
+        ("model=null", "error: model=null: it cannot be left out; choose one of answerer, default, language"),
         ("model/readout=null", "error: model/readout=null: it cannot be left out; choose one of deep, linear, sum"),
-        ("~data", "error: data is not set: give data=NAME, one of coco, csv, flickr30k, flickr8k, scenes"),
+        ("~data", f"error: data is not set: give data=NAME, one of {DATA}"),
         ("model.readout=null", "error: model.readout must not be null"),
     ],
 )
@@ -288,10 +291,9 @@ def test_rewards_from_the_first_step_on_are_warned_of(data, trained, tmp_path, c
 
 @pytest.mark.parametrize("ends", [RuntimeError, KeyboardInterrupt, None])
 def test_captions_made_so_far_are_never_lost(trained, world, tmp_path, monkeypatch, ends):  # noqa: F811
-    monkeypatch.setattr("captioning.caption._draw", lambda *_: None)  # figures take long
     output, batches, original = tmp_path / "out", [], Predictor.all_captions
 
-    def breaks(self, pictures, search):
+    def breaks(self, pictures, search, **names):
         batches.append(len(pictures))
         if len(batches) == 3:
             if ends is None:  # as a kill would find it
@@ -304,7 +306,7 @@ def test_captions_made_so_far_are_never_lost(trained, world, tmp_path, monkeypat
     if ends is None:
         monkeypatch.setattr("captioning.caption.SECONDS", 0.0)
     images = ",".join(f"{world}/val{index}.png" for index in range(6))
-    arguments = [f"checkpoint={trained}", f"images=[{images}]", "batch_size=2"]
+    arguments = [f"checkpoint={trained}", f"images=[{images}]", "batch_size=2", "figures=[]"]  # they take long
     with pytest.raises(ends) if ends else nullcontext():
         run("caption", *arguments, f"output={output}")
     found = json.loads((output / "captions.json").read_text())

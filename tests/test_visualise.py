@@ -13,6 +13,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from captioning.data.pictures import Transform
+from captioning.errors import ConfigError
 from captioning.visualise import attention_figure, caption_figure, overlay, save_figure
 
 CAPTION = "a man in a red jacket is standing on top of a snow-covered mountain next to his two small dogs"
@@ -361,11 +362,11 @@ def test_a_failure_keeps_the_old_file(tmp_path, monkeypatch):
     path.write_bytes(b"old")
 
     def fail(target, **options):
-        target.write_bytes(b"half a fig")
+        target.write(b"half a fig")
         raise OSError("disk full")
 
     monkeypatch.setattr(figure, "savefig", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ConfigError, match="disk full"):
         save_figure(figure, path)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["figure.png"]
     with pytest.raises(ValueError, match=r"figure\.bmp: .*\.png, \.svg, \.pdf"):

@@ -269,8 +269,9 @@ def _checked(sources: Sequence[tuple[Path, list[Record]]], faults: Handling) -> 
         _refuse(file, "image ids of more than one picture", repeated, advice=advice, faults=faults)
         if faults is STRICT:
             records = [record for record in records if record.captions]
-            missing = missing_files(record.path for record in records)
+            missing, outside = _on_disk(record.path for record in records)
             _refuse(file, "pictures that are not on disk", missing, advice="fetch them or take them out of the file")
+            _refuse(file, "pictures that are links out of their folder", outside, advice="copy or hard-link them there")
         result += records
     if not result and faults is STRICT:
         raise DataError(f"{', '.join(str(file) for file, _ in sources)}: no pictures with captions")
@@ -287,23 +288,47 @@ def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults
 
 
 def missing_files(paths: Iterable[Path]) -> list[Path]:
-    """Paths that are no files: one scan a folder, as a hundred thousand look-ups take minutes on a network disk."""
-    folders: dict[Path, set[str]] = {}
-    missing = []
+    """Paths that are no files."""
+    return _on_disk(paths)[0]
+
+
+def _on_disk(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """(paths that are no files, paths that are links out of their folder).
+
+    One scan a folder: a hundred thousand look-ups take minutes on a network disk.
+    """
+    folders: dict[Path, tuple[set[str], set[str]]] = {}
+    missing, outside = [], []
     for path in paths:
         folder = path.parent
         if folder not in folders:
             folders[folder] = _file_names(folder)
-        if path.name not in folders[folder]:
+        files, links = folders[folder]
+        if path.name not in files:
             missing.append(path)
-    return missing
+        elif path.name in links:
+            outside.append(path)
+    return missing, outside
 
 
-def _file_names(folder: Path) -> set[str]:
+def _file_names(folder: Path) -> tuple[set[str], set[str]]:
+    """Names of the files, and of those among them that are links to files elsewhere than beside or below them.
+
+    A folder that is a link is its user's own arrangement. A picture that is one may have come with the data set, and
+    have anything on this machine read.
+    """
     try:
         with os.scandir(folder) as listing:
-            return {item.name for item in listing if item.is_file()}
+            files = [item for item in listing if item.is_file()]
+        links = {item.name for item in files if item.is_symlink()}
+        home = os.path.realpath(folder)
+        outside = {name for name in links if not _is_below(os.path.realpath(folder / name), home)}
+        return {item.name for item in files}, outside
     except (FileNotFoundError, NotADirectoryError):
-        return set()
+        return set(), set()
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error}") from error
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return os.path.commonpath((path, folder)) == folder

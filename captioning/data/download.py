@@ -7,9 +7,9 @@ place; each of these says after a kill where to go on.
 import errno
 import os
 import shutil
+import stat
 import time
 import zipfile
-import zlib
 from collections.abc import Sequence
 from http import HTTPStatus
 from http.client import HTTPException, HTTPResponse
@@ -29,6 +29,7 @@ RETRIES = 5  # in a row that bring nothing new
 WAIT_SECONDS = 2.0  # before each
 BAD_RANGE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 TRY_AGAIN = (HTTPStatus.REQUEST_TIMEOUT, BAD_RANGE, HTTPStatus.TOO_MANY_REQUESTS)
+MOST_UNFOLDED = 100  # times an archive's size that its members may be; JSON shrinks by 10, pictures hardly
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
@@ -205,6 +206,8 @@ def _receive(archive: Archive, part: Path, *, progress: bool | None) -> None:
         )
         with part.open("ab" if have else "wb") as file, bar:
             while block := response.read(BLOCK):
+                if archive.size is not None and file.tell() + len(block) > archive.size:
+                    raise DataError(f"{archive.url} sends more than its {archive.size} bytes: it is another file")
                 file.write(block)
                 bar.update(len(block))
     if total not in (None, _size(part)):
@@ -237,8 +240,7 @@ def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
     try:
         with zipfile.ZipFile(source) as bundle:
             members = bundle.infolist()
-            for member in members:
-                inside(workplace, member.filename, source=source)
+            _check_members(members, source, workplace)
             workplace.mkdir()
             for member in tqdm(
                 members,
@@ -247,7 +249,9 @@ def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
                 disable=None if progress is None else not progress,
             ):
                 bundle.extract(member, workplace)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (OSError, DataError, MemoryError):
+        raise
+    except Exception as error:  # zipfile meets damaged bytes with anything, from BadZipFile to UnicodeDecodeError
         source.unlink()
         raise DataError(f"{source} was damaged ({error}) and is deleted: start again to fetch it anew") from error
     absent = [path for path in archive.unpacks if not _is_there(workplace / path)]
@@ -256,6 +260,31 @@ def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
     _move_into(workplace, root)
     shutil.rmtree(workplace)
     source.unlink()
+
+
+def _check_members(members: Sequence[zipfile.ZipInfo], source: Path, workplace: Path) -> None:
+    """No member leads out of the folder, by its name or as a link; and together they are of a believable size.
+
+    What a member holds beyond the size that it declares is never written: zipfile stops there, and its CRC is wrong.
+
+    Raises:
+        DataError: names the archive and the member.
+    """
+    for member in members:
+        inside(workplace, member.filename.replace("\\", "/"), source=source)
+        if stat.S_ISLNK(member.external_attr >> 16):
+            raise DataError(f"{source}: {member.filename!r} is a link, which no data set needs: delete the archive")
+    size, unpacked = source.stat().st_size, sum(member.file_size for member in members)
+    if unpacked > MOST_UNFOLDED * size:
+        raise DataError(
+            f"{source} would unpack to {unpacked / 1e9:.1f} GB, {unpacked / size:.0f} times its size, as no data set "
+            "does: delete it"
+        )
+    free = shutil.disk_usage(source.parent).free
+    if unpacked > free:
+        raise DataError(
+            f"{source} unpacks to {unpacked / 1e9:.1f} GB, but {source.parent} has {free / 1e9:.1f} GB free: make room"
+        )
 
 
 def _move_into(source: Path, target: Path) -> None:

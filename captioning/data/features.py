@@ -1,29 +1,32 @@
 """Feature store: one fp16 array a picture, in memory-mapped shards, keyed by what made it.
 
-    folder/manifest.json     format, key, shape of one item, and per shard its pictures in order
+    folder/manifest.json     format, key, shape of one item, and per shard its checksum and its pictures in order
     folder/shard-00000.npy   [pictures, P, D] or [pictures, D] float16
 
-Files are written under a temporary name, flushed to the disk and renamed, a shard before the manifest that lists it:
-after a kill the store holds every shard that was finished. Later shards win, so a changed picture is simply stored
-again.
+Files are whole (see `captioning.files`), a shard is there before the manifest that lists it: after a kill the store
+holds every shard that was finished. Later shards win, so a changed picture is simply stored again.
 """
 
 import hashlib
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from captioning.data.annotations import Record
 from captioning.errors import DataError
+from captioning.files import clear_temporary, write_whole
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)  # 1 had no checksums
+SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
+NOT_FINITE = np.uint16(0x7C00)  # the exponent of infinity and NaN in float16: all ones
 SHARD_BYTES = 64 * 2**20
 OPEN_SHARDS = 128  # each open memory map holds a file descriptor, of which a process may often have only 1024
 
@@ -45,9 +48,20 @@ def stamp_picture(path: Path) -> Stamp:
 
 
 class _Shard(NamedTuple):
+    """checksum: 16 hex digits of the file's BLAKE2b; None in a store of format 1."""
+
     file: str
     size: int
+    checksum: str | None
     pictures: list[tuple[int, Stamp]]
+
+
+class Damage(NamedTuple):
+    """A shard that is not what was written: its file, how many pictures' features are lost, and what is wrong."""
+
+    file: Path
+    pictures: int
+    fault: str
 
 
 class FeatureStore:
@@ -75,7 +89,7 @@ class FeatureStore:
         self._pending: list[tuple[int, Stamp, np.ndarray]] = []
         self._maps: dict[int, np.ndarray] = {}
         self._manifest_stale = False
-        if self._manifest.exists():
+        if os.path.exists(self._manifest):  # False too where the folder may not be looked into
             self._open()
 
     def __len__(self) -> int:
@@ -85,13 +99,20 @@ class FeatureStore:
         return image_id in self._index
 
     def __getitem__(self, image_id: int) -> np.ndarray:
-        """A copy of one picture's features; KeyError when they are not stored (yet)."""
+        """A copy of one picture's features; KeyError when they are not stored (yet).
+
+        Raises:
+            DataError: the shard is damaged, or these features are not finite.
+        """
         place, row = self._index[image_id]
         if place not in self._maps:
             if len(self._maps) >= OPEN_SHARDS:
                 self._maps.pop(next(iter(self._maps)))  # the one opened first
-            self._maps[place] = np.load(self.folder / self._shards[place].file, mmap_mode="r")
-        return np.array(self._maps[place][row])
+            self._maps[place] = self._map(self._shards[place])
+        features = np.array(self._maps[place][row])
+        if (features.view(np.uint16) & NOT_FINITE == NOT_FINITE).any():
+            raise self._damaged(self._shards[place], f"features of image {image_id} are not finite")
+        return features
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_maps": {}, "_pending": []}
@@ -145,6 +166,53 @@ class FeatureStore:
         if self._manifest_stale:
             self._write_manifest()
 
+    def verify(self) -> list[Damage]:
+        """Reads every shard and holds it against its checksum; what is damaged is forgotten, here and on the disk.
+
+        The pictures of a damaged shard count as missing from then on, and are encoded again by whoever asks for them.
+        A shard of a store of format 1 gets its checksum now, if all of it can be read.
+        """
+        found = {shard.file: self._fault(shard) for shard in self._shards}
+        damaged = [Damage(self.folder / s.file, len(s.pictures), found[s.file]) for s in self._shards if found[s.file]]
+        shards, self._shards, self._index, self._maps = self._shards, [], {}, {}
+        for shard in shards:
+            if not found[shard.file]:
+                self._add(shard._replace(checksum=shard.checksum or _checksum((self.folder / shard.file).read_bytes())))
+        if self._shards != shards:
+            self._write_manifest()
+        return damaged
+
+    def _fault(self, shard: _Shard) -> str:
+        """What is wrong with a shard's file; "" for nothing."""
+        try:
+            content = (self.folder / shard.file).read_bytes()
+        except OSError as error:
+            return f"cannot be read ({error.strerror or error})"
+        if shard.checksum is not None:
+            return "" if _checksum(content) == shard.checksum else "is not what was written: its checksum differs"
+        try:
+            values = np.asarray(self._map(shard)).view(np.uint16)
+        except DataError:
+            return "is no shard of this store"
+        return "holds features that are not finite" if (values & NOT_FINITE == NOT_FINITE).any() else ""
+
+    def _map(self, shard: _Shard) -> np.ndarray:
+        """The shard's array [pictures, …], memory-mapped."""
+        try:
+            array = np.load(self.folder / shard.file, mmap_mode="r", allow_pickle=False)
+        except Exception as error:  # NumPy parses a header's bytes as Python literals, and stumbles in many ways
+            raise self._damaged(shard, "cannot be read") from error
+        expected = (len(shard.pictures), *self.shape)
+        if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != np.float16:
+            raise self._damaged(shard, f"does not hold float16 numbers {list(expected)}")
+        return array
+
+    def _damaged(self, shard: _Shard, fault: str) -> DataError:
+        return DataError(
+            f"{self.folder / shard.file}: {fault}: run captioning-prepare verify=true with the same settings, which "
+            "finds damaged shards, and then captioning-prepare again, which makes them anew"
+        )
+
     @property
     def _manifest(self) -> Path:
         return self.folder / "manifest.json"
@@ -170,37 +238,48 @@ class FeatureStore:
         image_ids, stamps, features = zip(*self._pending, strict=True)
         taken = {shard.file for shard in self._shards}
         file = next(name for number in count() if (name := f"shard-{number:05d}.npy") not in taken)
-        size = _replace(self.folder / file, lambda handle: np.save(handle, np.stack(features)))
-        self._add(_Shard(file, size, list(zip(image_ids, stamps, strict=True))))
+        content = io.BytesIO()
+        np.save(content, np.stack(features))
+        self._make_folder()
+        size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
+        self._add(_Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True))))
         self._pending, self._manifest_stale = [], True
 
     def _write_manifest(self) -> None:
         shards = [
-            {"file": shard.file, "size": shard.size, "pictures": [[image, *stamp] for image, stamp in shard.pictures]}
+            shard._asdict() | {"pictures": [[image, *stamp] for image, stamp in shard.pictures]}
             for shard in self._shards
         ]
         content = {"format": FORMAT, "key": self.key, "shape": self.shape, "dtype": "float16", "shards": shards}
         text = json.dumps(content).encode()
-        _replace(self._manifest, lambda handle: handle.write(text))
+        write_whole(self._manifest, lambda handle: handle.write(text))
         self._manifest_stale = False
+
+    def _make_folder(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(f"{self.folder}: cannot be made: {error.strerror}: set features.root") from error
+        clear_temporary(self.folder)
 
     def _open(self) -> None:
         try:
-            content = json.loads(self._manifest.read_text(encoding="utf-8"))
-            self._refuse_others({"format": content["format"], "key": content["key"]})
-            self.shape = tuple(content["shape"])
-            for shard in content["shards"]:
-                pictures = [(image, Stamp(*stamp)) for image, *stamp in shard["pictures"]]
-                file = self.folder / shard["file"]
-                if file.exists() and file.stat().st_size == shard["size"]:
-                    self._add(_Shard(shard["file"], shard["size"], pictures))
-        except (ValueError, KeyError, TypeError) as error:
+            content = json.loads(self._manifest.read_bytes())
+            self._refuse_others(content["format"], content["key"])
+            self.shape = _shape(content["shape"])
+            shards = [_shard(entry) for entry in content["shards"]]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{self._manifest}: not a feature store's manifest: remove the folder and run captioning-prepare again"
             ) from error
+        for shard in shards:
+            file = self.folder / shard.file
+            if file.is_file() and file.stat().st_size == shard.size:
+                self._add(shard)
 
-    def _refuse_others(self, made_by: dict[str, Any]) -> None:
-        difference = _first_difference(made_by, {"format": FORMAT, "key": self.key})
+    def _refuse_others(self, stored_format: int, key: dict[str, Any]) -> None:
+        ours = FORMAT if stored_format not in READABLE else stored_format
+        difference = _first_difference({"format": stored_format, "key": key}, {"format": ours, "key": self.key})
         if difference:
             raise DataError(
                 f"{self.folder}: this feature store was made otherwise: {difference}. Set that back, or remove the "
@@ -219,25 +298,25 @@ def store_folder(root: str | Path, name: str, key: Mapping[str, Any]) -> Path:
     return Path(root) / re.sub(r"[^\w.-]", "_", f"{name}-{key['name']}-{digest}")
 
 
-def _replace(path: Path, write: Callable[[BinaryIO], Any]) -> int:
-    """Replaces a file in one step by what `write` puts into it; returns its size in bytes.
+def _shape(sizes: Any) -> tuple[int, ...]:
+    """A manifest's shape of one item, which may be any list in a damaged one."""
+    if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) not in (1, 2):
+        raise ValueError("not a shape")
+    return tuple(sizes)
 
-    The temporary name is always the same, so that what a kill left behind is overwritten, not piled up.
-    """
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as handle:
-            write(handle)
-            handle.flush()
-            os.fsync(handle.fileno())
-            size = handle.tell()
-        os.replace(partial, path)
-    except OSError as error:
-        with suppress(OSError):  # its folder may be what is wrong
-            partial.unlink()
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    return size
+
+def _shard(entry: dict[str, Any]) -> _Shard:
+    """A manifest's entry. The file lies in the store's own folder, whatever the manifest says."""
+    pictures = [(image, Stamp(*stamp)) for image, *stamp in entry["pictures"]]
+    shard = _Shard(entry["file"], entry["size"], entry.get("checksum"), pictures)
+    kinds = [(shard.file, str), (shard.size, int), *((image, int) for image, _ in pictures)]
+    if not all(type(value) is kind for value, kind in kinds) or not SHARD_NAME.fullmatch(shard.file):
+        raise ValueError("not a shard")
+    return shard
+
+
+def _checksum(content) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def _first_difference(stored: Any, wanted: Any, name: str = "") -> str | None:

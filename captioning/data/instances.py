@@ -12,12 +12,13 @@ from captioning.data.parsing import entries, field, id_of, read_json
 from captioning.errors import DataError
 
 COCO_WORDS = Path(__file__).with_name("coco_words.yaml")
+LONGEST_SIDE = 65_535  # of a picture in pixels, as JPEG has it
 NOTHING = "nothing"  # in place of a category: phrases that name none
 
 
 class Instance(NamedTuple):
     """One thing: its category's name, box (x, y, width, height) in pixels, and COCO's segmentation of it: polygons
-    [[x, y, …], …], or {"counts", "size"}, run lengths, compressed or not."""
+    [[x, y, …], …], or {"counts", "size"}, run lengths, which are a list here also where the file compresses them."""
 
     category: str
     box: tuple[float, float, float, float]
@@ -74,27 +75,73 @@ def _read(file: Path, wanted: set[int]) -> tuple[dict[int, Annotated], set[str]]
     found = {}
     for where, image in entries(content, "images", file):
         if (number := id_of(image, "id", where)) in wanted:
-            found[number] = Annotated(field(image, "width", int, where), field(image, "height", int, where), [])
+            found[number] = Annotated(_side(image, "width", where), _side(image, "height", where), [])
     if missing := sorted(wanted - found.keys()):
         raise DataError(f"{file}: lacks {len(missing)} pictures of the captions, such as image id {missing[0]}")
     for where, entry in entries(content, "annotations", file):
         if (number := id_of(entry, "image_id", where)) in found:
-            found[number].instances.append(_instance(entry, names, where))
+            picture = found[number]
+            picture.instances.append(_instance(entry, names, (picture.width, picture.height), where))
     return found, set(names.values())
 
 
-def _instance(entry: Any, names: Mapping[int, str], where: str) -> Instance:
+def _side(image: Any, key: str, where: str) -> int:
+    side = field(image, key, int, where)
+    if not 1 <= side <= LONGEST_SIDE:
+        raise DataError(f"{where}: '{key}' must be from 1 to {LONGEST_SIDE} pixels, not {side}")
+    return side
+
+
+def _instance(entry: Any, names: Mapping[int, str], size: tuple[int, int], where: str) -> Instance:
     category, box = id_of(entry, "category_id", where), field(entry, "bbox", list, where)
     if category not in names:
         raise DataError(f"{where}: category {category} is not among 'categories'")
-    if len(box) != 4 or not all(type(side) in (int, float) for side in box):
+    if len(box) != 4 or not all(map(_is_coordinate, box)):
         raise DataError(f"{where}: 'bbox' must be x, y, width, height, not {box!r:.60}")
-    segmentation = entry.get("segmentation")
-    if not (
-        isinstance(segmentation, list) or (isinstance(segmentation, dict) and {"counts", "size"} <= segmentation.keys())
-    ):
-        raise DataError(f"{where}: 'segmentation' must be polygons or run lengths, not {segmentation!r:.60}")
-    return Instance(names[category], tuple(box), segmentation)
+    return Instance(names[category], tuple(box), _segmentation(entry.get("segmentation"), size, where))
+
+
+def _segmentation(given: Any, size: tuple[int, int], where: str) -> list | dict:
+    """Checked to the last number: the C code that makes masks of them reads and writes wherever they lead it."""
+    if isinstance(given, list) and all(isinstance(polygon, list) for polygon in given):
+        wrong = [each for polygon in given for each in polygon if not _is_coordinate(each)]
+        if wrong or any(len(polygon) % 2 for polygon in given):
+            told = f"not {wrong[0]!r:.60}" if wrong else "in pairs"
+            raise DataError(f"{where}: polygons of 'segmentation' must be x, y, x, y, … in pixels, {told}")
+        return given
+    if isinstance(given, dict) and {"counts", "size"} <= given.keys():
+        counts = _run_lengths(given["counts"]) if isinstance(given["counts"], str) else given["counts"]
+        lengths = isinstance(counts, list) and all(type(each) is int and each >= 0 for each in counts)
+        if given["size"] == [size[1], size[0]] and lengths and sum(counts) == size[0] * size[1]:
+            return {"counts": counts, "size": given["size"]}
+        raise DataError(
+            f"{where}: run lengths of 'segmentation' must have the picture's size, [{size[1]}, {size[0]}], and add up "
+            f"to its pixels; not {given!r:.80}"
+        )
+    raise DataError(f"{where}: 'segmentation' must be polygons or run lengths, not {given!r:.60}")
+
+
+def _is_coordinate(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= 10 * LONGEST_SIDE  # False for NaN
+
+
+def _run_lengths(text: str) -> list[int] | None:
+    """COCO's compressed run lengths: 5 bits a character, the lowest first, the sixth bit says that more follow; from
+    the fourth number on, differences to the last but one. None where that is not what the text holds."""
+    counts, value, shift = [], 0, 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 30:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:  # negative
+            value -= 1 << shift
+        counts.append(value + counts[-2] if len(counts) > 2 else value)
+        value, shift = 0, 0
+    return None if shift else counts
 
 
 def _words(source: str | Path | Mapping[str, Sequence[str]], categories: set[str]) -> dict[str, tuple[str, ...]]:

@@ -5,8 +5,9 @@ that pixel (column, row) covers column…column + 1 and row…row + 1.
 """
 
 import io
-import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -24,6 +25,10 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 FITS = ("squash", "crop", "pad")
 GREY = (127, 127, 127)
+LARGEST_INPUT = 4096  # side of an encoder's input in pixels
+# Beyond, a file of a few kilobytes could fill the memory: decoded, turned upright and freed of transparency, a picture
+# takes up to 20 bytes a pixel. Enough for cameras of 100 megapixels, and for a strip of 30 000 by 3 600.
+MOST_PIXELS = 110_000_000
 # EXIF orientation -> what turns the stored pixels upright. ImageOps.exif_transpose does it too, but also encodes all
 # other EXIF tags again, and fails on those that some cameras write; here they say nothing.
 UPRIGHT = {
@@ -63,8 +68,8 @@ class Transform:
     def __init__(self, size: int = 224, *, fit: str = "squash", resize: int | None = None, mirror: bool = False):
         if fit not in FITS:
             raise ConfigError(f"transform.fit={fit}: not one of {', '.join(FITS)}")
-        if size < 1:
-            raise ConfigError(f"transform.size ({size}) must be at least 1")
+        if not 1 <= size <= LARGEST_INPUT:
+            raise ConfigError(f"transform.size ({size}) must be at least 1 and at most {LARGEST_INPUT}")
         if resize is not None and fit != "crop":
             raise ConfigError(f"transform.resize ({resize}) is for fit=crop only: with fit={fit} set it to null")
         if resize is not None and resize < size:
@@ -132,7 +137,8 @@ def open_picture(path: Path | str) -> Image.Image:
             raise DataError(f"{path}: a folder, where one picture is wanted")
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty; fetch it again or leave it out")
-        return _decode(path)
+        with _opened(path) as picture:
+            return upright(picture)
     except DataError:
         raise
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -144,7 +150,33 @@ def open_picture(path: Path | str) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large ({error}); shrink it first or leave it out") from error
     except Exception as error:  # a decoder that meets damaged bytes raises anything, from OSError to struct.error
-        raise DataError(f"{path}: damaged or cut short ({error}); fetch it again or leave it out") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{path}: damaged or cut short ({reason}); fetch it again or leave it out") from error
+
+
+@contextmanager
+def _opened(file: Path | BinaryIO, *, most_pixels: float = MOST_PIXELS) -> Iterator[Image.Image]:
+    """The decoded picture, refused by its header where it is too large. Pillow's remarks on odd tags are not told."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file, formats=FORMATS) as picture:
+            if picture.width * picture.height > most_pixels:
+                raise Image.DecompressionBombError(f"{picture.width} × {picture.height} pixels")
+            picture.load()
+            yield picture
+
+
+def upright(picture: Image.Image) -> Image.Image:
+    """A picture in RGB, turned by its EXIF orientation; none of its tags are left, to turn it once more.
+
+    Raises:
+        ValueError: pixels of 32 bits whose range is unknown.
+    """
+    picture.load()  # Pillow turns a TIFF by itself as it is decoded, and takes its tag away
+    made = to_rgb(_upright(picture))
+    made = made.copy() if made is picture else made
+    made.info = {}
+    return made
 
 
 def read_picture(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
@@ -156,21 +188,14 @@ def read_picture(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
     if not content:
         raise DataError(f"{name} is empty")
     try:
-        return _decode(io.BytesIO(content), max_pixels=max_pixels)
-    except (DataError, Image.DecompressionBombError) as error:
+        with _opened(io.BytesIO(content), most_pixels=max_pixels) as picture:
+            return upright(picture)
+    except Image.DecompressionBombError as error:
         raise DataError(f"{name} has more than {max_pixels / 1e6:g} million pixels: shrink it first") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{name} is not a picture, or damaged; {', '.join(FORMATS)} can be read") from error
     except Exception as error:  # as in `open_picture`
         raise DataError(f"{name} is damaged or cut short") from error
-
-
-def _decode(file: Path | BinaryIO, *, max_pixels: float = math.inf) -> Image.Image:
-    with Image.open(file, formats=FORMATS) as picture:
-        if picture.width * picture.height > max_pixels:
-            raise DataError("too many pixels")
-        picture.load()
-        return to_rgb(_upright(picture))
 
 
 def list_pictures(paths: Sequence[Path | str]) -> list[Path]:

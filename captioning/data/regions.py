@@ -8,7 +8,6 @@ The layout of the bottom-up-attention extractors, IMAGE_ID.npz (or the picture's
     image_w, image_h     of the picture, in pixels
 """
 
-import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -65,7 +64,9 @@ class RegionFolder:
                 features = np.asarray(file[_first(FEATURES, file.files, path)], dtype=np.float16)
                 count = int(file["num_bbox"]) if "num_bbox" in file.files else len(features)
                 boxes = np.asarray(file[_first(BOXES, file.files, path)], dtype=np.float32)
-        except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        except DataError:
+            raise
+        except Exception as error:  # zipfile and NumPy stumble over damaged bytes in many ways
             raise DataError(f"{path}: no region features can be read from it ({error})") from error
         count = min(count, self.max_regions, len(features))
         if features.ndim != 2 or features.shape[1] != self.size or not count:

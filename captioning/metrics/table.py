@@ -77,7 +77,7 @@ def from_csv(path: Path) -> Table:
         if len(set(header)) < len(header) or not np.isfinite(numbers).all():
             raise ValueError("a column is there twice, or a number is not finite")
         return _table([int(row[0]) for row in rows], [row[1] for row in rows], dict(zip(header[2:], numbers.T)))  # noqa: B905
-    except (OSError, ValueError, IndexError, KeyError) as error:
+    except (OSError, ValueError, IndexError, KeyError, csv.Error) as error:
         raise DataError(f"cannot read {path} as a table of scores ({error}); score the captions anew") from error
 
 

@@ -19,6 +19,8 @@ from captioning.models.recurrence import LookFirst
 from captioning.models.scorers import Additive
 from captioning.models.state import State
 
+MOST_LAYERS = 64  # a million would be built one by one for minutes before anything refused them
+
 
 class Captioner(nn.Module):
     """An image, or its stored features, to captions.
@@ -40,9 +42,13 @@ class Captioner(nn.Module):
         Args:
             images: what the encoder takes: pictures [B, 3, S, S] uint8, or features [B, P, D] or [B, D].
                 Where places are missing (regions, of which pictures have more and fewer), features are anything.
-            mask: [B, P] bool, True at real places; None where all are.
+            mask: [B, P] bool, True at real places; None where all are. An image without a single one is shown its
+                first, filled with zeros: what is made of it is finite, and about no picture.
         """
-        features = self.adapter(self.encoder(images).to(self.decoder.embedding.weight.dtype))
+        features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
+        if mask is not None:
+            features, mask = _some_place(features, mask)
+        features = self.adapter(features)
         grid = features if features.dim() == 3 else features[:, None]
         vector = mean_over_places(grid, mask)
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
@@ -60,6 +66,13 @@ class Captioner(nn.Module):
         """Teacher forcing on captions [B, K, 1 + T] of the images; see `begin` and `Decoder.forward`."""
         state, memory = self.begin(images, mask)
         return self.decoder(tokens, state, memory)
+
+
+def _some_place(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Features and mask with a place of zeros for images that have none; without it their means would be 0 / 0."""
+    empty = ~mask.any(1)
+    features = features.masked_fill(empty[:, None, None], 0.0)
+    return features, torch.cat((mask[:, :1] | empty[:, None], mask[:, 1:]), 1)
 
 
 def build_captioner(
@@ -107,7 +120,7 @@ def build_captioner(
     """
     must_be("model.width", width, least=1)
     must_be("model.embedding_size", embedding_size, least=1)
-    must_be("model.layers", layers, least=1)
+    must_be("model.layers", layers, least=1, most=MOST_LAYERS)
     must_be("model.dropout", dropout, least=0, below=1)
     must_be("model.word_dropout", word_dropout, least=0, below=1)
     embedding_size = vocabulary_size if embedding_size is None else embedding_size

@@ -62,7 +62,7 @@ class Encoder(nn.Module):
         super().__init__()
         if output not in ("fc", "grid"):
             raise ConfigError(f'encoder.output must be "fc" or "grid", not {output!r}')
-        must_be("encoder.image_size", image_size, least=1)
+        must_be("encoder.image_size", image_size, least=1, most=4096)
         self.name, self.layer, self.output, self.image_size = name, layer, output, image_size
         self.mean, self.std, self.unfreeze_from = tuple(mean), tuple(std), unfreeze_from
         # channels_last: twice as fast for depthwise convolutions on a CPU, and what a GPU's tensor cores want.

@@ -4,9 +4,6 @@ Sizes are in pixels of the figure at its own resolution unless they are said to 
 figure belongs to nobody but its caller, so that thousands of them leave nothing behind.
 """
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 
@@ -20,6 +17,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
+from captioning.files import write_whole
 from captioning.visualise.geometry import Region
 from captioning.visualise.maps import Panel
 
@@ -40,28 +38,18 @@ def new_figure(width: float, height: float, *, dpi: int = DPI) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str) -> None:
-    """Writes the figure as PNG, SVG or PDF, by the suffix; under a temporary name first, so never half a file.
+    """Writes the figure as PNG, SVG or PDF, by the suffix; never half a file.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: another suffix. ConfigError: it cannot be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"{path}: a figure is saved as one of {', '.join(SUFFIXES)}")
-    with whole(path) as temporary, rc_context(VECTOR):
-        figure.savefig(temporary, format=suffix[1:], dpi=figure.dpi, metadata=METADATA[suffix])
-
-
-@contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`: what is written to it becomes `path`, if nothing fails."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    options = {"format": suffix[1:], "dpi": figure.dpi, "metadata": METADATA[suffix]}
+    with rc_context(VECTOR):
+        write_whole(path, lambda file: figure.savefig(file, **options))
 
 
 def thumbnail(figure: Figure, width: int = 1000, *, colours: int = 256) -> Image.Image:

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,7 +12,8 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from captioning.errors import ToolError
-from captioning.visualise.drawing import TEXT, few_colours, fit, mark, new_figure, show, text_height, text_width, whole
+from captioning.files import write_whole
+from captioning.visualise.drawing import TEXT, few_colours, fit, mark, new_figure, show, text_height, text_width
 from captioning.visualise.maps import Maps
 
 SIDE, SLIMMEST = 420, 280  # of a square picture in pixels, another shape has its area; width of a frame at least
@@ -46,8 +48,8 @@ def save_gaze(
         raise ValueError(f"{path}: a gaze is saved as .gif or .mp4")
     frames = gaze_frames(picture, words, weights, side=side, **where)
     durations = [seconds] * (len(frames) - 1) + [PAUSE]
-    with whole(path) as temporary:
-        (_write_gif if path.suffix.lower() == ".gif" else _write_mp4)(temporary, frames, durations)
+    make = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
+    write_whole(path, lambda file: make(file, frames, durations))
 
 
 def gaze_frames(
@@ -133,20 +135,23 @@ def _place(words: Sequence[str], width: float) -> tuple[list[tuple[float, int, f
     return placed, row + 1
 
 
-def _write_gif(path: Path, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
+def _write_gif(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
     first, *rest = (few_colours(frame, 128) for frame in frames)
     milliseconds = [round(100 * each) * 10 for each in durations]  # a GIF counts hundredths
-    first.save(path, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
-def _write_mp4(path: Path, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
+def _write_mp4(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
     program = shutil.which("ffmpeg")
     if program is None:
         raise ToolError("MP4 is made by the program ffmpeg, which is not here: install it, or save the gaze as .gif")
     width, height = frames[0].size
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"]
-    command = [program, "-loglevel", "error", "-y", *raw, "-pix_fmt", "yuv420p", "-f", "mp4", str(path)]
+    # In pieces, as the output is a pipe, in which there is no going back to write an index.
+    pieces = ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
+    command = [program, "-loglevel", "error", *raw, "-pix_fmt", "yuv420p", *pieces]
     film = b"".join(frame.tobytes() * max(1, round(RATE * each)) for frame, each in zip(frames, durations, strict=True))
     done = subprocess.run(command, input=film, capture_output=True, check=False)
     if done.returncode:
         raise ToolError(f"ffmpeg could not make the MP4 ({done.stderr.decode(errors='replace').strip()[:200]})")
+    file.write(done.stdout)

@@ -1,0 +1,131 @@
+"""Checkpoint files: read without running what is in them, and held against what a checkpoint must be.
+
+A checkpoint is tensors and plain containers in an archive without compression. Everything else is refused before it is
+of use to whoever wrote it: pickled objects, archives that unfold to more than their size, recipes that name anything
+but a model's parts (see `captioning.config.build_trusted`), weights that are not finite.
+"""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captioning.data.vocabulary import Vocabulary
+from captioning.errors import CheckpointError, DataError
+
+FORMAT = 1
+KIND = "captions"  # of run that the first checkpoints, which do not say, are of; see captioning.kinds
+PARTS = {"config": dict, "vocabulary": list}  # of a recipe
+SEEING = {"fingerprint": str, "features": dict}  # besides, of one with an encoder
+
+
+def read_checkpoint(path: Path, *, kind: str = KIND) -> dict[str, Any]:
+    """The checkpoint's tensors and plain containers, on the CPU; no code of the file is run.
+
+    Args:
+        kind: of run that it must be of.
+
+    Raises:
+        CheckpointError: there is no such file, it is damaged or hostile, or not one of captioning-train's.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint at {path}")
+    _check_archive(path)
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever the bytes lead torch.load to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason})") from error
+    if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
+        raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
+    recipe = checkpoint["captioning"]
+    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
+        given = recipe.get("format") if isinstance(recipe, dict) else None
+        raise CheckpointError(f"{path} has format {given}; this version reads {FORMAT}")
+    if (found := recipe.get("kind", KIND)) != kind:
+        raise CheckpointError(f"{path} is a checkpoint of kind={found!s:.40}; one of kind={kind} is needed here")
+    _check_recipe(recipe, path)
+    _check_weights(checkpoint["state_dict"], "state_dict", path)
+    if recipe.get("encoder") is not None:
+        _check_weights(recipe["encoder"], "encoder", path)
+    return checkpoint
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """`load_state_dict`, with one readable error."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(_misfit(path, " ".join(str(error).split()))) from error
+
+
+def check_shapes(shell: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Holds weights against a model that takes no memory (torch's meta device), before one is built that does."""
+    wanted = shell.state_dict()
+    faults = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
+    faults += [f"{name} is unknown" for name in weights.keys() - wanted.keys()]
+    faults += [
+        f"{name} is {list(weights[name].shape)}, not {list(value.shape)}"
+        for name, value in wanted.items()
+        if name in weights and weights[name].shape != value.shape
+    ]
+    if faults:
+        raise CheckpointError(_misfit(path, "; ".join(sorted(faults))))
+
+
+def _misfit(path: Path, faults: str) -> str:
+    return f"{path}: weights do not fit the model: {faults[:400]}"
+
+
+def _check_archive(path: Path) -> None:
+    """What torch.save writes: a zip archive, none of it compressed. torch.load would also unfold a thousandfold one."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except Exception as error:  # zipfile meets damaged bytes with anything
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({error or type(error).__name__})") from error
+    packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+    if packed or sum(member.file_size for member in members) > path.stat().st_size:
+        raise CheckpointError(f"{path} is compressed, as no checkpoint of captioning-train is: it is not unfolded")
+
+
+def _check_recipe(recipe: Mapping[str, Any], path: Path) -> None:
+    config = recipe.get("config")
+    sees = not isinstance(config, dict) or "encoder" in config or "encoder" in recipe  # all but a language model
+    wrong = [key for key, kind in (PARTS | SEEING if sees else PARTS).items() if not isinstance(recipe.get(key), kind)]
+    wrong += ["encoder"] if sees and "encoder" not in recipe else []
+    if not wrong:
+        settings = ("encoder", "transform", "model") if sees else ("model",)
+        wrong += [f"config.{key}" for key in settings if not isinstance(config.get(key), dict)]
+        features = recipe.get("features", {})
+        wrong += (
+            ["features"] if sees and not (_counts(features.get("size")) and type(features.get("grid")) is bool) else []
+        )
+        wrong += [] if all(isinstance(word, str) for word in recipe["vocabulary"]) else ["vocabulary"]
+    if wrong:
+        raise CheckpointError(f"{path}: its recipe has no {', no '.join(wrong)} as captioning-train writes it")
+    try:
+        Vocabulary.from_state_dict(recipe["vocabulary"])
+    except (CheckpointError, DataError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+def _counts(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _check_weights(weights: Any, name: str, path: Path) -> None:
+    """A dictionary of dense, finite tensors that are no larger together than the file they came from."""
+    plain = isinstance(weights, dict) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
+    )
+    if not plain or any(value.layout != torch.strided or value.is_meta for value in weights.values()):
+        raise CheckpointError(f"{path}: its {name} is not a dictionary of names and dense tensors")
+    if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
+        raise CheckpointError(f"{path}: its {name} unfolds to more than the file holds")
+    wrong = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise CheckpointError(f"{path}: weights are not finite: {', '.join(wrong[:3])}; take an earlier checkpoint")
