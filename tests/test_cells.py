@@ -17,7 +17,7 @@ from captioning.explore import batches, read_captions, tabulate
 from captioning.metrics.properties import in_prepositional_phrase, is_plural, properties
 from captioning.models.trace import trace, watched
 from captioning.sources import Source
-from captioning.visualise_cells import states_figure
+from captioning.visualise.cells import states_figure
 
 WORDS = "a red dog runs on the green grass"
 

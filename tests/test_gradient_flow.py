@@ -21,7 +21,7 @@ from captioning.gradients import (
 )
 from captioning.models.state import State
 from captioning.objectives import CrossEntropy
-from captioning.visualise_cells import course_figure, flow_figure
+from captioning.visualise.cells import course_figure, flow_figure
 
 
 def chain(kind, *, width=3, vocabulary_size=4):

@@ -16,7 +16,7 @@ from captioning.metrics.units import (
     shuffle_between,
     shuffle_within,
 )
-from captioning.visualise_cells import chance_figure, coloured_text, compact, units_figure
+from captioning.visualise.cells import chance_figure, coloured_text, compact, units_figure
 
 
 def pearson(x, y):

@@ -6,6 +6,7 @@
     caption_sheet      many pictures with captions, references and scores   sheet.py
     curves_figure      a run's losses and scores                            curves.py
     bars_figure        counts, such as of lengths and words                 bars.py
+    cells              states and gates over words, gradients by distance   cells.py
 
 `geometry` has where weights lie on a picture, `maps` how they are lit, `drawing` what all figures share.
 """
