@@ -23,22 +23,25 @@ train: .venv/ready
 # The first pictures of the validation split, drawn by then.
 FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1000001 1000004)
 
-# Executes all notebooks, copies with outputs into $(NOTEBOOKS). A small soft and a small hard run are trained for it, if
-# they are not there: minutes, and captions that are no good. For the runs of `make train` and of
-# `captioning-train experiment=scenes_hard run_dir=runs/scenes_hard`, scored like the first, run
-#   make notebooks SOFT=runs/scenes_soft HARD=runs/scenes_hard SMALL_SCENES=data/scenes SMALL=
+# Executes all notebooks, copies with outputs into $(NOTEBOOKS). A small soft and a small hard run and a small language
+# model are trained for it, if they are not there: minutes, and captions that are no good. For the runs of `make train`,
+# `captioning-train experiment=scenes_hard run_dir=runs/scenes_hard`, scored like the first, and
+# `captioning-train experiment=char_rnn run_dir=runs/char_rnn` run
+#   make notebooks SOFT=runs/scenes_soft HARD=runs/scenes_hard TEXT=runs/char_rnn SMALL_SCENES=data/scenes SMALL=
 NOTEBOOKS ?= runs/notebooks
 SOFT ?= $(NOTEBOOKS)/soft
 HARD ?= $(NOTEBOOKS)/hard
+TEXT ?= $(NOTEBOOKS)/text
 SMALL_SCENES ?= data/scenes_small
 SMALL ?= data.reader.train=300 data.reader.val=60 data.reader.test=20
 COMMA := ,
 
-notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json
+notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json $(TEXT)/checkpoints/best.ckpt
 	$(BIN)/python notebooks/execute.py $(NOTEBOOKS) \
 		'CHECKPOINT="../$(SOFT)/checkpoints/best.ckpt"' 'PICTURES="../$(SMALL_SCENES)/val"' 'FIRST=0' \
 		'SOFT="../$(SOFT)/checkpoints/best.ckpt"' 'HARD="../$(HARD)/checkpoints/best.ckpt"' \
-		'RUNS={"soft": "../$(SOFT)", "hard": "../$(HARD)"}' \
+		'LANGUAGE_MODEL="../$(TEXT)/checkpoints/best.ckpt"' 'HELLO="../$(NOTEBOOKS)/hello"' \
+		'FEATURES="../$(NOTEBOOKS)/features"' 'RUNS={"soft": "../$(SOFT)", "hard": "../$(HARD)"}' \
 		'DATA=["data=scenes", "data.root=../$(SMALL_SCENES)"$(foreach each,$(SMALL),$(COMMA) "$(each)")]'
 
 $(NOTEBOOKS)/%/val/scores.json: | .venv/ready
@@ -46,6 +49,10 @@ $(NOTEBOOKS)/%/val/scores.json: | .venv/ready
 		trainer.max_epochs=6 schedule.warmup=20 weight_averaging.decay=0.9 trainer.enable_progress_bar=false
 	$(BIN)/captioning-evaluate data=scenes split=val data.root=$(SMALL_SCENES) $(SMALL) \
 		checkpoint=$(NOTEBOOKS)/$*/checkpoints/best.ckpt output=$(NOTEBOOKS)/$*/val
+
+$(NOTEBOOKS)/text/checkpoints/best.ckpt: | .venv/ready
+	$(BIN)/captioning-train experiment=char_rnn run_dir=$(NOTEBOOKS)/text overwrite=true data.reader.characters=1500000 \
+		model.width=96 model.layers=1 trainer.max_epochs=1 trainer.enable_progress_bar=false
 
 test: .venv/ready
 	$(BIN)/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)

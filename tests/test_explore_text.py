@@ -60,7 +60,7 @@ def test_the_notebooks_run_on_any_character_model(tmp_path, pytestconfig, capsys
     def shown(name: str) -> dict:
         notebook = json.loads((pytestconfig.rootpath / "notebooks" / name).read_text())
         _, *cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-        names = {"CHECKPOINT": tmp_path / "checkpoints" / "best.ckpt", "RUN": tmp_path / "hello"}
+        names = {"LANGUAGE_MODEL": tmp_path / "checkpoints" / "best.ckpt", "HELLO": tmp_path / "hello"}
         for cell in cells:
             exec(cell, names)
         return names

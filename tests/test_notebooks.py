@@ -28,7 +28,8 @@ def source(cell: dict) -> str:
 
 def test_there_are_notebooks():
     found = {path.stem for path in NOTEBOOKS}
-    assert {"01_data", "02_attention_maps", "03_soft_and_hard", "05_compare_runs", "06_grounding"} <= found
+    names = "data attention_maps soft_and_hard cells_and_gradients compare_runs grounding lecture readable_cells"
+    assert found == {f"{number:02}_{name}" for number, name in enumerate(names.split(), start=1)}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
