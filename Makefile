@@ -54,11 +54,14 @@ $(NOTEBOOKS)/text/checkpoints/best.ckpt: | .venv/ready
 	$(BIN)/captioning-train experiment=char_rnn run_dir=$(NOTEBOOKS)/text overwrite=true data.reader.characters=1500000 \
 		model.width=96 model.layers=1 trainer.max_epochs=1 trainer.enable_progress_bar=false
 
+# A process a core, each of one thread: they would wait for one another otherwise.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
 test: .venv/ready
-	$(BIN)/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)
+	$(PYTEST) -m "not slow" --shared=$(SHARED) $(ARGS)
 
 test-all: .venv/ready
-	$(BIN)/python -m pytest --shared=$(SHARED) $(ARGS)
+	$(PYTEST) --shared=$(SHARED) $(ARGS)
 
 # Processes that train, killed at 20 random moments and resumed; docs/reliability.md
 kills: .venv/ready
@@ -70,7 +73,7 @@ test-oldest test-newest: test-%:
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(CONSTRAINTS) --editable .[dev]
 	.venv-$*/bin/python -m pip freeze --exclude-editable > .venv-$*/versions.txt
-	.venv-$*/bin/python -m pytest -m "not slow" --shared=$(SHARED) $(ARGS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist loadfile -m "not slow" --shared=$(SHARED) $(ARGS)
 
 # Known vulnerabilities of what is installed in .venv; asks a database over the network
 audit: .venv/ready

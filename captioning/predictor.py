@@ -296,7 +296,7 @@ class _Watched:
 
     def check(self, names: Sequence[Any] | None) -> None:
         """A DataError where there were any."""
-        places = self.wrong.nonzero().flatten().tolist()
+        places = [] if self.wrong is None else self.wrong.nonzero().flatten().tolist()
         if places:
             told = [f"number {place} of the batch" if names is None else str(names[place]) for place in places]
             raise DataError(

@@ -255,8 +255,7 @@ def test_ffmpeg_gets_every_frame_as_long_as_it_lasts(tmp_path, monkeypatch):
     """A stand-in that writes what it was told and how much it got."""
     program = tmp_path / "ffmpeg"
     program.write_text(
-        f"#!{sys.executable}\nimport sys\ndata = sys.stdin.buffer.read()\n"
-        "open(sys.argv[-1], 'w').write(f'{len(data)} ' + ' '.join(sys.argv[1:]))\n"
+        f"#!{sys.executable}\nimport sys\ndata = sys.stdin.buffer.read()\nprint(len(data), *sys.argv[1:])\n"
     )
     program.chmod(0o755)
     monkeypatch.setattr(shutil, "which", lambda name: str(program))

@@ -457,7 +457,12 @@ def toy_run(scenes, tmp_path_factory):
 def test_one_command_grounds_a_split_of_scenes(toy_run, scenes, tmp_path, capsys):
     run(toy_run, *scenes, "split=val", "decoding.beam_size=2", "samples=50", f"output={tmp_path}")
     report = json.loads((tmp_path / "grounding.json").read_text())
-    assert (report["data"], report["split"], report["decoding"], report["images"]) == ("scenes", "val", "beam2", 8)
+    assert (report["data"], report["split"], report["decoding"], report["images"]) == (
+        "scenes",
+        "val",
+        "beam2_length0.6",
+        8,
+    )
     rows = list(csv.DictReader((tmp_path / "words.csv").open(newline="")))
     assert report["words"] == sum(int(row["in_picture"]) for row in rows) > 0
     assert report["hallucinated"] == len(rows) - report["words"]
@@ -468,7 +473,7 @@ def test_one_command_grounds_a_split_of_scenes(toy_run, scenes, tmp_path, capsys
         assert report["means"]["attention"][measure]["mean"] == pytest.approx(mean, rel=1e-4)
     assert report["means"]["uniform"]["mass box"] == pytest.approx(report["means"]["chance"]["mass box"])  # squash
     printed = capsys.readouterr().out
-    assert f"scenes val, beam2: {report['words']} words" in printed and "of 8 images" in printed
+    assert f"scenes val, beam2_length0.6: {report['words']} words" in printed and "of 8 images" in printed
     # The same, word by word, from the predictor.
     predictor = load(toy_run.removeprefix("checkpoint="))
     records = [record for record in read_scenes(scenes[1].removeprefix("data.root="), train=8, val=8, test=4)
