@@ -54,7 +54,8 @@ def train(config: dict[str, Any]) -> None:
     if best.best_model_score is None:
         print(f"no validation was run; last checkpoint: {run_dir / 'checkpoints' / 'last.ckpt'}")
     else:
-        print(f"best {best.monitor} {float(best.best_model_score):.3f}: {best.best_model_path}")
+        path = run_dir / "checkpoints" / Path(best.best_model_path).name
+        print(f"best {best.monitor} {float(best.best_model_score):.3f}: {path}")
     print(f"log and configuration: {run_dir}")
 
 
