@@ -83,7 +83,7 @@ def _norms(losses: list, states: list, real: np.ndarray) -> np.ndarray | None:
             loss, states[: s + 1], retain_graph=True, allow_unused=True, materialize_grads=True
         )
         for t, gradient in enumerate(gradients):  # [layers, B, K, H]
-            norms[:, s, t] = gradient.norm(dim=(0, 3)).flatten().cpu().numpy()
+            norms[:, s, t] = gradient.detach().norm(dim=(0, 3)).flatten().cpu().numpy()
     norms[~real] = np.nan
     return norms
 
