@@ -24,7 +24,7 @@ def train(config: dict[str, Any]) -> None:
     from captioning.checkpoints import read_checkpoint
 
     run_dir, kind = Path(config["run_dir"]), build(config["kind"])
-    config = _with_last(config, run_dir)
+    config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir)
     _guard(run_dir, config)
     resumed, started = (
         read_checkpoint(Path(config[key]), kind=kind.name) if config[key] else None for key in ("resume", "start_from")
@@ -143,6 +143,11 @@ def _quiet() -> None:
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
+
+
+def _without(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
+    """GROUP=none beside an experiment that sets its arguments leaves these without what takes them: it is none."""
+    return {**config, **{key: None for key in groups if "_target_" not in (config[key] or {})}}
 
 
 def _with_last(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
 from captioning.data.annotations import read_csv
@@ -300,3 +301,9 @@ def test_coco_in_its_own_layout_trains_evaluates_and_captions(shared_dir, tmp_pa
     pictures = sorted((root / "val2017").glob("*.jpg"))[:2]
     run("caption", checkpoint, f"images=[{pictures[0]},{pictures[1]}]", f"output={tmp_path}/captions")
     assert {path.suffix for path in (tmp_path / "captions").iterdir()} == {".json", ".png"}
+
+
+def test_a_group_of_none_is_none_beside_an_experiment_that_sets_its_arguments(data, tmp_path):  # noqa: F811
+    overrides = ["weight_averaging=none", "+weight_averaging.decay=0.5", "trainer.max_epochs=1"]
+    run("train", *short(data, tmp_path / "run", *overrides))
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["weight_averaging"] is None
