@@ -71,7 +71,7 @@ function contrasted(pixels) {
     return lighter(level);
   };
   const [low, high] = [quantile(0.01), quantile(0.99)], middle = (low + high) / 2;
-  const gain = Math.min(2, 1 / Math.max(high - low, 0.5));
+  const gain = Math.min(2, Math.max(1, 0.5 / Math.max(high - low, 0.25)));
   return Float32Array.from(counts, (_, level) => Math.min(1, Math.max(0, middle + (lighter(level) - middle) * gain)));
 }
 
@@ -85,7 +85,9 @@ function light(pixels, strength, box, [width, height], palette) {
       const first = 4 * at;
       const grey = lighter[greyOf(pixels, first)];
       if (x < across[0] || x >= across[1] || y < down[0] || y >= down[1]) {
-        pixels.fill(255 * (0.66 + 0.16 * grey - ((x + y) % 16 < 2 ? 0.16 : 0)), first, first + 3);
+        const fromLine = Math.abs((x + y) % 24 - 12) / Math.SQRT2;
+        const line = Math.min(1, Math.max(0, 1.5 - fromLine));
+        pixels.fill(255 * (0.66 + 0.16 * grey - 0.16 * line), first, first + 3);
         continue;
       }
       const part = Math.round(Math.min(1, strength[at]) * (palette.length - 1));
