@@ -8,7 +8,23 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
-.PHONY: train notebooks test test-all test-oldest test-newest kills audit bench bench-compare lint clean
+# A recipe's rows of docs/results.md: trains it with each seed, scores it on val with beam 5 and METEOR (needs Java).
+#   make results DATA=DIR RECIPES="flickr8k_fc flickr8k_soft" SEEDS="0 1 2"
+DATA ?= data/flickr8k
+FEATURES ?= data/features
+RECIPES ?= flickr8k_fc flickr8k_nic flickr8k_soft flickr8k_hard flickr8k_hard_gumbel flickr8k_updown flickr8k_scst
+SEEDS ?= 0 1 2
+RESULTS ?= runs/results
+results: $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)/val/scores.json))
+	$(BIN)/python docs/results.py $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)))
+
+$(RESULTS)/%/val/scores.json: | .venv/ready
+	$(BIN)/captioning-train experiment=$(firstword $(subst /, ,$*)) seed=$(notdir $*) run_dir=$(RESULTS)/$* resume=auto \
+		data.root=$(DATA) features.root=$(FEATURES) trainer.enable_progress_bar=false $(if $(findstring scst,$*),start_from=$(RESULTS)/$(subst scst,soft,$*)/checkpoints/best.ckpt)
+	$(BIN)/captioning-evaluate checkpoint=$(RESULTS)/$*/checkpoints/best.ckpt data=flickr8k data.root=$(DATA) \
+		features.root=$(FEATURES) split=val decoding.beam_size=5 metrics.meteor=true output=$(RESULTS)/$*/val
+
+.PHONY: train results notebooks test test-all test-oldest test-newest kills audit bench bench-compare lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
