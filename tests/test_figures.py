@@ -202,6 +202,13 @@ def test_text_stays_text_and_files_repeat(tmp_path):
     assert draw("again.svg") == drawn and draw("a.pdf") == draw("b.pdf")
 
 
+def test_a_pdf_is_written_in_silence(tmp_path, caplog):
+    caplog.set_level("INFO")  # of the root logger, as commands set it
+    figure = strip_figure(drawing(60, 40), ["two", "dogs"], weights(2), box=(0, 0, 60, 40))
+    save_figure(figure, tmp_path / "strip.pdf")
+    assert caplog.messages == []
+
+
 # Gazes
 
 
