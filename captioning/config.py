@@ -48,9 +48,11 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
 
     def task(config: DictConfig) -> None:
         try:
+            given = HydraConfig.get()
             plain = check(config, schema)
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                folder = HydraConfig.get().runtime.output_dir
+            _refuse_idle(plain, given.overrides.task)
+            if given.mode is RunMode.MULTIRUN:
+                folder = given.runtime.output_dir
                 plain |= {key: folder for key in ("run_dir", "output") if key in plain}
             job(plain)
         except CaptioningError as error:
@@ -153,6 +155,21 @@ def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
         main()
 
     return run
+
+
+def _refuse_idle(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Arguments that the command line gives a group that is none, which has nothing to take them.
+
+    An experiment's are left standing (`captioning.train`): there is no other way of going without its group.
+    """
+    faults = []
+    for key in (override.lstrip("+").partition("=")[0] for override in overrides if not override.startswith("~")):
+        group, _, argument = key.partition(".")
+        others = [choice for choice in _choices(group) if choice != "none"]
+        if argument and "none" in _choices(group) and "_target_" not in (config.get(group) or {}):
+            faults.append(f"{key}: {group}=none takes no arguments: choose {group}={'|'.join(others)} beside it")
+    if faults:
+        raise ConfigError("; ".join(faults))
 
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
@@ -327,7 +344,7 @@ def _unknown_overrides(name: str) -> list[str]:
 def _no_choice(key: str, known: list[str]) -> str:
     """What is wrong with `data.root=…` where no data set is chosen; "" where that is not it."""
     group = key.partition(".")[0]
-    options = _choices(group)
+    options = [choice for choice in _choices(group) if choice != "none"]
     unset = options and not any(other.startswith(f"{group}.") for other in known)
     return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}" if unset else ""
 

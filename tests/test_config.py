@@ -203,6 +203,37 @@ def test_an_unknown_override_names_the_nearest_key(monkeypatch, capsys, tmp_path
     assert not list(tmp_path.iterdir())  # nothing was written
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["weight_averaging=none", "+weight_averaging.decay=0.9"],
+        ["experiment=scenes_fc", "weight_averaging=none", "weight_averaging.decay=0.9"],  # which the experiment sets
+        ["experiment=scenes_fc", "weight_averaging=none", "++weight_averaging.decay=0.9"],
+    ],
+)
+def test_an_argument_of_a_group_that_is_none_is_refused(monkeypatch, capsys, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    given = [*given, "early_stopping=none", "+early_stopping.patience=3"]
+    status, message = run_main(monkeypatch, capsys, "train", *given)
+    assert status == 1
+    assert message == (
+        "error: weight_averaging.decay: weight_averaging=none takes no arguments: choose weight_averaging=ema beside "
+        "it; early_stopping.patience: early_stopping=none takes no arguments: choose early_stopping=cider beside it"
+    )
+
+
+def test_an_argument_of_a_group_that_is_not_chosen_names_the_choices(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, message = run_main(monkeypatch, capsys, "train", "weight_averaging.decay=0.9")
+    assert message == "error: weight_averaging.decay needs weight_averaging=NAME beside it, one of ema"
+
+
+def test_a_group_of_none_beside_an_experiment_that_sets_its_arguments_starts(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="the job must not start"):  # it does
+        run_main(monkeypatch, capsys, "train", "experiment=scenes_fc", "weight_averaging=none", "early_stopping=none")
+
+
 def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
