@@ -49,7 +49,7 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
     def task(config: DictConfig) -> None:
         try:
             given = HydraConfig.get()
-            plain = check(config, schema)
+            plain = check(config, schema, experiment=given.runtime.choices.get("experiment"))
             _refuse_idle(plain, given.overrides.task)
             if given.mode is RunMode.MULTIRUN:
                 folder = given.runtime.output_dir
@@ -179,8 +179,11 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(name, overrides)
 
 
-def check(config: DictConfig, schema: type) -> dict:
+def check(config: DictConfig, schema: type, *, experiment: str | None = None) -> dict:
     """The resolved configuration as plain containers.
+
+    Args:
+        experiment: that was chosen: an unknown key that it sets is told as its.
 
     Raises:
         ConfigError: every unknown key (with the nearest known one), missing value and wrong type at once, by dotted
@@ -197,7 +200,7 @@ def check(config: DictConfig, schema: type) -> dict:
     if missing:
         raise ConfigError("; ".join(missing))
     plain = dict.fromkeys(unset) | OmegaConf.to_container(config, resolve=True)
-    faults = list(_schema_faults(plain, schema, ""))
+    faults = [_with_experiment(fault, experiment) for fault in _schema_faults(plain, schema, "")]
     if faults:
         raise ConfigError("; ".join(faults))
     return plain
@@ -354,6 +357,25 @@ def _unknown(key: str, known: list[str]) -> str:
     leaf = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     nearest = difflib.get_close_matches(key, leaf or known, n=1, cutoff=0.0 if leaf else 0.5)
     return f"unknown configuration key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+
+
+def _with_experiment(fault: str, experiment: str | None) -> str:
+    """The fault; one of a key that the experiment sets, and no part chosen beside it takes, says whose it is."""
+    unknown = re.match(r"unknown configuration key '([^']+)'", fault)
+    if not (unknown and experiment and unknown[1] in _set_by(experiment)):
+        return fault
+    part = unknown[1].rpartition(".")[0] or "part"
+    return f"{unknown[0]}: experiment={experiment} sets it, for another {part}: add '~{unknown[1]}' to leave it out"
+
+
+def _set_by(experiment: str) -> set[str]:
+    """The dotted keys that an experiment's file sets, and those that it builds on."""
+    path = conf_dir() / "experiment" / f"{experiment}.yaml"
+    if not path.is_file():  # of a folder of the user's (--config-dir)
+        return set()
+    node = OmegaConf.load(path)
+    bases = [base for base in node.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+    return set(_dotted(node)).union(*map(_set_by, bases))
 
 
 def _dotted(config: Any, prefix: str = "") -> Iterator[str]:

@@ -234,6 +234,20 @@ def test_a_group_of_none_beside_an_experiment_that_sets_its_arguments_starts(mon
         run_main(monkeypatch, capsys, "train", "experiment=scenes_fc", "weight_averaging=none", "early_stopping=none")
 
 
+def test_an_unknown_key_of_an_experiment_is_told_as_its(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = ["experiment=flickr8k_fc", "encoder=regions"]
+    status, message = run_main(monkeypatch, capsys, "train", *given)
+    assert status == 1 and message == (
+        "error: unknown configuration key 'encoder.output': experiment=flickr8k_fc sets it, for another encoder: "
+        "add '~encoder.output' to leave it out"
+    )
+    with pytest.raises(AssertionError, match="the job must not start"):  # it does
+        run_main(monkeypatch, capsys, "train", *given, "~encoder.output")
+    assert {"optimizer.lr", "model.scorer.width"} < configuration._set_by("scenes_scst")  # builds on scenes_soft
+    assert configuration._set_by("of_a_folder_elsewhere") == set()
+
+
 def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
