@@ -215,7 +215,19 @@ def _schema(config: DictConfig, schema: type) -> type:
     found = getattr(locate(target), "schema", None) if may_build(target) else None
     if not found:
         raise ConfigError(f"{key}._target_: '{target}' is none: choose {key}={'|'.join(_choices(key))}")
+    _same_kind(config, locate(target).name)
     return found
+
+
+def _same_kind(config: DictConfig, kind: str) -> None:
+    """Refuses an objective of another kind of run before the faults that all its arguments would be."""
+    target = str(OmegaConf.select(config, "objective._target_"))
+    its = getattr(locate(target), "of_kind", kind) if may_build(target) else kind
+    if its != kind:
+        raise ConfigError(
+            f"objective: {target.rpartition('.')[2]} is of kind={its}, and this run is of kind={kind}: set kind={its}, "
+            "or leave objective= out"
+        )
 
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:

@@ -174,6 +174,24 @@ def test_the_kind_of_run_brings_its_schema():
         checked("train", ["+rewards=1"])
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "its", "kind"),
+    [
+        (["objective=truncated"], "TruncatedBackpropagation", "language_model", "captions"),
+        (["objective=truncated", "experiment=scenes_soft"], "TruncatedBackpropagation", "language_model", "captions"),
+        (["objective=answers", "experiment=scenes_soft"], "AnswerCrossEntropy", "answers", "captions"),
+        (["objective=self_critical", "kind=answers"], "SelfCritical", "captions", "answers"),
+        (["objective=cross_entropy", "experiment=char_hello"], "CrossEntropy", "captions", "language_model"),
+    ],
+)
+def test_an_objective_of_another_kind_of_run_is_told_as_such(given, name, its, kind):
+    with pytest.raises(ConfigError) as caught:
+        checked("train", given)
+    assert str(caught.value) == (
+        f"objective: {name} is of kind={its}, and this run is of kind={kind}: set kind={its}, or leave objective= out"
+    )
+
+
 def test_missing_values_are_asked_for():
     with pytest.raises(ConfigError, match=r"checkpoint is not set.*images is not set"):
         check(compose("caption", []), CaptionConfig)
