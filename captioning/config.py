@@ -404,6 +404,7 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
     for key in node.keys() - fields.keys():
         yield _unknown(f"{path}{key}", [f"{path}{field}" for field in fields])
     for key, kind in fields.items():
+        kind = _variant(kind, node.get(key))
         if key not in node:
             yield f"{path}{key} is not set"
         elif dataclasses.is_dataclass(kind):
@@ -418,6 +419,13 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
                 yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
             rest = {name: value for name, value in node[key].items() if name not in beside} if beside else node[key]
             yield from _target_faults(rest, f"{path}{key}")
+
+
+def _variant(kind: Any, node: Any) -> Any:
+    """Of several schemas, the one that knows most of a node's keys; any other kind as it is."""
+    schemas = [each for each in typing.get_args(kind) if dataclasses.is_dataclass(each)]
+    keys = set(node) if isinstance(node, dict) else set()
+    return max(schemas, key=lambda each: len(keys & typing.get_type_hints(each).keys()), default=kind)
 
 
 def _target_faults(node: Any, path: str) -> Iterator[str]:

@@ -96,7 +96,7 @@ def test_every_data_set_goes_into_every_command(data):
 
 @pytest.mark.parametrize("data", ["easy_vqa", "vqa_v2"])
 def test_every_set_of_questions_goes_into_every_command_for_them(data):
-    for name, beside in (("train", ["kind=answers"]), ("evaluate_answers", [])):
+    for name, beside in (("train", ["kind=answers"]), ("prepare", []), ("evaluate_answers", [])):
         config = checked(name, [*beside, f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
     with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.answers'"):
