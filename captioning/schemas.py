@@ -253,6 +253,7 @@ class GroundConfig:
     checkpoint: str
     data: DataConfig
     split: str
+    features: dict
     decoding: dict
     batch_size: int
     device: str
