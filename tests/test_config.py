@@ -1,7 +1,9 @@
 """Every YAML composes, passes the check and builds; every fault is told at once."""
 
 import inspect
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,6 +57,7 @@ BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
 BESIDE |= {choice: ["kind=answers"] for choice in ANSWERS}
+README = Path(__file__).parents[1] / "README.md"
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
 
@@ -141,6 +144,19 @@ def test_a_baseline_is_swapped_by_one_override(overrides, place, target):
         old, new = old[key], new[key]
     assert new.pop(last)["_target_"] == target != old.pop(last)["_target_"]
     assert before == after
+
+
+def test_the_readme_lists_all_choices_of_a_captioner():
+    rows = re.findall(r"^\| (`[^|]+=`) \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {}
+    for keys, choices in rows:
+        keys, choices = re.findall(r"`([^`]+)=`", keys), choices.split(" · ")
+        told |= zip(keys, choices if len(keys) > 1 else [" · ".join(choices)], strict=True)
+    assert len(told) >= 14
+    for group, choices in told.items():
+        known = {path.stem for path in (conf_dir() / group).glob("*.yaml")}
+        known -= {name for name in known if f"{group}={name}" in (*LANGUAGE_MODEL, *ANSWERS)}
+        assert known == set(re.findall(r"`(\w+)`", choices)), group
 
 
 def test_the_448_pixel_encoder_takes_its_transform_along():
