@@ -20,7 +20,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
-    from captioning.figures import endings, save
+    from captioning.figures import endings, ready, save
     from captioning.files import make_folder, printable, write_json
     from captioning.searches import seeded
 
@@ -31,6 +31,7 @@ def caption(config: dict[str, Any]) -> None:
     predictor = load_all(
         config["checkpoint"], decoding.pop("checkpoints") or [], device=config["device"], places=config["places"]
     )
+    ready(config["figures"], predictor)
     search = seeded(build(decoding))
     output = make_folder(Path(config["output"]))
     figures = figure_names(paths, tuple(kinds.values()))
@@ -57,12 +58,13 @@ def caption(config: dict[str, Any]) -> None:
             elif opened:
                 names = [path for _, path, _ in opened]
                 captions = predictor.all_captions([picture for *_, picture in opened], search, names=names)
+            for (_, path, _), found in zip(opened, captions, strict=True):  # before a figure that may fail
+                results.append(_result(len(results), path, found))
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
                     bar.write(printable(f"{path}: {made.text}"))  # to stdout, past the bar
                 for kind, name in zip(kinds, figures[index], strict=True):
                     save(picture, found[0], output / name, kind)
-                results.append(_result(len(results), path, found))
             bar.update(min(config["batch_size"], len(paths) - at))
             if perf_counter() - saved_at > SECONDS:
                 write_json(output / "captions.json", results)

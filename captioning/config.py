@@ -48,9 +48,11 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
 
     def task(config: DictConfig) -> None:
         try:
-            plain = check(config, schema)
-            if HydraConfig.get().mode is RunMode.MULTIRUN:
-                folder = HydraConfig.get().runtime.output_dir
+            given = HydraConfig.get()
+            plain = check(config, schema, experiment=given.runtime.choices.get("experiment"))
+            _refuse_idle(plain, given.overrides.task)
+            if given.mode is RunMode.MULTIRUN:
+                folder = given.runtime.output_dir
                 plain |= {key: folder for key in ("run_dir", "output") if key in plain}
             job(plain)
         except CaptioningError as error:
@@ -155,6 +157,21 @@ def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
     return run
 
 
+def _refuse_idle(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Arguments that the command line gives a group that is none, which has nothing to take them.
+
+    An experiment's are left standing (`captioning.train`): there is no other way of going without its group.
+    """
+    faults = []
+    for key in (override.lstrip("+").partition("=")[0] for override in overrides if not override.startswith("~")):
+        group, _, argument = key.partition(".")
+        others = [choice for choice in _choices(group) if choice != "none"]
+        if argument and "none" in _choices(group) and "_target_" not in (config.get(group) or {}):
+            faults.append(f"{key}: {group}=none takes no arguments: choose {group}={'|'.join(others)} beside it")
+    if faults:
+        raise ConfigError("; ".join(faults))
+
+
 def compose(name: str, overrides: list[str]) -> DictConfig:
     """conf/NAME.yaml with overrides, as the command line would compose it."""
     GlobalHydra.instance().clear()
@@ -162,8 +179,11 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
         return hydra.compose(name, overrides)
 
 
-def check(config: DictConfig, schema: type) -> dict:
+def check(config: DictConfig, schema: type, *, experiment: str | None = None) -> dict:
     """The resolved configuration as plain containers.
+
+    Args:
+        experiment: that was chosen: an unknown key that it sets is told as its.
 
     Raises:
         ConfigError: every unknown key (with the nearest known one), missing value and wrong type at once, by dotted
@@ -180,7 +200,7 @@ def check(config: DictConfig, schema: type) -> dict:
     if missing:
         raise ConfigError("; ".join(missing))
     plain = dict.fromkeys(unset) | OmegaConf.to_container(config, resolve=True)
-    faults = list(_schema_faults(plain, schema, ""))
+    faults = [_with_experiment(fault, experiment) for fault in _schema_faults(plain, schema, "")]
     if faults:
         raise ConfigError("; ".join(faults))
     return plain
@@ -195,7 +215,19 @@ def _schema(config: DictConfig, schema: type) -> type:
     found = getattr(locate(target), "schema", None) if may_build(target) else None
     if not found:
         raise ConfigError(f"{key}._target_: '{target}' is none: choose {key}={'|'.join(_choices(key))}")
+    _same_kind(config, locate(target).name)
     return found
+
+
+def _same_kind(config: DictConfig, kind: str) -> None:
+    """Refuses an objective of another kind of run before the faults that all its arguments would be."""
+    target = str(OmegaConf.select(config, "objective._target_"))
+    its = getattr(locate(target), "of_kind", kind) if may_build(target) else kind
+    if its != kind:
+        raise ConfigError(
+            f"objective: {target.rpartition('.')[2]} is of kind={its}, and this run is of kind={kind}: set kind={its}, "
+            "or leave objective= out"
+        )
 
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:
@@ -327,7 +359,7 @@ def _unknown_overrides(name: str) -> list[str]:
 def _no_choice(key: str, known: list[str]) -> str:
     """What is wrong with `data.root=…` where no data set is chosen; "" where that is not it."""
     group = key.partition(".")[0]
-    options = _choices(group)
+    options = [choice for choice in _choices(group) if choice != "none"]
     unset = options and not any(other.startswith(f"{group}.") for other in known)
     return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}" if unset else ""
 
@@ -337,6 +369,25 @@ def _unknown(key: str, known: list[str]) -> str:
     leaf = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     nearest = difflib.get_close_matches(key, leaf or known, n=1, cutoff=0.0 if leaf else 0.5)
     return f"unknown configuration key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+
+
+def _with_experiment(fault: str, experiment: str | None) -> str:
+    """The fault; one of a key that the experiment sets, and no part chosen beside it takes, says whose it is."""
+    unknown = re.match(r"unknown configuration key '([^']+)'", fault)
+    if not (unknown and experiment and unknown[1] in _set_by(experiment)):
+        return fault
+    part = unknown[1].rpartition(".")[0] or "part"
+    return f"{unknown[0]}: experiment={experiment} sets it, for another {part}: add '~{unknown[1]}' to leave it out"
+
+
+def _set_by(experiment: str) -> set[str]:
+    """The dotted keys that an experiment's file sets, and those that it builds on."""
+    path = conf_dir() / "experiment" / f"{experiment}.yaml"
+    if not path.is_file():  # of a folder of the user's (--config-dir)
+        return set()
+    node = OmegaConf.load(path)
+    bases = [base for base in node.get("defaults", []) if isinstance(base, str) and base != "_self_"]
+    return set(_dotted(node)).union(*map(_set_by, bases))
 
 
 def _dotted(config: Any, prefix: str = "") -> Iterator[str]:
@@ -353,6 +404,7 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
     for key in node.keys() - fields.keys():
         yield _unknown(f"{path}{key}", [f"{path}{field}" for field in fields])
     for key, kind in fields.items():
+        kind = _variant(kind, node.get(key))
         if key not in node:
             yield f"{path}{key} is not set"
         elif dataclasses.is_dataclass(kind):
@@ -367,6 +419,13 @@ def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
                 yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
             rest = {name: value for name, value in node[key].items() if name not in beside} if beside else node[key]
             yield from _target_faults(rest, f"{path}{key}")
+
+
+def _variant(kind: Any, node: Any) -> Any:
+    """Of several schemas, the one that knows most of a node's keys; any other kind as it is."""
+    schemas = [each for each in typing.get_args(kind) if dataclasses.is_dataclass(each)]
+    keys = set(node) if isinstance(node, dict) else set()
+    return max(schemas, key=lambda each: len(keys & typing.get_type_hints(each).keys()), default=kind)
 
 
 def _target_faults(node: Any, path: str) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """A page to try checkpoints on: `captioning-demo checkpoint=PATH`, or `checkpoint=[SOFT,HARD]` side by side."""
 
+import asyncio
 import socket
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,9 +31,7 @@ def demo(config: dict[str, Any]) -> None:
 
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
-    from aiohttp import web
-
-    from captioning.pages.server import Demo, Limits
+    from captioning.pages.server import Demo, Limits, serve
     from captioning.pages.work import checkpoint_names, ready
     from captioning.predictor import load
 
@@ -52,7 +51,7 @@ def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     )
     host = f"[{config['host']}]" if ":" in config["host"] else config["host"]
     print(f"captioning: http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
-    web.run_app(demo.application(), sock=listener, print=None, access_log=None)
+    asyncio.run(serve(demo.application(), listener))
 
 
 def _listen(host: str, port: int) -> socket.socket:

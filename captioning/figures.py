@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captioning.errors import ConfigError
-from captioning.predictor import Caption
+from captioning.predictor import Caption, Predictor
 from captioning.visualise import attention_figure, caption_figure, save_figure, save_gaze, strip_figure
+from captioning.visualise.gaze import find_ffmpeg
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
 KINDS = (*STILL, *MOVING)
@@ -44,6 +45,23 @@ def save(picture: Image.Image, caption: Caption, path: Path | str, kind: str = "
         raise ConfigError(f"a {kind} shows where words looked, and this checkpoint has no attention: draw a grid of it")
     else:
         save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
+
+
+def ready(kinds: tuple[str, ...] | list[str], predictor: Predictor) -> None:
+    """Refuses moving kinds that could not be made, before anything is captioned.
+
+    Raises:
+        ConfigError: the checkpoint (or one of an ensemble) has no attention. ToolError: a film without ffmpeg.
+    """
+    moving = [kind for kind in kinds if kind in MOVING]
+    blind = [each.path for each in predictor.members if not each.captioner.decoder.attention.context_size]
+    if moving and blind:
+        raise ConfigError(
+            f"figures=[{','.join(moving)}] shows where words looked, and {blind[0]} has no attention: give another "
+            "checkpoint, or figures=[grid]"
+        )
+    if "film" in moving:
+        find_ffmpeg()
 
 
 def endings(kinds: tuple[str, ...] | list[str], suffix: str) -> dict[str, str]:

@@ -6,22 +6,25 @@
 import csv
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from captioning.config import build, decoding_name, entry_point
 from captioning.schemas import GroundConfig
 
+BLIND = "{}: a model without attention looks nowhere; train one with it"
+
 
 def ground(config: dict[str, Any]) -> None:
     """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
     from captioning.data.annotations import select
-    from captioning.errors import ConfigError, must_be
+    from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise
     from captioning.predictor import load
     from captioning.searches import seeded
+    from captioning.sources import report_unreadable
 
     data, split = config["data"], config["split"]
     if data["instances"] is None:
@@ -32,14 +35,23 @@ def ground(config: dict[str, Any]) -> None:
     must_be("batch_size", config["batch_size"], least=1)
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
-    predictor = load(config["checkpoint"], device=config["device"])
+    predictor, search = load(config["checkpoint"], device=config["device"]), seeded(build(config["decoding"]))
+    if not predictor.captioner.decoder.attention.context_size:
+        raise CheckpointError(BLIND.format(predictor.path))
+    if predictor.encoder.output == "regions":
+        raise CheckpointError(f"{predictor.path} looks at a detector's regions; only a grid is held against instances")
+    source = build(config["features"])(
+        predictor.encoder, predictor.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
+    )
+    report_unreadable(source)
     grounded = caption_and_ground(
         predictor,
-        records,
+        source.records,
         instances,
-        search=seeded(build(config["decoding"])),
+        search=search,
         batch_size=config["batch_size"],
         skip_unreadable=data["skip_unreadable"],
+        source=source,
     )
     summary = summarise(grounded, samples=config["samples"], seed=config["seed"])
     output, decoding = make_folder(Path(config["output"])), decoding_name(config["decoding"])
@@ -50,8 +62,13 @@ def ground(config: dict[str, Any]) -> None:
     print(f"means: {output / 'grounding.json'}; every word: {output / 'words.csv'}")
 
 
-def caption_and_ground(predictor, records, instances, *, search, batch_size: int, skip_unreadable: bool) -> dict:
+def caption_and_ground(
+    predictor, records, instances, *, search, batch_size: int, skip_unreadable: bool, source=None
+) -> dict:
     """{image id: the `Grounded` mentions of its caption}, for every readable record.
+
+    Args:
+        source: of the records' features (`captioning.sources`); None: made of the pictures here.
 
     Raises:
         CheckpointError: the model has no attention.
@@ -74,10 +91,14 @@ def caption_and_ground(predictor, records, instances, *, search, batch_size: int
                 if not skip_unreadable:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
-        captions = predictor.caption_pictures([picture for _, picture in opened], search) if opened else []
+        captions = []
+        if opened and source:
+            captions = _caption_features(predictor, source, opened, search)
+        elif opened:
+            captions = predictor.caption_pictures([picture for _, picture in opened], search)
         for (record, picture), made in zip(opened, captions, strict=True):
             if made.attention is None:
-                raise CheckpointError(f"{predictor.path}: a model without attention looks nowhere; train one with it")
+                raise CheckpointError(BLIND.format(predictor.path))
             annotated = instances.pictures[record.image_id]
             if picture.size != (annotated.width, annotated.height):
                 size = f"{picture.width} × {picture.height}"
@@ -95,6 +116,26 @@ def caption_and_ground(predictor, records, instances, *, search, batch_size: int
                 phrases=phrases,
             )
     return grounded
+
+
+def _caption_features(predictor, source, opened: Sequence[tuple], search: Callable) -> list:
+    """As `Predictor.caption_pictures`, of (record, picture) whose features a source has."""
+    import torch
+
+    from captioning.data.datasets import stack_images
+    from captioning.predictor import Caption, decode
+
+    vocabulary, made = predictor.vocabulary, []
+    with torch.inference_mode():
+        images, _ = stack_images([source.read(record) for record, _ in opened])
+        features = source.encoder.to(predictor.device)(images.to(predictor.device))
+        names = [record.path for record, _ in opened]
+        found = decode(predictor.captioner, features, search=search, vocabulary=vocabulary, names=names)
+    for (best, *_), (_, picture) in zip(found, opened, strict=True):
+        words, box = vocabulary.decode(best.tokens), predictor.transform.box(*picture.size)
+        weights, places = (None if part is None else part[: len(words)].numpy() for part in best[3:])
+        made.append(Caption(" ".join(words), words, best.log_prob, weights, box, best.score, places))
+    return made
 
 
 def table(summary: Mapping[str, Any], *, title: str) -> str:

@@ -8,11 +8,16 @@ from captioning.schemas import PrepareConfig
 
 
 def prepare(config: dict[str, Any]) -> None:
-    """Runs the encoder once over a data set; started again, goes on where it stopped. Or verifies what is stored."""
+    """Runs the encoder once over a data set; started again, goes on where it stopped. Or verifies what is stored.
+
+    The data set may be of captions or of questions, whose pictures may share the store of another (`pictures`).
+    """
     from captioning.data.annotations import select
-    from captioning.sources import report_unreadable
+    from captioning.sources import refuse_mirror, report_unreadable
 
     data = config["data"]
+    if "pictures" in data:
+        refuse_mirror(config["features"])
     if config["verify"]:
         _verify(config)
         return
@@ -24,7 +29,7 @@ def prepare(config: dict[str, Any]) -> None:
         build(config["encoder"]),
         build(config["transform"]),
         chosen,
-        name=data["name"],
+        name=_store_name(data),
         skip_unreadable=data["skip_unreadable"],
     )
     report_unreadable(source)
@@ -38,11 +43,15 @@ def _verify(config: dict[str, Any]) -> None:
     if not config["features"]["_target_"].endswith(".stored"):
         raise ConfigError("verify=true is for stored features: set features=store")
     encoder, transform = build(config["encoder"]), build(config["transform"])
-    print(verify(encoder, transform, name=config["data"]["name"], root=config["features"]["root"]))
+    print(verify(encoder, transform, name=_store_name(config["data"]), root=config["features"]["root"]))
+
+
+def _store_name(data: dict[str, Any]) -> str:
+    return data.get("pictures", data["name"])
 
 
 def _download(data: dict[str, Any]) -> None:
-    if data["download"] is None:
+    if data.get("download") is None:
         raise ConfigError(f"data={data['name']} is not downloaded from anywhere: leave download=true out")
     build(data["download"])
 

@@ -25,10 +25,25 @@ class DataConfig:
 
 
 @dataclasses.dataclass
+class AnswerDataConfig:
+    """conf/data: pictures with questions and answers."""
+
+    name: str
+    pictures: str
+    root: str | None
+    reader: dict
+    min_count: int
+    max_length: int
+    answers: int
+    targets: dict
+    skip_unreadable: bool
+
+
+@dataclasses.dataclass
 class PrepareConfig:
     """conf/prepare.yaml."""
 
-    data: DataConfig
+    data: DataConfig | AnswerDataConfig
     encoder: dict
     transform: dict
     features: dict
@@ -80,21 +95,6 @@ class CaptionTrainConfig(TrainConfig):
     encoder_lr: float
     encoder_warmup: int
     decoding: dict
-
-
-@dataclasses.dataclass
-class AnswerDataConfig:
-    """conf/data: pictures with questions and answers."""
-
-    name: str
-    pictures: str
-    root: str | None
-    reader: dict
-    min_count: int
-    max_length: int
-    answers: int
-    targets: dict
-    skip_unreadable: bool
 
 
 @dataclasses.dataclass
@@ -253,6 +253,7 @@ class GroundConfig:
     checkpoint: str
     data: DataConfig
     split: str
+    features: dict
     decoding: dict
     batch_size: int
     device: str

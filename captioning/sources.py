@@ -4,9 +4,9 @@ All functions share one signature and give a `Source`; a run's configuration pic
 """
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -124,6 +124,12 @@ def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record
             store = FeatureStore(folder, key)
             unreadable = extract(encoder, transform, records, store, **options).unreadable
     return store, unreadable
+
+
+def refuse_mirror(features: Mapping[str, Any]) -> None:
+    """Of pictures with questions, whose answers may be others of the mirror image; `features` is a configuration."""
+    if features.get("mirror"):
+        raise ConfigError("features.mirror=true is for captions: a question may ask what is on the left")
 
 
 def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> str:

@@ -1,7 +1,9 @@
 """Every YAML composes, passes the check and builds; every fault is told at once."""
 
 import inspect
+import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -55,6 +57,7 @@ BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
 BESIDE |= {choice: ["kind=answers"] for choice in ANSWERS}
+README = Path(__file__).parents[1] / "README.md"
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
 
@@ -96,7 +99,7 @@ def test_every_data_set_goes_into_every_command(data):
 
 @pytest.mark.parametrize("data", ["easy_vqa", "vqa_v2"])
 def test_every_set_of_questions_goes_into_every_command_for_them(data):
-    for name, beside in (("train", ["kind=answers"]), ("evaluate_answers", [])):
+    for name, beside in (("train", ["kind=answers"]), ("prepare", []), ("evaluate_answers", [])):
         config = checked(name, [*beside, f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
     with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.answers'"):
@@ -143,6 +146,19 @@ def test_a_baseline_is_swapped_by_one_override(overrides, place, target):
     assert before == after
 
 
+def test_the_readme_lists_all_choices_of_a_captioner():
+    rows = re.findall(r"^\| (`[^|]+=`) \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {}
+    for keys, choices in rows:
+        keys, choices = re.findall(r"`([^`]+)=`", keys), choices.split(" · ")
+        told |= zip(keys, choices if len(keys) > 1 else [" · ".join(choices)], strict=True)
+    assert len(told) >= 14
+    for group, choices in told.items():
+        known = {path.stem for path in (conf_dir() / group).glob("*.yaml")}
+        known -= {name for name in known if f"{group}={name}" in (*LANGUAGE_MODEL, *ANSWERS)}
+        assert known == set(re.findall(r"`(\w+)`", choices)), group
+
+
 def test_the_448_pixel_encoder_takes_its_transform_along():
     config = checked("train", ["encoder=resnet101_448"])
     assert config["encoder"]["image_size"] == config["transform"]["size"] == 448
@@ -174,6 +190,24 @@ def test_the_kind_of_run_brings_its_schema():
         checked("train", ["+rewards=1"])
 
 
+@pytest.mark.parametrize(
+    ("given", "name", "its", "kind"),
+    [
+        (["objective=truncated"], "TruncatedBackpropagation", "language_model", "captions"),
+        (["objective=truncated", "experiment=scenes_soft"], "TruncatedBackpropagation", "language_model", "captions"),
+        (["objective=answers", "experiment=scenes_soft"], "AnswerCrossEntropy", "answers", "captions"),
+        (["objective=self_critical", "kind=answers"], "SelfCritical", "captions", "answers"),
+        (["objective=cross_entropy", "experiment=char_hello"], "CrossEntropy", "captions", "language_model"),
+    ],
+)
+def test_an_objective_of_another_kind_of_run_is_told_as_such(given, name, its, kind):
+    with pytest.raises(ConfigError) as caught:
+        checked("train", given)
+    assert str(caught.value) == (
+        f"objective: {name} is of kind={its}, and this run is of kind={kind}: set kind={its}, or leave objective= out"
+    )
+
+
 def test_missing_values_are_asked_for():
     with pytest.raises(ConfigError, match=r"checkpoint is not set.*images is not set"):
         check(compose("caption", []), CaptionConfig)
@@ -201,6 +235,51 @@ def test_an_unknown_override_names_the_nearest_key(monkeypatch, capsys, tmp_path
         "unknown configuration key 'model.witdh': did you mean 'model.width'?"
     )
     assert not list(tmp_path.iterdir())  # nothing was written
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["weight_averaging=none", "+weight_averaging.decay=0.9"],
+        ["experiment=scenes_fc", "weight_averaging=none", "weight_averaging.decay=0.9"],  # which the experiment sets
+        ["experiment=scenes_fc", "weight_averaging=none", "++weight_averaging.decay=0.9"],
+    ],
+)
+def test_an_argument_of_a_group_that_is_none_is_refused(monkeypatch, capsys, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    given = [*given, "early_stopping=none", "+early_stopping.patience=3"]
+    status, message = run_main(monkeypatch, capsys, "train", *given)
+    assert status == 1
+    assert message == (
+        "error: weight_averaging.decay: weight_averaging=none takes no arguments: choose weight_averaging=ema beside "
+        "it; early_stopping.patience: early_stopping=none takes no arguments: choose early_stopping=cider beside it"
+    )
+
+
+def test_an_argument_of_a_group_that_is_not_chosen_names_the_choices(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, message = run_main(monkeypatch, capsys, "train", "weight_averaging.decay=0.9")
+    assert message == "error: weight_averaging.decay needs weight_averaging=NAME beside it, one of ema"
+
+
+def test_a_group_of_none_beside_an_experiment_that_sets_its_arguments_starts(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="the job must not start"):  # it does
+        run_main(monkeypatch, capsys, "train", "experiment=scenes_fc", "weight_averaging=none", "early_stopping=none")
+
+
+def test_an_unknown_key_of_an_experiment_is_told_as_its(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = ["experiment=flickr8k_fc", "encoder=regions"]
+    status, message = run_main(monkeypatch, capsys, "train", *given)
+    assert status == 1 and message == (
+        "error: unknown configuration key 'encoder.output': experiment=flickr8k_fc sets it, for another encoder: "
+        "add '~encoder.output' to leave it out"
+    )
+    with pytest.raises(AssertionError, match="the job must not start"):  # it does
+        run_main(monkeypatch, capsys, "train", *given, "~encoder.output")
+    assert {"optimizer.lr", "model.scorer.width"} < configuration._set_by("scenes_scst")  # builds on scenes_soft
+    assert configuration._set_by("of_a_folder_elsewhere") == set()
 
 
 def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):

@@ -4,12 +4,16 @@ import asyncio
 import gzip
 import io
 import re
+import signal
 import socket
 import struct
+import subprocess
 import sys
 import threading
 import zlib
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import numpy as np
 import pytest
@@ -478,3 +482,38 @@ def test_a_hundred_at_once():
     result = main(["--quick"])
     assert (result["served"], result["refused"], result["lost"]) == (270, 30, 0)
     assert max(result["MiB"]) - min(result["MiB"]) < 250
+
+
+@pytest.fixture
+def started(tmp_path):
+    """(process, port) of a demo as a user starts it, once it answers."""
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    save_checkpoint(path)
+    command = [sys.executable, "-m", "captioning.demo", f"checkpoint={path}", "port=0", "device=cpu", "examples=[]"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], **pipes)
+    port = urlsplit(process.stdout.readline().split()[1]).port
+    with urlopen(f"http://127.0.0.1:{port}/") as response:
+        assert response.status == 200
+    yield process, port
+    process.kill()
+    process.communicate()
+
+
+def test_it_stops_cleanly_when_asked_twice_at_once(started):
+    process, _ = started
+    for number in (signal.SIGSTOP, signal.SIGINT, signal.SIGTERM, signal.SIGCONT):  # those between arrive together
+        process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert (process.returncode, told) == (0, "")
+
+
+def test_a_second_ctrl_c_does_not_wait_for_an_upload(started):
+    process, port = started
+    with socket.create_connection(("127.0.0.1", port)) as upload:
+        head = f"POST /api/captions HTTP/1.1\r\nHost: localhost:{port}\r\nContent-Length: 9\r\n"
+        upload.sendall(f"{head}Expect: 100-continue\r\n\r\n".encode())
+        assert b"100 Continue" in upload.recv(100)  # the server waits for nine bytes now
+        while process.poll() is None:
+            process.send_signal(signal.SIGINT)
+    assert process.returncode == -signal.SIGINT

@@ -202,6 +202,13 @@ def test_text_stays_text_and_files_repeat(tmp_path):
     assert draw("again.svg") == drawn and draw("a.pdf") == draw("b.pdf")
 
 
+def test_a_pdf_is_written_in_silence(tmp_path, caplog):
+    caplog.set_level("INFO")  # of the root logger, as commands set it
+    figure = strip_figure(drawing(60, 40), ["two", "dogs"], weights(2), box=(0, 0, 60, 40))
+    save_figure(figure, tmp_path / "strip.pdf")
+    assert caplog.messages == []
+
+
 # Gazes
 
 
@@ -521,6 +528,45 @@ def test_figures_that_there_are_not(adaptive, world, tmp_path):
     with pytest.raises(ConfigError, match="format=jpg: not one of png, svg, pdf"):
         run_caption(*given, "format=jpg")
     assert not (tmp_path / "o").exists()
+
+
+@pytest.fixture(scope="module")
+def blind(world, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("blind")
+    features = [f"features.root={world}/features", "encoder.image_size=64"]
+    return fit(world, *features, "model/attention=none", f"run_dir={run_dir}")
+
+
+def test_a_gaze_of_a_checkpoint_without_attention_is_refused_before_any_caption(
+    blind, adaptive, world, tmp_path, capsys
+):
+    given = [f"images={world}/p0.png", f"output={tmp_path}/o"]
+    ensemble = [f"checkpoint={adaptive}", f"decoding.checkpoints=[{blind}]"]
+    for checkpoints in ([f"checkpoint={blind}"], ensemble):
+        with pytest.raises(ConfigError, match=rf"figures=\[gaze,film\] .* {blind} has no attention.*figures=\[grid\]"):
+            run_caption(*given, *checkpoints, "figures=[grid,gaze,film]")
+    assert not (tmp_path / "o").exists() and "p0.png" not in capsys.readouterr().out
+    run_caption(*given, f"checkpoint={blind}", "figures=[grid,cells,strip]")
+    assert len(os.listdir(tmp_path / "o")) == 4
+
+
+def test_a_film_without_ffmpeg_is_refused_before_any_caption(adaptive, world, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ToolError, match="ffmpeg, which is not here"):
+        run_caption(f"checkpoint={adaptive}", f"images={world}/p0.png", f"output={tmp_path}/o", "figures=[film]")
+    assert not (tmp_path / "o").exists()
+
+
+def test_captions_outlive_a_figure_that_cannot_be_written(adaptive, world, tmp_path, monkeypatch):
+    def fail(*arguments):
+        raise ConfigError("no space left")
+
+    monkeypatch.setattr(figures, "save", fail)
+    with pytest.raises(ConfigError, match="no space left"):
+        run_caption(f"checkpoint={adaptive}", f"images=[{world}/p0.png,{world}/p5.png]", f"output={tmp_path}/o")
+    kept = json.loads((tmp_path / "o" / "captions.json").read_text())
+    assert [Path(each["file_name"]).name for each in kept] == ["p0.png", "p5.png"]
+    assert [each["image_id"] for each in kept] == [0, 1]
 
 
 def test_in_one_call(adaptive, world, tmp_path):

@@ -429,10 +429,11 @@ TOY = [
     "trainer.enable_progress_bar=false",
     "trainer.accelerator=cpu",
 ]
+SIGHTLESS = [override for override in TOY if not override.startswith("encoder")]
 
 
-def train_toy(run_dir, *overrides):
-    train(check(compose("train", [*TOY, f"run_dir={run_dir}", *overrides]), TrainConfig))
+def train_toy(run_dir, *overrides, toy=TOY):
+    train(check(compose("train", [*toy, f"run_dir={run_dir}", *overrides]), TrainConfig))
     return f"checkpoint={run_dir}/checkpoints/last.ckpt"
 
 
@@ -443,7 +444,7 @@ def run(*overrides):
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory):
     root = tmp_path_factory.mktemp("scenes")
-    return ["data=scenes", f"data.root={root / 'scenes'}"] + [
+    return ["data=scenes", f"data.root={root / 'scenes'}", f"features.root={root / 'features'}"] + [
         f"data.reader.{split}={count}" for split, count in (("train", 8), ("val", 8), ("test", 4))
     ]
 
@@ -451,7 +452,7 @@ def scenes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toy_run(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return train_toy(folder / "run", *scenes, f"features.root={folder / 'features'}", "trainer.max_epochs=60")
+    return train_toy(folder / "run", *scenes, "trainer.max_epochs=60")
 
 
 def test_one_command_grounds_a_split_of_scenes(toy_run, scenes, tmp_path, capsys):
@@ -483,6 +484,24 @@ def test_one_command_grounds_a_split_of_scenes(toy_run, scenes, tmp_path, capsys
     for row in rows:
         caption = by_image[int(row["image_id"])]
         assert caption.tokens[int(row["position"])] == row["words"]
+
+
+def test_features_come_from_where_evaluation_takes_them(toy_run, scenes, tmp_path, monkeypatch):
+    given = [toy_run, *scenes[:2], *scenes[3:], "samples=50"]
+    stored = [f"features.root={tmp_path / 'features'}"]
+    rows = []
+    for name, features in (("first", stored), ("stored", stored), ("online", ["features=online"])):
+        if name == "stored":  # nothing is left to encode
+            monkeypatch.setattr("captioning.models.encoder.Encoder.forward", None)
+        run(*given, *features, f"output={tmp_path / name}")
+        rows.append(list(csv.DictReader((tmp_path / name / "words.csv").open(newline=""))))
+        monkeypatch.undo()
+    assert list((tmp_path / "features").glob("scenes-*/manifest.json"))
+    assert rows[0] == rows[1] and len(rows[0]) == len(rows[2]) > 0
+    for one, other in zip(rows[0], rows[2], strict=True):
+        assert one["words"] == other["words"]
+        if one["attention_mass_box"]:
+            assert float(one["attention_mass_box"]) == pytest.approx(float(other["attention_mass_box"]), abs=1e-3)
 
 
 def test_hard_attention_is_measured_where_it_looked(tmp_path):
@@ -528,11 +547,27 @@ def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes
         *scenes,
         "model/attention=none",
         "trainer.max_epochs=1",
-        f"features.root={tmp_path / 'features'}",
     )
     with pytest.raises(CheckpointError, match=r"last\.ckpt: a model without attention"):
         run(blind, *scenes, output)
+    folder = detected(tmp_path / "detected")
+    regions = train_toy(
+        tmp_path / "regions", "data=csv", f"data.root={folder}", "data.min_count=1", "trainer.max_epochs=1",
+        "encoder=regions", "encoder.size=4", "features=regions", f"features.root={folder}", toy=SIGHTLESS,
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"last\.ckpt looks at a detector's regions; only a grid"):
+        run(regions, *scenes, output)
     assert not (tmp_path / "out").exists()
+
+
+def detected(folder):
+    """Two pictures with a region each, and a table of captions."""
+    folder.mkdir()
+    for name in "ab":
+        Image.new("RGB", (8, 8)).save(folder / f"{name}.png")
+        np.savez(folder / f"{name}.npz", x=np.ones((1, 4), np.float32), bbox=np.array([[0, 0, 8, 8]], np.float32))
+    (folder / "captions.csv").write_text("image,caption,split\na.png,a dog,train\nb.png,a dog,val\n")
+    return folder
 
 
 def test_coco_as_it_comes(shared_dir, tmp_path, capsys):
@@ -540,7 +575,7 @@ def test_coco_as_it_comes(shared_dir, tmp_path, capsys):
     coco = ["data=coco", f"data.root={shared_dir / 'coco-sample'}"]
     features = f"features.root={tmp_path / 'features'}"
     checkpoint = train_toy(tmp_path / "run", *coco, features, "trainer.max_epochs=2", "data.min_count=20")
-    output = [f"output={tmp_path / 'out'}", "samples=50"]
+    output = [f"output={tmp_path / 'out'}", "samples=50", features]
     run(checkpoint, *coco, *output, "split=val")
     assert json.loads((tmp_path / "out" / "grounding.json").read_text())["images"] == 79
     (tmp_path / "words.yaml").write_text("person: [a, the, in, of, with, and, is, at, to, man]")

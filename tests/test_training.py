@@ -304,6 +304,6 @@ def test_coco_in_its_own_layout_trains_evaluates_and_captions(shared_dir, tmp_pa
 
 
 def test_a_group_of_none_is_none_beside_an_experiment_that_sets_its_arguments(data, tmp_path):  # noqa: F811
-    overrides = ["weight_averaging=none", "+weight_averaging.decay=0.5", "trainer.max_epochs=1"]
+    overrides = ["experiment=scenes_fc", "weight_averaging=none", "trainer.max_epochs=1"]
     run("train", *short(data, tmp_path / "run", *overrides))
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["weight_averaging"] is None

@@ -24,13 +24,15 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate_answers import evaluate_answers
 from captioning.metrics.vqa import answer_accuracy
 from captioning.predictor import load as load_captioner
-from captioning.schemas import AnswerConfig, EvaluateAnswersConfig, TrainConfig
+from captioning.prepare import prepare
+from captioning.schemas import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, TrainConfig
 from captioning.train import train
 
 COMMANDS = {
     "train": (train, TrainConfig),
     "evaluate_answers": (evaluate_answers, EvaluateAnswersConfig),
     "answer": (answer, AnswerConfig),
+    "prepare": (prepare, PrepareConfig),
 }
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}
 SMALL = [
@@ -96,6 +98,27 @@ def trained(data, tmp_path_factory):
     run_dir = tmp_path_factory.mktemp("run")
     run("train", *SMALL, *data, f"run_dir={run_dir}", "trainer.max_epochs=25")
     return run_dir
+
+
+def test_features_are_prepared_and_verified_as_training_takes_them(world, tmp_path, capsys):
+    data = ["data=vqa_v2", f"data.root={world}", f"features.root={tmp_path}"]
+    run("prepare", *data, "encoder.image_size=64", "splits=[train,val]")
+    run("prepare", *data, "encoder.image_size=64", "verify=true")
+    out = capsys.readouterr().out
+    assert "vqa_v2: features of 9 pictures (6 train, 3 val, 0 test)" in out
+    assert f"{tmp_path}/coco-" in out and "features of 9 pictures, all as they were written" in out
+    stored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("coco-*/*.npy")}
+    run("train", *SMALL, *data, f"run_dir={tmp_path}/run", "trainer.max_epochs=1")
+    assert stored and stored == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+
+
+def test_what_cannot_be_prepared_of_questions(data):
+    with pytest.raises(ConfigError, match="data=vqa_v2 is not downloaded from anywhere"):
+        run("prepare", *data, "download=true")
+    with pytest.raises(ConfigError, match=r"features\.mirror=true is for captions"):
+        run("prepare", *data, "features.mirror=true")
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.answer': did you mean 'data\.answers'\?$"):
+        run("prepare", *data, "+data.answer=3")
 
 
 def last(run_dir, name):

@@ -12,12 +12,12 @@ from captioning.data.annotations import select
 from captioning.data.questions import QuestionDataset, collate_questions
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
-from captioning.errors import ConfigError, DataError
+from captioning.errors import DataError
 from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.provenance import digest_of
 from captioning.schemas import AnswerTrainConfig
-from captioning.sources import report_unreadable
+from captioning.sources import refuse_mirror, report_unreadable
 from captioning.tokenizer import tokenize
 
 SPLITS = ("train", "val")
@@ -31,8 +31,7 @@ class Answering:
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
         """The answerer and what trains and scores it; see `Parts`."""
-        if config["features"].get("mirror"):
-            raise ConfigError("features.mirror=true is for captions: a question may ask what is on the left")
+        refuse_mirror(config["features"])
         data, records = config["data"], build(config["data"]["reader"])
         splits = {split: select(records, split) for split in SPLITS}
         questions = {split: questions_of(splits[split]) for split in SPLITS}

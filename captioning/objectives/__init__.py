@@ -2,7 +2,8 @@
 
 Two objectives for the words, CrossEntropy and SelfCritical, and AnswerCrossEntropy for answers; in each of them,
 Reinforce makes the gradient of places that hard attention drew, where it drew any. Objectives are modules for the sake
-of what they remember (a moving average, a count of batches), which travels in checkpoints.
+of what they remember (a moving average, a count of batches), which travels in checkpoints. `of_kind` names the kind
+of run (captioning.kinds) whose batches they take.
 """
 
 from captioning.objectives.answers import AnswerCrossEntropy

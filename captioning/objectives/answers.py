@@ -1,5 +1,7 @@
 """Maximum likelihood of answers: cross-entropy, and the gradient of places that hard attention drew on the way."""
 
+from typing import ClassVar
+
 from torch import nn
 
 from captioning.objectives.loss import Loss, make_loss, wide
@@ -15,6 +17,8 @@ class AnswerCrossEntropy(nn.Module):
     Args:
         places: Reinforce, for hard attention that draws places.
     """
+
+    of_kind: ClassVar = "answers"  # of run; see captioning.kinds
 
     def __init__(self, *, places: Reinforce | None = None):
         super().__init__()

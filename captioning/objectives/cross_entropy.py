@@ -1,5 +1,7 @@
 """Maximum likelihood of the captions: cross-entropy, the doubly stochastic term, and scheduled sampling."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +24,8 @@ class CrossEntropy(nn.Module):
         places: Reinforce, for hard attention that draws places.
         inputs: ScheduledSampling, or None for the captions' own words (teacher forcing).
     """
+
+    of_kind: ClassVar = "captions"  # of run; see captioning.kinds
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,8 @@ class SelfCritical(nn.Module):
         doubly_stochastic, label_smoothing: of the cross-entropy that is the validation loss, so that it can be held
             against that of the run that this one goes on from.
     """
+
+    of_kind: ClassVar = "captions"  # of run; see captioning.kinds
 
     def __init__(
         self,

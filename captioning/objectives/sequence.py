@@ -1,6 +1,7 @@
 """Maximum likelihood of running text, by truncated backpropagation through time."""
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -23,6 +24,8 @@ class TruncatedBackpropagation(nn.Module):
     Args:
         zeros: the model's state before a text, models.state.State of [layers, B, 1, H].
     """
+
+    of_kind: ClassVar = "language_model"  # of run; see captioning.kinds
 
     def __init__(self, *, zeros):
         super().__init__()

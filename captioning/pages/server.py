@@ -8,10 +8,14 @@ is not answered.
 
 import asyncio
 import ipaddress
+import os
+import signal
+import socket
 import sys
 import traceback
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -190,6 +194,32 @@ class Demo:
 
     def _too_large(self) -> str:
         return f"the file has more than {self.limits.upload_bytes / 1e6:g} MB"
+
+
+async def serve(application: web.Application, listener: socket.socket) -> None:
+    """Until SIGINT (Ctrl-C) or SIGTERM, upon which requests in flight are waited for; a second Ctrl-C ends at once.
+
+    aiohttp's own `run_app` takes the second signal, also one that comes with the first, for a fault of its shutdown.
+    """
+    asked, stop = set(), asyncio.Event()
+
+    def ask(number: int) -> None:
+        if number == signal.SIGINT and number in asked:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        asked.add(number)
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with suppress(NotImplementedError):  # Windows has no such handlers, and raises KeyboardInterrupt
+            asyncio.get_running_loop().add_signal_handler(number, ask, number)
+    runner = web.AppRunner(application, access_log=None)
+    try:
+        await runner.setup()
+        await web.SockSite(runner, listener).start()
+        await stop.wait()
+    finally:
+        await runner.cleanup()
 
 
 def is_here(host: str, names: Collection[str]) -> bool:

@@ -4,6 +4,7 @@ Sizes are in pixels of the figure at its own resolution unless they are said to 
 figure belongs to nobody but its caller, so that thousands of them leave nothing behind.
 """
 
+import logging
 from math import ceil
 from pathlib import Path
 
@@ -28,6 +29,9 @@ TEXT = {"color": "0.1", "parse_math": False}  # "$" may be in a caption
 # Text stays text, and the same figure is the same file.
 VECTOR = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "captioning"}
 METADATA = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}, ".png": {}}
+
+# What fontTools, which cuts a PDF's font down to its letters, tells of each table is not news to who draws a figure.
+logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 
 def new_figure(width: float, height: float, *, dpi: int = DPI) -> Figure:

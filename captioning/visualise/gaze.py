@@ -141,10 +141,16 @@ def _write_gif(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequenc
     first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
-def _write_mp4(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
+def find_ffmpeg() -> str:
+    """Path of the program that makes MP4, or a ToolError."""
     program = shutil.which("ffmpeg")
     if program is None:
         raise ToolError("MP4 is made by the program ffmpeg, which is not here: install it, or save the gaze as .gif")
+    return program
+
+
+def _write_mp4(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
+    program = find_ffmpeg()
     width, height = frames[0].size
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"]
     # In pieces, as the output is a pipe, in which there is no going back to write an index.
