@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, read_checkpoint
+from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, read_checkpoint, without_memory
 from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.regions import Regions
@@ -439,7 +439,7 @@ def rebuild_model(
         **sizes,
     )
     with named_file(path) if places is None else nullcontext():
-        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's recipe asks for
+        with without_memory():
             check_shapes(make(), own, path)
         model = make()
         load_weights(model, own, path)

@@ -21,7 +21,7 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
 
 
 COMMANDS = ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
-COMMANDS += ["answer", "evaluate_answers", "report", "demo"]
+COMMANDS += ["answer", "evaluate_answers", "report", "demo", "export"]
 
 
 @pytest.mark.parametrize("module", COMMANDS)
