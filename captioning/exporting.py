@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from captioning.data.parsing import field, read_json
@@ -39,7 +40,7 @@ def write_exported(
     recipe = checkpoint["captioning"]
     weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(MODEL)}
     weights |= {ENCODER + name: value for name, value in (recipe.get("encoder") or {}).items()}
-    content = safetensors.torch.save({name: _stored(value, DTYPES[dtype]) for name, value in weights.items()})
+    content = pack_tensors({name: _stored(value, DTYPES[dtype]) for name, value in weights.items()})
     told = {key: recipe[key] for key in PARTS if key in recipe}
     told["config"] = _without_places(recipe["config"])
     if "encoder" in recipe:
@@ -74,7 +75,7 @@ def read_exported(path: Path) -> dict[str, Any]:
     if _sha256(content) != sha256:
         raise CheckpointError(f"{path} is damaged, or not what {file.name} was written with: take both from one export")
     try:
-        weights = safetensors.torch.load(content)
+        weights = read_tensors(content)
     except Exception as error:  # whatever the bytes lead it to
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(f"{path} is no file of safetensors ({reason:.200})") from error
@@ -100,9 +101,10 @@ def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration with what is to be known of the data, and without folders."""
-    kept = {**config, "data": {key: config["data"][key] for key in DATA if key in config.get("data", {})}}
-    if isinstance(kept.get("encoder", {}).get("weights"), str):
-        kept["encoder"] = {**kept["encoder"], "weights": Path(kept["encoder"]["weights"]).name}
+    data, encoder = (config[key] if isinstance(config.get(key), dict) else {} for key in ("data", "encoder"))
+    kept = {**config, "data": {key: data[key] for key in DATA if key in data}}
+    if isinstance(encoder.get("weights"), str):
+        kept["encoder"] = {**encoder, "weights": Path(encoder["weights"]).name}
     return kept
 
 

@@ -398,10 +398,11 @@ def _tensor(value: Any) -> Any:
 
 
 def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> Predictor:
-    """A captioner from a checkpoint that training wrote. Runs no code from the file.
+    """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
 
     Args:
-        path: checkpoints/best.ckpt of a run.
+        path: checkpoints/best.ckpt of a run, what captioning-export wrote, or the name of a captioner that comes with
+            the package; see `checkpoints.find_checkpoint`.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
         places: what hard attention looks at, "most_likely", "sample" or "expectation"; None: as it was trained to.
 

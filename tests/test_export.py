@@ -152,7 +152,7 @@ def test_a_folder_of_several_or_none_is_not_guessed_about(half, tmp_path):
 def test_tied_weights_and_such_in_another_order_are_stored_whole(checkpoint, tmp_path):
     def tie(document):
         weights = document["state_dict"]
-        biases = [name for name in weights if "cell" in name and weights[name].dim() == 1]
+        biases = [name for name in weights if "recurrence.cell" in name and weights[name].dim() == 1]
         assert len(biases) == 2
         weights[biases[1]] = weights[biases[0]]
         name = "captioner.decoder.embedding.weight"
@@ -193,7 +193,7 @@ def test_an_encoder_of_its_own_goes_along(checkpoint, pictures, tmp_path, place)
     assert load(rounded).caption(pictures)[0].text == load(own).caption(pictures)[0].text
     assert "somebody" not in whole.with_suffix(".json").read_text()
     assert "weights in the file" in whole.with_suffix(".md").read_text()
-    assert rounded.stat().st_size > 10 * exported(checkpoint, tmp_path / "without").stat().st_size
+    assert rounded.stat().st_size > 4 * exported(checkpoint, tmp_path / "without").stat().st_size
 
 
 def test_an_exported_one_can_be_exported_again(half, tmp_path):
@@ -230,7 +230,8 @@ def test_what_it_refuses(checkpoint, tmp_path):
     ):
         with pytest.raises(error, match=message):
             run("export", f"checkpoint={checkpoint}", f"output={tmp_path}/x", *overrides)
-    broken = changed(checkpoint, tmp_path / "b.ckpt", lambda document: document["state_dict"].popitem())
+    name = "captioner.decoder.embedding.weight"
+    broken = changed(checkpoint, tmp_path / "b.ckpt", lambda document: document["state_dict"].pop(name))
     with pytest.raises(CheckpointError, match=r"b\.ckpt: weights do not fit the model"):
         run("export", f"checkpoint={broken}", f"output={tmp_path}/x")
     assert {path.name for path in tmp_path.iterdir()} == {"b.ckpt"}
