@@ -24,9 +24,9 @@ def export(config: dict[str, Any]) -> None:
         raise ConfigError(f"dtype={config['dtype']}: not one of {', '.join(DTYPES)}")
     path = find_checkpoint(config["checkpoint"])
     checkpoint = read_checkpoint(path, kind=None)
-    kind = checkpoint["captioning"].get("kind", KIND)
+    kind = str(checkpoint["captioning"].get("kind", KIND))
     if kind not in LOADERS:
-        raise CheckpointError(f"{path} is a checkpoint of kind={kind!s:.40}: not one of {', '.join(LOADERS)}")
+        raise CheckpointError(f"{path} is a checkpoint of kind={kind:.40}: not one of {', '.join(LOADERS)}")
     load = import_module(f"captioning.{LOADERS[kind]}").load
     load(path, device="cpu")  # what cannot be loaded is not published
     stem, about = _stem(config["output"], path), _about(config)
