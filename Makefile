@@ -112,7 +112,7 @@ bench-compare: .venv/ready
 # Ten minutes and half an hour; docs/reliability.md has what they found.
 .PHONY: fuzz soak
 fuzz: .venv/ready
-	PYTHONPATH=. $(BIN)/python tests/fuzzing.py --inputs 50400 $(ARGS)
+	PYTHONPATH=. $(BIN)/python tests/fuzzing.py --inputs 57600 $(ARGS)
 
 soak: .venv/ready
 	$(BIN)/python tests/benchmarks/soak.py --minutes 30 --figures --output bench.json $(ARGS)

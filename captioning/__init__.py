@@ -1,7 +1,7 @@
 """Image captioning with attention: train, evaluate, and see where the model looked.
 
 import captioning
-captioner = captioning.load("runs/…/checkpoints/best.ckpt")
+captioner = captioning.load("runs/…/checkpoints/best.ckpt")  # or "flickr8k-small", which comes with the package
 caption, = captioner.caption("photo.jpg", beam_size=3)
 caption.text, caption.log_prob, caption.attention  # [words, places]
 captioner.captions("photo.jpg", "sample", samples=5)  # several a picture

@@ -1,20 +1,25 @@
 """Checkpoint files: read without running what is in them, and held against what a checkpoint must be.
 
-A checkpoint is tensors and plain containers in an archive without compression. Everything else is refused before it is
-of use to whoever wrote it: pickled objects, archives that unfold to more than their size, recipes that name anything
-but a model's parts (see `captioning.config.build_trusted`), weights that are not finite.
+A checkpoint is tensors and plain containers in an archive without compression, or two files that captioning-export
+wrote (`captioning.exporting`). Everything else is refused before it is of use to whoever wrote it: pickled objects,
+archives that unfold to more than their size, recipes that name anything but a model's parts (see
+`captioning.config.build_trusted`), weights that are not finite.
 """
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
+from captioning import pretrained
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, DataError
+from captioning.exporting import RECIPE, WEIGHTS, read_exported
 
 FORMAT = 1
 KIND = "captions"  # of run that the first checkpoints, which do not say, are of; see captioning.kinds
@@ -22,17 +27,65 @@ PARTS = {"config": dict, "vocabulary": list}  # of a recipe
 SEEING = {"fingerprint": str, "features": dict}  # besides, of one with an encoder
 
 
-def read_checkpoint(path: Path, *, kind: str = KIND) -> dict[str, Any]:
+def find_checkpoint(path: str | Path) -> Path:
+    """The file of a checkpoint as its user names it.
+
+    Args:
+        path: a checkpoint of captioning-train; NAME.safetensors or NAME.json of captioning-export; the folder that
+            holds one such pair; or, where nothing of that name lies, a captioner that comes with the package.
+
+    Returns:
+        The checkpoint, or of an exported one its weights, NAME.safetensors.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = sorted(path.glob(f"*{WEIGHTS}"))
+        if len(found) != 1:
+            held = f"{len(found)} exported checkpoints" if found else f"no exported checkpoint (NAME{WEIGHTS})"
+            raise CheckpointError(f"the folder {path} holds {held}: give the file of a checkpoint")
+        return found[0]
+    if path.is_file():
+        return path.with_suffix(WEIGHTS) if path.suffix == RECIPE else path
+    if str(path) in (names := pretrained.names()):
+        return pretrained.FOLDER / f"{path}{WEIGHTS}"
+    told = ""
+    if len(path.parts) == 1:  # it may be meant as such a name
+        told = f"; the package brings {', '.join(names)}" if names else ", and the package brings none: train one"
+    raise CheckpointError(f"there is no checkpoint at {path}{told}")
+
+
+def read_checkpoint(path: str | Path, *, kind: str | None = KIND) -> dict[str, Any]:
     """The checkpoint's tensors and plain containers, on the CPU; no code of the file is run.
 
     Args:
-        kind: of run that it must be of.
+        path: as for `find_checkpoint`. kind: of run that it must be of; None: of any.
+
+    Returns:
+        At least "captioning", its recipe, and "state_dict"; an exported one's tensors are in the precision of the file.
 
     Raises:
         CheckpointError: there is no such file, it is damaged or hostile, or not one of captioning-train's.
     """
-    if not path.is_file():
-        raise CheckpointError(f"there is no checkpoint at {path}")
+    path = find_checkpoint(path)
+    exported = path.suffix == WEIGHTS
+    checkpoint = read_exported(path) if exported else _read_archive(path)
+    recipe, told = checkpoint["captioning"], path.with_suffix(RECIPE) if exported else path
+    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
+        given = recipe.get("format") if isinstance(recipe, dict) else None
+        raise CheckpointError(f"{told} has format {given!s:.40}; this version reads {FORMAT}")
+    if kind and (found := recipe.get("kind", KIND)) != kind:
+        raise CheckpointError(f"{told} is a checkpoint of kind={found!s:.40}; one of kind={kind} is needed here")
+    _check_recipe(recipe, told)
+    _check_weights(checkpoint["state_dict"], "state_dict", path)
+    if recipe.get("encoder") is not None:
+        _check_weights(recipe["encoder"], "encoder", path)
+    return checkpoint
+
+
+def _read_archive(path: Path) -> dict[str, Any]:
     _check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -41,17 +94,23 @@ def read_checkpoint(path: Path, *, kind: str = KIND) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason})") from error
     if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
         raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
-    recipe = checkpoint["captioning"]
-    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
-        given = recipe.get("format") if isinstance(recipe, dict) else None
-        raise CheckpointError(f"{path} has format {given}; this version reads {FORMAT}")
-    if (found := recipe.get("kind", KIND)) != kind:
-        raise CheckpointError(f"{path} is a checkpoint of kind={found!s:.40}; one of kind={kind} is needed here")
-    _check_recipe(recipe, path)
-    _check_weights(checkpoint["state_dict"], "state_dict", path)
-    if recipe.get("encoder") is not None:
-        _check_weights(recipe["encoder"], "encoder", path)
     return checkpoint
+
+
+@contextmanager
+def without_memory() -> Iterator[None]:
+    """Models made inside take no memory, whatever sizes a stranger's recipe asks for: all shapes and no numbers."""
+    with torch.device("meta"), _NoDraws():
+        yield
+
+
+class _NoDraws(TorchFunctionMode):
+    """Draws no normal numbers: of the meta device, torch imports its compiler for them, which takes seconds."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is nn.init.normal_:
+            return kwargs["tensor"] if kwargs and "tensor" in kwargs else args[0]
+        return function(*args, **(kwargs or {}))
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
@@ -63,7 +122,7 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -
 
 
 def check_shapes(shell: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Holds weights against a model that takes no memory (torch's meta device), before one is built that does."""
+    """Holds weights against a model made `without_memory`, before one is built that takes any."""
     wanted = shell.state_dict()
     faults = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
     faults += [f"{name} is unknown" for name in weights.keys() - wanted.keys()]

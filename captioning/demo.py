@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from captioning.config import entry_point
@@ -31,12 +30,13 @@ def demo(config: dict[str, Any]) -> None:
 
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
+    from captioning.checkpoints import find_checkpoint
     from captioning.pages.server import Demo, Limits, serve
     from captioning.pages.work import checkpoint_names, ready
     from captioning.predictor import load
 
     given, limits = config["checkpoint"], config["limits"]
-    paths = [Path(path) for path in ([given] if isinstance(given, str) else given)]
+    paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]
     predictors = [ready(load(path, device=config["device"])) for path in paths]
     demo = Demo(
         dict(zip(checkpoint_names(paths), predictors, strict=True)),

@@ -17,8 +17,13 @@ def held_out(model: LanguageModel, split: str = "test") -> list[Text]:
     """The files of a split as the model's training dealt them: it learnt from none of "test", and was chosen by none.
 
     Where they are the standard library's, another version of Python has others.
+
+    Raises:
+        DataError: the model was exported, which leaves out where its files lay.
     """
-    reader = model.recipe["config"]["data"]["reader"]
+    reader = model.recipe["config"]["data"].get("reader")
+    if reader is None:
+        raise DataError("an exported model does not tell the files that it learnt from: give the run's own checkpoint")
     return read_texts(**{name: value for name, value in reader.items() if name != "_target_"})[split]
 
 

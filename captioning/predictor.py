@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, read_checkpoint
+from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, read_checkpoint, without_memory
 from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.regions import Regions
@@ -398,10 +398,11 @@ def _tensor(value: Any) -> Any:
 
 
 def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> Predictor:
-    """A captioner from a checkpoint that training wrote. Runs no code from the file.
+    """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
 
     Args:
-        path: checkpoints/best.ckpt of a run.
+        path: checkpoints/best.ckpt of a run, what captioning-export wrote, or the name of a captioner that comes with
+            the package; see `checkpoints.find_checkpoint`.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
         places: what hard attention looks at, "most_likely", "sample" or "expectation"; None: as it was trained to.
 
@@ -439,7 +440,7 @@ def rebuild_model(
         **sizes,
     )
     with named_file(path) if places is None else nullcontext():
-        with torch.device("meta"):  # takes no memory, whatever sizes a stranger's recipe asks for
+        with without_memory():
             check_shapes(make(), own, path)
         model = make()
         load_weights(model, own, path)

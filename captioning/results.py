@@ -135,6 +135,17 @@ def read_title(folder: Path) -> str:
         raise DataError(f"{file}: the key {error} is missing in 'about'; score the captions anew") from error
 
 
+def read_scores(folder: Path) -> dict[str, Any]:
+    """The scores in a folder that `write_report` left: {"of": their title, "values": …, "intervals": 95 %, by name}."""
+    file = folder / "scores.json"
+    values = read_json(file)
+    if not isinstance(values, dict) or not all(type(value) in (int, float) for value in values.values()):
+        raise DataError(f"{file}: not the scores that captioning-evaluate leaves; evaluate anew")
+    statistics = folder / "statistics.json"
+    intervals = field(read_json(statistics), "intervals", dict, str(statistics))
+    return {"of": read_title(folder), "values": values, "intervals": intervals}
+
+
 def write_server_file(
     folder: Path, captions: Mapping[int, str], *, name: str, split: str, wanted: Collection[int]
 ) -> Path:

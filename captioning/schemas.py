@@ -236,6 +236,18 @@ class SampleConfig:
 
 
 @dataclasses.dataclass
+class ExportConfig:
+    """conf/export.yaml."""
+
+    checkpoint: str
+    output: str
+    dtype: str
+    scores: str | None
+    card: str | None
+    overwrite: bool
+
+
+@dataclasses.dataclass
 class AuditConfig:
     """conf/audit.yaml."""
 

@@ -29,6 +29,7 @@ def train(config: dict[str, Any]) -> None:
     resumed, started = (
         read_checkpoint(Path(config[key]), kind=kind.name) if config[key] else None for key in ("resume", "start_from")
     )
+    continuing.can_go_on(resumed)
     # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
     random.seed(config["seed"])
     torch.manual_seed(config["seed"])

@@ -6,6 +6,7 @@ As a script it makes as many inputs as are asked for, within a bound on memory a
 
 import argparse
 import csv
+import hashlib
 import io
 import json
 import os
@@ -44,6 +45,7 @@ from captioning.data.parsing import Faults
 from captioning.data.pictures import Transform, open_picture
 from captioning.data.regions import RegionFolder
 from captioning.errors import CaptioningError
+from captioning.exporting import write_exported
 from captioning.metrics.regions import box_region, mask_region
 from captioning.metrics.table import from_csv
 from captioning.predictor import load
@@ -414,6 +416,46 @@ class CheckpointParts(Target):
         load(path, device="cpu")
 
 
+def small_export(folder: Path) -> tuple[dict[str, Any], bytes]:
+    """The two files of `small_checkpoint` exported, as JSON's containers and as bytes."""
+    document = write_exported(folder / "x", small_checkpoint(), dtype="float16", about={})
+    return document, (folder / "x.safetensors").read_bytes()
+
+
+def write_export(folder: Path, document: Any, content: bytes) -> Path:
+    """Writes both files, the one with the other's SHA-256 where there is a place for it."""
+    if isinstance(document, dict) and isinstance(document.get("weights"), dict):
+        document["weights"]["sha256"] = hashlib.sha256(content).hexdigest()
+    (folder / "x.safetensors").write_bytes(content)
+    (folder / "x.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder / "x.safetensors"
+
+
+class ExportBytes(Target):
+    """The weights of an exported checkpoint, whose recipe has their checksum."""
+
+    strategy = BYTES
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.document, self.content = small_export(folder)
+
+    def __call__(self, value: Any) -> None:
+        load(write_export(self.folder, self.document, damage(self.content, value)), device="cpu")
+
+
+class ExportParts(Json):
+    """The recipe of an exported checkpoint."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        self.document, self.content = small_export(folder)
+
+    def __call__(self, value: Any) -> None:
+        self.write(self.folder / "x.json", self.document, value)
+        load(self.folder / "x.json", device="cpu")
+
+
 class Settings(Target):
     """A run's configuration, past hydra's grammar: what the check lets through is built, the model without memory."""
 
@@ -482,6 +524,8 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "regions": Regions,
     "checkpoint bytes": CheckpointBytes,
     "checkpoint parts": CheckpointParts,
+    "export bytes": ExportBytes,
+    "export parts": ExportParts,
     "settings": Settings,
     "archives": Archives,
 }

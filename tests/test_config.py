@@ -20,6 +20,7 @@ from captioning.schemas import (
     DemoConfig,
     EvaluateAnswersConfig,
     EvaluateConfig,
+    ExportConfig,
     GroundConfig,
     PrepareConfig,
     ReportConfig,
@@ -42,6 +43,7 @@ ENTRY_POINTS = {
     "answer": (AnswerConfig, ["checkpoint=x", "image=a.jpg", "question=why"]),
     "evaluate_answers": (EvaluateAnswersConfig, ["checkpoint=x", "data=easy_vqa"]),
     "sample": (SampleConfig, ["checkpoint=x"]),
+    "export": (ExportConfig, ["checkpoint=x", "output=y"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"
@@ -209,7 +211,9 @@ def test_an_objective_of_another_kind_of_run_is_told_as_such(given, name, its, k
 
 
 def test_missing_values_are_asked_for():
-    with pytest.raises(ConfigError, match=r"checkpoint is not set.*images is not set"):
+    with pytest.raises(ConfigError, match=r"checkpoint is not set.*output is not set"):
+        check(compose("export", []), ExportConfig)
+    with pytest.raises(ConfigError, match=r"^images is not set: give images=VALUE$"):
         check(compose("caption", []), CaptionConfig)
 
 

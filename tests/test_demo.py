@@ -171,6 +171,7 @@ def test_names_tell_checkpoints_apart():
     assert names("runs/soft/checkpoints/best.ckpt", "runs/hard/checkpoints/best.ckpt") == ["soft", "hard"]
     assert names("a/soft/checkpoints/best.ckpt", "b/soft/checkpoints/best.ckpt") == ["a / soft", "b / soft"]
     assert names("best.ckpt") == ["best"]
+    assert names("exports/soft.safetensors", "exports/hard.json", "runs/fc/best.ckpt") == ["soft", "hard", "fc"]
     same = names("a/checkpoints/best.ckpt", "a/checkpoints/last.ckpt", "a/checkpoints/best.ckpt")
     assert len(set(same)) == 3
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from fuzzing import CAPTIONS, bomb, small_checkpoint
+from fuzzing import CAPTIONS, bomb, small_checkpoint, small_export, write_export
 from PIL import Image
 
 from captioning.config import build, check, compose
@@ -256,6 +257,102 @@ def recipe_nested_a_hundred_deep(folder):
 def encoder_weights_that_are_a_pickle(folder):
     (folder / "x.pth").write_bytes(pickle.dumps(Payload(folder)))
     efficientnet_lite_encoder(weights=str(folder / "x.pth"), image_size=32)
+
+
+# Exported checkpoints
+
+
+def exported(folder: Path, change: Callable[[dict], object] = dict, weights: Callable[[bytes], bytes] = bytes):
+    """Loads an exported checkpoint whose files are changed, and tell of no damage."""
+    document, content = small_export(folder)
+    change(document)
+    return load(write_export(folder, document, weights(content)), device="cpu")
+
+
+def tensors(**more: torch.Tensor) -> Callable[[bytes], bytes]:
+    """Weights with further tensors, or others in their places."""
+    return lambda content: safetensors.torch.save(safetensors.torch.load(content) | more)
+
+
+def test_an_exported_one_that_is_not_hostile_is_taken(tmp_path):
+    assert exported(tmp_path).vocabulary.words[4:] == ("dog", "cat")
+
+
+@hostile
+def exported_recipe_that_names_a_command(folder):
+    exported(folder, lambda document: document["config"]["model"].update(cell=call(folder)))
+
+
+@hostile
+def exported_recipe_with_a_command_for_a_transform(folder):
+    exported(folder, lambda document: document["config"].update(transform=call(folder)))
+
+
+@hostile
+def exported_recipe_with_a_command_for_an_encoder(folder):
+    encoder = call(folder) | {"name": "x", "weights": None}
+    _ = exported(folder, lambda document: document["config"].update(encoder=encoder)).encoder
+
+
+@hostile
+def exported_recipe_of_a_model_that_fills_the_memory(folder):
+    exported(folder, lambda document: document["config"]["model"].update(width=10**6, embedding_size=10**6))
+
+
+@hostile
+def exported_recipe_with_numbers_for_an_encoder(folder):
+    exported(folder, lambda document: document.update(encoder={"network.weight": [1.0, 2.0]}))
+
+
+@hostile
+def exported_recipe_with_numbers_for_words(folder):
+    exported(folder, lambda document: document["vocabulary"].__setitem__(4, 7))
+
+
+@hostile
+def exported_recipe_nested_beyond_all_depth(folder):
+    small_export(folder)
+    (folder / "x.json").write_text("[" * 10**6)
+    load(folder / "x.json", device="cpu")
+
+
+@hostile
+def exported_weights_that_are_a_pickle(folder):
+    exported(folder, weights=lambda content: pickle.dumps(Payload(folder)))
+
+
+@hostile
+def exported_weights_that_are_a_checkpoint_of_torch(folder):
+    torch.save(Payload(folder), folder / "y.ckpt")
+    exported(folder, weights=lambda content: (folder / "y.ckpt").read_bytes())
+
+
+@hostile
+def exported_weights_that_say_they_are_a_terabyte(folder):
+    header = json.dumps({"captioner.x": {"dtype": "F32", "shape": [2**38], "data_offsets": [0, 2**40]}}).encode()
+    exported(folder, weights=lambda content: len(header).to_bytes(8, "little") + header + bytes(64))
+
+
+@hostile
+def exported_weights_with_a_header_beyond_the_file(folder):
+    exported(folder, weights=lambda content: (2**40).to_bytes(8, "little") + content[8:])
+
+
+@hostile
+def exported_weights_that_are_no_numbers(folder):
+    name = "captioner.decoder.embedding.weight"
+    exported(folder, weights=tensors(**{name: torch.full((6, 3), torch.inf)}))
+
+
+@hostile
+def exported_weights_of_eight_bits(folder):
+    name = "captioner.decoder.embedding.weight"
+    exported(folder, weights=tensors(**{name: torch.zeros(6, 3).to(torch.float8_e4m3fn)}))
+
+
+@hostile
+def exported_weights_that_no_model_asked_for(folder):
+    exported(folder, weights=tensors(**{"captioner.more": torch.zeros(10**6)}))
 
 
 # Stores and region files

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from captioning.errors import CheckpointError, ConfigError
+from captioning.exporting import RECIPE, WEIGHTS
 from captioning.pages.assets import as_address, shrink
 from captioning.predictor import Caption, Predictor
 from captioning.searches import named
@@ -50,8 +51,9 @@ def read_wishes(given: Mapping[str, str]) -> Wishes:
 
 
 def checkpoint_names(paths: Sequence[Path]) -> list[str]:
-    """A short name for each: its run's folder, or as much of the path as tells them apart."""
+    """A short name for each: its run's folder, an exported one's own, or as much of the path as tells them apart."""
     parts = [[part for part in path.with_suffix("").parts if part != "checkpoints"] for path in paths]
+    parts = [[*own, ""] if path.suffix in (WEIGHTS, RECIPE) else own for own, path in zip(parts, paths, strict=True)]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = [" / ".join(own[-length - 1 : -1] or own[-1:]) for own in parts]
         if len(set(names)) == len(names):

@@ -4,6 +4,7 @@
 
 `start/train` is `captioning-train --help`, and so for every command of setup.cfg; `start/train/…` are faults of a
 configuration: an unknown key, a value of the wrong type, a part that is not there, data that are not there.
+`start/caption/NAME` is a caption and its figure by a captioner that comes with the package.
 `import/captioning.metrics` needs no torch. `floor_ratio` is the time over that of an interpreter that does nothing.
 """
 
@@ -18,6 +19,8 @@ from typing import Any
 
 from measure import run, seconds
 from preparing import draw_pictures
+
+from captioning.pretrained import names
 
 ROOT = Path(__file__).parents[2]
 FAULTS = {
@@ -52,7 +55,7 @@ def measure(*arguments: str, fails: bool = False, repeats: int) -> dict[str, Any
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Help of every command, faults of captioning-train, and an import."""
+    """Help of every command, faults of captioning-train, first captions, and an import."""
     repeats = 1 if arguments.quick else 5
     yield "import/captioning.metrics", partial(measure, "-c", "import captioning.metrics", repeats=repeats)
     for module in modules():
@@ -68,6 +71,9 @@ def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             given = [override.format(folder=folder) for override in overrides]
             job = partial(measure, "-m", "captioning.train", *given, fails=True, repeats=repeats)
             yield f"start/train/{name}", job
+        for name in names():
+            given = [f"checkpoint={name}", f"images=[{records[0].path}]", f"output={folder}/captions"]
+            yield f"start/caption/{name}", partial(measure, "-m", "captioning.caption", *given, repeats=repeats)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""Exported checkpoints: what it takes to caption, as two files that any tool reads.
+
+NAME.safetensors holds the weights, by the names that a checkpoint has for them; NAME.json the rest of the checkpoint's
+recipe, and the SHA-256 of the weights, so that files of two exports are not taken for one.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as pack_tensors
+from torch import Tensor
+
+from captioning.data.parsing import field, read_json
+from captioning.errors import CheckpointError, DataError
+from captioning.files import write_json, write_whole
+
+WEIGHTS, RECIPE = ".safetensors", ".json"
+DTYPES = {"float16": torch.float16, "float32": torch.float32}
+MODEL = "captioner."  # before the names of the model's weights; a checkpoint has the objective's beside them
+ENCODER = "encoder."  # before those of an encoder that the recipe itself holds
+# What loading asks for, and what tells whoever reads the file. Left out: optimiser, document frequencies, and where
+# the data and weights lay on the machine that trained.
+PARTS = ("format", "kind", "features", "fingerprint", "images", "config", "answers", "vocabulary")
+DATA = ("name", "unit", "min_count", "max_length", "captions_per_image", "window", "answers")
+
+
+def write_exported(
+    stem: Path, checkpoint: Mapping[str, Any], *, dtype: str, about: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Writes STEM.safetensors and STEM.json of what `read_checkpoint` gave; returns the content of the latter.
+
+    Args:
+        dtype: one of DTYPES, of all that is no whole number; a tensor with numbers beyond its range stays float32.
+        about: what else the JSON file is to tell.
+    """
+    recipe = checkpoint["captioning"]
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(MODEL)}
+    weights |= {ENCODER + name: value for name, value in (recipe.get("encoder") or {}).items()}
+    content = pack_tensors({name: _stored(value, DTYPES[dtype]) for name, value in weights.items()})
+    told = {key: recipe[key] for key in PARTS if key in recipe}
+    told["config"] = _without_places(recipe["config"])
+    if "encoder" in recipe:
+        told["encoder"] = None  # or among the weights
+    told["weights"] = {
+        "sha256": _sha256(content),
+        "dtype": dtype,
+        "numbers": sum(value.numel() for value in weights.values()),
+        "bytes": len(content),
+        "with encoder": any(name.startswith((ENCODER, MODEL + ENCODER)) for name in weights),
+    }
+    vocabulary = told.pop("vocabulary")
+    document = {**told, **about, "vocabulary": vocabulary}  # the long one last
+    write_whole(stem.with_name(stem.name + WEIGHTS), lambda file: file.write(content))
+    write_json(stem.with_name(stem.name + RECIPE), document)
+    return document
+
+
+def read_exported(path: Path) -> dict[str, Any]:
+    """A checkpoint of the weights at NAME.safetensors and the recipe beside them; not held against what it must be.
+
+    Raises:
+        CheckpointError: one of the files is missing or damaged, or they are of two exports.
+    """
+    file = path.with_suffix(RECIPE)
+    try:
+        recipe = read_json(file)
+        sha256 = field(field(recipe, "weights", dict, str(file)), "sha256", str, f"{file}: weights")
+        content = path.read_bytes()
+    except (DataError, OSError) as error:
+        raise CheckpointError(f"an exported checkpoint is {path.name} and {file.name} together: {error}") from error
+    if _sha256(content) != sha256:
+        raise CheckpointError(f"{path} is damaged, or not what {file.name} was written with: take both from one export")
+    try:
+        weights = read_tensors(content)
+    except Exception as error:  # whatever the bytes lead it to
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise CheckpointError(f"{path} is no file of safetensors ({reason:.200})") from error
+    others = {str(value.dtype) for value in weights.values() if value.is_floating_point() or value.is_complex()}
+    if others := sorted(others - {str(dtype) for dtype in DTYPES.values()}):
+        raise CheckpointError(f"{path}: weights of {others[0]}: captioning-export writes {' and '.join(DTYPES)}")
+    encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+    if encoder:
+        recipe["encoder"] = encoder
+    return {
+        "captioning": recipe,
+        "state_dict": {name: value for name, value in weights.items() if not name.startswith(ENCODER)},
+    }
+
+
+def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of its own in one piece, as safetensors wants it: tied weights are stored once each."""
+    if value.is_floating_point():
+        rounded = value.to(dtype)
+        value = rounded if rounded.isfinite().all() else value.float()
+    return value.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration with what is to be known of the data, and without folders."""
+    data, encoder = (config[key] if isinstance(config.get(key), dict) else {} for key in ("data", "encoder"))
+    kept = {**config, "data": {key: data[key] for key in DATA if key in data}}
+    if isinstance(encoder.get("weights"), str):
+        kept["encoder"] = {**encoder, "weights": Path(encoder["weights"]).name}
+    return kept
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
