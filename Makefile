@@ -8,6 +8,21 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
+.PHONY: train results notebooks test test-all test-oldest test-newest kills audit bench bench-compare lint clean
+
+train: .venv/ready
+	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
+	$(BIN)/captioning-evaluate data=scenes split=val checkpoint=$(RUN)/checkpoints/best.ckpt output=$(RUN)/val $(EVALUATE_ARGS)
+	$(BIN)/captioning-caption checkpoint=$(RUN)/checkpoints/best.ckpt output=$(RUN)/figures \
+		images=[$(FIGURES)]
+	@echo
+	@echo "checkpoint:        $(RUN)/checkpoints/best.ckpt"
+	@echo "captions, scores:  $(RUN)/val/captions.json $(RUN)/val/scores.json"
+	@echo "attention figures: $(RUN)/figures/"
+
+# The first pictures of the validation split, drawn by then.
+FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1000001 1000004)
+
 # A recipe's rows of docs/results.md: trains it with each seed, scores it on val with beam 5 and METEOR (needs Java).
 #   make results DATA=DIR RECIPES="flickr8k_fc flickr8k_soft" SEEDS="0 1 2"
 DATA ?= data/flickr8k
@@ -23,21 +38,6 @@ $(RESULTS)/%/val/scores.json: | .venv/ready
 		data.root=$(DATA) features.root=$(FEATURES) trainer.enable_progress_bar=false $(if $(findstring scst,$*),start_from=$(RESULTS)/$(subst scst,soft,$*)/checkpoints/best.ckpt)
 	$(BIN)/captioning-evaluate checkpoint=$(RESULTS)/$*/checkpoints/best.ckpt data=flickr8k data.root=$(DATA) \
 		features.root=$(FEATURES) split=val decoding.beam_size=5 metrics.meteor=true output=$(RESULTS)/$*/val
-
-.PHONY: train results notebooks test test-all test-oldest test-newest kills audit bench bench-compare lint clean
-
-train: .venv/ready
-	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
-	$(BIN)/captioning-evaluate data=scenes split=val checkpoint=$(RUN)/checkpoints/best.ckpt output=$(RUN)/val $(EVALUATE_ARGS)
-	$(BIN)/captioning-caption checkpoint=$(RUN)/checkpoints/best.ckpt output=$(RUN)/figures \
-		images=[$(FIGURES)]
-	@echo
-	@echo "checkpoint:        $(RUN)/checkpoints/best.ckpt"
-	@echo "captions, scores:  $(RUN)/val/captions.json $(RUN)/val/scores.json"
-	@echo "attention figures: $(RUN)/figures/"
-
-# The first pictures of the validation split, drawn by then.
-FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1000001 1000004)
 
 # Executes all notebooks, copies with outputs into $(NOTEBOOKS). A small soft and a small hard run and a small language
 # model are trained for it, if they are not there: minutes, and captions that are no good. For the runs of `make train`,

@@ -72,11 +72,19 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         cells = [_mean([run["scores"].get(name) for run in runs]) for name in SCORES]
         minutes = f"{mean(run['minutes'] for run in runs):.0f}"
         lines.append(f"| `{recipe}` | {len(runs)} | " + " | ".join(cells) + f" | {minutes} |")
-    lines += ["", "Each run:", "", "| Recipe | Seed | BLEU-4 | CIDEr | Minutes | Threads | Commit |", "|---|---|---|---|---|---|---|"]
+    lines += [
+        "",
+        "Each run:",
+        "",
+        "| Recipe | Seed | BLEU-4 | CIDEr | Minutes | Threads | Commit |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for one in records:
         scores = " | ".join(f"{100 * one['scores'][name]:.2f}" for name in ("BLEU-4", "CIDEr"))
         commit = (one["commit"] or "unknown")[:10]
-        lines.append(f"| `{one['recipe']}` | {one['seed']} | {scores} | {one['minutes']:.0f} | {one['threads']} | {commit} |")
+        lines.append(
+            f"| `{one['recipe']}` | {one['seed']} | {scores} | {one['minutes']:.0f} | {one['threads']} | {commit} |"
+        )
     return "\n".join(lines)
 
 
