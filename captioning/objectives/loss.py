@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 class Loss(NamedTuple):
@@ -15,6 +15,20 @@ class Loss(NamedTuple):
     parts: dict[str, Tensor]
     words: Tensor
     stats: dict[str, Tensor]
+
+
+class WordLoss(nn.CrossEntropyLoss):
+    """−Σ log p(y_n) over words, from logits [N, V] and ids [N], in float32 at the least.
+
+    Args:
+        label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0):
+        super().__init__(reduction="sum", label_smoothing=label_smoothing)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return super().forward(wide(logits), targets)
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:

@@ -4,9 +4,8 @@ import math
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from captioning.objectives.loss import Loss, make_loss, wide
+from captioning.objectives.loss import Loss, WordLoss, make_loss
 
 
 class TruncatedBackpropagation(nn.Module):
@@ -26,7 +25,7 @@ class TruncatedBackpropagation(nn.Module):
 
     def __init__(self, *, zeros):
         super().__init__()
-        self.kind, self.looking = type(zeros), None
+        self.kind, self.looking, self.words = type(zeros), None, WordLoss()
         for name, part in zip(zeros._fields, zeros, strict=True):
             self.register_buffer(name, torch.zeros_like(part))
 
@@ -41,7 +40,7 @@ class TruncatedBackpropagation(nn.Module):
         decoded = model.decoder(batch.tokens, state, memory)
         self._carry(decoded.state.detach(), model.training)
         targets = batch.tokens[..., 1:].flatten()[decoded.index]
-        nats = F.cross_entropy(wide(decoded.logits), targets, reduction="sum")
+        nats = self.words(decoded.logits, targets)
         told = nats.detach()
         stats = {
             "nats": told / len(targets),
