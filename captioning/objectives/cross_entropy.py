@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioning.errors import must_be
-from captioning.objectives.loss import Loss, WordLoss, make_loss, per_caption, roll_out, teacher_force, wide
+from captioning.objectives.loss import Loss, WordLoss, draw, make_loss, per_caption, roll_out, teacher_force, wide
 from captioning.objectives.reinforce import Reinforce
 
 
@@ -99,7 +99,7 @@ class ScheduledSampling(nn.Module):
 
         def choose(t: int, logits: Tensor) -> Tensor:
             teacher = inputs[..., min(t + 1, inputs.shape[-1] - 1)]
-            own = wide(logits.detach()).softmax(-1).flatten(0, 1).multinomial(1).view_as(teacher)
+            own = draw(wide(logits.detach()).softmax(-1))
             return torch.where(torch.rand(teacher.shape, device=teacher.device) < probability, own, teacher)
 
         rows, length = targets.shape[1:]

@@ -33,10 +33,9 @@ class TruncatedBackpropagation(nn.Module):
         """Loss of `model` (Captioner, without an image) on `batch` (TextBatch), window after window in order."""
         streams = len(batch.tokens)
         state, memory = model.begin(batch.tokens.new_zeros(streams, 0))
-        if not batch.fresh.all():
-            carried = self._carried() if model.training else self.looking
-            fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
-            state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
+        carried = self._carried() if model.training else self.looking or state
+        fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
+        state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
         decoded = model.decoder(batch.tokens, state, memory)
         self._carry(decoded.state.detach(), model.training)
         targets = batch.tokens[..., 1:].flatten()[decoded.index]
