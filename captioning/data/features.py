@@ -24,7 +24,6 @@ from captioning.data.manifest import Shard, Stamp
 from captioning.errors import DataError
 from captioning.files import clear_temporary, write_whole
 
-NOT_FINITE = np.uint16(0x7C00)  # the exponent of infinity and NaN in float16: all ones
 SHARD_BYTES = 64 * 2**20
 
 
@@ -100,7 +99,7 @@ class FeatureStore:
             raise self._damaged(shard, f"cannot be read ({error.strerror or error})") from error
         if not whole:
             raise self._damaged(shard, "is cut short")
-        if (features.view(np.uint16) & NOT_FINITE == NOT_FINITE).any():
+        if not _finite(features):
             raise self._damaged(shard, f"features of image {image_id} are not finite")
         return features
 
@@ -182,10 +181,10 @@ class FeatureStore:
         if shard.checksum is not None:
             return "" if _checksum(content) == shard.checksum else "is not what was written: its checksum differs"
         try:
-            values = np.asarray(self._map(shard)).view(np.uint16)
+            values = np.asarray(self._map(shard))
         except DataError:
             return "is no shard of this store"
-        return "holds features that are not finite" if (values & NOT_FINITE == NOT_FINITE).any() else ""
+        return "" if _finite(values) else "holds features that are not finite"
 
     def _map(self, shard: Shard) -> np.ndarray:
         """The shard's array [pictures, …], memory-mapped."""
@@ -268,6 +267,11 @@ def store_folder(root: str | Path, name: str, key: Mapping[str, Any]) -> Path:
     """Where the features of data set `name` by the encoder key["name"] lie: root/<name>-<encoder>-<8 hex of key>."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:8]
     return Path(root) / re.sub(r"[^\w.-]", "_", f"{name}-{key['name']}-{digest}")
+
+
+def _finite(features: np.ndarray) -> bool:
+    """Whether all float16 numbers are, by their bits: those of infinity and NaN are above all others of their sign."""
+    return features.view(np.int16).max(initial=0) < 0x7C00 and features.view(np.uint16).max(initial=0) < 0xFC00
 
 
 def _checksum(content) -> str:
