@@ -63,7 +63,8 @@ def extract(
     unreadable: list[tuple[Path, str]] = []
     try:
         with tqdm(total=len(todo), desc="features", unit="images", disable=not (progress and todo)) as bar:
-            for batch in _loader(todo, transform, batch_size=batch_size, workers=workers):
+            loader = _loader(todo, transform, batch_size=batch_size, workers=workers, device=device)
+            for batch in loader:
                 if batch.faults and not skip_unreadable:
                     raise DataError(batch.faults[0][1])
                 unreadable += [(todo[index].path, reason) for index, reason in batch.faults]
@@ -118,13 +119,15 @@ def _collate(items: Sequence[_Item]) -> _Batch:
     return _Batch([(item.index, item.stamp) for item in read], images, faults)
 
 
-def _loader(records: Sequence[Record], transform: Transform, *, batch_size: int, workers: int) -> DataLoader:
+def _loader(
+    records: Sequence[Record], transform: Transform, *, batch_size: int, workers: int, device: str | torch.device
+) -> DataLoader:
     return DataLoader(
         _Pictures(records, transform),
         batch_size=batch_size,
         collate_fn=_collate,
         num_workers=min(workers, -(-len(records) // batch_size)),
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # its own: nothing is drawn from the one that training uses
     )
 

@@ -56,6 +56,24 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> int:
     return size
 
 
+def append_line(path: Path, line: bytes) -> None:
+    """Adds a line to a journal, and syncs it to the disk; makes the file if there is none.
+
+    A kill or a full disk may leave a part of the line, without its end: whoever reads the journal stops there.
+
+    Raises:
+        ConfigError: no room, no permission, or no such folder.
+    """
+    try:
+        with path.open("ab") as file:
+            file.write(line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise ConfigError(f"cannot write {path} ({error.strerror or error})") from error
+
+
 def clear_temporary(folder: Path) -> None:
     """Removes what killed processes left half written in a folder that one process at a time writes to."""
     for path in folder.glob(".*.tmp"):

@@ -218,15 +218,24 @@ class CaptioningTask(lightning.LightningModule):
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, that also says how many batches may be left out, and when a long epoch is saved inside.
+    """Lightning's Trainer, that also says how many batches may be left out, when a long epoch is saved inside, and
+    whether parts are compiled.
 
     Args:
         skip_nonfinite: batches whose loss or gradient is not finite that are left out before the run stops.
         save_every_minutes: last.ckpt is saved between two steps so often, beside the ends of epochs; None: only there.
+        compile: whether torch.compile is wanted (captioning.compiling), before `fit`.
         arguments: Lightning's.
     """
 
-    def __init__(self, *, skip_nonfinite: int = 0, save_every_minutes: float | None = None, **arguments: Any):
+    def __init__(
+        self,
+        *,
+        skip_nonfinite: int = 0,
+        save_every_minutes: float | None = None,
+        compile: bool = False,
+        **arguments: Any,
+    ):
         must_be("trainer.skip_nonfinite", skip_nonfinite, least=0)
         must_be("trainer.save_every_minutes", save_every_minutes, above=0)
         must_be("trainer.gradient_clip_val", arguments.get("gradient_clip_val"), least=0)
@@ -242,7 +251,7 @@ class Trainer(lightning.Trainer):
         given = arguments.pop("plugins", None) or []
         plugins = [*(given if isinstance(given, list) else [given]), WholeFiles()]
         super().__init__(**arguments, plugins=plugins)
-        self.skip_nonfinite, self.save_every_minutes = skip_nonfinite, save_every_minutes
+        self.skip_nonfinite, self.save_every_minutes, self.compile = skip_nonfinite, save_every_minutes, compile
 
 
 @rank_zero_only

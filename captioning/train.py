@@ -6,6 +6,7 @@ folder, its seed, trainer, checkpoints and log are the same for all.
 
 import logging
 import random
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -50,6 +51,8 @@ def train(config: dict[str, Any]) -> None:
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
     print(f"{about}; {weights / 1e6:.1f} M weights")
     torch.set_float32_matmul_precision("high")
+    if trainer.compile:
+        _compile(task, trainer)
     trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
     best = trainer.checkpoint_callbacks[0]
     if best.best_model_score is None:
@@ -113,6 +116,15 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+
+
+def _compile(task, trainer) -> None:
+    """Where there is no compiler the run goes on without, and says so."""
+    from captioning.compiling import compile_parts
+
+    fault = compile_parts(task, trainer.strategy.root_device)
+    if fault and trainer.is_global_zero:
+        print(f"trainer.compile=true: nothing is compiled, the run goes on without ({fault})", file=sys.stderr)
 
 
 def _open_run(

@@ -29,6 +29,7 @@ trainer = _stand_in(
     {
         "skip_nonfinite": int,
         "save_every_minutes": float | None,
+        "compile": bool,
         "accelerator": str,
         "strategy": str,
         "devices": list | str | int,

@@ -356,4 +356,4 @@ def test_lightnings_arguments_are_known_without_it():
     }
     for stand_in, target in targets.items():
         own, real = (set(inspect.signature(each).parameters) for each in (stand_in, target))
-        assert own - {"skip_nonfinite", "save_every_minutes"} == real - {"kwargs"}
+        assert own - {"skip_nonfinite", "save_every_minutes", "compile"} == real - {"kwargs"}

@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,25 +106,83 @@ def test_a_kill_costs_at_most_one_shard(tmp_path, records):
     assert_holds(fill(again, records), records)
 
 
-def test_a_kill_while_writing_leaves_a_good_store(tmp_path, records, monkeypatch):
-    """At each rename in turn: before a shard, between a shard and its manifest."""
-    for kill_at in range(1, 5):
-        store, real, calls = FeatureStore(tmp_path / str(kill_at), KEY, shard_pictures=4), os.replace, []
+def killing(monkeypatch, at: int):
+    """A process that dies as it renames or syncs a file for the `at`-th time; the list of what it did until then."""
+    calls = []
+    for name, real in (("replace", os.replace), ("fsync", os.fsync)):
 
-        def replace(source, target, at=kill_at, calls=calls, real=real):
-            calls.append(target)
+        def call(*arguments, name=name, real=real):
+            calls.append(name)
             if len(calls) == at:
                 raise KeyboardInterrupt
-            real(source, target)
+            return real(*arguments)
 
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-            patch.setattr(os, "replace", replace)
-            fill(store, records)
-        again = FeatureStore(tmp_path / str(kill_at), KEY, shard_pictures=4)
-        assert len(again) == 4 * ((kill_at - 1) // 2)
+        monkeypatch.setattr(os, name, call)
+    return calls
+
+
+def test_a_kill_while_writing_leaves_a_good_store(tmp_path, records, monkeypatch):
+    """At each moment in turn: in a shard, between a shard and its line in the journal, in the manifest."""
+    killed, lengths = 0, []
+    while killed == len(lengths):
+        killed += 1
+        folder, appended = tmp_path / str(killed), []
+        store = FeatureStore(folder, KEY, shard_pictures=4)
+        with monkeypatch.context() as patch:
+            killing(patch, killed)
+            try:
+                for record in records:
+                    appended.append(record)
+                    store.append(record.image_id, stamp_picture(record.path), values(record))
+                store.flush()
+            except KeyboardInterrupt:
+                lengths.append(len(FeatureStore(folder, KEY)))
+                assert len(appended) - lengths[-1] <= 4
+        again = FeatureStore(folder, KEY, shard_pictures=4)
+        assert_holds(again, [record for record in records if record.image_id in again])
         assert_holds(fill(again, records), records)
-        assert len(FeatureStore(tmp_path / str(kill_at), KEY)) == 11
-        assert not list(again.folder.glob(".*.tmp"))
+        assert len(FeatureStore(folder, KEY)) == 11
+        assert sorted(path.name for path in folder.iterdir())[:2] == ["manifest.json", "shard-00000.npy"]
+    assert lengths == sorted(lengths) and {0, 4, 8, 11} == set(lengths)
+
+
+def test_a_journal_is_read_up_to_where_its_writer_was_killed(tmp_path, records):
+    store = open_store(tmp_path)
+    for record in records[:8]:  # no flush
+        store.append(record.image_id, stamp_picture(record.path), values(record))
+    journal = store.folder / "journal.jsonl"
+    content = journal.read_bytes()
+    assert json.loads((store.folder / "manifest.json").read_text())["shards"] == []
+    first, second = content.splitlines(keepends=True)
+    for length in range(len(content)):
+        journal.write_bytes(content[:length])
+        assert len(open_store(tmp_path)) == (4 if length >= len(first) else 0)
+    for junk in (b"[]\n", b"null\n", b"{}\n", b"\xff\n", b"\n", json.dumps({"file": "../x.npy"}).encode() + b"\n"):
+        journal.write_bytes(first + junk + second)
+        assert len(open_store(tmp_path)) == 4
+    again = fill(open_store(tmp_path), records)
+    assert not journal.exists() and len(open_store(tmp_path)) == 11
+    assert_holds(again, records)
+
+
+def test_what_a_shard_costs_does_not_grow_with_those_before_it(tmp_path, records, monkeypatch):
+    store, written = FeatureStore(tmp_path / "store", KEY, shard_pictures=1), []
+    real = module.manifest.write
+    monkeypatch.setattr(module.manifest, "write", lambda *arguments: written.append(1) or real(*arguments))
+    for record in records:
+        store.append(record.image_id, stamp_picture(record.path), values(record))
+    lines = (store.folder / "journal.jsonl").read_bytes().splitlines()
+    assert len(written) == 1 and len(lines) == 11 and max(map(len, lines)) < 200
+
+
+def test_no_picture_gets_the_features_of_others_from_a_shard_that_took_a_lost_ones_name(tmp_path, records, monkeypatch):
+    fill(open_store(tmp_path), records[:4])
+    shard = tmp_path / "store" / "shard-00000.npy"
+    shard.unlink()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        killing(patch, 6)  # manifest and shard are there, and the journal's line is not
+        fill(open_store(tmp_path), records[4:8])
+    assert shard.exists() and not open_store(tmp_path)._index
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: os.truncate(path, 140)])
@@ -231,12 +290,27 @@ def test_a_copy_carries_no_features(tmp_path, records):
     assert copy.copy(store)[records[2].image_id].flags.writeable
 
 
-def test_few_shards_are_open_at_a_time(tmp_path, records, monkeypatch):
-    monkeypatch.setattr(module, "OPEN_SHARDS", 2)
+def test_no_file_stays_open(tmp_path, records):
+    """Thousands of shards are read in any order, with as many file descriptors as one needs."""
     store = fill(FeatureStore(tmp_path / "store", KEY, shard_pictures=1), records)
-    for _ in range(2):
-        assert_holds(store, records)
-        assert len(store._maps) == 2
+    open_files = Path("/proc/self/fd")
+    if not open_files.is_dir():
+        pytest.skip("this system does not tell which files are open")
+    before = len(list(open_files.iterdir()))
+    assert_holds(store, records)
+    assert len(list(open_files.iterdir())) == before
+
+
+def test_a_shard_that_is_cut_or_gone_while_it_is_in_use_is_named(tmp_path, records):
+    store = fill(open_store(tmp_path), records)
+    assert_holds(store, records)
+    os.truncate(tmp_path / "store" / "shard-00001.npy", 140)
+    (tmp_path / "store" / "shard-00002.npy").unlink()
+    with pytest.raises(DataError, match=r"shard-00001\.npy: is cut short: run captioning-prepare verify=true"):
+        store[records[7].image_id]
+    with pytest.raises(DataError, match=r"shard-00002\.npy: cannot be read \(No such file"):
+        store[records[8].image_id]
+    assert_holds(store, records[:4])
 
 
 def test_large_items_make_small_shards(tmp_path, records, monkeypatch):

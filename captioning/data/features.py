@@ -1,10 +1,10 @@
-"""Feature store: one fp16 array a picture, in memory-mapped shards, keyed by what made it.
+"""Feature store: one fp16 array a picture, in shards of one file each, keyed by what made it.
 
-    folder/manifest.json     format, key, shape of one item, and per shard its checksum and its pictures in order
+    folder/manifest.json     what it is, and which shards it has (see `captioning.data.manifest`)
     folder/shard-00000.npy   [pictures, P, D] or [pictures, D] float16
 
-Files are whole (see `captioning.files`), a shard is there before the manifest that lists it: after a kill the store
-holds every shard that was finished. Later shards win, so a changed picture is simply stored again.
+Files are whole (see `captioning.files`), a shard is there before it is listed: after a kill the store holds every shard
+that was finished. Later shards win, so a changed picture is simply stored again.
 """
 
 import hashlib
@@ -13,31 +13,18 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from captioning.data import manifest
 from captioning.data.annotations import Record
+from captioning.data.manifest import Shard, Stamp
 from captioning.errors import DataError
 from captioning.files import clear_temporary, write_whole
 
-FORMAT = 2
-READABLE = (1, FORMAT)  # 1 had no checksums
-SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
-NOT_FINITE = np.uint16(0x7C00)  # the exponent of infinity and NaN in float16: all ones
 SHARD_BYTES = 64 * 2**20
-OPEN_SHARDS = 128  # each open memory map holds a file descriptor, of which a process may often have only 1024
-
-
-class Stamp(NamedTuple):
-    """Which version of a picture file was read: its name, size in bytes, time of change in ns and content's digest."""
-
-    name: str
-    size: int
-    modified_ns: int
-    digest: str
 
 
 def stamp_picture(path: Path) -> Stamp:
@@ -45,15 +32,6 @@ def stamp_picture(path: Path) -> Stamp:
     status = path.stat()  # before the content, so that a change in between is seen at the next comparison
     digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
     return Stamp(path.name, status.st_size, status.st_mtime_ns, digest)
-
-
-class _Shard(NamedTuple):
-    """checksum: 16 hex digits of the file's BLAKE2b; None in a store of format 1."""
-
-    file: str
-    size: int
-    checksum: str | None
-    pictures: list[tuple[int, Stamp]]
 
 
 class Damage(NamedTuple):
@@ -68,8 +46,8 @@ class FeatureStore:
     """Features by image id: `store[image_id]` is a float16 array [P, D] or [D].
 
     Opens the store in `folder`, or an empty one that comes to be with its first shard. Shards that are absent or cut
-    short are forgotten: their pictures count as missing. Copies in other processes (fork or spawn) open the shards
-    on their own. One process at a time may write.
+    short are forgotten: their pictures count as missing. A shard's file is open only while something is read from it,
+    so that there may be any number of them. One process at a time may write.
 
     Args:
         folder: of this store alone, see `store_folder`.
@@ -84,12 +62,15 @@ class FeatureStore:
         self.folder, self.shard_pictures = Path(folder), shard_pictures
         self.key = json.loads(json.dumps(dict(key)))  # tuples become lists, as in the manifest
         self.shape: tuple[int, ...] | None = None
-        self._shards: list[_Shard] = []
+        self._shards: list[Shard] = []
         self._index: dict[int, tuple[int, int]] = {}  # image id -> place of its shard in the list, row
         self._pending: list[tuple[int, Stamp, np.ndarray]] = []
-        self._maps: dict[int, np.ndarray] = {}
-        self._manifest_stale = False
-        if os.path.exists(self._manifest):  # False too where the folder may not be looked into
+        self._files: set[str] = set()  # names of all shards
+        self._number = 0  # shards of lower numbers are there
+        self._offsets: dict[int, int] = {}  # of the shards that were looked at, by place: where their numbers begin
+        self._listed = False  # whether the folder is known to list our shards, and no others
+        self._stale = False  # whether the manifest is to be written anew at `flush`
+        if os.path.exists(manifest.manifest_of(self.folder)):  # False too where the folder may not be looked into
             self._open()
 
     def __len__(self) -> int:
@@ -105,17 +86,25 @@ class FeatureStore:
             DataError: the shard is damaged, or these features are not finite.
         """
         place, row = self._index[image_id]
-        if place not in self._maps:
-            if len(self._maps) >= OPEN_SHARDS:
-                self._maps.pop(next(iter(self._maps)))  # the one opened first
-            self._maps[place] = self._map(self._shards[place])
-        features = np.array(self._maps[place][row])
-        if (features.view(np.uint16) & NOT_FINITE == NOT_FINITE).any():
-            raise self._damaged(self._shards[place], f"features of image {image_id} are not finite")
+        shard, features = self._shards[place], np.empty(self.shape, np.float16)
+        if place not in self._offsets:
+            self._offsets[place] = self._map(shard).offset
+        try:
+            # Not from a memory map that stays open: each holds a file descriptor, of which a process may often have
+            # 1 024 (COCO has 1 482 shards), and a disk that fails, or a file that is cut, kills whoever reads one.
+            with open(self.folder / shard.file, "rb", buffering=0) as file:
+                file.seek(self._offsets[place] + row * features.nbytes)
+                whole = file.readinto(features) == features.nbytes
+        except OSError as error:
+            raise self._damaged(shard, f"cannot be read ({error.strerror or error})") from error
+        if not whole:
+            raise self._damaged(shard, "is cut short")
+        if not _finite(features):
+            raise self._damaged(shard, f"features of image {image_id} are not finite")
         return features
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_maps": {}, "_pending": []}
+        return self.__dict__ | {"_pending": []}
 
     def missing(self, records: Iterable[Record]) -> list[Record]:
         """The records whose features are not stored, or whose picture has changed since (or is gone).
@@ -157,14 +146,14 @@ class FeatureStore:
             raise ValueError(f"{stamp.name}: features {features.shape} in a store of {self.shape}")
         self._pending.append((image_id, stamp, features))
         if len(self._pending) >= min(self.shard_pictures, max(1, SHARD_BYTES // features.nbytes)):
-            self.flush()
+            self._write_shard()
 
     def flush(self) -> None:
-        """Writes what was appended as a shard; when this returns, it is on the disk."""
+        """Writes what was appended as a shard, and the manifest anew; when this returns, it is on the disk."""
         if self._pending:
             self._write_shard()
-        if self._manifest_stale:
-            self._write_manifest()
+        if self._stale:
+            self._list()
 
     def verify(self) -> list[Damage]:
         """Reads every shard and holds it against its checksum; what is damaged is forgotten, here and on the disk.
@@ -174,15 +163,16 @@ class FeatureStore:
         """
         found = {shard.file: self._fault(shard) for shard in self._shards}
         damaged = [Damage(self.folder / s.file, len(s.pictures), found[s.file]) for s in self._shards if found[s.file]]
-        shards, self._shards, self._index, self._maps = self._shards, [], {}, {}
+        shards, self._shards, self._index = self._shards, [], {}
+        self._files, self._offsets, self._number = set(), {}, 0
         for shard in shards:
             if not found[shard.file]:
                 self._add(shard._replace(checksum=shard.checksum or _checksum((self.folder / shard.file).read_bytes())))
         if self._shards != shards:
-            self._write_manifest()
+            self._list()
         return damaged
 
-    def _fault(self, shard: _Shard) -> str:
+    def _fault(self, shard: Shard) -> str:
         """What is wrong with a shard's file; "" for nothing."""
         try:
             content = (self.folder / shard.file).read_bytes()
@@ -191,31 +181,28 @@ class FeatureStore:
         if shard.checksum is not None:
             return "" if _checksum(content) == shard.checksum else "is not what was written: its checksum differs"
         try:
-            values = np.asarray(self._map(shard)).view(np.uint16)
+            values = np.asarray(self._map(shard))
         except DataError:
             return "is no shard of this store"
-        return "holds features that are not finite" if (values & NOT_FINITE == NOT_FINITE).any() else ""
+        return "" if _finite(values) else "holds features that are not finite"
 
-    def _map(self, shard: _Shard) -> np.ndarray:
+    def _map(self, shard: Shard) -> np.ndarray:
         """The shard's array [pictures, …], memory-mapped."""
         try:
             array = np.load(self.folder / shard.file, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy parses a header's bytes as Python literals, and stumbles in many ways
             raise self._damaged(shard, "cannot be read") from error
         expected = (len(shard.pictures), *self.shape)
-        if not isinstance(array, np.ndarray) or array.shape != expected or array.dtype != np.float16:
+        there = isinstance(array, np.ndarray) and array.shape == expected and array.dtype == np.float16
+        if not there or not array.flags.c_contiguous:
             raise self._damaged(shard, f"does not hold float16 numbers {list(expected)}")
         return array
 
-    def _damaged(self, shard: _Shard, fault: str) -> DataError:
+    def _damaged(self, shard: Shard, fault: str) -> DataError:
         return DataError(
             f"{self.folder / shard.file}: {fault}: run captioning-prepare verify=true with the same settings, which "
             "finds damaged shards, and then captioning-prepare again, which makes them anew"
         )
-
-    @property
-    def _manifest(self) -> Path:
-        return self.folder / "manifest.json"
 
     def _is_current(self, record: Record) -> bool:
         """Whether a stored picture has the bytes it had. A mere new time or name of the file is noted for later."""
@@ -231,29 +218,28 @@ class FeatureStore:
         if now is None or now.digest != stored.digest:
             return False
         self._shards[place].pictures[row] = (record.image_id, now)  # spares the digest the next time
-        self._manifest_stale = True
+        self._stale = True
         return True
 
     def _write_shard(self) -> None:
         image_ids, stamps, features = zip(*self._pending, strict=True)
-        taken = {shard.file for shard in self._shards}
-        file = next(name for number in count() if (name := f"shard-{number:05d}.npy") not in taken)
+        if not self._listed:  # before a file takes the name of one that the manifest lists, and that is not what it was
+            self._make_folder()
+            self._list()
+        while (file := f"shard-{self._number:05d}.npy") in self._files:
+            self._number += 1
         content = io.BytesIO()
         np.save(content, np.stack(features))
-        self._make_folder()
         size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
-        self._add(_Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True))))
-        self._pending, self._manifest_stale = [], True
+        shard = Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True)))
+        self._listed = False  # if the journal's line should not be whole
+        manifest.add(self.folder, shard)
+        self._add(shard)
+        self._pending, self._listed, self._stale = [], True, True
 
-    def _write_manifest(self) -> None:
-        shards = [
-            shard._asdict() | {"pictures": [[image, *stamp] for image, stamp in shard.pictures]}
-            for shard in self._shards
-        ]
-        content = {"format": FORMAT, "key": self.key, "shape": self.shape, "dtype": "float16", "shards": shards}
-        text = json.dumps(content).encode()
-        write_whole(self._manifest, lambda handle: handle.write(text))
-        self._manifest_stale = False
+    def _list(self) -> None:
+        manifest.write(self.folder, self.key, self.shape, self._shards)
+        self._listed, self._stale = True, False
 
     def _make_folder(self) -> None:
         try:
@@ -263,32 +249,17 @@ class FeatureStore:
         clear_temporary(self.folder)
 
     def _open(self) -> None:
-        try:
-            content = json.loads(self._manifest.read_bytes())
-            self._refuse_others(content["format"], content["key"])
-            self.shape = _shape(content["shape"])
-            shards = [_shard(entry) for entry in content["shards"]]
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise DataError(
-                f"{self._manifest}: not a feature store's manifest: remove the folder and run captioning-prepare again"
-            ) from error
+        self.shape, shards = manifest.read(self.folder, self.key)
+        self._stale = manifest.journal_of(self.folder).exists()
         for shard in shards:
             file = self.folder / shard.file
             if file.is_file() and file.stat().st_size == shard.size:
                 self._add(shard)
 
-    def _refuse_others(self, stored_format: int, key: dict[str, Any]) -> None:
-        ours = FORMAT if stored_format not in READABLE else stored_format
-        difference = _first_difference({"format": stored_format, "key": key}, {"format": ours, "key": self.key})
-        if difference:
-            raise DataError(
-                f"{self.folder}: this feature store was made otherwise: {difference}. Set that back, or remove the "
-                "folder and run captioning-prepare again"
-            )
-
-    def _add(self, shard: _Shard) -> None:
+    def _add(self, shard: Shard) -> None:
         place = len(self._shards)
         self._shards.append(shard)
+        self._files.add(shard.file)
         self._index.update((image, (place, row)) for row, (image, _) in enumerate(shard.pictures))
 
 
@@ -298,36 +269,10 @@ def store_folder(root: str | Path, name: str, key: Mapping[str, Any]) -> Path:
     return Path(root) / re.sub(r"[^\w.-]", "_", f"{name}-{key['name']}-{digest}")
 
 
-def _shape(sizes: Any) -> tuple[int, ...]:
-    """A manifest's shape of one item, which may be any list in a damaged one."""
-    if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) not in (1, 2):
-        raise ValueError("not a shape")
-    return tuple(sizes)
-
-
-def _shard(entry: dict[str, Any]) -> _Shard:
-    """A manifest's entry. The file lies in the store's own folder, whatever the manifest says."""
-    pictures = [(image, Stamp(*stamp)) for image, *stamp in entry["pictures"]]
-    shard = _Shard(entry["file"], entry["size"], entry.get("checksum"), pictures)
-    kinds = [(shard.file, str), (shard.size, int), *((image, int) for image, _ in pictures)]
-    if not all(type(value) is kind for value, kind in kinds) or not SHARD_NAME.fullmatch(shard.file):
-        raise ValueError("not a shard")
-    return shard
+def _finite(features: np.ndarray) -> bool:
+    """Whether all float16 numbers are, by their bits: those of infinity and NaN are above all others of their sign."""
+    return features.view(np.int16).max(initial=0) < 0x7C00 and features.view(np.uint16).max(initial=0) < 0xFC00
 
 
 def _checksum(content) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
-
-
-def _first_difference(stored: Any, wanted: Any, name: str = "") -> str | None:
-    """Names the first field in which two plain structures differ, and both its values; None when they are equal."""
-    if stored == wanted:
-        return None
-    if not (isinstance(stored, dict) and isinstance(wanted, dict)):
-        return f"{name} is {stored!r} there, {wanted!r} here"
-    for field in dict.fromkeys([*stored, *wanted]):
-        nested = f"{name}.{field}" if name else field
-        difference = _first_difference(stored.get(field), wanted.get(field), nested)
-        if difference:
-            return difference
-    return None

@@ -70,8 +70,12 @@ class CaptionModule(lightning.LightningDataModule):
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self._on_gpu(),
             worker_init_fn=ignore_in_worker,
             # Its own generator: making an iterator must not draw from the one that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
         )
+
+    def _on_gpu(self) -> bool:
+        """Whether batches go to one; memory is pinned for that alone, as a machine's GPU need not be what trains."""
+        return self.trainer.strategy.root_device.type == "cuda" if self.trainer else torch.cuda.is_available()

@@ -205,7 +205,7 @@ class _Group:
         gains, tokens = ranked.topk(min(self.width, log_probs.shape[-1]), dim=-1)
         self.stuck.append(self.live.masked_fill(gains[..., 0] > -torch.inf, -torch.inf))
         if len(required):  # always among the candidates, and once
-            gains = gains.masked_fill(torch.isin(tokens, required), -torch.inf)
+            gains = gains.masked_fill((tokens[..., None] == required).any(-1), -torch.inf)
             gains = torch.cat((gains, ranked[..., required]), -1)
             tokens = torch.cat((tokens, required.expand(*tokens.shape[:2], -1)), -1)
         parents = torch.arange(log_probs.shape[1], device=log_probs.device)[:, None].expand(tokens.shape)
@@ -228,7 +228,7 @@ class _Group:
         order = rank.argsort(dim=1, descending=True, stable=True)
         bank = self.referee.banks((parents + first).gather(1, order), tokens.gather(1, order))
         banks = len(self.referee.required) + 1
-        member = torch.nn.functional.one_hot(bank, banks)
+        member = bank[..., None] == torch.arange(banks, device=bank.device)
         place = member.cumsum(1).gather(2, bank[..., None]).squeeze(2)  # 1, 2, … within the bank
         served = (place <= (self.room // banks)[:, None]) & rank.gather(1, order).isfinite()
         return order.gather(1, served.to(torch.int8).argsort(dim=1, descending=True, stable=True))[:, :count]

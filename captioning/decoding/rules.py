@@ -111,10 +111,10 @@ class Referee:
         if len(self.out):
             log_probs.index_fill_(-1, self.out, -torch.inf)
         if self.t + 1 < rules.min_length:
-            log_probs[..., self.end] = -torch.inf
+            log_probs[..., self.end].fill_(-torch.inf)
         if len(self.endings):
             if self.t:
-                hanging = torch.isin(self.history[..., -1], self.endings)
+                hanging = (self.history[..., -1:] == self.endings).any(-1)
                 log_probs[..., self.end].masked_fill_(hanging, -torch.inf)
             if last:
                 log_probs.index_fill_(-1, self.endings, -torch.inf)

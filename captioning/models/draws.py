@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from captioning.errors import ConfigError
 
@@ -99,4 +98,4 @@ def _gumbel(like: Tensor) -> Tensor:
 
 
 def _one_hot(places: Tensor, like: Tensor) -> Tensor:
-    return F.one_hot(places, like.shape[-1]).to(like.dtype)
+    return torch.zeros_like(like).scatter(-1, places[..., None], 1.0)

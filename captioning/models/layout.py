@@ -26,20 +26,32 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, real: Tensor) -> "Layout":
-        """From where the words are, [B, K, T] bool; a row that has ended does not begin again."""
+        """From where the words are, [B, K, T] bool; a row that has ended does not begin again.
+
+        Worked out on the CPU, which has to know how much there is at each step: one transfer from the device and one
+        to it serve the whole batch, and nothing waits for the device in between or afterwards.
+        """
+        device, real = real.device, real.cpu()
         batch, rows, length = real.shape
         by_step = real.permute(2, 0, 1).flatten(1)  # [T, B · K]
         needed = (real.any(0) * torch.arange(1, rows + 1, device=real.device)[:, None]).amax(0)  # [T]
-        # The one transfer from the device for the whole batch.
-        counts, widths = torch.stack((by_step.sum(1), needed)).tolist()
         step, row = by_step.nonzero().unbind(1)
-        slots = (row // rows * needed[step] + row % rows).split(counts)
         before = torch.cat((torch.ones_like(by_step[:1]), by_step[:-1]))  # there are all rows before the first step
-        kept = (before.cumsum(1) - 1)[step, row].split(counts)
+        places = torch.stack(
+            (
+                row * length + step,
+                row // rows,
+                row // rows * needed[step] + row % rows,
+                (before.cumsum(1) - 1)[step, row],
+            )
+        )
+        index, image, slots, kept = places.to(device, non_blocking=True)
+        counts, widths = by_step.sum(1).tolist(), needed.tolist()
+        slots, kept = slots.split(counts), kept.split(counts)
         steps = range(max(1, sum(count > 0 for count in counts)))
         return cls(
-            row * length + step,
-            row // rows,
+            index,
+            image,
             [counts[t] for t in steps],
             [widths[t] for t in steps],
             [None if counts[t] == batch * widths[t] else slots[t] for t in steps],

@@ -38,13 +38,16 @@ class Additive(nn.Module):
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         query = 2 * self.query(query)[:, :, None]
-        at_once = max(1, CACHED // (query.numel() or 1)) if query.device.type == "cpu" else keys.shape[1]
+        cached = query.device.type == "cpu" and not torch.compiler.is_compiling()
+        at_once = max(1, CACHED // (query.numel() or 1)) if cached else keys.shape[1]
         return torch.cat([self._scores(query, part) for part in keys.split(at_once, 1)], -1) - self.score.weight.sum()
 
     def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """Of some places, up to a constant: [B, K, 1, A], [B, P, A] -> [B, K, P]."""
         # tanh x = 2 σ(2x) − 1: on a CPU torch's sigmoid takes half the time of its tanh, which is most of a step.
         hidden = torch.add(query, keys[:, None], alpha=2)
+        if torch.compiler.is_compiling():  # one kernel, after which nothing of [B, K, P, A] is kept for the gradient
+            return (hidden.sigmoid() * (2 * self.score.weight[0])).sum(-1)
         hidden = hidden.sigmoid() if torch.is_grad_enabled() else hidden.sigmoid_()
         return F.linear(hidden, 2 * self.score.weight).squeeze(-1)
 

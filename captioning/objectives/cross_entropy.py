@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioning.errors import must_be
-from captioning.objectives.loss import Loss, make_loss, per_caption, roll_out, teacher_force, wide
+from captioning.objectives.loss import Loss, WordLoss, draw, make_loss, per_caption, roll_out, teacher_force, wide
 from captioning.objectives.reinforce import Reinforce
 
 
@@ -38,7 +38,7 @@ class CrossEntropy(nn.Module):
         super().__init__()
         must_be("objective.doubly_stochastic", doubly_stochastic, least=0)
         must_be("objective.label_smoothing", label_smoothing, least=0, below=1)
-        self.doubly_stochastic, self.label_smoothing = doubly_stochastic, label_smoothing
+        self.doubly_stochastic, self.words = doubly_stochastic, WordLoss(label_smoothing=label_smoothing)
         self.places, self.inputs = places or Reinforce(), inputs
 
     def forward(self, model, batch) -> Loss:
@@ -51,8 +51,7 @@ class CrossEntropy(nn.Module):
         captions = real.any(-1)  # [B, K]: slots that hold a caption
         count = per_caption(captions, training=model.training)
         targets = targets.flatten()[index]
-        smoothed = F.cross_entropy(wide(logits), targets, reduction="sum", label_smoothing=self.label_smoothing)
-        parts = {"cross_entropy": smoothed / count}
+        parts = {"cross_entropy": self.words(logits, targets) / count}
         if self.doubly_stochastic and glimpse.weights.shape[-1]:
             seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
             uneven = (1 - seen) ** 2
@@ -104,7 +103,7 @@ class ScheduledSampling(nn.Module):
 
         def choose(t: int, logits: Tensor) -> Tensor:
             teacher = inputs[..., min(t + 1, inputs.shape[-1] - 1)]
-            own = wide(logits.detach()).softmax(-1).flatten(0, 1).multinomial(1).view_as(teacher)
+            own = draw(wide(logits.detach()).softmax(-1))
             return torch.where(torch.rand(teacher.shape, device=teacher.device) < probability, own, teacher)
 
         rows, length = targets.shape[1:]

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
 
 class Loss(NamedTuple):
@@ -15,6 +15,20 @@ class Loss(NamedTuple):
     parts: dict[str, Tensor]
     words: Tensor
     stats: dict[str, Tensor]
+
+
+class WordLoss(nn.CrossEntropyLoss):
+    """−Σ log p(y_n) over words, from logits [N, V] and ids [N], in float32 at the least.
+
+    Args:
+        label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
+    """
+
+    def __init__(self, *, label_smoothing: float = 0.0):
+        super().__init__(reduction="sum", label_smoothing=label_smoothing)
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return super().forward(wide(logits), targets)
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:
@@ -58,7 +72,8 @@ def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choos
     """
     state, memory = model.begin(batch.images, batch.mask)
     state = state.repeat(rows)
-    token = torch.as_tensor(start, device=batch.image_ids.device).expand(len(batch.image_ids), rows)
+    shape, device = (len(batch.image_ids), rows), batch.image_ids.device
+    token = start.expand(shape) if isinstance(start, Tensor) else torch.full(shape, start, device=device)
     tokens, logits, seen = [], [], []
     for t in range(length):
         out = model.step(token, state, memory)
@@ -73,6 +88,15 @@ def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choos
     fields = [None if parts[0] is None else torch.stack(parts, 2) for parts in zip(*seen, strict=True)]
     fields = [part if part is None else part * real.view(real.shape + (1,) * (part.dim() - 3)) for part in fields]
     return tokens, torch.stack(logits, 2), type(out.glimpse)(*fields)
+
+
+def draw(probabilities: Tensor) -> Tensor:
+    """One id a row of [B, K, V], from torch's global generator -> [B, K]. Rows need not sum to one.
+
+    An exponential race, as in torch.multinomial, whose draws these are on a CPU; it looks at its result before it
+    returns, for which a GPU must be waited for.
+    """
+    return (probabilities / torch.empty_like(probabilities).exponential_()).argmax(-1)
 
 
 def wide(logits: Tensor) -> Tensor:

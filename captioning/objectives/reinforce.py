@@ -75,9 +75,10 @@ class MovingAverage(nn.Module):
         """returns, left (words that each return covers), real: [B, K, T] -> b [B, K, T]."""
         share = left / real.sum(-1, keepdim=True).clamp(min=1)
         baseline = self.value.to(returns.dtype) * share
-        if self.training and real.any():
+        if self.training:
             mean = returns[..., 0].sum() / real[..., 0].sum().clamp(min=1)
-            self.value.mul_(self.decay).add_((1 - self.decay) * mean)
+            after = self.decay * self.value + ((1 - self.decay) * mean).to(self.value.dtype)
+            self.value.copy_(torch.where(real.any(), after, self.value))  # no `if`, which would wait for the device
         return baseline
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captioning.decoding import greedy_search
 from captioning.errors import ConfigError, must_be
 from captioning.objectives.cross_entropy import CrossEntropy
-from captioning.objectives.loss import Loss, make_loss, roll_out, wide
+from captioning.objectives.loss import Loss, draw, make_loss, roll_out, wide
 from captioning.objectives.reinforce import Reinforce
 
 
@@ -79,13 +79,11 @@ class SelfCritical(nn.Module):
     def _sample(self, model, batch):
         """Tokens and their log-probabilities [B, n, T], and the glimpses [B, n, T, …]; <pad> after <end>."""
         log_probs, done = [], []
+        forbidden = torch.tensor(self.forbidden, dtype=torch.int64, device=batch.image_ids.device)
 
         def choose(t: int, logits: Tensor) -> Tensor:
-            scores = wide(logits)
-            if self.forbidden:
-                scores = scores.index_fill(-1, torch.tensor(self.forbidden, device=logits.device), -torch.inf)
-            scores = scores.log_softmax(-1)
-            token = scores.detach().exp().flatten(0, 1).multinomial(1).view(scores.shape[:2])
+            scores = wide(logits).index_fill(-1, forbidden, -torch.inf).log_softmax(-1)
+            token = draw(scores.detach().exp())
             log_probs.append(scores.gather(-1, token[..., None]).squeeze(-1))
             token = token.masked_fill(done[-1], model.decoder.pad) if done else token
             done.append((token == self.end) | (token == model.decoder.pad))
@@ -93,7 +91,7 @@ class SelfCritical(nn.Module):
 
         tokens, _, glimpse = roll_out(
             model, batch, rows=self.samples, length=self.max_length, start=self.start, choose=choose,
-            stop=lambda: bool(done[-1].all()),
+            stop=lambda: bool(done[-1].all()),  # the one transfer from the device a step
         )  # fmt: skip
         return tokens, torch.stack(log_probs, -1), glimpse
 

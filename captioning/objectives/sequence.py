@@ -5,9 +5,8 @@ from typing import ClassVar
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from captioning.objectives.loss import Loss, make_loss, wide
+from captioning.objectives.loss import Loss, WordLoss, make_loss
 
 
 class TruncatedBackpropagation(nn.Module):
@@ -29,7 +28,7 @@ class TruncatedBackpropagation(nn.Module):
 
     def __init__(self, *, zeros):
         super().__init__()
-        self.kind, self.looking = type(zeros), None
+        self.kind, self.looking, self.words = type(zeros), None, WordLoss()
         for name, part in zip(zeros._fields, zeros, strict=True):
             self.register_buffer(name, torch.zeros_like(part))
 
@@ -37,14 +36,13 @@ class TruncatedBackpropagation(nn.Module):
         """Loss of `model` (Captioner, without an image) on `batch` (TextBatch), window after window in order."""
         streams = len(batch.tokens)
         state, memory = model.begin(batch.tokens.new_zeros(streams, 0))
-        if not batch.fresh.all():
-            carried = self._carried() if model.training else self.looking
-            fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
-            state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
+        carried = self._carried() if model.training else self.looking or state
+        fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
+        state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
         decoded = model.decoder(batch.tokens, state, memory)
         self._carry(decoded.state.detach(), model.training)
         targets = batch.tokens[..., 1:].flatten()[decoded.index]
-        nats = F.cross_entropy(wide(decoded.logits), targets, reduction="sum")
+        nats = self.words(decoded.logits, targets)
         told = nats.detach()
         stats = {
             "nats": told / len(targets),

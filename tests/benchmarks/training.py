@@ -6,13 +6,14 @@ A step is forward, loss, backward, clipping of the gradient's norm and Adam, ove
 memory in half precision, as the store gives them. Everything is 512 wide, the vocabulary has 9 490 words, an image five
 captions of COCO's lengths. `train/soft/196x2048/64` is soft attention over 196 places of 2 048 features, 64 images a
 batch; `train/fc/64` has no attention, its one vector of 2 048 features joins every word. `…/bf16` is the same in mixed
-precision, where there is a GPU.
+precision, where there is a GPU; `…/compiled` has its small parts compiled, where there is a compiler.
 
 `value` counts real words, <end> among them and padding not. `floor_ratio` is the step's time over that of the products
 in `minimum_operations`, at the rate of a large product in the same run; `own_floor_ratio` takes the products that the
 step really makes, by torch's counter, which does not see into the fused kernel that runs without attention.
 `rival_ratio` is words/s over those of `Rival`, a captioner as it is usually written, with the same weights and the same
-loss; `soft_ratio` of hard attention is its time over soft attention's.
+loss; `soft_ratio` of hard attention is its time over soft attention's; `eager_ratio` of a compiled step how often the
+time of one that is not compiled is its own.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +26,7 @@ from measure import matrix_job, matrix_operations, peak_mebibytes, run, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioning.compiling import compile_parts, why_not
 from captioning.data.datasets import CaptionBatch, collate
 from captioning.models.attention import HardAttention, NoAttention
 from captioning.models.captioner import Captioner, build_captioner
@@ -93,9 +95,13 @@ class Training:
         self.optimizer.step()
 
 
-def ours(kind: str, model: Captioner, batch: CaptionBatch, *, precision: torch.dtype | None = None) -> Training:
+def ours(
+    kind: str, model: Captioner, batch: CaptionBatch, *, precision: torch.dtype | None = None, compiled: bool = False
+) -> Training:
     """The package's own step, with the objective of the recipes in conf/experiment."""
     objective = CrossEntropy(doubly_stochastic=1.0 if kind == "soft" else 0.0)
+    if compiled:
+        compile_parts(nn.ModuleList([model, objective]), DEVICE)
     return Training(model, partial(objective, model, batch), precision=precision)
 
 
@@ -187,14 +193,23 @@ def alike(kind: str, model: Captioner, batch: CaptionBatch) -> Rival:
 
 
 def case(
-    kind: str, shape: Sequence[int], images: int, *, repeats: int, precision: torch.dtype | None = None
+    kind: str,
+    shape: Sequence[int],
+    images: int,
+    *,
+    repeats: int,
+    precision: torch.dtype | None = None,
+    compiled: bool = False,
 ) -> dict[str, Any]:
     """One captioner's step over features of `shape` an image."""
     batch, model = draw_batch(images, shape), build(kind, shape[-1])
-    step, words = ours(kind, model, batch, precision=precision), int((batch.tokens[..., 1:] != PAD).sum())
+    words = int((batch.tokens[..., 1:] != PAD).sum())
+    step = ours(kind, model, batch, precision=precision, compiled=compiled)
     product, operations = matrix_job(device=DEVICE, dtype=precision or torch.float32)
-    # Hard attention is held against soft attention's step in turns; others are alone with the product.
-    others = [ours("soft", build("soft", shape[-1]), batch, precision=precision)] if kind == "hard" else []
+    # Hard attention and a compiled step are held against soft attention's plain step in turns; others are alone with
+    # the product.
+    against = kind == "hard" or compiled
+    others = [ours("soft", build("soft", shape[-1]), batch, precision=precision)] if against else []
     spent, product_spent, *soft_spent = seconds(step, product, *others, repeats=repeats)
     rate = operations / product_spent
     result = {
@@ -205,7 +220,9 @@ def case(
         "peak_MiB": peak_mebibytes(step),
         "matrix_GFLOP/s": rate / 1e9,
     }
-    result |= {"soft_ratio": spent / soft_spent[0]} if others else {}
+    result |= {"soft_ratio": spent / soft_spent[0]} if kind == "hard" else {}
+    if compiled:
+        return result | {"eager_ratio": soft_spent[0] / spent, "eager_peak_MiB": peak_mebibytes(others[0])}
     return result | (beside_rival(model, batch, step, repeats=repeats) if kind == "soft" and precision is None else {})
 
 
@@ -236,6 +253,8 @@ def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
             yield f"train/{name}/{images}", job
             if arguments.quick or DEVICE == "cuda":
                 yield f"train/{name}/{images}/bf16", partial(job, precision=torch.bfloat16)
+            if kind == "soft" and not why_not(DEVICE):
+                yield f"train/{name}/{images}/compiled", partial(job, compiled=True)
 
 
 if __name__ == "__main__":
