@@ -1,15 +1,14 @@
-"""Compiles a model's small parts with torch.compile: what lies between the matrix products of a step, and the loss."""
+"""Compiles a model's small parts with torch.compile: what lies between the matrix products of a step."""
 
 import torch
 from torch import nn
 
 from captioning.models.cells import Cell
 from captioning.models.scorers import Additive
-from captioning.objectives.loss import WordLoss
 
 # A few graphs of each serve all steps and batches, whose rows are their only unknowns. Of a whole step there is a new
 # one wherever a row ends, or none has ended: on a CPU ten seconds each.
-PARTS = (Cell, Additive, WordLoss)
+PARTS = (Cell, Additive)
 # Of each part: one row or more, one image or more, with or without gradient, in training and in a search. torch would
 # stop at 8, and run all else uncompiled.
 GRAPHS = 32

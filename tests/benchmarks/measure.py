@@ -40,6 +40,7 @@ def run(
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs; no figures to quote")
     parser.add_argument("--only", default="", help="cases whose name holds this")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--checkout", type=Path, help="of ImageCaptioning.pytorch; beside.py alone needs it")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for name, case in cases(arguments):
