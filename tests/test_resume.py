@@ -224,6 +224,8 @@ CHANGES = {
     "encoder.output=fc": "encoder.output was grid and is fc now",
     "transform.fit=crop": "transform.fit was squash and is crop now",
     "features=online": "features._target_ was captioning.sources.stored and is captioning.sources.online now",
+    "features.mirror=true": "features.mirror was False and is True now",
+    "model.word_dropout=0.5": "model.word_dropout was 0.0 and is 0.5 now",
     "trainer.precision=bf16-mixed": "trainer.precision was 32-true and is bf16-mixed now",
 }
 
@@ -239,6 +241,16 @@ def test_a_resumed_run_must_be_the_same_run(whole, data, change):  # noqa: F811
         "resume: this would not be the same"
     )
     assert (whole / "config.yaml").read_bytes() == before
+
+
+def test_a_setting_that_an_earlier_version_did_not_keep_is_not_asked_for(whole, data, tmp_path):  # noqa: F811
+    shutil.copytree(whole, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["captioning"]["settings"]["features.mirror"]
+    torch.save(checkpoint, last)
+    run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto", "trainer.max_epochs=4"))
+    assert weights(tmp_path / "run")["captioning"]["settings"]["features.mirror"] is False
 
 
 def test_other_captions_are_another_run(whole, data, tmp_path):  # noqa: F811
