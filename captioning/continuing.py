@@ -19,10 +19,10 @@ ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has 
 FIXED = (
     "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
     "data.window", "data.answers", "data.targets",
-    "encoder", "transform", "features._target_", "loader.batch_size", "model", "objective", "reward",
-    "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging", "decoding", "trainer.precision",
-    "trainer.accumulate_grad_batches", "trainer.limit_train_batches", "trainer.overfit_batches",
-    "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
+    "encoder", "transform", "features._target_", "features.mirror", "features.max_regions", "loader.batch_size",
+    "model", "objective", "reward", "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging",
+    "decoding", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
+    "trainer.overfit_batches", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
 )  # fmt: skip
 FREE = ("encoder.weights",)
 
@@ -50,7 +50,8 @@ def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data
     told = [
         f"{key} was {_told(was)} and is {_told(now)} now"
         for name in FIXED
-        for key, was, now in _changes(recipe["settings"].get(name), _at(config, name), name)
+        if name in recipe["settings"]  # not of an earlier version that did not keep it
+        for key, was, now in _changes(recipe["settings"][name], _at(config, name), name)
         if key not in FREE
     ]
     if recipe["data"] != data:

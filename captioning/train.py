@@ -25,7 +25,7 @@ def train(config: dict[str, Any]) -> None:
     from captioning.checkpoints import read_checkpoint
 
     run_dir, kind = Path(config["run_dir"]), build(config["kind"])
-    config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir)
+    config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir, kind=kind.name)
     _guard(run_dir, config)
     resumed, started = (
         read_checkpoint(Path(config[key]), kind=kind.name) if config[key] else None for key in ("resume", "start_from")
@@ -163,12 +163,28 @@ def _without(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
     return {**config, **{key: None for key in groups if "_target_" not in (config[key] or {})}}
 
 
-def _with_last(config: Mapping[str, Any], run_dir: Path) -> dict[str, Any]:
-    """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew."""
+def _with_last(config: Mapping[str, Any], run_dir: Path, *, kind: str) -> dict[str, Any]:
+    """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew, and one
+    that was killed right before the first goes on from the best.ckpt that is saved before it.
+
+    Raises:
+        ConfigError: a best.ckpt of a later epoch alone, which no kill leaves: what is to become of it is not guessed.
+    """
     if config["resume"] != "auto":
         return dict(config)
-    last = run_dir / "checkpoints" / "last.ckpt"
-    return {**config, "resume": str(last)} if last.is_file() else {**config, "resume": None, "overwrite": True}
+    from captioning.checkpoints import read_checkpoint
+
+    last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    if last.is_file():
+        return {**config, "resume": str(last)}
+    if not best.is_file() or config["overwrite"]:
+        return {**config, "resume": None, "overwrite": True}
+    if read_checkpoint(best, kind=kind).get("position", {}).get("epoch") == 1:
+        return {**config, "resume": str(best)}
+    raise ConfigError(
+        f"resume=auto: {best} is there, but no last.ckpt beside it: go on from it with resume={best}, or start again "
+        "with overwrite=true"
+    )
 
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:

@@ -20,11 +20,12 @@ from captioning.data.datasets import ImageSampler
 from captioning.errors import ConfigError
 from captioning.files import write_whole
 from captioning.provenance import digest
-from captioning.saving import SaveBetweenSteps
+from captioning.saving import Checkpoint, SaveBetweenSteps
 from captioning.stopping import StopRequest
 from captioning.task import CaptioningTask
 
 ALWAYS = "trainer.save_every_minutes=1e-9"
+LOG_DICT = CaptioningTask.log_dict
 SETTINGS = ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "loader.batch_size=2", "weight_averaging=ema"]
 
 
@@ -99,6 +100,50 @@ def test_a_run_killed_inside_an_epoch_goes_on_there(whole, data, tmp_path, monke
     run("train", *short(data, tmp_path, *SETTINGS, "resume=auto"))
     assert len(steps) == 6
     assert not differing(left(whole), left(tmp_path))
+
+
+def test_a_run_killed_between_its_first_two_checkpoints_goes_on_from_the_one(whole, data, tmp_path, monkeypatch):  # noqa: F811
+    with monkeypatch.context() as patch:
+        ends(patch, (Checkpoint, "on_train_epoch_end"), 2, killed)  # best.ckpt is saved, last.ckpt would be next
+        with pytest.raises(RuntimeError, match="killed"):
+            run("train", *short(data, tmp_path, *SETTINGS))
+    assert os.listdir(tmp_path / "checkpoints") == ["best.ckpt"]
+    steps = []
+    original = CaptioningTask.training_step
+    monkeypatch.setattr(CaptioningTask, "training_step", lambda *given: steps.append(1) or original(*given))
+    run("train", *short(data, tmp_path, *SETTINGS, "resume=auto"))
+    assert len(steps) == 8  # of 12
+    assert not differing(left(whole), left(tmp_path))
+
+
+def test_a_best_checkpoint_alone_is_gone_on_from_or_replaced_only_where_that_is_asked_for(data, tmp_path, monkeypatch):  # noqa: F811
+    rise(monkeypatch)
+    run("train", *short(data, tmp_path / "whole", *SETTINGS))
+    rise(monkeypatch)
+    run("train", *short(data, tmp_path / "run", *SETTINGS, "trainer.max_epochs=2"))
+    last, best = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    last.unlink()
+    before = best.read_bytes()
+    told = rf"resume=auto: {best} is there, but no last\.ckpt .* with resume={best}, or start again with overwrite=true"
+    with pytest.raises(ConfigError, match=told):
+        run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto"))
+    assert best.read_bytes() == before
+    run("train", *short(data, tmp_path / "run", *SETTINGS, f"resume={best}"))
+    assert not differing(left(tmp_path / "whole"), left(tmp_path / "run"))
+    last.unlink()
+    rise(monkeypatch)
+    run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto", "overwrite=true"))
+    assert not differing(left(tmp_path / "whole"), left(tmp_path / "run"))
+
+
+def rise(monkeypatch) -> None:
+    """Every validation from here on scores more than the one before."""
+    scores = iter(range(1, 99))
+    monkeypatch.setattr(
+        CaptioningTask,
+        "log_dict",
+        lambda self, found, **options: LOG_DICT(self, dict.fromkeys(found, float(next(scores))), **options),
+    )
 
 
 @pytest.mark.parametrize("count", [7, 8])  # right after a validation inside the epoch, and a step later
@@ -179,6 +224,8 @@ CHANGES = {
     "encoder.output=fc": "encoder.output was grid and is fc now",
     "transform.fit=crop": "transform.fit was squash and is crop now",
     "features=online": "features._target_ was captioning.sources.stored and is captioning.sources.online now",
+    "features.mirror=true": "features.mirror was False and is True now",
+    "model.word_dropout=0.5": "model.word_dropout was 0.0 and is 0.5 now",
     "trainer.precision=bf16-mixed": "trainer.precision was 32-true and is bf16-mixed now",
 }
 
@@ -194,6 +241,16 @@ def test_a_resumed_run_must_be_the_same_run(whole, data, change):  # noqa: F811
         "resume: this would not be the same"
     )
     assert (whole / "config.yaml").read_bytes() == before
+
+
+def test_a_setting_that_an_earlier_version_did_not_keep_is_not_asked_for(whole, data, tmp_path):  # noqa: F811
+    shutil.copytree(whole, tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    checkpoint = torch.load(last, weights_only=True)
+    del checkpoint["captioning"]["settings"]["features.mirror"]
+    torch.save(checkpoint, last)
+    run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto", "trainer.max_epochs=4"))
+    assert weights(tmp_path / "run")["captioning"]["settings"]["features.mirror"] is False
 
 
 def test_other_captions_are_another_run(whole, data, tmp_path):  # noqa: F811
