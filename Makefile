@@ -98,11 +98,12 @@ audit: .venv/ready
 
 # Figures of this machine into bench.json, long; make bench BENCH_ARGS=--quick only sees that it runs.
 # `make bench-compare OLD=before.json` holds them against those of an earlier run.
-BENCHMARKS = $(filter-out %/measure.py %/compare.py, $(wildcard tests/benchmarks/*.py))
+BENCHMARKS = $(filter-out %/measure.py %/compare.py %/soak.py, $(wildcard tests/benchmarks/*.py))
 NEW ?= bench.json
 
 bench: .venv/ready
-	for script in $(BENCHMARKS); do $(BIN)/python $$script --output bench.json $(BENCH_ARGS) || exit 1; done
+	for script in $(BENCHMARKS); do \
+		$(BIN)/python $$script --shared $(SHARED) --output bench.json $(BENCH_ARGS) || exit 1; done
 	$(BIN)/python tests/benchmarks/compare.py bench.json
 
 bench-compare: .venv/ready

@@ -81,7 +81,7 @@ def stored(
         root: folder of all stores.
         batch_size, extract_workers, device: for making features; device "auto" takes a GPU where there is one, and
             batch_size "auto" what suits the device.
-        workers: loader processes for training; memory-mapped features need none.
+        workers: loader processes for training; a CPU needs none, as it reads faster than it learns.
         mirror: store those of the mirror images of training pictures too, in a store of their own.
         skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
         progress: show a bar while features are made; None where stderr is a terminal.

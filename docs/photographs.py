@@ -1,7 +1,7 @@
-"""Makes docs/figures/flickr8k_small.jpg: ten photographs that come with Python packages, as flickr8k-small captions them.
+"""Makes docs/figures/flickr8k_small.jpg: ten photographs out of Python packages, as flickr8k-small captions them.
 
-`pip install scikit-image scikit-learn; python docs/photographs.py`. All of them that are of something, not chosen by their
-captions.
+`pip install scikit-image scikit-learn; python docs/photographs.py`. All of them that are of something, none chosen by
+its caption.
 """
 
 import importlib.util

@@ -1,11 +1,13 @@
 """Benchmarks run and leave their figures in one file; what the figures are is not tested."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 FOLDER = Path(__file__).parent / "benchmarks"
 sys.path.insert(0, str(FOLDER))
@@ -25,8 +27,6 @@ def test_results_of_several_benchmarks_are_merged(tmp_path):
 
 
 def test_matrix_operations_are_counted():
-    import torch
-
     def job():
         with torch.inference_mode():
             torch.nn.functional.linear(torch.zeros(3, 4, 5), torch.zeros(7, 5), torch.zeros(7))
@@ -99,8 +99,6 @@ def test_no_step_makes_fewer_products_than_the_minimum(small, kind):
 
 
 def test_the_rival_learns_the_same(small):
-    import torch
-
     model, batch = small("soft", padded=True)
     rival, step = training.alike("soft", model, batch).eval(), training.ours("soft", model.eval(), batch)
     assert (batch.tokens == 0).any()
@@ -120,12 +118,42 @@ def test_the_rival_learns_the_same(small):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
+SCRIPTS = sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py"})
+
+
+def test_all_benchmarks_have_one_command_line(monkeypatch, tmp_path, capsys):
+    def cases(arguments):
+        yield "a/1", lambda: {"value": arguments.times, "unit": "s"}
+        yield "b/1", lambda: pytest.fail("it was not asked for")
+
+    def options(parser):
+        parser.add_argument("--times", type=int)
+
+    output, threads = tmp_path / "bench.json", torch.get_num_threads()
+    arguments = ["--only", "a/", "--quick", "--threads", "1", "--shared", "x", "--output", str(output), "--times", "3"]
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    measure.run(cases, "A benchmark.", options=options)
+    torch.set_num_threads(threads)
+    content = json.loads(output.read_text())
+    assert list(content["results"]) == ["a/1"] and content["results"]["a/1"]["value"] == 3
+    assert capsys.readouterr().out == "a/1: value 3, unit s\n"
+    for script in SCRIPTS:
+        source = (FOLDER / script).read_text()
+        assert "run(cases, __doc__.splitlines()[0]" in source and "ArgumentParser" not in source, script
+
+
+def test_make_bench_leaves_the_long_run_out():
+    makefile = (FOLDER.parents[1] / "Makefile").read_text()
+    assert re.search(r"^BENCHMARKS = .*filter-out .*%/soak\.py", makefile, re.MULTILINE)
+    assert "--minutes 30" in re.search(r"^soak:.*?\n\n", makefile, re.MULTILINE | re.DOTALL)[0]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py"}))
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_benchmark_runs(script, tmp_path, request):
     output = tmp_path / "bench.json"
     command = [sys.executable, str(FOLDER / script), "--quick", "--output", str(output)]
-    if "--shared" in (FOLDER / script).read_text():  # it measures on real captions
+    if "arguments.shared" in (FOLDER / script).read_text():  # it measures on real captions
         command += ["--shared", str(request.getfixturevalue("shared_dir"))]
     root = str(FOLDER.parents[1])
     done = subprocess.run(command, capture_output=True, text=True, cwd=root, env={"PYTHONPATH": root})

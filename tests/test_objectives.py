@@ -7,6 +7,7 @@ from conftest import END, PAD, START
 from captioning.data.datasets import CaptionBatch
 from captioning.errors import ConfigError
 from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical
+from captioning.objectives.loss import CACHED, WordLoss
 
 
 @pytest.fixture
@@ -159,3 +160,31 @@ def test_masked_places_are_no_part_of_the_doubly_stochastic_term(toy, batch):
 def test_a_batch_without_a_word_has_no_loss(toy, batch):
     nothing = batch._replace(tokens=torch.full((3, 1, 2), PAD))
     assert CrossEntropy()(toy(attention="hard").train(), nothing).total == 0
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 300.0])  # of scores; of the larger ones nearly all probabilities are 0
+def test_the_word_loss_and_its_gradient_are_those_of_the_formula(smoothing, scale):
+    vocabulary = CACHED // 3  # three words at once, and a last one alone
+    generator = torch.Generator().manual_seed(0)
+    logits = (scale * torch.randn(4, vocabulary, generator=generator, dtype=torch.float64)).requires_grad_()
+    targets = torch.tensor([0, vocabulary - 1, 5, 17])
+    loss = WordLoss(label_smoothing=smoothing)(logits, targets)
+    (3 * loss).backward()
+    with torch.no_grad():
+        wanted = torch.full_like(logits, smoothing / vocabulary)
+        wanted[range(4), targets] += 1 - smoothing
+        log_p = logits - logits.logsumexp(-1, keepdim=True)
+        torch.testing.assert_close(loss, -(wanted * log_p).sum(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(logits.grad, 3 * (log_p.exp() - wanted), rtol=1e-9, atol=1e-15)
+
+
+def test_a_word_loss_in_half_precision_is_made_in_float32():
+    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
+    targets = torch.arange(6)
+    loss = WordLoss()(logits, targets)
+    loss.backward()
+    other = logits.detach().float().requires_grad_()
+    torch.nn.functional.cross_entropy(other, targets, reduction="sum").backward()
+    assert loss.dtype == torch.float32 and logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.grad, other.grad.bfloat16(), rtol=2**-7, atol=1e-6)

@@ -17,7 +17,7 @@ class CaptionModule(lightning.LightningDataModule):
     Args:
         train, val: what the two loaders read: items by (index, epoch).
         batch_size: items a batch (images, each with all its captions).
-        workers: loader processes; 0 reads in the training process, right for memory-mapped features.
+        workers: loader processes; 0 reads in the training process, which suits stored features and a CPU.
         prefetch: batches that each worker holds ready.
         collate: items -> batch.
         shuffle: whether training draws a new order each epoch.

@@ -66,6 +66,10 @@ class _Summed(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context, outer: Tensor):
+        if context.gradient is None:
+            raise RuntimeError(
+                "the gradient of the word loss is made once: a second backward pass needs a second forward"
+            )
         gradient, context.gradient = context.gradient, None
         return gradient.mul_(outer), None, None
 

@@ -93,6 +93,10 @@ def ours(kind: str, batch) -> Callable[[], Any]:
     return partial(search, model.eval(), batch.images.float(), tokens=TOKENS)
 
 
+def checkout_option(parser) -> None:
+    parser.add_argument("--checkout", type=Path, help="of ImageCaptioning.pytorch")
+
+
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Training and beams."""
     if arguments.checkout is None:
@@ -112,7 +116,8 @@ def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
     before = child()
     for kind, amount, unit in (("train", words, "words/s"), ("beam5", IMAGES, "images/s")):
-        yield f"beside/att2in2/{kind}/{PLACES}x{FEATURES}/{IMAGES}", partial(_case, kind, amount, unit, batch, before, child, repeats)
+        job = partial(_case, kind, amount, unit, batch, before, child, repeats)
+        yield f"beside/att2in2/{kind}/{PLACES}x{FEATURES}/{IMAGES}", job
 
 
 def _case(kind, amount, unit, batch, before, child, repeats) -> dict[str, Any]:
@@ -129,4 +134,4 @@ if __name__ == "__main__":
     else:
         from measure import run
 
-        run(cases, __doc__.splitlines()[0])
+        run(cases, __doc__.splitlines()[0], options=checkout_option)

@@ -84,7 +84,7 @@ def beside_step(source: Source, *, features: int, batch: int, repeats: int) -> d
 
 
 def from_store(shape: tuple[int, int], *, images: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Features in half precision out of a memory-mapped store, read in this process."""
+    """Features in half precision out of a store, read in this process."""
     with TemporaryDirectory() as folder:
         store = draw_store(Path(folder), shape, images)
         records = [Record(number, Path(f"{number}.jpg"), "train", ()) for number in range(images)]

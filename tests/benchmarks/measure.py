@@ -25,7 +25,10 @@ MATRIX = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::addmv"
 
 
 def run(
-    cases: Callable[[argparse.Namespace], Iterable[tuple[str, Callable[[], dict[str, Any]]]]], description: str
+    cases: Callable[[argparse.Namespace], Iterable[tuple[str, Callable[[], dict[str, Any]]]]],
+    description: str,
+    *,
+    options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> None:
     """A benchmark's main: measures its cases one after another and merges each into the file as soon as it is known.
 
@@ -34,13 +37,15 @@ def run(
             where they mean something "rival_ratio" (value over the rival's), "floor_ratio" (seconds over the floor's)
             and "peak_MiB".
         description: of the benchmark.
+        options: adds arguments of its own to those that all benchmarks have.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--output", type=Path, default=Path("bench.json"))
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="results are merged into it")
     parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs; no figures to quote")
     parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--checkout", type=Path, help="of ImageCaptioning.pytorch; beside.py alone needs it")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
+    parser.add_argument("--shared", default="../shared", help="folder that holds flickr8k/, where real data are wanted")
+    options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     for name, case in cases(arguments):

@@ -1,28 +1,39 @@
-"""How fast scoring is, beside pycocoevalcap in the same run: `python tests/benchmarks/scores.py [--shared=DIR]`.
+"""Scoring: seconds, beside pycocoevalcap in the same run.
 
-Each figure is taken in a process of its own, so that its peak of memory is its own. Captions are real ones
-(flickr8k/captions_train.json), crossed with one another where more are wanted than there are.
+    python tests/benchmarks/scores.py [--quick] [--shared DIR] [--only ciderd] [--output bench.json]
+
+`score/5000` is BLEU, ROUGE-L and CIDEr of that many images, tokenising included; `ciderd/250` the reward of 50 images
+with five samples and a greedy caption each; `tokenize/67000` that many captions. Each is taken in a process of its own,
+so that its peak of memory is its own. Captions are real ones (flickr8k/captions_train.json), crossed with one another
+where more are wanted than there are.
 """
 
-import argparse
 import json
 import multiprocessing
 import random
+import re
 import resource
 import shutil
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
 
 Captions = dict[int, list[str]]
 
 
+def captions_of(shared: str) -> Path:
+    return Path(shared, "flickr8k", "captions_train.json")
+
+
 def world(shared: str, images: int, *, seed: int = 0) -> tuple[Captions, dict[int, str]]:
     """(five references an image, a caption an image): a sixth of the caption's words come from another image."""
-    content = json.loads(Path(shared, "flickr8k", "captions_train.json").read_text(encoding="utf-8"))
+    content = json.loads(captions_of(shared).read_text(encoding="utf-8"))
     pool: Captions = {}
     for annotation in content["annotations"]:
         pool.setdefault(annotation["image_id"], []).append(annotation["caption"])
@@ -117,7 +128,11 @@ def measure_tokenize(shared: str) -> dict[str, float]:
 
 
 def peak() -> dict[str, float]:
-    return {"peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    """Of this process alone: getrusage also counts what the one that started it had in memory then."""
+    status = Path("/proc/self/status")
+    if not status.is_file():
+        return {"peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    return {"peak_MiB": int(re.search(r"VmHWM:\s+(\d+)", status.read_text())[1]) / 1024}
 
 
 def apart(function, *arguments) -> dict[str, float]:
@@ -126,45 +141,40 @@ def apart(function, *arguments) -> dict[str, float]:
         return pool.submit(function, *arguments).result()
 
 
-def entry(found: dict[str, float], rival: float | None, *, scale: float = 1.0, unit: str = "s") -> dict:
-    """One line of the results: how often the rival's time is ours, and ours the floor's."""
+def beside(
+    function: Callable, shared: str, *arguments, rival: Callable | None = None, scale: float = 1.0, unit: str = "s"
+) -> dict[str, Any]:
+    """One figure: how often the rival's time is ours, and ours the floor's."""
+    found = apart(function, shared, *arguments)
+    slow = apart(rival, shared, *arguments)["seconds"] if rival else found.get("slow")
     seconds = found["seconds"]
     return {
         "value": seconds * scale,
         "unit": unit,
-        "rival_ratio": rival / seconds if rival else None,
+        "rival_ratio": slow / seconds if slow else None,
         "floor_ratio": seconds / found["floor"] if "floor" in found else None,
         "peak_MiB": found["peak_MiB"],
     }
 
 
-def main(arguments: list[str] | None = None) -> dict[str, dict]:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--shared", default="../shared", help="folder that holds flickr8k/")
-    parser.add_argument("--rival-at-full-size", action="store_true", help="pycocoevalcap on 40 504 images too")
-    parser.add_argument("--output", type=Path, help="JSON file that the results are merged into")
-    parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs; no figures to quote")
-    options = parser.parse_args(arguments)
-    java = shutil.which("java") is not None
-    results = {}
-    for images in (100,) if options.quick else (5000, 40_504):
-        wanted = java and (images == 5000 or options.rival_at_full_size)
-        rival = apart(measure_rival, options.shared, images)["seconds"] if wanted else None
-        results[f"score/{images}"] = entry(apart(measure_score, options.shared, images), rival)
-    reward = apart(measure_reward, options.shared)
-    results["ciderd/250"] = entry(reward, reward["slow"], scale=1000, unit="ms")
-    tokens = apart(measure_tokenize, options.shared)
-    results["tokenize/67000"] = entry(tokens, tokens.get("slow"))
-    print(f"{'':<16}{'value':>10}      rival/ours  ours/floor  peak MiB")
-    for name, row in results.items():
-        ratios = [f"{row[key]:.1f}" if row[key] else "-" for key in ("rival_ratio", "floor_ratio")]
-        print(f"{name:<16}{row['value']:10.3f} {row['unit']:<4}{ratios[0]:>11}{ratios[1]:>12}{row['peak_MiB']:10.0f}")
-    if options.output:
-        from measure import merge  # here, since it imports torch: the processes that are measured must not
+def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """Scores of two sizes, a reward and tokenising; none without the captions."""
+    shared, java = arguments.shared, shutil.which("java") is not None
+    if not captions_of(shared).is_file():
+        print(f"left out: {captions_of(shared)} is not there: give its folder by --shared=DIR", file=sys.stderr)
+        return
+    for images in (100,) if arguments.quick else (5000, 40_504):
+        wanted = java and (images == 5000 or arguments.rival_at_full_size)
+        yield f"score/{images}", partial(beside, measure_score, shared, images, rival=measure_rival if wanted else None)
+    yield "ciderd/250", partial(beside, measure_reward, shared, scale=1000, unit="ms")
+    yield "tokenize/67000", partial(beside, measure_tokenize, shared)
 
-        merge(options.output, results)
-    return results
+
+def options(parser) -> None:
+    parser.add_argument("--rival-at-full-size", action="store_true", help="pycocoevalcap on 40 504 images too")
 
 
 if __name__ == "__main__":
-    main()
+    from measure import run  # here, since it imports torch: the processes that are measured must not
+
+    run(cases, __doc__.splitlines()[0], options=options)

@@ -1,7 +1,9 @@
 """captioning-caption over very many pictures, one of them broken: is memory flat, is the broken one named?
 
-`python tests/benchmarks/soak.py --pictures 10000` captions them once; `--minutes 30` goes over them again and again in
-one process for as long; `--figures` draws the figures too. Prints the slope of the resident memory over the pictures.
+    python tests/benchmarks/soak.py [--quick] [--pictures 10000] [--minutes 30] [--figures] [--output bench.json]
+
+captions them once, or again and again in one process for as many minutes; `--figures` draws the figures too. Beside
+images/s stands the slope of the resident memory over the pictures. No part of `make bench`, but `make soak`.
 """
 
 import os
@@ -9,14 +11,14 @@ import re
 import subprocess
 import sys
 import tempfile
-from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import numpy as np
-from measure import merge, round_
+from measure import run
 from PIL import Image, ImageDraw
 
 EVERY = 50  # pictures between two looks at the memory
@@ -134,27 +136,22 @@ def soak(arguments, *, figures: bool) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measures and merges into the file, as the other benchmarks do."""
-    parser = ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("bench.json"))
-    parser.add_argument("--quick", action="store_true", help="120 pictures, to see that it runs")
+def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """One."""
+    if arguments.quick:
+        arguments.pictures, arguments.image_size, arguments.decoding = 200, 64, "greedy"
+    name = f"caption/{arguments.pictures}" + ("/figures" if arguments.figures else "")
+    yield name, partial(soak, arguments, figures=arguments.figures)
+
+
+def options(parser) -> None:
     parser.add_argument("--pictures", type=int, default=2000)
     parser.add_argument("--minutes", type=float, default=0.0)
     parser.add_argument("--figures", action="store_true")
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--decoding", default="beam")
-    arguments = parser.parse_args()
-    if arguments.quick:
-        arguments.pictures, arguments.image_size, arguments.decoding = 200, 64, "greedy"
-    name = f"caption/{arguments.pictures}" + ("/figures" if arguments.figures else "")
-    result = soak(arguments, figures=arguments.figures)
-    empty = {"rival_ratio": None, "floor_ratio": None}
-    result = {key: round_(value) for key, value in (empty | result).items()}
-    print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in result.items() if value is not None))
-    merge(arguments.output, {name: result})
 
 
 if __name__ == "__main__":
-    main()
+    run(cases, __doc__.splitlines()[0], options=options)
