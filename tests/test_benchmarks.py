@@ -118,7 +118,7 @@ def test_the_rival_learns_the_same(small):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
 
 
-SCRIPTS = sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py"})
+SCRIPTS = sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py", "beside.py"})
 
 
 def test_all_benchmarks_have_one_command_line(monkeypatch, tmp_path, capsys):

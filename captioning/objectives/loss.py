@@ -60,18 +60,14 @@ class _Summed(torch.autograd.Function):
                 probabilities -= smoothing / vocabulary
             total = total + losses.sum()
             made.copy_(probabilities)
-        context.gradient = gradient
+        context.save_for_backward(gradient)
         return total
 
     @staticmethod
     @once_differentiable
     def backward(context, outer: Tensor):
-        if context.gradient is None:
-            raise RuntimeError(
-                "the gradient of the word loss is made once: a second backward pass needs a second forward"
-            )
-        gradient, context.gradient = context.gradient, None
-        return gradient.mul_(outer), None, None
+        (gradient,) = context.saved_tensors
+        return gradient * outer, None, None
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:
