@@ -64,6 +64,7 @@ class CaptioningTask(lightning.LightningModule):
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
         self._learnt = False  # whether any batch since the last step was not left out
         self._findings: dict[int, Any] = {}
+        self._faults: dict[int, str] = {}  # of validation batches, by the first of their ids
         self._generators: dict[str, Any] | None = None  # to be set when training starts
         self._before_validation: dict[str, Any] | None = None
         self._clock = perf_counter()
@@ -72,7 +73,7 @@ class CaptioningTask(lightning.LightningModule):
         """One step; logs every part of the loss, and what else the objective tells, under its own name."""
         loss = self.objective(self.captioner, batch)
         self._ids = batch._fields[0].replace("_", " "), batch[0]
-        if self._not_finite("" if loss.total.isfinite() else _fault(loss)):
+        if self._not_finite("" if loss.total.isfinite() else _fault(loss, "train")):
             return self._nothing() if _world_size() > 1 else None
         self._learnt = True
         size = len(batch[0])
@@ -107,7 +108,7 @@ class CaptioningTask(lightning.LightningModule):
         faults = _of_any(what, self._ids[1], self.device)
         if not faults:
             return False
-        told = "; ".join(f"{what}; {self._ids[0]} {', '.join(map(str, ids))}" for what, ids in faults)
+        told = "; ".join(f"{what}; {self._ids[0]} {_listed(ids)}" for what, ids in faults)
         where = f"step {self.trainer.global_step}: {told}"
         self.skipped += 1
         if self.skipped <= self.trainer.skip_nonfinite:
@@ -143,16 +144,40 @@ class CaptioningTask(lightning.LightningModule):
         self._clock = perf_counter()
 
     def validation_step(self, batch: NamedTuple, batch_index: int) -> None:
-        """The objective's loss, to be looked at; findings, to be scored."""
+        """The objective's loss, to be looked at; findings, to be scored. A loss that is not finite is kept for the end
+        of the validation: processes have different numbers of batches, and must stop together."""
         loss = self.objective(self.captioner, batch)
+        if not loss.total.isfinite():
+            ids = batch[0].tolist()
+            self._faults[ids[0]] = f"{_fault(loss, 'val')}; {batch._fields[0].replace('_', ' ')} {_listed(ids)}"
+            return
         self.log("val/loss", loss.total, batch_size=len(batch[0]), sync_dist=True)
         self._findings.update(self.observe(self.captioner, batch, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Scores the findings of all processes together; every item counts once."""
+        """Scores the findings of all processes together; every item counts once.
+
+        Raises:
+            TrainingError: a loss was not finite; nothing is saved, as it would be by a score of what is left.
+        """
+        faults, self._faults = _gather(self._faults), {}
+        if faults:
+            self._stop(list(faults.values()))
         findings, self._findings = _gather(self._findings), {}
         if not self.trainer.sanity_checking:
             self.log_dict(dict(self.score(findings)), prog_bar=False, rank_zero_only=False)
+
+    def _stop(self, faults: Sequence[str]) -> None:
+        """On all processes, for losses of a validation."""
+        if not self.trainer.is_global_zero:
+            raise SystemExit(1)  # one process tells
+        more = f" (and {len(faults) - 1} more batches)" if len(faults) > 1 else ""
+        last = Path(self.trainer.default_root_dir, "checkpoints", "last.ckpt")
+        go_on = f"go on from {last} (resume=) with a lower trainer.gradient_clip_val, or " if last.is_file() else ""
+        raise TrainingError(
+            f"validation after step {self.trainer.global_step}: {faults[0]}{more}. Checkpoints are left as they were "
+            f"before it: {go_on}start anew with a lower optimizer.lr"
+        )
 
     def configure_optimizers(self) -> dict[str, Any]:
         """All but the encoder's parameters at the optimiser's rate, the encoder's unfrozen ones at `encoder_lr`."""
@@ -276,11 +301,15 @@ class ProgressBar(TQDMProgressBar):
         return {name: value for name, value in super().get_metrics(trainer, model).items() if name != "v_num"}
 
 
-def _fault(loss) -> str:
+def _fault(loss, split: str) -> str:
     """The parts of a loss that are not finite, by the names that they are logged under."""
     parts = {name: float(part) for name, part in loss.parts.items()}
-    names = [f"train/{name} is {value}" for name, value in parts.items() if not isfinite(value)]
-    return ", ".join(names) or f"train/loss is {float(loss.total)}"
+    names = [f"{split}/{name} is {value}" for name, value in parts.items() if not isfinite(value)]
+    return ", ".join(names) or f"{split}/loss is {float(loss.total)}"
+
+
+def _listed(ids: Sequence[int]) -> str:
+    return ", ".join(map(str, ids))
 
 
 def _of_any(fault: str, ids: torch.Tensor, device: torch.device) -> list[tuple[str, list[int]]]:

@@ -256,7 +256,7 @@ def test_an_argument_of_a_group_that_is_none_is_refused(monkeypatch, capsys, tmp
     assert status == 1
     assert message == (
         "error: weight_averaging.decay: weight_averaging=none takes no arguments: choose weight_averaging=ema beside "
-        "it; early_stopping.patience: early_stopping=none takes no arguments: choose early_stopping=cider beside it"
+        "it; early_stopping.patience: early_stopping=none takes no arguments: choose early_stopping=score beside it"
     )
 
 

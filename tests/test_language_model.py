@@ -55,6 +55,13 @@ def small(files, run_dir, *more):
     return [*arguments, "data.reader.val_share=0.2", f"run_dir={run_dir}", *more]
 
 
+def test_early_stopping_goes_by_the_kinds_own_score(files, tmp_path):
+    stops = ["early_stopping=score", "early_stopping.patience=1", "early_stopping.min_delta=100"]  # bits: never so many
+    run(*small(files, tmp_path, "trainer.max_epochs=9", *stops))
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt", kind="language_model")
+    assert checkpoint["position"]["epoch"] == 2
+
+
 def test_the_lectures_toy_writes_hello(hello, capsys):
     checkpoint = read_checkpoint(hello, kind="language_model")
     assert sorted(checkpoint["captioning"]["vocabulary"][4:]) == ["e", "h", "l", "o"]

@@ -229,6 +229,30 @@ def test_a_run_that_turns_nan_stops_with_the_step_the_part_and_the_images(data, 
     assert final["skipped"] == 2 and all(value.isfinite().all() for value in final["state_dict"].values())
 
 
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_validation_that_turns_nan_stops_the_run(data, tmp_path, monkeypatch, epoch):  # noqa: F811
+    original, seen = CrossEntropy.forward, []
+
+    def breaks(self, model, batch):
+        loss = original(self, model, batch)
+        seen.append((model.training, batch.image_ids.tolist()))
+        if model.training or sum(not training for training, _ in seen) <= 3 * (epoch - 1) + 1:
+            return loss
+        parts = loss.parts | {"cross_entropy": loss.total.detach() * torch.inf}
+        return loss._replace(total=loss.total * torch.inf, parts=parts)  # of the last two batches of three
+
+    monkeypatch.setattr(CrossEntropy, "forward", breaks)
+    with pytest.raises(TrainingError) as caught:
+        run("train", *short(data, tmp_path / "run", "trainer.max_epochs=3", "loader.val_batch_size=3"))
+    ids = ", ".join(map(str, seen[-2][1]))
+    last = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    told = f"validation after step {2 * epoch}: val/cross_entropy is inf; image ids {ids} (and 1 more batches). "
+    assert str(caught.value).startswith(told)
+    assert last.is_file() == (f"go on from {last}" in str(caught.value)) == (epoch == 2)
+    if epoch == 2:
+        assert weights(tmp_path / "run")["global_step"] == weights(tmp_path / "run", "best")["global_step"] == 2
+
+
 def test_the_encoders_rate_rises_by_itself(data, tmp_path):  # noqa: F811
     online = [item for item in data if not item.startswith("features.root")]
     tuning = ["features=online", "encoder.unfreeze_from=head", "encoder_lr=0.01", "encoder_warmup=4"]
