@@ -5,9 +5,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.autograd.function import once_differentiable
-
-CACHED = 2**20  # scores that a CPU works on at once; more of them no longer fit its caches
 
 
 class Loss(NamedTuple):
@@ -23,9 +20,6 @@ class Loss(NamedTuple):
 class WordLoss(nn.CrossEntropyLoss):
     """−Σ log p(y_n) over words, from logits [N, V] and ids [N], in float32 at the least.
 
-    Where a gradient is wanted it is made in the forward pass, some words at a time, so that beside the logits only one
-    [N, V] is ever held, and each part of it is worked on while the caches have it.
-
     Args:
         label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
     """
@@ -34,40 +28,7 @@ class WordLoss(nn.CrossEntropyLoss):
         super().__init__(reduction="sum", label_smoothing=label_smoothing)
 
     def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        if torch.is_grad_enabled() and logits.requires_grad:
-            return _Summed.apply(logits, targets, self.label_smoothing)
         return super().forward(wide(logits), targets)
-
-
-class _Summed(torch.autograd.Function):
-    """The cross-entropy's sum, and its gradient softmax(logits) − target's distribution."""
-
-    @staticmethod
-    def forward(context, logits: Tensor, targets: Tensor, smoothing: float) -> Tensor:
-        rows, vocabulary = logits.shape
-        at_once = max(1, CACHED // vocabulary) if logits.device.type == "cpu" else max(1, rows)
-        gradient, total = torch.empty_like(logits), wide(logits.new_zeros(()))
-        for part, ids, made in zip(*(each.split(at_once) for each in (logits, targets, gradient)), strict=True):
-            scores, ids = wide(part), ids[:, None]
-            probabilities = scores.softmax(-1)
-            # log Σ exp from the largest of them, whose probability is at least 1 / V: one exponential a score.
-            largest, place = scores.max(-1, keepdim=True)
-            normalizer = largest - probabilities.gather(-1, place).log()
-            losses = normalizer - (1 - smoothing) * scores.gather(-1, ids)
-            probabilities.scatter_add_(-1, ids, torch.full_like(losses, smoothing - 1))
-            if smoothing:
-                losses = losses - smoothing * scores.mean(-1, keepdim=True)
-                probabilities -= smoothing / vocabulary
-            total = total + losses.sum()
-            made.copy_(probabilities)
-        context.save_for_backward(gradient)
-        return total
-
-    @staticmethod
-    @once_differentiable
-    def backward(context, outer: Tensor):
-        (gradient,) = context.saved_tensors
-        return gradient * outer, None, None
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:
