@@ -1,5 +1,6 @@
 """A toy world: small models in float64, and where real data may be found."""
 
+import logging
 from functools import partial
 from pathlib import Path
 
@@ -58,6 +59,16 @@ def shared_dir(request) -> Path:
 @pytest.fixture(autouse=True)
 def seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def log_of_its_own():
+    """A command that ran in this process has hydra's handler log to that test's stdout, which is closed after it."""
+    yield
+    root = logging.getLogger()
+    for handler in [each for each in root.handlers if type(each) is logging.StreamHandler]:  # not pytest's own
+        root.removeHandler(handler)
+        root.setLevel(logging.WARNING)
 
 
 @pytest.fixture
