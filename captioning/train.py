@@ -85,7 +85,11 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
     """Parameter groups -> optimiser; tried on one parameter."""
     import torch
 
-    optimizer = build(config["optimizer"])
+    settings, precision = config["optimizer"], str(config["trainer"]["precision"])
+    if precision.endswith("-mixed") or precision in ("16", "bf16"):
+        # A fused optimiser undoes a loss scale by itself, after the norm was clipped: Lightning does not have it.
+        settings = {key: value for key, value in settings.items() if key != "fused"}
+    optimizer = build(settings)
     try:
         rates = [group["lr"] for group in optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups]
     except (TypeError, ValueError) as error:

@@ -59,26 +59,32 @@ def test_soft_attention_equals_the_equations_place_by_place(scorer, with_mask, w
             assert (seen.weights[b, k, ~real] == 0).all()
 
 
-@pytest.mark.parametrize("at_once", [1, 3, 4])
-def test_additive_scores_of_a_few_places_at_once_equal_the_equation(at_once, monkeypatch):
+# Hidden layers of so many rows at once, of two images with three rows each; and how many parts that makes.
+@pytest.mark.parametrize(("at_once", "parts"), [(0, 6), (1, 6), (2, 4), (3, 2), (5, 2), (6, 1)])
+def test_additive_scores_in_parts_equal_the_equation(at_once, parts, monkeypatch):
     attention, query, grid = make()
+    query.requires_grad_()
     scorer, keys = attention.scorer, attention.scorer.project(grid).detach().requires_grad_()
     expected = torch.stack(
         [torch.stack([torch.stack([score(scorer, h, key) for key in keys[b]]) for h in query[b]]) for b in range(2)]
     )
-    pieces = []
-    monkeypatch.setattr(scorers, "CACHED", at_once * query.shape[0] * query.shape[1] * scorer.width)
-    monkeypatch.setattr(
-        scorer, "_scores", lambda q, part: pieces.append(part.shape[1]) or Additive._scores(scorer, q, part)
-    )
+    monkeypatch.setattr(scorers, "CACHED", at_once * keys.shape[1] * scorer.width)
+    assert len(list(scorers._parts(scorer.query(query), keys))) == parts
     scores = scorer(query, keys)
-    assert pieces == {1: [1] * 4, 3: [3, 1], 4: [4]}[at_once]
     torch.testing.assert_close(scores, expected)
-    weights, inputs = torch.randn_like(scores), [keys, *scorer.query.parameters()]
+    weights, inputs = torch.randn_like(scores), [query, keys, *scorer.query.parameters(), *scorer.score.parameters()]
     ours, theirs = (torch.autograd.grad((value * weights).sum(), inputs) for value in (scores, expected))
     torch.testing.assert_close(ours, theirs)
     with torch.inference_mode():
         torch.testing.assert_close(scorer(query, keys), expected)
+
+
+def test_additive_scores_keep_no_hidden_layer_for_the_gradient():
+    attention, query, grid = make()
+    keys, kept = attention.scorer.project(grid), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda part: kept.append(part.numel()) or part, lambda part: part):
+        attention.scorer(query.requires_grad_(), keys)
+    assert kept and max(kept) == max(query.numel(), keys.numel(), 7 * 5) < 2 * 3 * 4 * 5
 
 
 @pytest.mark.parametrize("scorer", SCORERS)

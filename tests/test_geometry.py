@@ -201,7 +201,8 @@ def test_a_model_that_must_look_into_each_quadrant_is_drawn_looking_there(fit):
     captioner.eval()
     with torch.inference_mode():
         decoded = captioner(features[220:], tokens[220:])
-    right = decoded.logits.argmax(-1) == tokens[220:][..., 1:].flatten()[decoded.index]
+        words = decoded.logits.argmax(-1)
+    right = words == tokens[220:][..., 1:].flatten()[decoded.index]
     assert right.float().mean() > 0.9  # else it has not learnt to look, and this would say nothing
     box, weights = transform.box(*size), decoded.glimpse.weights[:, 0].numpy()
     peaks = [[quadrant_of(row[t], box, size) == t for t in range(4)] for row in weights]

@@ -3,10 +3,13 @@
 import pytest
 import torch
 from conftest import END, PAD, START
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from captioning.data.datasets import CaptionBatch
 from captioning.errors import ConfigError
-from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical
+from captioning.models.readout import Scores
+from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical, loss
 from captioning.objectives.loss import WordLoss
 
 
@@ -162,29 +165,73 @@ def test_a_batch_without_a_word_has_no_loss(toy, batch):
     assert CrossEntropy()(toy(attention="hard").train(), nothing).total == 0
 
 
+@pytest.fixture
+def words():
+    """Scores to be made of seven words, of a vocabulary of 30, and their targets."""
+    output = torch.nn.Linear(5, 30).double()
+    return Scores(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor([0, 29, 5, 17, 5, 8, 1])
+
+
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("scale", [1.0, 300.0])  # of scores; of the larger ones nearly all probabilities are 0
-def test_the_word_loss_and_its_gradient_are_those_of_the_formula(smoothing, scale):
-    vocabulary = 3000
-    generator = torch.Generator().manual_seed(0)
-    logits = (scale * torch.randn(4, vocabulary, generator=generator, dtype=torch.float64)).requires_grad_()
-    targets = torch.tensor([0, vocabulary - 1, 5, 17])
-    loss = WordLoss(label_smoothing=smoothing)(logits, targets)
-    (3 * loss).backward()
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("at_once", [1, 3, 7, 100])
+def test_the_word_loss_and_its_gradient_are_those_of_the_formula(words, smoothing, scale, made, at_once, monkeypatch):
+    monkeypatch.setattr(loss, "CACHED", at_once * 30 + 29)
+    (features, output), targets = words
     with torch.no_grad():
-        wanted = torch.full_like(logits, smoothing / vocabulary)
-        wanted[range(4), targets] += 1 - smoothing
-        log_p = logits - logits.logsumexp(-1, keepdim=True)
-        torch.testing.assert_close(loss, -(wanted * log_p).sum(), rtol=1e-12, atol=0)
-        torch.testing.assert_close(logits.grad, 3 * (log_p.exp() - wanted), rtol=1e-9, atol=1e-15)
+        output.weight *= scale
+    inputs = [features, output.weight, output.bias]
+    logits = features @ output.weight.T + output.bias
+    log_p = logits - logits.logsumexp(-1, keepdim=True)
+    wanted = torch.full_like(logits, smoothing / 30)
+    wanted[range(7), targets] += 1 - smoothing
+    expected = -(wanted * log_p).sum()
+    total, log_probs = WordLoss(label_smoothing=smoothing)(logits if made else Scores(features, output), targets)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(log_probs, log_p[range(7), targets].detach(), rtol=1e-12, atol=1e-12)
+    assert not log_probs.requires_grad
+    found, other = (torch.autograd.grad(3 * value, inputs, retain_graph=True) for value in (total, expected))
+    torch.testing.assert_close(found, other, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(total, inputs), [part / 3 for part in other], rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        again, _ = WordLoss(label_smoothing=smoothing)(Scores(features, output), targets)
+        torch.testing.assert_close(again, expected, rtol=1e-12, atol=0)
 
 
-def test_a_word_loss_in_half_precision_is_made_in_float32():
-    logits = torch.randn(6, 50, generator=torch.Generator().manual_seed(0)).bfloat16().requires_grad_()
-    targets = torch.arange(6)
-    loss = WordLoss()(logits, targets)
-    loss.backward()
-    other = logits.detach().float().requires_grad_()
-    torch.nn.functional.cross_entropy(other, targets, reduction="sum").backward()
-    assert loss.dtype == torch.float32 and logits.grad.dtype == torch.bfloat16
-    torch.testing.assert_close(logits.grad, other.grad.bfloat16(), rtol=2**-7, atol=1e-6)
+def test_the_word_loss_never_holds_all_scores(words, monkeypatch):
+    monkeypatch.setattr(loss, "CACHED", 2 * 30)
+    sizes = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            made = function(*arguments, **(keywords or {}))
+            sizes.extend(part.numel() for part in tree_leaves(made) if isinstance(part, torch.Tensor))
+            return made
+
+    with Watch():
+        total, _ = WordLoss(label_smoothing=0.1)(*words)
+        total.backward()
+    assert max(sizes) == 30 * 5 < 7 * 30  # the matrix, and its gradient
+
+
+@pytest.mark.parametrize("frozen", ["features", "output"])
+def test_the_word_loss_gives_no_gradient_to_what_is_frozen(words, frozen):
+    scores, targets = words
+    getattr(scores, frozen).requires_grad_(False)
+    free = [part for part in (scores.features, *scores.output.parameters()) if part.requires_grad]
+    ours, theirs = WordLoss()(scores, targets)[0], WordLoss()(scores.made(), targets)[0]
+    torch.testing.assert_close(*(torch.autograd.grad(total, free) for total in (ours, theirs)))
+
+
+def test_a_word_loss_in_half_precision_is_summed_in_float32():
+    output = torch.nn.Linear(16, 50)
+    features, targets = torch.randn(6, 16).requires_grad_(), torch.arange(6)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, log_probs = WordLoss()(Scores(features, output), targets)
+        logits = output(features)
+    expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    assert total.dtype == log_probs.dtype == torch.float32
+    torch.testing.assert_close(total, expected)
+    found, other = (torch.autograd.grad(value, [features, *output.parameters()]) for value in (total, expected))
+    torch.testing.assert_close(found, other, rtol=0.02, atol=0.02)

@@ -138,10 +138,25 @@ def test_gradients_of_a_step_by_finite_differences(toy, images, cell, recurrence
     assert torch.autograd.gradcheck(step, [part.requires_grad_() for part in inputs])
 
 
-def test_without_a_sentinel_the_fused_kernel_runs_the_sequence(toy, toy_tokens, monkeypatch):
-    model = toy(recurrence="look_after")
-    monkeypatch.setattr(type(model.decoder), "_loop", None)
-    assert model(torch.randn(3, 4, 6, dtype=torch.float64), toy_tokens).logits.isfinite().all()
+@pytest.mark.parametrize(
+    "arguments", [{"recurrence": "look_after"}, {"attention": "none"}, {"attention": "none", "cell": "gru", "layers": 2}]
+)
+def test_where_nothing_feeds_back_the_fused_kernel_and_the_loop_agree(toy, toy_tokens, arguments, monkeypatch):
+    """The kernel runs where the state after all steps is wanted, and on a GPU."""
+    model = toy(**arguments)
+    state, memory = model.begin(torch.randn(3, 4, 6, dtype=torch.float64))
+    made = []
+    for other, carry in (("_sequence", False), ("_loop", True)):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(model.decoder), other, None)
+            decoded = model.decoder(toy_tokens, state, memory, carry=carry)
+        order = decoded.index.argsort()
+        logits, total = decoded.logits[order], decoded.logits.square().sum()
+        weights = [weight for weight in model.decoder.parameters() if weight.requires_grad]
+        gradients = torch.autograd.grad(total, weights, retain_graph=True, allow_unused=True)
+        made.append((logits, decoded.index[order], decoded.glimpse.weights, gradients))
+        assert (decoded.state is not None) == carry
+    torch.testing.assert_close(*made)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioning.models.products import linear
 from captioning.models.state import State
 
 
@@ -80,7 +81,7 @@ class Cell(nn.Module):
 
     def project(self, inputs: Tensor) -> Tensor:
         """[…, input_size] -> […, gates · H]: the first layer's share of the known input, bias included."""
-        return F.linear(inputs, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
+        return linear(inputs, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
 
     def step(self, projected: Tensor, feedback: Tensor, state: State) -> State:
         """One step of every layer.
@@ -92,14 +93,14 @@ class Cell(nn.Module):
         """
         rnn, hidden, cell = self.rnn, [], []
         if self.feedback is not None:
-            projected = projected + self.feedback(feedback)
+            projected = projected + linear(feedback, self.feedback.weight)
         for layer in range(self.layers):
             if layer:
                 below = F.dropout(hidden[-1], self.dropout, self.training)
                 weight, bias = getattr(rnn, f"weight_ih_l{layer}"), getattr(rnn, f"bias_ih_l{layer}")
-                projected = F.linear(below, weight, bias)
+                projected = linear(below, weight, bias)
             weight, bias = getattr(rnn, f"weight_hh_l{layer}"), getattr(rnn, f"bias_hh_l{layer}")
-            recurrent = F.linear(state.hidden[layer], weight, bias)
+            recurrent = linear(state.hidden[layer], weight, bias)
             new = self(projected, recurrent, state.hidden[layer], state.cell[layer])
             hidden.append(new.hidden)
             cell.append(new.cell)

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from captioning.models.attention import Glimpse, Keys
 from captioning.models.layout import Layout
+from captioning.models.products import summed_at_once
+from captioning.models.readout import Scores
 from captioning.models.state import State
 
 
@@ -39,15 +41,21 @@ class Step(NamedTuple):
 class Decoded(NamedTuple):
     """Teacher-forced outputs at the N real words of a batch; padding is not computed.
 
-    logits: [N, V]. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those of all steps,
+    scores: of the N words, to be made. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those of all steps,
     [B, K, T, …] and zero at padding, without the context. state: [layers, B, K, H] after all T steps, padding
-    included; None where the steps were a loop, which leaves out rows that have ended.
+    included; None where the steps were a loop, which leaves out rows that have ended: where it was not asked for, or a
+    recurrence needs the loop.
     """
 
-    logits: Tensor
+    scores: Scores
     index: Tensor
     glimpse: Glimpse
     state: State | None
+
+    @property
+    def logits(self) -> Tensor:
+        """[N, V], made anew each time."""
+        return self.scores.made()
 
 
 class Decoder(nn.Module):
@@ -91,18 +99,21 @@ class Decoder(nn.Module):
 
         return self.recurrence.step(self._project(vector[:, None], memory), state, blind)[0]
 
-    def forward(self, tokens: Tensor, state: State, memory: Memory) -> Decoded:
+    def forward(self, tokens: Tensor, state: State, memory: Memory, *, carry: bool = False) -> Decoded:
         """Teacher forcing: the same numbers as a loop over `step`, for K captions an image.
 
         Args:
             tokens: [B, K, 1 + T], <start> words <end> <pad>….
             state: [layers, B, 1, H] before <start>.
+            carry: whether the state after the last step is wanted.
         """
         real = tokens[..., 1:] != self.pad
         state = state.repeat(tokens.shape[1])
-        run = self._loop if self.recurrence.loops else self._sequence
+        # A CPU's fused kernel takes more time for the padding than a loop over real words for its steps.
+        fused = not self.recurrence.loops and (carry or tokens.device.type != "cpu")
+        run = self._sequence if fused else self._loop
         words, hidden, context, index, glimpse, state = run(tokens[..., :-1], real, state, memory)
-        return Decoded(self.readout(words, hidden, context), index, glimpse, state)
+        return Decoded(self.readout.scores(words, hidden, context), index, glimpse, state)
 
     def _sequence(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
         """Nothing feeds back: the fused kernel runs all steps, and all of them look at once."""
@@ -124,13 +135,14 @@ class Decoder(nn.Module):
         projected = self.recurrence.project(inputs).split(layout.counts)
         state = State(*(part.flatten(1, 2).unsqueeze(1) for part in state))  # [layers, 1, B · K, H]
         hidden, seen = [], []
-        for inputs, rows, slots, kept in zip(projected, *layout[3:], strict=True):
-            if kept is not None:
-                state = State(*(part[:, :, kept] for part in state))
-            look = partial(self._look_by_image, memory=memory, rows=rows, slots=slots)
-            state, glimpse = self.recurrence.step(inputs[None], state, look)
-            hidden.append(state.top[0])
-            seen.append(glimpse)
+        with summed_at_once():
+            for inputs, rows, slots, kept in zip(projected, *layout[3:], strict=True):
+                if kept is not None:
+                    state = State(*(part[:, :, kept] for part in state))
+                look = partial(self._look_by_image, memory=memory, rows=rows, slots=slots)
+                state, glimpse = self.recurrence.step(inputs[None], state, look)
+                hidden.append(state.top[0])
+                seen.append(glimpse)
         context = torch.cat([glimpse.context[0] for glimpse in seen])
         fields = [_scatter(parts, layout.index, real.shape) for parts in list(zip(*seen, strict=True))[1:]]
         glimpse = Glimpse(context.new_zeros(*real.shape, 0), *fields)

@@ -1,4 +1,9 @@
-"""From the decoder's state to word scores; all parts share one signature, (word, hidden, context) -> logits."""
+"""From the decoder's state to word scores; all parts share one signature, (word, hidden, context) -> logits.
+
+`read` is all of it but the product with the vocabulary's matrix, for who makes the scores a few words at a time.
+"""
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -6,7 +11,39 @@ from torch import Tensor, nn
 from captioning.errors import ConfigError, must_be
 
 
-class LinearReadout(nn.Module):
+class Scores(NamedTuple):
+    """Word scores W f + b of N words that are not made yet: [N, V] would be the largest tensor of a training step.
+
+    features: f, [N, F]. output: W and b.
+    """
+
+    features: Tensor
+    output: nn.Linear
+
+    def made(self) -> Tensor:
+        """All of them, [N, V]."""
+        return self.output(self.features)
+
+
+class Readout(nn.Module):
+    """Common to all: what is read goes through one matrix of V rows, `output`."""
+
+    output: nn.Linear
+
+    def read(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """word [N, E], hidden [N, H], context [N, D] -> what the output layer takes, [N, F]; any leading dimensions."""
+        raise NotImplementedError
+
+    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
+        """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
+        return self.output(self.read(word, hidden, context))
+
+    def scores(self, word: Tensor, hidden: Tensor, context: Tensor) -> Scores:
+        """The same, not made yet."""
+        return Scores(self.read(word, hidden, context), self.output)
+
+
+class LinearReadout(Readout):
     """logits = W h_t + b over the state, and over the context where there is one (Show and Tell, neuraltalk2)."""
 
     def __init__(
@@ -16,12 +53,11 @@ class LinearReadout(nn.Module):
         self.dropout = _dropout(dropout)
         self.output = nn.Linear(state_size + context_size, vocabulary_size)
 
-    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
-        return self.output(self.dropout(torch.cat((hidden, context), -1)))
+    def read(self, word, hidden, context):
+        return self.dropout(torch.cat((hidden, context), -1))
 
 
-class SumReadout(nn.Module):
+class SumReadout(Readout):
     """logits = W (z_t + h_t) + b, Knowing When to Look (Lu et al. 2017) eq. 13; context and state share one width."""
 
     def __init__(
@@ -41,12 +77,11 @@ class SumReadout(nn.Module):
         self.dropout = _dropout(dropout)
         self.output = nn.Linear(state_size, vocabulary_size)
 
-    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """word [N, E], hidden [N, H], context [N, H] -> logits [N, V]; any leading dimensions."""
-        return self.output(self.dropout(hidden + context))
+    def read(self, word, hidden, context):
+        return self.dropout(hidden + context)
 
 
-class DeepReadout(nn.Module):
+class DeepReadout(Readout):
     """Deep output layer: p(y_t) ∝ exp L_o(E y_{t-1} + L_h h_t + L_z z_t), Show, Attend and Tell eq. 7.
 
     As in the paper's code, dropout on h_t, a tanh over the sum, and dropout again before L_o. Without attention the
@@ -62,12 +97,11 @@ class DeepReadout(nn.Module):
         self.context = nn.Linear(context_size, embedding_size, bias=False) if context_size else None
         self.output = nn.Linear(embedding_size, vocabulary_size)
 
-    def forward(self, word: Tensor, hidden: Tensor, context: Tensor) -> Tensor:
-        """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
+    def read(self, word, hidden, context):
         total = word + self.hidden(self.dropout(hidden))
         if self.context is not None:
             total = total + self.context(context)
-        return self.output(self.dropout(torch.tanh(total)))
+        return self.dropout(torch.tanh(total))
 
 
 def _dropout(share: float) -> nn.Dropout:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from captioning.errors import ConfigError
 from captioning.models.attention import Glimpse, Sentinel
 from captioning.models.cells import Cell
+from captioning.models.products import linear
 from captioning.models.state import State
 
 Look = Callable[..., Glimpse]
@@ -74,7 +75,7 @@ class LookFirst(nn.Module):
             query = query + word
         glimpse = look(query)
         if self.gate is not None:
-            glimpse = glimpse._replace(context=torch.sigmoid(self.gate(query)) * glimpse.context)
+            glimpse = glimpse._replace(context=torch.sigmoid(linear(query, self.gate.weight, self.gate.bias)) * glimpse.context)
         return self.cell.step(projected, glimpse.context, state), glimpse
 
     def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
@@ -140,9 +141,9 @@ class LookAfter(nn.Module):
         new = self.cell.step(projected[..., :size], projected[..., :0], state)
         if self.sentinel_state is None:
             return new, look(new.top)
-        gate = torch.sigmoid(projected[..., size:] + self.sentinel_state(state.top))
+        gate = torch.sigmoid(projected[..., size:] + linear(state.top, self.sentinel_state.weight))
         vector = gate * torch.tanh(new.cell[-1] if self.cell.has_cell else new.top)
-        return new, look(new.top, sentinel=Sentinel(vector, self.sentinel_key(vector)))
+        return new, look(new.top, sentinel=Sentinel(vector, linear(vector, self.sentinel_key.weight)))
 
     def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Without a sentinel: [T, B, K, I] -> all outputs [T, B, K, H] and the last state, by torch's fused

@@ -4,7 +4,6 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from captioning.errors import must_be
 from captioning.objectives.loss import Loss, WordLoss, draw, make_loss, per_caption, roll_out, teacher_force, wide
@@ -45,13 +44,13 @@ class CrossEntropy(nn.Module):
         """Loss of `model` (Captioner) on `batch` (CaptionBatch)."""
         batch = batch._replace(tokens=self.places.repeat(batch.tokens) if model.training else batch.tokens)
         run = self.inputs if self.inputs is not None and model.training else teacher_force
-        logits, index, glimpse = run(model, batch)
+        scores, index, glimpse = run(model, batch)
         targets = batch.tokens[..., 1:]
         real = targets != model.decoder.pad
         captions = real.any(-1)  # [B, K]: slots that hold a caption
         count = per_caption(captions, training=model.training)
-        targets = targets.flatten()[index]
-        parts = {"cross_entropy": self.words(logits, targets) / count}
+        nats, log_probs = self.words(scores, targets.flatten()[index])
+        parts = {"cross_entropy": nats / count}
         if self.doubly_stochastic and glimpse.weights.shape[-1]:
             seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
             uneven = (1 - seen) ** 2
@@ -61,7 +60,6 @@ class CrossEntropy(nn.Module):
             parts["doubly_stochastic"] = self.doubly_stochastic * uneven.sum() / count
         stats = {}
         if glimpse.log_prob is not None:
-            log_probs = -F.cross_entropy(wide(logits.detach()), targets, reduction="none")
             rewards = log_probs.new_zeros(real.numel()).index_put((index,), log_probs).view(real.shape)
             terms, stats = self.places(rewards, glimpse, real)
             parts |= {name: term / count for name, term in terms.items()}
@@ -94,7 +92,7 @@ class ScheduledSampling(nn.Module):
         return min(self.maximum, max(0, periods) * self.increase)
 
     def forward(self, model, batch):
-        """Logits [N, V] at the real words, their index, and the glimpses, as teacher forcing gives them."""
+        """Scores at the N real words (logits [N, V]), their index, and the glimpses, as teacher forcing gives them."""
         probability = self.probability()
         self.batches += 1
         if not probability:

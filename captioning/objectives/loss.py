@@ -5,6 +5,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.autograd.function import once_differentiable
+
+CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
+HELD = 2**26  # scores that a GPU makes at once
 
 
 class Loss(NamedTuple):
@@ -17,18 +21,75 @@ class Loss(NamedTuple):
     stats: dict[str, Tensor]
 
 
-class WordLoss(nn.CrossEntropyLoss):
-    """−Σ log p(y_n) over words, from logits [N, V] and ids [N], in float32 at the least.
+class WordLoss(nn.Module):
+    """−Σ log p(y_n) over words, in float32 at the least.
+
+    From scores that are not made yet it makes a few words' at a time, and their gradient at once: of [N, V] nothing is
+    held, nor read again. What is kept for the backward pass is as large as what the output layer takes, and its matrix.
 
     Args:
         label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
     """
 
     def __init__(self, *, label_smoothing: float = 0.0):
-        super().__init__(reduction="sum", label_smoothing=label_smoothing)
+        super().__init__()
+        self.label_smoothing = label_smoothing
 
-    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return super().forward(wide(logits), targets)
+    def forward(self, scores, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The loss, and each word's log p(y_n) without smoothing and without a gradient, [N].
+
+        Args:
+            scores: logits [N, V], or models.readout.Scores of them.
+            targets: y [N], ids.
+        """
+        if isinstance(scores, Tensor):
+            log_probs = wide(scores).log_softmax(-1)
+            of_words = log_probs.gather(-1, targets[:, None]).squeeze(-1)
+            even = log_probs.mean(-1) if self.label_smoothing else of_words
+            return -torch.lerp(of_words, even, self.label_smoothing).sum(), of_words.detach()
+        weight, bias, features = scores.output.weight, scores.output.bias, scores.features
+        device = features.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            weight, bias, features = (part.to(torch.get_autocast_dtype(device)) for part in (weight, bias, features))
+        return _Words.apply(features, weight, bias, targets, self.label_smoothing)
+
+
+class _Words(torch.autograd.Function):
+    """Of logits W f + b; the gradient of the loss by them is softmax − the target's distribution."""
+
+    @staticmethod
+    def forward(context, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float):
+        vocabulary, wanted = len(weight), any(context.needs_input_grad)
+        of_features, of_weight, of_bias = (
+            torch.zeros_like(part) if wanted else None for part in (features, weight, bias)
+        )
+        at_once = max(1, (CACHED if features.device.type == "cpu" else HELD) // vocabulary)
+        total, log_probs = [], []
+        for rows in range(0, len(targets), at_once):
+            part, ids = features[rows : rows + at_once], targets[rows : rows + at_once, None]
+            scores = wide(torch.addmm(bias, part, weight.T))
+            scores -= scores.amax(-1, keepdim=True)
+            own, even = scores.gather(-1, ids), scores.mean(-1, keepdim=True) if smoothing else 0.0
+            normalizer = scores.exp_().sum(-1, keepdim=True)
+            log_probs.append(own - normalizer.log())
+            total.append((normalizer.log() - (1 - smoothing) * own - smoothing * even).sum())
+            if wanted:
+                outer = scores.div_(normalizer).scatter_add_(-1, ids, torch.full_like(own, smoothing - 1))
+                outer = (outer.sub_(smoothing / vocabulary) if smoothing else outer).to(part.dtype)
+                torch.mm(outer, weight, out=of_features[rows : rows + at_once])
+                torch.addmm(of_weight, outer.T, part, out=of_weight)
+                of_bias += outer.sum(0)
+            del scores  # before the next are made
+        if wanted:
+            context.save_for_backward(of_features, of_weight, of_bias)
+        log_probs = torch.cat(log_probs).squeeze(-1) if log_probs else wide(features.new_zeros(0))
+        context.mark_non_differentiable(log_probs)
+        return (torch.stack(total).sum() if total else log_probs.sum()), log_probs
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, outer: Tensor, _):
+        return *((part * outer).to(part.dtype) for part in context.saved_tensors), None, None
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:
@@ -51,9 +112,9 @@ def per_caption(captions: Tensor, *, training: bool) -> Tensor:
 
 
 def teacher_force(model, batch):
-    """Logits [N, V] at the real words, their index, and the glimpses: `Captioner.forward` on a batch."""
+    """Scores at the N real words, their index, and the glimpses: `Captioner.forward` on a batch."""
     decoded = model(batch.images, batch.tokens, batch.mask)
-    return decoded.logits, decoded.index, decoded.glimpse
+    return decoded.scores, decoded.index, decoded.glimpse
 
 
 def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choose: Callable, stop=None, real=None):

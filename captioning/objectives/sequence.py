@@ -39,10 +39,10 @@ class TruncatedBackpropagation(nn.Module):
         carried = self._carried() if model.training else self.looking or state
         fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
         state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
-        decoded = model.decoder(batch.tokens, state, memory)
+        decoded = model.decoder(batch.tokens, state, memory, carry=True)
         self._carry(decoded.state.detach(), model.training)
         targets = batch.tokens[..., 1:].flatten()[decoded.index]
-        nats = self.words(decoded.logits, targets)
+        nats, _ = self.words(decoded.scores, targets)
         told = nats.detach()
         stats = {
             "nats": told / len(targets),

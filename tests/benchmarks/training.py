@@ -10,7 +10,7 @@ precision, where there is a GPU; `…/compiled` has its small parts compiled, wh
 
 `value` counts real words, <end> among them and padding not. `floor_ratio` is the step's time over that of the products
 in `minimum_operations`, at the rate of a large product in the same run; `own_floor_ratio` takes the products that the
-step really makes, by torch's counter, which does not see into the fused kernel that runs without attention.
+step really makes, by torch's counter (which does not see into the kernel that runs `train/fc` on a GPU).
 `rival_ratio` is words/s over those of `Rival`, a captioner as it is usually written, with the same weights and the same
 loss; `soft_ratio` of hard attention is its time over soft attention's; `eager_ratio` of a compiled step how often the
 time of one that is not compiled is its own.
@@ -84,7 +84,7 @@ class Training:
 
     def __init__(self, weights: nn.Module, loss: Callable[[], Any], *, precision: torch.dtype | None = None):
         self.parameters, self.loss, self.precision = list(weights.parameters()), loss, precision
-        self.optimizer = torch.optim.Adam(self.parameters, lr=4e-4)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=4e-4, fused=True)
 
     def __call__(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

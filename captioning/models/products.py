@@ -1,0 +1,103 @@
+"""Matrix products of a loop over steps, whose matrices are learnt by one product over all steps at once.
+
+A step multiplies few rows: the gradient of a matrix, summed up step by step, would be as many small products and as
+many passes over a matrix as there are steps.
+
+    with summed_at_once():
+        for …: y = linear(x, weight, bias)
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+_loop: ContextVar[dict[Tensor, "_Sum"] | None] = ContextVar("loop", default=None)
+
+
+@contextmanager
+def summed_at_once() -> Iterator[None]:
+    """Inside, all uses of one matrix by `linear` share one sum for its gradient."""
+    token = _loop.set({})
+    try:
+        yield
+    finally:
+        _loop.reset(token)
+
+
+def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """torch's linear: inputs [..., I], weight [O, I], bias [O] -> [..., O]."""
+    sums = None if torch.compiler.is_compiling() else _loop.get()
+    if sums is None or not (torch.is_grad_enabled() and weight.requires_grad):
+        return F.linear(inputs, weight, bias)
+    if weight not in sums:
+        sums[weight] = _Sum(weight, bias, inputs.device.type)
+    return sums[weight](inputs)
+
+
+class _Sum:
+    """One matrix in one loop.
+
+    The loop's steps see it through `_Begin`, whose backward pass comes after those of all of them.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, device: str):
+        self.steps: list[tuple[Tensor, Tensor]] = []  # inputs and their outputs' gradients, of one backward pass
+        self.task = -1  # that pass: one that asks for other gradients alone comes by `_Step`s, and by no `_Begin`
+        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if mixed else weight.dtype
+        weight = weight.to(self.dtype)
+        self.weight, self.bias = _Begin.apply(self, weight, None if bias is None else bias.to(self.dtype))
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        return _Step.apply(self, inputs.to(self.dtype), self.weight, self.bias)
+
+    def add(self, inputs: Tensor, outer: Tensor) -> None:
+        """A step's part, in the backward pass."""
+        task = torch._C._current_graph_task_id()
+        if task != self.task:
+            self.task, self.steps = task, []
+        self.steps.append((inputs, outer))
+
+    def taken(self) -> list[tuple[Tensor, Tensor]]:
+        """The parts of all steps of this backward pass, which are then let go."""
+        steps = self.steps if self.task == torch._C._current_graph_task_id() else []
+        self.steps = []
+        return steps
+
+
+class _Begin(torch.autograd.Function):
+    @staticmethod
+    def forward(context, sums: _Sum, weight: Tensor, bias: Tensor | None):
+        context.sums = sums
+        context.set_materialize_grads(False)
+        return weight.view_as(weight), None if bias is None else bias.view_as(bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, *_):
+        steps = context.sums.taken()
+        if not steps:
+            return None, None, None
+        inputs, outer = (torch.cat(parts) for parts in zip(*steps, strict=True))
+        _, of_weight, of_bias = context.needs_input_grad
+        return None, outer.T @ inputs if of_weight else None, outer.sum(0) if of_bias else None
+
+
+class _Step(torch.autograd.Function):
+    @staticmethod
+    def forward(context, sums: _Sum, inputs: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        context.sums = sums
+        context.save_for_backward(inputs, weight)
+        return F.linear(inputs, weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(context, outer: Tensor):
+        inputs, weight = context.saved_tensors
+        context.sums.add(inputs.flatten(0, -2), outer.flatten(0, -2))
+        return None, outer @ weight if context.needs_input_grad[1] else None, None, None

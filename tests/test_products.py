@@ -1,0 +1,95 @@
+"""Products of a loop whose matrices are learnt at once: the same gradients as torch's linear, however they are asked
+for."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from captioning.models.products import linear, summed_at_once
+
+
+def parts(*, bias: bool = True):
+    weight, offset, inputs = (torch.randn(*shape, dtype=torch.float64) for shape in ((3, 4), (3,), (5, 2, 4)))
+    return weight.requires_grad_(), offset.requires_grad_() if bias else None, inputs.requires_grad_()
+
+
+def loop(multiply, weight, bias, inputs, *, steps: int = 3):
+    """Steps of ever fewer rows, each fed by the one before."""
+    outputs = [inputs]
+    for step in range(steps):
+        outputs.append(F.pad(multiply(outputs[-1][step:], weight, bias).tanh(), (0, 1)))
+    return [output.square().sum() for output in outputs[1:]]
+
+
+def summed(*given, **options):
+    with summed_at_once():
+        return loop(linear, *given, **options)
+
+
+def wanted(*given):
+    return [part for part in given if part is not None]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("steps", [1, 3])
+def test_gradients_are_those_of_torch(bias, steps):
+    given = parts(bias=bias)
+    ours, theirs = sum(summed(*given, steps=steps)), sum(loop(F.linear, *given, steps=steps))
+    torch.testing.assert_close(ours, theirs)
+    found, expected = (torch.autograd.grad(total, wanted(*given)) for total in (ours, theirs))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_backward_pass_that_wants_other_gradients_leaves_nothing_behind():
+    given = parts()
+    ours, theirs = summed(*given), loop(F.linear, *given)
+    for asked in ((2, [given[2]]), (0, [given[0]]), (1, wanted(*given)), (1, wanted(*given)), (2, [given[1]])):
+        of, inputs = asked
+        found, expected = (torch.autograd.grad(losses[of], inputs, retain_graph=True) for losses in (ours, theirs))
+        torch.testing.assert_close(found, expected)
+
+
+def test_a_matrix_has_one_product_for_its_gradient():
+    weight, bias, inputs = parts()
+    total = sum(summed(weight, bias, inputs))
+    with torch.profiler.profile(record_shapes=True) as profile:
+        total.backward()
+    made = [event for event in profile.events() if event.name == "aten::mm" and event.input_shapes[0] == [3, 22]]
+    assert len(made) == 1  # of 5 + 4 + 2 times 2 rows
+
+
+@pytest.mark.parametrize("frozen", [0, 1, 2])
+def test_what_is_frozen_has_no_gradient(frozen):
+    given = parts()
+    given[frozen].requires_grad_(False)
+    asked = [part for part in given if part.requires_grad]
+    found, expected = (torch.autograd.grad(sum(losses), asked) for losses in (summed(*given), loop(F.linear, *given)))
+    torch.testing.assert_close(found, expected)
+
+
+def test_two_matrices_and_two_loops_do_not_mix():
+    (first, bias, inputs), (second, _, _) = parts(), parts()
+    ours = sum(summed(first, bias, inputs)) + sum(summed(second, bias, inputs)) + sum(summed(first, bias, inputs))
+    theirs = sum(2 * total for total in loop(F.linear, first, bias, inputs))
+    theirs = theirs + sum(loop(F.linear, second, bias, inputs))
+    asked = [first, second, bias, inputs]
+    found, expected = (torch.autograd.grad(total, asked) for total in (ours, theirs))
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_fault_inside_ends_the_sums(monkeypatch):
+    weight, bias, inputs = parts()
+    with pytest.raises(RuntimeError, match="shape"), summed_at_once():
+        linear(inputs[..., :3], weight, bias)
+    total = sum(loop(linear, weight, bias, inputs))
+    assert "Step" not in str(total.grad_fn) and torch.autograd.grad(total, weight)[0].isfinite().all()
+
+
+def test_mixed_precision_is_that_of_torch():
+    weight, bias, inputs = (part.detach().float().requires_grad_() for part in parts())
+    with torch.autocast("cpu", torch.bfloat16):
+        ours, theirs = sum(summed(weight, bias, inputs)), sum(loop(F.linear, weight, bias, inputs))
+    found, expected = (torch.autograd.grad(total, [weight, bias, inputs]) for total in (ours, theirs))
+    assert all(part.dtype == torch.float32 for part in found)
+    for ours, theirs in zip(found, expected, strict=True):  # theirs sums the steps in bfloat16
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max()))
