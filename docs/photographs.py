@@ -1,10 +1,12 @@
-"""Makes docs/figures/flickr8k_small.jpg: ten photographs out of Python packages, as flickr8k-small captions them.
+"""Makes docs/figures/flickr8k_small.jpg and flickr8k_small_coco.jpg: photographs as flickr8k-small captions them.
 
-`pip install scikit-image scikit-learn; python docs/photographs.py`. All of them that are of something, none chosen by
-its caption.
+`pip install scikit-image scikit-learn; python docs/photographs.py [COCO]`. The first are ten out of Python packages, all
+of them that are of something, none chosen by its caption. The second, where COCO 2017's folder is given, are ten of its
+photographs under CC BY: five that the captioner gets right, or nearly, and five that it does not.
 """
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import captioning
@@ -17,20 +19,26 @@ PICTURES = {
     "sklearn": [f"datasets/images/{name}" for name in ("china.jpg", "flower.jpg")],
     "matplotlib": ["mpl-data/sample_data/grace_hopper.jpg"],
 }  # fmt: skip
+COCO = (183709, 214753, 129648, 377575, 234748, 358083, 174375, 126107, 62554, 408805)
 
 
-def main() -> None:
+def main(coco: str | None = None) -> None:
     folders = {name: Path(importlib.util.find_spec(name).origin).parent for name in PICTURES}
-    paths = [folders[name] / file for name, files in PICTURES.items() for file in files]
+    draw([folders[name] / file for name, files in PICTURES.items() for file in files], "flickr8k_small")
+    if coco is not None:
+        draw([next(Path(coco).glob(f"*2017/{number:012}.jpg")) for number in COCO], "flickr8k_small_coco")
+
+
+def draw(paths: list[Path], name: str) -> None:
     captions = captioning.load("flickr8k-small").caption(paths)
     entries = [
         Entry(open_picture(path), made.text, title=path.stem, scores={"log p": made.log_prob})
         for path, made in zip(paths, captions, strict=True)
     ]
-    file = Path(__file__).parent / "figures" / "flickr8k_small.jpg"
+    file = Path(__file__).parent / "figures" / f"{name}.jpg"
     caption_sheet(entries, columns=5).savefig(file, dpi=70, pil_kwargs={"quality": 85})
     print(file)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -181,7 +181,6 @@ def test_a_model_that_must_look_into_each_quadrant_is_drawn_looking_there(fit):
         with torch.inference_mode():
             features.append(encoder(transform(picture)[None])[0].clone())
     features = torch.stack(features)
-    torch.manual_seed(1)  # with some, so small a model never learns to look
     # ids: pad, start, end, unknown, then the colours.
     start, end = (torch.full((len(names), 1), token) for token in (1, 2))
     tokens = torch.cat((start, torch.from_numpy(names) + 4, end), 1)[:, None]
@@ -191,7 +190,7 @@ def test_a_model_that_must_look_into_each_quadrant_is_drawn_looking_there(fit):
     )  # fmt: skip
     optimizer = torch.optim.Adam(captioner.parameters(), lr=5e-3)
     captioner.train()
-    for step in range(400):
+    for step in range(800):  # twice what most seeds take
         batch = torch.from_numpy(np.random.default_rng(step).integers(0, 220, 32))
         decoded = captioner(features[batch], tokens[batch])
         loss = torch.nn.functional.cross_entropy(decoded.logits, tokens[batch][..., 1:].flatten()[decoded.index])
