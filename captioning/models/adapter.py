@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
+from captioning.models.dropout import Dropout
 
 
 def build_adapter(
@@ -25,7 +26,7 @@ def build_adapter(
     adapter, size = nn.Sequential(place), feature_size + place.size
     if width is None:
         return adapter, size
-    adapter.extend((nn.Linear(size, width), nn.ReLU(), nn.Dropout(dropout)))
+    adapter.extend((nn.Linear(size, width), nn.ReLU(), Dropout(dropout)))
     return adapter, width
 
 

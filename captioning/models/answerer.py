@@ -11,6 +11,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, mean_over_places
 from captioning.models.attention import Glimpse, SoftAttention
 from captioning.models.cells import LSTM, Cell
+from captioning.models.dropout import Dropout
 from captioning.models.positions import NoPositions
 from captioning.models.scorers import Additive
 
@@ -36,7 +37,7 @@ class ProductReadout(nn.Module):
     def __init__(self, query_size: int, seen_size: int, *, width: int, answers: int, dropout: float):
         super().__init__()
         self.query, self.seen = nn.Linear(query_size, width), nn.Linear(seen_size, width)
-        self.dropout, self.output = nn.Dropout(dropout), nn.Linear(width, answers)
+        self.dropout, self.output = Dropout(dropout), nn.Linear(width, answers)
 
     def forward(self, query: Tensor, seen: Tensor) -> Tensor:
         """q [B, K, H], v [B, K, D] (or [B, 1, D] for all K) -> logits [B, K, N]."""
@@ -77,7 +78,7 @@ class Answerer(nn.Module):
         super().__init__()
         self.encoder, self.cell, self.adapter, self.readout, self.pad = encoder, cell, adapter, readout, pad
         self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
         self.looks = nn.ModuleList(looks)
         again = [nn.Linear(look.context_size, cell.state_size, bias=False) for look in looks[1:]]

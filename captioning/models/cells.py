@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from captioning.models.dropout import dropout
 from captioning.models.products import linear
 from captioning.models.state import State
 
@@ -96,7 +97,7 @@ class Cell(nn.Module):
             projected = projected + linear(feedback, self.feedback.weight)
         for layer in range(self.layers):
             if layer:
-                below = F.dropout(hidden[-1], self.dropout, self.training)
+                below = dropout(hidden[-1], self.dropout, self.training)
                 weight, bias = getattr(rnn, f"weight_ih_l{layer}"), getattr(rnn, f"bias_ih_l{layer}")
                 projected = linear(below, weight, bias)
             weight, bias = getattr(rnn, f"weight_hh_l{layer}"), getattr(rnn, f"bias_hh_l{layer}")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
+from captioning.models.dropout import Dropout
 from captioning.models.state import State
 
 
@@ -56,7 +57,7 @@ class InitialState(Conditioning):
         super().__init__()
         must_be("model.conditioning.dropout", dropout, least=0, below=1)
         self.layers, size = len(zeros.hidden), zeros.hidden.shape[-1]
-        self.shared = nn.Sequential(nn.Linear(feature_size, size), nn.ReLU(), nn.Dropout(dropout))
+        self.shared = nn.Sequential(nn.Linear(feature_size, size), nn.ReLU(), Dropout(dropout))
         self.hidden = nn.Linear(size, self.layers * size)
         self.cell = nn.Linear(size, self.layers * size) if zeros.cell.shape[-1] else None
 

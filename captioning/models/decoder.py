@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.attention import Glimpse, Keys
+from captioning.models.dropout import Dropout
 from captioning.models.layout import Layout
 from captioning.models.products import summed_at_once
 from captioning.models.readout import Scores
@@ -83,7 +84,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.embedding = embedding
         self.recurrence, self.attention, self.readout, self.pad = recurrence, attention, readout, pad
-        self.dropout, self.word_dropout = nn.Dropout(dropout), nn.Dropout1d(word_dropout)
+        self.dropout, self.word_dropout = Dropout(dropout), nn.Dropout1d(word_dropout)
 
     def step(self, token: Tensor, state: State, memory: Memory) -> Step:
         """One word: token [B, K] int64 -> scores of the next word."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
+from captioning.models.dropout import Dropout
 
 
 class Scores(NamedTuple):
@@ -104,6 +105,6 @@ class DeepReadout(Readout):
         return self.dropout(torch.tanh(total))
 
 
-def _dropout(share: float) -> nn.Dropout:
+def _dropout(share: float) -> Dropout:
     must_be("model.readout.dropout", share, least=0, below=1)
-    return nn.Dropout(share)
+    return Dropout(share)

@@ -1,0 +1,28 @@
+"""Dropout whose random numbers cost a CPU little: torch's own draws a number of 64 bits for each share it takes."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+SHARES = 2**16  # a quarter of such a number tells these apart
+
+
+def dropout(inputs: Tensor, share: float, training: bool) -> Tensor:
+    """Zero for a `share` of the numbers, the others scaled by 1 / (1 − share) (Srivastava et al. 2014).
+
+    On a CPU the share is taken to the nearest of 2⁻¹⁶, and the scale is that of the share taken. Random numbers are
+    torch's, of its global generator.
+    """
+    if not training or not share or inputs.device.type != "cpu":
+        return F.dropout(inputs, share, training)
+    left_out = min(round(share * SHARES), SHARES - 1)
+    bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    kept = bits[: inputs.numel()].view(inputs.shape) >= left_out - SHARES // 2
+    return inputs * kept.to(inputs.dtype).mul_(SHARES / (SHARES - left_out))
+
+
+class Dropout(nn.Dropout):
+    """torch's module, by `dropout`."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return dropout(inputs, self.p, self.training)

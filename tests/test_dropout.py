@@ -1,0 +1,56 @@
+"""Dropout by few random bits: shares, scale, independence, and nothing where there is none."""
+
+import pytest
+import torch
+
+from captioning.models.dropout import SHARES, Dropout, dropout
+
+
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_shares_and_scale(share):
+    taken = round(share * SHARES) / SHARES
+    made = dropout(torch.ones(300, 1001, dtype=torch.float64), share, True)
+    assert made.unique().tolist() == pytest.approx([0, 1 / (1 - taken)])
+    error = (share * (1 - share)) ** 0.5
+    assert (made == 0).double().mean().item() == pytest.approx(share, abs=5 * error / made.numel() ** 0.5)
+    # No row, column or place in a group of four has another share, and neighbours do not know of one another.
+    left_out = (made == 0).double() - share
+    for along, count in ((0, 300), (1, 1001)):
+        assert left_out.mean(along).abs().max() < 5 * error / count**0.5
+    flat = left_out.flatten()
+    for place in range(4):
+        assert flat[place::4].mean().abs() < 5 * error / (len(flat) / 4) ** 0.5
+    for lag in (1, 2, 3, 4, 8):
+        assert (flat[lag:] * flat[:-lag]).mean().abs() < 5 * error**2 / len(flat) ** 0.5
+
+
+@pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
+def test_shares_at_the_ends_stay_finite(share):
+    assert dropout(torch.ones(1000), share, True).isfinite().all()
+
+
+def test_draws_are_those_of_the_seed():
+    made = [(torch.manual_seed(seed), dropout(torch.ones(7, 3), 0.5, True))[1] for seed in (1, 1, 2)]
+    assert made[0].equal(made[1]) and not made[0].equal(made[2])
+
+
+def test_the_gradient_goes_where_the_numbers_went():
+    inputs = torch.randn(5, 7, 2, dtype=torch.float64).transpose(0, 1).requires_grad_()
+    made = dropout(inputs, 0.5, True)
+    (gradient,) = torch.autograd.grad(made.sum(), inputs)
+    torch.testing.assert_close(made, inputs * gradient)
+    assert set(gradient.unique().tolist()) == {0.0, 2.0}
+
+
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (), (1,), (5,)])
+def test_any_shape(shape):
+    assert dropout(torch.ones(shape), 0.5, True).shape == shape
+
+
+def test_nothing_is_left_out_in_eval_mode_or_at_0():
+    inputs = torch.randn(4, 5)
+    assert Dropout(0.5).eval()(inputs).equal(inputs) and Dropout(0.0).train()(inputs).equal(inputs)
+
+
+def test_on_another_device_it_is_torch_s():
+    assert Dropout(0.5)(torch.ones(3, device="meta")).device.type == "meta"
