@@ -1,8 +1,8 @@
 """Makes docs/figures/flickr8k_small.jpg and flickr8k_small_coco.jpg: photographs as flickr8k-small captions them.
 
-`pip install scikit-image scikit-learn; python docs/photographs.py [COCO]`. The first are ten out of Python packages, all
-of them that are of something, none chosen by its caption. The second, where COCO 2017's folder is given, are ten of its
-photographs under CC BY: five that the captioner gets right, or nearly, and five that it does not.
+`pip install scikit-image scikit-learn; python docs/photographs.py [COCO]`. The first are ten out of Python packages,
+all of them that are of something, none chosen by its caption. The second, where COCO 2017's folder is given, are ten of
+its photographs under CC BY: five that the captioner gets right, or nearly, and five that it does not.
 """
 
 import importlib.util

@@ -169,7 +169,9 @@ def test_a_batch_without_a_word_has_no_loss(toy, batch):
 def words():
     """Scores to be made of seven words, of a vocabulary of 30, and their targets."""
     output = torch.nn.Linear(5, 30).double()
-    return Scores(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor([0, 29, 5, 17, 5, 8, 1])
+    return Scores(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor(
+        [0, 29, 5, 17, 5, 8, 1]
+    )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

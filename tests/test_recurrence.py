@@ -139,7 +139,8 @@ def test_gradients_of_a_step_by_finite_differences(toy, images, cell, recurrence
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"recurrence": "look_after"}, {"attention": "none"}, {"attention": "none", "cell": "gru", "layers": 2}]
+    "arguments",
+    [{"recurrence": "look_after"}, {"attention": "none"}, {"attention": "none", "cell": "gru", "layers": 2}],
 )
 def test_where_nothing_feeds_back_the_fused_kernel_and_the_loop_agree(toy, toy_tokens, arguments, monkeypatch):
     """The kernel runs where the state after all steps is wanted, and on a GPU."""

@@ -75,7 +75,9 @@ class LookFirst(nn.Module):
             query = query + word
         glimpse = look(query)
         if self.gate is not None:
-            glimpse = glimpse._replace(context=torch.sigmoid(linear(query, self.gate.weight, self.gate.bias)) * glimpse.context)
+            glimpse = glimpse._replace(
+                context=torch.sigmoid(linear(query, self.gate.weight, self.gate.bias)) * glimpse.context
+            )
         return self.cell.step(projected, glimpse.context, state), glimpse
 
     def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
