@@ -42,10 +42,10 @@ class Step(NamedTuple):
 class Decoded(NamedTuple):
     """Teacher-forced outputs at the N real words of a batch; padding is not computed.
 
-    scores: of the N words, to be made. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those of
-    all steps, [B, K, T, …] and zero at padding, without the context. state: [layers, B, K, H] after all T steps, padding
-    included; None where the steps were a loop, which leaves out rows that have ended: where it was not asked for, or a
-    recurrence needs the loop.
+    scores: of the N words, to be made. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those
+    of all steps, [B, K, T, …] and zero at padding, without the context. state: [layers, B, K, H] after all T steps,
+    padding included; None where the steps were a loop, which leaves out rows that have ended: where it was not asked
+    for, or a recurrence needs the loop.
     """
 
     scores: Scores
