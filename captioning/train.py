@@ -4,7 +4,9 @@ Or what else `kind` names: a kind of run (captioning.kinds) makes the model, its
 folder, its seed, trainer, checkpoints and log are the same for all.
 """
 
+import inspect
 import logging
+import pydoc
 import random
 import sys
 import warnings
@@ -85,17 +87,28 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
     """Parameter groups -> optimiser; tried on one parameter."""
     import torch
 
-    settings, precision = config["optimizer"], str(config["trainer"]["precision"])
-    if precision.endswith("-mixed") or precision in ("16", "bf16"):
-        # A fused optimiser undoes a loss scale by itself, after the norm was clipped: Lightning does not have it.
-        settings = {key: value for key, value in settings.items() if key != "fused"}
-    optimizer = build(settings)
+    optimizer = build(config["optimizer"])
+    if faster := _fused(config["optimizer"], str(config["trainer"]["precision"])):
+        optimizer = build(faster)
     try:
         rates = [group["lr"] for group in optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups]
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise ConfigError(f"optimizer: {' '.join(str(error).split())}") from error
     must_be("optimizer.lr", min(rates), above=0)
     return optimizer
+
+
+def _fused(settings: Mapping[str, Any], precision: str) -> dict[str, Any] | None:
+    """torch's optimisers in one pass over the weights, where there is such a form and nothing is said of another.
+
+    Not in mixed precision: a fused optimiser undoes a loss scale by itself, after the norm was clipped, and Lightning
+    does not have it.
+    """
+    takes = inspect.signature(pydoc.locate(settings["_target_"])).parameters
+    said = settings.keys() & {"fused", "foreach", "differentiable"}
+    if "fused" not in takes or said or precision.endswith("-mixed") or precision in ("16", "bf16"):
+        return None
+    return {**settings, "fused": True}
 
 
 def _schedule(config: Mapping[str, Any]) -> Callable:

@@ -226,6 +226,21 @@ def test_the_word_loss_gives_no_gradient_to_what_is_frozen(words, frozen):
     torch.testing.assert_close(*(torch.autograd.grad(total, free) for total in (ours, theirs)))
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_word_loss_makes_no_gradient_that_nobody_wants(words, mode):
+    with torch.profiler.profile() as profile, mode():
+        WordLoss()(*words)
+    assert not [event for event in profile.events() if event.name == "aten::mm"]
+
+
+def test_the_word_loss_of_a_matrix_without_bias(words):
+    (features, output), targets = words
+    output.bias = None
+    (ours, _), (theirs, _) = (WordLoss()(scores, targets) for scores in (words[0], words[0].made()))
+    asked = [features, output.weight]
+    torch.testing.assert_close(*(torch.autograd.grad(total, asked) for total in (ours, theirs)))
+
+
 def test_a_word_loss_in_half_precision_is_summed_in_float32():
     output = torch.nn.Linear(16, 50)
     features, targets = torch.randn(6, 16).requires_grad_(), torch.arange(6)

@@ -1,11 +1,13 @@
 """Products of a loop whose matrices are learnt at once: the same gradients as torch's linear, however they are asked
 for."""
 
+import gc
+
 import pytest
 import torch
 from torch.nn import functional as F
 
-from captioning.models.products import linear, summed_at_once
+from captioning.models.products import _Sum, linear, summed_at_once
 
 
 def parts(*, bias: bool = True):
@@ -93,3 +95,38 @@ def test_mixed_precision_is_that_of_torch():
     assert all(part.dtype == torch.float32 for part in found)
     for ours, theirs in zip(found, expected, strict=True):  # theirs sums the steps in bfloat16
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max()))
+
+
+def test_one_matrix_with_and_without_a_bias():
+    weight, bias, inputs = parts()
+    with summed_at_once():
+        ours = linear(inputs, weight, bias), linear(inputs, weight), linear(inputs, weight, 2 * bias)
+    theirs = F.linear(inputs, weight, bias), F.linear(inputs, weight), F.linear(inputs, weight, 2 * bias)
+    torch.testing.assert_close(ours, theirs)
+    asked = [weight, bias, inputs]
+    made = [torch.autograd.grad(sum(part.square().sum() for part in parts), asked) for parts in (ours, theirs)]
+    torch.testing.assert_close(*made)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_step_leaves_nothing_in_memory(dtype, bias):
+    """Also without the collector of cycles, which does not see into torch's graphs."""
+    given = [part if part is None else part.detach().float().requires_grad_() for part in parts(bias=bias)]
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+                total = sum(summed(*given))
+            total.backward()
+            del total
+        assert not [one for one in gc.get_objects() if type(one) is _Sum]
+    finally:
+        gc.enable()
+
+
+def test_float64_stays_so_under_autocast():
+    weight, bias, inputs = parts()
+    with torch.autocast("cpu", torch.bfloat16), summed_at_once():
+        torch.testing.assert_close(linear(inputs, weight, bias), F.linear(inputs, weight, bias))

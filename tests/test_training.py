@@ -15,6 +15,7 @@ from captioning.metrics.reward import Reward
 from captioning.objectives import CrossEntropy
 from captioning.predictor import load, read_checkpoint
 from captioning.task import CaptioningTask
+from captioning.train import _optimizer
 
 
 def rows(run_dir):
@@ -331,3 +332,19 @@ def test_a_group_of_none_is_none_beside_an_experiment_that_sets_its_arguments(da
     overrides = ["experiment=scenes_fc", "weight_averaging=none", "trainer.max_epochs=1"]
     run("train", *short(data, tmp_path / "run", *overrides))
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["weight_averaging"] is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "precision", "fused"),
+    [
+        ({}, "32-true", True),
+        ({}, "bf16-mixed", None),
+        ({"fused": False}, "32-true", False),
+        ({"foreach": True}, "32-true", None),
+        ({"_target_": "torch.optim.NAdam"}, "32-true", None),
+    ],
+)
+def test_the_optimiser_is_fused_where_it_can_be(settings, precision, fused):
+    adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
+    make = _optimizer({"optimizer": adam | settings, "trainer": {"precision": precision}})
+    assert make([torch.nn.Parameter(torch.zeros(2))]).defaults.get("fused") == fused

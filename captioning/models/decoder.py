@@ -55,7 +55,7 @@ class Decoded(NamedTuple):
 
     @property
     def logits(self) -> Tensor:
-        """[N, V], made anew each time."""
+        """[N, V], made anew each time: in the grad mode, and with the weights, of where it is read."""
         return self.scores.made()
 
 
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
         """
         real = tokens[..., 1:] != self.pad
         state = state.repeat(tokens.shape[1])
-        # A CPU's fused kernel takes more time for the padding than a loop over real words for its steps.
+        # A CPU's fused kernel takes more time for the padding of an image's captions than a loop over their real words.
         fused = not self.recurrence.loops and (carry or tokens.device.type != "cpu")
         run = self._sequence if fused else self._loop
         words, hidden, context, index, glimpse, state = run(tokens[..., :-1], real, state, memory)

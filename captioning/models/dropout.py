@@ -16,7 +16,8 @@ def dropout(inputs: Tensor, share: float, training: bool) -> Tensor:
     if not training or not share or inputs.device.type != "cpu":
         return F.dropout(inputs, share, training)
     left_out = min(round(share * SHARES), SHARES - 1)
-    bits = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+    numbers = torch.empty(-(-inputs.numel() // 4), dtype=torch.int64, device=inputs.device)
+    bits = numbers.random_(-(2**63), None).view(torch.int16)
     kept = bits[: inputs.numel()].view(inputs.shape) >= left_out - SHARES // 2
     return inputs * kept.to(inputs.dtype).mul_(SHARES / (SHARES - left_out))
 

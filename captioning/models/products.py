@@ -16,17 +16,20 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_loop: ContextVar[dict[Tensor, "_Sum"] | None] = ContextVar("loop", default=None)
+_loop: ContextVar[dict[tuple[Tensor, Tensor | None], "_Sum"] | None] = ContextVar("loop", default=None)
 
 
 @contextmanager
 def summed_at_once() -> Iterator[None]:
     """Inside, all uses of one matrix by `linear` share one sum for its gradient."""
-    token = _loop.set({})
+    sums: dict[tuple[Tensor, Tensor | None], _Sum] = {}
+    token = _loop.set(sums)
     try:
         yield
     finally:
         _loop.reset(token)
+        for one in sums.values():  # what the graph holds must not hold the graph: nothing would ever free it
+            one.weight = one.bias = None
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -34,9 +37,15 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
     sums = None if torch.compiler.is_compiling() else _loop.get()
     if sums is None or not (torch.is_grad_enabled() and weight.requires_grad):
         return F.linear(inputs, weight, bias)
-    if weight not in sums:
-        sums[weight] = _Sum(weight, bias, inputs.device.type)
-    return sums[weight](inputs)
+    if (weight, bias) not in sums:
+        sums[weight, bias] = _Sum(weight, bias, inputs.device.type)
+    return sums[weight, bias](inputs)
+
+
+def mixed(device: str, dtype: torch.dtype) -> torch.dtype:
+    """What torch's autocast, where it is on, makes of a product's numbers on a device: all but float64 are cast."""
+    on = dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.get_autocast_dtype(device) if on else dtype
 
 
 class _Sum:
@@ -48,8 +57,7 @@ class _Sum:
     def __init__(self, weight: Tensor, bias: Tensor | None, device: str):
         self.steps: list[tuple[Tensor, Tensor]] = []  # inputs and their outputs' gradients, of one backward pass
         self.task = -1  # that pass: one that asks for other gradients alone comes by `_Step`s, and by no `_Begin`
-        mixed = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-        self.dtype = torch.get_autocast_dtype(device) if mixed else weight.dtype
+        self.dtype = mixed(device, weight.dtype)
         weight = weight.to(self.dtype)
         self.weight, self.bias = _Begin.apply(self, weight, None if bias is None else bias.to(self.dtype))
 
@@ -99,5 +107,5 @@ class _Step(torch.autograd.Function):
     @once_differentiable
     def backward(context, outer: Tensor):
         inputs, weight = context.saved_tensors
-        context.sums.add(inputs.flatten(0, -2), outer.flatten(0, -2))
+        context.sums.add(inputs.reshape(-1, inputs.shape[-1]), outer.reshape(-1, outer.shape[-1]))
         return None, outer @ weight if context.needs_input_grad[1] else None, None, None

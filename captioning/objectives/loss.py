@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
 HELD = 2**26  # scores that a GPU makes at once
@@ -45,29 +46,41 @@ class WordLoss(nn.Module):
         if isinstance(scores, Tensor):
             log_probs = wide(scores).log_softmax(-1)
             of_words = log_probs.gather(-1, targets[:, None]).squeeze(-1)
-            even = log_probs.mean(-1) if self.label_smoothing else of_words
-            return -torch.lerp(of_words, even, self.label_smoothing).sum(), of_words.detach()
-        weight, bias, features = scores.output.weight, scores.output.bias, scores.features
-        device = features.device.type
+            smoothed = (
+                torch.lerp(of_words, log_probs.mean(-1), self.label_smoothing) if self.label_smoothing else of_words
+            )
+            return -smoothed.sum(), of_words.detach()
+        parts = (scores.features, scores.output.weight, scores.output.bias)
+        device = scores.features.device.type
+        # As torch's autocast does it, which leaves float64 alone.
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            weight, bias, features = (part.to(torch.get_autocast_dtype(device)) for part in (weight, bias, features))
-        return _Words.apply(features, weight, bias, targets, self.label_smoothing)
+            to = torch.get_autocast_dtype(device)
+            parts = [part if part is None or part.dtype == torch.float64 else part.to(to) for part in parts]
+        return _Words.apply(*parts, targets, self.label_smoothing, torch.is_grad_enabled())
 
 
 class _Words(torch.autograd.Function):
     """Of logits W f + b; the gradient of the loss by them is softmax − the target's distribution."""
 
     @staticmethod
-    def forward(context, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float):
-        vocabulary, wanted = len(weight), any(context.needs_input_grad)
+    def forward(
+        context,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        smoothing: float,
+        learning: bool,
+    ):
+        vocabulary, wanted = len(weight), learning and any(context.needs_input_grad)
         of_features, of_weight, of_bias = (
-            torch.zeros_like(part) if wanted else None for part in (features, weight, bias)
+            torch.zeros_like(part) if wanted and part is not None else None for part in (features, weight, bias)
         )
         at_once = max(1, (CACHED if features.device.type == "cpu" else HELD) // vocabulary)
         total, log_probs = [], []
         for rows in range(0, len(targets), at_once):
             part, ids = features[rows : rows + at_once], targets[rows : rows + at_once, None]
-            scores = wide(torch.addmm(bias, part, weight.T))
+            scores = wide(F.linear(part, weight, bias))
             scores -= scores.amax(-1, keepdim=True)
             own, even = scores.gather(-1, ids), scores.mean(-1, keepdim=True) if smoothing else 0.0
             normalizer = scores.exp_().sum(-1, keepdim=True)
@@ -78,7 +91,8 @@ class _Words(torch.autograd.Function):
                 outer = (outer.sub_(smoothing / vocabulary) if smoothing else outer).to(part.dtype)
                 torch.mm(outer, weight, out=of_features[rows : rows + at_once])
                 torch.addmm(of_weight, outer.T, part, out=of_weight)
-                of_bias += outer.sum(0)
+                if of_bias is not None:
+                    of_bias += outer.sum(0)
             del scores  # before the next are made
         if wanted:
             context.save_for_backward(of_features, of_weight, of_bias)
@@ -89,7 +103,8 @@ class _Words(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context, outer: Tensor, _):
-        return *((part * outer).to(part.dtype) for part in context.saved_tensors), None, None
+        parts = (None if part is None else (part * outer).to(part.dtype) for part in context.saved_tensors)
+        return *parts, None, None, None
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:
