@@ -87,9 +87,15 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
     """Parameter groups -> optimiser; tried on one parameter."""
     import torch
 
-    optimizer = build(config["optimizer"])
-    if faster := _fused(config["optimizer"], str(config["trainer"]["precision"])):
-        optimizer = build(faster)
+    settings, precision = config["optimizer"], config["trainer"]["precision"]
+    mixed = str(precision).endswith("-mixed") or str(precision) in ("16", "bf16")
+    if mixed and settings.get("fused"):
+        raise ConfigError(
+            f"optimizer.fused=true: Lightning clips no gradient of it with trainer.precision={precision}; leave it out"
+        )
+    optimizer = build(settings)
+    if not mixed and _has_fused(settings):
+        optimizer = build({**settings, "fused": True})
     try:
         rates = [group["lr"] for group in optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups]
     except (TypeError, ValueError, RuntimeError) as error:
@@ -98,17 +104,10 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
     return optimizer
 
 
-def _fused(settings: Mapping[str, Any], precision: str) -> dict[str, Any] | None:
-    """torch's optimisers in one pass over the weights, where there is such a form and nothing is said of another.
-
-    Not in mixed precision: a fused optimiser undoes a loss scale by itself, after the norm was clipped, and Lightning
-    does not have it.
-    """
+def _has_fused(settings: Mapping[str, Any]) -> bool:
+    """Whether an optimiser can make one pass over the weights, as torch's own, and nothing is said of another way."""
     takes = inspect.signature(pydoc.locate(settings["_target_"])).parameters
-    said = settings.keys() & {"fused", "foreach", "differentiable"}
-    if "fused" not in takes or said or precision.endswith("-mixed") or precision in ("16", "bf16"):
-        return None
-    return {**settings, "fused": True}
+    return "fused" in takes and not settings.keys() & {"fused", "foreach", "differentiable"}
 
 
 def _schedule(config: Mapping[str, Any]) -> Callable:

@@ -348,3 +348,9 @@ def test_the_optimiser_is_fused_where_it_can_be(settings, precision, fused):
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
     make = _optimizer({"optimizer": adam | settings, "trainer": {"precision": precision}})
     assert make([torch.nn.Parameter(torch.zeros(2))]).defaults.get("fused") == fused
+
+
+def test_a_fused_optimiser_in_mixed_precision_is_refused():
+    adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "fused": True}
+    with pytest.raises(ConfigError, match=r"optimizer\.fused=true: .* trainer\.precision=bf16-mixed"):
+        _optimizer({"optimizer": adam, "trainer": {"precision": "bf16-mixed"}})

@@ -49,7 +49,7 @@ class Additive(nn.Module):
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
         """Scores of [B, K, A], a key for each row."""
-        return self.score((key + self.query(query)).tanh()).squeeze(-1)
+        return linear((key + linear(query, self.query.weight)).tanh(), self.score.weight).squeeze(-1)
 
 
 class _Scores(torch.autograd.Function):
@@ -122,4 +122,4 @@ class DotProduct(nn.Module):
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
         """Scores of [B, K, A], a key for each row."""
-        return (self.query(query) * key).sum(-1) * self.width**-0.5
+        return (linear(query, self.query.weight, self.query.bias) * key).sum(-1) * self.width**-0.5

@@ -8,6 +8,8 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from captioning.models.products import mixed
+
 CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
 HELD = 2**26  # scores that a GPU makes at once
 
@@ -25,8 +27,8 @@ class Loss(NamedTuple):
 class WordLoss(nn.Module):
     """−Σ log p(y_n) over words, in float32 at the least.
 
-    From scores that are not made yet it makes a few words' at a time, and their gradient at once: of [N, V] nothing is
-    held, nor read again. What is kept for the backward pass is as large as what the output layer takes, and its matrix.
+    From scores that are not made yet it makes a few words' at a time, and their gradient at once: no more of [N, V] is
+    ever held. What is kept for the backward pass is as large as what the output layer takes, and its matrix.
 
     Args:
         label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
@@ -52,10 +54,7 @@ class WordLoss(nn.Module):
             return -smoothed.sum(), of_words.detach()
         parts = (scores.features, scores.output.weight, scores.output.bias)
         device = scores.features.device.type
-        # As torch's autocast does it, which leaves float64 alone.
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            to = torch.get_autocast_dtype(device)
-            parts = [part if part is None or part.dtype == torch.float64 else part.to(to) for part in parts]
+        parts = [part if part is None else part.to(mixed(device, part.dtype)) for part in parts]
         return _Words.apply(*parts, targets, self.label_smoothing, torch.is_grad_enabled())
 
 
