@@ -19,7 +19,8 @@ ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has 
 FIXED = (
     "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
     "data.window", "data.answers", "data.targets",
-    "encoder", "transform", "features._target_", "features.mirror", "features.max_regions", "loader.batch_size",
+    "encoder", "transform", "features._target_", "features.mirror", "features.crops", "features.max_regions",
+    "loader.batch_size",
     "model", "objective", "reward", "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging",
     "decoding", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
     "trainer.overfit_batches", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",

@@ -13,11 +13,11 @@ def prepare(config: dict[str, Any]) -> None:
     The data set may be of captions or of questions, whose pictures may share the store of another (`pictures`).
     """
     from captioning.data.annotations import select
-    from captioning.sources import refuse_mirror, report_unreadable
+    from captioning.sources import refuse_views, report_unreadable
 
     data = config["data"]
     if "pictures" in data:
-        refuse_mirror(config["features"])
+        refuse_views(config["features"])
     if config["verify"]:
         _verify(config)
         return

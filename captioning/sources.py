@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioning.data.annotations import Record
-from captioning.data.datasets import may_be_mirrored
+from captioning.data.datasets import View, may_be_mirrored
 from captioning.data.features import FeatureStore, store_folder
-from captioning.data.pictures import Transform, open_picture
+from captioning.data.pictures import CORNERS, Transform, open_picture
 from captioning.data.regions import RegionFolder
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.extraction import extract
@@ -27,14 +27,14 @@ BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fi
 class Source(NamedTuple):
     """read: record -> feature or picture tensor, picklable for loader processes. encoder: what is left to do with a
     batch of them in the step. records: those that can be read. unreadable: (path, reason) of the others.
-    workers: loader processes that suit. mirrored: as read, of the mirror images of training pictures; None without."""
+    workers: loader processes that suit. views: other views of training pictures."""
 
     read: Callable[[Record], Tensor]
     encoder: nn.Module
     records: list[Record]
     unreadable: list[tuple[Path, str]]
     workers: int
-    mirrored: Callable[[Record], Tensor] | None = None
+    views: Sequence[View] = ()
 
 
 class StoredFeatures:
@@ -69,6 +69,7 @@ def stored(
     workers: int = 0,
     device: str = "auto",
     mirror: bool = False,
+    crops: float | None = None,
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Source:
@@ -83,6 +84,7 @@ def stored(
             batch_size "auto" what suits the device.
         workers: loader processes for training; a CPU needs none, as it reads faster than it learns.
         mirror: store those of the mirror images of training pictures too, in a store of their own.
+        crops: store those of the corners of training pictures too, of this share of both sides; see `views_of`.
         skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
         progress: show a bar while features are made; None where stderr is a terminal.
     """
@@ -107,11 +109,26 @@ def stored(
         "progress": sys.stderr.isatty() if progress is None else progress,
     }
     store, unreadable = _complete(encoder, transform, records, root, name, **options)
-    kept, mirrored = [record for record in records if record.image_id in store], None
-    if mirror:
-        turned = [record for record in kept if record.split == "train" and may_be_mirrored(record)]
-        mirrored = StoredFeatures(_complete(encoder, transform.mirrored(), turned, root, name, **options)[0])
-    return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, mirrored)
+    kept, views = [record for record in records if record.image_id in store], []
+    for seen, turned in views_of(transform, mirror=mirror, crops=crops):
+        shown = [record for record in kept if record.split == "train" and (may_be_mirrored(record) or not turned)]
+        views.append(View(StoredFeatures(_complete(encoder, seen, shown, root, name, **options)[0]), turned))
+    return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, views)
+
+
+def views_of(transform: Transform, *, mirror: bool, crops: float | None) -> list[tuple[Transform, bool]]:
+    """The other views that training takes of a picture, and of each whether it is turned left to right.
+
+    Args:
+        mirror: the mirror image is one.
+        crops: the picture's four corners are, of this share of both sides; with `mirror` two of the four are turned.
+    """
+    must_be("features.crops", crops, above=0, below=1)
+    views = [(transform.mirrored(), True)] if mirror else []
+    for corner in CORNERS if crops else ():
+        turned = mirror and corner in ("top right", "bottom left")
+        views.append(((transform.mirrored() if turned else transform).cropped(crops, corner), turned))
+    return views
 
 
 def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record], root: str, name: str, **options):
@@ -126,10 +143,12 @@ def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record
     return store, unreadable
 
 
-def refuse_mirror(features: Mapping[str, Any]) -> None:
-    """Of pictures with questions, whose answers may be others of the mirror image; `features` is a configuration."""
+def refuse_views(features: Mapping[str, Any]) -> None:
+    """Of pictures with questions, whose answers may be others of another view; `features` is a configuration."""
     if features.get("mirror"):
         raise ConfigError("features.mirror=true is for captions: a question may ask what is on the left")
+    if features.get("crops"):
+        raise ConfigError("features.crops is for captions: a question may ask what is in the corner")
 
 
 def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> str:
@@ -176,6 +195,7 @@ def online(
     name: str,
     workers: int = 1,
     mirror: bool = False,
+    crops: float | None = None,
     skip_unreadable: bool = False,
 ) -> Source:
     """Pictures go through the encoder in every step: for fine-tuning, or where there is no room for a store.
@@ -185,8 +205,8 @@ def online(
     must_be("features.workers", workers, least=0)
     unreadable = _unreadable(records) if skip_unreadable else {}
     kept = [record for record in records if record.path not in unreadable]
-    mirrored = Pictures(transform.mirrored()) if mirror else None
-    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, mirrored)
+    views = [View(Pictures(seen), turned) for seen, turned in views_of(transform, mirror=mirror, crops=crops)]
+    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, views)
 
 
 class Nothing:

@@ -1,12 +1,13 @@
 """Batches and the order in which images come."""
 
+from collections import Counter
 from pathlib import Path
 
 import torch
 from conftest import END, PAD, START
 
 from captioning.data.annotations import Record
-from captioning.data.datasets import CaptionDataset, ImageSampler, collate, tokenize_captions
+from captioning.data.datasets import CaptionDataset, ImageSampler, View, collate, tokenize_captions
 from captioning.data.vocabulary import Vocabulary
 
 RECORDS = [
@@ -75,10 +76,28 @@ def test_half_of_the_epochs_see_the_mirror_image_unless_a_caption_tells_left_fro
         tokenize_captions(records),
         vocabulary=Vocabulary(["a", "b"]),
         source=lambda record: torch.tensor([record.image_id]),
-        mirrored=lambda record: torch.tensor([-record.image_id]),
+        views=[View(lambda record: torch.tensor([-record.image_id]), turned=True)],
         seed=5,
     )
     seen = [[int(data[index, epoch][1]) for epoch in range(400)] for index in range(3)]
     assert 160 < seen[0].count(-1) < 240 and seen[0].count(1) == 400 - seen[0].count(-1)
     assert set(seen[1]) == {2} and set(seen[2]) == {3}
     assert seen[0] == [int(data[0, epoch][1]) for epoch in range(400)]  # a function of seed and epoch
+
+
+def test_each_epoch_sees_one_of_the_views_all_alike():
+    records = [
+        Record(1, Path("a.png"), "train", ("a b",)),
+        Record(2, Path("b.png"), "train", ("b on the left",)),
+    ]
+    views = [View(lambda record, view=view: torch.tensor([view]), turned=view < 0) for view in (-1, 3, -4, 5)]
+    data = CaptionDataset(
+        records,
+        tokenize_captions(records),
+        vocabulary=Vocabulary(["a", "b"]),
+        source=lambda record: torch.tensor([0]),
+        views=views,
+    )
+    seen = [Counter(int(data[index, epoch][1]) for epoch in range(600)) for index in range(2)]
+    assert set(seen[0]) == {0, -1, 3, -4, 5} and all(90 < times < 150 for times in seen[0].values())
+    assert set(seen[1]) == {0, 3, 5} and all(165 < times < 235 for times in seen[1].values())

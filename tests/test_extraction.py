@@ -9,7 +9,7 @@ from torch import nn
 from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore
 from captioning.data.pictures import Transform, open_picture
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
 from captioning.extraction import extract
 from captioning.models.encoder import Encoder, efficientnet_lite_encoder
 from captioning.sources import online, stored
@@ -157,11 +157,37 @@ def test_mirror_images_of_training_pictures_have_a_store_of_their_own(tmp_path, 
     encoder = counting_encoder()
     source = stored(encoder, Transform(8), records, name="toy", root=str(tmp_path / "stores"), mirror=True)
     plain = stored(encoder, Transform(8), records, name="toy", root=str(tmp_path / "stores"))
-    assert plain.mirrored is None and len(list((tmp_path / "stores").glob("toy-*/manifest.json"))) == 2
-    assert len(source.mirrored.store) == 3  # neither val's, nor where a caption tells left from right
+    assert not plain.views and len(list((tmp_path / "stores").glob("toy-*/manifest.json"))) == 2
+    (mirrored, is_turned), *others = source.views
+    assert is_turned and not others
+    assert len(mirrored.store) == 3  # neither val's, nor where a caption tells left from right
     for record in (records[0], records[3], records[4]):
         upright = Transform(8)(open_picture(record.path))
         turned = torch.from_numpy(np.ascontiguousarray(upright.numpy()[:, :, ::-1]))
-        np.testing.assert_allclose(source.mirrored(record), encoder(turned[None])[0].detach(), rtol=1e-3)
+        np.testing.assert_allclose(mirrored(record), encoder(turned[None])[0].detach(), rtol=1e-3)
         np.testing.assert_array_equal(source.read(record), plain.read(record))
-    assert torch.equal(online(encoder, Transform(8), records, name="toy", mirror=True).mirrored(records[4]), turned)
+    seen = online(encoder, Transform(8), records, name="toy", mirror=True).views[0].read(records[4])
+    assert torch.equal(seen, turned)
+
+
+def test_corners_of_training_pictures_have_stores_of_their_own(tmp_path, records):
+    """The four corners, two of them turned where mirror images are wanted too, by slices of the picture."""
+    records = [records[0]._replace(captions=("a dog on the left",)), records[1], records[2]._replace(split="val")]
+    encoder, transform = counting_encoder(), Transform(8)
+    source = stored(encoder, transform, records, name="toy", root=str(tmp_path), mirror=True, crops=0.75)
+    again = online(encoder, transform, records, name="toy", mirror=True, crops=0.75)
+    assert [view.turned for view in source.views] == [True, False, True, True, False]
+    assert [len(view.read.store) for view in source.views] == [1, 2, 1, 1, 2]
+    assert not any(view.turned for view in online(encoder, transform, records, name="toy", crops=0.75).views)
+    picture = np.asarray(open_picture(records[1].path))
+    height, width = (round(0.75 * side) for side in picture.shape[:2])
+    top, bottom = picture[:height], picture[-height:]
+    slices = [top[:, :width], top[:, -width:], bottom[:, :width], bottom[:, -width:]]
+    for corner, turned, view, fresh in zip(slices, (0, 1, 1, 0), source.views[1:], again.views[1:], strict=True):
+        wanted = transform(Image.fromarray(np.ascontiguousarray(corner)))
+        wanted = wanted.flip(2) if turned else wanted
+        assert torch.equal(fresh.read(records[1]), wanted)
+        np.testing.assert_allclose(view.read(records[1]), encoder(wanted[None])[0].detach(), rtol=1e-3)
+    for share in (0, 1, 1.5):
+        with pytest.raises(ConfigError, match=r"features\.crops"):
+            online(encoder, transform, records, name="toy", crops=share)

@@ -225,6 +225,7 @@ CHANGES = {
     "transform.fit=crop": "transform.fit was squash and is crop now",
     "features=online": "features._target_ was captioning.sources.stored and is captioning.sources.online now",
     "features.mirror=true": "features.mirror was False and is True now",
+    "features.crops=0.5": "features.crops was null and is 0.5 now",
     "model.word_dropout=0.5": "model.word_dropout was 0.0 and is 0.5 now",
     "trainer.precision=bf16-mixed": "trainer.precision was 32-true and is bf16-mixed now",
 }

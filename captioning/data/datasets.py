@@ -32,6 +32,14 @@ class CaptionBatch(NamedTuple):
     tokens: Tensor
 
 
+class View(NamedTuple):
+    """Another view of training pictures. read: record -> picture or feature tensor. turned: whether left is right in
+    it, which does not suit every caption."""
+
+    read: Callable[[Record], Tensor]
+    turned: bool
+
+
 def tokenize_captions(records: Sequence[Record]) -> list[list[list[str]]]:
     """Each record's captions as tokens; captions of punctuation only are left out, they have no word to learn."""
     return [[tokens for caption in record.captions if (tokens := tokenize(caption))] for record in records]
@@ -50,8 +58,8 @@ class CaptionDataset(Dataset):
         captions: their tokens, from `tokenize_captions`.
         vocabulary: of the training split.
         source: record -> picture or feature tensor.
-        mirrored: the same for its mirror image, taken in half of the epochs (drawn from `seed`) of pictures of which
-            no caption tells left from right; None: never.
+        views: other views of them. In each epoch one of them or `source` is drawn, from `seed`, all alike; those that
+            are turned only of pictures of which no caption tells left from right.
         max_length: words a caption is cut to; its <end> stays.
         captions_per_image: at most so many captions, drawn anew each epoch from `seed`; None takes all.
     """
@@ -63,14 +71,14 @@ class CaptionDataset(Dataset):
         *,
         vocabulary: Vocabulary,
         source: Callable[[Record], Tensor],
-        mirrored: Callable[[Record], Tensor] | None = None,
+        views: Sequence[View] = (),
         max_length: int = 20,
         captions_per_image: int | None = None,
         seed: int = 0,
     ):
         must_be("data.max_length", max_length, least=1)
         must_be("data.captions_per_image", captions_per_image, least=1)
-        self.records, self.source, self.mirrored = records, source, mirrored
+        self.records, self.source, self.views = records, source, views
         self.seed, self.captions_per_image = seed, captions_per_image
         self.captions = [[vocabulary.encode(tokens, max_length=max_length) for tokens in group] for group in captions]
 
@@ -85,10 +93,11 @@ class CaptionDataset(Dataset):
         return record.image_id, self._read(record, epoch), captions
 
     def _read(self, record: Record, epoch: int) -> Tensor:
-        if self.mirrored is None or not may_be_mirrored(record):
+        reads = [view.read for view in self.views if not view.turned or may_be_mirrored(record)] + [self.source]
+        if len(reads) == 1:
             return self.source(record)
-        turned = random.Random(f"mirror/{self.seed}/{epoch}/{record.image_id}").random() < 0.5
-        return self.mirrored(record) if turned else self.source(record)
+        draw = random.Random(f"mirror/{self.seed}/{epoch}/{record.image_id}").random()
+        return reads[int(draw * len(reads))](record)
 
 
 class ImageDataset(Dataset):

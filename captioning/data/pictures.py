@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 FITS = ("squash", "crop", "pad")
+CORNERS = ("top left", "top right", "bottom left", "bottom right")
 GREY = (127, 127, 127)
 LARGEST_INPUT = 4096  # side of an encoder's input in pixels
 # Beyond, a file of a few kilobytes could fill the memory: decoded, turned upright and freed of transparency, a picture
@@ -76,12 +77,15 @@ class Transform:
             raise ConfigError(f"transform.resize ({resize}) must be at least transform.size ({size})")
         self.size, self.fit, self.mirror = size, fit, mirror
         self.resize = resize or size
+        self.corner: tuple[float, str] | None = None
 
     def __call__(self, picture: Image.Image) -> "Tensor":
         """Picture -> uint8 [3, S, S]."""
         import torch  # here, as opening and checking pictures needs no torch
 
         picture, square = to_rgb(picture), (self.size, self.size)
+        if self.corner:
+            picture = picture.crop(_corner(*picture.size, *self.corner))
         if self.fit == "pad":
             inner, offset = self._place(*picture.size)
             seen = Image.new("RGB", square, GREY)
@@ -97,6 +101,17 @@ class Transform:
         turned = copy(self)
         turned.mirror = not self.mirror
         return turned
+
+    def cropped(self, share: float, corner: str) -> "Transform":
+        """The same, of one corner of a picture instead of all of it; `box` is not that of such a view.
+
+        Args:
+            share: of both the picture's sides, in whole pixels.
+            corner: one of CORNERS.
+        """
+        closer = copy(self)
+        closer.corner = (share, corner)
+        return closer
 
     def box(self, width: int, height: int) -> Box:
         """The region of a picture of that size that the input shows.
@@ -116,13 +131,22 @@ class Transform:
     def describe(self) -> dict[str, Any]:
         """All that the input depends on beside the picture, as plain values."""
         described = {"size": self.size, "fit": self.fit, "resize": self.resize, "interpolation": "bicubic"}
-        return described | {"mirror": True} if self.mirror else described
+        described |= {"mirror": True} if self.mirror else {}
+        return described | {"corner": list(self.corner)} if self.corner else described
 
     def _place(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """For "pad": (width, height) of the picture within the input, and (x, y) of its corner; whole pixels."""
         scale = self.size / max(width, height)
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))
         return inner, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2)
+
+
+def _corner(width: int, height: int, share: float, corner: str) -> tuple[int, int, int, int]:
+    """Left, top, right and bottom of a picture's corner, whole pixels, at least one."""
+    kept = (max(1, round(share * width)), max(1, round(share * height)))
+    left = width - kept[0] if "right" in corner else 0
+    top = height - kept[1] if "bottom" in corner else 0
+    return left, top, left + kept[0], top + kept[1]
 
 
 def open_picture(path: Path | str) -> Image.Image:

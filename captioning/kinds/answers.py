@@ -17,7 +17,7 @@ from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.provenance import digest_of
 from captioning.schemas import AnswerTrainConfig
-from captioning.sources import refuse_mirror, report_unreadable
+from captioning.sources import refuse_views, report_unreadable
 from captioning.tokenizer import tokenize
 
 SPLITS = ("train", "val")
@@ -31,7 +31,7 @@ class Answering:
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
         """The answerer and what trains and scores it; see `Parts`."""
-        refuse_mirror(config["features"])
+        refuse_views(config["features"])
         data, records = config["data"], build(config["data"]["reader"])
         splits = {split: select(records, split) for split in SPLITS}
         questions = {split: questions_of(splits[split]) for split in SPLITS}

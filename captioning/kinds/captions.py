@@ -116,7 +116,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
             splits[split],
             [tokens[record.image_id] for record in splits[split]],
             captions_per_image=limits[split],
-            mirrored=source.mirrored if source and split == "train" else None,
+            views=source.views if source and split == "train" else (),
             seed=config["seed"],
             **common,
         )
