@@ -123,6 +123,26 @@ def test_no_step_of_training_waits_for_the_device(toy, toy_tokens, monkeypatch, 
         bool(loss.total.isfinite())  # what is looked at does fail there
 
 
+PLAIN = [{"attention": "none", "cell": cell, "conditioning": "every_step"} for cell in ("lstm", "gru", "rnn")]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: only there can its numbers be held against a CPU's")
+@pytest.mark.parametrize("parts", [*MODELS[:4], *PLAIN], ids=lambda parts: "-".join(parts.values()))
+def test_a_gpu_computes_the_losses_and_gradients_of_a_cpu(toy, toy_tokens, parts):
+    found = []
+    for device in ("cpu", "cuda"):
+        torch.manual_seed(1)
+        batch = batch_of(toy_tokens)
+        model = toy(**parts).to(device)
+        batch = CaptionBatch(*(field.to(device) for field in batch))
+        if parts["attention"] == "none":
+            batch = batch._replace(images=batch.images[:, 0], mask=None)
+        total = CrossEntropy()(model, batch).total
+        gradients = torch.autograd.grad(total, list(model.parameters()))
+        found.append([part.detach().cpu() for part in (total, *gradients)])
+    torch.testing.assert_close(found[1], found[0], rtol=1e-9, atol=1e-12)
+
+
 def _to_meta(field):
     if isinstance(field, list):
         return [_to_meta(part) for part in field]
