@@ -30,12 +30,14 @@ FEATURES ?= data/features
 RECIPES ?= flickr8k_fc flickr8k_nic flickr8k_soft flickr8k_hard flickr8k_hard_gumbel flickr8k_updown flickr8k_scst
 SEEDS ?= 0 1 2
 RESULTS ?= runs/results
+# Some recipes go on from soft attention of the same seed.
+start = $(if $(filter flickr8k_hard% flickr8k_scst,$(firstword $(subst /, ,$(1)))),start_from=$(RESULTS)/flickr8k_soft/$(notdir $(1))/checkpoints/best.ckpt)
 results: $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)/val/scores.json))
 	$(BIN)/python docs/results.py $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)))
 
 $(RESULTS)/%/val/scores.json: | .venv/ready
 	$(BIN)/captioning-train experiment=$(firstword $(subst /, ,$*)) seed=$(notdir $*) run_dir=$(RESULTS)/$* resume=auto \
-		data.root=$(DATA) features.root=$(FEATURES) trainer.enable_progress_bar=false $(if $(findstring scst,$*),start_from=$(RESULTS)/$(subst scst,soft,$*)/checkpoints/best.ckpt)
+		data.root=$(DATA) features.root=$(FEATURES) trainer.enable_progress_bar=false $(call start,$*)
 	$(BIN)/captioning-evaluate checkpoint=$(RESULTS)/$*/checkpoints/best.ckpt data=flickr8k data.root=$(DATA) \
 		features.root=$(FEATURES) split=val decoding.beam_size=5 metrics.meteor=true output=$(RESULTS)/$*/val
 
