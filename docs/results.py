@@ -18,6 +18,7 @@ FOLDER = Path(__file__).parent
 RECORDS, PAGE = FOLDER / "results.json", FOLDER / "results.md"
 BEGIN, END = "<!-- from results.json: begin -->", "<!-- end -->"
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
+RUNS = "runs/results"  # where `make results` leaves them: RECIPE/SEED/checkpoints/best.ckpt
 # Student's t, two-sided 95 %, by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
@@ -43,9 +44,11 @@ def record(run: Path) -> dict[str, Any]:
 
 
 def _command(line: str) -> str:
-    """As one would type it, without the folders of the machine that it ran on."""
-    words = [word for word in line.split() if "=" in word and not word.startswith(("data.root=", "features.root="))]
-    return " ".join(["captioning-train", *words])
+    """As one would type it, with the folders of `make results` in place of those of the machine that it ran on."""
+    words = [word for word in line.split() if "=" in word]
+    words = [word for word in words if not word.startswith(("data.root=", "features.root=", "run_dir=", "resume="))]
+    words = [f"start_from={Path(RUNS, *Path(word).parts[-4:])}" if "start_from=" in word else word for word in words]
+    return " ".join(["captioning-train", *words, "data.root=DIR"])
 
 
 def _minutes(run: Path, made: Sequence[Mapping[str, Any]]) -> float:
