@@ -15,17 +15,17 @@ ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has 
 
 
 # Settings that a resumed run must have as they were; all others may change (docs/reliability.md has the table).
-# `encoder.weights` may be a file that moved: the fingerprint is held against the checkpoint's.
+# `encoder.weights` may be a file that moved: the fingerprint is held against the checkpoint's. So may `teacher.file`.
 FIXED = (
     "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
     "data.window", "data.answers", "data.targets",
     "encoder", "transform", "features._target_", "features.mirror", "features.crops", "features.max_regions",
-    "loader.batch_size",
+    "loader.batch_size", "teacher",
     "model", "objective", "reward", "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging",
     "decoding", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
     "trainer.overfit_batches", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
 )  # fmt: skip
-FREE = ("encoder.weights",)
+FREE = ("encoder.weights", "teacher.file")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class CaptionTrainConfig(TrainConfig):
     features: dict
     loader: LoaderConfig
     reward: dict | None
+    teacher: dict | None
     encoder_lr: float
     encoder_warmup: int
     decoding: dict
@@ -233,6 +234,19 @@ class SampleConfig:
     top_p: float | None
     seed: int | None
     device: str
+
+
+@dataclasses.dataclass
+class TeachConfig:
+    """conf/teach.yaml."""
+
+    checkpoint: str | list[str]
+    data: DataConfig
+    features: dict
+    words: int
+    batch_size: int
+    device: str
+    output: str
 
 
 @dataclasses.dataclass

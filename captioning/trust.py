@@ -43,6 +43,7 @@ SETTINGS = {
     "captioning.objectives",
     "captioning.schedules",
     "captioning.sources",
+    "captioning.teaching",
     "captioning.trainers",
 }
 # Of other libraries: classes derived from the second, where the first offers them.

@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "captioning"
 ENTRY_POINTS = {"train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"}
-ENTRY_POINTS |= {"answer", "evaluate_answers", "report", "demo", "export"}
+ENTRY_POINTS |= {"answer", "evaluate_answers", "report", "demo", "export", "teach"}
 
 
 def imports(path: Path) -> set[str]:

@@ -23,7 +23,7 @@ def start(module: str, *arguments: str, cwd) -> subprocess.CompletedProcess:
 
 
 COMMANDS = ["train", "evaluate", "prepare", "caption", "audit", "ground", "score", "compare", "sample"]
-COMMANDS += ["answer", "evaluate_answers", "report", "demo", "export"]
+COMMANDS += ["answer", "evaluate_answers", "report", "demo", "export", "teach"]
 
 
 @pytest.mark.parametrize("module", COMMANDS)

@@ -26,6 +26,7 @@ from captioning.schemas import (
     ReportConfig,
     SampleConfig,
     ScoreConfig,
+    TeachConfig,
     TrainConfig,
 )
 
@@ -44,6 +45,7 @@ ENTRY_POINTS = {
     "evaluate_answers": (EvaluateAnswersConfig, ["checkpoint=x", "data=easy_vqa"]),
     "sample": (SampleConfig, ["checkpoint=x"]),
     "export": (ExportConfig, ["checkpoint=x", "output=y"]),
+    "teach": (TeachConfig, ["checkpoint=x", "data=scenes", "output=y"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"
@@ -56,6 +58,7 @@ BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in
 LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=truncated")
 BESIDE |= {override: ["kind=language_model"] for override in LANGUAGE_MODEL}
 BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
+BESIDE["objective=distilled"] = ["teacher.file=x"]
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
 BESIDE |= {choice: ["kind=answers"] for choice in ANSWERS}
@@ -78,6 +81,8 @@ def test_every_yaml_composes_checks_and_builds(override):
         elif key == "objective" and config.get("reward"):
             reward = build(config["reward"], references={1: ["a dog runs"]})
             assert build(config[key], reward=reward, start=1, end=2)
+        elif key == "objective" and config.get("teacher"):
+            assert build(config[key], teacher=None)
         elif key == "objective" and config["kind"]["_target_"].endswith(".LanguageModel"):
             assert build(config[key], zeros=State(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)))
         else:

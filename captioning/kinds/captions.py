@@ -11,9 +11,9 @@ import torch
 from captioning.config import build, decoding_name
 from captioning.continuing import same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
-from captioning.data.datasets import CaptionDataset, tokenize_captions
+from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
 from captioning.data.vocabulary import Vocabulary
-from captioning.errors import CheckpointError
+from captioning.errors import CheckpointError, ConfigError
 from captioning.kinds import Parts
 from captioning.metrics import score
 from captioning.predictor import KIND, make_recipe, write
@@ -49,6 +49,7 @@ class Captions:
         if resumed:
             same_encoder("resume", resumed, encoder)
         reward = _reward(config, splits["train"], resumed or started)
+        teacher = _teacher(config, splits["train"], tokens, vocabulary)
         frequencies = reward.state_dict() if reward else None
         captioner = _captioner(config, vocabulary, encoder)
         search, decoding = build(config["decoding"]), decoding_name(config["decoding"])
@@ -72,7 +73,7 @@ class Captions:
 
         return Parts(
             captioner,
-            _objective(config, reward, vocabulary),
+            _objective(config, reward, teacher, vocabulary),
             observe=partial(_observe, search=search, vocabulary=vocabulary),
             score=partial(_score, references, extra, f"val/{decoding}/"),
             monitor=f"val/{decoding}/CIDEr",
@@ -148,10 +149,40 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
     return reward
 
 
-def _objective(config: Mapping[str, Any], reward: Callable | None, vocabulary):
+def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, vocabulary):
+    """The teacher of a file of lessons, which must know captions of the training split; None without."""
+    if not config["teacher"]:
+        return None
+    if config["reward"]:
+        raise ConfigError(
+            "teacher is for objective=distilled, which learns from captions: leave it out beside a reward"
+        )
+    teacher, length = build(config["teacher"], vocabulary=vocabulary), config["data"]["max_length"]
+    items = [
+        (
+            record.image_id,
+            torch.empty(0),
+            [vocabulary.encode(words, max_length=length) for words in tokens[record.image_id]],
+        )
+        for record in records
+    ]
+    batch = collate(items)
+    real = (batch.tokens[..., 1:] != vocabulary.pad).any(-1)
+    known, captions = int((teacher.knows(batch.image_ids, batch.tokens) & real).sum()), int(real.sum())
+    if not known:
+        raise CheckpointError(
+            f"teacher.file: {config['teacher']['file']} has lessons of other captions than these, or cut to another "
+            "data.max_length: make it again by captioning-teach with this run's data"
+        )
+    if known < captions:
+        print(f"teacher: lessons of {known} of {captions} training captions; the others are learnt without")
+    return teacher
+
+
+def _objective(config: Mapping[str, Any], reward: Callable | None, teacher, vocabulary):
     """The objective; one that asks for a reward gets it, and the words' ids."""
     if not reward:
-        return build(config["objective"])
+        return build(config["objective"], **({"teacher": teacher} if teacher else {}))
 
     def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:
         ended = [vocabulary.end in caption for caption in captions]

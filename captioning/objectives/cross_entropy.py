@@ -6,8 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.objectives.loss import Loss, WordLoss, draw, make_loss, per_caption, roll_out, teacher_force, wide
+from captioning.objectives.loss import (
+    Lessons,
+    Loss,
+    WordLoss,
+    draw,
+    make_loss,
+    per_caption,
+    roll_out,
+    teacher_force,
+    wide,
+)
 from captioning.objectives.reinforce import Reinforce
+from captioning.objectives.teacher import Teacher
 
 
 class CrossEntropy(nn.Module):
@@ -22,6 +33,8 @@ class CrossEntropy(nn.Module):
         label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
         places: Reinforce, for hard attention that draws places.
         inputs: ScheduledSampling, or None for the captions' own words (teacher forcing).
+        teacher: Teacher, whose distribution of each word the model learns beside the word itself, in training.
+        teacher_share: of the target that the teacher's distribution is.
     """
 
     of_kind: ClassVar = "captions"  # of run; see captioning.kinds
@@ -33,12 +46,16 @@ class CrossEntropy(nn.Module):
         label_smoothing: float = 0.0,
         places: Reinforce | None = None,
         inputs: "ScheduledSampling | None" = None,
+        teacher: "Teacher | None" = None,
+        teacher_share: float = 0.5,
     ):
         super().__init__()
+        must_be("objective.teacher_share", teacher_share, least=0, most=1)
         must_be("objective.doubly_stochastic", doubly_stochastic, least=0)
         must_be("objective.label_smoothing", label_smoothing, least=0, below=1)
         self.doubly_stochastic, self.words = doubly_stochastic, WordLoss(label_smoothing=label_smoothing)
         self.places, self.inputs = places or Reinforce(), inputs
+        self.teacher, self.teacher_share = teacher, teacher_share
 
     def forward(self, model, batch) -> Loss:
         """Loss of `model` (Captioner) on `batch` (CaptionBatch)."""
@@ -49,7 +66,11 @@ class CrossEntropy(nn.Module):
         real = targets != model.decoder.pad
         captions = real.any(-1)  # [B, K]: slots that hold a caption
         count = per_caption(captions, training=model.training)
-        nats, log_probs = self.words(scores, targets.flatten()[index])
+        lessons = None
+        if self.teacher is not None and model.training:
+            ids, probs = (part.flatten(0, 2)[index] for part in self.teacher(batch.image_ids, batch.tokens))
+            lessons = Lessons(ids, self.teacher_share * probs)
+        nats, log_probs = self.words(scores, targets.flatten()[index], lessons)
         parts = {"cross_entropy": nats / count}
         if self.doubly_stochastic and glimpse.weights.shape[-1]:
             seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]

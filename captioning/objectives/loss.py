@@ -24,6 +24,14 @@ class Loss(NamedTuple):
     stats: dict[str, Tensor]
 
 
+class Lessons(NamedTuple):
+    """What a teacher says of N words: ids [N, W] int64 of the words that it thinks likely, and what share of the target
+    each has, [N, W]; the shares of a word of which it says nothing are 0."""
+
+    ids: Tensor
+    shares: Tensor
+
+
 class WordLoss(nn.Module):
     """−Σ log p(y_n) over words, in float32 at the least.
 
@@ -38,24 +46,29 @@ class WordLoss(nn.Module):
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, scores, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The loss, and each word's log p(y_n) without smoothing and without a gradient, [N].
+    def forward(self, scores, targets: Tensor, lessons: Lessons | None = None) -> tuple[Tensor, Tensor]:
+        """The loss, and each word's log p(y_n) without smoothing, lessons and gradient, [N].
 
         Args:
             scores: logits [N, V], or models.readout.Scores of them.
             targets: y [N], ids.
+            lessons: take their shares from the target's distribution, and give them to the words that they name; what
+                is left goes to y and to smoothing.
         """
         if isinstance(scores, Tensor):
             log_probs = wide(scores).log_softmax(-1)
             of_words = log_probs.gather(-1, targets[:, None]).squeeze(-1)
-            smoothed = (
+            wanted = (
                 torch.lerp(of_words, log_probs.mean(-1), self.label_smoothing) if self.label_smoothing else of_words
             )
-            return -smoothed.sum(), of_words.detach()
+            if lessons is not None:
+                shares = lessons.shares.to(log_probs.dtype)
+                wanted = (1 - shares.sum(-1)) * wanted + (log_probs.gather(-1, lessons.ids) * shares).sum(-1)
+            return -wanted.sum(), of_words.detach()
         parts = (scores.features, scores.output.weight, scores.output.bias)
         device = scores.features.device.type
         parts = [part if part is None else part.to(mixed(device, part.dtype)) for part in parts]
-        return _Words.apply(*parts, targets, self.label_smoothing, torch.is_grad_enabled())
+        return _Words.apply(*parts, targets, lessons, self.label_smoothing, torch.is_grad_enabled())
 
 
 class _Words(torch.autograd.Function):
@@ -68,6 +81,7 @@ class _Words(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
+        lessons: Lessons | None,
         smoothing: float,
         learning: bool,
     ):
@@ -82,12 +96,19 @@ class _Words(torch.autograd.Function):
             scores = wide(F.linear(part, weight, bias))
             scores -= scores.amax(-1, keepdim=True)
             own, even = scores.gather(-1, ids), scores.mean(-1, keepdim=True) if smoothing else 0.0
+            lesson, left, taught = None, 1.0, 0.0
+            if lessons is not None:
+                lesson = Lessons(*(values[rows : rows + at_once] for values in lessons))
+                lesson = lesson._replace(shares=lesson.shares.to(scores.dtype))
+                left = 1 - lesson.shares.sum(-1, keepdim=True)
+                taught = (scores.gather(-1, lesson.ids) * lesson.shares).sum(-1, keepdim=True)
             normalizer = scores.exp_().sum(-1, keepdim=True)
             log_probs.append(own - normalizer.log())
-            total.append((normalizer.log() - (1 - smoothing) * own - smoothing * even).sum())
+            total.append((normalizer.log() - left * ((1 - smoothing) * own + smoothing * even) - taught).sum())
             if wanted:
-                outer = scores.div_(normalizer).scatter_add_(-1, ids, torch.full_like(own, smoothing - 1))
-                outer = (outer.sub_(smoothing / vocabulary) if smoothing else outer).to(part.dtype)
+                outer = scores.div_(normalizer).scatter_add_(-1, ids, torch.full_like(own, smoothing - 1) * left)
+                outer = outer.sub_(left * (smoothing / vocabulary)) if smoothing else outer
+                outer = (outer.scatter_add_(-1, lesson.ids, -lesson.shares) if lesson else outer).to(part.dtype)
                 torch.mm(outer, weight, out=of_features[rows : rows + at_once])
                 torch.addmm(of_weight, outer.T, part, out=of_weight)
                 if of_bias is not None:
@@ -103,7 +124,7 @@ class _Words(torch.autograd.Function):
     @once_differentiable
     def backward(context, outer: Tensor, _):
         parts = (None if part is None else (part * outer).to(part.dtype) for part in context.saved_tensors)
-        return *parts, None, None, None
+        return *parts, None, None, None, None
 
 
 def make_loss(parts: dict[str, Tensor], words: Tensor, stats: dict[str, Tensor]) -> Loss:

@@ -1,0 +1,55 @@
+"""Lessons for another captioner: `captioning-teach checkpoint=[A,B] data=flickr8k data.root=DIR output=lessons.npz`."""
+
+from pathlib import Path
+from typing import Any
+
+from captioning.config import build, entry_point
+from captioning.schemas import TeachConfig
+
+
+def teach(config: dict[str, Any]) -> None:
+    """Leaves a file of what the checkpoints together think of every word of the training captions."""
+    from captioning.data.annotations import select
+    from captioning.data.datasets import tokenize_captions
+    from captioning.ensemble import load_all
+    from captioning.errors import ConfigError, must_be
+    from captioning.files import make_folder
+    from captioning.sources import report_unreadable
+    from captioning.teaching import lessons_of, write_lessons
+
+    must_be("words", config["words"], least=1)
+    must_be("batch_size", config["batch_size"], least=1)
+    data, output = config["data"], Path(config["output"])
+    paths = [config["checkpoint"]] if isinstance(config["checkpoint"], str) else config["checkpoint"]
+    if not paths:
+        raise ConfigError("checkpoint is empty: give one, or a list")
+    if output.is_dir():
+        raise ConfigError(f"output={output} is a folder: give the name of a file")
+    make_folder(output.parent)
+    predictor = load_all(*paths[:1], paths[1:], device=config["device"])
+    records, sources = select(build(data["reader"]), "train"), []
+    for member in predictor.members:
+        made = build(config["features"])(
+            member.encoder, member.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
+        )
+        report_unreadable(made)
+        sources.append(made)
+        records = made.records  # what one member cannot read is left out for all
+    lessons = lessons_of(
+        predictor,
+        sources,
+        records,
+        tokenize_captions(records),
+        max_length=data["max_length"],
+        words=config["words"],
+        batch_size=config["batch_size"],
+    )
+    size = write_lessons(output, lessons, predictor.vocabulary)
+    captions, words = len(lessons["keys"]), len(lessons["ids"])
+    print(f"lessons of {captions} captions ({words} words) by {len(paths)} checkpoints, {size / 1e6:.0f} MB: {output}")
+
+
+main = entry_point("teach", TeachConfig, teach)
+
+if __name__ == "__main__":
+    main()
