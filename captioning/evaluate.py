@@ -14,8 +14,7 @@ def evaluate(config: dict[str, Any]) -> None:
     from captioning.errors import must_be
     from captioning.results import describe, write_report
     from captioning.searches import seeded
-    from captioning.sources import report_unreadable
-    from captioning.splits import write_captions
+    from captioning.splits import sources_of, write_captions
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]
@@ -23,14 +22,8 @@ def evaluate(config: dict[str, Any]) -> None:
     others = decoding.pop("checkpoints") or []
     predictor = load_all(config["checkpoint"], others, device=config["device"], places=config["places"])
     scorer, everything = build(config["metrics"]), build(data["reader"])
-    records, sources = select(everything, split), []
-    for member in predictor.members:
-        made = build(config["features"])(
-            member.encoder, member.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
-        )
-        report_unreadable(made)
-        sources.append(made)
-        records = made.records  # what one member cannot read is left out for all
+    named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
+    sources, records = sources_of(predictor, build(config["features"]), select(everything, split), **named)
     search = seeded(build(decoding))
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
     seen = [caption for record in everything if record.split == "train" for caption in record.captions]

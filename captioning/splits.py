@@ -9,7 +9,25 @@ from tqdm import tqdm
 from captioning.data.annotations import Record
 from captioning.data.datasets import ImageDataset, collate_images
 from captioning.predictor import Predictor, write
-from captioning.sources import Source
+from captioning.sources import Source, report_unreadable
+
+
+def sources_of(
+    predictor: Predictor, features: Callable, records: Sequence[Record], *, name: str, skip_unreadable: bool
+) -> tuple[list[Source], Sequence[Record]]:
+    """Each member's source of features, and the records that all of them can read; the others are reported.
+
+    Args:
+        features: one of `sources`, with its settings.
+        name, skip_unreadable: of the data set.
+    """
+    sources = []
+    for member in predictor.members:
+        made = features(member.encoder, member.transform, records, name=name, skip_unreadable=skip_unreadable)
+        report_unreadable(made)
+        sources.append(made)
+        records = made.records
+    return sources, records
 
 
 def write_captions(

@@ -14,7 +14,7 @@ def teach(config: dict[str, Any]) -> None:
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, must_be
     from captioning.files import make_folder
-    from captioning.sources import report_unreadable
+    from captioning.splits import sources_of
     from captioning.teaching import lessons_of, write_lessons
 
     must_be("words", config["words"], least=1)
@@ -27,14 +27,9 @@ def teach(config: dict[str, Any]) -> None:
         raise ConfigError(f"output={output} is a folder: give the name of a file")
     make_folder(output.parent)
     predictor = load_all(*paths[:1], paths[1:], device=config["device"])
-    records, sources = select(build(data["reader"]), "train"), []
-    for member in predictor.members:
-        made = build(config["features"])(
-            member.encoder, member.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
-        )
-        report_unreadable(made)
-        sources.append(made)
-        records = made.records  # what one member cannot read is left out for all
+    named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
+    records = select(build(data["reader"]), "train")
+    sources, records = sources_of(predictor, build(config["features"]), records, **named)
     lessons = lessons_of(
         predictor,
         sources,

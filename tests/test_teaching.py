@@ -70,6 +70,9 @@ def test_a_lesson_is_found_by_image_and_words_however_the_batch_is_padded(toy_to
         assert ids.shape == found.shape == (*tokens[..., 1:].shape, 1)
         found = found.flip(0)[:, :, : real.shape[-1], 0]
         torch.testing.assert_close(found, probs.view(*real.shape) * real)
+    away = teacher.to("meta")(image_ids.to("meta"), toy_tokens.to("meta"))  # where looking at a number is an error
+    assert away[1].shape == probs.view(*real.shape, 1).shape
+    teacher = lookup(image_ids, toy_tokens, probs)
     assert not teacher(image_ids + 1, toy_tokens)[1].any() and not teacher.knows(image_ids + 1, toy_tokens).any()
     other = toy_tokens.clone()
     other[0, 0, 1] += 1

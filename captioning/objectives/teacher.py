@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-PRIME = 0x9E3779B97F4A7C15  # odd: multiplication by it permutes 64-bit numbers
-LONGEST = 512  # words of a caption
+FACTOR = 0x9E3779B97F4A7C15 - 2**64  # odd: multiplication by it permutes 64-bit numbers
 
 
 class Teacher(nn.Module):
@@ -41,10 +40,6 @@ class Teacher(nn.Module):
 
 def number_captions(image_ids: Tensor, tokens: Tensor) -> Tensor:
     """One int64 a caption of image_ids [B] and tokens [B, K, 1 + T], the same however it is padded: [B, K]."""
-    powers, power = [], PRIME
-    for _ in range(LONGEST):
-        powers.append(power - 2**64 if power >= 2**63 else power)
-        power = power * PRIME % 2**64
-    powers = torch.tensor(powers[: tokens.shape[-1]], device=tokens.device)
+    powers = torch.full(tokens.shape[-1:], FACTOR, dtype=torch.int64, device=tokens.device).cumprod(0)  # modulo 2⁶⁴
     mixed = (tokens[..., 1:] * powers[1:]).sum(-1) + image_ids[:, None] * powers[0]
     return mixed ^ (mixed >> 31)
