@@ -311,8 +311,8 @@ LABELS = {
 def decoding_name(node: Mapping[str, Any]) -> str:
     """What a score calls a decoding: "greedy", "beam5", "diverse6x3" (beams × groups), "sample_t0.7".
 
-    Everything that changes the captions follows: "beam5_length0.7_ngram3_noend-a-the", "ensemble2_beam5" of two
-    checkpoints.
+    "consensus5of15+40" has 5 of 15 beams and 40 samples as candidates. Everything else that changes the captions
+    follows: "beam5_length0.7_ngram3_noend-a-the"; "ensemble2_beam5" is of two checkpoints.
     """
     parameters = inspect.signature(locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
@@ -321,6 +321,8 @@ def decoding_name(node: Mapping[str, Any]) -> str:
         values["length_normalization"] = taken["length_normalization"]  # has no say then
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
     beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
+    if "finalists" in values:
+        beams = f"{values['finalists']}of{beams}+{values['samples']}"
     name = kind.removesuffix("_beam") + beams
     for key, label in LABELS.items():
         value = values.get(key)

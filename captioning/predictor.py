@@ -98,7 +98,8 @@ class Predictor:
 
         Args:
             images: one picture or several.
-            method: "greedy", "beam", "diverse_beam", "sample", or a function with the signature of `beam_search`.
+            method: "greedy", "beam", "diverse_beam", "sample", "consensus", or a function with the signature of
+                `beam_search`.
             batch_size: pictures searched together.
             arguments: of the method (see `captioning.decoding`): beam_size=3, max_length=20 …; words in them are
                 strings of the vocabulary.

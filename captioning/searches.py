@@ -1,6 +1,7 @@
 """Searches as a configuration or a user names them: by name, with words for ids and a seed for a generator."""
 
 import difflib
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -8,7 +9,14 @@ from typing import Any
 import torch
 
 from captioning.data.vocabulary import Vocabulary
-from captioning.decoding import WORD_RULES, beam_search, diverse_beam_search, greedy_search, sample
+from captioning.decoding import (
+    WORD_RULES,
+    beam_search,
+    consensus_search,
+    diverse_beam_search,
+    greedy_search,
+    sample,
+)
 from captioning.errors import ConfigError
 
 # As conf/decoding has them: beams ranked by probability alone would choose the short captions.
@@ -18,6 +26,7 @@ METHODS = {
     "beam": partial(beam_search, length_normalization=LENGTH_NORMALIZATION),
     "diverse_beam": partial(diverse_beam_search, length_normalization=LENGTH_NORMALIZATION),
     "sample": sample,
+    "consensus": partial(consensus_search, length_normalization=LENGTH_NORMALIZATION),
 }
 
 
@@ -33,7 +42,7 @@ def named(method: str | Callable, **arguments) -> Callable:
 
 
 def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
-    """The search with the words among its arguments turned into ids.
+    """The search with the words among its arguments turned into ids, and with their rarity where it asks for that.
 
     Raises:
         ConfigError: a word that the vocabulary lacks.
@@ -41,7 +50,8 @@ def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
     function, arguments = _unwrap(search)
     ids = {word: index for index, word in enumerate(vocabulary.words)}
     words = {name: _ids(arguments[name], name, ids) for name in WORD_RULES if name in arguments}
-    return partial(function, **arguments | words)
+    rarity = {"rarity": vocabulary.rarity()} if "rarity" in inspect.signature(function).parameters else {}
+    return partial(function, **rarity | arguments | words)
 
 
 def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:

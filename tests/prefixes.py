@@ -12,12 +12,13 @@ PAD, START, END = range(3)
 
 
 class Prefixes(NamedTuple):
-    """A state: each row's number in the tables, [B, K]."""
+    """A state: each row's number in the tables, [B, K], and how many words all rows have."""
 
     row: torch.Tensor
+    length: int = 0
 
     def select(self, index):
-        return Prefixes(self.row.gather(1, index))
+        return self._replace(row=self.row.gather(1, index))
 
 
 class PrefixModel:
@@ -45,15 +46,14 @@ class PrefixModel:
         self.log_probs = self.logits.log_softmax(-1).tolist()
 
     def begin(self, images=None):
-        """(step, state) of some images, by default all, for one search."""
-        order, length = range(self.images) if images is None else images, -1
+        """(step, state) of some images, by default all."""
+        order = range(self.images) if images is None else images
 
         def step(token, state):
-            nonlocal length
-            length += 1
-            row = state.row * self.vocabulary + token if length else state.row
-            at = row + self.offsets[length]
-            return self.logits[at], Prefixes(row), Glimpse(self.weights[at], self.weights[at], self.places[at])
+            row = state.row * self.vocabulary + token if state.length else state.row
+            at = row + self.offsets[state.length]
+            glimpse = Glimpse(self.weights[at], self.weights[at], self.places[at])
+            return self.logits[at], Prefixes(row, state.length + 1), glimpse
 
         return step, Prefixes(torch.tensor(list(order))[:, None])
 

@@ -12,6 +12,7 @@ from PIL import Image
 import captioning
 from captioning.caption import caption
 from captioning.config import check, compose
+from captioning.decoding import consensus
 from captioning.ensemble import load_all
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
@@ -107,6 +108,26 @@ def test_diverse_beams_in_both_commands(checkpoints, data, world, tmp_path, caps
         assert len({result["caption"], *(other["caption"] for other in result["others"])}) > 1
         assert result["score"] >= result["others"][0]["score"] and result["log_prob"] < 0
     assert {path.name for path in tmp_path.glob("*.png")} == {f"val{index}.png" for index in range(4)}
+
+
+def test_consensus_in_both_commands_weighs_words_by_their_rarity(
+    checkpoints, data, world, tmp_path, capsys, monkeypatch
+):
+    best = evaluated(checkpoints[0], data, tmp_path, "decoding=consensus", "decoding.samples=9")
+    assert "val, decoding consensus5of15+9_length0.6, " in capsys.readouterr().out
+    results = captioned(checkpoints[0], world, tmp_path, "decoding=consensus", "decoding.samples=9")
+    assert len(best) == len(results) and all(0 < result["score"] <= 1 for result in results)
+    captioner, given = load(checkpoints[0]), []
+
+    def agreement(captions, rarity):
+        given.append(rarity)
+        return np.eye(len(captions))
+
+    monkeypatch.setattr(consensus, "agreement", agreement)
+    captioner.caption(world / "val0.png", "consensus", samples=2)
+    assert given[0].tolist() == captioner.vocabulary.rarity()
+    captioner.caption(world / "val0.png", "consensus", samples=2, rarity=[1.0] * len(captioner.vocabulary))
+    assert set(given[1]) == {1.0}
 
 
 def test_rules_by_words(checkpoints, data, tmp_path, capsys):

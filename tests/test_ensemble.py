@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import END, START
 
-from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample
+from captioning.decoding import beam_search, consensus_search, diverse_beam_search, greedy_search, sample
 from captioning.ensemble import Ensemble
 
 METHODS = [
@@ -15,6 +15,7 @@ METHODS = [
     (beam_search, {"beam_size": 4, "n_best": 3}),
     (diverse_beam_search, {"beam_size": 4, "groups": 2, "n_best": 3}),
     (sample, {"samples": 3, "seed": 0}),
+    (consensus_search, {"beam_size": 4, "finalists": 2, "samples": 3, "seed": 0, "n_best": 2}),
 ]
 
 

@@ -1,5 +1,6 @@
 """Words and their ids, built from the training split only; travels inside every checkpoint as plain lists."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -55,6 +56,15 @@ class Vocabulary:
             if index not in (PAD, START):
                 words.append(self.words[index])
         return words
+
+    def rarity(self) -> list[float]:
+        """log(1 + rank) of each word, the most frequent being the first, as `build` sorts them; <unk> is the last.
+
+        By Zipf's law a word's frequency goes as one over its rank: but for a constant, this is what the logarithm of
+        its inverse document frequency is. The specials that are no words have 0.
+        """
+        ranks = [0, 0, 0, len(self.words) - len(SPECIALS) + 1, *range(1, len(self.words) - len(SPECIALS) + 1)]
+        return [math.log1p(rank) for rank in ranks]
 
     def coverage(self, captions: Iterable[Sequence[str]]) -> float:
         """Share of the running words that are in the vocabulary; 1.0 for no words."""

@@ -1,4 +1,4 @@
-"""Greedy, beam, diverse beam search and sampling as functions of `step` and `state`; they know no model.
+"""Greedy, beam, diverse beam and consensus search and sampling as functions of `step` and `state`; they know no model.
 
 `step(token, state) -> (logits [B, K, V], state, glimpse)` scores the next word for B images × K rows, and `state` has
 `select(index)`. Images are searched together; their features are never repeated for the beams. `glimpse` has
@@ -6,6 +6,7 @@
 """
 
 from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
+from captioning.decoding.consensus import consensus_search
 from captioning.decoding.following import follow
 from captioning.decoding.hypothesis import Hypothesis, device_of, normalized
 from captioning.decoding.rules import WORD_RULES, Rules
@@ -17,6 +18,7 @@ __all__ = [
     "Hypothesis",
     "Rules",
     "beam_search",
+    "consensus_search",
     "device_of",
     "diverse_beam_search",
     "follow",

@@ -11,7 +11,7 @@ class Hypothesis(NamedTuple):
 
     tokens: ids of the words, without <start>, with <end> where it was written (not where the length ran out).
     log_prob: Σ log p of all tokens under the model, <end> included; no rule and no temperature enters it.
-    score: what the search ranked by: log_prob, divided by a length where that is asked for.
+    score: what the search ranked by: log_prob, divided by a length where that is asked for, or agreement.
     weights: [T, P] attention weights, a row a token; None without attention.
     places: [T] int64, the one place that hard attention looked at for each token; None for other kinds.
     """
