@@ -65,11 +65,10 @@ def consensus_search(
     if finalists:
         beams = beam_search(step, state, beam_size=beam_size, n_best=finalists, **arguments)
         drawn = [[*first, *rest] for first, rest in zip(beams, drawn, strict=True)]
-    weights = None if rarity is None else np.asarray(rarity, dtype=float)
-    return [_elect(candidates, n_best, end=end, rarity=weights) for candidates in drawn]
+    return [_elect(candidates, n_best, end=end, rarity=rarity) for candidates in drawn]
 
 
-def _elect(candidates: list[Hypothesis], n_best: int, *, end: int, rarity: np.ndarray | None) -> list[Hypothesis]:
+def _elect(candidates: list[Hypothesis], n_best: int, *, end: int, rarity: Sequence[float] | None) -> list[Hypothesis]:
     votes = agreement([[word for word in each.tokens if word != end] for each in candidates], rarity).mean(1)
     elected = {}
     for number in np.argsort(-votes, kind="stable"):
@@ -79,7 +78,7 @@ def _elect(candidates: list[Hypothesis], n_best: int, *, end: int, rarity: np.nd
     return (finished or list(elected.values()))[:n_best]
 
 
-def agreement(captions: Sequence[Sequence[int]], rarity: np.ndarray | None = None) -> np.ndarray:
+def agreement(captions: Sequence[Sequence[int]], rarity: Sequence[float] | None = None) -> np.ndarray:
     """How alike captions of word ids are, two by two: [N, N], symmetric, from 0 to 1, which each has with itself.
 
     The cosine of two captions' n-grams, averaged over n = 1 … 4, times the factor of CIDEr-D for lengths that differ,
@@ -100,7 +99,7 @@ def agreement(captions: Sequence[Sequence[int]], rarity: np.ndarray | None = Non
     return alike * np.exp(-((lengths[:, None] - lengths) ** 2) / (2 * SIGMA**2))
 
 
-def _occurrences(captions: Sequence[Sequence[int]], n: int, rarity: np.ndarray | None) -> np.ndarray:
+def _occurrences(captions: Sequence[Sequence[int]], n: int, rarity: Sequence[float] | None) -> np.ndarray:
     """[N, M]: an n-gram's weight in a column for the first time that a caption has it, in another for the second, …"""
     columns, places, weights = {}, [], []
     for row, words in enumerate(captions):
@@ -108,7 +107,7 @@ def _occurrences(captions: Sequence[Sequence[int]], n: int, rarity: np.ndarray |
         for gram in zip(*(words[first:] for first in range(n)), strict=False):
             seen[gram] += 1
             places.append((row, columns.setdefault((gram, seen[gram]), len(columns))))
-            weights.append(n if rarity is None else rarity[list(gram)].sum())
+            weights.append(n if rarity is None else sum(rarity[word] for word in gram))
     vectors = np.zeros((len(captions), len(columns)))
     if places:
         vectors[tuple(zip(*places, strict=True))] = weights
