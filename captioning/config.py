@@ -322,7 +322,7 @@ def decoding_name(node: Mapping[str, Any]) -> str:
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
     beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
     if "finalists" in values:
-        beams = f"{values['finalists']}of{beams}+{values['samples']}"
+        beams = (f"{values['finalists']}of{beams}+" if values["finalists"] else "") + str(values["samples"])
     name = kind.removesuffix("_beam") + beams
     for key, label in LABELS.items():
         value = values.get(key)

@@ -26,7 +26,7 @@ METHODS = {
     "beam": partial(beam_search, length_normalization=LENGTH_NORMALIZATION),
     "diverse_beam": partial(diverse_beam_search, length_normalization=LENGTH_NORMALIZATION),
     "sample": sample,
-    "consensus": partial(consensus_search, length_normalization=LENGTH_NORMALIZATION),
+    "consensus": partial(consensus_search, length_normalization=LENGTH_NORMALIZATION, seed=0),
 }
 
 
@@ -68,9 +68,15 @@ def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list
 
 
 def seeded(search: Callable) -> Callable:
-    """The search with one generator for all its calls in the place of a `seed`: each batch draws other numbers."""
+    """The search with one generator for all its calls in the place of a `seed`: each batch draws other numbers.
+
+    Raises:
+        ConfigError: a seed that is too large.
+    """
     function, arguments = _unwrap(search)
     seed = arguments.pop("seed", None)
+    if seed is not None and not -(2**63) <= seed < 2**64:
+        raise ConfigError(f"decoding.seed ({seed}) must have 64 bits at the most")
     generator = {} if seed is None else {"generator": torch.Generator().manual_seed(seed)}
     return partial(function, **arguments, **generator)
 

@@ -331,6 +331,7 @@ def test_names_of_decodings_say_what_changes_the_captions():
     assert name("decoding=consensus") == "consensus5of15+40_length0.6"
     shorter = ["decoding.finalists=3", "decoding.samples=9", "decoding.temperature=1"]
     assert name("decoding=consensus", *shorter) == "consensus3of15+9_t1_length0.6"
+    assert name("decoding=consensus", "decoding.finalists=0") == "consensus40_length0.6"
     assert name("decoding=sample", "decoding.top_k=5", "decoding.top_p=0.9") == "sample_k5_p0.9"
     rules = ["min_length=3", "max_length=30", "no_repeat_ngram=3", "avoid_endings=[a,the,of]", "require=[dog]"]
     rules = [f"decoding.{rule}" for rule in rules]

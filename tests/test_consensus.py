@@ -74,7 +74,7 @@ def test_the_elected_agree_most_with_the_beams_and_samples_of_the_two_searches()
         results = model.search(
             consensus_search, beam_size=width, finalists=finalists, n_best=n_best, rarity=rarity, **common
         )
-        drawn = model.search(sample, **common)
+        drawn = model.search(sample, **common | ({"require": ()} if finalists else {}))
         beams = model.search(beam_search, beam_size=width, n_best=max(1, finalists), **rules)
         for image, (found, first, rest) in enumerate(zip(results, beams, drawn, strict=True)):
             candidates = [tuple(each.tokens) for each in (*first[:finalists], *rest)]
@@ -83,7 +83,9 @@ def test_the_elected_agree_most_with_the_beams_and_samples_of_the_two_searches()
                 each: np.mean([slow_agreement(words, other, rarity) for other in bare])
                 for each, words in zip(candidates, bare, strict=True)
             }
-            finished = {each: vote for each, vote in votes.items() if each[-1:] == (END,)} or votes
+            required = set(rules.get("require", ()))
+            whole = {each: vote for each, vote in votes.items() if required <= set(each)} or votes
+            finished = {each: vote for each, vote in whole.items() if each[-1:] == (END,)} or whole
             best = sorted(finished.values(), reverse=True)[:n_best]
             assert [each.score for each in found] == pytest.approx(best, abs=1e-12)
             for each in found:
@@ -135,7 +137,7 @@ def test_one_caption_that_is_alone_agrees_with_itself():
         ({"finalists": -1}, "finalists"),
         ({"finalists": 2, "samples": 3, "n_best": 6}, "n_best"),
         ({"n_best": 0}, "n_best"),
-        ({"samples": 0}, "samples"),
+        ({"samples": 0, "finalists": 0}, "samples"),
         ({"beam_size": 0, "finalists": 0}, "beam_size"),
     ],
 )
@@ -147,3 +149,15 @@ def test_bad_arguments(bad, named):
 def test_rarity_is_the_logarithm_of_a_words_rank():
     rarity = Vocabulary(["a", "dog", "zebra"]).rarity()
     assert rarity == pytest.approx([0, 0, 0, math.log(5), math.log(2), math.log(3), math.log(4)])
+
+
+def test_a_required_word_is_demanded_of_the_elected_and_not_of_those_who_vote():
+    model = PrefixModel(8, vocabulary=6, length=5, seed=7)
+    rules = {"require": (4,), "beam_size": 8, "samples": 30, "seed": 1, "temperature": 1.0}
+    results = model.search(consensus_search, n_best=35, **rules)
+    drawn = model.search(sample, samples=30, seed=1, temperature=1.0)
+    for found, free in zip(results, drawn, strict=True):
+        assert all(4 in each.tokens for each in found)
+        # Those of the free samples that have the word happen to stand too.
+        standing = {tuple(each.tokens) for each in free if 4 in each.tokens and each.tokens[-1] == END}
+        assert standing <= {tuple(each.tokens) for each in found}

@@ -130,6 +130,14 @@ def test_consensus_in_both_commands_weighs_words_by_their_rarity(
     assert set(given[1]) == {1.0}
 
 
+def test_consensus_in_python_is_the_same_each_time_and_a_seed_has_64_bits(checkpoints, world):
+    captioner, pictures = load(checkpoints[0]), [world / f"val{index}.png" for index in range(4)]
+    once, again = ([each.text for each in captioner.caption(pictures, "consensus", samples=5)] for _ in range(2))
+    assert once == again
+    with pytest.raises(ConfigError, match=r"decoding.seed \(100000000000000000000\)"):
+        captioner.caption(pictures, "sample", seed=10**20)
+
+
 def test_rules_by_words(checkpoints, data, tmp_path, capsys):
     rules = ["decoding.require=[cats]", "decoding.avoid=[dog,the]", "decoding.avoid_endings=[grass,on]"]
     captions = evaluated(checkpoints[0], data, tmp_path, *rules, "decoding.beam_size=6")

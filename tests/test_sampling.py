@@ -152,7 +152,16 @@ def test_a_seed_lasts_for_all_batches_once_it_is_a_generator(model):
 
 @pytest.mark.parametrize(
     "bad",
-    [{"samples": 0}, {"temperature": 0.0}, {"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"max_length": 0}],
+    [
+        {"samples": 0},
+        {"temperature": 0.0},
+        {"temperature": math.inf},
+        {"temperature": 1e-310},
+        {"top_k": 0},
+        {"top_p": 0.0},
+        {"top_p": 1.5},
+        {"max_length": 0},
+    ],
 )
 def test_impossible_arguments_are_named(model, bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):

@@ -14,7 +14,7 @@ class Vocabulary:
     """Maps words to ids 0…V−1; the first four ids are <pad>, <start>, <end> and <unk>, four different things.
 
     Args:
-        words: the words after the four special tokens, each once.
+        words: the words after the four special tokens, each once, the most frequent first (which `rarity` reads).
     """
 
     pad, start, end, unknown = PAD, START, END, UNKNOWN
@@ -58,10 +58,10 @@ class Vocabulary:
         return words
 
     def rarity(self) -> list[float]:
-        """log(1 + rank) of each word, the most frequent being the first, as `build` sorts them; <unk> is the last.
+        """log(1 + rank) of each word, the most frequent being the first, as `build` sorts them.
 
         By Zipf's law a word's frequency goes as one over its rank: but for a constant, this is what the logarithm of
-        its inverse document frequency is. The specials that are no words have 0.
+        its inverse document frequency is. <unk> stands for words rarer than any; the specials that are no words have 0.
         """
         ranks = [0, 0, 0, len(self.words) - len(SPECIALS) + 1, *range(1, len(self.words) - len(SPECIALS) + 1)]
         return [math.log1p(rank) for rank in ranks]

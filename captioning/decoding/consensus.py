@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,12 +41,14 @@ def consensus_search(
     A beam finds the most probable caption, which may stand alone among those that the model thinks possible. Here the
     best captions of a beam and a number of samples are candidates, and each votes for each by `agreement`, a caption
     that was drawn twice twice. Beams bring fluent candidates, samples show where the probability is. Captions that
-    did not finish vote, and are elected only for an image where nothing finished.
+    did not finish vote, and are elected only for an image where nothing finished. So do samples that lack a required
+    word, where there are beams: forced to hold it, most would be rambles, and elect one.
 
     Args:
         step, state, batch, start, end, forbidden, rules: as in `beam_search`.
         beam_size: of the beam search. finalists: its best captions, which are candidates; 0: samples alone.
-        samples, temperature, generator, seed: as in `sample`; all samples are candidates.
+        samples, temperature, generator, seed: as in `sample`; all samples are candidates. Numbers are drawn for a
+            batch: an image in another batch gets other samples, as it does by another seed.
         n_best: different captions returned an image, best first.
         rarity: for each word id what it adds to the weight of an n-gram in the agreement; None weighs all alike. A
             predictor gives its vocabulary's.
@@ -58,34 +60,44 @@ def consensus_search(
         raise ConfigError(f"decoding.beam_size ({beam_size}) must be at least 1; finalists=0 takes samples alone")
     if not 0 <= finalists <= beam_size:
         raise ConfigError(f"decoding.finalists ({finalists}) must be between 0 and decoding.beam_size ({beam_size})")
+    if samples < 1:
+        raise ConfigError(f"decoding.samples ({samples}) must be at least 1: decoding=beam has beams alone")
     if not 1 <= n_best <= finalists + samples:
-        raise ConfigError(f"decoding.n_best ({n_best}) must be between 1 and the candidates, finalists + samples")
-    arguments = {"batch": batch, "start": start, "end": end, "forbidden": forbidden, **asdict(rules)}
-    drawn = sample(step, state, samples=samples, temperature=temperature, generator=generator, seed=seed, **arguments)
+        raise ConfigError(
+            f"decoding.n_best ({n_best}) must be between 1 and the number of candidates ({finalists + samples})"
+        )
+    common = {"batch": batch, "start": start, "end": end, "forbidden": forbidden}
+    voting = replace(rules, require=()) if finalists else rules
+    drawn = sample(
+        step, state, samples=samples, temperature=temperature, generator=generator, seed=seed, **common, **vars(voting)
+    )
     if finalists:
-        beams = beam_search(step, state, beam_size=beam_size, n_best=finalists, **arguments)
+        beams = beam_search(step, state, beam_size=beam_size, n_best=finalists, **common, **vars(rules))
         drawn = [[*first, *rest] for first, rest in zip(beams, drawn, strict=True)]
-    return [_elect(candidates, n_best, end=end, rarity=rarity) for candidates in drawn]
+    arguments = {"end": end, "require": set(rules.require), "rarity": rarity}
+    return [_elect(candidates, n_best, **arguments) for candidates in drawn]
 
 
-def _elect(candidates: list[Hypothesis], n_best: int, *, end: int, rarity: Sequence[float] | None) -> list[Hypothesis]:
+def _elect(
+    candidates: list[Hypothesis], n_best: int, *, end: int, require: set[int], rarity: Sequence[float] | None
+) -> list[Hypothesis]:
     votes = agreement([[word for word in each.tokens if word != end] for each in candidates], rarity).mean(1)
     elected = {}
     for number in np.argsort(-votes, kind="stable"):
         each = candidates[number]
         elected.setdefault(tuple(each.tokens), each._replace(score=float(votes[number])))
-    finished = [each for each in elected.values() if each.tokens[-1:] == [end]]
-    return (finished or list(elected.values()))[:n_best]
+    whole = [each for each in elected.values() if require.issubset(each.tokens)] or list(elected.values())
+    return ([each for each in whole if each.tokens[-1:] == [end]] or whole)[:n_best]
 
 
 def agreement(captions: Sequence[Sequence[int]], rarity: Sequence[float] | None = None) -> np.ndarray:
     """How alike captions of word ids are, two by two: [N, N], symmetric, from 0 to 1, which each has with itself.
 
-    The cosine of two captions' n-grams, averaged over n = 1 … 4, times the factor of CIDEr-D for lengths that differ,
-    exp(-(l_a - l_b)² / 2σ²). It differs from CIDEr-D in the weight of an n-gram, which is the sum of its words'
-    `rarity` [V] (1 each where that is None) instead of its own inverse document frequency, and in that an n for which
-    both captions are too short is left out. Both hold each other's counts down: a word that one of them has twice and
-    the other once agrees once.
+    Σ_g min(a_g, b_g) w_g² / √(Σ_g a_g w_g² · Σ_g b_g w_g²) with a_g, b_g the counts of the n-gram g, averaged over
+    n = 1 … 4, times the factor of CIDEr-D for lengths that differ, exp(-(l_a - l_b)² / 2σ²). For captions that repeat
+    no n-gram this is CIDEr-D / 10 but for two things: an n-gram's weight w_g is the sum of its words' `rarity` [V] (1
+    each where that is None), not its own inverse document frequency; and an n for which both captions are too short
+    is left out. Where one has a word twice and the other once, they agree once; CIDEr-D is not symmetric there.
     """
     lengths = np.array([len(words) for words in captions], dtype=float)
     sums, orders = np.zeros((len(captions), len(captions))), np.zeros((len(captions), len(captions)))

@@ -106,8 +106,10 @@ def draw(
 def _check(*, samples: int, temperature: float, top_k: int | None, top_p: float | None) -> None:
     if samples < 1:
         raise ConfigError(f"decoding.samples ({samples}) must be at least 1")
-    if not temperature > 0:
-        raise ConfigError(f"decoding.temperature ({temperature}) must be above 0: its limit is decoding=greedy")
+    if not 1e-6 <= temperature <= 1e6:
+        raise ConfigError(
+            f"decoding.temperature ({temperature}) must be between 1e-6 and 1e6: towards 0 it is decoding=greedy"
+        )
     if top_k is not None and top_k < 1:
         raise ConfigError(f"decoding.top_k ({top_k}) must be at least 1, or null for all words")
     if top_p is not None and not 0 < top_p <= 1:
