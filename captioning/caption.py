@@ -28,9 +28,8 @@ def caption(config: dict[str, Any]) -> None:
     images, kinds = config["images"], endings(config["figures"], config["format"])
     paths = list_pictures([images] if isinstance(images, str) else images)
     decoding = dict(config["decoding"])
-    predictor = load_all(
-        config["checkpoint"], decoding.pop("checkpoints") or [], device=config["device"], places=config["places"]
-    )
+    options = {key: config[key] for key in ("device", "places", "corners")}
+    predictor = load_all(config["checkpoint"], decoding.pop("checkpoints") or [], **options)
     ready(config["figures"], predictor)
     search = seeded(build(decoding))
     output = make_folder(Path(config["output"]))
@@ -94,10 +93,11 @@ def _regions(predictor, folder: str | None):
     from captioning.data.annotations import Record
     from captioning.data.regions import RegionFolder
     from captioning.errors import ConfigError
+    from captioning.predictor import looks_at_regions
 
     if folder is None:
         return None
-    if predictor.recipe["config"]["encoder"]["_target_"].rpartition(".")[2] != "RegionEncoder":
+    if not looks_at_regions(predictor.recipe):
         raise ConfigError(f"regions={folder}: this checkpoint looks at pictures, not at a detector's regions")
     files = RegionFolder(folder, size=predictor.recipe["features"]["size"])
     # COCO's pictures are named by their image ids, as a detector's files are.

@@ -80,6 +80,7 @@ class EnsemblePredictor(Predictor):
                 )
         self._members, self.path, self.recipe = tuple(members), first.path, first.recipe
         self.vocabulary, self.transform = first.vocabulary, first.transform
+        self.views = first.views
         one_grid = all(member.transform.describe() == first.transform.describe() for member in members)
         self.captioner = Ensemble([member.captioner for member in members], one_grid=one_grid).eval()
 

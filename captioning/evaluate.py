@@ -20,7 +20,8 @@ def evaluate(config: dict[str, Any]) -> None:
     data, split = config["data"], config["split"]
     decoding = dict(config["decoding"])
     others = decoding.pop("checkpoints") or []
-    predictor = load_all(config["checkpoint"], others, device=config["device"], places=config["places"])
+    options = {key: config[key] for key in ("device", "places", "corners")}
+    predictor = load_all(config["checkpoint"], others, **options)
     scorer, everything = build(config["metrics"]), build(data["reader"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     sources, records = sources_of(predictor, build(config["features"]), select(everything, split), **named)
@@ -34,6 +35,8 @@ def evaluate(config: dict[str, Any]) -> None:
     about = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
     if predictor.places:
         about["decoding"] += f", hard attention at the {predictor.places} place"
+    if config["corners"]:
+        about["decoding"] += f", with corners of {config['corners']:g}"
     output = Path(config["output"])
     write_report(output, report, about, extra=extra)
     print(describe(report, about, extra=extra))

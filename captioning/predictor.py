@@ -17,11 +17,13 @@ from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.regions import Regions
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
-from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.errors import CheckpointError, ConfigError, DataError, must_be
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
+from captioning.models.views import ManyViews
 from captioning.searches import named, seeded, with_words
 from captioning.tokenizer import tokenize
+from captioning.views import gathered, views_of
 
 
 class Caption(NamedTuple):
@@ -51,14 +53,24 @@ class Predictor:
 
     Attributes:
         captioner: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
-        transform: picture -> the encoder's input. vocabulary: of the training split. recipe: all of the checkpoint's
-        configuration as plain containers.
+        transform: picture -> the encoder's input. views: further ones of each picture, beside it. vocabulary: of the
+        training split. recipe: all of the checkpoint's configuration as plain containers.
     """
 
-    def __init__(self, captioner: Captioner, recipe: Mapping[str, Any], *, encoder_weights: dict | None, path: Path):
-        self.captioner, self.recipe, self.path = captioner.eval(), recipe, path
+    def __init__(
+        self,
+        captioner: Captioner,
+        recipe: Mapping[str, Any],
+        *,
+        encoder_weights: dict | None,
+        path: Path,
+        corners: float | None = None,
+    ):
+        self.recipe, self.path = recipe, path
+        self.captioner = (ManyViews.of(captioner) if corners else captioner).eval()
         self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
         self.transform: Transform = build_trusted(recipe["config"]["transform"])
+        self.views = [self.transform, *(view for view, _ in views_of(self.transform, mirror=False, crops=corners))]
         self._encoder_weights = encoder_weights
 
     @cached_property
@@ -138,7 +150,7 @@ class Predictor:
     ) -> list[list[Caption]]:
         hypotheses = decode(self.captioner, features, search=search, vocabulary=self.vocabulary, names=names)
         return [
-            [self._caption(hypothesis, self.transform.box(*picture.size)) for hypothesis in group]
+            [self._caption(hypothesis, picture.size) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)
         ]
 
@@ -236,14 +248,21 @@ class Predictor:
         return scored
 
     def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """What the captioner takes of a batch of opened pictures."""
-        return self.encoder(torch.stack([self.transform(picture) for picture in pictures]).to(self.device))
+        """What the captioner takes of a batch of opened pictures: [B, …], or of several views [B, V, …]."""
+        seen = [
+            self.encoder(torch.stack([view(picture) for picture in pictures]).to(self.device)) for view in self.views
+        ]
+        return seen[0] if len(seen) == 1 else torch.stack(seen, 1)
 
-    def _caption(self, hypothesis: Hypothesis, box: Box | None) -> Caption:
+    def _caption(self, hypothesis: Hypothesis, size: tuple[int, int] | None) -> Caption:
+        """size: (width, height) of the picture; None where regions stand for it."""
         words = self.vocabulary.decode(hypothesis.tokens)
         weights, places = (None if part is None else part[: len(words)] for part in hypothesis[3:])
         weights = None if weights is None else weights.float().numpy()
         places = None if places is None else places.numpy()
+        if len(self.views) > 1 and weights is not None:
+            weights, places = gathered(weights, places, boxes=[view.box(*size) for view in self.views])
+        box = None if size is None else self.transform.box(*size)
         # What a row of weights lacks of 1 is the sentinel's.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
         return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
@@ -398,7 +417,9 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
-def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> Predictor:
+def load(
+    path: str | Path, *, device: str = "auto", places: str | None = None, corners: float | None = None
+) -> Predictor:
     """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
 
     Args:
@@ -406,17 +427,28 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
             the package; see `checkpoints.find_checkpoint`.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
         places: what hard attention looks at, "most_likely", "sample" or "expectation"; None: as it was trained to.
+        corners: look at the picture's four corners beside it, each of this share of its sides, such as 0.85; best for
+            a captioner that was trained with `features.crops`. The attention of captions is gathered on the picture.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
-        ConfigError: places are given for a captioner without hard attention, or are none of these.
+        ConfigError: places are given for a captioner without hard attention, or are none of these; corners are not
+            between 0 and 1, or are given for a captioner that looks at a detector's regions.
     """
+    must_be("corners", corners, above=0, below=1)
     path, device = Path(path), pick_device(device)
     checkpoint = read_checkpoint(path)
     recipe = checkpoint["captioning"]
+    if corners is not None and looks_at_regions(recipe):
+        raise ConfigError(f"corners={corners} is for a CNN's pictures: {path} looks at a detector's regions")
     captioner, encoder_weights = rebuild_model(checkpoint, path, places=places)
     with named_file(path):
-        return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path)
+        return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path, corners=corners)
+
+
+def looks_at_regions(recipe: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint's features are a detector's, from files, and not of pictures."""
+    return recipe["config"]["encoder"]["_target_"].rpartition(".")[2] == "RegionEncoder"
 
 
 def rebuild_model(

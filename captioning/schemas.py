@@ -142,6 +142,7 @@ class EvaluateConfig:
     features: dict
     decoding: dict
     places: str | None
+    corners: float | None
     batch_size: int
     device: str
     metrics: dict
@@ -185,6 +186,7 @@ class CaptionConfig:
     images: list[str] | str
     decoding: dict
     places: str | None
+    corners: float | None
     regions: str | None
     figures: list[str]
     format: str

@@ -16,10 +16,11 @@ from tqdm import tqdm
 from captioning.data.annotations import Record
 from captioning.data.datasets import View, may_be_mirrored
 from captioning.data.features import FeatureStore, store_folder
-from captioning.data.pictures import CORNERS, Transform, open_picture
+from captioning.data.pictures import Transform, open_picture
 from captioning.data.regions import RegionFolder
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.extraction import extract
+from captioning.views import views_of
 
 BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fit; on a GPU
 
@@ -114,21 +115,6 @@ def stored(
         shown = [record for record in kept if record.split == "train" and (may_be_mirrored(record) or not turned)]
         views.append(View(StoredFeatures(_complete(encoder, seen, shown, root, name, **options)[0]), turned))
     return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, views)
-
-
-def views_of(transform: Transform, *, mirror: bool, crops: float | None) -> list[tuple[Transform, bool]]:
-    """The other views that training takes of a picture, and of each whether it is turned left to right.
-
-    Args:
-        mirror: the mirror image is one.
-        crops: the picture's four corners are, of this share of both sides; with `mirror` two of the four are turned.
-    """
-    must_be("features.crops", crops, above=0, below=1)
-    views = [(transform.mirrored(), True)] if mirror else []
-    for corner in CORNERS if crops else ():
-        turned = mirror and corner in ("top right", "bottom left")
-        views.append(((transform.mirrored() if turned else transform).cropped(crops, corner), turned))
-    return views
 
 
 def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record], root: str, name: str, **options):

@@ -10,6 +10,7 @@ from captioning.data.annotations import Record
 from captioning.data.datasets import ImageDataset, collate_images
 from captioning.predictor import Predictor, write
 from captioning.sources import Source, report_unreadable
+from captioning.views import OfEachView, Together
 
 
 def sources_of(
@@ -23,11 +24,21 @@ def sources_of(
     """
     sources = []
     for member in predictor.members:
-        made = features(member.encoder, member.transform, records, name=name, skip_unreadable=skip_unreadable)
-        report_unreadable(made)
-        sources.append(made)
-        records = made.records
+        views = []
+        for view in member.views:
+            views.append(features(member.encoder, view, records, name=name, skip_unreadable=skip_unreadable))
+            report_unreadable(views[-1])
+            records = views[-1].records
+        sources.append(_together(views))
     return sources, records
+
+
+def _together(views: Sequence[Source]) -> Source:
+    """One source of the features of all views of a picture, [V, …]; itself where there is one."""
+    if len(views) == 1:
+        return views[0]
+    last = views[-1]  # whose records all of them can read
+    return last._replace(read=Together([view.read for view in views]), encoder=OfEachView(last.encoder))
 
 
 def write_captions(

@@ -92,7 +92,7 @@ class Transform:
             seen.paste(picture.resize(inner, Image.Resampling.BICUBIC), offset)
         else:
             # One step from the exact region: no intermediate picture whose sides are rounded to whole pixels.
-            seen = picture.resize(square, Image.Resampling.BICUBIC, box=self.box(*picture.size))
+            seen = picture.resize(square, Image.Resampling.BICUBIC, box=self._box(*picture.size))
         seen = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [S, S, 3] -> [3, S, S]
         return seen.flip(2) if self.mirror else seen
 
@@ -103,7 +103,7 @@ class Transform:
         return turned
 
     def cropped(self, share: float, corner: str) -> "Transform":
-        """The same, of one corner of a picture instead of all of it; `box` is not that of such a view.
+        """The same, of one corner of a picture instead of all of it.
 
         Args:
             share: of both the picture's sides, in whole pixels.
@@ -119,6 +119,12 @@ class Transform:
         Input pixel (i, j), in column i and row j, shows i / S … (i + 1) / S of the box's width and j / S … (j + 1) / S
         of its height. For "pad" the box reaches beyond the picture.
         """
+        if self.corner:
+            left, top, right, bottom = _corner(width, height, *self.corner)
+            return _moved(self._box(right - left, bottom - top), left, top)
+        return self._box(width, height)
+
+    def _box(self, width: int, height: int) -> Box:
         if self.fit == "squash":
             return Box(0, 0, width, height)
         if self.fit == "crop":
@@ -147,6 +153,10 @@ def _corner(width: int, height: int, share: float, corner: str) -> tuple[int, in
     left = width - kept[0] if "right" in corner else 0
     top = height - kept[1] if "bottom" in corner else 0
     return left, top, left + kept[0], top + kept[1]
+
+
+def _moved(box: Box, x: float, y: float) -> Box:
+    return Box(box.left + x, box.top + y, box.right + x, box.bottom + y)
 
 
 def open_picture(path: Path | str) -> Image.Image:
