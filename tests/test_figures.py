@@ -626,5 +626,7 @@ def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, ada
         assert len(figures.draw(drawing(60, 64), made).axes) == 1 + len(made.tokens)
     with pytest.raises(ConfigError, match="caption with regions=DIR"):
         captioner.caption(world / "p0.png")
+    with pytest.raises(ConfigError, match=r"corners=0\.75 is for a CNN's pictures: .*best\.ckpt looks at a detector's"):
+        captioning.load(checkpoint, corners=0.75)
     with pytest.raises(ConfigError, match="not at a detector's regions"):
         run_caption(f"checkpoint={adaptive}", pictures, f"regions={folder}", f"output={tmp_path}/o")

@@ -75,10 +75,7 @@ def test_vectors_of_several_views_are_their_mean(captioner):
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    "transform",
-    [Transform(32), Transform(32, fit="crop", resize=40), Transform(32, fit="crop"), Transform(32, fit="pad")],
-)
+@pytest.mark.parametrize("fit", [{}, {"fit": "crop"}, {"fit": "crop", "resize": 40}, {"fit": "pad"}])
 def test_places_of_views_lie_where_they_do(fit):
     """Against points strewn over each place, counted by the cell of the picture's own grid that they fall into."""
     transform, size, side, points = Transform(32, **fit), (96, 60), 4, 200
