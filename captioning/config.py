@@ -376,6 +376,8 @@ def _unknown(key: str, known: list[str]) -> str:
 def _with_experiment(fault: str, experiment: str | None) -> str:
     """The fault; one of a key that the experiment sets, and no part chosen beside it takes, says whose it is."""
     unknown = re.match(r"unknown configuration key '([^']+)'", fault)
+    if unknown and experiment and unknown[1] == "experiment":  # what its file sets did not go to the root
+        return f"experiment/{experiment}.yaml needs the line '# @package _global_' at its beginning"
     if not (unknown and experiment and unknown[1] in _set_by(experiment)):
         return fault
     part = unknown[1].rpartition(".")[0] or "part"

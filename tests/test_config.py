@@ -291,6 +291,17 @@ def test_an_unknown_key_of_an_experiment_is_told_as_its(monkeypatch, capsys, tmp
     assert configuration._set_by("of_a_folder_elsewhere") == set()
 
 
+def test_an_experiment_without_its_package_line_is_told_of_it(monkeypatch, capsys, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("model:\n  width: 64\n")
+    monkeypatch.chdir(tmp_path)
+    status, message = run_main(
+        monkeypatch, capsys, "train", f"--config-dir={tmp_path}", "data=scenes", "experiment=mine"
+    )
+    assert status == 1
+    assert message == "error: experiment/mine.yaml needs the line '# @package _global_' at its beginning"
+
+
 def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
