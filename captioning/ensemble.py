@@ -81,7 +81,8 @@ class EnsemblePredictor(Predictor):
         self._members, self.path, self.recipe = tuple(members), first.path, first.recipe
         self.vocabulary, self.transform = first.vocabulary, first.transform
         self.views = first.views
-        one_grid = all(member.transform.describe() == first.transform.describe() for member in members)
+        seen = [[view.describe() for view in member.views] for member in members]
+        one_grid = all(views == seen[0] for views in seen)
         self.captioner = Ensemble([member.captioner for member in members], one_grid=one_grid).eval()
 
     @property

@@ -15,6 +15,7 @@ def evaluate(config: dict[str, Any]) -> None:
     from captioning.results import describe, write_report
     from captioning.searches import seeded
     from captioning.splits import sources_of, write_captions
+    from captioning.views import shares_of
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]
@@ -32,11 +33,12 @@ def evaluate(config: dict[str, Any]) -> None:
         {record.image_id: record.captions for record in records}, captions, training=seen if split != "train" else None
     )
     extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
-    about = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
+    about: dict[str, Any] = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
     if predictor.places:
         about["decoding"] += f", hard attention at the {predictor.places} place"
-    if config["corners"]:
-        about["decoding"] += f", with corners of {config['corners']:g}"
+    if shares := shares_of(config["corners"]):
+        about["decoding"] += f", with corners of {' and '.join(map(str, shares))}"
+        about["corners"] = list(shares)
     output = Path(config["output"])
     write_report(output, report, about, extra=extra)
     print(describe(report, about, extra=extra))

@@ -98,7 +98,8 @@ def batches(
     """A source's pictures, encoded once, with their captions in the captioner's own words.
 
     Args:
-        source: from `captioning.sources`, of the predictor's encoder and transform.
+        source: from `captioning.sources`, of the predictor's encoder and transform; of one that looks at corners, from
+            `splits.sources_of`.
         batch_size: pictures a batch.
         captions_per_image, max_length: as of CaptionDataset.
     """

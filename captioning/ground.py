@@ -123,19 +123,14 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
     import torch
 
     from captioning.data.datasets import stack_images
-    from captioning.predictor import Caption, decode
+    from captioning.predictor import decode
 
-    vocabulary, made = predictor.vocabulary, []
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])
         features = source.encoder.to(predictor.device)(images.to(predictor.device))
         names = [record.path for record, _ in opened]
-        found = decode(predictor.captioner, features, search=search, vocabulary=vocabulary, names=names)
-    for (best, *_), (_, picture) in zip(found, opened, strict=True):
-        words, box = vocabulary.decode(best.tokens), predictor.transform.box(*picture.size)
-        weights, places = (None if part is None else part[: len(words)].numpy() for part in best[3:])
-        made.append(Caption(" ".join(words), words, best.log_prob, weights, box, best.score, places))
-    return made
+        found = decode(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary, names=names)
+    return [predictor.as_caption(best, picture.size) for (best, *_), (_, picture) in zip(found, opened, strict=True)]
 
 
 def table(summary: Mapping[str, Any], *, title: str) -> str:

@@ -17,13 +17,13 @@ from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.regions import Regions
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
-from captioning.errors import CheckpointError, ConfigError, DataError, must_be
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.models.views import ManyViews
 from captioning.searches import named, seeded, with_words
 from captioning.tokenizer import tokenize
-from captioning.views import gathered, views_of
+from captioning.views import corners_of, laid_back, shares_of
 
 
 class Caption(NamedTuple):
@@ -53,8 +53,8 @@ class Predictor:
 
     Attributes:
         captioner: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
-        transform: picture -> the encoder's input. views: further ones of each picture, beside it. vocabulary: of the
-        training split. recipe: all of the checkpoint's configuration as plain containers.
+        transform: picture -> the encoder's input. views: it, and those of corners where there are any. vocabulary:
+        of the training split. recipe: all of the checkpoint's configuration as plain containers.
     """
 
     def __init__(
@@ -64,13 +64,13 @@ class Predictor:
         *,
         encoder_weights: dict | None,
         path: Path,
-        corners: float | None = None,
+        corners: Sequence[float] = (),
     ):
         self.recipe, self.path = recipe, path
-        self.captioner = (ManyViews.of(captioner) if corners else captioner).eval()
         self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
         self.transform: Transform = build_trusted(recipe["config"]["transform"])
-        self.views = [self.transform, *(view for view, _ in views_of(self.transform, mirror=False, crops=corners))]
+        self.views = [self.transform, *corners_of(self.transform, corners)]
+        self.captioner = (ManyViews(captioner, len(self.views)) if corners else captioner).eval()
         self._encoder_weights = encoder_weights
 
     @cached_property
@@ -150,7 +150,7 @@ class Predictor:
     ) -> list[list[Caption]]:
         hypotheses = decode(self.captioner, features, search=search, vocabulary=self.vocabulary, names=names)
         return [
-            [self._caption(hypothesis, picture.size) for hypothesis in group]
+            [self.as_caption(hypothesis, picture.size) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)
         ]
 
@@ -166,7 +166,7 @@ class Predictor:
         hypotheses = decode(self.captioner, features, mask, search=search, vocabulary=self.vocabulary)
         made = []
         for group, each, width in zip(hypotheses, regions, widths, strict=True):
-            captions = [self._caption(hypothesis, None) for hypothesis in group]
+            captions = [self.as_caption(hypothesis, None) for hypothesis in group]
             made.append(
                 [
                     caption._replace(attention=caption.attention[:, :width], regions=each.boxes)
@@ -254,15 +254,15 @@ class Predictor:
         ]
         return seen[0] if len(seen) == 1 else torch.stack(seen, 1)
 
-    def _caption(self, hypothesis: Hypothesis, size: tuple[int, int] | None) -> Caption:
-        """size: (width, height) of the picture; None where regions stand for it."""
+    def as_caption(self, hypothesis: Hypothesis, size: tuple[int, int] | None) -> Caption:
+        """What a search found, in words; size: (width, height) of the picture, None where regions stand for it."""
         words = self.vocabulary.decode(hypothesis.tokens)
         weights, places = (None if part is None else part[: len(words)] for part in hypothesis[3:])
         weights = None if weights is None else weights.float().numpy()
         places = None if places is None else places.numpy()
-        if len(self.views) > 1 and weights is not None:
-            weights, places = gathered(weights, places, boxes=[view.box(*size) for view in self.views])
         box = None if size is None else self.transform.box(*size)
+        if len(self.views) > 1 and weights is not None:
+            weights, places, box = laid_back(weights, places, boxes=[view.box(*size) for view in self.views])
         # What a row of weights lacks of 1 is the sentinel's.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
         return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
@@ -418,7 +418,11 @@ def _tensor(value: Any) -> Any:
 
 
 def load(
-    path: str | Path, *, device: str = "auto", places: str | None = None, corners: float | None = None
+    path: str | Path,
+    *,
+    device: str = "auto",
+    places: str | None = None,
+    corners: float | Sequence[float] | None = None,
 ) -> Predictor:
     """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
 
@@ -427,23 +431,24 @@ def load(
             the package; see `checkpoints.find_checkpoint`.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
         places: what hard attention looks at, "most_likely", "sample" or "expectation"; None: as it was trained to.
-        corners: look at the picture's four corners beside it, each of this share of its sides, such as 0.85; best for
-            a captioner that was trained with `features.crops`. The attention of captions is gathered on the picture.
+        corners: also look at the picture's four corners, each of this share of its sides, such as 0.75, or of each of
+            several shares; best for a captioner that was trained with `features.crops`. The attention of captions is
+            laid back on the picture.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
         ConfigError: places are given for a captioner without hard attention, or are none of these; corners are not
             between 0 and 1, or are given for a captioner that looks at a detector's regions.
     """
-    must_be("corners", corners, above=0, below=1)
+    shares = shares_of(corners)
     path, device = Path(path), pick_device(device)
     checkpoint = read_checkpoint(path)
     recipe = checkpoint["captioning"]
-    if corners is not None and looks_at_regions(recipe):
+    if shares and looks_at_regions(recipe):
         raise ConfigError(f"corners={corners} is for a CNN's pictures: {path} looks at a detector's regions")
     captioner, encoder_weights = rebuild_model(checkpoint, path, places=places)
     with named_file(path):
-        return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path, corners=corners)
+        return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path, corners=shares)
 
 
 def looks_at_regions(recipe: Mapping[str, Any]) -> bool:

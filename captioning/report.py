@@ -29,6 +29,7 @@ def report(config: dict[str, Any]) -> None:
     from captioning.data.annotations import select
     from captioning.files import make_folder, write_text
     from captioning.predictor import load
+    from captioning.results import read_about, read_results, read_title
 
     must_be("examples", config["examples"], least=1)
     must_be("most", config["most"], least=1)
@@ -38,11 +39,16 @@ def report(config: dict[str, Any]) -> None:
     data, features = settings["data"], settings["features"]
     data = moved(data, data.get("root"), config["data"]["root"])
     features = moved(features, features.get("root"), config["features"]["root"])
-    predictor = load(run_dir / "checkpoints" / "best.ckpt", device=config["device"])
+    evaluation = _evaluation(config, run_dir)
+    corners = read_about(evaluation).get("corners") if evaluation else None  # to look where the evaluation looked
+    predictor = load(run_dir / "checkpoints" / "best.ckpt", device=config["device"], corners=corners)
     everything = build_reader(data["reader"])
     records = select(everything, config["split"])
     training = [caption for record in everything if record.split == "train" for caption in record.captions]
-    captions, title = _captions(config, run_dir, data, features, predictor=predictor, records=records)
+    if evaluation:
+        captions, title = read_results(evaluation / "captions.json"), read_title(evaluation)
+    else:
+        captions, title = _captions(config, data, features, predictor=predictor, records=records)
     records = [record for record in records if record.image_id in captions]
     scored = build(config["metrics"])(
         {record.image_id: record.captions for record in records},
@@ -108,14 +114,16 @@ def build_reader(node: Any, **late: Any) -> Any:
     return build(node, **late)
 
 
-def _captions(config, run_dir: Path, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
-    """The captions of an evaluation that is there and not older than the checkpoint, or else of one made now."""
-    from captioning.results import read_results, read_title
-
+def _evaluation(config, run_dir: Path) -> Path | None:
+    """The folder of an evaluation that is given, or is there and not older than the checkpoint; None else."""
     folder = Path(config["evaluation"] or run_dir / config["split"])
     file, checkpoint = folder / "captions.json", run_dir / "checkpoints" / "best.ckpt"
-    if config["evaluation"] or (file.is_file() and file.stat().st_mtime >= checkpoint.stat().st_mtime):
-        return read_results(file), read_title(folder)
+    there = file.is_file() and checkpoint.is_file() and file.stat().st_mtime >= checkpoint.stat().st_mtime
+    return folder if config["evaluation"] or there else None
+
+
+def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
+    """The captions of an evaluation that is made now."""
     from captioning.searches import seeded
     from captioning.sources import report_unreadable
     from captioning.splits import write_captions

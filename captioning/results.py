@@ -125,13 +125,19 @@ def title(about: Mapping[str, Any]) -> str:
     )
 
 
+def read_about(folder: Path) -> dict[str, Any]:
+    """What the scores in a folder that `write_report` left are of."""
+    file = folder / "statistics.json"
+    return field(read_json(file), "about", dict, str(file))
+
+
 def read_title(folder: Path) -> str:
     """The title of the scores in a folder that `write_report` left."""
-    file = folder / "statistics.json"
-    about = field(read_json(file), "about", dict, str(file))
+    about = read_about(folder)
     try:
         return title(about)
     except KeyError as error:
+        file = folder / "statistics.json"
         raise DataError(f"{file}: the key {error} is missing in 'about'; score the captions anew") from error
 
 

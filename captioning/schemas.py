@@ -142,7 +142,7 @@ class EvaluateConfig:
     features: dict
     decoding: dict
     places: str | None
-    corners: float | None
+    corners: float | list[float] | None
     batch_size: int
     device: str
     metrics: dict
@@ -186,7 +186,7 @@ class CaptionConfig:
     images: list[str] | str
     decoding: dict
     places: str | None
-    corners: float | None
+    corners: float | list[float] | None
     regions: str | None
     figures: list[str]
     format: str

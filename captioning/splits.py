@@ -10,7 +10,7 @@ from captioning.data.annotations import Record
 from captioning.data.datasets import ImageDataset, collate_images
 from captioning.predictor import Predictor, write
 from captioning.sources import Source, report_unreadable
-from captioning.views import OfEachView, Together
+from captioning.views import AllViews, EachView
 
 
 def sources_of(
@@ -26,7 +26,8 @@ def sources_of(
     for member in predictor.members:
         views = []
         for view in member.views:
-            views.append(features(member.encoder, view, records, name=name, skip_unreadable=skip_unreadable))
+            skip = skip_unreadable and not views  # what the first can read, the others can
+            views.append(features(member.encoder, view, records, name=name, skip_unreadable=skip))
             report_unreadable(views[-1])
             records = views[-1].records
         sources.append(_together(views))
@@ -38,7 +39,7 @@ def _together(views: Sequence[Source]) -> Source:
     if len(views) == 1:
         return views[0]
     last = views[-1]  # whose records all of them can read
-    return last._replace(read=Together([view.read for view in views]), encoder=OfEachView(last.encoder))
+    return last._replace(read=AllViews([view.read for view in views]), encoder=EachView(last.encoder))
 
 
 def write_captions(

@@ -221,16 +221,11 @@ def test_corners_of_an_ensemble_and_of_vectors(checkpoints, data, world, tmp_pat
     predictor = captioning.load(checkpoints[1], device="cpu", corners=0.75)
     assert [c.text for c in predictor.caption(sorted(world.glob("val*.png")), beam_size=3)] == vectors
     both = evaluated(
-        checkpoints[0], data, tmp_path / "both", "corners=0.75", f"decoding.checkpoints=[{checkpoints[1]}]"
+        checkpoints[0], data, tmp_path / "both", "corners=[0.75,0.6]", f"decoding.checkpoints=[{checkpoints[1]}]"
     )
-    predictor = load_all(checkpoints[0], [checkpoints[1]], device="cpu", corners=0.75)
+    assert json.loads((tmp_path / "both" / "statistics.json").read_text())["about"]["corners"] == [0.75, 0.6]
+    predictor = load_all(checkpoints[0], [checkpoints[1]], device="cpu", corners=[0.75, 0.6])
     assert [c.text for c in predictor.caption(sorted(world.glob("val*.png")), beam_size=3)] == both
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0, -0.5, float("nan")])
-def test_shares_that_are_none(checkpoints, share):
-    with pytest.raises(ConfigError, match="corners must be above 0 and below 1"):
-        captioning.load(checkpoints[0], corners=share)
 
 
 def test_any_decoding_in_python(checkpoints, world):

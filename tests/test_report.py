@@ -246,6 +246,24 @@ def test_an_evaluation_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     assert "decoding beam7" in text and "a dog runs 4 0" in text and "for 100 % of the pictures" in text
 
 
+def test_examples_look_where_the_evaluation_looked(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    records = read_csv(tmp_path / "data")
+    leave_evaluation(run / "val", {record.image_id: "a dog" for record in records if record.split == "val"})
+    statistics = json.loads((run / "val" / "statistics.json").read_text())
+    statistics["about"]["corners"] = [0.75]
+    (run / "val" / "statistics.json").write_text(json.dumps(statistics))
+    loaded = []
+
+    def watched(*given, **named):
+        loaded.append(load(*given, **named))
+        return loaded[-1]
+
+    monkeypatch.setattr("captioning.predictor.load", watched)
+    run_report(run)
+    assert [len(predictor.views) for predictor in loaded] == [5]
+
+
 def test_an_evaluation_of_an_older_checkpoint_is(tmp_path):
     run = make_run(tmp_path)
     leave_evaluation(run / "val", {1: "of another checkpoint"})

@@ -10,9 +10,10 @@ from PIL import Image
 
 from captioning.data.pictures import CORNERS, Box, Transform
 from captioning.decoding import beam_search
+from captioning.errors import ConfigError
 from captioning.models.positions import Coordinates
 from captioning.models.views import ManyViews
-from captioning.views import gathered, onto_picture, views_of
+from captioning.views import AllViews, EachView, corners_of, cover, laid_back, shares_of
 
 
 def search(model, images, **arguments):
@@ -45,7 +46,7 @@ PARTS = [
 def test_several_views_are_one_long_grid(captioner, parts):
     model, views = captioner(**parts), torch.randn(3, 5, 4, 6, dtype=torch.float64)
     side_by_side = torch.cat([views[:, v] for v in range(5)], 1)
-    together, long = (search(*pair, beam_size=3) for pair in ((ManyViews.of(model), views), (model, side_by_side)))
+    together, long = (search(*pair, beam_size=3) for pair in ((ManyViews(model, 5), views), (model, side_by_side)))
     for ours, theirs in zip(together, long, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
@@ -58,43 +59,48 @@ def test_the_same_view_five_times_tells_what_it_tells_once(captioner, attention,
     model, images = captioner(attention=attention, **positions), torch.randn(3, 4, 6, dtype=torch.float64)
     once, often = (
         search(m, seen, beam_size=3)
-        for m, seen in ((model, images), (ManyViews.of(model), images[:, None].expand(-1, 5, -1, -1)))
+        for m, seen in ((model, images), (ManyViews(model, 5), images[:, None].expand(-1, 5, -1, -1)))
     )
     for one, five in zip(once, often, strict=True):
         assert one[0].tokens == five[0].tokens and five[0].log_prob == pytest.approx(one[0].log_prob, rel=1e-12)
         if attention == "soft":
-            weights, _ = gathered(five[0].weights.numpy(), None, boxes=[Box(0, 0, 8, 6)] * 5)
+            weights, *_ = laid_back(five[0].weights.numpy(), None, boxes=[Box(0, 0, 8, 6)] * 5)
             np.testing.assert_allclose(weights, one[0].weights.numpy(), atol=1e-12)
 
 
 def test_vectors_of_several_views_are_their_mean(captioner):
     model = captioner(attention="none", conditioning="every_step", grid=False)
     views = torch.randn(3, 5, 6, dtype=torch.float64)  # no adapter: the mean of the views is that of the features
-    for ours, theirs in zip(search(ManyViews.of(model), views), search(model, views.mean(1)), strict=True):
+    for ours, theirs in zip(search(ManyViews(model, 5), views), search(model, views.mean(1)), strict=True):
         assert ours[0].tokens == theirs[0].tokens
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
 
 
 @pytest.mark.parametrize("fit", [{}, {"fit": "crop"}, {"fit": "crop", "resize": 40}, {"fit": "pad"}])
 def test_places_of_views_lie_where_they_do(fit):
-    """Against points strewn over each place, counted by the cell of the picture's own grid that they fall into."""
+    """Against points strewn over each place, counted by the cell that they fall into of a grid over all views."""
     transform, size, side, points = Transform(32, **fit), (96, 60), 4, 200
-    boxes = [transform.box(*size), *(v.box(*size) for v, _ in views_of(transform, mirror=False, crops=0.75))]
-    shares = onto_picture(boxes, side**2).reshape(len(boxes), side, side, side, side)
-    whole = boxes[0]
-    np.testing.assert_allclose(shares.sum((3, 4)), 1.0)
-    np.testing.assert_allclose(shares[0].reshape(side**2, -1), np.eye(side**2), atol=1e-12)
+    boxes = [view.box(*size) for view in (transform, *corners_of(transform, [0.75, 0.6]))]
+    marks = np.eye(9 * side**2, dtype=np.float32)  # each word looks at one place
+    laid, _, whole = laid_back(marks, None, boxes=boxes)
+    assert whole.left == min(box.left for box in boxes) and whole.bottom == max(box.bottom for box in boxes)
+    shares = laid.reshape(len(boxes), side, side, side, side)
+    np.testing.assert_allclose(shares.sum((3, 4)), 1.0, rtol=1e-6)
     fractions = (np.arange(points) + 0.5) / points
     for box, of_view in zip(boxes, shares, strict=True):
         for row in range(side):
             for column in range(side):
                 x = box.left + (column + fractions) / side * (box.right - box.left)
                 y = box.top + (row + fractions) / side * (box.bottom - box.top)
-                across = np.clip((x - whole.left) / (whole.right - whole.left) * side, 0, side - 1e-9).astype(int)
-                down = np.clip((y - whole.top) / (whole.bottom - whole.top) * side, 0, side - 1e-9).astype(int)
+                across = ((x - whole.left) / (whole.right - whole.left) * side).astype(int)
+                down = ((y - whole.top) / (whole.bottom - whole.top) * side).astype(int)
                 counted = np.zeros((side, side))
                 np.add.at(counted, (down[:, None], across[None]), 1 / points**2)
                 np.testing.assert_allclose(of_view[row, column], counted, atol=0.02)
+
+
+def test_one_view_is_laid_where_it_was():
+    np.testing.assert_allclose(cover([Box(3, 5, 43, 35)], Box(3, 5, 43, 35), side=7), np.eye(49), atol=1e-12)
 
 
 def test_a_spot_in_a_corner_is_found_again():
@@ -116,10 +122,45 @@ def test_a_hard_place_goes_to_the_cell_that_covers_most_of_it():
     boxes = [Box(0, 0, 100, 100), Box(25, 25, 100, 100)]  # 2 × 2 places each
     weights = np.zeros((4, 8), np.float32)
     weights[np.arange(3), [2, 4, 7]] = 1
-    on_picture, places = gathered(weights, np.array([2, 4, 7, 8]), boxes=boxes)
-    assert places.tolist() == [2, 0, 3, 4]  # the last was the sentinel, and is
+    on_picture, places, box = laid_back(weights, np.array([2, 4, 7, 8]), boxes=boxes)
+    assert box == boxes[0] and places.tolist() == [2, 0, 3, 4]  # the last was the sentinel, and is
     share = 25 / 37.5  # of each side of the corner's first place that lies left of, or above, the middle
     np.testing.assert_allclose(
         on_picture[1], [share**2, share * (1 - share), share * (1 - share), (1 - share) ** 2], rtol=1e-6
     )
     np.testing.assert_allclose(on_picture.sum(1), [1, 1, 1, 0])
+
+
+def test_features_of_one_view_are_no_features_of_five(captioner):
+    """As a source of the encoder and transform alone would give them."""
+    for model, features in (
+        (captioner(), torch.randn(2, 4, 6, dtype=torch.float64)),
+        (captioner(attention="none", conditioning="every_step", grid=False), torch.randn(2, 6, dtype=torch.float64)),
+    ):
+        with pytest.raises(ConfigError, match=r"features of 5 views of each picture.*splits\.sources_of gives them"):
+            ManyViews(model, 5).begin(features)
+
+
+def test_readers_and_encoders_go_view_by_view():
+    assert AllViews([lambda _: torch.ones(3), lambda _: torch.zeros(3)])(None).tolist() == [[1, 1, 1], [0, 0, 0]]
+    sizes = []
+
+    class Sums(torch.nn.Module):
+        def forward(self, pictures):
+            sizes.append(len(pictures))
+            return pictures.sum((1, 2, 3))[:, None]
+
+    views = torch.arange(2 * 5 * 12.0).reshape(2, 5, 3, 2, 2)
+    torch.testing.assert_close(EachView(Sums())(views)[..., 0], views.sum((2, 3, 4)))
+    assert sizes == [2] * 5  # no batch larger than without corners
+
+
+@pytest.mark.parametrize("corners", ["0.75", [0.75, "0.85"], True, [None], [0.75, 1.0], 0, -0.5, float("nan")])
+def test_shares_that_are_none(corners):
+    with pytest.raises(ConfigError, match="corners must be"):
+        shares_of(corners)
+
+
+def test_shares():
+    assert shares_of(None) == shares_of([]) == () and shares_of(0.75) == (0.75,)
+    assert [type(share) for share in shares_of([np.float32(0.5), 0.85])] == [float, float]  # for a store's key in JSON

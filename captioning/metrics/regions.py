@@ -73,12 +73,12 @@ def contains(region: Region, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 def cell_shares(region: Region, *, box: Rectangle, grid: tuple[int, int]) -> np.ndarray:
     """[P] the exact share of each cell's area that lies inside; 0 … 1. Cells part the box evenly, row by row."""
-    across, down = _overlaps(box[0], box[2], grid[1], region.x), _overlaps(box[1], box[3], grid[0], region.y)
+    across, down = overlaps(box[0], box[2], grid[1], region.x), overlaps(box[1], box[3], grid[0], region.y)
     cell = (box[2] - box[0]) * (box[3] - box[1]) / (grid[0] * grid[1])
     return (down @ region.inside @ across.T).ravel() / cell
 
 
-def _overlaps(first: float, last: float, cells: int, edges: np.ndarray) -> np.ndarray:
+def overlaps(first: float, last: float, cells: int, edges: np.ndarray) -> np.ndarray:
     """[cells, intervals] length that each of the even cells from first to last shares with each interval."""
     ends = np.linspace(first, last, cells + 1)
     lows, highs = np.maximum(ends[:-1, None], edges[:-1]), np.minimum(ends[1:, None], edges[1:])

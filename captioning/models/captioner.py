@@ -45,9 +45,9 @@ class Captioner(nn.Module):
             mask: [B, P] bool, True at real places; None where all are. An image without a single one is shown its
                 first, filled with zeros: what is made of it is finite, and about no picture.
         """
-        return self.begin_at(*self.places(images, mask))
+        return self.begin_at(*self.grid_of(images, mask))
 
-    def places(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def grid_of(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What attention and conditioning take of images: adapted features [B, P, D'] (P = 1 of an fc vector), mask."""
         features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
         if mask is not None:
@@ -56,7 +56,7 @@ class Captioner(nn.Module):
         return features if features.dim() == 3 else features[:, None], mask
 
     def begin_at(self, grid: Tensor, mask: Tensor | None = None) -> tuple[State, Memory]:
-        """As `begin`, from what `places` gives."""
+        """As `begin`, from what `grid_of` gives."""
         vector = mean_over_places(grid, mask)
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
         state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from captioning.errors import ConfigError
 from captioning.models.captioner import Captioner
 
 
@@ -11,14 +12,28 @@ class ManyViews(Captioner):
     [B, V, D]) in, attention over V·P places out, and the image vector is the mean over all of them.
 
     Each view goes through the adapter by itself, as in training, where a position's code is of the place in its view.
-    Nothing is learnt anew. It has the weights of the captioner it is made `of`.
+    Nothing is learnt anew.
+
+    Args:
+        captioner: whose parts it has.
+        views: V.
     """
 
-    @classmethod
-    def of(cls, captioner: Captioner) -> "ManyViews":
-        """From one captioner's parts."""
-        return cls(captioner.encoder, captioner.conditioning, decoder=captioner.decoder, adapter=captioner.adapter)
+    def __init__(self, captioner: Captioner, views: int):
+        super().__init__(
+            captioner.encoder, captioner.conditioning, decoder=captioner.decoder, adapter=captioner.adapter
+        )
+        self.views = views
 
-    def places(self, images: Tensor, mask: None = None) -> tuple[Tensor, None]:
-        """[B, V, …] -> adapted features [B, V·P, D'], view by view."""
-        return torch.cat([super(ManyViews, self).places(view)[0] for view in images.unbind(1)], 1), mask
+    def grid_of(self, images: Tensor, mask: None = None) -> tuple[Tensor, None]:
+        """[B, V, …] -> adapted features [B, V·P, D'], view by view.
+
+        Raises:
+            ConfigError: not the features of V views, without a mask.
+        """
+        if images.shape[1] != self.views or mask is not None:
+            raise ConfigError(
+                f"a captioner with corners takes the features of {self.views} views of each picture, not "
+                f"{tuple(images.shape)} of it alone: splits.sources_of gives them, or load it without corners"
+            )
+        return torch.cat([super(ManyViews, self).grid_of(view)[0] for view in images.unbind(1)], 1), None
