@@ -32,19 +32,12 @@ SEEDS ?= 0 1 2
 RESULTS ?= runs/results
 # Some recipes go on from soft attention of the same seed.
 start = $(if $(filter flickr8k_hard% flickr8k_scst,$(firstword $(subst /, ,$(1)))),start_from=$(RESULTS)/flickr8k_soft/$(notdir $(1))/checkpoints/best.ckpt)
-# flickr8k_small learns from three seeds of soft attention.
-taught = $(if $(filter flickr8k_small/%,$(1)),teacher.file=$(RESULTS)/lessons.npz)
 results: $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)/val/scores.json))
 	$(BIN)/python docs/results.py $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)))
 
-$(RESULTS)/lessons.npz: $(foreach seed,0 1 2,$(RESULTS)/flickr8k_soft/$(seed)/val/scores.json)
-	$(BIN)/captioning-teach data=flickr8k data.root=$(DATA) features.root=$(FEATURES) output=$@ \
-		checkpoint=[$(RESULTS)/flickr8k_soft/0/checkpoints/best.ckpt,$(RESULTS)/flickr8k_soft/1/checkpoints/best.ckpt,$(RESULTS)/flickr8k_soft/2/checkpoints/best.ckpt]
-
 $(RESULTS)/%/val/scores.json: | .venv/ready
-	$(if $(filter flickr8k_small/%,$*),$(MAKE) $(RESULTS)/lessons.npz)
 	$(BIN)/captioning-train experiment=$(firstword $(subst /, ,$*)) seed=$(notdir $*) run_dir=$(RESULTS)/$* resume=auto \
-		data.root=$(DATA) features.root=$(FEATURES) trainer.enable_progress_bar=false $(call start,$*) $(call taught,$*)
+		data.root=$(DATA) features.root=$(FEATURES) trainer.enable_progress_bar=false $(call start,$*)
 	$(BIN)/captioning-evaluate checkpoint=$(RESULTS)/$*/checkpoints/best.ckpt data=flickr8k data.root=$(DATA) \
 		features.root=$(FEATURES) split=val decoding.beam_size=5 metrics.meteor=true output=$(RESULTS)/$*/val
 
