@@ -46,8 +46,7 @@ def record(run: Path) -> dict[str, Any]:
 def _command(line: str) -> str:
     """As one would type it, with the folders of `make results` in place of those of the machine that it ran on."""
     words = [word for word in line.split() if "=" in word]
-    places = ("data.root=", "features.root=", "run_dir=", "resume=", "teacher.file=")
-    words = [word for word in words if not word.startswith(places)]
+    words = [word for word in words if not word.startswith(("data.root=", "features.root=", "run_dir=", "resume="))]
     words = [f"start_from={Path(RUNS, *Path(word).parts[-4:])}" if "start_from=" in word else word for word in words]
     return " ".join(["captioning-train", *words, "data.root=DIR"])
 
