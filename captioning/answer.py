@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import entry_point, verbatim
+from captioning.arguments import verbatim
+from captioning.config import entry_point
 from captioning.schemas import AnswerConfig
 
 

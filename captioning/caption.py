@@ -93,7 +93,7 @@ def _regions(predictor, folder: str | None):
     from captioning.data.annotations import Record
     from captioning.data.regions import RegionFolder
     from captioning.errors import ConfigError
-    from captioning.predictor import looks_at_regions
+    from captioning.recipes import looks_at_regions
 
     if folder is None:
         return None

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point, positional
+from captioning.arguments import positional
+from captioning.config import build, entry_point
 from captioning.errors import ConfigError
 from captioning.schemas import CompareConfig
 

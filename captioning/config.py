@@ -3,13 +3,10 @@
 Only this module and the entry points know hydra; below them a configuration has become plain arguments.
 """
 
-import dataclasses
-import difflib
 import inspect
 import os
 import re
 import sys
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -26,10 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
-from captioning.trust import check_settings_file, locate, may_build, may_come_along, targets
-
-FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
-OWN_PARTS = "only this package's own parts, torch's optimisers and Lightning's callbacks are (captioning/trust.py)"
+from captioning.signatures import schema_faults, unknown_key
+from captioning.trust import OWN_PARTS, check_settings_file, locate, may_build, may_come_along, targets
 
 
 def conf_dir() -> Path:
@@ -127,36 +122,6 @@ def _choices(group: str) -> list[str]:
     return sorted(path.stem for path in (conf_dir() / group).glob("*.yaml")) if group else []
 
 
-def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
-    """The command with its first plain arguments taken for `key=argument`; what hydra would parse in them is quoted."""
-
-    def run() -> None:
-        left = list(keys)
-        for place, argument in enumerate(sys.argv[1:], start=1):
-            plain = "=" not in argument or Path(argument).exists()
-            if left and plain and not argument.startswith("-"):
-                quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
-                sys.argv[place] = f"{left.pop(0)}='{quoted}'"
-        main()
-
-    return run
-
-
-def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
-    """The command with the values of some keys taken as they stand: free text, that hydra would parse."""
-
-    def run() -> None:
-        for place, argument in enumerate(sys.argv[1:], start=1):
-            key, _, value = argument.partition("=")
-            if key in keys:
-                # Within quotes, hydra takes backslashes as they are but for those before a quote.
-                value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
-                sys.argv[place] = f"{key}='{value.replace('${', chr(92) + '${')}'"
-        main()
-
-    return run
-
-
 def _refuse_idle(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Arguments that the command line gives a group that is none, which has nothing to take them.
 
@@ -200,7 +165,7 @@ def check(config: DictConfig, schema: type, *, experiment: str | None = None) ->
     if missing:
         raise ConfigError("; ".join(missing))
     plain = dict.fromkeys(unset) | OmegaConf.to_container(config, resolve=True)
-    faults = [_with_experiment(fault, experiment) for fault in _schema_faults(plain, schema, "")]
+    faults = [_with_experiment(fault, experiment) for fault in schema_faults(plain, schema, "")]
     if faults:
         raise ConfigError("; ".join(faults))
     return plain
@@ -290,48 +255,6 @@ def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
         raise CheckpointError(f"checkpoint's configuration builds no part of a model ({reason:.200})") from error
 
 
-# How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
-LABELS = {
-    "diversity": "_lambda{:g}",
-    "temperature": "_t{:g}",
-    "top_k": "_k{}",
-    "top_p": "_p{:g}",
-    "length_normalization": "_length{:g}",
-    "length_penalty": "_gnmt{:g}",
-    "min_length": "_min{}",
-    "max_length": "_max{}",
-    "no_repeat_ngram": "_ngram{}",
-    "avoid": "_avoid-{}",
-    "allow": "_allow-{}",
-    "require": "_require-{}",
-    "avoid_endings": "_noend-{}",
-}
-
-
-def decoding_name(node: Mapping[str, Any]) -> str:
-    """What a score calls a decoding: "greedy", "beam5", "diverse6x3" (beams × groups), "sample_t0.7".
-
-    "consensus5of15+40" has 5 of 15 beams and 40 samples as candidates. Everything else that changes the captions
-    follows: "beam5_length0.7_ngram3_noend-a-the"; "ensemble2_beam5" is of two checkpoints.
-    """
-    parameters = inspect.signature(locate(node["_target_"])).parameters
-    taken = {name: parameter.default for name, parameter in parameters.items()}
-    values = taken | node
-    if values.get("length_penalty"):
-        values["length_normalization"] = taken["length_normalization"]  # has no say then
-    kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
-    beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
-    if "finalists" in values:
-        beams = (f"{values['finalists']}of{beams}+" if values["finalists"] else "") + str(values["samples"])
-    name = kind.removesuffix("_beam") + beams
-    for key, label in LABELS.items():
-        value = values.get(key)
-        if key in taken and value != taken[key] and not (isinstance(value, list) and not value):
-            name += label.format("-".join(map(str, value)) if isinstance(value, list) else value)
-    others = node.get("checkpoints")
-    return f"ensemble{1 + len(others)}_{name}" if others else name
-
-
 def explain(error: Exception, name: str) -> str:
     """One line (or few) for an exception of ours, hydra's or omegaconf's; unknown keys get the nearest known ones."""
     if isinstance(error, ConfigCompositionException) and "Could not override" in str(error):
@@ -355,7 +278,7 @@ def _unknown_overrides(name: str) -> list[str]:
                 return []
             overrides = [o for o in overrides if o not in bad]
             faults.append(key[1])
-    return [_no_choice(fault, known) or _unknown(fault, known) for fault in faults]
+    return [_no_choice(fault, known) or unknown_key(fault, known) for fault in faults]
 
 
 def _no_choice(key: str, known: list[str]) -> str:
@@ -364,13 +287,6 @@ def _no_choice(key: str, known: list[str]) -> str:
     options = [choice for choice in _choices(group) if choice != "none"]
     unset = options and not any(other.startswith(f"{group}.") for other in known)
     return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}" if unset else ""
-
-
-def _unknown(key: str, known: list[str]) -> str:
-    # A key of the same last name in another place is the likeliest slip.
-    leaf = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
-    nearest = difflib.get_close_matches(key, leaf or known, n=1, cutoff=0.0 if leaf else 0.5)
-    return f"unknown configuration key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
 
 
 def _with_experiment(fault: str, experiment: str | None) -> str:
@@ -400,104 +316,3 @@ def _dotted(config: Any, prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
             child = config._get_node(key) if isinstance(config, DictConfig) else config[key]
             yield from _dotted(child, f"{prefix}{key}.")
-
-
-def _schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
-    hints = typing.get_type_hints(schema)
-    fields = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
-    for key in node.keys() - fields.keys():
-        yield _unknown(f"{path}{key}", [f"{path}{field}" for field in fields])
-    for key, kind in fields.items():
-        kind = _variant(kind, node.get(key))
-        if key not in node:
-            yield f"{path}{key} is not set"
-        elif dataclasses.is_dataclass(kind):
-            if not isinstance(node[key], dict):
-                yield f"{path}{key} must be a group of settings, not {node[key]!r}"
-            else:
-                yield from _schema_faults(node[key], kind, f"{path}{key}.")
-        else:
-            yield from _value_faults(node[key], kind, f"{path}{key}")
-            beside = getattr(schema, "beside_target", {}).get(key, {}) if isinstance(node[key], dict) else {}
-            for name, its_kind in beside.items():
-                yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
-            rest = {name: value for name, value in node[key].items() if name not in beside} if beside else node[key]
-            yield from _target_faults(rest, f"{path}{key}")
-
-
-def _variant(kind: Any, node: Any) -> Any:
-    """Of several schemas, the one that knows most of a node's keys; any other kind as it is."""
-    schemas = [each for each in typing.get_args(kind) if dataclasses.is_dataclass(each)]
-    keys = set(node) if isinstance(node, dict) else set()
-    return max(schemas, key=lambda each: len(keys & typing.get_type_hints(each).keys()), default=kind)
-
-
-def _target_faults(node: Any, path: str) -> Iterator[str]:
-    """Holds every `_target_` node below `node` against the signature of its target."""
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            yield from _target_faults(item, f"{path}[{index}]")
-    if not isinstance(node, dict):
-        return
-    if "_target_" in node:
-        yield from _signature_faults(node, path)
-    for key, value in node.items():
-        yield from _target_faults(value, f"{path}.{key}")
-
-
-def _signature_faults(node: dict, path: str) -> Iterator[str]:
-    named = node["_target_"]
-    try:
-        if not may_build(named):
-            if str(named).startswith("captioning."):
-                locate(named)  # a slip in its name is told as such
-            raise ConfigError(f"'{named}' is not built: {OWN_PARTS}")
-        target = locate(named)
-    except ConfigError as error:
-        yield f"{path}._target_: {error}"
-        return
-    parameters = inspect.signature(target).parameters
-    hints = _hints(target)
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    for key in FLAGS.keys() & node.keys():
-        yield from _value_faults(node[key], FLAGS[key], f"{path}.{key}")
-    for key in node.keys() - {"_target_", *FLAGS}:
-        if key in parameters:
-            yield from _value_faults(node[key], hints.get(key, Any), f"{path}.{key}")
-        elif not takes_any:
-            yield _unknown(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
-
-
-def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
-    """Wrong types among plain values; anything but plain annotations is left to the constructor."""
-    kinds = (
-        typing.get_args(kind)
-        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
-        else [kind]
-    )
-    plain = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
-    plain |= {list: (list,)}
-    origins = [typing.get_origin(k) or k for k in kinds]
-    if set(origins) - {type(None)} == {Callable} and value is not None:
-        if not (isinstance(value, dict) and "_target_" in value):
-            yield f"{path} must be a part, a group with _target_, not {value!r:.60}"
-        return
-    if not all(origin in plain for origin in origins):
-        if value is None and not {type(None), None, Any, object, inspect.Parameter.empty} & set(kinds):
-            yield f"{path} must not be null"
-        return
-    fits = any(isinstance(value, plain[o]) and not (isinstance(value, bool) and o in (int, float)) for o in origins)
-    if not fits and not (isinstance(value, dict) and "_target_" in value):
-        names = " or ".join("null" if origin is type(None) else origin.__name__ for origin in origins)
-        yield f"{path} must be {names}, not {value!r}"
-
-
-def _hints(target: Any) -> dict[str, Any]:
-    function = target.__init__ if inspect.isclass(target) else target
-    # What only passes arguments on may tell a signature of its own (captioning.trainers).
-    told = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
-    hints = {name: hint for name, hint in told.items() if hint is not inspect.Parameter.empty}
-    try:
-        return hints | typing.get_type_hints(function)
-    except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
-        return {}

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, decoding_name, entry_point
+from captioning.config import build, entry_point
+from captioning.naming import decoding_name
 from captioning.schemas import EvaluateConfig
 
 

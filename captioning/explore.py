@@ -13,10 +13,11 @@ from captioning.errors import DataError
 from captioning.metrics.properties import properties
 from captioning.models.captioner import Captioner
 from captioning.models.trace import trace
-from captioning.predictor import Predictor, decode
+from captioning.predictor import Predictor
 from captioning.searches import named, seeded
 from captioning.sources import Source
 from captioning.tokenizer import tokenize
+from captioning.writing import decode
 
 Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a number a word}
 

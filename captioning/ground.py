@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, decoding_name, entry_point
+from captioning.config import build, entry_point
+from captioning.naming import decoding_name
 from captioning.schemas import GroundConfig
 
 BLIND = "{}: a model without attention looks nowhere; train one with it"
@@ -123,7 +124,7 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
     import torch
 
     from captioning.data.datasets import stack_images
-    from captioning.predictor import decode
+    from captioning.writing import decode
 
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])

@@ -18,7 +18,7 @@ from captioning.decoding import sample
 from captioning.errors import DataError, must_be
 from captioning.models.captioner import Captioner
 from captioning.models.state import State
-from captioning.predictor import named_file
+from captioning.recipes import named_file
 
 KIND = "language_model"  # of run whose checkpoints these are; see captioning.kinds
 

@@ -1,7 +1,6 @@
 """A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,19 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, read_checkpoint, without_memory
+from captioning.checkpoints import read_checkpoint
 from captioning.config import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.regions import Regions
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
-from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.errors import ConfigError, DataError
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.models.views import ManyViews
-from captioning.searches import named, seeded, with_words
+from captioning.recipes import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
+from captioning.searches import named, seeded
 from captioning.tokenizer import tokenize
 from captioning.views import corners_of, laid_back, shares_of
+from captioning.writing import decode
 
 
 class Caption(NamedTuple):
@@ -268,155 +269,6 @@ class Predictor:
         return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
 
 
-def decode(
-    captioner: Captioner,
-    images: Tensor,
-    mask: Tensor | None = None,
-    *,
-    search: Callable,
-    vocabulary: Vocabulary,
-    names: Sequence[Any] | None = None,
-) -> list[list[Hypothesis]]:
-    """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: tuples, a part for each member).
-
-    <pad>, <start> and <unk> are never written, but for what the search's `allow` names.
-
-    Raises:
-        DataError: word scores are not finite, of the pictures named (by `names`, paths or image ids, or by number).
-    """
-    state, memory = captioner.begin(images, mask)
-    step = _Watched(partial(captioner.step, memory=memory))
-    hypotheses = with_words(search, vocabulary)(
-        step,
-        state,
-        batch=_count(images),
-        start=vocabulary.start,
-        end=vocabulary.end,
-        forbidden=(vocabulary.pad, vocabulary.start, vocabulary.unknown),
-    )
-    step.check(names)
-    return hypotheses
-
-
-class _Watched:
-    """A step that notes which images' scores are not finite, and goes on with zeros in their place.
-
-    The note stays on the device until the search is over: to ask at every step would make a GPU wait.
-    """
-
-    def __init__(self, step: Callable):
-        self.step, self.wrong = step, None
-
-    def __call__(self, token: Tensor, state):
-        made = self.step(token, state)
-        wrong = ~made.logits.sum(-1).isfinite()  # [B, K]; one pass, and any NaN or infinity shows in a sum
-        found = wrong.any(1)
-        self.wrong = found if self.wrong is None else self.wrong | found
-        return made._replace(logits=made.logits.masked_fill(wrong[..., None], 0.0))
-
-    def check(self, names: Sequence[Any] | None) -> None:
-        """A DataError where there were any."""
-        places = [] if self.wrong is None else self.wrong.nonzero().flatten().tolist()
-        if places:
-            told = [f"number {place} of the batch" if names is None else str(names[place]) for place in places]
-            raise DataError(
-                f"word scores are not finite for {len(places)} pictures: {', '.join(told[:5])}: their features are "
-                "not, or the model's numbers overflow: take an earlier checkpoint, or make the features anew"
-            )
-
-
-def score_captions(
-    checkpoint: str | Path,
-    images: Sequence[Any] | Any,
-    captions: Sequence[str | Sequence[str]] | str,
-    *,
-    device: str = "auto",
-    batch_size: int = 16,
-) -> list[ScoredCaption | list[ScoredCaption]]:
-    """`Predictor.score_captions` of a checkpoint."""
-    return load(checkpoint, device=device).score_captions(images, captions, batch_size=batch_size)
-
-
-@torch.inference_mode()
-def write(
-    captioner: Captioner,
-    images: Tensor,
-    mask: Tensor | None = None,
-    *,
-    search: Callable,
-    vocabulary: Vocabulary,
-    names: Sequence[Any] | None = None,
-) -> list[str]:
-    """The best caption of each image as text; see `decode`."""
-    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
-    return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
-
-
-def rebuild_encoder(recipe: Mapping[str, Any], weights: Mapping[str, Tensor] | None, path: Path) -> nn.Module:
-    """The encoder of a checkpoint's recipe, with weights out of the checkpoint, or (None) those it names.
-
-    Raises:
-        CheckpointError: its weights are not those of the training.
-    """
-    node = recipe["config"]["encoder"]
-    if weights is not None:
-        with named_file(path):
-            encoder = build_trusted({**node, "weights": None})
-        load_weights(encoder, weights, path)
-        return encoder
-    with named_file(path):
-        encoder = build_trusted(node)
-    if encoder.fingerprint() != recipe["fingerprint"]:
-        now = f"{node.get('name')} with weights={node.get('weights')} now has {encoder.fingerprint()}"
-        raise CheckpointError(
-            f"{path}: was trained on features of other encoder weights (fingerprint {recipe['fingerprint']}; {now}): "
-            "install the version of the weights it was trained with"
-        )
-    return encoder
-
-
-def make_recipe(
-    config: Mapping[str, Any],
-    vocabulary: Vocabulary,
-    encoder: nn.Module,
-    *,
-    tuned: bool = False,
-    frequencies: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
-
-    Document frequencies go along only where a reward has them (`Reward.state_dict`), for the run that goes on from
-    this one.
-    """
-    return {
-        "format": FORMAT,
-        "kind": KIND,
-        "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
-        "vocabulary": vocabulary.state_dict(),
-        "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},
-        **encoder_recipe(config, encoder, tuned=tuned),
-    }
-
-
-def encoder_recipe(config: Mapping[str, Any], encoder: nn.Module, *, tuned: bool) -> dict[str, Any]:
-    """The encoder's part of a recipe.
-
-    A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`.
-    """
-    weights = config["encoder"]["weights"]
-    again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
-    frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
-    return {
-        "fingerprint": encoder.fingerprint(),
-        "features": {"size": encoder.size, "grid": encoder.output != "fc"},
-        "encoder": encoder.state_dict() if frozen and not again else None,
-    }
-
-
-def _tensor(value: Any) -> Any:
-    return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
-
-
 def load(
     path: str | Path,
     *,
@@ -451,69 +303,16 @@ def load(
         return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path, corners=shares)
 
 
-def looks_at_regions(recipe: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's features are a detector's, from files, and not of pictures."""
-    return recipe["config"]["encoder"]["_target_"].rpartition(".")[2] == "RegionEncoder"
-
-
-def rebuild_model(
-    checkpoint: Mapping[str, Any], path: Path, *, places: str | None = None, **sizes: int
-) -> tuple[nn.Module, dict[str, Tensor] | None]:
-    """The model of a checkpoint with its weights, and the encoder's weights, if the checkpoint has them.
-
-    Args:
-        places: as for `load`. sizes: that the model takes beside those of a captioner.
-    """
-    recipe = checkpoint["captioning"]
-    own = _strip(checkpoint["state_dict"], "captioner.")
-    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
-    own = {name: value for name, value in own.items() if not name.startswith("encoder.")}
-    make = partial(
-        build_trusted,
-        with_places(recipe["config"]["model"], places),
-        feature_size=recipe["features"]["size"],
-        grid=recipe["features"]["grid"],
-        vocabulary_size=len(recipe["vocabulary"]),
-        pad=Vocabulary.pad,
-        **sizes,
-    )
-    with named_file(path) if places is None else nullcontext():
-        with without_memory():
-            check_shapes(make(), own, path)
-        model = make()
-        load_weights(model, own, path)
-    return model, encoder_weights
-
-
-@contextmanager
-def named_file(path: Path) -> Iterator[None]:
-    """What a recipe leads to is told with the name of its file."""
-    try:
-        yield
-    except (CheckpointError, ConfigError) as error:
-        raise CheckpointError(str(error) if str(path) in str(error) else f"{path}: {error}") from error
-
-
-def pick_device(device: str) -> str:
-    """The device itself; for "auto" a GPU where there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
-    """The model's configuration with what hard attention looks at in evaluation; None: as it was trained to."""
-    if places is None:
-        return model
-    attention = model.get("attention")
-    if not isinstance(attention, dict) or "decode" not in attention:
-        kind = attention.get("_target_") if isinstance(attention, dict) else "none"
-        raise ConfigError(f"places={places} is for hard attention: this checkpoint has {kind}")
-    return {**model, "attention": {**model["attention"], "decode": places}}
-
-
-def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+def score_captions(
+    checkpoint: str | Path,
+    images: Sequence[Any] | Any,
+    captions: Sequence[str | Sequence[str]] | str,
+    *,
+    device: str = "auto",
+    batch_size: int = 16,
+) -> list[ScoredCaption | list[ScoredCaption]]:
+    """`Predictor.score_captions` of a checkpoint."""
+    return load(checkpoint, device=device).score_captions(images, captions, batch_size=batch_size)
 
 
 def _listed(images: Sequence[Any] | Any) -> list[Any]:
@@ -522,10 +321,6 @@ def _listed(images: Sequence[Any] | Any) -> list[Any]:
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[at : at + size] for at in range(0, len(items), size))
-
-
-def _count(images: Tensor | tuple[Tensor, ...]) -> int:
-    return len(images[0] if isinstance(images, tuple) else images)
 
 
 def _picture(image: Any) -> Image.Image:

@@ -6,8 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, decoding_name, entry_point, positional
+from captioning.arguments import positional
+from captioning.config import build, entry_point
 from captioning.errors import ConfigError, DataError, must_be
+from captioning.naming import decoding_name
 from captioning.schemas import ReportConfig
 
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.

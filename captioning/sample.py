@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from captioning.config import entry_point, verbatim
+from captioning.arguments import verbatim
+from captioning.config import entry_point
 from captioning.schemas import SampleConfig
 
 

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point, positional
+from captioning.arguments import positional
+from captioning.config import build, entry_point
 from captioning.schemas import ScoreConfig
 
 

@@ -8,9 +8,10 @@ from tqdm import tqdm
 
 from captioning.data.annotations import Record
 from captioning.data.datasets import ImageDataset, collate_images
-from captioning.predictor import Predictor, write
+from captioning.predictor import Predictor
 from captioning.sources import Source, report_unreadable
 from captioning.views import AllViews, EachView
+from captioning.writing import write
 
 
 def sources_of(

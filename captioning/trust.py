@@ -52,6 +52,7 @@ LIBRARIES = {
     "lightning.pytorch.callbacks": "lightning.pytorch.callbacks.Callback",
 }
 DEEPEST = 50
+OWN_PARTS = "only this package's own parts, torch's optimisers and Lightning's callbacks are (captioning/trust.py)"
 INTERPOLATION = "${"  # hydra resolves it while it builds, and omegaconf's oc.create makes a new node of a text
 
 

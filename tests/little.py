@@ -11,7 +11,7 @@ from PIL import Image
 from captioning.config import build, check, compose
 from captioning.data.vocabulary import Vocabulary
 from captioning.files import write_json
-from captioning.predictor import make_recipe
+from captioning.recipes import make_recipe
 from captioning.schemas import TrainConfig
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "the", "red", "blue", "grass", "under", "big", "small", "and", "two"]

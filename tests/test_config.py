@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from captioning import config as configuration
-from captioning.config import build, build_trusted, check, compose, conf_dir, decoding_name
+from captioning.config import build, build_trusted, check, compose, conf_dir
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models.state import State
+from captioning.naming import decoding_name
 from captioning.schemas import (
     AnswerConfig,
     AuditConfig,

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from captioning.config import check, compose, verbatim
+from captioning.arguments import verbatim
+from captioning.checkpoints import read_checkpoint
+from captioning.config import check, compose
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.explore_text import held_out
 from captioning.language import load
 from captioning.objectives import TruncatedBackpropagation
-from captioning.predictor import read_checkpoint
 from captioning.sample import sample
 from captioning.schemas import SampleConfig, TrainConfig
 from captioning.train import train

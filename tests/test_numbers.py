@@ -17,13 +17,15 @@ from test_combinations import LOOKS, OBJECTIVES
 from test_faults import trained  # noqa: F401
 from test_path import data, run, world  # noqa: F401
 
+from captioning.checkpoints import read_checkpoint
 from captioning.data.datasets import CaptionBatch
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import CheckpointError, DataError
 from captioning.likelihood import score_texts
 from captioning.objectives import CrossEntropy
-from captioning.predictor import decode, load, read_checkpoint
+from captioning.predictor import load
+from captioning.writing import decode
 
 SEARCHES = (greedy_search, beam_search, partial(diverse_beam_search, beam_size=4, groups=2), sample)
 PLACES = [name for name in ATTENTIONS if name != "none"]

@@ -12,11 +12,12 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
+from captioning.checkpoints import read_checkpoint
 from captioning.config import check, compose
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.objectives import CrossEntropy
-from captioning.predictor import load, read_checkpoint
+from captioning.predictor import load
 from captioning.prepare import prepare
 from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.train import train

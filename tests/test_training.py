@@ -9,11 +9,12 @@ import torch
 import yaml
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
+from captioning.checkpoints import read_checkpoint
 from captioning.data.annotations import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError, TrainingError
 from captioning.metrics.reward import Reward
 from captioning.objectives import CrossEntropy
-from captioning.predictor import load, read_checkpoint
+from captioning.predictor import load
 from captioning.task import CaptioningTask
 from captioning.train import _optimizer
 

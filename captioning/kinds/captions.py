@@ -8,7 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from captioning.config import build, decoding_name
+from captioning.checkpoints import KIND
+from captioning.config import build
 from captioning.continuing import same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
 from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
@@ -16,10 +17,12 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 from captioning.kinds import Parts
 from captioning.metrics import score
-from captioning.predictor import KIND, make_recipe, write
+from captioning.naming import decoding_name
 from captioning.provenance import digest
+from captioning.recipes import make_recipe
 from captioning.schemas import CaptionTrainConfig
 from captioning.sources import report_unreadable
+from captioning.writing import write
 
 SPLITS = ("train", "val")
 

@@ -60,7 +60,7 @@ def make_checkpoint(path: Path, *, image_size: int) -> None:
 
     from captioning.config import build, check, compose
     from captioning.data.vocabulary import Vocabulary
-    from captioning.predictor import make_recipe
+    from captioning.recipes import make_recipe
     from captioning.schemas import TrainConfig
 
     torch.manual_seed(0)

@@ -1,0 +1,48 @@
+"""What a score calls the decoding that it is of."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from captioning.trust import locate
+
+# How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
+LABELS = {
+    "diversity": "_lambda{:g}",
+    "temperature": "_t{:g}",
+    "top_k": "_k{}",
+    "top_p": "_p{:g}",
+    "length_normalization": "_length{:g}",
+    "length_penalty": "_gnmt{:g}",
+    "min_length": "_min{}",
+    "max_length": "_max{}",
+    "no_repeat_ngram": "_ngram{}",
+    "avoid": "_avoid-{}",
+    "allow": "_allow-{}",
+    "require": "_require-{}",
+    "avoid_endings": "_noend-{}",
+}
+
+
+def decoding_name(node: Mapping[str, Any]) -> str:
+    """What a score calls a decoding: "greedy", "beam5", "diverse6x3" (beams × groups), "sample_t0.7".
+
+    "consensus5of15+40" has 5 of 15 beams and 40 samples as candidates. Everything else that changes the captions
+    follows: "beam5_length0.7_ngram3_noend-a-the"; "ensemble2_beam5" is of two checkpoints.
+    """
+    parameters = inspect.signature(locate(node["_target_"])).parameters
+    taken = {name: parameter.default for name, parameter in parameters.items()}
+    values = taken | node
+    if values.get("length_penalty"):
+        values["length_normalization"] = taken["length_normalization"]  # has no say then
+    kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
+    beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
+    if "finalists" in values:
+        beams = (f"{values['finalists']}of{beams}+" if values["finalists"] else "") + str(values["samples"])
+    name = kind.removesuffix("_beam") + beams
+    for key, label in LABELS.items():
+        value = values.get(key)
+        if key in taken and value != taken[key] and not (isinstance(value, list) and not value):
+            name += label.format("-".join(map(str, value)) if isinstance(value, list) else value)
+    others = node.get("checkpoints")
+    return f"ensemble{1 + len(others)}_{name}" if others else name
