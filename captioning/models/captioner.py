@@ -18,6 +18,7 @@ from captioning.models.readout import DeepReadout
 from captioning.models.recurrence import LookFirst
 from captioning.models.scorers import Additive
 from captioning.models.state import State
+from captioning.models.vector import Raw
 
 MOST_LAYERS = 64  # a million would be built one by one for minutes before anything refused them
 
@@ -30,11 +31,15 @@ class Captioner(nn.Module):
         conditioning: where the image vector enters.
         decoder: what writes words.
         adapter: features -> features of the width that conditioning and decoder take.
+        vector: the image vector -> what conditioning takes of it.
     """
 
-    def __init__(self, encoder: nn.Module, conditioning: nn.Module, *, decoder: Decoder, adapter: nn.Module):
+    def __init__(
+        self, encoder: nn.Module, conditioning: nn.Module, *, decoder: Decoder, adapter: nn.Module, vector: nn.Module
+    ):
         super().__init__()
         self.encoder, self.adapter, self.conditioning, self.decoder = encoder, adapter, conditioning, decoder
+        self.vector = vector
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Memory]:
         """All that is computed once an image: the state before <start> ([layers, B, 1, H]) and the memory.
@@ -57,7 +62,7 @@ class Captioner(nn.Module):
 
     def begin_at(self, grid: Tensor, mask: Tensor | None = None) -> tuple[State, Memory]:
         """As `begin`, from what `grid_of` gives."""
-        vector = mean_over_places(grid, mask)
+        vector = self.vector(mean_over_places(grid, mask))
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
         state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))
         first = self.conditioning.first_input(vector)
@@ -96,6 +101,7 @@ def build_captioner(
     scorer: Callable = Additive,
     conditioning: Callable = InitialState,
     positions: Callable = NoPositions,
+    vector: Callable = Raw,
     embedding: Callable = learned,
     readout: Callable = DeepReadout,
     width: int = 512,
@@ -113,8 +119,8 @@ def build_captioner(
         regions: whether these places are a detector's regions, not a CNN's square grid.
         vocabulary_size, pad: V and the id of the padding token.
         encoder: None where features are stored.
-        cell, recurrence, attention, scorer, conditioning, positions, embedding, readout: the parts' classes (of the
-            embedding a function), or partials of them with further arguments.
+        cell, recurrence, attention, scorer, conditioning, positions, vector, embedding, readout: the parts' classes
+            (of the embedding a function), or partials of them with further arguments.
         width: H, of the recurrent state.
         embedding_size: E, of a word; None: V, as wide as the vocabulary.
         feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
@@ -153,4 +159,5 @@ def build_captioner(
         dropout=dropout,
         word_dropout=word_dropout,
     )
-    return Captioner(encoder or nn.Identity(), enter, decoder=decoder, adapter=adapter)
+    seen = vector(feature_size)
+    return Captioner(encoder or nn.Identity(), enter, decoder=decoder, adapter=adapter, vector=seen)

@@ -20,9 +20,8 @@ class ManyViews(Captioner):
     """
 
     def __init__(self, captioner: Captioner, views: int):
-        super().__init__(
-            captioner.encoder, captioner.conditioning, decoder=captioner.decoder, adapter=captioner.adapter
-        )
+        parts = {name: getattr(captioner, name) for name in ("decoder", "adapter", "vector")}
+        super().__init__(captioner.encoder, captioner.conditioning, **parts)
         self.views = views
 
     def grid_of(self, images: Tensor, mask: None = None) -> tuple[Tensor, None]:
