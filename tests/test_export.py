@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from little import draw_pictures, leave_evaluation
+from little import draw_pictures, leave_evaluation, save_checkpoint
 from PIL import Image
 
 import captioning
@@ -194,6 +194,25 @@ def test_an_encoder_of_its_own_goes_along(checkpoint, pictures, tmp_path, place)
     assert "somebody" not in whole.with_suffix(".json").read_text()
     assert "weights in the file" in whole.with_suffix(".md").read_text()
     assert rounded.stat().st_size > 4 * exported(checkpoint, tmp_path / "without").stat().st_size
+
+
+def test_the_moments_of_the_image_vector_go_along(pictures, tmp_path):
+    path = tmp_path / "run" / "checkpoints" / "best.ckpt"
+    save_checkpoint(path, "model/vector=standardized")
+
+    def learnt(document):
+        weights = document["state_dict"]
+        weights["captioner.vector.mean"].uniform_(-1, 1)
+        weights["captioner.vector.variance"].uniform_(0.01, 2)
+        weights["captioner.vector.batches"].fill_(70_001)
+
+    own = load(changed(path, path, learnt))
+    again = load(exported(path, tmp_path / "vector"))
+    found = again.captioner.vector
+    assert found.batches.dtype == torch.int64 and found.batches == 70_001
+    torch.testing.assert_close(found.mean, own.captioner.vector.mean, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.variance, own.captioner.vector.variance, rtol=1e-3, atol=1e-4)
+    assert [made.text for made in again.caption(pictures)] == [made.text for made in own.caption(pictures)]
 
 
 def test_an_exported_one_can_be_exported_again(half, tmp_path):

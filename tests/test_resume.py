@@ -27,6 +27,7 @@ from captioning.task import CaptioningTask
 ALWAYS = "trainer.save_every_minutes=1e-9"
 LOG_DICT = CaptioningTask.log_dict
 SETTINGS = ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "loader.batch_size=2", "weight_averaging=ema"]
+SETTINGS += ["model/vector=standardized"]  # which has something to remember
 
 
 def ends(monkeypatch, where, count: int, how) -> None:
