@@ -19,7 +19,7 @@ from captioning.data.vqa import Answers
 from captioning.errors import must_be
 from captioning.models.answerer import Answerer
 from captioning.recipes import encoder_recipe, named_file, pick_device, rebuild_encoder, rebuild_model
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 KIND = "answers"
 

@@ -16,7 +16,7 @@ from captioning.models.trace import trace
 from captioning.predictor import Predictor
 from captioning.searches import named, seeded
 from captioning.sources import Source
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 from captioning.writing import decode
 
 Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a number a word}

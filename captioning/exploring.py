@@ -10,7 +10,7 @@ from captioning.data.instances import Instances
 from captioning.data.pictures import open_picture
 from captioning.errors import ConfigError
 from captioning.schemas import AuditConfig
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 from captioning.visualise import Entry
 
 

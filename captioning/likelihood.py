@@ -12,7 +12,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import device_of, score_tokens
 from captioning.errors import DataError
 from captioning.models.captioner import Captioner
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 LARGEST_EXPONENT = 700.0  # e to the 710 is more than a float holds; a perplexity of 1e304 says all there is to say
 

@@ -22,7 +22,7 @@ from captioning.models.captioner import Captioner
 from captioning.models.views import ManyViews
 from captioning.recipes import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.searches import named, seeded
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 from captioning.views import corners_of, laid_back, shares_of
 from captioning.writing import decode
 

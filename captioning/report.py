@@ -150,7 +150,7 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
     from captioning.pages import charts, content, findings
     from captioning.pages.render import render
     from captioning.pages.work import attention_kind
-    from captioning.tokenizer import tokenize
+    from captioning.text.ptb_tokenizer import tokenize
 
     written = [tokenize(caption) for caption in scored.table.captions]
     references = [tokenize(caption) for record in records for caption in record.captions]

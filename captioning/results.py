@@ -11,7 +11,7 @@ from captioning.files import make_folder, write_json, write_text
 from captioning.metrics import Report
 from captioning.metrics.scores import name_ids
 from captioning.metrics.table import to_csv
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 
 def read_results(file: Path) -> dict[int, str]:

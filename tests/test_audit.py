@@ -18,7 +18,7 @@ from captioning.data.parsing import Faults
 from captioning.data.scenes import draw_scene
 from captioning.errors import ConfigError, DataError
 from captioning.schemas import AuditConfig
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 
 def run(output, *overrides) -> dict:

@@ -85,7 +85,7 @@ def test_edges_score_as_the_official_scorers_say():
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    from captioning.tokenizer import tokenize
+    from captioning.text.ptb_tokenizer import tokenize
 
     truths = {key: [" ".join(tokenize(text)) for text in texts] for key, (texts, _) in EDGES.items()}
     results = {key: [" ".join(tokenize(text))] for key, (_, text) in EDGES.items()}

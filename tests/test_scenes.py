@@ -30,7 +30,7 @@ from captioning.data.grammar import (
 )
 from captioning.data.scenes import draw_scene, load_scenes, read_scenes, truth
 from captioning.errors import ConfigError, DataError
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 SMALL = {"train": 12, "val": 6, "test": 2}
 

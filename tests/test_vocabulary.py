@@ -7,7 +7,7 @@ import pytest
 
 from captioning.data.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
 from captioning.errors import CheckpointError, DataError
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 
 @pytest.mark.parametrize(

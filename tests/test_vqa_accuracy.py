@@ -6,7 +6,7 @@ import pytest
 
 from captioning.errors import DataError
 from captioning.metrics.vqa import Truth, answer_accuracy, vqa_accuracy
-from captioning.normalizer import CONTRACTIONS, normalize, without_punctuation
+from captioning.text.answer_normalizer import CONTRACTIONS, normalize, without_punctuation
 
 
 def by_enumeration(answer, annotators):

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from captioning.data.annotations import Record
 from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.errors import must_be
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from captioning.data.annotations import missing_files
 from captioning.data.parsing import entries, field, id_of, read_json
 from captioning.errors import CheckpointError, DataError, must_be
-from captioning.normalizer import normalize
+from captioning.text.answer_normalizer import normalize
 
 COLOURS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
 SHAPES = {"circle", "rectangle", "triangle"}

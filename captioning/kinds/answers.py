@@ -18,7 +18,7 @@ from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.provenance import digest_of
 from captioning.schemas import AnswerTrainConfig
 from captioning.sources import refuse_views, report_unreadable
-from captioning.tokenizer import tokenize
+from captioning.text.ptb_tokenizer import tokenize
 
 SPLITS = ("train", "val")
 
