@@ -13,7 +13,7 @@ def answer(config: dict[str, Any]) -> None:
     from captioning.answering import load
     from captioning.data.pictures import open_picture
     from captioning.errors import ConfigError
-    from captioning.files import make_folder, write_json
+    from captioning.io.atomic_files import make_folder, write_json
 
     path, question, output = Path(config["image"]), config["question"], Path(config["output"])
     picture, figure = open_picture(path), output / f"{path.stem}.png"

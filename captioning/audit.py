@@ -14,7 +14,7 @@ def audit(config: dict[str, Any]) -> None:
     """Prints numbers of each split and what was found, a few examples each; leaves audit.json with all of it."""
     from captioning.data.auditing import audit as examine
     from captioning.data.parsing import Faults
-    from captioning.files import make_folder, write_json
+    from captioning.io.atomic_files import make_folder, write_json
 
     data, faults, output = config["data"], Faults(), Path(config["output"])
     records = build(data["reader"], faults=faults)

@@ -21,7 +21,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
     from captioning.figures import endings, ready, save
-    from captioning.files import make_folder, printable, write_json
+    from captioning.io.atomic_files import make_folder, printable, write_json
     from captioning.searches import seeded
 
     must_be("batch_size", config["batch_size"], least=1)

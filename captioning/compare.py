@@ -69,7 +69,7 @@ def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str
     import csv
     import io
 
-    from captioning.files import make_folder, write_json, write_text
+    from captioning.io.atomic_files import make_folder, write_json, write_text
 
     make_folder(folder)
     write_json(folder / "compare.json", {name: row._asdict() for name, row in compared.items()})

@@ -18,7 +18,7 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     from captioning.data.annotations import select
     from captioning.data.vqa import questions_of
     from captioning.errors import DataError, must_be
-    from captioning.files import make_folder, write_json
+    from captioning.io.atomic_files import make_folder, write_json
     from captioning.sources import report_unreadable
 
     must_be("batch_size", config["batch_size"], least=1)
@@ -82,7 +82,7 @@ def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
 def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, str], training: Sequence) -> None:
     """Prints the accuracy and its parts, and leaves scores.json and per_question.csv."""
     from captioning.data.vqa import prior_answers, questions_of
-    from captioning.files import write_json, write_text
+    from captioning.io.atomic_files import write_json, write_text
     from captioning.kinds.answers import truths_of
     from captioning.metrics.vqa import vqa_accuracy
 

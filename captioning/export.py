@@ -18,7 +18,7 @@ def export(config: dict[str, Any]) -> None:
     from captioning.checkpoints import KIND, find_checkpoint, read_checkpoint
     from captioning.errors import CheckpointError, ConfigError
     from captioning.exporting import DTYPES, RECIPE, WEIGHTS, write_exported
-    from captioning.files import make_folder, write_text
+    from captioning.io.atomic_files import make_folder, write_text
 
     if config["dtype"] not in DTYPES:
         raise ConfigError(f"dtype={config['dtype']}: not one of {', '.join(DTYPES)}")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captioning.data.parsing import field, read_json
 from captioning.errors import CheckpointError, DataError
-from captioning.files import write_json, write_whole
+from captioning.io.atomic_files import write_json, write_whole
 
 WEIGHTS, RECIPE = ".safetensors", ".json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}

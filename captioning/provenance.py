@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.data.annotations import Record
-from captioning.files import write_json
+from captioning.io.atomic_files import write_json
 
 PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "tensorboard")
 

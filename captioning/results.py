@@ -7,7 +7,7 @@ from typing import Any
 
 from captioning.data.parsing import entries, field, id_of, read_json
 from captioning.errors import ConfigError, DataError
-from captioning.files import make_folder, write_json, write_text
+from captioning.io.atomic_files import make_folder, write_json, write_text
 from captioning.metrics import Report
 from captioning.metrics.scores import name_ids
 from captioning.metrics.table import to_csv

@@ -18,7 +18,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities import rank_zero_only
 
 from captioning.errors import ConfigError
-from captioning.files import write_whole
+from captioning.io.atomic_files import write_whole
 from captioning.stopping import StopRequest
 
 

@@ -13,7 +13,7 @@ def teach(config: dict[str, Any]) -> None:
     from captioning.data.datasets import tokenize_captions
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, must_be
-    from captioning.files import make_folder
+    from captioning.io.atomic_files import make_folder
     from captioning.splits import sources_of
     from captioning.teaching import lessons_of, write_lessons
 

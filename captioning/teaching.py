@@ -13,7 +13,7 @@ from captioning.data.annotations import Record
 from captioning.data.datasets import CaptionDataset, ImageSampler, collate
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError
-from captioning.files import write_whole
+from captioning.io.atomic_files import write_whole
 from captioning.objectives.teacher import Teacher, number_captions
 from captioning.predictor import Predictor
 from captioning.sources import Source

@@ -147,7 +147,7 @@ def _open_run(
     config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None, about: Mapping[str, Any]
 ) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
-    from captioning.files import clear_temporary, make_folder
+    from captioning.io.atomic_files import clear_temporary, make_folder
     from captioning.provenance import describe, record
     from captioning.task import clear_run
 
@@ -257,7 +257,7 @@ def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
     """All settings but how this process came to the run: from them it can be made again."""
     import yaml
 
-    from captioning.files import write_text
+    from captioning.io.atomic_files import write_text
 
     settings = {**config, "resume": None, "overwrite": False}
     write_text(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))

@@ -29,7 +29,7 @@ BUILDERS = {
 # Of a run's settings: besides, what these modules define.
 SETTINGS = {
     "captioning.data.annotations",
-    "captioning.data.download",
+    "captioning.io.download",
     "captioning.data.instances",
     "captioning.data.scenes",
     "captioning.data.text",

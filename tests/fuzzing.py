@@ -37,7 +37,6 @@ from PIL import ExifTags, Image
 from pycocotools import mask
 
 from captioning.config import build, check, compose
-from captioning.data import download
 from captioning.data.annotations import Record, read_coco_files, read_csv, read_karpathy
 from captioning.data.features import FeatureStore, stamp_picture
 from captioning.data.instances import read_instances
@@ -46,6 +45,7 @@ from captioning.data.pictures import Transform, open_picture
 from captioning.data.regions import RegionFolder
 from captioning.errors import CaptioningError
 from captioning.exporting import write_exported
+from captioning.io import download
 from captioning.metrics.regions import box_region, mask_region
 from captioning.metrics.table import from_csv
 from captioning.predictor import load

@@ -10,7 +10,7 @@ from PIL import Image
 
 from captioning.config import build, check, compose
 from captioning.data.vocabulary import Vocabulary
-from captioning.files import write_json
+from captioning.io.atomic_files import write_json
 from captioning.recipes import make_recipe
 from captioning.schemas import TrainConfig
 

@@ -315,7 +315,7 @@ def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_p
         "os.system",
         "captioning.models.encoder.torch.load",
         "captioning.predictor.load",
-        "captioning.data.download.download_coco",
+        "captioning.io.download.download_coco",
     ],
 )
 def test_a_file_may_not_name_what_is_built(target):

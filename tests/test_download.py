@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from captioning.data import download as module
 from captioning.data.annotations import read_coco
-from captioning.data.download import COCO, Archive, download, download_coco, refuse_download
 from captioning.errors import ConfigError, DataError
+from captioning.io import download as module
+from captioning.io.download import COCO, Archive, download, download_coco, refuse_download
 
 
 def zipped(**members):

@@ -23,7 +23,7 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.explore_text import held_out
 from captioning.export import export
-from captioning.files import write_json
+from captioning.io.atomic_files import write_json
 from captioning.predictor import load
 from captioning.schemas import CaptionConfig, EvaluateConfig, ExportConfig, TrainConfig
 from captioning.train import train

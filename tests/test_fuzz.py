@@ -102,7 +102,7 @@ def test_a_field_too_long_in_a_table_of_scores(tmp_path):
 
 def test_an_archive_with_a_name_that_is_no_text(tmp_path):
     """A UnicodeDecodeError reached the user, and the archive stayed to do it again."""
-    from captioning.data.download import Archive, download
+    from captioning.io.download import Archive, download
 
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as bundle:

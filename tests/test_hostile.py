@@ -19,13 +19,13 @@ from fuzzing import CAPTIONS, bomb, small_checkpoint, small_export, write_export
 from PIL import Image
 
 from captioning.config import build, check, compose
-from captioning.data import download
 from captioning.data.annotations import Record, read_coco_files, read_csv, read_karpathy
 from captioning.data.features import FeatureStore, Stamp
 from captioning.data.instances import read_instances
 from captioning.data.pictures import open_picture
 from captioning.data.regions import RegionFolder
 from captioning.errors import CaptioningError
+from captioning.io import download
 from captioning.models.encoder import efficientnet_lite_encoder
 from captioning.predictor import load
 from captioning.schemas import TrainConfig
@@ -192,12 +192,12 @@ def recipe_that_evaluates(folder):
 
 @hostile
 def recipe_that_goes_through_an_imported_module(folder):
-    checkpoint(folder, cell=call(folder, "captioning.files.os.system"))
+    checkpoint(folder, cell=call(folder, "captioning.io.atomic_files.os.system"))
 
 
 @hostile
 def recipe_that_writes_by_this_package(folder):
-    target = {"_target_": "captioning.files.write_text", "_args_": [str(ran(folder)), "x"]}
+    target = {"_target_": "captioning.io.atomic_files.write_text", "_args_": [str(ran(folder)), "x"]}
     checkpoint(folder, cell=target)
 
 

@@ -352,7 +352,7 @@ def test_a_run_without_a_log_has_a_report(tmp_path):
     "node",
     [
         {"_target_": "os.system", "command": "touch hacked"},
-        {"_target_": "captioning.data.download.download", "archives": []},
+        {"_target_": "captioning.io.download.download", "archives": []},
         {"_target_": "captioning.data.scenes._draw", "root": "x"},
         {"_target_": "captioning.data.scenes.tqdm", "iterable": []},
         {"_target_": "captioning.sources.nothing"},

@@ -18,7 +18,7 @@ from test_path import data, run, short, weights, world  # noqa: F401
 from captioning.continuing import FIXED
 from captioning.data.datasets import ImageSampler
 from captioning.errors import ConfigError
-from captioning.files import write_whole
+from captioning.io.atomic_files import write_whole
 from captioning.provenance import digest
 from captioning.saving import Checkpoint, SaveBetweenSteps
 from captioning.stopping import StopRequest

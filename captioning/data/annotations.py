@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 from captioning.data.parsing import STRICT, Faults, Handling, entries, field, id_of, read_json, table_rows
 from captioning.errors import ConfigError, DataError
+from captioning.io.download import KARPATHY_URL
+from captioning.io.safe_paths import inside
 
 SPLITS = ("train", "val", "test")
-KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 COCO_LAYOUTS = {
     "karpathy": "dataset_coco.json with train2014/ and val2014/",
     "2014": "annotations/captions_{train,val}2014.json with train2014/ and val2014/",
@@ -177,14 +178,6 @@ def select(records: Iterable[Record], split: str) -> list[Record]:
             "data/README.md says what must be on disk for a split"
         )
     return chosen
-
-
-def inside(folder: Path, name: str, *, source: str | Path) -> Path:
-    """folder / name; a DataError (naming `source`) for a name that is absolute or climbs out of the folder."""
-    relative = Path(name)
-    if relative.anchor or ".." in relative.parts or "\0" in name:
-        raise DataError(f"{source}: the path {name!r} leads out of {folder}; paths must be relative, without '..'")
-    return folder / relative
 
 
 def _official(year: str) -> dict[str, Any]:

@@ -3,7 +3,7 @@
     folder/manifest.json     what it is, and which shards it has (see `captioning.data.manifest`)
     folder/shard-00000.npy   [pictures, P, D] or [pictures, D] float16
 
-Files are whole (see `captioning.files`), a shard is there before it is listed: after a kill the store holds every shard
+Files are whole (see `captioning.io.atomic_files`), a shard is there before it is listed: after a kill the store holds every shard
 that was finished. Later shards win, so a changed picture is simply stored again.
 """
 
@@ -22,7 +22,7 @@ from captioning.data import manifest
 from captioning.data.annotations import Record
 from captioning.data.manifest import Shard, Stamp
 from captioning.errors import DataError
-from captioning.files import clear_temporary, write_whole
+from captioning.io.atomic_files import clear_temporary, write_whole
 
 SHARD_BYTES = 64 * 2**20
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from captioning.errors import DataError
-from captioning.files import append_line, write_whole
+from captioning.io.atomic_files import append_line, write_whole
 
 FORMAT = 2
 READABLE = (1, FORMAT)  # 1 had no checksums

@@ -20,8 +20,9 @@ from urllib.request import Request, urlopen
 
 from tqdm import tqdm
 
-from captioning.data.annotations import KARPATHY_URL, inside
 from captioning.errors import ConfigError, DataError
+from captioning.io.download import KARPATHY_URL
+from captioning.io.safe_paths import inside
 
 BLOCK = 1 << 20  # bytes read at once
 TIMEOUT_SECONDS = 60.0  # without a byte
@@ -295,3 +296,6 @@ def _move_into(source: Path, target: Path) -> None:
             _move_into(item, place)
         else:
             os.replace(item, place)
+
+
+KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
