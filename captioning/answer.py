@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.arguments import verbatim
-from captioning.config import entry_point
-from captioning.schemas import AnswerConfig
+from captioning.config.command_line import verbatim
+from captioning.config.compose import entry_point
+from captioning.config.schemas import AnswerConfig
 
 
 def answer(config: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captioning.checkpoints import FORMAT, read_checkpoint
-from captioning.config import build_trusted
+from captioning.config.compose import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.questions import NOTHING, QuestionBatch, encode_question
 from captioning.data.vocabulary import Vocabulary

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point
-from captioning.schemas import AuditConfig
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import AuditConfig
 
 WIDTH = 100  # of an example on the terminal; audit.json has all of all
 

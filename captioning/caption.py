@@ -7,8 +7,8 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from captioning.config import build, entry_point
-from captioning.schemas import CaptionConfig
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import CaptionConfig
 
 SECONDS = 10.0  # between two writes of captions.json, which is written whole
 

@@ -3,7 +3,7 @@
 A checkpoint is tensors and plain containers in an archive without compression, or two files that captioning-export
 wrote (`captioning.exporting`). Everything else is refused before it is of use to whoever wrote it: pickled objects,
 archives that unfold to more than their size, recipes that name anything but a model's parts (see
-`captioning.config.build_trusted`), weights that are not finite.
+`captioning.config.compose.build_trusted`), weights that are not finite.
 """
 
 import zipfile

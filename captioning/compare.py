@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.arguments import positional
-from captioning.config import build, entry_point
+from captioning.config.command_line import positional
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import CompareConfig
 from captioning.errors import ConfigError
-from captioning.schemas import CompareConfig
 
 
 def compare(config: dict[str, Any]) -> None:

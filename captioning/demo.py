@@ -5,8 +5,8 @@ import socket
 from importlib.util import find_spec
 from typing import Any
 
-from captioning.config import entry_point
-from captioning.schemas import DemoConfig
+from captioning.config.compose import entry_point
+from captioning.config.schemas import DemoConfig
 
 SCENES = 6  # drawn as examples where none are given
 EXAMPLE_SIDE = 1600  # pixels at most, of examples that are kept in memory

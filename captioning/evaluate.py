@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import EvaluateConfig
 from captioning.naming import decoding_name
-from captioning.schemas import EvaluateConfig
 
 
 def evaluate(config: dict[str, Any]) -> None:

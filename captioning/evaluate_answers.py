@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point
-from captioning.schemas import EvaluateAnswersConfig
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import EvaluateAnswersConfig
 
 
 def evaluate_answers(config: dict[str, Any]) -> None:

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from captioning.config import build, check, compose
+from captioning.config.compose import build, check, compose
+from captioning.config.schemas import AuditConfig
 from captioning.data.annotations import Record, select
 from captioning.data.instances import Instances
 from captioning.data.pictures import open_picture
 from captioning.errors import ConfigError
-from captioning.schemas import AuditConfig
 from captioning.text.ptb_tokenizer import tokenize
 from captioning.visualise import Entry
 

@@ -5,8 +5,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from captioning.config import entry_point
-from captioning.schemas import ExportConfig
+from captioning.config.compose import entry_point
+from captioning.config.schemas import ExportConfig
 
 # By the kind of run: the module whose `load` takes such a checkpoint.
 LOADERS = {"captions": "predictor", "answers": "answering", "language_model": "language"}

@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import GroundConfig
 from captioning.naming import decoding_name
-from captioning.schemas import GroundConfig
 
 BLIND = "{}: a model without attention looks nowhere; train one with it"
 

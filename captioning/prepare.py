@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from captioning.config import build, entry_point
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import PrepareConfig
 from captioning.errors import ConfigError
-from captioning.schemas import PrepareConfig
 
 
 def prepare(config: dict[str, Any]) -> None:

@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from captioning.arguments import positional
-from captioning.config import build, entry_point
+from captioning.config.command_line import positional
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import ReportConfig
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.naming import decoding_name
-from captioning.schemas import ReportConfig
 
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")

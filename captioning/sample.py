@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from captioning.arguments import verbatim
-from captioning.config import entry_point
-from captioning.schemas import SampleConfig
+from captioning.config.command_line import verbatim
+from captioning.config.compose import entry_point
+from captioning.config.schemas import SampleConfig
 
 
 def sample(config: dict[str, Any]) -> None:

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.arguments import positional
-from captioning.config import build, entry_point
-from captioning.schemas import ScoreConfig
+from captioning.config.command_line import positional
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import ScoreConfig
 
 
 def score(config: dict[str, Any]) -> None:

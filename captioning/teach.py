@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point
-from captioning.schemas import TeachConfig
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import TeachConfig
 
 
 def teach(config: dict[str, Any]) -> None:

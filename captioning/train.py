@@ -14,9 +14,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config import build, entry_point
+from captioning.config.compose import build, entry_point
+from captioning.config.schemas import TrainConfig
 from captioning.errors import ConfigError, must_be
-from captioning.schemas import TrainConfig
 
 
 def train(config: dict[str, Any]) -> None:

@@ -36,7 +36,8 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
-from captioning.config import build, check, compose
+from captioning.config.compose import build, check, compose
+from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.data.annotations import Record, read_coco_files, read_csv, read_karpathy
 from captioning.data.features import FeatureStore, stamp_picture
 from captioning.data.instances import read_instances
@@ -50,7 +51,6 @@ from captioning.metrics.regions import box_region, mask_region
 from captioning.metrics.table import from_csv
 from captioning.predictor import load
 from captioning.results import read_for_server, read_references, read_results, read_samples
-from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 
 MEMORY = 2 * 2**30  # bytes that one input may take beyond what the process has
 SECONDS = 20.0  # that one input may take

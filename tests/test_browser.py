@@ -12,10 +12,10 @@ import pytest
 from little import make_run, save_checkpoint
 from PIL import Image
 
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import ReportConfig
 from captioning.pages.assets import palette
 from captioning.report import report
-from captioning.schemas import ReportConfig
 from captioning.visualise import cell_overlay, overlay
 from captioning.visualise.geometry import seen
 from captioning.visualise.maps import light

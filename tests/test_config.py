@@ -8,12 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioning import config as configuration
-from captioning.config import build, build_trusted, check, compose, conf_dir
-from captioning.errors import CheckpointError, ConfigError
-from captioning.models.state import State
-from captioning.naming import decoding_name
-from captioning.schemas import (
+from captioning.config import compose as configuration
+from captioning.config.compose import build, build_trusted, check, compose, conf_dir
+from captioning.config.schemas import (
     AnswerConfig,
     AuditConfig,
     CaptionConfig,
@@ -30,6 +27,9 @@ from captioning.schemas import (
     TeachConfig,
     TrainConfig,
 )
+from captioning.errors import CheckpointError, ConfigError
+from captioning.models.state import State
+from captioning.naming import decoding_name
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),

@@ -11,13 +11,13 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import CaptionConfig, EvaluateConfig, TrainConfig
 from captioning.decoding import consensus
 from captioning.ensemble import load_all
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.predictor import load
-from captioning.schemas import CaptionConfig, EvaluateConfig, TrainConfig
 from captioning.train import train
 
 COMMANDS = {"train": (train, TrainConfig), "evaluate": (evaluate, EvaluateConfig), "caption": (caption, CaptionConfig)}

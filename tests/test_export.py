@@ -14,7 +14,8 @@ import captioning
 from captioning import answering, language, pretrained
 from captioning.caption import caption
 from captioning.checkpoints import find_checkpoint, read_checkpoint
-from captioning.config import build, check, compose
+from captioning.config.compose import build, check, compose
+from captioning.config.schemas import CaptionConfig, EvaluateConfig, ExportConfig, TrainConfig
 from captioning.data.scenes import draw_scene
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers
@@ -25,7 +26,6 @@ from captioning.explore_text import held_out
 from captioning.export import export
 from captioning.io.atomic_files import write_json
 from captioning.predictor import load
-from captioning.schemas import CaptionConfig, EvaluateConfig, ExportConfig, TrainConfig
 from captioning.train import train
 
 COMMANDS = {

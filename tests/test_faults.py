@@ -17,13 +17,13 @@ from test_path import data, run, short, world  # noqa: F401
 
 import captioning.sources
 from captioning.checkpoints import read_checkpoint
-from captioning.config import entry_point
+from captioning.config.compose import entry_point
+from captioning.config.schemas import TrainConfig
 from captioning.errors import CaptioningError, ConfigError
 from captioning.models.captioner import build_captioner
 from captioning.models.readout import DeepReadout, LinearReadout, SumReadout
 from captioning.objectives import SelfCritical, greedy, leave_one_out
 from captioning.predictor import Predictor, load
-from captioning.schemas import TrainConfig
 
 
 @pytest.fixture(scope="module")

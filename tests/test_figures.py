@@ -21,10 +21,10 @@ from PIL import Image
 import captioning
 from captioning import figures
 from captioning.caption import caption
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import CaptionConfig, TrainConfig
 from captioning.decoding import beam_search, follow, score_tokens
 from captioning.errors import ConfigError, DataError, ToolError
-from captioning.schemas import CaptionConfig, TrainConfig
 from captioning.train import train
 from captioning.visualise import (
     Entry,

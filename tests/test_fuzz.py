@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
-from captioning.config import build, check, compose
+from captioning.config.compose import build, check, compose
+from captioning.config.schemas import EvaluateConfig, TrainConfig
 from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore
 from captioning.data.instances import read_instances
@@ -26,7 +27,6 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.metrics.regions import mask_region
 from captioning.metrics.table import from_csv
 from captioning.predictor import load
-from captioning.schemas import EvaluateConfig, TrainConfig
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import GroundConfig, TrainConfig
 from captioning.data.annotations import Record, read_coco
 from captioning.data.instances import COCO_WORDS, NOTHING, Annotated, Instance, Instances, read_instances
 from captioning.data.pictures import Transform
@@ -30,7 +31,6 @@ from captioning.metrics.grounding import (
 from captioning.metrics.mentions import compile_phrases, find_mentions, plural
 from captioning.metrics.regions import area_share, box_region, cell_shares, contains, mask_region
 from captioning.predictor import load
-from captioning.schemas import GroundConfig, TrainConfig
 from captioning.train import train
 from captioning.visualise import overlay
 

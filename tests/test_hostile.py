@@ -18,7 +18,9 @@ import torch
 from fuzzing import CAPTIONS, bomb, small_checkpoint, small_export, write_export
 from PIL import Image
 
-from captioning.config import build, check, compose
+from captioning.config.allowlist import check_settings_file
+from captioning.config.compose import build, check, compose
+from captioning.config.schemas import TrainConfig
 from captioning.data.annotations import Record, read_coco_files, read_csv, read_karpathy
 from captioning.data.features import FeatureStore, Stamp
 from captioning.data.instances import read_instances
@@ -28,8 +30,6 @@ from captioning.errors import CaptioningError
 from captioning.io import download
 from captioning.models.encoder import efficientnet_lite_encoder
 from captioning.predictor import load
-from captioning.schemas import TrainConfig
-from captioning.trust import check_settings_file
 
 HOSTILE: dict[str, Callable[[Path], None]] = {}
 

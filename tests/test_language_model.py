@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 
-from captioning.arguments import verbatim
 from captioning.checkpoints import read_checkpoint
-from captioning.config import check, compose
+from captioning.config.command_line import verbatim
+from captioning.config.compose import check, compose
+from captioning.config.schemas import SampleConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.explore_text import held_out
 from captioning.language import load
 from captioning.objectives import TruncatedBackpropagation
 from captioning.sample import sample
-from captioning.schemas import SampleConfig, TrainConfig
 from captioning.train import train
 
 QUIET = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from captioning.config import check, compose
-from captioning.schemas import TrainConfig
+from captioning.config.compose import check, compose
+from captioning.config.schemas import TrainConfig
 from captioning.train import train
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))

@@ -13,13 +13,13 @@ from PIL import Image
 import captioning
 from captioning.caption import caption
 from captioning.checkpoints import read_checkpoint
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.objectives import CrossEntropy
 from captioning.predictor import load
 from captioning.prepare import prepare
-from captioning.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.train import train
 
 COMMANDS = {
@@ -263,7 +263,7 @@ def test_fine_tuning_moves_the_named_layers_only_and_travels_along(data, tmp_pat
 
 
 def load_encoder(run_dir):
-    from captioning.config import build
+    from captioning.config.compose import build
 
     node = dict(read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["captioning"]["config"]["encoder"])
     return build(node)

@@ -12,7 +12,8 @@ import yaml
 from little import SENTENCES, leave_evaluation, make_run
 from PIL import Image
 
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import ReportConfig
 from captioning.data.annotations import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.metrics import Scorer
@@ -20,7 +21,6 @@ from captioning.metrics.table import Table
 from captioning.pages import charts, findings
 from captioning.predictor import load
 from captioning.report import build_reader, moved, report
-from captioning.schemas import ReportConfig
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;</title><script>alert(2)</script>"
 

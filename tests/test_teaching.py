@@ -6,7 +6,8 @@ import torch
 from conftest import PAD
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import TeachConfig
 from captioning.data.annotations import read_csv
 from captioning.data.datasets import CaptionBatch
 from captioning.data.pictures import open_picture
@@ -16,7 +17,6 @@ from captioning.objectives import CrossEntropy, loss
 from captioning.objectives.loss import Lessons, WordLoss
 from captioning.objectives.teacher import Teacher, number_captions
 from captioning.predictor import load
-from captioning.schemas import TeachConfig
 from captioning.teach import teach
 from captioning.teaching import read_teacher
 

@@ -10,7 +10,8 @@ from PIL import Image
 
 from captioning.answer import answer
 from captioning.answering import load
-from captioning.config import check, compose
+from captioning.config.compose import check, compose
+from captioning.config.schemas import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, TrainConfig
 from captioning.data.vqa import (
     Answers,
     annotators,
@@ -25,7 +26,6 @@ from captioning.evaluate_answers import evaluate_answers
 from captioning.metrics.vqa import answer_accuracy
 from captioning.predictor import load as load_captioner
 from captioning.prepare import prepare
-from captioning.schemas import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, TrainConfig
 from captioning.train import train
 
 COMMANDS = {

@@ -3,8 +3,8 @@
     folder/manifest.json     what it is, and which shards it has (see `captioning.data.manifest`)
     folder/shard-00000.npy   [pictures, P, D] or [pictures, D] float16
 
-Files are whole (see `captioning.io.atomic_files`), a shard is there before it is listed: after a kill the store holds every shard
-that was finished. Later shards win, so a changed picture is simply stored again.
+Files are written whole (`captioning.io`) and a shard is written before it is listed. So after a kill the store holds
+every finished shard. Later shards win: a changed picture is stored again.
 """
 
 import hashlib

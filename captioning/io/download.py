@@ -21,9 +21,9 @@ from urllib.request import Request, urlopen
 from tqdm import tqdm
 
 from captioning.errors import ConfigError, DataError
-from captioning.io.download import KARPATHY_URL
 from captioning.io.safe_paths import inside
 
+KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
 BLOCK = 1 << 20  # bytes read at once
 TIMEOUT_SECONDS = 60.0  # without a byte
 RETRIES = 5  # in a row that bring nothing new
@@ -296,6 +296,3 @@ def _move_into(source: Path, target: Path) -> None:
             _move_into(item, place)
         else:
             os.replace(item, place)
-
-
-KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from captioning.answering import KIND, make_recipe, write_answers
-from captioning.config import build
+from captioning.config.compose import build
+from captioning.config.schemas import AnswerTrainConfig
 from captioning.continuing import same_answers, same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
 from captioning.data.questions import QuestionDataset, collate_questions
@@ -16,7 +17,6 @@ from captioning.errors import DataError
 from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.provenance import digest_of
-from captioning.schemas import AnswerTrainConfig
 from captioning.sources import refuse_views, report_unreadable
 from captioning.text.ptb_tokenizer import tokenize
 

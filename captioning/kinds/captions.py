@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import torch
 
 from captioning.checkpoints import KIND
-from captioning.config import build
+from captioning.config.compose import build
+from captioning.config.schemas import CaptionTrainConfig
 from captioning.continuing import same_encoder, same_images, same_words, take_encoder
 from captioning.data.annotations import select
 from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
@@ -20,7 +21,6 @@ from captioning.metrics import score
 from captioning.naming import decoding_name
 from captioning.provenance import digest
 from captioning.recipes import make_recipe
-from captioning.schemas import CaptionTrainConfig
 from captioning.sources import report_unreadable
 from captioning.writing import write
 

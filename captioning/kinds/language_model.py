@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from captioning.config import build
+from captioning.config.compose import build
+from captioning.config.schemas import LanguageModelTrainConfig
 from captioning.continuing import same_words
 from captioning.data.text import Windows, encode_texts, only, split_text
 from captioning.data.vocabulary import Vocabulary
@@ -14,7 +15,6 @@ from captioning.errors import ConfigError, must_be
 from captioning.kinds import Parts
 from captioning.language import KIND, build_model, make_recipe
 from captioning.provenance import digest_of
-from captioning.schemas import LanguageModelTrainConfig
 
 SPLITS = ("train", "val")
 

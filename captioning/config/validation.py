@@ -8,8 +8,8 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from captioning.config.allowlist import OWN_PARTS, locate, may_build
 from captioning.errors import ConfigError
-from captioning.trust import OWN_PARTS, locate, may_build
 
 FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
 

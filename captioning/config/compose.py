@@ -22,15 +22,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from captioning.config.allowlist import OWN_PARTS, check_settings_file, locate, may_build, may_come_along, targets
+from captioning.config.validation import schema_faults, unknown_key
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
-from captioning.signatures import schema_faults, unknown_key
-from captioning.trust import OWN_PARTS, check_settings_file, locate, may_build, may_come_along, targets
 
 
 def conf_dir() -> Path:
     """Folder of the YAML files: inside the installed package, or `conf/` beside it in a checkout."""
-    inside = Path(__file__).parent / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[1] / "conf"
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callable[[], None]:
@@ -199,7 +199,8 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
     """Instantiates a `_target_` node (and those inside it), with further arguments known only now.
 
     Raises:
-        ConfigError: a target that is none of those in `captioning.trust`, or what the targets themselves raise.
+        ConfigError: a target that `captioning.config.allowlist` does not list, or what the targets
+            themselves raise.
     """
     for target in targets(node):
         if not may_build(target):

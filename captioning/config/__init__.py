@@ -1,0 +1,1 @@
+"""Turn YAML files and command lines into checked plain settings, and settings into objects."""
