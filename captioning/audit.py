@@ -12,7 +12,7 @@ WIDTH = 100  # of an example on the terminal; audit.json has all of all
 
 def audit(config: dict[str, Any]) -> None:
     """Prints numbers of each split and what was found, a few examples each; leaves audit.json with all of it."""
-    from captioning.data.auditing import audit as examine
+    from captioning.data.checks import audit as examine
     from captioning.data.parsing import Faults
     from captioning.io.atomic_files import make_folder, write_json
 

@@ -10,7 +10,7 @@ from captioning.naming import decoding_name
 
 def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
-    from captioning.data.annotations import select
+    from captioning.data.records import select
     from captioning.ensemble import load_all
     from captioning.errors import must_be
     from captioning.results import describe, write_report

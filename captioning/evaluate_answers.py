@@ -15,7 +15,7 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     guesses without a picture, and per_question.csv. With `server` also the file that the server takes.
     """
     from captioning.answering import load
-    from captioning.data.annotations import select
+    from captioning.data.records import select
     from captioning.data.vqa import questions_of
     from captioning.errors import DataError, must_be
     from captioning.io.atomic_files import make_folder, write_json

@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from captioning.data.corpus import Text, read_texts
 from captioning.data.source_labels import source_labels
-from captioning.data.text import Text, read_texts
 from captioning.errors import DataError, must_be
 from captioning.explore import Table
 from captioning.language import LanguageModel

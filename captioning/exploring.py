@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 from captioning.config.compose import build, check, compose
 from captioning.config.schemas import AuditConfig
-from captioning.data.annotations import Record, select
 from captioning.data.instances import Instances
 from captioning.data.pictures import open_picture
+from captioning.data.records import Record, select
 from captioning.errors import ConfigError
 from captioning.text.ptb_tokenizer import tokenize
 from captioning.visualise import Entry

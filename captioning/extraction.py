@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore, Stamp, stamp_picture
 from captioning.data.pictures import Transform, open_picture
+from captioning.data.records import Record
 from captioning.errors import DataError
 
 

@@ -19,7 +19,7 @@ BLIND = "{}: a model without attention looks nowhere; train one with it"
 
 def ground(config: dict[str, Any]) -> None:
     """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
-    from captioning.data.annotations import select
+    from captioning.data.records import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.io.atomic_files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise

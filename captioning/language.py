@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captioning.checkpoints import FORMAT, check_shapes, load_weights, read_checkpoint, without_memory
 from captioning.config.compose import build, build_trusted
-from captioning.data.text import split_text
+from captioning.data.corpus import split_text
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import sample
 from captioning.errors import DataError, must_be

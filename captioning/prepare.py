@@ -12,7 +12,7 @@ def prepare(config: dict[str, Any]) -> None:
 
     The data set may be of captions or of questions, whose pictures may share the store of another (`pictures`).
     """
-    from captioning.data.annotations import select
+    from captioning.data.records import select
     from captioning.sources import refuse_views, report_unreadable
 
     data = config["data"]

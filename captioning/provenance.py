@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from captioning.data.annotations import Record
+from captioning.data.records import Record
 from captioning.io.atomic_files import write_json
 
 PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "tensorboard")

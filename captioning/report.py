@@ -28,7 +28,7 @@ PARTS = {
 
 def report(config: dict[str, Any]) -> None:
     """Leaves report.html; evaluates the run's best checkpoint first where that was not done."""
-    from captioning.data.annotations import select
+    from captioning.data.records import select
     from captioning.io.atomic_files import make_folder, write_text
     from captioning.predictor import load
     from captioning.results import read_about, read_results, read_title

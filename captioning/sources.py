@@ -13,10 +13,10 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioning.data.annotations import Record
 from captioning.data.datasets import View, may_be_mirrored
 from captioning.data.features import FeatureStore, store_folder
 from captioning.data.pictures import Transform, open_picture
+from captioning.data.records import Record
 from captioning.data.regions import RegionFolder
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.extraction import extract

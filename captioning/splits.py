@@ -6,8 +6,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.data.annotations import Record
 from captioning.data.datasets import ImageDataset, collate_images
+from captioning.data.records import Record
 from captioning.predictor import Predictor
 from captioning.sources import Source, report_unreadable
 from captioning.views import AllViews, EachView

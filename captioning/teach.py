@@ -9,8 +9,8 @@ from captioning.config.schemas import TeachConfig
 
 def teach(config: dict[str, Any]) -> None:
     """Leaves a file of what the checkpoints together think of every word of the training captions."""
-    from captioning.data.annotations import select
     from captioning.data.datasets import tokenize_captions
+    from captioning.data.records import select
     from captioning.ensemble import load_all
     from captioning.errors import ConfigError, must_be
     from captioning.io.atomic_files import make_folder

@@ -9,8 +9,8 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.data.annotations import Record
 from captioning.data.datasets import CaptionDataset, ImageSampler, collate
+from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError
 from captioning.io.atomic_files import write_whole

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from captioning.data.annotations import Record, read_coco, read_coco_files, read_csv, read_karpathy, select
+from captioning.data.readers import read_coco, read_coco_files, read_csv, read_karpathy
+from captioning.data.records import Record, select
 from captioning.errors import ConfigError, DataError
 
 
@@ -200,7 +201,7 @@ def test_a_folder_or_a_dead_link_is_no_picture(tmp_path):
 def test_each_folder_is_scanned_once(tmp_path, monkeypatch):
     write_coco(tmp_path, train={number: ["a"] for number in range(50)}, val={99: ["b"]})
     scanned, scan = [], os.scandir
-    monkeypatch.setattr("captioning.data.annotations.os.scandir", lambda path: scanned.append(path) or scan(path))
+    monkeypatch.setattr("captioning.data.readers.os.scandir", lambda path: scanned.append(path) or scan(path))
     assert len(read_coco_files(tmp_path)) == 51
     assert scanned == [tmp_path / "train", tmp_path / "val"]
 

@@ -12,10 +12,10 @@ from PIL import Image, ImageEnhance
 from captioning.audit import audit
 from captioning.config.compose import check, compose
 from captioning.config.schemas import AuditConfig
-from captioning.data.annotations import read_coco, read_csv, read_karpathy
-from captioning.data.auditing import caption_fault
+from captioning.data.checks import caption_fault
 from captioning.data.duplicates import Look, close_pairs, look, near_duplicates, perceptual_hash, same_files
 from captioning.data.parsing import Faults
+from captioning.data.readers import read_coco, read_csv, read_karpathy
 from captioning.data.scenes import draw_scene
 from captioning.errors import ConfigError, DataError
 from captioning.text.ptb_tokenizer import tokenize

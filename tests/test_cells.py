@@ -9,7 +9,7 @@ import torch
 from conftest import CELLS, END, RECURRENCES, START
 from PIL import Image
 
-from captioning.data.annotations import Record
+from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import greedy_search
 from captioning.errors import DataError

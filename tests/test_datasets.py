@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from conftest import END, PAD, START
 
-from captioning.data.annotations import Record
 from captioning.data.datasets import CaptionDataset, ImageSampler, View, collate, tokenize_captions
+from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 
 RECORDS = [

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.data.annotations import read_coco
+from captioning.data.readers import read_coco
 from captioning.errors import ConfigError, DataError
 from captioning.io import download as module
 from captioning.io.download import COCO, Archive, download, download_coco, refuse_download

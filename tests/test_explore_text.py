@@ -7,7 +7,7 @@ import pytest
 from test_language_model import run
 from test_sequence import V, make
 
-from captioning.data.text import Text
+from captioning.data.corpus import Text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, DataError
 from captioning.explore_text import tabulate_texts

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from captioning.comparing import aligned, compared, differences
-from captioning.data.annotations import Record
+from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
 from captioning.exploring import DataSet, boxes_by_word, counts, differing, entries, open_data, ranked
 from captioning.metrics.table import Table

@@ -6,9 +6,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore
 from captioning.data.pictures import Transform, open_picture
+from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
 from captioning.extraction import extract
 from captioning.models.encoder import Encoder, efficientnet_lite_encoder

@@ -12,8 +12,8 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from captioning.data import features as module
-from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore, stamp_picture, store_folder
+from captioning.data.records import Record
 from captioning.errors import DataError
 
 KEY = {"name": "small", "layer": "last", "mean": (0.5, 0.25), "fingerprint": "ab12", "transform": {"size": 8}}

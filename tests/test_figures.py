@@ -608,7 +608,7 @@ def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, ada
     )
     assert (tmp_path / "out" / "p5_strip.png").is_file()
 
-    from captioning.data.annotations import Record
+    from captioning.data.records import Record
     from captioning.data.regions import RegionFolder
 
     captioner = captioning.load(checkpoint)

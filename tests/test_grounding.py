@@ -13,9 +13,10 @@ from pycocotools import mask as coco_mask
 
 from captioning.config.compose import check, compose
 from captioning.config.schemas import GroundConfig, TrainConfig
-from captioning.data.annotations import Record, read_coco
 from captioning.data.instances import COCO_WORDS, NOTHING, Annotated, Instance, Instances, read_instances
 from captioning.data.pictures import Transform
+from captioning.data.readers import read_coco
+from captioning.data.records import Record
 from captioning.data.scenes import read_scenes, read_shapes
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.ground import caption_and_ground

@@ -95,7 +95,7 @@ def test_reading_is_what_validation_saw(files, tmp_path):
     with (tmp_path / "metrics.csv").open(newline="") as file:
         logged = [row for row in csv.DictReader(file) if row["val/nats"]][-1]
     model, config = load(tmp_path / "checkpoints" / "last.ckpt", device="cpu"), compose("train", small(files, tmp_path))
-    from captioning.data.text import read_texts
+    from captioning.data.corpus import read_texts
 
     val = read_texts(files, val_share=config.data.reader.val_share)["val"]
     # The text of the split in one line, as validation reads it: with one stream, and <end>s as characters.
@@ -118,7 +118,7 @@ def test_reading_is_what_validation_saw(files, tmp_path):
 
 
 def words(text):
-    from captioning.data.text import split_text
+    from captioning.data.corpus import split_text
 
     return split_text(text, "words")
 

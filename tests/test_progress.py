@@ -11,8 +11,8 @@ import pytest
 from little import draw_pictures, make_run
 from PIL import Image
 
-from captioning.data.annotations import read_csv
 from captioning.data.pictures import Transform
+from captioning.data.readers import read_csv
 from captioning.models.encoder import efficientnet_lite_encoder
 from captioning.sources import online
 from captioning.task import ProgressBar

@@ -14,7 +14,7 @@ from PIL import Image
 
 from captioning.config.compose import check, compose
 from captioning.config.schemas import ReportConfig
-from captioning.data.annotations import read_csv
+from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.metrics import Scorer
 from captioning.metrics.table import Table
@@ -356,8 +356,8 @@ def test_a_run_without_a_log_has_a_report(tmp_path):
         {"_target_": "captioning.data.scenes._draw", "root": "x"},
         {"_target_": "captioning.data.scenes.tqdm", "iterable": []},
         {"_target_": "captioning.sources.nothing"},
-        {"_target_": "captioning.data.annotations.os.system", "command": "touch hacked"},
-        {"_target_": "captioning.data.annotations.read_csv", "root": {"_target_": "os.getcwd"}},
+        {"_target_": "captioning.data.readers.os.system", "command": "touch hacked"},
+        {"_target_": "captioning.data.readers.read_csv", "root": {"_target_": "os.getcwd"}},
         {"_target_": ["os.system"]},
         "os.system",
         None,

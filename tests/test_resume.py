@@ -332,7 +332,7 @@ def test_like_takes_single_settings_only(monkeypatch, tmp_path, whole):
 
 
 def test_the_digest_is_of_the_captions_and_their_order_and_not_of_their_folder():
-    from captioning.data.annotations import Record
+    from captioning.data.records import Record
 
     records = [Record(1, Path("a/1.png"), "train", ("one",)), Record(2, Path("a/2.png"), "val", ("two", "three"))]
     moved = [record._replace(path=Path("b") / record.path.name) for record in records]

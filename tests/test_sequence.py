@@ -5,7 +5,7 @@ import torch
 from conftest import CELLS
 from torch.nn import functional as F
 
-from captioning.data.text import Encoded, Windows, only
+from captioning.data.corpus import Encoded, Windows, only
 from captioning.models.attention import NoAttention
 from captioning.models.captioner import build_captioner
 from captioning.models.conditioning import Nothing

@@ -8,9 +8,9 @@ from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
 from captioning.config.compose import check, compose
 from captioning.config.schemas import TeachConfig
-from captioning.data.annotations import read_csv
 from captioning.data.datasets import CaptionBatch
 from captioning.data.pictures import open_picture
+from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models.readout import Scores
 from captioning.objectives import CrossEntropy, loss

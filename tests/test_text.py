@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.data.text import Encoded, Text, Windows, encode_texts, read_texts, split_text, standard_library
+from captioning.data.corpus import Encoded, Text, Windows, encode_texts, read_texts, split_text, standard_library
 from captioning.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
 from captioning.errors import CaptioningError, ConfigError, DataError
 

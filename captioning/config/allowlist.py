@@ -28,11 +28,11 @@ BUILDERS = {
 }
 # Of a run's settings: besides, what these modules define.
 SETTINGS = {
-    "captioning.data.annotations",
+    "captioning.data.readers",
     "captioning.io.download",
     "captioning.data.instances",
     "captioning.data.scenes",
-    "captioning.data.text",
+    "captioning.data.corpus",
     "captioning.data.vqa",
     "captioning.decoding",
     "captioning.kinds.answers",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from captioning.data.annotations import Record
+from captioning.data.records import Record
 from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.errors import must_be
 from captioning.text.ptb_tokenizer import tokenize

@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captioning.data import manifest
-from captioning.data.annotations import Record
 from captioning.data.manifest import Shard, Stamp
+from captioning.data.records import Record
 from captioning.errors import DataError
 from captioning.io.atomic_files import clear_temporary, write_whole
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from captioning.data.annotations import Record
 from captioning.data.parsing import entries, field, id_of, read_json
+from captioning.data.records import Record
 from captioning.errors import DataError
 
 COCO_WORDS = Path(__file__).with_name("coco_words.yaml")

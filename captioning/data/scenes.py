@@ -21,10 +21,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from captioning.data.annotations import Record, read_coco_files
 from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe, is_true
 from captioning.data.instances import Instances, read_instances
 from captioning.data.parsing import STRICT, Handling
+from captioning.data.readers import read_coco_files
+from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
 
 VERSION = 4  # of the drawing and the grammar: a change of either is another data set
@@ -256,7 +257,7 @@ def read_scenes(
     Args:
         train, val, test: pictures of each split, 1 or more.
         seed: of the drawing; independent of any other seed.
-        faults: see `captioning.data.annotations`.
+        faults: see `captioning.data.readers`.
 
     Raises:
         ConfigError: a split without pictures.

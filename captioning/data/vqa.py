@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from captioning.data.annotations import missing_files
 from captioning.data.parsing import entries, field, id_of, read_json
+from captioning.data.readers import missing_files
 from captioning.errors import CheckpointError, DataError, must_be
 from captioning.text.answer_normalizer import normalize
 

@@ -9,8 +9,8 @@ from captioning.answering import KIND, make_recipe, write_answers
 from captioning.config.compose import build
 from captioning.config.schemas import AnswerTrainConfig
 from captioning.continuing import same_answers, same_encoder, same_images, same_words, take_encoder
-from captioning.data.annotations import select
 from captioning.data.questions import QuestionDataset, collate_questions
+from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
 from captioning.errors import DataError

@@ -12,8 +12,8 @@ from captioning.checkpoints import KIND
 from captioning.config.compose import build
 from captioning.config.schemas import CaptionTrainConfig
 from captioning.continuing import same_encoder, same_images, same_words, take_encoder
-from captioning.data.annotations import select
 from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
+from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 from captioning.kinds import Parts

@@ -9,7 +9,7 @@ import torch
 from captioning.config.compose import build
 from captioning.config.schemas import LanguageModelTrainConfig
 from captioning.continuing import same_words
-from captioning.data.text import Windows, encode_texts, only, split_text
+from captioning.data.corpus import Windows, encode_texts, only, split_text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, must_be
 from captioning.kinds import Parts

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from captioning.data.annotations import Record
 from captioning.data.pictures import open_picture
+from captioning.data.records import Record
 from captioning.data.regions import RegionFolder
 from captioning.decoding import follow
 from captioning.errors import DataError

@@ -22,11 +22,11 @@ from measure import peak_mebibytes, run, seconds
 from preparing import draw_pictures
 from training import CAPTIONS, DEVICE, LENGTHS, build, ours
 
-from captioning.data.annotations import Record
 from captioning.data.datasets import CaptionBatch, CaptionDataset
 from captioning.data.features import FeatureStore, Stamp
 from captioning.data.module import CaptionModule
 from captioning.data.pictures import Transform
+from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 from captioning.models.encoder import efficientnet_lite_encoder
 from captioning.sources import Pictures, Source, StoredFeatures

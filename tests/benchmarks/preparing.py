@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.annotations import Record
 from captioning.data.features import FeatureStore
 from captioning.data.pictures import Transform
+from captioning.data.records import Record
 from captioning.extraction import extract
 from captioning.models.encoder import LITE_MEAN, LITE_STD, Encoder, efficientnet_lite_encoder
 from captioning.sources import BATCH_SIZES

@@ -10,32 +10,23 @@ and returns all that can be read, blank captions, pictures without captions and 
 
 import hashlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from captioning.data.parsing import STRICT, Faults, Handling, entries, field, id_of, read_json, table_rows
+from captioning.data.records import SPLITS, Record
 from captioning.errors import ConfigError, DataError
 from captioning.io.download import KARPATHY_URL
 from captioning.io.safe_paths import inside
 
-SPLITS = ("train", "val", "test")
 COCO_LAYOUTS = {
     "karpathy": "dataset_coco.json with train2014/ and val2014/",
     "2014": "annotations/captions_{train,val}2014.json with train2014/ and val2014/",
     "2017": "annotations/captions_{train,val}2017.json with train2017/ and val2017/",
 }
 PICTURE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
-
-
-class Record(NamedTuple):
-    """One picture with its raw captions; split is train, val or test."""
-
-    image_id: int
-    path: Path
-    split: str
-    captions: tuple[str, ...]
 
 
 def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling = STRICT) -> list[Record]:
@@ -164,20 +155,6 @@ def read_csv(
     items = enumerate(captions.items())
     records = [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items]
     return _checked([(table, records)], faults)
-
-
-def select(records: Iterable[Record], split: str) -> list[Record]:
-    """The records of one split; a DataError when there are none."""
-    records = list(records)
-    chosen = [record for record in records if record.split == split]
-    if not chosen:
-        counts = Counter(record.split for record in records)
-        there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-        raise DataError(
-            f"no pictures with captions in split '{split}'; pictures by split: {there}. "
-            "data/README.md says what must be on disk for a split"
-        )
-    return chosen
 
 
 def _official(year: str) -> dict[str, Any]:

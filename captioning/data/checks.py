@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from captioning.data.annotations import SPLITS, Record
 from captioning.data.duplicates import BITS, Group, Look, look, near_duplicates, same_files
 from captioning.data.pictures import SUFFIXES
+from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
 from captioning.text.ptb_tokenizer import tokenize
