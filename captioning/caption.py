@@ -91,8 +91,8 @@ def _facts(made) -> dict[str, Any]:
 def _regions(predictor, folder: str | None):
     """picture's path -> its regions, where a folder of a detector's is given; None else."""
     from captioning.data.records import Record
-    from captioning.data.regions import RegionFolder
     from captioning.errors import ConfigError
+    from captioning.features.regions import RegionFolder
     from captioning.recipes import looks_at_regions
 
     if folder is None:

@@ -13,10 +13,10 @@ def evaluate(config: dict[str, Any]) -> None:
     from captioning.data.records import select
     from captioning.ensemble import load_all
     from captioning.errors import must_be
+    from captioning.features.views import shares_of
     from captioning.results import describe, write_report
     from captioning.searches import seeded
     from captioning.splits import sources_of, write_captions
-    from captioning.views import shares_of
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]

@@ -18,8 +18,8 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     from captioning.data.records import select
     from captioning.data.vqa import questions_of
     from captioning.errors import DataError, must_be
+    from captioning.features.sources import report_unreadable
     from captioning.io.atomic_files import make_folder, write_json
-    from captioning.sources import report_unreadable
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split, output, server = config["data"], config["split"], Path(config["output"]), server_file(config)

@@ -10,12 +10,12 @@ import torch
 from captioning.data.datasets import CaptionBatch, CaptionDataset, collate, tokenize_captions
 from captioning.data.pictures import open_picture
 from captioning.errors import DataError
+from captioning.features.sources import Source
 from captioning.metrics.properties import properties
 from captioning.models.captioner import Captioner
 from captioning.models.trace import trace
 from captioning.predictor import Predictor
 from captioning.searches import named, seeded
-from captioning.sources import Source
 from captioning.text.ptb_tokenizer import tokenize
 from captioning.writing import decode
 
@@ -99,7 +99,7 @@ def batches(
     """A source's pictures, encoded once, with their captions in the captioner's own words.
 
     Args:
-        source: from `captioning.sources`, of the predictor's encoder and transform; of one that looks at corners, from
+        source: from `captioning.features`, of the predictor's encoder and transform; for one that looks at corners, from
             `splits.sources_of`.
         batch_size: pictures a batch.
         captions_per_image, max_length: as of CaptionDataset.

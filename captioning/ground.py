@@ -21,11 +21,11 @@ def ground(config: dict[str, Any]) -> None:
     """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
     from captioning.data.records import select
     from captioning.errors import CheckpointError, ConfigError, must_be
+    from captioning.features.sources import report_unreadable
     from captioning.io.atomic_files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise
     from captioning.predictor import load
     from captioning.searches import seeded
-    from captioning.sources import report_unreadable
 
     data, split = config["data"], config["split"]
     if data["instances"] is None:
@@ -69,7 +69,7 @@ def caption_and_ground(
     """{image id: the `Grounded` mentions of its caption}, for every readable record.
 
     Args:
-        source: of the records' features (`captioning.sources`); None: made of the pictures here.
+        source: of the records' features (`captioning.features.sources`); None: made of the pictures here.
 
     Raises:
         CheckpointError: the model has no attention.

@@ -10,20 +10,21 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioning.attention_map import laid_back
 from captioning.checkpoints import read_checkpoint
 from captioning.config.compose import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture, upright
-from captioning.data.regions import Regions
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
 from captioning.errors import ConfigError, DataError
+from captioning.features.regions import Regions
+from captioning.features.views import corners_of, shares_of
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.models.views import ManyViews
 from captioning.recipes import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.searches import named, seeded
 from captioning.text.ptb_tokenizer import tokenize
-from captioning.views import corners_of, laid_back, shares_of
 from captioning.writing import decode
 
 

@@ -13,7 +13,7 @@ def prepare(config: dict[str, Any]) -> None:
     The data set may be of captions or of questions, whose pictures may share the store of another (`pictures`).
     """
     from captioning.data.records import select
-    from captioning.sources import refuse_views, report_unreadable
+    from captioning.features.sources import refuse_views, report_unreadable
 
     data = config["data"]
     if "pictures" in data:
@@ -38,7 +38,7 @@ def prepare(config: dict[str, Any]) -> None:
 
 
 def _verify(config: dict[str, Any]) -> None:
-    from captioning.sources import verify
+    from captioning.features.sources import verify
 
     if not config["features"]["_target_"].endswith(".stored"):
         raise ConfigError("verify=true is for stored features: set features=store")

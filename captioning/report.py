@@ -126,8 +126,8 @@ def _evaluation(config, run_dir: Path) -> Path | None:
 
 def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
     """The captions of an evaluation that is made now."""
+    from captioning.features.sources import report_unreadable
     from captioning.searches import seeded
-    from captioning.sources import report_unreadable
     from captioning.splits import write_captions
 
     source = build_reader(features)(

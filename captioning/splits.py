@@ -8,9 +8,9 @@ from tqdm import tqdm
 
 from captioning.data.datasets import ImageDataset, collate_images
 from captioning.data.records import Record
+from captioning.features.sources import Source, report_unreadable
+from captioning.features.views import AllViews, EachView
 from captioning.predictor import Predictor
-from captioning.sources import Source, report_unreadable
-from captioning.views import AllViews, EachView
 from captioning.writing import write
 
 

@@ -13,10 +13,10 @@ from captioning.data.datasets import CaptionDataset, ImageSampler, collate
 from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError
+from captioning.features.sources import Source
 from captioning.io.atomic_files import write_whole
 from captioning.objectives.teacher import Teacher, number_captions
 from captioning.predictor import Predictor
-from captioning.sources import Source
 
 PARTS = ("keys", "starts", "ids", "probs", "vocabulary")
 

@@ -38,15 +38,15 @@ from pycocotools import mask
 
 from captioning.config.compose import build, check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
-from captioning.data.features import FeatureStore, stamp_picture
 from captioning.data.instances import read_instances
 from captioning.data.parsing import Faults
 from captioning.data.pictures import Transform, open_picture
 from captioning.data.readers import read_coco_files, read_csv, read_karpathy
 from captioning.data.records import Record
-from captioning.data.regions import RegionFolder
 from captioning.errors import CaptioningError
 from captioning.exporting import write_exported
+from captioning.features.regions import RegionFolder
+from captioning.features.store import FeatureStore, stamp_picture
 from captioning.io import download
 from captioning.metrics.regions import box_region, mask_region
 from captioning.metrics.table import from_csv

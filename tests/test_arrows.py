@@ -70,7 +70,7 @@ def test_inside_models():
 
 
 def test_only_extraction_and_its_users_join_encoder_and_store():
-    assert importers("captioning.extraction") <= {"sources"} | ENTRY_POINTS
+    assert importers("captioning.features.extraction") <= {"sources"} | ENTRY_POINTS
 
 
 def test_scores_need_no_torch():

@@ -14,9 +14,9 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import greedy_search
 from captioning.errors import DataError
 from captioning.explore import batches, read_captions, tabulate
+from captioning.features.sources import Source
 from captioning.metrics.properties import in_prepositional_phrase, is_plural, properties
 from captioning.models.trace import trace, watched
-from captioning.sources import Source
 from captioning.visualise.cells import states_figure
 
 WORDS = "a red dog runs on the green grass"

@@ -14,10 +14,10 @@ import torch
 from conftest import END, PAD, START, UNKNOWN
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captioning import extraction
 from captioning.data.datasets import CaptionBatch
 from captioning.data.module import CaptionModule
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample, score_tokens
+from captioning.features import extraction
 from captioning.models import decoder as decoding_loop
 from captioning.models.layout import Layout
 from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, ScheduledSampling, SelfCritical, greedy

@@ -15,7 +15,7 @@ import torch
 from conftest import ATTENTIONS, RECURRENCES
 from test_path import data, run, short, world  # noqa: F401
 
-import captioning.sources
+import captioning.features.sources
 from captioning.checkpoints import read_checkpoint
 from captioning.config.compose import entry_point
 from captioning.config.schemas import TrainConfig
@@ -41,7 +41,7 @@ def before_features(data, tmp_path, monkeypatch):  # noqa: F811
     def extract(*_, **__):
         raise AssertionError("features are being made")
 
-    monkeypatch.setattr(captioning.sources, "extract", extract)
+    monkeypatch.setattr(captioning.features.sources, "extract", extract)
 
     def refused(*overrides: str) -> str:
         root, run_dir = f"features.root={tmp_path}/no features", tmp_path / "run"

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data import features as module
-from captioning.data.features import FeatureStore, stamp_picture, store_folder
 from captioning.data.records import Record
 from captioning.errors import DataError
+from captioning.features import store as module
+from captioning.features.store import FeatureStore, stamp_picture, store_folder
 
 KEY = {"name": "small", "layer": "last", "mean": (0.5, 0.25), "fingerprint": "ab12", "transform": {"size": 8}}
 

@@ -609,7 +609,7 @@ def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, ada
     assert (tmp_path / "out" / "p5_strip.png").is_file()
 
     from captioning.data.records import Record
-    from captioning.data.regions import RegionFolder
+    from captioning.features.regions import RegionFolder
 
     captioner = captioning.load(checkpoint)
     read = RegionFolder(folder, size=12)

@@ -18,12 +18,12 @@ from pycocotools import mask
 
 from captioning.config.compose import build, check, compose
 from captioning.config.schemas import EvaluateConfig, TrainConfig
-from captioning.data.features import FeatureStore
 from captioning.data.instances import read_instances
 from captioning.data.pictures import MOST_PIXELS, open_picture
 from captioning.data.records import Record
-from captioning.data.regions import RegionFolder
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.features.regions import RegionFolder
+from captioning.features.store import FeatureStore
 from captioning.metrics.regions import mask_region
 from captioning.metrics.table import from_csv
 from captioning.predictor import load

@@ -21,13 +21,13 @@ from PIL import Image
 from captioning.config.allowlist import check_settings_file
 from captioning.config.compose import build, check, compose
 from captioning.config.schemas import TrainConfig
-from captioning.data.features import FeatureStore, Stamp
 from captioning.data.instances import read_instances
 from captioning.data.pictures import open_picture
 from captioning.data.readers import read_coco_files, read_csv, read_karpathy
 from captioning.data.records import Record
-from captioning.data.regions import RegionFolder
 from captioning.errors import CaptioningError
+from captioning.features.regions import RegionFolder
+from captioning.features.store import FeatureStore, Stamp
 from captioning.io import download
 from captioning.models.encoder import efficientnet_lite_encoder
 from captioning.predictor import load

@@ -246,7 +246,7 @@ def test_a_checkpoint_of_weights_that_are_not_finite_is_refused(trained, tmp_pat
 
 
 def test_evaluation_names_the_images(trained, data, tmp_path, monkeypatch):  # noqa: F811
-    from captioning.data.features import FeatureStore
+    from captioning.features.store import FeatureStore
 
     original = FeatureStore.__getitem__
 

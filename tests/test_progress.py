@@ -13,8 +13,8 @@ from PIL import Image
 
 from captioning.data.pictures import Transform
 from captioning.data.readers import read_csv
+from captioning.features.sources import online
 from captioning.models.encoder import efficientnet_lite_encoder
-from captioning.sources import online
 from captioning.task import ProgressBar
 
 

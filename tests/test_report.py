@@ -355,7 +355,7 @@ def test_a_run_without_a_log_has_a_report(tmp_path):
         {"_target_": "captioning.io.download.download", "archives": []},
         {"_target_": "captioning.data.scenes._draw", "root": "x"},
         {"_target_": "captioning.data.scenes.tqdm", "iterable": []},
-        {"_target_": "captioning.sources.nothing"},
+        {"_target_": "captioning.features.sources.nothing"},
         {"_target_": "captioning.data.readers.os.system", "command": "touch hacked"},
         {"_target_": "captioning.data.readers.read_csv", "root": {"_target_": "os.getcwd"}},
         {"_target_": ["os.system"]},

@@ -8,12 +8,13 @@ import torch
 from conftest import END, START
 from PIL import Image
 
+from captioning.attention_map import cover, laid_back
 from captioning.data.pictures import CORNERS, Box, Transform
 from captioning.decoding import beam_search
 from captioning.errors import ConfigError
+from captioning.features.views import AllViews, EachView, corners_of, shares_of
 from captioning.models.positions import Coordinates
 from captioning.models.views import ManyViews
-from captioning.views import AllViews, EachView, corners_of, cover, laid_back, shares_of
 
 
 def search(model, images, **arguments):

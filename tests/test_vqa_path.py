@@ -176,7 +176,7 @@ def test_blanked_pictures_leave_the_question_alone(trained, data, tmp_path):
     run("evaluate_answers", checkpoint, *blank, "split=val", f"output={tmp_path}")
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["accuracy"] <= 0.5  # the same answer to the same question: 1/3 and 2/3 at best
-    assert scores["about"]["features"] == "captioning.sources.blank"
+    assert scores["about"]["features"] == "captioning.features.sources.blank"
     answers = [entry["answer"] for entry in json.loads((tmp_path / "results.json").read_text())]
     assert len(set(answers[::2])) == len(set(answers[1::2])) == 1
     run("train", *SMALL, *blank, f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=2")

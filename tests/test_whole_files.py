@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 from test_path import data, run, world  # noqa: F401
 
-from captioning.data.features import FeatureStore
 from captioning.errors import ConfigError, DataError
+from captioning.features.store import FeatureStore
 from captioning.io.atomic_files import clear_temporary, write_json, write_text, write_whole
 
 PACKAGE = Path(__file__).parents[1] / "captioning"
@@ -258,7 +258,7 @@ def test_every_bit_of_a_shard_counts(tmp_path):
 
 
 def filled(folder: Path) -> FeatureStore:
-    from captioning.data.features import Stamp
+    from captioning.features.store import Stamp
 
     store = FeatureStore(folder, {"name": "x"}, shard_pictures=2)
     for image_id in (5, 6, 7):

@@ -42,7 +42,7 @@ SETTINGS = {
     "captioning.metrics.reward",
     "captioning.objectives",
     "captioning.schedules",
-    "captioning.sources",
+    "captioning.features.sources",
     "captioning.teaching",
     "captioning.trainers",
 }

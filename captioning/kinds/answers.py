@@ -14,10 +14,10 @@ from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
 from captioning.errors import DataError
+from captioning.features.sources import refuse_views, report_unreadable
 from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.provenance import digest_of
-from captioning.sources import refuse_views, report_unreadable
 from captioning.text.ptb_tokenizer import tokenize
 
 SPLITS = ("train", "val")

@@ -16,12 +16,12 @@ from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
 from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
+from captioning.features.sources import report_unreadable
 from captioning.kinds import Parts
 from captioning.metrics import score
 from captioning.naming import decoding_name
 from captioning.provenance import digest
 from captioning.recipes import make_recipe
-from captioning.sources import report_unreadable
 from captioning.writing import write
 
 SPLITS = ("train", "val")

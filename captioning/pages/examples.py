@@ -9,9 +9,9 @@ from PIL import Image, ImageDraw
 
 from captioning.data.pictures import open_picture
 from captioning.data.records import Record
-from captioning.data.regions import RegionFolder
 from captioning.decoding import follow
 from captioning.errors import DataError
+from captioning.features.regions import RegionFolder
 from captioning.pages.assets import as_address, shrink
 from captioning.predictor import Caption, Predictor
 from captioning.visualise import Maps

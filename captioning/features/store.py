@@ -1,6 +1,6 @@
 """Feature store: one fp16 array a picture, in shards of one file each, keyed by what made it.
 
-    folder/manifest.json     what it is, and which shards it has (see `captioning.data.manifest`)
+    folder/manifest.json     what it is, and which shards it has (see `captioning.features.manifest`)
     folder/shard-00000.npy   [pictures, P, D] or [pictures, D] float16
 
 Files are written whole (`captioning.io`) and a shard is written before it is listed. So after a kill the store holds
@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioning.data import manifest
-from captioning.data.manifest import Shard, Stamp
 from captioning.data.records import Record
 from captioning.errors import DataError
+from captioning.features import manifest
+from captioning.features.manifest import Shard, Stamp
 from captioning.io.atomic_files import clear_temporary, write_whole
 
 SHARD_BYTES = 64 * 2**20

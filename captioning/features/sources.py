@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioning.data.datasets import View, may_be_mirrored
-from captioning.data.features import FeatureStore, store_folder
 from captioning.data.pictures import Transform, open_picture
 from captioning.data.records import Record
-from captioning.data.regions import RegionFolder
 from captioning.errors import ConfigError, DataError, must_be
-from captioning.extraction import extract
-from captioning.views import views_of
+from captioning.features.extraction import extract
+from captioning.features.regions import RegionFolder
+from captioning.features.store import FeatureStore, store_folder
+from captioning.features.views import views_of
 
 BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fit; on a GPU
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from captioning.data.features import FeatureStore, Stamp, stamp_picture
 from captioning.data.pictures import Transform, open_picture
 from captioning.data.records import Record
 from captioning.errors import DataError
+from captioning.features.store import FeatureStore, Stamp, stamp_picture
 
 
 class Extraction(NamedTuple):

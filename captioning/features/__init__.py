@@ -1,0 +1,1 @@
+"""Compute, store and read the features that an encoder makes of images."""
