@@ -99,7 +99,7 @@ def batches(
     """A source's pictures, encoded once, with their captions in the captioner's own words.
 
     Args:
-        source: from `captioning.features`, of the predictor's encoder and transform; for one that looks at corners, from
+        source: from `captioning.features`, of the predictor's encoder and transform; with corners, from
             `splits.sources_of`.
         batch_size: pictures a batch.
         captions_per_image, max_length: as of CaptionDataset.

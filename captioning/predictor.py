@@ -21,7 +21,7 @@ from captioning.features.regions import Regions
 from captioning.features.views import corners_of, shares_of
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
-from captioning.models.views import ManyViews
+from captioning.models.multi_crop import ManyViews
 from captioning.recipes import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.searches import named, seeded
 from captioning.text.ptb_tokenizer import tokenize

@@ -11,7 +11,7 @@ from captioning.models.attention import HardAttention, NoAttention, SoftAttentio
 from captioning.models.captioner import build_captioner
 from captioning.models.cells import GRU, LSTM, RNN
 from captioning.models.conditioning import EveryStep, FirstStep, InitialState, Several
-from captioning.models.draws import StraightThrough
+from captioning.models.gradient_estimators import StraightThrough
 from captioning.models.readout import DeepReadout, LinearReadout
 from captioning.models.recurrence import LookAfter, LookFirst, UpDown
 from captioning.models.scorers import Additive, DotProduct

@@ -7,7 +7,7 @@ from conftest import SCORERS
 from captioning.errors import ConfigError
 from captioning.models import scorers
 from captioning.models.attention import HardAttention, NoAttention, Sentinel, SoftAttention
-from captioning.models.draws import ScoreFunction, StraightThrough, entropy, most_likely
+from captioning.models.gradient_estimators import ScoreFunction, StraightThrough, entropy, most_likely
 from captioning.models.scorers import Additive
 
 MASK = torch.tensor([[True, True, False, True], [False, True, False, False]])

@@ -19,7 +19,7 @@ from captioning.data.module import CaptionModule
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample, score_tokens
 from captioning.features import extraction
 from captioning.models import decoder as decoding_loop
-from captioning.models.layout import Layout
+from captioning.models.ops.packing import Layout
 from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, ScheduledSampling, SelfCritical, greedy
 from captioning.objectives.loss import draw
 

@@ -13,7 +13,6 @@ from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from captioning.errors import CheckpointError, ConfigError
-from captioning.models.backbones import fixed_seed
 from captioning.models.encoder import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -23,6 +22,7 @@ from captioning.models.encoder import (
     efficientnet_lite_encoder,
     torchvision_encoder,
 )
+from captioning.models.weights import fixed_seed
 
 
 class Tokens(nn.Module):

@@ -209,7 +209,7 @@ def recipe_that_loads_by_this_package(folder):
 
 @hostile
 def recipe_that_names_a_private_function(folder):
-    checkpoint(folder, cell={"_target_": "captioning.models.backbones._wheel_weights", "name": "os"})
+    checkpoint(folder, cell={"_target_": "captioning.models.efficientnet_lite._wheel_weights", "name": "os"})
 
 
 @hostile

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
+from captioning.models.multi_crop import ManyViews
 from captioning.models.vector import EPSILON, Raw, Standardized
-from captioning.models.views import ManyViews
 
 
 def batches(count: int, size: int = 4, width: int = 6) -> torch.Tensor:

@@ -13,8 +13,8 @@ from captioning.data.pictures import CORNERS, Box, Transform
 from captioning.decoding import beam_search
 from captioning.errors import ConfigError
 from captioning.features.views import AllViews, EachView, corners_of, shares_of
+from captioning.models.multi_crop import ManyViews
 from captioning.models.positions import Coordinates
-from captioning.models.views import ManyViews
 
 
 def search(model, images, **arguments):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError
-from captioning.models.draws import Draw, ScoreFunction, most_likely
+from captioning.models.gradient_estimators import Draw, ScoreFunction, most_likely
 from captioning.models.scorers import Additive
 
 DECODE = ("most_likely", "sample", "expectation")

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioning.models.dropout import dropout
-from captioning.models.products import linear
+from captioning.models.ops.dropout import dropout
+from captioning.models.ops.products import linear
 from captioning.models.state import State
 
 

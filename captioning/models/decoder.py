@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.attention import Glimpse, Keys
-from captioning.models.dropout import Dropout
-from captioning.models.layout import Layout
-from captioning.models.products import summed_at_once
+from captioning.models.ops.dropout import Dropout
+from captioning.models.ops.packing import Layout
+from captioning.models.ops.products import summed_at_once
 from captioning.models.readout import Scores
 from captioning.models.state import State
 

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
-from captioning.models.backbones import lite_network, nearest
+from captioning.models.efficientnet_lite import lite_network
+from captioning.models.weights import nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # so that the input is (x − 127) / 128, as they were trained
@@ -223,7 +224,7 @@ def torchvision_encoder(
     Raises:
         ConfigError: unknown name or layer. CheckpointError: weights that cannot be had, read or fitted.
     """
-    from captioning.models.classifiers import torchvision_network  # here: no other encoder needs torchvision
+    from captioning.models.torchvision_networks import torchvision_network  # here: no other encoder needs torchvision
 
     network, layer = torchvision_network(name, weights=weights, output=output, layer=layer, image_size=image_size)
     return Encoder(

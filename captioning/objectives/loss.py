@@ -8,7 +8,7 @@ from torch import Tensor, distributed, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from captioning.models.products import mixed
+from captioning.models.ops.products import mixed
 
 CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
 HELD = 2**26  # scores that a GPU makes at once

@@ -9,7 +9,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from captioning.errors import CheckpointError, ConfigError
-from captioning.models.backbones import fixed_seed, load_weights, nearest
+from captioning.models.weights import fixed_seed, load_weights, nearest
 
 
 def torchvision_network(

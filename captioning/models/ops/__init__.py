@@ -1,0 +1,1 @@
+"""Fast kernels and packed layouts, apart from the equations that they compute."""
