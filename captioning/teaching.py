@@ -15,7 +15,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError
 from captioning.features.sources import Source
 from captioning.io.atomic_files import write_whole
-from captioning.objectives.teacher import Teacher, number_captions
+from captioning.objectives.soft_targets import Teacher, number_captions
 from captioning.predictor import Predictor
 
 PARTS = ("keys", "starts", "ids", "probs", "vocabulary")

@@ -21,7 +21,7 @@ from captioning.features import extraction
 from captioning.models import decoder as decoding_loop
 from captioning.models.ops.packing import Layout
 from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, ScheduledSampling, SelfCritical, greedy
-from captioning.objectives.loss import draw
+from captioning.objectives.rollout import draw
 
 # What waits for a GPU: methods that look at a tensor, and operations whose result is as large as its numbers say.
 METHODS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "numpy")

@@ -10,7 +10,7 @@ from captioning.data.datasets import CaptionBatch
 from captioning.errors import ConfigError
 from captioning.models.readout import Scores
 from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical, loss
-from captioning.objectives.loss import WordLoss
+from captioning.objectives.word_loss import WordLoss
 
 
 @pytest.fixture

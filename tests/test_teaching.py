@@ -14,8 +14,9 @@ from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models.readout import Scores
 from captioning.objectives import CrossEntropy, loss
-from captioning.objectives.loss import Lessons, WordLoss
-from captioning.objectives.teacher import Teacher, number_captions
+from captioning.objectives.chunked_cross_entropy import Lessons
+from captioning.objectives.soft_targets import Teacher, number_captions
+from captioning.objectives.word_loss import WordLoss
 from captioning.predictor import load
 from captioning.teach import teach
 from captioning.teaching import read_teacher

@@ -6,12 +6,12 @@ of what they remember (a moving average, a count of batches), which travels in c
 of run (captioning.kinds) whose batches they take.
 """
 
-from captioning.objectives.answers import AnswerCrossEntropy
+from captioning.objectives.answer_cross_entropy import AnswerCrossEntropy
 from captioning.objectives.cross_entropy import CrossEntropy, ScheduledSampling
 from captioning.objectives.loss import Loss
 from captioning.objectives.reinforce import LeaveOneOut, MovingAverage, Reinforce
 from captioning.objectives.self_critical import SelfCritical, greedy, leave_one_out
-from captioning.objectives.sequence import TruncatedBackpropagation
+from captioning.objectives.truncated_backpropagation import TruncatedBackpropagation
 
 __all__ = [
     "AnswerCrossEntropy",

@@ -6,19 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.objectives.loss import (
-    Lessons,
-    Loss,
-    WordLoss,
-    draw,
-    make_loss,
-    per_caption,
-    roll_out,
-    teacher_force,
-    wide,
-)
+from captioning.objectives.chunked_cross_entropy import Lessons, wide
+from captioning.objectives.loss import Loss, make_loss, per_caption
 from captioning.objectives.reinforce import Reinforce
-from captioning.objectives.teacher import Teacher
+from captioning.objectives.rollout import draw, roll_out, teacher_force
+from captioning.objectives.soft_targets import Teacher
+from captioning.objectives.word_loss import WordLoss
 
 
 class CrossEntropy(nn.Module):

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from captioning.decoding import greedy_search
 from captioning.errors import ConfigError, must_be
+from captioning.objectives.chunked_cross_entropy import wide
 from captioning.objectives.cross_entropy import CrossEntropy
-from captioning.objectives.loss import Loss, draw, make_loss, roll_out, wide
+from captioning.objectives.loss import Loss, make_loss
 from captioning.objectives.reinforce import Reinforce
+from captioning.objectives.rollout import draw, roll_out
 
 
 class SelfCritical(nn.Module):

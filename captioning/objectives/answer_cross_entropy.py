@@ -4,7 +4,8 @@ from typing import ClassVar
 
 from torch import nn
 
-from captioning.objectives.loss import Loss, make_loss, wide
+from captioning.objectives.chunked_cross_entropy import wide
+from captioning.objectives.loss import Loss, make_loss
 from captioning.objectives.reinforce import Reinforce
 
 

@@ -6,7 +6,8 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from captioning.objectives.loss import Loss, WordLoss, make_loss
+from captioning.objectives.loss import Loss, make_loss
+from captioning.objectives.word_loss import WordLoss
 
 
 class TruncatedBackpropagation(nn.Module):
