@@ -7,11 +7,10 @@
 
 from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
 from captioning.decoding.consensus import consensus_search
-from captioning.decoding.following import follow
+from captioning.decoding.constraints import WORD_RULES, Rules
+from captioning.decoding.forced import follow, score_tokens
 from captioning.decoding.hypothesis import Hypothesis, device_of, normalized
-from captioning.decoding.rules import WORD_RULES, Rules
 from captioning.decoding.sampling import sample
-from captioning.decoding.scoring import score_tokens
 
 __all__ = [
     "WORD_RULES",

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captioning.decoding.constraints import Referee, Rules, takes_rules
 from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
-from captioning.decoding.rules import Referee, Rules, takes_rules
 from captioning.errors import ConfigError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from captioning.decoding.beam import beam_search
+from captioning.decoding.constraints import Rules, takes_rules
 from captioning.decoding.hypothesis import Hypothesis
-from captioning.decoding.rules import Rules, takes_rules
 from captioning.decoding.sampling import sample
 from captioning.errors import ConfigError
 
