@@ -9,13 +9,13 @@ import torch
 from conftest import CELLS, END, RECURRENCES, START
 from PIL import Image
 
+from captioning.analysis.activations import batches, read_captions, tabulate
+from captioning.analysis.word_properties import in_prepositional_phrase, is_plural, properties
 from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import greedy_search
 from captioning.errors import DataError
-from captioning.explore import batches, read_captions, tabulate
 from captioning.features.sources import Source
-from captioning.metrics.properties import in_prepositional_phrase, is_plural, properties
 from captioning.models.trace import trace, watched
 from captioning.visualise.cells import states_figure
 

@@ -7,12 +7,12 @@ import pytest
 from test_language_model import run
 from test_sequence import V, make
 
+from captioning.analysis.probing import follow
+from captioning.analysis.text_activations import tabulate_texts
 from captioning.data.corpus import Text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.explore_text import tabulate_texts
 from captioning.language import LanguageModel
-from captioning.metrics.units import follow
 
 LETTERS = "('#\n "
 TEXTS = [Text("a", "(' (')\n# '(\n"), Text("short", "# #\n"), Text("b", "(#(\n    )\n"), Text("c", "'#' '('\n")]

@@ -12,6 +12,7 @@ from PIL import Image
 
 import captioning
 from captioning import answering, language, pretrained
+from captioning.analysis.text_activations import held_out
 from captioning.caption import caption
 from captioning.checkpoints import find_checkpoint, read_checkpoint
 from captioning.config.compose import build, check, compose
@@ -22,7 +23,6 @@ from captioning.data.vqa import Answers
 from captioning.ensemble import load_all
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
-from captioning.explore_text import held_out
 from captioning.export import export
 from captioning.io.atomic_files import write_json
 from captioning.predictor import load

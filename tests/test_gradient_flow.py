@@ -7,9 +7,7 @@ import pytest
 import torch
 from conftest import CELLS, PAD, RECURRENCES, START
 
-from captioning.data.datasets import CaptionBatch
-from captioning.errors import ConfigError, DataError
-from captioning.gradients import (
+from captioning.analysis.gradient_flow import (
     by_distance,
     clipping_study,
     gradient_flow,
@@ -19,6 +17,8 @@ from captioning.gradients import (
     train_steps,
     untrained_flows,
 )
+from captioning.data.datasets import CaptionBatch
+from captioning.errors import ConfigError, DataError
 from captioning.models.state import State
 from captioning.objectives import CrossEntropy
 from captioning.visualise.cells import course_figure, flow_figure

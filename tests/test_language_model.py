@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
+from captioning.analysis.text_activations import held_out
 from captioning.checkpoints import read_checkpoint
 from captioning.config.command_line import verbatim
 from captioning.config.compose import check, compose
 from captioning.config.schemas import SampleConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.explore_text import held_out
 from captioning.language import load
 from captioning.objectives import TruncatedBackpropagation
 from captioning.sample import sample

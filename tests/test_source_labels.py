@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioning.analysis.source_labels import source_labels
 from captioning.data.corpus import read_texts
-from captioning.data.source_labels import source_labels
 from captioning.errors import DataError
 
 SOURCE = (

@@ -6,8 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from captioning.errors import ConfigError, DataError
-from captioning.metrics.units import (
+from captioning.analysis.probing import (
     beyond_position,
     correlate,
     follow,
@@ -16,6 +15,7 @@ from captioning.metrics.units import (
     shuffle_between,
     shuffle_within,
 )
+from captioning.errors import ConfigError, DataError
 from captioning.visualise.cells import chance_figure, coloured_text, compact, units_figure
 
 

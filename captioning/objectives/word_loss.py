@@ -33,8 +33,8 @@ class WordLoss(nn.Module):
     """`word_loss_equation`, in float32 at least.
 
     Logits that are not computed yet (`LazyLogits`) go through a kernel that computes a few words' logits at a time, and
-    their gradient at once: the whole of [N, V] is never in memory. For the backward pass it keeps tensors of the size of
-    the output layer's input and of its matrix.
+    their gradient at once: the whole of [N, V] is never in memory. For the backward pass it keeps tensors of the size
+    of the output layer's input and of its matrix.
 
     Args:
         label_smoothing: ε, the probability mass that is spread evenly over the vocabulary.

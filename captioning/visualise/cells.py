@@ -41,7 +41,7 @@ def states_figure(
     """A heat map of the same units for each kind of state and gate, a column a word that was read.
 
     Args:
-        words: T. states: {name: [T, H]}, as `captioning.explore.Reading` has them.
+        words: T. states: {name: [T, H]}, as `captioning.analysis.activations.Reading` has them.
         units: columns of all states; None: the 16 that vary most in the first of them, in their order.
     """
     _check(words, states)
@@ -76,8 +76,8 @@ def units_figure(readings: Sequence[Any], followers: Sequence[Any]) -> Figure:
     nothing, one that is only 0 or 1 a dot, others their number.
 
     Args:
-        readings: with words [T], states {name: [T, H]} and labels {property: [T]}: `captioning.explore.Reading`.
-        followers: with state, unit and label: `captioning.metrics.units.Follower`.
+        readings: with words [T], states {name: [T, H]} and labels {property: [T]}: `analysis.Reading`.
+        followers: with state, unit and label: `analysis.Follower`.
     """
     for reading in readings:
         _check(reading.words, reading.states)
@@ -106,7 +106,7 @@ def chance_figure(followers: Sequence[Any]) -> Figure:
     """|r| of each follower where it was chosen and on held-out data, over what the best unit reaches by chance.
 
     Args:
-        followers: `captioning.metrics.units.Follower`s.
+        followers: `analysis.Follower`s.
     """
     figure, axes = _figure((7.6, 1.2 + 0.34 * len(followers)), 1, 1)
     each = axes[0, 0]
@@ -136,7 +136,7 @@ def flow_figure(panels: Mapping[str, Mapping[str, np.ndarray]], *, least: int = 
 
     Args:
         panels: {title: {name of a line: [N, D]}}, a row a word, a column a distance, NaN where a caption is too short:
-            `captioning.gradients.by_distance`.
+            `captioning.analysis.gradient_flow.by_distance`.
         least: distances that fewer words reach are left out.
     """
     columns = min(3, len(panels))
@@ -167,7 +167,7 @@ def course_figure(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Trainings step by step: the loss above, the norm of the gradient before clipping below (logarithmic).
 
     Args:
-        panels: {title: {name of a line: `captioning.gradients.Course`}}.
+        panels: {title: {name of a line: `captioning.analysis.gradient_flow.Course`}}.
     """
     figure, axes = _figure((1 + 2.9 * len(panels), 4.2), 2, len(panels), sharex="col", sharey="row")
     for column, (title, lines) in enumerate(panels.items()):

@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from captioning.analysis.word_properties import properties
 from captioning.data.datasets import CaptionBatch, CaptionDataset, collate, tokenize_captions
 from captioning.data.pictures import open_picture
 from captioning.errors import DataError
 from captioning.features.sources import Source
-from captioning.metrics.properties import properties
 from captioning.models.captioner import Captioner
 from captioning.models.trace import trace
 from captioning.predictor import Predictor

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from captioning.analysis.activations import Table
+from captioning.analysis.source_labels import source_labels
 from captioning.data.corpus import Text, read_texts
-from captioning.data.source_labels import source_labels
 from captioning.errors import DataError, must_be
-from captioning.explore import Table
 from captioning.language import LanguageModel
 
 Label = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
@@ -30,7 +30,7 @@ def held_out(model: LanguageModel, split: str = "test") -> list[Text]:
 def tabulate_texts(
     model: LanguageModel, texts: Sequence[Text], *, most: int = 3000, window: int = 100, label: Label = source_labels
 ) -> Table:
-    """States after each character and its labels: `captioning.explore.Table`, a sequence a window, a group a file.
+    """States after each character and its labels: `activations.Table`, one sequence per window and one group per file.
 
     Args:
         texts: files that the model was not trained on. Each is read from its beginning.
