@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.checkpoints import FORMAT, read_checkpoint
+from captioning.checkpoints.read import FORMAT, read_checkpoint
+from captioning.checkpoints.rebuild import encoder_recipe, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.config.compose import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.questions import NOTHING, QuestionBatch, encode_question
@@ -18,7 +19,6 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers
 from captioning.errors import must_be
 from captioning.models.answerer import Answerer
-from captioning.recipes import encoder_recipe, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.text.ptb_tokenizer import tokenize
 
 KIND = "answers"

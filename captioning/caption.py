@@ -90,10 +90,10 @@ def _facts(made) -> dict[str, Any]:
 
 def _regions(predictor, folder: str | None):
     """picture's path -> its regions, where a folder of a detector's is given; None else."""
+    from captioning.checkpoints.rebuild import looks_at_regions
     from captioning.data.records import Record
     from captioning.errors import ConfigError
     from captioning.features.regions import RegionFolder
-    from captioning.recipes import looks_at_regions
 
     if folder is None:
         return None

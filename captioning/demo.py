@@ -30,7 +30,7 @@ def demo(config: dict[str, Any]) -> None:
 
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
-    from captioning.checkpoints import find_checkpoint
+    from captioning.checkpoints.read import find_checkpoint
     from captioning.pages.server import Demo, Limits, serve
     from captioning.pages.work import checkpoint_names, ready
     from captioning.predictor import load

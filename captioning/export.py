@@ -14,10 +14,10 @@ LOADERS = {"captions": "predictor", "answers": "answering", "language_model": "l
 
 def export(config: dict[str, Any]) -> None:
     """Leaves NAME.safetensors, NAME.json and the card NAME.md, from which the same captioner is loaded."""
-    from captioning.cards import make_card
-    from captioning.checkpoints import KIND, find_checkpoint, read_checkpoint
+    from captioning.checkpoints.model_card import make_card
+    from captioning.checkpoints.read import KIND, find_checkpoint, read_checkpoint
+    from captioning.checkpoints.safetensors_format import DTYPES, RECIPE, WEIGHTS, write_exported
     from captioning.errors import CheckpointError, ConfigError
-    from captioning.exporting import DTYPES, RECIPE, WEIGHTS, write_exported
     from captioning.io.atomic_files import make_folder, write_text
 
     if config["dtype"] not in DTYPES:
@@ -44,8 +44,8 @@ def export(config: dict[str, Any]) -> None:
 
 def _stem(output: str, path: Path) -> Path:
     """The files' common name: that of `output`, or in a folder that of the run, or of the checkpoint outside of one."""
+    from captioning.checkpoints.safetensors_format import RECIPE, WEIGHTS
     from captioning.errors import ConfigError
-    from captioning.exporting import RECIPE, WEIGHTS
 
     place = Path(output)
     if output.endswith(("/", "\\")) or place.is_dir():

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioning.checkpoints import FORMAT, check_shapes, load_weights, read_checkpoint, without_memory
+from captioning.checkpoints.read import FORMAT, check_shapes, load_weights, read_checkpoint, without_memory
+from captioning.checkpoints.rebuild import named_file
 from captioning.config.compose import build, build_trusted
 from captioning.data.corpus import split_text
 from captioning.data.vocabulary import Vocabulary
@@ -18,7 +19,6 @@ from captioning.decoding import sample
 from captioning.errors import DataError, must_be
 from captioning.models.captioner import Captioner
 from captioning.models.state import State
-from captioning.recipes import named_file
 
 KIND = "language_model"  # of run whose checkpoints these are; see captioning.kinds
 

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captioning.attention_map import laid_back
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
+from captioning.checkpoints.rebuild import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.config.compose import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture, upright
 from captioning.data.vocabulary import Vocabulary
@@ -22,7 +23,6 @@ from captioning.features.views import corners_of, shares_of
 from captioning.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.models.multi_crop import ManyViews
-from captioning.recipes import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.searches import named, seeded
 from captioning.text.ptb_tokenizer import tokenize
 from captioning.writing import decode

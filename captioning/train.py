@@ -23,8 +23,8 @@ def train(config: dict[str, Any]) -> None:
     """One run; leaves checkpoints/{best,last}.ckpt, config.yaml and metrics.csv in its `run_dir`."""
     import torch
 
-    from captioning import continuing
-    from captioning.checkpoints import read_checkpoint
+    from captioning.checkpoints import resume as continuing
+    from captioning.checkpoints.read import read_checkpoint
 
     run_dir, kind = Path(config["run_dir"]), build(config["kind"])
     config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir, kind=kind.name)
@@ -188,7 +188,7 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, kind: str) -> dict[s
     """
     if config["resume"] != "auto":
         return dict(config)
-    from captioning.checkpoints import read_checkpoint
+    from captioning.checkpoints.read import read_checkpoint
 
     last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     if last.is_file():

@@ -36,6 +36,7 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
+from captioning.checkpoints.safetensors_format import write_exported
 from captioning.config.compose import build, check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.data.instances import read_instances
@@ -44,7 +45,6 @@ from captioning.data.pictures import Transform, open_picture
 from captioning.data.readers import read_coco_files, read_csv, read_karpathy
 from captioning.data.records import Record
 from captioning.errors import CaptioningError
-from captioning.exporting import write_exported
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, stamp_picture
 from captioning.io import download

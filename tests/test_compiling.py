@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_path import SMALL, data, run, world  # noqa: F401
 
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
 from captioning.compiling import PARTS, compile_parts, why_not
 from captioning.data.datasets import CaptionBatch
 from captioning.models.cells import LSTM

@@ -16,7 +16,7 @@ from conftest import ATTENTIONS, RECURRENCES
 from test_path import data, run, short, world  # noqa: F401
 
 import captioning.features.sources
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
 from captioning.config.compose import entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CaptioningError, ConfigError

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from captioning.analysis.text_activations import held_out
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
 from captioning.config.command_line import verbatim
 from captioning.config.compose import check, compose
 from captioning.config.schemas import SampleConfig, TrainConfig

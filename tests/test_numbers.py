@@ -17,7 +17,7 @@ from test_combinations import LOOKS, OBJECTIVES
 from test_faults import trained  # noqa: F401
 from test_path import data, run, world  # noqa: F401
 
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
 from captioning.data.datasets import CaptionBatch
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample

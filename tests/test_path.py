@@ -12,7 +12,7 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
 from captioning.config.compose import check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError

@@ -15,7 +15,7 @@ import yaml
 from kills import differing, left
 from test_path import data, run, short, weights, world  # noqa: F401
 
-from captioning.continuing import FIXED
+from captioning.checkpoints.resume import FIXED
 from captioning.data.datasets import ImageSampler
 from captioning.errors import ConfigError
 from captioning.io.atomic_files import write_whole

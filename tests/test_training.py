@@ -9,7 +9,7 @@ import torch
 import yaml
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints.read import read_checkpoint
 from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError, TrainingError
 from captioning.metrics.reward import Reward

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from captioning.answering import KIND, make_recipe, write_answers
+from captioning.checkpoints.resume import same_answers, same_encoder, same_images, same_words, take_encoder
 from captioning.config.compose import build
 from captioning.config.schemas import AnswerTrainConfig
-from captioning.continuing import same_answers, same_encoder, same_images, same_words, take_encoder
 from captioning.data.questions import QuestionDataset, collate_questions
 from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 
 import torch
 
-from captioning.checkpoints import KIND
+from captioning.checkpoints.read import KIND
+from captioning.checkpoints.rebuild import make_recipe
+from captioning.checkpoints.resume import same_encoder, same_images, same_words, take_encoder
 from captioning.config.compose import build
 from captioning.config.schemas import CaptionTrainConfig
-from captioning.continuing import same_encoder, same_images, same_words, take_encoder
 from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
 from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
@@ -21,7 +22,6 @@ from captioning.kinds import Parts
 from captioning.metrics import score
 from captioning.naming import decoding_name
 from captioning.provenance import digest
-from captioning.recipes import make_recipe
 from captioning.writing import write
 
 SPLITS = ("train", "val")

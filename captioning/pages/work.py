@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from captioning.checkpoints.safetensors_format import RECIPE, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
-from captioning.exporting import RECIPE, WEIGHTS
 from captioning.pages.assets import as_address, shrink
 from captioning.predictor import Caption, Predictor
 from captioning.searches import named

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.checkpoints import load_weights
+from captioning.checkpoints.read import load_weights
 from captioning.errors import ConfigError
 
 ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned

@@ -1,7 +1,7 @@
 """Checkpoint files: read without running what is in them, and held against what a checkpoint must be.
 
 A checkpoint is tensors and plain containers in an archive without compression, or two files that captioning-export
-wrote (`captioning.exporting`). Everything else is refused before it is of use to whoever wrote it: pickled objects,
+wrote (`captioning.checkpoints.safetensors_format`). Everything else is refused before it is of use to whoever wrote it: pickled objects,
 archives that unfold to more than their size, recipes that name anything but a model's parts (see
 `captioning.config.compose.build_trusted`), weights that are not finite.
 """
@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captioning import pretrained
+from captioning.checkpoints.safetensors_format import RECIPE, WEIGHTS, read_exported
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, DataError
-from captioning.exporting import RECIPE, WEIGHTS, read_exported
 
 FORMAT = 1
 KIND = "captions"  # of run that the first checkpoints, which do not say, are of; see captioning.kinds

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.checkpoints import FORMAT, KIND, check_shapes, load_weights, without_memory
+from captioning.checkpoints.read import FORMAT, KIND, check_shapes, load_weights, without_memory
 from captioning.config.compose import build_trusted
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError

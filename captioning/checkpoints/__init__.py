@@ -1,0 +1,1 @@
+"""Read, check, rebuild, resume and export checkpoints, without running code from them."""
