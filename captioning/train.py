@@ -68,7 +68,9 @@ def train(config: dict[str, Any]) -> None:
 def _task(config: Mapping[str, Any], parts):
     """What a kind of run gave, with the optimiser and the schedule."""
     optimizer, schedule = _optimizer(config), _schedule(config)
-    from captioning.task import CaptioningTask  # with Lightning it takes seconds, which no fault above waits for
+    from captioning.training.lightning_module import (
+        CaptioningTask,  # with Lightning it takes seconds, which no fault above waits for
+    )
 
     return CaptioningTask(
         parts.model,
@@ -121,7 +123,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
     """Writes nothing yet; its first logger is the run's RunLog."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from captioning.task import RunLog
+    from captioning.training.lightning_module import RunLog
 
     try:
         return build(
@@ -136,7 +138,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
 
 def _compile(task, trainer) -> None:
     """Where there is no compiler the run goes on without, and says so."""
-    from captioning.compiling import compile_parts
+    from captioning.training.compile import compile_parts
 
     fault = compile_parts(task, trainer.strategy.root_device)
     if fault and trainer.is_global_zero:
@@ -148,8 +150,8 @@ def _open_run(
 ) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
     from captioning.io.atomic_files import clear_temporary, make_folder
-    from captioning.provenance import describe, record
-    from captioning.task import clear_run
+    from captioning.training.provenance import describe, record
+    from captioning.training.trainer import clear_run
 
     if not trainer.is_global_zero:
         return
@@ -215,8 +217,8 @@ def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
 def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from captioning.saving import Checkpoint, SaveBetweenSteps
-    from captioning.task import ProgressBar
+    from captioning.training.callbacks import Checkpoint, SaveBetweenSteps
+    from captioning.training.trainer import ProgressBar
 
     folder = {
         "dirpath": Path(config["run_dir"], "checkpoints"),

@@ -26,8 +26,8 @@ import torch
 
 import captioning.train
 from captioning.metrics.reward import Reward
-from captioning.saving import Checkpoint, SaveBetweenSteps
-from captioning.task import CaptioningTask, RunLog
+from captioning.training.callbacks import Checkpoint, SaveBetweenSteps
+from captioning.training.lightning_module import CaptioningTask, RunLog
 
 WORLD = [
     "data=scenes", "data.reader.train=14", "data.reader.val=6", "data.reader.test=2", "data.min_count=1",

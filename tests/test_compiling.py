@@ -9,11 +9,11 @@ import torch
 from test_path import SMALL, data, run, world  # noqa: F401
 
 from captioning.checkpoints.read import read_checkpoint
-from captioning.compiling import PARTS, compile_parts, why_not
 from captioning.data.datasets import CaptionBatch
 from captioning.models.cells import LSTM
 from captioning.models.scorers import Additive
 from captioning.objectives import CrossEntropy
+from captioning.training.compile import PARTS, compile_parts, why_not
 
 MODELS = {
     "lstm": {},
@@ -73,7 +73,7 @@ def test_compiled_parts_give_the_same_loss_and_gradients(toy, toy_tokens, compil
 
 
 def test_names_of_weights_stay_as_they_are(toy, monkeypatch):
-    monkeypatch.setattr("captioning.compiling.why_not", lambda device: "")
+    monkeypatch.setattr("captioning.training.compile.why_not", lambda device: "")
     module = torch.nn.ModuleList([toy(), CrossEntropy()])
     before = list(module.state_dict())
     assert compile_parts(module, "cpu") == ""
@@ -99,7 +99,7 @@ def test_a_run_without_a_compiler_goes_on_and_says_so(data, tmp_path, broken, ca
 @pytest.mark.slow
 def test_the_compiler_is_really_tried(tmp_path, pytestconfig):
     """In a process whose compiler is not there."""
-    code = "from captioning.compiling import why_not; print(why_not('cpu'))"
+    code = "from captioning.training.compile import why_not; print(why_not('cpu'))"
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath), "CXX": "/nowhere/g++"}
     environment["TORCHINDUCTOR_CACHE_DIR"] = str(tmp_path)
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)

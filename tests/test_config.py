@@ -368,7 +368,7 @@ def test_lightnings_arguments_are_known_without_it():
     import lightning
     from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 
-    from captioning import trainers
+    from captioning.training import lightning_arguments as trainers
 
     targets = {
         trainers.trainer: lightning.Trainer,

@@ -452,7 +452,7 @@ def settings_that_import_a_module_of_theirs(folder):
 
 @hostile
 def settings_that_delete_a_run(folder):
-    check(compose("train", ["run_dir=x", "schedule._target_=captioning.task.clear_run"]), TrainConfig)
+    check(compose("train", ["run_dir=x", "schedule._target_=captioning.training.trainer.clear_run"]), TrainConfig)
 
 
 @hostile

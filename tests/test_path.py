@@ -410,7 +410,7 @@ def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
 
 
 def test_a_run_that_moved_keeps_its_best_checkpoint(data, tmp_path, monkeypatch):
-    from captioning.task import CaptioningTask
+    from captioning.training.lightning_module import CaptioningTask
 
     original = CaptioningTask.log_dict
     heights = iter((3.0, 1.0, 2.0))

@@ -15,7 +15,7 @@ from captioning.data.pictures import Transform
 from captioning.data.readers import read_csv
 from captioning.features.sources import online
 from captioning.models.encoder import efficientnet_lite_encoder
-from captioning.task import ProgressBar
+from captioning.training.trainer import ProgressBar
 
 
 class Terminal(io.StringIO):

@@ -19,10 +19,10 @@ from captioning.checkpoints.resume import FIXED
 from captioning.data.datasets import ImageSampler
 from captioning.errors import ConfigError
 from captioning.io.atomic_files import write_whole
-from captioning.provenance import digest
-from captioning.saving import Checkpoint, SaveBetweenSteps
-from captioning.stopping import StopRequest
-from captioning.task import CaptioningTask
+from captioning.training.callbacks import Checkpoint, SaveBetweenSteps
+from captioning.training.lightning_module import CaptioningTask
+from captioning.training.provenance import digest
+from captioning.training.signals import StopRequest
 
 ALWAYS = "trainer.save_every_minutes=1e-9"
 LOG_DICT = CaptioningTask.log_dict
@@ -57,7 +57,7 @@ def whole(data, tmp_path_factory):  # noqa: F811
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sampler_starts_inside_an_epoch(workers):
-    from captioning.data.module import CaptionModule
+    from captioning.training.datamodule import CaptionModule
 
     sampler = ImageSampler(10, shuffle=True, seed=3)
     sampler.set_epoch(4)
@@ -341,7 +341,7 @@ def test_the_digest_is_of_the_captions_and_their_order_and_not_of_their_folder()
 
 
 def test_each_start_is_told_and_where_the_package_is_from(whole, tmp_path):
-    from captioning.provenance import commit
+    from captioning.training.provenance import commit
 
     repository = tmp_path / "checkout"
     (repository / "captioning").mkdir(parents=True)

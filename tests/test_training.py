@@ -15,8 +15,8 @@ from captioning.errors import CheckpointError, ConfigError, DataError, TrainingE
 from captioning.metrics.reward import Reward
 from captioning.objectives import CrossEntropy
 from captioning.predictor import load
-from captioning.task import CaptioningTask
 from captioning.train import _optimizer
+from captioning.training.lightning_module import CaptioningTask
 
 
 def rows(run_dir):

@@ -41,10 +41,10 @@ SETTINGS = {
     "captioning.metrics",
     "captioning.metrics.reward",
     "captioning.objectives",
-    "captioning.schedules",
+    "captioning.training.lr_schedules",
     "captioning.features.sources",
     "captioning.teaching",
-    "captioning.trainers",
+    "captioning.training.lightning_arguments",
 }
 # Of other libraries: classes derived from the second, where the first offers them.
 LIBRARIES = {

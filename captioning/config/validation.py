@@ -117,7 +117,7 @@ def unknown_key(key: str, known: list[str]) -> str:
 
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
-    # What only passes arguments on may tell a signature of its own (captioning.trainers).
+    # What only passes arguments on may tell a signature of its own (captioning.training.lightning_arguments).
     told = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
     hints = {name: hint for name, hint in told.items() if hint is not inspect.Parameter.empty}
     try:

@@ -17,8 +17,8 @@ from captioning.errors import DataError
 from captioning.features.sources import refuse_views, report_unreadable
 from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
-from captioning.provenance import digest_of
 from captioning.text.ptb_tokenizer import tokenize
+from captioning.training.provenance import digest_of
 
 SPLITS = ("train", "val")
 
@@ -106,7 +106,9 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabula
         "source": source and source.read,
         "max_length": config["data"]["max_length"],
     }
-    from captioning.data.module import CaptionModule  # with Lightning it takes seconds, which no fault above waits for
+    from captioning.training.datamodule import (
+        CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
+    )
 
     return CaptionModule(
         *(QuestionDataset(splits[split], **common) for split in SPLITS),

@@ -21,7 +21,7 @@ from captioning.features.sources import report_unreadable
 from captioning.kinds import Parts
 from captioning.metrics import score
 from captioning.naming import decoding_name
-from captioning.provenance import digest
+from captioning.training.provenance import digest
 from captioning.writing import write
 
 SPLITS = ("train", "val")
@@ -126,7 +126,9 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
         )
         for split in SPLITS
     ]
-    from captioning.data.module import CaptionModule  # with Lightning it takes seconds, which no fault above waits for
+    from captioning.training.datamodule import (
+        CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
+    )
 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 

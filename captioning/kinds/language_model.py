@@ -14,7 +14,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, must_be
 from captioning.kinds import Parts
 from captioning.language import KIND, build_model, make_recipe
-from captioning.provenance import digest_of
+from captioning.training.provenance import digest_of
 
 SPLITS = ("train", "val")
 
@@ -40,9 +40,7 @@ class LanguageModel:
         splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in SPLITS}
         streams = {"train": loader["batch_size"], "val": loader["val_batch_size"]}
         windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in SPLITS]
-        from captioning.data.module import (
-            CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
-        )
+        from captioning.training.datamodule import CaptionModule
 
         module = CaptionModule(
             *windows, batch_size=1, val_batch_size=1, seed=config["seed"], collate=only, shuffle=False

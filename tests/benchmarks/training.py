@@ -26,7 +26,6 @@ from measure import matrix_job, matrix_operations, peak_mebibytes, run, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioning.compiling import compile_parts, why_not
 from captioning.data.datasets import CaptionBatch, collate
 from captioning.models.attention import HardAttention, NoAttention
 from captioning.models.captioner import Captioner, build_captioner
@@ -34,6 +33,7 @@ from captioning.models.conditioning import EveryStep
 from captioning.models.readout import LinearReadout
 from captioning.models.recurrence import UpDown
 from captioning.objectives import CrossEntropy
+from captioning.training.compile import compile_parts, why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GRIDS, BATCHES, WIDTH, VOCABULARY, CAPTIONS = ((49, 1280), (196, 512), (196, 2048)), (16, 64), 512, 9490, 5

@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from captioning.data.datasets import ImageSampler, collate
 from captioning.errors import must_be
-from captioning.stopping import ignore_in_worker
+from captioning.training.signals import ignore_in_worker
 
 
 class CaptionModule(lightning.LightningDataModule):

@@ -25,7 +25,7 @@ def _stand_in(target: str, arguments: dict[str, Any]) -> Callable:
 
 
 trainer = _stand_in(
-    "captioning.task.Trainer",
+    "captioning.training.trainer.Trainer",
     {
         "skip_nonfinite": int,
         "save_every_minutes": float | None,
