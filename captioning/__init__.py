@@ -14,7 +14,7 @@ __version__ = "0.1.0"
 def __getattr__(name: str):
     # At first use: scoring and tokenising need no torch.
     if name in ("load", "score_captions"):
-        from captioning import predictor
+        from captioning.inference import predictor
 
         return getattr(predictor, name)
     raise AttributeError(f"module 'captioning' has no attribute '{name}'")

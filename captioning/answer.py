@@ -10,9 +10,9 @@ from captioning.config.schemas import AnswerConfig
 
 def answer(config: dict[str, Any]) -> None:
     """Prints the likeliest answers with their probabilities; leaves answer.json and a PNG of where the model looked."""
-    from captioning.answering import load
     from captioning.data.pictures import open_picture
     from captioning.errors import ConfigError
+    from captioning.inference.vqa import load
     from captioning.io.atomic_files import make_folder, write_json
 
     path, question, output = Path(config["image"]), config["question"], Path(config["output"])

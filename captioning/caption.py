@@ -18,11 +18,11 @@ def caption(config: dict[str, Any]) -> None:
     from tqdm import tqdm
 
     from captioning.data.pictures import list_pictures, open_picture
-    from captioning.ensemble import load_all
     from captioning.errors import ConfigError, DataError, must_be
-    from captioning.figures import endings, ready, save
+    from captioning.inference.ensemble import load_all
+    from captioning.inference.figures import endings, ready, save
+    from captioning.inference.generate import seeded
     from captioning.io.atomic_files import make_folder, printable, write_json
-    from captioning.searches import seeded
 
     must_be("batch_size", config["batch_size"], least=1)
     images, kinds = config["images"], endings(config["figures"], config["format"])

@@ -31,9 +31,9 @@ def demo(config: dict[str, Any]) -> None:
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     from captioning.checkpoints.read import find_checkpoint
+    from captioning.inference.predictor import load
     from captioning.pages.server import Demo, Limits, serve
     from captioning.pages.work import checkpoint_names, ready
-    from captioning.predictor import load
 
     given, limits = config["checkpoint"], config["limits"]
     paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]

@@ -11,11 +11,11 @@ from captioning.naming import decoding_name
 def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.records import select
-    from captioning.ensemble import load_all
     from captioning.errors import must_be
     from captioning.features.views import shares_of
+    from captioning.inference.ensemble import load_all
+    from captioning.inference.generate import seeded
     from captioning.results import describe, write_report
-    from captioning.searches import seeded
     from captioning.splits import sources_of, write_captions
 
     must_be("batch_size", config["batch_size"], least=1)

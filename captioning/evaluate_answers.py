@@ -14,11 +14,11 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     Where the split has annotations also scores.json, with the accuracy by answer and question type beside that of two
     guesses without a picture, and per_question.csv. With `server` also the file that the server takes.
     """
-    from captioning.answering import load
     from captioning.data.records import select
     from captioning.data.vqa import questions_of
     from captioning.errors import DataError, must_be
     from captioning.features.sources import report_unreadable
+    from captioning.inference.vqa import load
     from captioning.io.atomic_files import make_folder, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
@@ -52,10 +52,10 @@ def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from captioning.answering import write_answers
     from captioning.data.datasets import ImageSampler
     from captioning.data.questions import QuestionDataset, collate_questions
     from captioning.data.vqa import most_frequent
+    from captioning.inference.vqa import write_answers
 
     dataset = QuestionDataset(
         source.records,

@@ -22,10 +22,10 @@ def ground(config: dict[str, Any]) -> None:
     from captioning.data.records import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.features.sources import report_unreadable
+    from captioning.inference.generate import seeded
+    from captioning.inference.predictor import load
     from captioning.io.atomic_files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise
-    from captioning.predictor import load
-    from captioning.searches import seeded
 
     data, split = config["data"], config["split"]
     if data["instances"] is None:
@@ -124,7 +124,7 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
     import torch
 
     from captioning.data.datasets import stack_images
-    from captioning.writing import decode
+    from captioning.inference.generate import decode
 
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])

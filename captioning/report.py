@@ -29,8 +29,8 @@ PARTS = {
 def report(config: dict[str, Any]) -> None:
     """Leaves report.html; evaluates the run's best checkpoint first where that was not done."""
     from captioning.data.records import select
+    from captioning.inference.predictor import load
     from captioning.io.atomic_files import make_folder, write_text
-    from captioning.predictor import load
     from captioning.results import read_about, read_results, read_title
 
     must_be("examples", config["examples"], least=1)
@@ -127,7 +127,7 @@ def _evaluation(config, run_dir: Path) -> Path | None:
 def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
     """The captions of an evaluation that is made now."""
     from captioning.features.sources import report_unreadable
-    from captioning.searches import seeded
+    from captioning.inference.generate import seeded
     from captioning.splits import write_captions
 
     source = build_reader(features)(

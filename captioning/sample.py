@@ -9,7 +9,7 @@ from captioning.config.schemas import SampleConfig
 
 def sample(config: dict[str, Any]) -> None:
     """Prints `prime` and what the model writes after it."""
-    from captioning.language import load
+    from captioning.inference.language_model import load
 
     model = load(config["checkpoint"], device=config["device"])
     options = {key: config[key] for key in ("length", "temperature", "top_k", "top_p", "seed")}

@@ -10,8 +10,8 @@ from captioning.data.datasets import ImageDataset, collate_images
 from captioning.data.records import Record
 from captioning.features.sources import Source, report_unreadable
 from captioning.features.views import AllViews, EachView
-from captioning.predictor import Predictor
-from captioning.writing import write
+from captioning.inference.generate import write
+from captioning.inference.predictor import Predictor
 
 
 def sources_of(

@@ -11,11 +11,11 @@ def teach(config: dict[str, Any]) -> None:
     """Leaves a file of what the checkpoints together think of every word of the training captions."""
     from captioning.data.datasets import tokenize_captions
     from captioning.data.records import select
-    from captioning.ensemble import load_all
     from captioning.errors import ConfigError, must_be
+    from captioning.inference.distillation import lessons_of, write_lessons
+    from captioning.inference.ensemble import load_all
     from captioning.io.atomic_files import make_folder
     from captioning.splits import sources_of
-    from captioning.teaching import lessons_of, write_lessons
 
     must_be("words", config["words"], least=1)
     must_be("batch_size", config["batch_size"], least=1)

@@ -11,9 +11,9 @@ import numpy as np
 from PIL import Image
 
 import captioning
-from captioning import figures
 from captioning.data.pictures import open_picture
 from captioning.data.scenes import truth
+from captioning.inference import figures
 from captioning.visualise import thumbnail
 from captioning.visualise.drawing import few_colours
 
@@ -43,13 +43,13 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
     return whole
 
 
-def strip(picture: Image.Image, caption: captioning.predictor.Caption) -> Image.Image:
+def strip(picture: Image.Image, caption: captioning.inference.caption.Caption) -> Image.Image:
     """As small as the page is wide, or smaller where the words are few."""
     figure = figures.draw(picture, caption, "strip")
     return thumbnail(figure, round(WIDTH * figure.get_figwidth() / 6.75))
 
 
-def save(picture: Image.Image, made: Iterable[captioning.predictor.Caption], path: Path) -> None:
+def save(picture: Image.Image, made: Iterable[captioning.inference.caption.Caption], path: Path) -> None:
     """The strips of one picture, small."""
     whole = stack([strip(picture, caption) for caption in made])
     few_colours(whole, 128).save(path, optimize=True)

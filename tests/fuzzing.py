@@ -47,10 +47,10 @@ from captioning.data.records import Record
 from captioning.errors import CaptioningError
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, stamp_picture
+from captioning.inference.predictor import load
 from captioning.io import download
 from captioning.metrics.regions import box_region, mask_region
 from captioning.metrics.table import from_csv
-from captioning.predictor import load
 from captioning.results import read_for_server, read_references, read_results, read_samples
 
 MEMORY = 2 * 2**30  # bytes that one input may take beyond what the process has

@@ -314,7 +314,7 @@ def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_p
     [
         "os.system",
         "captioning.models.encoder.torch.load",
-        "captioning.predictor.load",
+        "captioning.inference.predictor.load",
         "captioning.io.download.download_coco",
     ],
 )

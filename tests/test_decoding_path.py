@@ -14,10 +14,10 @@ from captioning.caption import caption
 from captioning.config.compose import check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, TrainConfig
 from captioning.decoding import consensus
-from captioning.ensemble import load_all
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
-from captioning.predictor import load
+from captioning.inference.ensemble import load_all
+from captioning.inference.predictor import load
 from captioning.train import train
 
 COMMANDS = {"train": (train, TrainConfig), "evaluate": (evaluate, EvaluateConfig), "caption": (caption, CaptionConfig)}

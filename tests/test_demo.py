@@ -24,10 +24,10 @@ from captioning.config.compose import check, compose
 from captioning.config.schemas import DemoConfig
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.inference.predictor import load
 from captioning.pages import server, work
 from captioning.pages.server import AT_ONCE, HEADERS, Demo, Limits, is_here
 from captioning.pages.work import Wishes, caption_picture, checkpoint_names, read_wishes, ready
-from captioning.predictor import load
 
 aiohttp = pytest.importorskip("aiohttp", reason="the demo's extra is not installed")
 from aiohttp.test_utils import TestClient, TestServer  # noqa: E402

@@ -8,7 +8,7 @@ import torch
 from conftest import END, START
 
 from captioning.decoding import beam_search, consensus_search, diverse_beam_search, greedy_search, sample
-from captioning.ensemble import Ensemble
+from captioning.inference.ensemble import Ensemble
 
 METHODS = [
     (greedy_search, {}),

@@ -12,7 +12,7 @@ from captioning.analysis.text_activations import tabulate_texts
 from captioning.data.corpus import Text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.language import LanguageModel
+from captioning.inference.language_model import LanguageModel
 
 LETTERS = "('#\n "
 TEXTS = [Text("a", "(' (')\n# '(\n"), Text("short", "# #\n"), Text("b", "(#(\n    )\n"), Text("c", "'#' '('\n")]

@@ -11,7 +11,7 @@ from little import draw_pictures, leave_evaluation, save_checkpoint
 from PIL import Image
 
 import captioning
-from captioning import answering, language, pretrained
+from captioning import pretrained
 from captioning.analysis.text_activations import held_out
 from captioning.caption import caption
 from captioning.checkpoints.read import find_checkpoint, read_checkpoint
@@ -20,12 +20,14 @@ from captioning.config.schemas import CaptionConfig, EvaluateConfig, ExportConfi
 from captioning.data.scenes import draw_scene
 from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers
-from captioning.ensemble import load_all
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.export import export
+from captioning.inference import language_model as language
+from captioning.inference import vqa as answering
+from captioning.inference.ensemble import load_all
+from captioning.inference.predictor import load
 from captioning.io.atomic_files import write_json
-from captioning.predictor import load
 from captioning.train import train
 
 COMMANDS = {

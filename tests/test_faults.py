@@ -20,10 +20,10 @@ from captioning.checkpoints.read import read_checkpoint
 from captioning.config.compose import entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CaptioningError, ConfigError
+from captioning.inference.predictor import Predictor, load
 from captioning.models.captioner import build_captioner
 from captioning.models.readout import DeepReadout, LinearReadout, SumReadout
 from captioning.objectives import SelfCritical, greedy, leave_one_out
-from captioning.predictor import Predictor, load
 
 
 @pytest.fixture(scope="module")

@@ -19,12 +19,12 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 import captioning
-from captioning import figures
 from captioning.caption import caption
 from captioning.config.compose import check, compose
 from captioning.config.schemas import CaptionConfig, TrainConfig
 from captioning.decoding import beam_search, follow, score_tokens
 from captioning.errors import ConfigError, DataError, ToolError
+from captioning.inference import figures
 from captioning.train import train
 from captioning.visualise import (
     Entry,

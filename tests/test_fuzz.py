@@ -24,9 +24,9 @@ from captioning.data.records import Record
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore
+from captioning.inference.predictor import load
 from captioning.metrics.regions import mask_region
 from captioning.metrics.table import from_csv
-from captioning.predictor import load
 
 
 @pytest.mark.parametrize("name", TARGETS)

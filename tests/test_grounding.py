@@ -21,6 +21,7 @@ from captioning.data.scenes import read_scenes, read_shapes
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.ground import caption_and_ground
 from captioning.ground import ground as ground_command
+from captioning.inference.predictor import load
 from captioning.metrics.grounding import (
     Thing,
     centre_prior,
@@ -31,7 +32,6 @@ from captioning.metrics.grounding import (
 )
 from captioning.metrics.mentions import compile_phrases, find_mentions, plural
 from captioning.metrics.regions import area_share, box_region, cell_shares, contains, mask_region
-from captioning.predictor import load
 from captioning.train import train
 from captioning.visualise import overlay
 

@@ -28,9 +28,9 @@ from captioning.data.records import Record
 from captioning.errors import CaptioningError
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, Stamp
+from captioning.inference.predictor import load
 from captioning.io import download
 from captioning.models.encoder import efficientnet_lite_encoder
-from captioning.predictor import load
 
 HOSTILE: dict[str, Callable[[Path], None]] = {}
 
@@ -204,7 +204,7 @@ def recipe_that_writes_by_this_package(folder):
 
 @hostile
 def recipe_that_loads_by_this_package(folder):
-    checkpoint(folder, cell={"_target_": "captioning.predictor.load", "path": str(folder / "y.ckpt")})
+    checkpoint(folder, cell={"_target_": "captioning.inference.predictor.load", "path": str(folder / "y.ckpt")})
 
 
 @hostile

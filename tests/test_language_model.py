@@ -16,7 +16,7 @@ from captioning.config.command_line import verbatim
 from captioning.config.compose import check, compose
 from captioning.config.schemas import SampleConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.language import load
+from captioning.inference.language_model import load
 from captioning.objectives import TruncatedBackpropagation
 from captioning.sample import sample
 from captioning.train import train

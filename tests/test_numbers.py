@@ -22,10 +22,10 @@ from captioning.data.datasets import CaptionBatch
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import CheckpointError, DataError
-from captioning.likelihood import score_texts
+from captioning.inference.generate import decode
+from captioning.inference.likelihood import score_texts
+from captioning.inference.predictor import load
 from captioning.objectives import CrossEntropy
-from captioning.predictor import load
-from captioning.writing import decode
 
 SEARCHES = (greedy_search, beam_search, partial(diverse_beam_search, beam_size=4, groups=2), sample)
 PLACES = [name for name in ATTENTIONS if name != "none"]
@@ -266,8 +266,8 @@ def test_evaluation_names_the_images(trained, data, tmp_path, monkeypatch):  # n
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_a_turned_photograph_is_seen_and_drawn_upright(trained, world, tmp_path, monkeypatch, orientation):  # noqa: F811
     """The same caption, attention and box as of the upright picture, however it comes; and the figure's panel is it."""
-    from captioning import figures
     from captioning.data.pictures import UPRIGHT, open_picture
+    from captioning.inference import figures
 
     upright = Image.open(world / "val4.png").convert("RGB")
     undo = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}[orientation]

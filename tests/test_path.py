@@ -17,8 +17,8 @@ from captioning.config.compose import check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
+from captioning.inference.predictor import load
 from captioning.objectives import CrossEntropy
-from captioning.predictor import load
 from captioning.prepare import prepare
 from captioning.train import train
 

@@ -16,10 +16,10 @@ from captioning.config.compose import check, compose
 from captioning.config.schemas import ReportConfig
 from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.inference.predictor import load
 from captioning.metrics import Scorer
 from captioning.metrics.table import Table
 from captioning.pages import charts, findings
-from captioning.predictor import load
 from captioning.report import build_reader, moved, report
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;</title><script>alert(2)</script>"
@@ -259,7 +259,7 @@ def test_examples_look_where_the_evaluation_looked(tmp_path, monkeypatch):
         loaded.append(load(*given, **named))
         return loaded[-1]
 
-    monkeypatch.setattr("captioning.predictor.load", watched)
+    monkeypatch.setattr("captioning.inference.predictor.load", watched)
     run_report(run)
     assert [len(predictor.views) for predictor in loaded] == [5]
 

@@ -11,7 +11,7 @@ from prefixes import PrefixModel, every_caption
 from captioning.decoding import sample
 from captioning.decoding.sampling import draw
 from captioning.errors import ConfigError
-from captioning.searches import seeded
+from captioning.inference.generate import seeded
 
 
 def run(model, images, **arguments):

@@ -12,14 +12,14 @@ from captioning.data.datasets import CaptionBatch
 from captioning.data.pictures import open_picture
 from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError
+from captioning.inference.distillation import read_teacher
+from captioning.inference.predictor import load
 from captioning.models.readout import Scores
 from captioning.objectives import CrossEntropy, loss
 from captioning.objectives.chunked_cross_entropy import Lessons
 from captioning.objectives.soft_targets import Teacher, number_captions
 from captioning.objectives.word_loss import WordLoss
-from captioning.predictor import load
 from captioning.teach import teach
-from captioning.teaching import read_teacher
 
 WORDS = 3  # kept of each distribution
 

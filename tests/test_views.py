@@ -8,11 +8,11 @@ import torch
 from conftest import END, START
 from PIL import Image
 
-from captioning.attention_map import cover, laid_back
 from captioning.data.pictures import CORNERS, Box, Transform
 from captioning.decoding import beam_search
 from captioning.errors import ConfigError
 from captioning.features.views import AllViews, EachView, corners_of, shares_of
+from captioning.inference.attention_map import cover, laid_back
 from captioning.models.multi_crop import ManyViews
 from captioning.models.positions import Coordinates
 

@@ -9,7 +9,6 @@ import torch
 from PIL import Image
 
 from captioning.answer import answer
-from captioning.answering import load
 from captioning.config.compose import check, compose
 from captioning.config.schemas import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, TrainConfig
 from captioning.data.vqa import (
@@ -23,8 +22,9 @@ from captioning.data.vqa import (
 )
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate_answers import evaluate_answers
+from captioning.inference.predictor import load as load_captioner
+from captioning.inference.vqa import load
 from captioning.metrics.vqa import answer_accuracy
-from captioning.predictor import load as load_captioner
 from captioning.prepare import prepare
 from captioning.train import train
 

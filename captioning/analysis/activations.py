@@ -12,12 +12,11 @@ from captioning.data.datasets import CaptionBatch, CaptionDataset, collate, toke
 from captioning.data.pictures import open_picture
 from captioning.errors import DataError
 from captioning.features.sources import Source
+from captioning.inference.generate import decode, named, seeded
+from captioning.inference.predictor import Predictor
 from captioning.models.captioner import Captioner
 from captioning.models.trace import trace
-from captioning.predictor import Predictor
-from captioning.searches import named, seeded
 from captioning.text.ptb_tokenizer import tokenize
-from captioning.writing import decode
 
 Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a number a word}
 

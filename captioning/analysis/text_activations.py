@@ -8,7 +8,7 @@ from captioning.analysis.activations import Table
 from captioning.analysis.source_labels import source_labels
 from captioning.data.corpus import Text, read_texts
 from captioning.errors import DataError, must_be
-from captioning.language import LanguageModel
+from captioning.inference.language_model import LanguageModel
 
 Label = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
 

@@ -43,7 +43,7 @@ SETTINGS = {
     "captioning.objectives",
     "captioning.training.lr_schedules",
     "captioning.features.sources",
-    "captioning.teaching",
+    "captioning.inference.distillation",
     "captioning.training.lightning_arguments",
 }
 # Of other libraries: classes derived from the second, where the first offers them.

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from captioning.answering import KIND, make_recipe, write_answers
 from captioning.checkpoints.resume import same_answers, same_encoder, same_images, same_words, take_encoder
 from captioning.config.compose import build
 from captioning.config.schemas import AnswerTrainConfig
@@ -15,6 +14,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
 from captioning.errors import DataError
 from captioning.features.sources import refuse_views, report_unreadable
+from captioning.inference.vqa import KIND, make_recipe, write_answers
 from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.text.ptb_tokenizer import tokenize

@@ -18,11 +18,11 @@ from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 from captioning.features.sources import report_unreadable
+from captioning.inference.generate import write
 from captioning.kinds import Parts
 from captioning.metrics import score
 from captioning.naming import decoding_name
 from captioning.training.provenance import digest
-from captioning.writing import write
 
 SPLITS = ("train", "val")
 

@@ -12,8 +12,9 @@ from captioning.data.records import Record
 from captioning.decoding import follow
 from captioning.errors import DataError
 from captioning.features.regions import RegionFolder
+from captioning.inference.caption import Caption
+from captioning.inference.predictor import Predictor
 from captioning.pages.assets import as_address, shrink
-from captioning.predictor import Caption, Predictor
 from captioning.visualise import Maps
 from captioning.visualise.geometry import scale
 

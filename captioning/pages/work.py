@@ -9,9 +9,10 @@ from PIL import Image
 
 from captioning.checkpoints.safetensors_format import RECIPE, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
+from captioning.inference.caption import Caption
+from captioning.inference.generate import named
+from captioning.inference.predictor import Predictor
 from captioning.pages.assets import as_address, shrink
-from captioning.predictor import Caption, Predictor
-from captioning.searches import named
 
 SHOWN = 960  # pixels of the longer side of the picture that goes back to the page
 DIGITS = 5  # of an attention weight

@@ -140,7 +140,7 @@ def load(path: str | Path, *, device: str = "auto", places: str | None = None) -
     """An answerer from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
-        path, device, places: as for `captioning.predictor.load`.
+        path, device, places: as for `captioning.inference.predictor.load`.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.

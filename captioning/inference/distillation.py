@@ -14,9 +14,9 @@ from captioning.data.records import Record
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError
 from captioning.features.sources import Source
+from captioning.inference.predictor import Predictor
 from captioning.io.atomic_files import write_whole
 from captioning.objectives.soft_targets import Teacher, number_captions
-from captioning.predictor import Predictor
 
 PARTS = ("keys", "starts", "ids", "probs", "vocabulary")
 

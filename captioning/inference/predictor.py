@@ -3,51 +3,29 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.attention_map import laid_back
 from captioning.checkpoints.read import read_checkpoint
 from captioning.checkpoints.rebuild import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.config.compose import build_trusted
-from captioning.data.pictures import Box, Transform, open_picture, upright
+from captioning.data.pictures import Transform, open_picture, upright
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
 from captioning.errors import ConfigError, DataError
 from captioning.features.regions import Regions
 from captioning.features.views import corners_of, shares_of
-from captioning.likelihood import ScoredCaption, score_texts
+from captioning.inference.attention_map import laid_back
+from captioning.inference.caption import Caption
+from captioning.inference.generate import decode, named, seeded
+from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.models.multi_crop import ManyViews
-from captioning.searches import named, seeded
 from captioning.text.ptb_tokenizer import tokenize
-from captioning.writing import decode
-
-
-class Caption(NamedTuple):
-    """A caption of one picture.
-
-    text: the words, joined by spaces. tokens: the words. log_prob: natural logarithm of the caption's probability,
-    <end> included. attention: [T, P] weights, a row a word, P places row by row; None without attention.
-    box: the region of the picture, in its pixels, that the places cover. score: what the search ranked by.
-    places: [T] the one place that hard attention looked at for each word (P: the sentinel); None for other kinds.
-    sentinel: [T] the share β of the weight that went to the visual sentinel; None without one. regions: [P, 4] boxes
-    (left, top, right, bottom) where the places are a detector's regions, in the place of `box`; None for a grid.
-    """
-
-    text: str
-    tokens: list[str]
-    log_prob: float
-    attention: np.ndarray | None
-    box: Box | None
-    score: float
-    places: np.ndarray | None
-    sentinel: np.ndarray | None = None
-    regions: np.ndarray | None = None
 
 
 class Predictor:
@@ -214,7 +192,7 @@ class Predictor:
         Returns:
             matplotlib's Figure; None for a moving picture.
         """
-        from captioning import figures  # here, as captions need no matplotlib
+        from captioning.inference import figures  # here, as captions need no matplotlib
 
         (caption,) = self.caption(image, method, **arguments)
         if path is not None:

@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captioning.errors import ConfigError
-from captioning.predictor import Caption, Predictor
+from captioning.inference.caption import Caption
+from captioning.inference.predictor import Predictor
 from captioning.visualise import attention_figure, caption_figure, save_figure, save_gaze, strip_figure
 from captioning.visualise.gaze import find_ffmpeg
 

@@ -1,0 +1,1 @@
+"""Use a trained model: captions, attention maps, likelihoods, answers and text out of a checkpoint."""
