@@ -12,7 +12,7 @@ from captioning.errors import ConfigError
 
 def compare(config: dict[str, Any]) -> None:
     """Prints each score of both, the interval of their difference, and the images that make it."""
-    from captioning.comparing import aligned, compared, describe, differences
+    from captioning.evaluation.comparison import aligned, compared, describe, differences
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # for results files, which have no scores yet
     resamples = config["metrics"]["bootstrap"]
@@ -47,8 +47,8 @@ def compare(config: dict[str, Any]) -> None:
 
 def _read(path: Path, annotations: Path | None, scorer) -> tuple[Any, str]:
     """(table, title) of a folder, or of a results file, which is scored now."""
+    from captioning.evaluation.results import read_references, read_results, read_title, title
     from captioning.metrics.table import from_csv
-    from captioning.results import read_references, read_results, read_title, title
 
     if path.is_dir():
         return from_csv(path / "per_image.csv"), read_title(path)

@@ -5,18 +5,18 @@ from typing import Any
 
 from captioning.config.compose import build, entry_point
 from captioning.config.schemas import EvaluateConfig
-from captioning.naming import decoding_name
+from captioning.evaluation.decoding_label import decoding_name
 
 
 def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.records import select
     from captioning.errors import must_be
+    from captioning.evaluation.results import describe, write_report
+    from captioning.evaluation.split_captions import sources_of, write_captions
     from captioning.features.views import shares_of
     from captioning.inference.ensemble import load_all
     from captioning.inference.generate import seeded
-    from captioning.results import describe, write_report
-    from captioning.splits import sources_of, write_captions
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]

@@ -60,7 +60,7 @@ def _stem(output: str, path: Path) -> Path:
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:
     """Scores and prose that go into recipe and card."""
     from captioning.errors import DataError
-    from captioning.results import read_scores
+    from captioning.evaluation.results import read_scores
 
     about: dict[str, Any] = {}
     if config["scores"]:

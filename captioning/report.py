@@ -10,7 +10,7 @@ from captioning.config.command_line import positional
 from captioning.config.compose import build, entry_point
 from captioning.config.schemas import ReportConfig
 from captioning.errors import ConfigError, DataError, must_be
-from captioning.naming import decoding_name
+from captioning.evaluation.decoding_label import decoding_name
 
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
@@ -29,9 +29,9 @@ PARTS = {
 def report(config: dict[str, Any]) -> None:
     """Leaves report.html; evaluates the run's best checkpoint first where that was not done."""
     from captioning.data.records import select
+    from captioning.evaluation.results import read_about, read_results, read_title
     from captioning.inference.predictor import load
     from captioning.io.atomic_files import make_folder, write_text
-    from captioning.results import read_about, read_results, read_title
 
     must_be("examples", config["examples"], least=1)
     must_be("most", config["most"], least=1)
@@ -126,9 +126,9 @@ def _evaluation(config, run_dir: Path) -> Path | None:
 
 def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
     """The captions of an evaluation that is made now."""
+    from captioning.evaluation.split_captions import write_captions
     from captioning.features.sources import report_unreadable
     from captioning.inference.generate import seeded
-    from captioning.splits import write_captions
 
     source = build_reader(features)(
         predictor.encoder,

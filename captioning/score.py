@@ -10,7 +10,7 @@ from captioning.config.schemas import ScoreConfig
 
 def score(config: dict[str, Any]) -> None:
     """Prints the scores; with `output`, leaves scores.json, statistics.json, per_image.csv and captions.json there."""
-    from captioning.results import describe, read_references, read_results, read_samples, write_report
+    from captioning.evaluation.results import describe, read_references, read_results, read_samples, write_report
 
     file = Path(config["annotations"])
     split = config["split"] or file.stem
@@ -33,7 +33,7 @@ def score(config: dict[str, Any]) -> None:
 def _prepare_for_server(config: dict[str, Any], split: str) -> None:
     """Checks the results and names them as the server wants; there is nothing here to score a test split against."""
     from captioning.errors import ConfigError
-    from captioning.results import read_for_server, write_server_file
+    from captioning.evaluation.results import read_for_server, write_server_file
 
     if not config["output"]:
         raise ConfigError("server=NAME needs output=DIR, where the server's file goes")
@@ -44,7 +44,7 @@ def _prepare_for_server(config: dict[str, Any], split: str) -> None:
 
 
 def _training(file: str | None) -> list[str] | None:
-    from captioning.results import read_references
+    from captioning.evaluation.results import read_references
 
     return [text for texts in read_references(Path(file)).values() for text in texts] if file else None
 

@@ -12,10 +12,10 @@ def teach(config: dict[str, Any]) -> None:
     from captioning.data.datasets import tokenize_captions
     from captioning.data.records import select
     from captioning.errors import ConfigError, must_be
+    from captioning.evaluation.split_captions import sources_of
     from captioning.inference.distillation import lessons_of, write_lessons
     from captioning.inference.ensemble import load_all
     from captioning.io.atomic_files import make_folder
-    from captioning.splits import sources_of
 
     must_be("words", config["words"], least=1)
     must_be("batch_size", config["batch_size"], least=1)

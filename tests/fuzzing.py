@@ -45,13 +45,13 @@ from captioning.data.pictures import Transform, open_picture
 from captioning.data.readers import read_coco_files, read_csv, read_karpathy
 from captioning.data.records import Record
 from captioning.errors import CaptioningError
+from captioning.evaluation.results import read_for_server, read_references, read_results, read_samples
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, stamp_picture
 from captioning.inference.predictor import load
 from captioning.io import download
 from captioning.metrics.regions import box_region, mask_region
 from captioning.metrics.table import from_csv
-from captioning.results import read_for_server, read_references, read_results, read_samples
 
 MEMORY = 2 * 2**30  # bytes that one input may take beyond what the process has
 SECONDS = 20.0  # that one input may take

@@ -28,8 +28,8 @@ from captioning.config.schemas import (
     TrainConfig,
 )
 from captioning.errors import CheckpointError, ConfigError
+from captioning.evaluation.decoding_label import decoding_name
 from captioning.models.state import State
-from captioning.naming import decoding_name
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),

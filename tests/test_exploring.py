@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from captioning.analysis.notebook import DataSet, boxes_by_word, counts, differing, entries, open_data, ranked
-from captioning.comparing import aligned, compared, differences
 from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
+from captioning.evaluation.comparison import aligned, compared, differences
 from captioning.metrics.table import Table
 from captioning.visualise import Entry, bars_figure, caption_sheet, thumbnail
 

@@ -19,7 +19,7 @@ from captioning.data.readers import read_coco
 from captioning.data.records import Record
 from captioning.data.scenes import read_scenes, read_shapes
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.ground import caption_and_ground
+from captioning.evaluation.grounding import caption_and_ground
 from captioning.ground import ground as ground_command
 from captioning.inference.predictor import load
 from captioning.metrics.grounding import (

@@ -241,7 +241,7 @@ def test_an_evaluation_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     captions = dict.fromkeys((record.image_id for record in records), "a dog runs")
     leave_evaluation(run / "val", captions)
     os.utime(run / "val" / "captions.json")
-    monkeypatch.setattr("captioning.splits.write_captions", None)
+    monkeypatch.setattr("captioning.evaluation.split_captions.write_captions", None)
     text = Page(run_report(run)).text
     assert "decoding beam7" in text and "a dog runs 4 0" in text and "for 100 % of the pictures" in text
 

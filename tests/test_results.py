@@ -10,7 +10,7 @@ from captioning import compare, score
 from captioning.config.compose import check, compose
 from captioning.config.schemas import CompareConfig, ScoreConfig
 from captioning.errors import ConfigError, DataError
-from captioning.results import read_references, read_results, read_samples, write_server_file
+from captioning.evaluation.results import read_references, read_results, read_samples, write_server_file
 
 REFERENCES = {1: ["a red dog runs", "a dog"], 2: ["two cats on a bed"], 3: ["a man rides a horse"]}
 GOOD = {1: "a red dog runs.", 2: "two cats on a bed", 3: "A man rides a brown horse"}

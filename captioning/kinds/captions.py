@@ -17,11 +17,11 @@ from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
 from captioning.data.records import select
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
+from captioning.evaluation.decoding_label import decoding_name
 from captioning.features.sources import report_unreadable
 from captioning.inference.generate import write
 from captioning.kinds import Parts
 from captioning.metrics import score
-from captioning.naming import decoding_name
 from captioning.training.provenance import digest
 
 SPLITS = ("train", "val")
