@@ -83,8 +83,8 @@ def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, 
     """Prints the accuracy and its parts, and leaves scores.json and per_question.csv."""
     from captioning.data.vqa import prior_answers, questions_of
     from captioning.io.atomic_files import write_json, write_text
-    from captioning.kinds.answers import truths_of
     from captioning.metrics.vqa import vqa_accuracy
+    from captioning.tasks.vqa import truths_of
 
     output, truths, asked = Path(config["output"]), truths_of(records), questions_of(records)
     accuracy = vqa_accuracy(truths, answers)

@@ -15,8 +15,8 @@ from captioning.data.vqa import Answers, questions_of
 from captioning.errors import DataError
 from captioning.features.sources import refuse_views, report_unreadable
 from captioning.inference.vqa import KIND, make_recipe, write_answers
-from captioning.kinds import Parts
 from captioning.metrics.vqa import Truth, vqa_accuracy
+from captioning.tasks.parts import Parts
 from captioning.text.ptb_tokenizer import tokenize
 from captioning.training.provenance import digest_of
 

@@ -13,7 +13,7 @@ from captioning.data.corpus import Windows, encode_texts, only, split_text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, must_be
 from captioning.inference.language_model import KIND, build_model, make_recipe
-from captioning.kinds import Parts
+from captioning.tasks.parts import Parts
 from captioning.training.provenance import digest_of
 
 SPLITS = ("train", "val")

@@ -20,8 +20,8 @@ from captioning.errors import CheckpointError, ConfigError
 from captioning.evaluation.decoding_label import decoding_name
 from captioning.features.sources import report_unreadable
 from captioning.inference.generate import write
-from captioning.kinds import Parts
 from captioning.metrics import score
+from captioning.tasks.parts import Parts
 from captioning.training.provenance import digest
 
 SPLITS = ("train", "val")

@@ -1,0 +1,1 @@
+"""What can be trained: image captioning, visual question answering, language models."""
