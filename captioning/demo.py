@@ -32,8 +32,8 @@ def demo(config: dict[str, Any]) -> None:
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     from captioning.checkpoints.read import find_checkpoint
     from captioning.inference.predictor import load
-    from captioning.pages.server import Demo, Limits, serve
-    from captioning.pages.work import checkpoint_names, ready
+    from captioning.web.demo.server import Demo, Limits, serve
+    from captioning.web.demo.work import checkpoint_names, ready
 
     given, limits = config["checkpoint"], config["limits"]
     paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]
@@ -68,7 +68,7 @@ def _examples(given: list[str] | str | None) -> list:
     """The pictures that are given, or scenes drawn now, of which no checkpoint has seen any."""
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.data.scenes import draw_scene
-    from captioning.pages.assets import shrink
+    from captioning.web.assets import shrink
 
     if given is None:
         return [draw_scene(0, "demo", index)[0] for index in range(SCENES)]

@@ -147,10 +147,10 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
 
 
 def _page(config, settings, features, *, scored, extra, records, training, predictor, title: str, run_dir: Path) -> str:
-    from captioning.pages import charts, content, findings
-    from captioning.pages.render import render
-    from captioning.pages.work import attention_kind
     from captioning.text.ptb_tokenizer import tokenize
+    from captioning.web.demo.work import attention_kind
+    from captioning.web.report import charts, content, findings
+    from captioning.web.report.render import render
 
     written = [tokenize(caption) for caption in scored.table.captions]
     references = [tokenize(caption) for record in records for caption in record.captions]
@@ -192,8 +192,8 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
 def _examples(config, features, table, records, predictor) -> dict[str, list]:
     from tqdm import tqdm
 
-    from captioning.pages.examples import make_example
-    from captioning.pages.findings import choose
+    from captioning.web.report.examples import make_example
+    from captioning.web.report.findings import choose
 
     regions = None
     if features["_target_"].endswith(".regions"):

@@ -14,11 +14,11 @@ from PIL import Image
 
 from captioning.config.compose import check, compose
 from captioning.config.schemas import ReportConfig
-from captioning.pages.assets import palette
 from captioning.report import report
 from captioning.visualise import cell_overlay, overlay
 from captioning.visualise.geometry import seen
 from captioning.visualise.maps import light
+from captioning.web.assets import palette
 
 pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -137,7 +137,7 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path, pytestconfig):
         cwd=tmp_path, env=environment, check=True, timeout=300, capture_output=True, text=True,
     )  # fmt: skip
     assert (tmp_path / "sweep" / "0" / "report.html").stat().st_size > 10_000 and "report.html" in done.stdout
-    files = "from captioning.pages.server import Demo; print(sum(len(text) for text, _ in Demo({}).files.values()))"
+    files = "from captioning.web.demo.server import Demo; print(sum(len(text) for text, _ in Demo({}).files.values()))"
     printed = subprocess.run(
         [sys.executable, "-c", files], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout

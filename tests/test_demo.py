@@ -25,9 +25,9 @@ from captioning.config.schemas import DemoConfig
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference.predictor import load
-from captioning.pages import server, work
-from captioning.pages.server import AT_ONCE, HEADERS, Demo, Limits, is_here
-from captioning.pages.work import Wishes, caption_picture, checkpoint_names, read_wishes, ready
+from captioning.web.demo import server, work
+from captioning.web.demo.server import AT_ONCE, HEADERS, Demo, Limits, is_here
+from captioning.web.demo.work import Wishes, caption_picture, checkpoint_names, read_wishes, ready
 
 aiohttp = pytest.importorskip("aiohttp", reason="the demo's extra is not installed")
 from aiohttp.test_utils import TestClient, TestServer  # noqa: E402

@@ -36,8 +36,8 @@ from captioning.visualise import (
     save_gaze,
     strip_figure,
 )
+from captioning.visualise.animation import RATE, gaze_frames
 from captioning.visualise.curves import read_curves
-from captioning.visualise.gaze import RATE, gaze_frames
 from captioning.visualise.maps import light
 
 CAPTION = "a man in a red jacket is standing on top of a snow-covered mountain next to his two small dogs"
@@ -239,7 +239,7 @@ def test_the_words_of_a_gaze_are_legible(count, ratio, monkeypatch):
         seen.append(stage(shown, extent, maps))
         return seen[-1]
 
-    from captioning.visualise import gaze
+    from captioning.visualise import animation as gaze
 
     monkeypatch.setattr(gaze, "_stage", partial(keep, stage=gaze._stage))
     size = (round(240 * ratio**0.5), round(240 / ratio**0.5))

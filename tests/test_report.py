@@ -19,8 +19,8 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference.predictor import load
 from captioning.metrics import Scorer
 from captioning.metrics.table import Table
-from captioning.pages import charts, findings
 from captioning.report import build_reader, moved, report
+from captioning.web.report import charts, findings
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;</title><script>alert(2)</script>"
 

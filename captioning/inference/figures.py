@@ -14,7 +14,7 @@ from captioning.errors import ConfigError
 from captioning.inference.caption import Caption
 from captioning.inference.predictor import Predictor
 from captioning.visualise import attention_figure, caption_figure, save_figure, save_gaze, strip_figure
-from captioning.visualise.gaze import find_ffmpeg
+from captioning.visualise.animation import find_ffmpeg
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
 KINDS = (*STILL, *MOVING)

@@ -11,14 +11,14 @@
 `geometry` has where weights lie on a picture, `maps` how they are lit, `drawing` what all figures share.
 """
 
+from captioning.visualise.animation import save_gaze
 from captioning.visualise.attention import attention_figure, caption_figure
 from captioning.visualise.bars import bars_figure
+from captioning.visualise.contact_sheet import Entry, caption_sheet
 from captioning.visualise.curves import curves_figure
 from captioning.visualise.drawing import save_figure, thumbnail
-from captioning.visualise.gaze import save_gaze
 from captioning.visualise.geometry import cell_overlay, overlay, region_overlay
 from captioning.visualise.maps import Maps
-from captioning.visualise.sheet import Entry, caption_sheet
 from captioning.visualise.strip import strip_figure
 
 __all__ = [

@@ -14,9 +14,9 @@ from captioning.errors import DataError
 from captioning.features.regions import RegionFolder
 from captioning.inference.caption import Caption
 from captioning.inference.predictor import Predictor
-from captioning.pages.assets import as_address, shrink
 from captioning.visualise import Maps
 from captioning.visualise.geometry import scale
+from captioning.web.assets import as_address, shrink
 
 PICTURE, PANEL = 480, 190  # pixels of the longer side
 

@@ -12,7 +12,7 @@ from captioning.errors import CheckpointError, ConfigError
 from captioning.inference.caption import Caption
 from captioning.inference.generate import named
 from captioning.inference.predictor import Predictor
-from captioning.pages.assets import as_address, shrink
+from captioning.web.assets import as_address, shrink
 
 SHOWN = 960  # pixels of the longer side of the picture that goes back to the page
 DIGITS = 5  # of an attention weight

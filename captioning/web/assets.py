@@ -14,7 +14,7 @@ STEPS = 256  # of the palette
 
 def read_asset(name: str) -> str:
     """A file of this package: "demo.html", "page.css" …"""
-    return (resources.files("captioning.pages") / name).read_text(encoding="utf-8")
+    return (resources.files("captioning.web") / "static" / name).read_text(encoding="utf-8")
 
 
 def palette() -> np.ndarray:

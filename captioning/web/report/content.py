@@ -10,9 +10,9 @@ from typing import Any
 import captioning
 from captioning.data.parsing import read_json
 from captioning.errors import DataError
-from captioning.pages.charts import Chart, curves
-from captioning.pages.findings import flatten
 from captioning.visualise.curves import read_curves
+from captioning.web.report.charts import Chart, curves
+from captioning.web.report.findings import flatten
 
 SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
 PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")

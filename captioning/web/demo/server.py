@@ -26,8 +26,8 @@ from PIL import Image
 from captioning.data.pictures import read_picture
 from captioning.errors import CaptioningError, ConfigError
 from captioning.inference.predictor import Predictor
-from captioning.pages.assets import as_jpeg, palette, read_asset, shrink
-from captioning.pages.work import BOUNDS, Wishes, attention_kind, caption_picture, read_wishes
+from captioning.web.assets import as_jpeg, palette, read_asset, shrink
+from captioning.web.demo.work import BOUNDS, Wishes, attention_kind, caption_picture, read_wishes
 
 AT_ONCE = 4  # requests whose uploads are in memory: one with the models, and those that come next
 THUMBNAIL = 240  # pixels of an example's longer side

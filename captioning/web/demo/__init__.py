@@ -1,0 +1,1 @@
+"""A page to try checkpoints on: the server, and what it does with an image."""
