@@ -1,9 +1,8 @@
-"""Checkpoint files: read without running what is in them, and held against what a checkpoint must be.
+"""Read checkpoint files without running code from them, and check that they hold a model and nothing else.
 
-A checkpoint is tensors and plain containers in an archive without compression, or two files that captioning-export
-wrote (`captioning.checkpoints.safetensors_format`). Everything else is refused before it is of use to whoever wrote it: pickled objects,
-archives that unfold to more than their size, recipes that name anything but a model's parts (see
-`captioning.config.compose.build_trusted`), weights that are not finite.
+A checkpoint is tensors and plain containers in an uncompressed archive, or the two files that captioning-export writes
+(`safetensors_format`). Everything else is refused before it can do harm: pickled objects, archives that unfold to more
+than their size, metadata that name anything but a model's parts (`config.build_trusted`), weights that are not finite.
 """
 
 import zipfile
