@@ -12,14 +12,14 @@ def answer(config: dict[str, Any]) -> None:
     """Prints the likeliest answers with their probabilities; leaves answer.json and a PNG of where the model looked."""
     from captioning.data.pictures import open_picture
     from captioning.errors import ConfigError
-    from captioning.inference.vqa import load
+    from captioning.inference.vqa import load_answerer
     from captioning.io.atomic_files import make_folder, write_json
 
     path, question, output = Path(config["image"]), config["question"], Path(config["output"])
     picture, figure = open_picture(path), output / f"{path.stem}.png"
     if figure.exists() and figure.samefile(path):
         raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
-    predictor = load(config["checkpoint"], device=config["device"], places=config["places"])
+    predictor = load_answerer(config["checkpoint"], device=config["device"], hard_attention=config["hard_attention"])
     (found,) = predictor.answer(picture, question, top=config["top"])
     print(f"{question}")
     for text, share in found.probabilities.items():

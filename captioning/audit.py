@@ -12,21 +12,21 @@ WIDTH = 100  # of an example on the terminal; audit.json has all of all
 
 def audit(config: dict[str, Any]) -> None:
     """Prints numbers of each split and what was found, a few examples each; leaves audit.json with all of it."""
-    from captioning.data.checks import audit as examine
+    from captioning.data.checks import audit_records
     from captioning.data.parsing import Faults
     from captioning.io.atomic_files import make_folder, write_json
 
     data, faults, output = config["data"], Faults(), Path(config["output"])
     records = build(data["reader"], faults=faults)
     limits = {key: data[key] for key in ("min_count", "max_length")}
-    report = examine(records, faults.messages, **limits, max_distance=config["max_distance"], workers=config["workers"])
     limits |= {"max_distance": config["max_distance"]}
+    report = audit_records(records, faults.messages, **limits, workers=config["workers"])
     write_json(make_folder(output) / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})
-    print(table(report, title=f"{data['name']} in {data['root']}", examples=config["examples"], **limits))
+    print(audit_table(report, title=f"{data['name']} in {data['root']}", examples=config["examples"], **limits))
     print(f"\nall of it: {output / 'audit.json'}")
 
 
-def table(
+def audit_table(
     report: Mapping[str, Any], *, title: str, examples: int, min_count: int, max_length: int, max_distance: int
 ) -> str:
     """The report as plain lines."""

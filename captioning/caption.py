@@ -20,18 +20,18 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.data.pictures import list_pictures, open_picture
     from captioning.errors import ConfigError, DataError, must_be
     from captioning.inference.ensemble import load_all
-    from captioning.inference.figures import endings, ready, save
-    from captioning.inference.generate import seeded
+    from captioning.inference.figures import check_drawable, endings, save_caption_figure
+    from captioning.inference.generate import with_generator
     from captioning.io.atomic_files import make_folder, printable, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
     images, kinds = config["images"], endings(config["figures"], config["format"])
     paths = list_pictures([images] if isinstance(images, str) else images)
     decoding = dict(config["decoding"])
-    options = {key: config[key] for key in ("device", "places", "corners")}
+    options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], decoding.pop("checkpoints") or [], **options)
-    ready(config["figures"], predictor)
-    search = seeded(build(decoding))
+    check_drawable(config["figures"], predictor)
+    search = with_generator(build(decoding))
     output = make_folder(Path(config["output"]))
     figures = figure_names(paths, tuple(kinds.values()))
     for path, names in zip(paths, figures, strict=True):
@@ -63,7 +63,7 @@ def caption(config: dict[str, Any]) -> None:
                 for made in found:
                     bar.write(printable(f"{path}: {made.text}"))  # to stdout, past the bar
                 for kind, name in zip(kinds, figures[index], strict=True):
-                    save(picture, found[0], output / name, kind)
+                    save_caption_figure(picture, found[0], output / name, kind)
             bar.update(min(config["batch_size"], len(paths) - at))
             if perf_counter() - saved_at > SECONDS:
                 write_json(output / "captions.json", results)
@@ -97,9 +97,9 @@ def _regions(predictor, folder: str | None):
 
     if folder is None:
         return None
-    if not looks_at_regions(predictor.recipe):
+    if not looks_at_regions(predictor.metadata):
         raise ConfigError(f"regions={folder}: this checkpoint looks at pictures, not at a detector's regions")
-    files = RegionFolder(folder, size=predictor.recipe["features"]["size"])
+    files = RegionFolder(folder, size=predictor.metadata["features"]["size"])
     # COCO's pictures are named by their image ids, as a detector's files are.
     return lambda path: files[Record(int(path.stem) if path.stem.isdecimal() else -1, path, "", ())]
 

@@ -12,7 +12,7 @@ from captioning.errors import ConfigError
 
 def compare(config: dict[str, Any]) -> None:
     """Prints each score of both, the interval of their difference, and the images that make it."""
-    from captioning.evaluation.comparison import aligned, compared, describe, differences
+    from captioning.evaluation.comparison import aligned, compared, describe_comparison, differences
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # for results files, which have no scores yet
     resamples = config["metrics"]["bootstrap"]
@@ -32,7 +32,7 @@ def compare(config: dict[str, Any]) -> None:
     for side, paths in runs.items():
         print(f"{side.upper()}: {', '.join(paths)}")
     print("\n".join(dict.fromkeys(title for found in read.values() for _, title in found)))
-    print(describe(scores, tables, resamples=resamples))
+    print(describe_comparison(scores, tables, resamples=resamples))
     rows = differences(tables, config["by"])
     better = {
         "B": [row for row in reversed(rows) if row["difference"] > 0],

@@ -33,11 +33,11 @@ def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     from captioning.checkpoints.read import find_checkpoint
     from captioning.inference.predictor import load
     from captioning.web.demo.server import Demo, Limits, serve
-    from captioning.web.demo.work import checkpoint_names, ready
+    from captioning.web.demo.work import checkpoint_names, with_encoder
 
     given, limits = config["checkpoint"], config["limits"]
     paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]
-    predictors = [ready(load(path, device=config["device"])) for path in paths]
+    predictors = [with_encoder(load(path, device=config["device"])) for path in paths]
     demo = Demo(
         dict(zip(checkpoint_names(paths), predictors, strict=True)),
         _examples(config["examples"]),

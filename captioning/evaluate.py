@@ -12,22 +12,22 @@ def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data.records import select
     from captioning.errors import must_be
-    from captioning.evaluation.results import describe, write_report
+    from captioning.evaluation.results import describe_scores, write_report
     from captioning.evaluation.split_captions import sources_of, write_captions
-    from captioning.features.views import shares_of
+    from captioning.features.views import crop_shares
     from captioning.inference.ensemble import load_all
-    from captioning.inference.generate import seeded
+    from captioning.inference.generate import with_generator
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]
     decoding = dict(config["decoding"])
     others = decoding.pop("checkpoints") or []
-    options = {key: config[key] for key in ("device", "places", "corners")}
+    options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], others, **options)
     scorer, everything = build(config["metrics"]), build(data["reader"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     sources, records = sources_of(predictor, build(config["features"]), select(everything, split), **named)
-    search = seeded(build(decoding))
+    search = with_generator(build(decoding))
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
     seen = [caption for record in everything if record.split == "train" for caption in record.captions]
     report = scorer(
@@ -35,14 +35,14 @@ def evaluate(config: dict[str, Any]) -> None:
     )
     extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
     about: dict[str, Any] = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
-    if predictor.places:
-        about["decoding"] += f", hard attention at the {predictor.places} place"
-    if shares := shares_of(config["corners"]):
-        about["decoding"] += f", with corners of {' and '.join(map(str, shares))}"
-        about["corners"] = list(shares)
+    if predictor.hard_attention:
+        about["decoding"] += f", hard attention at the {predictor.hard_attention} place"
+    if shares := crop_shares(config["crops"]):
+        about["decoding"] += f", with crops of {' and '.join(map(str, shares))}"
+        about["crops"] = list(shares)
     output = Path(config["output"])
     write_report(output, report, about, extra=extra)
-    print(describe(report, about, extra=extra))
+    print(describe_scores(report, about, extra=extra))
     print(f"captions and scores: {output}")
 
 

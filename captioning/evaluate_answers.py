@@ -18,12 +18,12 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     from captioning.data.vqa import questions_of
     from captioning.errors import DataError, must_be
     from captioning.features.sources import report_unreadable
-    from captioning.inference.vqa import load
+    from captioning.inference.vqa import load_answerer
     from captioning.io.atomic_files import make_folder, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split, output, server = config["data"], config["split"], Path(config["output"]), server_file(config)
-    predictor = load(config["checkpoint"], device=config["device"], places=config["places"])
+    predictor = load_answerer(config["checkpoint"], device=config["device"], hard_attention=config["hard_attention"])
     everything = build(data["reader"])
     records = select(everything, split)
     source = build(config["features"])(

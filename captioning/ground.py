@@ -9,7 +9,7 @@ from typing import Any
 from captioning.config.compose import build, entry_point
 from captioning.config.schemas import GroundConfig
 from captioning.evaluation.decoding_label import decoding_name
-from captioning.evaluation.grounding import BLIND, _rows, caption_and_ground, table
+from captioning.evaluation.grounding import BLIND, _rows, caption_and_ground, grounding_table
 
 
 def ground(config: dict[str, Any]) -> None:
@@ -17,7 +17,7 @@ def ground(config: dict[str, Any]) -> None:
     from captioning.data.records import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.features.sources import report_unreadable
-    from captioning.inference.generate import seeded
+    from captioning.inference.generate import with_generator
     from captioning.inference.predictor import load
     from captioning.io.atomic_files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise
@@ -31,7 +31,7 @@ def ground(config: dict[str, Any]) -> None:
     must_be("batch_size", config["batch_size"], least=1)
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
-    predictor, search = load(config["checkpoint"], device=config["device"]), seeded(build(config["decoding"]))
+    predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
     if not predictor.captioner.decoder.attention.context_size:
         raise CheckpointError(BLIND.format(predictor.path))
     if predictor.encoder.output == "regions":
@@ -54,7 +54,7 @@ def ground(config: dict[str, Any]) -> None:
     about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", _rows(grounded))
-    print(table(summary, title=f"{data['name']} {split}, {decoding}"))
+    print(grounding_table(summary, title=f"{data['name']} {split}, {decoding}"))
     print(f"means: {output / 'grounding.json'}; every word: {output / 'words.csv'}")
 
 

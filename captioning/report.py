@@ -15,7 +15,7 @@ from captioning.evaluation.decoding_label import decoding_name
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
 LONGEST = 30  # words of a caption that have a bar of their own
-PARTS = {
+_PARTS = {
     "scores": "Scores",
     "training": "Training",
     "captions": "Captions",
@@ -42,8 +42,8 @@ def report(config: dict[str, Any]) -> None:
     data = moved(data, data.get("root"), config["data"]["root"])
     features = moved(features, features.get("root"), config["features"]["root"])
     evaluation = _evaluation(config, run_dir)
-    corners = read_about(evaluation).get("corners") if evaluation else None  # to look where the evaluation looked
-    predictor = load(run_dir / "checkpoints" / "best.ckpt", device=config["device"], corners=corners)
+    crops = read_about(evaluation).get("crops") if evaluation else None  # to look where the evaluation looked
+    predictor = load(run_dir / "checkpoints" / "best.ckpt", device=config["device"], crops=crops)
     everything = build_reader(data["reader"])
     records = select(everything, config["split"])
     training = [caption for record in everything if record.split == "train" for caption in record.captions]
@@ -128,7 +128,7 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
     """The captions of an evaluation that is made now."""
     from captioning.evaluation.split_captions import write_captions
     from captioning.features.sources import report_unreadable
-    from captioning.inference.generate import seeded
+    from captioning.inference.generate import with_generator
 
     source = build_reader(features)(
         predictor.encoder,
@@ -138,18 +138,18 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
         skip_unreadable=bool(data.get("skip_unreadable")),
     )
     report_unreadable(source)
-    search = seeded(build(config["decoding"]))
+    search = with_generator(build(config["decoding"]))
     made = write_captions(predictor, [source], source.records, search=search, batch_size=config["batch_size"])
     decoding = decoding_name(config["decoding"])
-    if predictor.places:
-        decoding += f", hard attention at the {predictor.places} place"
+    if predictor.hard_attention:
+        decoding += f", hard attention at the {predictor.hard_attention} place"
     return made, f"{data['name']} {config['split']}, decoding {decoding}, {len(made)} images, evaluated for this report"
 
 
 def _page(config, settings, features, *, scored, extra, records, training, predictor, title: str, run_dir: Path) -> str:
     from captioning.text.ptb_tokenizer import tokenize
     from captioning.web.demo.work import attention_kind
-    from captioning.web.report import charts, content, findings
+    from captioning.web.report import caption_statistics, charts, content
     from captioning.web.report.render import render
 
     written = [tokenize(caption) for caption in scored.table.captions]
@@ -157,7 +157,7 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
     most, kind = config["most"], attention_kind(predictor)
     known = set(predictor.vocabulary.words)
     parameters = sum(part.numel() for part in predictor.captioner.parameters())
-    repeats, in_all, share = findings.repeated(written, map(tokenize, training), most=most)
+    repeats, in_all, share = caption_statistics.repeated(written, map(tokenize, training), most=most)
     drawn, fault = content.panels(run_dir)
     return render(
         "report.html",
@@ -165,7 +165,7 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
         "report.css",
         name=run_dir.resolve().name,
         lead=content.lead(settings, parameters=parameters, kind=kind),
-        parts=list(PARTS.items()),
+        parts=list(_PARTS.items()),
         title=title,
         scores=content.score_rows(scored, extra),
         unavailable=scored.unavailable,
@@ -180,20 +180,20 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
         repeats=repeats,
         repeats_in_all=in_all,
         repeats_share=share,
-        bars=charts.bars(findings.lengths(written, references, most=LONGEST), most=LONGEST),
+        bars=charts.bars(caption_statistics.lengths(written, references, most=LONGEST), most=LONGEST),
         vocabulary=f"{len(known):,}".replace(",", "\u202f"),
-        unknown=findings.unknown_words(references, known, most=4 * most),
+        unknown=caption_statistics.unknown_words(references, known, most=4 * most),
         written_unknown=scored.captions["with unknown words"],
         settings=content.settings_groups(settings),
-        versions=content.versions(run_dir, fingerprint=predictor.recipe["fingerprint"]),
+        versions=content.versions(run_dir, fingerprint=predictor.metadata["fingerprint"]),
     )
 
 
 def _examples(config, features, table, records, predictor) -> dict[str, list]:
     from tqdm import tqdm
 
+    from captioning.web.report.caption_statistics import choose
     from captioning.web.report.examples import make_example
-    from captioning.web.report.findings import choose
 
     regions = None
     if features["_target_"].endswith(".regions"):

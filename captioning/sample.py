@@ -7,16 +7,16 @@ from captioning.config.compose import entry_point
 from captioning.config.schemas import SampleConfig
 
 
-def sample(config: dict[str, Any]) -> None:
+def sample_text(config: dict[str, Any]) -> None:
     """Prints `prime` and what the model writes after it."""
-    from captioning.inference.language_model import load
+    from captioning.inference.language_model import load_language_model
 
-    model = load(config["checkpoint"], device=config["device"])
+    model = load_language_model(config["checkpoint"], device=config["device"])
     options = {key: config[key] for key in ("length", "temperature", "top_k", "top_p", "seed")}
     print(config["prime"] + model.sample(config["prime"], **options))
 
 
-main = verbatim(entry_point("sample", SampleConfig, sample), "prime")
+main = verbatim(entry_point("sample", SampleConfig, sample_text), "prime")
 
 if __name__ == "__main__":
     main()

@@ -8,9 +8,9 @@ from captioning.config.compose import build, entry_point
 from captioning.config.schemas import ScoreConfig
 
 
-def score(config: dict[str, Any]) -> None:
+def score_results(config: dict[str, Any]) -> None:
     """Prints the scores; with `output`, leaves scores.json, statistics.json, per_image.csv and captions.json there."""
-    from captioning.evaluation.results import describe, read_references, read_results, read_samples, write_report
+    from captioning.evaluation.results import describe_scores, read_references, read_results, read_samples, write_report
 
     file = Path(config["annotations"])
     split = config["split"] or file.stem
@@ -24,7 +24,7 @@ def score(config: dict[str, Any]) -> None:
         samples=read_samples(Path(config["samples"])) if config["samples"] else None,
     )
     about = {"data": Path(config["results"]).name, "split": split, "decoding": config["decoded_by"]}
-    print(describe(report, about, extra={}))
+    print(describe_scores(report, about, extra={}))
     if config["output"]:
         write_report(Path(config["output"]), report, about, extra={})
         print(f"scores: {config['output']}")
@@ -49,7 +49,7 @@ def _training(file: str | None) -> list[str] | None:
     return [text for texts in read_references(Path(file)).values() for text in texts] if file else None
 
 
-main = positional(entry_point("score", ScoreConfig, score), "results", "annotations")
+main = positional(entry_point("score", ScoreConfig, score_results), "results", "annotations")
 
 if __name__ == "__main__":
     main()

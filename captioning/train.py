@@ -26,20 +26,20 @@ def train(config: dict[str, Any]) -> None:
     from captioning.checkpoints import resume as continuing
     from captioning.checkpoints.read import read_checkpoint
 
-    run_dir, kind = Path(config["run_dir"]), build(config["kind"])
-    config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir, kind=kind.name)
+    run_dir, task = Path(config["run_dir"]), build(config["task"])
+    config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir, task=task.name)
     _guard(run_dir, config)
     resumed, started = (
-        read_checkpoint(Path(config[key]), kind=kind.name) if config[key] else None for key in ("resume", "start_from")
+        read_checkpoint(Path(config[key]), task=task.name) if config[key] else None for key in ("resume", "start_from")
     )
     continuing.can_go_on(resumed)
     # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
     random.seed(config["seed"])
     torch.manual_seed(config["seed"])
-    parts = kind(config, resumed=resumed, started=started)
+    parts = task(config, resumed=resumed, started=started)
     if resumed:
         continuing.same_settings(resumed, config, parts.digest)
-    parts.recipe.update(settings=continuing.settings(config), data=parts.digest)
+    parts.metadata.update(settings=continuing.settings(config), data=parts.digest)
     task = _task(config, parts)
     _quiet()
     trainer = _trainer(config, run_dir, resumed, monitor=parts.monitor, mode=parts.mode)
@@ -49,7 +49,7 @@ def train(config: dict[str, Any]) -> None:
         continuing.same_parts(resumed["state_dict"], task, parts.encoder)
 
     loaders, about = parts.load()
-    _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.recipe.get("images")})
+    _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.metadata.get("images")})
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
     print(f"{about}; {weights / 1e6:.1f} M weights")
     torch.set_float32_matmul_precision("high")
@@ -75,13 +75,13 @@ def _task(config: Mapping[str, Any], parts):
     return CaptioningTask(
         parts.model,
         parts.objective,
-        observe=parts.observe,
+        predict=parts.predict,
         score=parts.score,
         optimizer=optimizer,
         schedule=schedule,
         encoder_lr=parts.encoder_lr,
         encoder_warmup=parts.encoder_warmup,
-        recipe=parts.recipe,
+        metadata=parts.metadata,
     )
 
 
@@ -150,7 +150,7 @@ def _open_run(
 ) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
     from captioning.io.atomic_files import clear_temporary, make_folder
-    from captioning.training.provenance import describe, record
+    from captioning.training.provenance import describe_run, record
     from captioning.training.trainer import clear_run
 
     if not trainer.is_global_zero:
@@ -164,7 +164,7 @@ def _open_run(
     if resumed:
         trainer.loggers[0].resume(resumed["global_step"])
     _write_config(config, run_dir)
-    record(run_dir / "provenance.json", describe(config["seed"], about), anew=not resumed)
+    record(run_dir / "provenance.json", describe_run(config["seed"], about), anew=not resumed)
 
 
 def _quiet() -> None:
@@ -181,7 +181,7 @@ def _without(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
     return {**config, **{key: None for key in groups if "_target_" not in (config[key] or {})}}
 
 
-def _with_last(config: Mapping[str, Any], run_dir: Path, *, kind: str) -> dict[str, Any]:
+def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[str, Any]:
     """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew, and one
     that was killed right before the first goes on from the best.ckpt that is saved before it.
 
@@ -197,7 +197,7 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, kind: str) -> dict[s
         return {**config, "resume": str(last)}
     if not best.is_file() or config["overwrite"]:
         return {**config, "resume": None, "overwrite": True}
-    if read_checkpoint(best, kind=kind).get("position", {}).get("epoch") == 1:
+    if read_checkpoint(best, task=task).get("position", {}).get("epoch") == 1:
         return {**config, "resume": str(best)}
     raise ConfigError(
         f"resume=auto: {best} is there, but no last.ckpt beside it: go on from it with resume={best}, or start again "

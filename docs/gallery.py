@@ -45,7 +45,7 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
 
 def strip(picture: Image.Image, caption: captioning.inference.caption.Caption) -> Image.Image:
     """As small as the page is wide, or smaller where the words are few."""
-    figure = figures.draw(picture, caption, "strip")
+    figure = figures.draw_figure(picture, caption, "strip")
     return thumbnail(figure, round(WIDTH * figure.get_figwidth() / 6.75))
 
 

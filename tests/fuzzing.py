@@ -374,7 +374,7 @@ def small_checkpoint() -> dict[str, Any]:
     captioner = build(model, feature_size=5, grid=True, vocabulary_size=len(vocabulary), pad=0)
     encoder = {"_target_": parts + "encoder.efficientnet_lite_encoder", "name": "efficientnet-lite0", "weights": None}
     transform = {"_target_": "captioning.data.pictures.Transform", "size": 64, "fit": "squash"}
-    recipe = {
+    metadata = {
         "format": 1,
         "config": {"encoder": encoder, "transform": transform, "model": model, "data": {}, "decoding": {}, "seed": 0},
         "vocabulary": vocabulary,
@@ -384,7 +384,7 @@ def small_checkpoint() -> dict[str, Any]:
         "encoder": None,
     }
     weights = {f"captioner.{name}": value for name, value in captioner.state_dict().items()}
-    return {"captioning": recipe, "state_dict": weights, "global_step": 1}
+    return {"captioning": metadata, "state_dict": weights, "global_step": 1}
 
 
 class CheckpointBytes(Target):
@@ -433,7 +433,7 @@ def write_export(folder: Path, document: Any, content: bytes) -> Path:
 
 
 class ExportBytes(Target):
-    """The weights of an exported checkpoint, whose recipe has their checksum."""
+    """The weights of an exported checkpoint, whose metadata has their checksum."""
 
     strategy = BYTES
 
@@ -446,7 +446,7 @@ class ExportBytes(Target):
 
 
 class ExportParts(Json):
-    """The recipe of an exported checkpoint."""
+    """The metadata of an exported checkpoint."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)

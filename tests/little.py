@@ -8,7 +8,7 @@ import torch
 import yaml
 from PIL import Image
 
-from captioning.checkpoints.rebuild import make_recipe
+from captioning.checkpoints.rebuild import make_metadata
 from captioning.config.compose import build, check, compose
 from captioning.config.schemas import TrainConfig
 from captioning.data.vocabulary import Vocabulary
@@ -37,7 +37,7 @@ def save_checkpoint(path: Path, *overrides: str, seed: int = 0) -> dict:
     )
     weights = {f"captioner.{name}": value for name, value in captioner.state_dict().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({"captioning": make_recipe(config, vocabulary, encoder), "state_dict": weights}, path)
+    torch.save({"captioning": make_metadata(config, vocabulary, encoder), "state_dict": weights}, path)
     return config
 
 

@@ -158,8 +158,8 @@ def test_drawn_places_have_the_gradient_of_the_lower_bound_on_average(glimpses, 
 
     for look in model.looks:
         look.draw = ScoreFunction(expected_share=0.0)
-    objective = AnswerCrossEntropy(places=Reinforce(scale=1.0, entropy=0.0, baseline=baseline()))
-    rows = 400 // objective.places.baseline.samples
+    objective = AnswerCrossEntropy(location_loss=Reinforce(scale=1.0, entropy=0.0, baseline=baseline()))
+    rows = 400 // objective.location_loss.baseline.samples
     many = one._replace(**{k: getattr(one, k).expand(-1, rows, -1) for k in ("questions", "answers", "shares")})
     estimates = torch.stack([gradient(objective(model, many).total, model) for _ in range(80)])
     error = estimates.std(0) / len(estimates) ** 0.5

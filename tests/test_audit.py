@@ -13,7 +13,7 @@ from captioning.audit import audit
 from captioning.config.compose import check, compose
 from captioning.config.schemas import AuditConfig
 from captioning.data.checks import caption_fault
-from captioning.data.duplicates import Look, close_pairs, look, near_duplicates, perceptual_hash, same_files
+from captioning.data.duplicates import Appearance, appearance, close_pairs, near_duplicates, perceptual_hash, same_files
 from captioning.data.parsing import Faults
 from captioning.data.readers import read_coco, read_csv, read_karpathy
 from captioning.data.scenes import draw_scene
@@ -283,7 +283,7 @@ def test_groups_are_chains_of_close_files_of_like_colours():
         (b"g", 2**30, bytes(192)),  # two of one colour
         (b"h", 2**30, bytes([1] * 192)),
     ]
-    looks = [Look(digest, code, colours, None) for digest, code, colours in files]
+    looks = [Appearance(digest, code, colours, None) for digest, code, colours in files]
     assert [group.members for group in same_files([each.digest for each in looks])] == [(0, 4), (5, 6)]
     assert [tuple(group) for group in near_duplicates(looks, distance=2)] == [((0, 1, 2, 4), 2), ((9, 10), 0)]
     assert [tuple(group) for group in near_duplicates(looks, distance=1)] == [((9, 10), 0)]
@@ -294,7 +294,7 @@ def test_drawn_scenes_are_no_duplicates_of_one_another(tmp_path):
     pictures = [draw_scene(0, "train", index)[0] for index in range(300)]
     for number, picture in enumerate([*pictures, pictures[7].resize((150, 150))]):
         picture.save(tmp_path / f"{number}.png")
-    looks = [look(tmp_path / f"{number}.png") for number in range(301)]
+    looks = [appearance(tmp_path / f"{number}.png") for number in range(301)]
     codes = np.array([each.code for each in looks], dtype=np.uint64)
     assert len(close_pairs(codes, distance=6)[0]) > 1  # the hashes alone would say so
     assert [group.members for group in near_duplicates(looks, distance=6)] == [(7, 300)]

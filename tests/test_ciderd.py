@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.metrics import ngrams
-from captioning.metrics.bleu import bleu, counts
+from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
 from captioning.metrics.reward import Reward
@@ -42,7 +42,7 @@ def test_recorded_scores_of_each_image(fakecap):
     cider = scorer(fakecap["image_ids"], hypotheses)
     np.testing.assert_allclose(cider, fakecap["per_image"]["CIDEr"], atol=1e-6)
     assert cider.mean() == pytest.approx(fakecap["scores"]["CIDEr"], abs=1e-6)
-    counted = counts(scorer.references, scorer.references.match(fakecap["image_ids"], hypotheses))
+    counted = bleu_counts(scorer.references, scorer.references.match(fakecap["image_ids"], hypotheses))
     for order in range(4):
         np.testing.assert_allclose(bleu(counted)[:, order], fakecap["per_image"][f"Bleu_{order + 1}"], atol=1e-6)
         assert bleu(counted.sum(0))[order] == pytest.approx(fakecap["scores"][f"Bleu_{order + 1}"], abs=1e-6)
@@ -75,7 +75,7 @@ def test_any_captions_score_as_with_dictionaries(base, world, plain):
         for image_id, words in enumerate(hypotheses)
     ]
     np.testing.assert_allclose(scorer(range(len(world)), hypotheses), wanted, atol=1e-12)
-    counted = counts(index, index.match(range(len(world)), hypotheses))
+    counted = bleu_counts(index, index.match(range(len(world)), hypotheses))
     wanted = [slow_scores.bleu_4(words, references[image_id]) for image_id, words in enumerate(hypotheses)]
     np.testing.assert_allclose(bleu(counted)[:, 3], wanted, atol=1e-12)
 

@@ -17,7 +17,7 @@ def length_reward(image_ids, captions):
 
 OBJECTIVES = {
     "cross_entropy": CrossEntropy,
-    "leave_one_out": lambda: CrossEntropy(places=Reinforce(baseline=LeaveOneOut(), reward_to_go=True)),
+    "leave_one_out": lambda: CrossEntropy(location_loss=Reinforce(baseline=LeaveOneOut(), reward_to_go=True)),
     "scheduled_sampling": lambda: CrossEntropy(inputs=ScheduledSampling(increase=1.0, every=1, maximum=0.9)),
     "self_critical": partial(
         SelfCritical, length_reward, start=START, end=END, forbidden=(PAD, START, UNKNOWN), samples=3, max_length=6

@@ -13,7 +13,7 @@ from captioning.data.datasets import CaptionBatch
 from captioning.models.cells import LSTM
 from captioning.models.scorers import Additive
 from captioning.objectives import CrossEntropy
-from captioning.training.compile import PARTS, compile_parts, why_not
+from captioning.training.compile import _PARTS, compile_parts, why_not
 
 MODELS = {
     "lstm": {},
@@ -79,7 +79,7 @@ def test_names_of_weights_stay_as_they_are(toy, monkeypatch):
     assert compile_parts(module, "cpu") == ""
     assert list(module.state_dict()) == before
     compiled = {type(part) for part in module.modules() if part._compiled_call_impl is not None}
-    assert compiled == {LSTM, Additive} and all(issubclass(part, PARTS) for part in compiled)
+    assert compiled == {LSTM, Additive} and all(issubclass(part, _PARTS) for part in compiled)
 
 
 def test_without_a_compiler_nothing_is_compiled(toy, broken):

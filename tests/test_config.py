@@ -16,6 +16,7 @@ from captioning.config.schemas import (
     CaptionConfig,
     CompareConfig,
     DemoConfig,
+    DistillConfig,
     EvaluateAnswersConfig,
     EvaluateConfig,
     ExportConfig,
@@ -24,7 +25,6 @@ from captioning.config.schemas import (
     ReportConfig,
     SampleConfig,
     ScoreConfig,
-    TeachConfig,
     TrainConfig,
 )
 from captioning.errors import CheckpointError, ConfigError
@@ -46,7 +46,7 @@ ENTRY_POINTS = {
     "evaluate_answers": (EvaluateAnswersConfig, ["checkpoint=x", "data=easy_vqa"]),
     "sample": (SampleConfig, ["checkpoint=x"]),
     "export": (ExportConfig, ["checkpoint=x", "output=y"]),
-    "teach": (TeachConfig, ["checkpoint=x", "data=scenes", "output=y"]),
+    "teach": (DistillConfig, ["checkpoint=x", "data=scenes", "output=y"]),
 }
 GROUPS = sorted(
     f"{path.parent.relative_to(conf_dir())}={path.stem}"
@@ -57,12 +57,12 @@ GROUPS = sorted(
 BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
 BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in ("leave_one_out", "greedy")}
 LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=truncated")
-BESIDE |= {override: ["kind=language_model"] for override in LANGUAGE_MODEL}
+BESIDE |= {override: ["task=language_model"] for override in LANGUAGE_MODEL}
 BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
 BESIDE["objective=distilled"] = ["teacher.file=x"]
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
-BESIDE |= {choice: ["kind=answers"] for choice in ANSWERS}
+BESIDE |= {choice: ["task=vqa"] for choice in ANSWERS}
 README = Path(__file__).parents[1] / "README.md"
 TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
 
@@ -84,7 +84,7 @@ def test_every_yaml_composes_checks_and_builds(override):
             assert build(config[key], reward=reward, start=1, end=2)
         elif key == "objective" and config.get("teacher"):
             assert build(config[key], teacher=None)
-        elif key == "objective" and config["kind"]["_target_"].endswith(".LanguageModel"):
+        elif key == "objective" and config["task"]["_target_"].endswith(".LanguageModelTask"):
             assert build(config[key], zeros=State(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)))
         else:
             assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
@@ -107,7 +107,7 @@ def test_every_data_set_goes_into_every_command(data):
 
 @pytest.mark.parametrize("data", ["easy_vqa", "vqa_v2"])
 def test_every_set_of_questions_goes_into_every_command_for_them(data):
-    for name, beside in (("train", ["kind=answers"]), ("prepare", []), ("evaluate_answers", [])):
+    for name, beside in (("train", ["task=vqa"]), ("prepare", []), ("evaluate_answers", [])):
         config = checked(name, [*beside, f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
     with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.answers'"):
@@ -139,7 +139,11 @@ def test_one_override_swaps_one_part_and_nothing_else(override, place, value):
 @pytest.mark.parametrize(
     ("overrides", "place", "target"),
     [
-        (["objective/places/baseline=leave_one_out"], ("places", "baseline"), "captioning.objectives.LeaveOneOut"),
+        (
+            ["objective/location_loss/baseline=leave_one_out"],
+            ("places", "baseline"),
+            "captioning.objectives.LeaveOneOut",
+        ),
         (["objective=self_critical", "objective/baseline=greedy"], ("baseline",), "captioning.objectives.greedy"),
     ],
 )
@@ -190,29 +194,34 @@ def test_a_target_that_does_not_exist_is_named():
 
 
 def test_the_kind_of_run_brings_its_schema():
-    with pytest.raises(ConfigError, match=r"kind\._target_: 'captioning\.decoding\.beam_search' is none: choose kind="):
+    with pytest.raises(ConfigError, match=r"task\._target_: 'captioning\.decoding\.beam_search' is none: choose task="):
         checked("train", ["kind._target_=captioning.decoding.beam_search"])
-    with pytest.raises(ConfigError, match=r"unknown configuration key 'kind\.flavour'"):
-        checked("train", ["+kind.flavour=1"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'task\.flavour'"):
+        checked("train", ["+task.flavour=1"])
     with pytest.raises(ConfigError, match=r"unknown configuration key 'rewards': did you mean 'reward'\?"):
         checked("train", ["+rewards=1"])
 
 
 @pytest.mark.parametrize(
-    ("given", "name", "its", "kind"),
+    ("given", "name", "its", "task"),
     [
-        (["objective=truncated"], "TruncatedBackpropagation", "language_model", "captions"),
-        (["objective=truncated", "experiment=scenes_soft"], "TruncatedBackpropagation", "language_model", "captions"),
-        (["objective=answers", "experiment=scenes_soft"], "AnswerCrossEntropy", "answers", "captions"),
-        (["objective=self_critical", "kind=answers"], "SelfCritical", "captions", "answers"),
-        (["objective=cross_entropy", "experiment=char_hello"], "CrossEntropy", "captions", "language_model"),
+        (["objective=truncated"], "TruncatedBackpropagation", "language_model", "image_captioning"),
+        (
+            ["objective=truncated", "experiment=scenes_soft"],
+            "TruncatedBackpropagation",
+            "language_model",
+            "image_captioning",
+        ),
+        (["objective=answers", "experiment=scenes_soft"], "AnswerCrossEntropy", "vqa", "image_captioning"),
+        (["objective=self_critical", "task=vqa"], "SelfCritical", "image_captioning", "vqa"),
+        (["objective=cross_entropy", "experiment=char_hello"], "CrossEntropy", "image_captioning", "language_model"),
     ],
 )
-def test_an_objective_of_another_kind_of_run_is_told_as_such(given, name, its, kind):
+def test_an_objective_of_another_task_is_told_as_such(given, name, its, task):
     with pytest.raises(ConfigError) as caught:
         checked("train", given)
     assert str(caught.value) == (
-        f"objective: {name} is of kind={its}, and this run is of kind={kind}: set kind={its}, or leave objective= out"
+        f"objective: {name} is for task={its}, but this run has task={task}: set task={its}, or leave objective= out"
     )
 
 

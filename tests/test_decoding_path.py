@@ -196,12 +196,12 @@ def test_an_ensemble_of_two_vocabularies_is_refused(checkpoints, data, tmp_path)
 
 
 def test_corners_in_both_commands(checkpoints, data, world, tmp_path, capsys):
-    one = evaluated(checkpoints[0], data, tmp_path / "one", "corners=0.75", "decoding.beam_size=2")
-    assert "with corners of 0.75" in capsys.readouterr().out
+    one = evaluated(checkpoints[0], data, tmp_path / "one", "crops=0.75", "decoding.beam_size=2")
+    assert "with crops of 0.75" in capsys.readouterr().out
     afresh = evaluated(checkpoints[0], [part for part in data if "features" not in part], tmp_path / "afresh",
-                       "features=online", "corners=0.75", "decoding.beam_size=2")  # fmt: skip
+                       "features=online", "crops=0.75", "decoding.beam_size=2")  # fmt: skip
     assert one == afresh
-    predictor = captioning.load(checkpoints[0], device="cpu", corners=0.75)
+    predictor = captioning.load(checkpoints[0], device="cpu", crops=0.75)
     pictures = sorted(world.glob("val*.png"))
     made = predictor.caption(pictures, beam_size=2)
     assert [each.text for each in made] == one
@@ -212,19 +212,19 @@ def test_corners_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     assert [a.log_prob for a in plain] != [b.log_prob for b in made]  # the corners are looked at
     followed = predictor.follow(pictures, [each.text for each in made])
     assert [a.log_prob for a in followed] == pytest.approx([b.log_prob for b in made], rel=1e-4)
-    again = captioned(checkpoints[0], world, tmp_path / "two", "corners=0.75", "decoding.beam_size=2")
+    again = captioned(checkpoints[0], world, tmp_path / "two", "crops=0.75", "decoding.beam_size=2")
     assert [each["caption"] for each in again] == one
 
 
 def test_corners_of_an_ensemble_and_of_vectors(checkpoints, data, world, tmp_path):
-    vectors = evaluated(checkpoints[1], data, tmp_path / "vectors", "corners=0.75")
-    predictor = captioning.load(checkpoints[1], device="cpu", corners=0.75)
+    vectors = evaluated(checkpoints[1], data, tmp_path / "vectors", "crops=0.75")
+    predictor = captioning.load(checkpoints[1], device="cpu", crops=0.75)
     assert [c.text for c in predictor.caption(sorted(world.glob("val*.png")), beam_size=3)] == vectors
     both = evaluated(
-        checkpoints[0], data, tmp_path / "both", "corners=[0.75,0.6]", f"decoding.checkpoints=[{checkpoints[1]}]"
+        checkpoints[0], data, tmp_path / "both", "crops=[0.75,0.6]", f"decoding.checkpoints=[{checkpoints[1]}]"
     )
     assert json.loads((tmp_path / "both" / "statistics.json").read_text())["about"]["corners"] == [0.75, 0.6]
-    predictor = load_all(checkpoints[0], [checkpoints[1]], device="cpu", corners=[0.75, 0.6])
+    predictor = load_all(checkpoints[0], [checkpoints[1]], device="cpu", crops=[0.75, 0.6])
     assert [c.text for c in predictor.caption(sorted(world.glob("val*.png")), beam_size=3)] == both
 
 

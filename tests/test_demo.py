@@ -27,7 +27,7 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference.predictor import load
 from captioning.web.demo import server, work
 from captioning.web.demo.server import AT_ONCE, HEADERS, Demo, Limits, is_here
-from captioning.web.demo.work import Wishes, caption_picture, checkpoint_names, read_wishes, ready
+from captioning.web.demo.work import DemoRequest, caption_picture, checkpoint_names, read_request, with_encoder
 
 aiohttp = pytest.importorskip("aiohttp", reason="the demo's extra is not installed")
 from aiohttp.test_utils import TestClient, TestServer  # noqa: E402
@@ -41,7 +41,7 @@ def predictors(tmp_path_factory):
     for kind in ("soft", "hard", "none"):
         path = folder / kind / "checkpoints" / "best.ckpt"
         save_checkpoint(path, f"model/attention={kind}")
-        found[kind] = ready(load(path, device="cpu"))
+        found[kind] = with_encoder(load(path, device="cpu"))
     return found
 
 
@@ -146,8 +146,8 @@ def test_examples(predictors):
 
 
 def test_wishes():
-    assert read_wishes({}) == Wishes() == Wishes(3, 3, 1.0)
-    assert read_wishes({"beam_size": "5", "temperature": "0.5"}) == Wishes(5, 3, 0.5)
+    assert read_request({}) == DemoRequest() == DemoRequest(3, 3, 1.0)
+    assert read_request({"beam_size": "5", "temperature": "0.5"}) == DemoRequest(5, 3, 0.5)
     for given in (
         *({"beam_size": text} for text in ("0", "11", "", "three")),
         *({"samples": text} for text in ("2.5", "1e9", "-1")),
@@ -155,7 +155,7 @@ def test_wishes():
         {"width": "3"},
     ):
         with pytest.raises(ConfigError, match=next(iter(given))):
-            read_wishes(given)
+            read_request(given)
 
 
 def test_a_wrong_wish_is_told(predictors):
@@ -444,7 +444,7 @@ def test_a_checkpoint_of_regions_is_refused(tmp_path):
     path = tmp_path / "run" / "checkpoints" / "best.ckpt"
     save_checkpoint(path, "encoder=regions", "features=regions", "features.root=x", "encoder.size=8")
     with pytest.raises(CheckpointError, match="regions"):
-        ready(load(path, device="cpu"))
+        with_encoder(load(path, device="cpu"))
 
 
 def test_examples_are_drawn_or_given(tmp_path):
@@ -463,7 +463,7 @@ def test_a_caption_without_words(predictors, monkeypatch):
     """A model may write <end> at once."""
     picture, predictor = noise(9, 9), predictors["soft"]
     monkeypatch.setattr(work, "named", lambda *_, **__: lambda *_, **__: [[_nothing()]])
-    answer = caption_picture({"soft": predictor}, picture, Wishes())
+    answer = caption_picture({"soft": predictor}, picture, DemoRequest())
     assert answer["models"][0]["searches"]["greedy"] == [{"words": [], "log_prob": -1.0, "weights": [], "places": None}]
 
 

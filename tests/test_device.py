@@ -20,7 +20,7 @@ from captioning.features import extraction
 from captioning.models import decoder as decoding_loop
 from captioning.models.ops.packing import Layout
 from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, ScheduledSampling, SelfCritical, greedy
-from captioning.objectives.rollout import draw
+from captioning.objectives.rollout import draw_ids
 from captioning.training.datamodule import CaptionModule
 
 # What waits for a GPU: methods that look at a tensor, and operations whose result is as large as its numbers say.
@@ -96,8 +96,8 @@ def reward(image_ids, captions):
 
 
 OBJECTIVES = {
-    "cross_entropy": lambda: CrossEntropy(places=Reinforce(reward_to_go=True)),
-    "leave_one_out": lambda: CrossEntropy(places=Reinforce(baseline=LeaveOneOut())),
+    "cross_entropy": lambda: CrossEntropy(location_loss=Reinforce(reward_to_go=True)),
+    "leave_one_out": lambda: CrossEntropy(location_loss=Reinforce(baseline=LeaveOneOut())),
     "scheduled": lambda: CrossEntropy(inputs=ScheduledSampling(start=-5, every=1, increase=0.1)),
     "self_critical": lambda: SelfCritical(
         reward, start=START, end=END, forbidden=(PAD, START, UNKNOWN), baseline=greedy, max_length=6, samples=3
@@ -224,7 +224,7 @@ def test_draws_are_those_of_torchs_multinomial():
     probabilities = torch.rand(40, 3, 7, generator=torch.Generator().manual_seed(0)).double()
     probabilities[..., 2] = 0.0
     torch.manual_seed(3)
-    found = draw(probabilities)
+    found = draw_ids(probabilities)
     torch.manual_seed(3)
     assert torch.equal(found, probabilities.flatten(0, 1).multinomial(1).view(40, 3))
     assert not (found == 2).any()

@@ -7,7 +7,7 @@ import pytest
 from test_language_model import run
 from test_sequence import V, make
 
-from captioning.analysis.probing import follow
+from captioning.analysis.probing import correlate_units
 from captioning.analysis.text_activations import tabulate_texts
 from captioning.data.corpus import Text
 from captioning.data.vocabulary import Vocabulary
@@ -37,7 +37,7 @@ def test_rows_are_the_characters_of_whole_windows(model):
         for name, values in table.states.items():
             np.testing.assert_allclose(values[at : at + length], reading.states[name][:length], atol=1e-6)
     assert table.labels["in a comment"][:12].tolist() == [0] * 7 + [1, 1, 1] + [0, 1]  # of the whole file
-    found = follow(table.states, table.labels, sequences=table.sequences, groups=table.groups, permutations=3)
+    found = correlate_units(table.states, table.labels, sequences=table.sequences, groups=table.groups, permutations=3)
     assert {"inside a string", "line position"} <= {each.label for each in found}
 
 

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.analysis.notebook import DataSet, boxes_by_word, counts, differing, entries, open_data, ranked
+from captioning.analysis.notebook import (
+    DataSet,
+    boxes_by_word,
+    caption_counts,
+    differing,
+    image_entries,
+    open_data,
+    ranked,
+)
 from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.comparison import aligned, compared, differences
-from captioning.metrics.table import Table
+from captioning.metrics.table import ScoreTable
 from captioning.visualise import Entry, bars_figure, caption_sheet, thumbnail
 
 Mention = namedtuple("Mention", "start stop category")
@@ -42,11 +50,11 @@ def test_a_data_set_by_the_words_of_a_command(tmp_path):
 
 
 def test_counts_of_lengths_and_words(records):
-    assert counts(records, words=2) == {
+    assert caption_counts(records, words=2) == {
         "words a caption": {2: 2, 4: 1},
         "most frequent words": {"a": 2, "dog": 2},
     }
-    figure = bars_figure(counts(records))
+    figure = bars_figure(caption_counts(records))
     lengths, words = figure.axes
     assert [(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in lengths.patches] == [(2, 2), (4, 1)]
     assert [label.get_text() for label in words.get_xticklabels()] == ["a", "dog", "big", "runs", "two", "cats"]
@@ -58,15 +66,15 @@ def test_counts_of_lengths_and_words(records):
 
 
 def test_cards_of_records(records):
-    first, second = entries(records)
+    first, second = image_entries(records)
     assert first.captions == "A dog." and first.references == ("A big dog runs.",) and second.references == ()
-    (card,) = entries(records[1:], {"A": {1: "cats"}}, {"CIDEr": {1: 0.5}})
+    (card,) = image_entries(records[1:], {"A": {1: "cats"}}, {"CIDEr": {1: 0.5}})
     assert card.captions == {"A": "cats"} and card.references == ("Two cats.",) and card.scores == {"CIDEr": 0.5}
     assert card.picture.getpixel((0, 0)) == (1, 0, 0) and card.title == "1.png"
 
 
-def table(ids, captions, values) -> Table:
-    return Table(ids, captions, {"CIDEr": np.array(values, float)}, {})
+def table(ids, captions, values) -> ScoreTable:
+    return ScoreTable(ids, captions, {"CIDEr": np.array(values, float)}, {})
 
 
 def test_where_two_runs_differ(records):

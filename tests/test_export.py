@@ -122,12 +122,12 @@ def test_in_float16_it_is_rounded_once_and_captions_alike(checkpoint, half, pict
 def test_what_the_files_hold(checkpoint, half, world):
     """What captioning needs, in plain JSON, and nothing of the machine that trained."""
     weights = safetensors.torch.load_file(half)
-    recipe = torch.load(checkpoint, weights_only=True)["captioning"]
+    metadata = torch.load(checkpoint, weights_only=True)["captioning"]
     document = json.loads(half.with_suffix(".json").read_text())
-    kept = ("format", "kind", "vocabulary", "fingerprint", "features", "images")
-    assert {key: document[key] for key in kept} == {key: recipe[key] for key in kept}
+    kept = ("format", "task", "vocabulary", "fingerprint", "features", "images")
+    assert {key: document[key] for key in kept} == {key: metadata[key] for key in kept}
     for key in ("transform", "model", "decoding", "seed"):
-        assert document["config"][key] == recipe["config"][key]
+        assert document["config"][key] == metadata["config"][key]
     assert not {"frequencies", "settings", "optimizer_states"} & document.keys()
     assert str(world) not in half.with_suffix(".json").read_text()
     assert weights.keys() == {f"captioner.{name}" for name in numbers(load(checkpoint))}
@@ -173,9 +173,9 @@ def test_numbers_beyond_float16_are_kept(checkpoint, tmp_path):
     assert (numbers(load(path))["decoder.embedding.weight"] == 70_000).all()
 
 
-@pytest.mark.parametrize("place", ["model", "recipe"])
+@pytest.mark.parametrize("place", ["model", "metadata"])
 def test_an_encoder_of_its_own_goes_along(checkpoint, pictures, tmp_path, place):
-    """A fine-tuned one lies among the model's weights, one of the user's file in the recipe."""
+    """A fine-tuned one lies among the model's weights, one of the user's file in the metadata."""
     encoder = {name: value.clone() for name, value in load(checkpoint).encoder.state_dict().items()}
     moved = next(name for name in encoder if name.endswith("conv.weight"))
     encoder[moved] *= 0.9
@@ -277,29 +277,37 @@ def test_scores_and_prose_are_on_the_card(checkpoint, tmp_path):
 def small_model(kind: str, path: Path, *overrides: str) -> None:
     """An untrained checkpoint of another kind of run."""
     config = check(
-        compose("train", [f"kind={kind}", "model.width=8", f"run_dir={path.parent}", *overrides]), TrainConfig
+        compose("train", [f"task={kind}", "model.width=8", f"run_dir={path.parent}", *overrides]), TrainConfig
     )
     vocabulary = Vocabulary(list("abc"))
     if kind == "language_model":
-        model, recipe = language.build_model(config["model"], vocabulary), language.make_recipe(config, vocabulary)
+        model, metadata = (
+            language.build_model(config["model"], vocabulary),
+            language.make_language_model_metadata(config, vocabulary),
+        )
     else:
         encoder, answers = build(config["encoder"]), Answers(["yes", "no"])
         sizes = {"feature_size": encoder.size, "grid": True, "vocabulary_size": len(vocabulary), "answers": 2}
-        model, recipe = build(config["model"], **sizes), answering.make_recipe(config, vocabulary, answers, encoder)
+        model, metadata = (
+            build(config["model"], **sizes),
+            answering.make_answerer_metadata(config, vocabulary, answers, encoder),
+        )
     weights = {f"captioner.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"captioning": recipe, "state_dict": weights}, path)
+    torch.save({"captioning": metadata, "state_dict": weights}, path)
 
 
 def test_a_language_model(tmp_path):
     small_model("language_model", tmp_path / "x.ckpt", "data=text", "model=language", "objective=truncated")
     path = exported(tmp_path / "x.ckpt", tmp_path / "x", "dtype=float32")
-    own, again = language.load(tmp_path / "x.ckpt"), language.load(path)
+    own, again = language.load_language_model(tmp_path / "x.ckpt"), language.load_language_model(path)
     assert np.array_equal(own.read(["abcab"])[0].log_probs, again.read(["abcab"])[0].log_probs)
     assert own.sample("a", length=9, seed=1) == again.sample("a", length=9, seed=1)
     assert "captioning-sample checkpoint=x" in path.with_suffix(".md").read_text()
     with pytest.raises(DataError, match="an exported model does not tell the files"):
         held_out(again)
-    with pytest.raises(CheckpointError, match=r"x\.json is a checkpoint of kind=language_model; one of kind=captions"):
+    with pytest.raises(
+        CheckpointError, match=r"x\.json is a checkpoint of task=language_model; one of task=image_captioning"
+    ):
         load(path)
 
 
@@ -307,7 +315,7 @@ def test_an_answerer(tmp_path, pictures):
     small_model("answers", tmp_path / "x.ckpt", "data=easy_vqa", "model=answerer", "objective=answers",
                 "encoder.image_size=64")  # fmt: skip
     path = exported(tmp_path / "x.ckpt", tmp_path / "x", "dtype=float32")
-    own, again = answering.load(tmp_path / "x.ckpt"), answering.load(path)
+    own, again = answering.load_answerer(tmp_path / "x.ckpt"), answering.load_answerer(path)
     found = [model.answer(pictures[0], "a b?")[0].probabilities for model in (own, again)]
     assert found[0] == found[1] and found[0].keys() == {"yes", "no"}
     assert "captioning-answer checkpoint=x" in path.with_suffix(".md").read_text()

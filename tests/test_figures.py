@@ -584,9 +584,9 @@ def test_in_one_call(adaptive, world, tmp_path):
 def test_a_captioner_without_attention_has_its_caption_drawn(adaptive, world, tmp_path):
     made = captioning.load(adaptive).caption(world / "p0.png", min_length=2)[0]._replace(attention=None, sentinel=None)
     for kind in figures.STILL:
-        assert len(figures.draw(drawing(60, 64), made, kind).axes) == 1
+        assert len(figures.draw_figure(drawing(60, 64), made, kind).axes) == 1
     with pytest.raises(ConfigError, match="no attention: draw a grid"):
-        figures.save(drawing(60, 64), made, tmp_path / "gaze.gif", "gaze")
+        figures.save_caption_figure(drawing(60, 64), made, tmp_path / "gaze.gif", "gaze")
 
 
 def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, adaptive, tmp_path):
@@ -623,10 +623,10 @@ def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, ada
         (alone,) = captioner.caption_regions([own], search)[0]
         assert alone.tokens == made.tokens
         np.testing.assert_allclose(alone.attention, made.attention, atol=1e-5)
-        assert len(figures.draw(drawing(60, 64), made).axes) == 1 + len(made.tokens)
+        assert len(figures.draw_figure(drawing(60, 64), made).axes) == 1 + len(made.tokens)
     with pytest.raises(ConfigError, match="caption with regions=DIR"):
         captioner.caption(world / "p0.png")
-    with pytest.raises(ConfigError, match=r"corners=0\.75 is for a CNN's pictures: .*best\.ckpt looks at a detector's"):
-        captioning.load(checkpoint, corners=0.75)
+    with pytest.raises(ConfigError, match=r"crops=0\.75 is for a CNN's pictures: .*best\.ckpt looks at a detector's"):
+        captioning.load(checkpoint, crops=0.75)
     with pytest.raises(ConfigError, match="not at a detector's regions"):
         run_caption(f"checkpoint={adaptive}", pictures, f"regions={folder}", f"output={tmp_path}/o")

@@ -187,7 +187,7 @@ def test_a_recipe_without_one_of_its_parts(tmp_path):
         document = small_checkpoint()
         del document["captioning"][change]
         torch.save(document, tmp_path / "x.ckpt")
-        with pytest.raises(CheckpointError, match=rf"x\.ckpt: its recipe has no {change}"):
+        with pytest.raises(CheckpointError, match=rf"x\.ckpt: its metadata has no {change}"):
             load(tmp_path / "x.ckpt")
     torch.save(small_checkpoint() | {"captioning": None}, tmp_path / "x.ckpt")
     with pytest.raises(CheckpointError, match=r"x\.ckpt has format None"):

@@ -88,7 +88,7 @@ BASELINES = {
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_reinforce_is_an_unbiased_gradient_of_the_lower_bound(model, batch, baseline, reward_to_go):
     places = Reinforce(scale=1.0, entropy=0.0, baseline=BASELINES[baseline](), reward_to_go=reward_to_go)
-    objective = CrossEntropy(doubly_stochastic=0.0, places=places)
+    objective = CrossEntropy(doubly_stochastic=0.0, location_loss=places)
     rows = 240 // places.baseline.samples  # captions drawn for each estimate: the same work for every baseline
     assert_unbiased(estimates(model, batch, objective, times=80, rows=rows), -exact_lower_bound(model, batch))
 
@@ -97,7 +97,7 @@ def test_baselines_lower_the_variance(model, batch):
     variance = {}
     for name, make in BASELINES.items():
         places = Reinforce(scale=1.0, entropy=0.0, baseline=make())
-        objective = CrossEntropy(doubly_stochastic=0.0, places=places)
+        objective = CrossEntropy(doubly_stochastic=0.0, location_loss=places)
         found = estimates(model, batch, objective, times=100, rows=240 // places.baseline.samples)
         variance[name] = found[40:].var(0).sum().item()  # once the average has moved
     print({name: f"{value / variance['none']:.3f}" for name, value in variance.items()})
@@ -227,7 +227,7 @@ def test_self_critical_is_an_unbiased_gradient_of_the_expected_reward(toy, basel
 def test_self_critical_composes_with_hard_attention(model, batch):
     objective = SelfCritical(
         rewards_of, start=START, end=END, forbidden=FORBIDDEN, samples=300, max_length=LENGTH,
-        places=Reinforce(scale=1.0, entropy=0.0),
+        location_loss=Reinforce(scale=1.0, entropy=0.0),
     )  # fmt: skip
     found = torch.stack([gradient(objective(model, batch).total, model) for _ in range(80)])
     paths = list(itertools.product(range(P), repeat=LENGTH))
@@ -237,7 +237,7 @@ def test_self_critical_composes_with_hard_attention(model, batch):
 def test_equal_rewards_give_no_gradient(model, batch):
     objective = SelfCritical(
         lambda ids, found: [2.5] * len(found), start=START, end=END, forbidden=FORBIDDEN, max_length=LENGTH,
-        places=Reinforce(scale=1.0, entropy=0.0),
+        location_loss=Reinforce(scale=1.0, entropy=0.0),
     )  # fmt: skip
     loss = objective(model, batch)
     assert (gradient(loss.total, model) == 0).all() and loss.stats["reward"] == 2.5

@@ -13,19 +13,19 @@ from pycocotools import mask as coco_mask
 
 from captioning.config.compose import check, compose
 from captioning.config.schemas import GroundConfig, TrainConfig
-from captioning.data.instances import COCO_WORDS, NOTHING, Annotated, Instance, Instances, read_instances
+from captioning.data.instances import _NOTHING, COCO_WORDS, Annotated, Instance, Instances, read_instances
 from captioning.data.pictures import Transform
 from captioning.data.readers import read_coco
 from captioning.data.records import Record
 from captioning.data.scenes import read_scenes, read_shapes
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation.grounding import caption_and_ground
-from captioning.ground import ground as ground_command
+from captioning.ground import ground_caption as ground_command
 from captioning.inference.predictor import load
 from captioning.metrics.grounding import (
-    Thing,
+    AnnotatedThing,
     centre_prior,
-    ground,
+    ground_caption,
     interval,
     pointing,
     summarise,
@@ -60,8 +60,10 @@ def rectangle(box, row: int, column: int) -> tuple[float, float, float, float]:
 
 def seen(weights, boxes, *, fit, size, segmentation=()) -> dict[str, float]:
     """Measures of one word "dog" that looks by these weights."""
-    things = [Thing("dog", box, list(segmentation)) for box in boxes]
-    (only,) = ground(["dog"], weights[None], box=GEOMETRIES[fit].box(*size), size=size, things=things, phrases=PHRASES)
+    things = [AnnotatedThing("dog", box, list(segmentation)) for box in boxes]
+    (only,) = ground_caption(
+        ["dog"], weights[None], box=GEOMETRIES[fit].box(*size), size=size, things=things, phrases=PHRASES
+    )
     return only.measures
 
 
@@ -181,10 +183,12 @@ def test_a_box_beyond_the_picture_counts_within_it_only():
 
 def test_any_of_several_instances_counts_and_others_do_not():
     left, right = (0, 0, 100, 490), (600, 0, 100, 490)
-    cat = Thing("cat", (300, 0, 100, 490), [])
-    things = [Thing("dog", left, []), cat, Thing("dog", right, [])]
+    cat = AnnotatedThing("cat", (300, 0, 100, 490), [])
+    things = [AnnotatedThing("dog", left, []), cat, AnnotatedThing("dog", right, [])]
     weights = 0.5 * one_hot(0, 0) + 0.2 * one_hot(3, 6) + 0.3 * one_hot(3, 3)
-    (only,) = ground(["dogs"], weights[None], box=(0, 0, 700, 490), size=(700, 490), things=things, phrases=PHRASES)
+    (only,) = ground_caption(
+        ["dogs"], weights[None], box=(0, 0, 700, 490), size=(700, 490), things=things, phrases=PHRASES
+    )
     assert only.measures["attention pointing box"] == 1
     assert only.measures["attention mass box"] == pytest.approx(0.7)
     assert only.measures["chance box"] == pytest.approx(2 / 7)
@@ -232,8 +236,8 @@ def test_masks_of_every_form_agree_with_counting_pixels():
             )
             expected += weight * area / ((right - left) * (bottom - top))
         for form in forms:
-            thing = Thing("dog", (0, 0, 1, 1), form)
-            (only,) = ground(["dog"], weights[None], box=box, size=size, things=[thing], phrases=PHRASES)
+            thing = AnnotatedThing("dog", (0, 0, 1, 1), form)
+            (only,) = ground_caption(["dog"], weights[None], box=box, size=size, things=[thing], phrases=PHRASES)
             assert only.measures["attention mass mask"] == pytest.approx(expected, rel=1e-9), fit
             assert only.measures["chance mask"] == pytest.approx(pixels.mean(), rel=1e-12)
 
@@ -255,7 +259,7 @@ def test_a_crowd_belongs_to_the_union_and_a_line_has_no_area():
 def test_the_longest_phrase_wins_and_its_plural_too():
     phrases = compile_phrases(
         {"dog": ["dog"], "hot dog": ["hot dog"], "fire hydrant": ["fire hydrant", "hydrant"], "bus": ["bus"],
-         "person": ["lady", "men"], "knife": ["knife", "knives"], NOTHING: ["bus stop"]}
+         "person": ["lady", "men"], "knife": ["knife", "knives"], _NOTHING: ["bus stop"]}
     )  # fmt: skip
     text = "two hot dogs and a dog near fire hydrants and buses at the bus stop with ladies , knives and hydrants"
     tokens = text.split()
@@ -282,19 +286,19 @@ def test_plurals():
 
 def test_a_phrase_has_the_mean_of_its_words_and_hard_attention_all_in_one_place():
     weights = np.stack([one_hot(0, 0), one_hot(0, 1), one_hot(6, 6)])
-    things = [Thing("hot dog", (0, 0, 100, 70), [])]
+    things = [AnnotatedThing("hot dog", (0, 0, 100, 70), [])]
     settings = {"box": (0, 0, 700, 490), "size": (700, 490), "things": things, "phrases": PHRASES}
-    (soft,) = ground(["hot", "dog", "here"], weights, **settings)
+    (soft,) = ground_caption(["hot", "dog", "here"], weights, **settings)
     assert soft.phrase == "hot dog" and soft.measures["attention mass box"] == 0.5
-    (hard,) = ground(["hot", "dog", "here"], np.full((3, 49), 1 / 49), places=[0, 0, 48], **settings)
+    (hard,) = ground_caption(["hot", "dog", "here"], np.full((3, 49), 1 / 49), places=[0, 0, 48], **settings)
     assert hard.measures["attention mass box"] == hard.measures["attention pointing box"] == 1
-    (absent,) = ground(["here", "dog", "is"], weights, **settings)
+    (absent,) = ground_caption(["here", "dog", "is"], weights, **settings)
     assert absent.measures is None and absent.mention.category == "dog"
-    assert ground([], np.empty((0, 49)), **settings) == []
+    assert ground_caption([], np.empty((0, 49)), **settings) == []
     with pytest.raises(ValueError, match="do not fit"):
-        ground(["dog"], weights, **settings)
+        ground_caption(["dog"], weights, **settings)
     with pytest.raises(ValueError, match="do not fit"):
-        ground(["dog"], np.ones((1, 50)), **settings)
+        ground_caption(["dog"], np.ones((1, 50)), **settings)
 
 
 # Means and intervals
@@ -306,9 +310,9 @@ def test_means_are_over_words_and_intervals_over_pictures():
     grounded = {}
     for image_id in range(30):
         words = ["dog"] * int(random.integers(0, 4))
-        things = [Thing("dog", (*random.uniform(0, 40, 2), 25, 25), [])] if image_id % 5 else []
+        things = [AnnotatedThing("dog", (*random.uniform(0, 40, 2), 25, 25), [])] if image_id % 5 else []
         weights = random.dirichlet(np.full(49, 0.2), len(words)).reshape(-1, 49)
-        grounded[image_id] = ground(words, weights, box=box, size=size, things=things, phrases=phrases)
+        grounded[image_id] = ground_caption(words, weights, box=box, size=size, things=things, phrases=phrases)
     summary = summarise(grounded, samples=200, seed=5)
     pictures = [[w.measures for w in own if w.measures] for own in grounded.values()]
     pictures = [own for own in pictures if own]
@@ -349,7 +353,7 @@ def test_the_words_of_the_80_categories(shared_dir):
     pictures, words = read_instances(root, records)
     assert set(pictures) == {record.image_id for record in records}
     content = json.loads((root / "annotations" / "instances_val2017.json").read_text())
-    assert {c["name"] for c in content["categories"]} == words.keys() - {NOTHING}
+    assert {c["name"] for c in content["categories"]} == words.keys() - {_NOTHING}
     phrases = compile_phrases(words)
     for sentence, expected in (
         ("a man and two women ride bikes past a fire hydrant", ["person", "person", "bicycle", "fire hydrant"]),

@@ -16,9 +16,9 @@ from captioning.config.command_line import verbatim
 from captioning.config.compose import check, compose
 from captioning.config.schemas import SampleConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.inference.language_model import load
+from captioning.inference.language_model import load_language_model
 from captioning.objectives import TruncatedBackpropagation
-from captioning.sample import sample
+from captioning.sample import sample_text
 from captioning.train import train
 
 QUIET = ["trainer.enable_progress_bar=false", "trainer.accelerator=cpu"]
@@ -30,7 +30,7 @@ def run(*overrides: str) -> None:
 
 def written(capsys, *overrides: str) -> str:
     capsys.readouterr()
-    sample(check(compose("sample", list(overrides)), SampleConfig))
+    sample_text(check(compose("sample", list(overrides)), SampleConfig))
     return capsys.readouterr().out.removesuffix("\n")
 
 
@@ -59,16 +59,16 @@ def small(files, run_dir, *more):
 def test_early_stopping_goes_by_the_kinds_own_score(files, tmp_path):
     stops = ["early_stopping=score", "early_stopping.patience=1", "early_stopping.min_delta=100"]  # bits: never so many
     run(*small(files, tmp_path, "trainer.max_epochs=9", *stops))
-    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt", kind="language_model")
+    checkpoint = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt", task="language_model")
     assert checkpoint["position"]["epoch"] == 2
 
 
 def test_the_lectures_toy_writes_hello(hello, capsys):
-    checkpoint = read_checkpoint(hello, kind="language_model")
+    checkpoint = read_checkpoint(hello, task="language_model")
     assert sorted(checkpoint["captioning"]["vocabulary"][4:]) == ["e", "h", "l", "o"]
     for arguments in (["prime=h"], ["prime=hel"], ["length=3", "prime=he"], ["temperature=0.5"]):
         assert written(capsys, f"checkpoint={hello}", "top_k=1", *arguments) == "hello"
-    model = load(hello, device="cpu")
+    model = load_language_model(hello, device="cpu")
     assert model.sample(length=2, top_k=1) == "he"
     # h, e, l and l are followed by what the lecture's table says.
     (reading,) = model.read(["hello"])
@@ -78,7 +78,7 @@ def test_the_lectures_toy_writes_hello(hello, capsys):
 
 
 def test_seeds_and_temperatures(hello):
-    model = load(hello, device="cpu")
+    model = load_language_model(hello, device="cpu")
     texts = {model.sample(length=20, temperature=50, seed=seed) for seed in range(9)}
     assert len(texts) > 5 and set("".join(texts)) <= set("helo")
     assert model.sample(seed=3, temperature=9) == model.sample(seed=3, temperature=9)
@@ -94,7 +94,10 @@ def test_reading_is_what_validation_saw(files, tmp_path):
     run(*small(files, tmp_path, "trainer.max_epochs=2", "data.unit=words", "loader.val_batch_size=1"))
     with (tmp_path / "metrics.csv").open(newline="") as file:
         logged = [row for row in csv.DictReader(file) if row["val/nats"]][-1]
-    model, config = load(tmp_path / "checkpoints" / "last.ckpt", device="cpu"), compose("train", small(files, tmp_path))
+    model, config = (
+        load_language_model(tmp_path / "checkpoints" / "last.ckpt", device="cpu"),
+        compose("train", small(files, tmp_path)),
+    )
     from captioning.data.corpus import read_texts
 
     val = read_texts(files, val_share=config.data.reader.val_share)["val"]
@@ -124,7 +127,7 @@ def words(text):
 
 
 def test_texts_read_side_by_side_are_read_as_if_alone(hello):
-    model = load(hello, device="cpu")
+    model = load_language_model(hello, device="cpu")
     together = model.read(["hello", "", "lo"])
     assert [len(reading.log_probs) for reading in together] == [5, 0, 2]
     (alone,) = model.read(["lo"])
@@ -152,11 +155,11 @@ def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_pat
         run(*small(files, broken, *arguments, *saves))
     monkeypatch.undo()
     last = broken / "checkpoints" / "last.ckpt"
-    position = read_checkpoint(last, kind="language_model")["position"]
+    position = read_checkpoint(last, task="language_model")["position"]
     assert 0 < position["epoch"] < 3 and (position["batches"] > 0) == inside
     run(*small(files, broken, *arguments, f"resume={last}"))
     first, second = (
-        read_checkpoint(folder / "checkpoints" / "last.ckpt", kind="language_model") for folder in (whole, broken)
+        read_checkpoint(folder / "checkpoints" / "last.ckpt", task="language_model") for folder in (whole, broken)
     )
     assert first["global_step"] == second["global_step"] and "objective.hidden" in first["state_dict"]
     assert all(torch.equal(value, second["state_dict"][name]) for name, value in first["state_dict"].items())
@@ -165,9 +168,9 @@ def test_a_resumed_language_model_equals_a_run_that_never_stopped(files, tmp_pat
 def test_kinds_of_checkpoints_are_told_apart(hello, files, tmp_path):
     import captioning
 
-    with pytest.raises(CheckpointError, match="is a checkpoint of kind=language_model; one of kind=captions"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of task=language_model; one of task=image_captioning"):
         captioning.load(hello)
-    with pytest.raises(CheckpointError, match="is a checkpoint of kind=language_model"):
+    with pytest.raises(CheckpointError, match="is a checkpoint of task=language_model"):
         run("data=csv", f"resume={hello}", f"run_dir={tmp_path}")
     with pytest.raises(ConfigError, match="start_from: the checkpoint's vocabulary"):
         run(*small(files, tmp_path, f"start_from={hello}"))

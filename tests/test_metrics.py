@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from captioning.errors import ConfigError, DataError, ToolError
 from captioning.metrics import Scorer, bootstrap, diversity, java, score
 from captioning.metrics.ciderd import DocumentFrequencies
-from captioning.metrics.table import Table, from_csv, to_csv
+from captioning.metrics.table import ScoreTable, from_csv, to_csv
 
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="no Java here")
@@ -213,7 +213,7 @@ def test_a_resample_scores_as_those_captions_would():
 
 def test_intervals_of_a_mean_are_those_of_theory():
     values = np.random.default_rng(1).normal(3.0, 2.0, 400)
-    table = Table(list(range(400)), [""] * 400, {"CIDEr": values}, {})
+    table = ScoreTable(list(range(400)), [""] * 400, {"CIDEr": values}, {})
     low, high = bootstrap.intervals(table, resamples=4000, seed=2)["CIDEr"]
     spread = 1.96 * values.std() / 20
     assert low == pytest.approx(values.mean() - spread, abs=0.02)
@@ -225,16 +225,16 @@ def test_a_paired_comparison_sees_what_intervals_do_not():
     generator = np.random.default_rng(0)
     values = generator.normal(1.0, 1.0, 300)
     tables = [
-        Table(list(range(300)), [""] * 300, {"CIDEr": values + shift}, {})
+        ScoreTable(list(range(300)), [""] * 300, {"CIDEr": values + shift}, {})
         for shift in (0.0, generator.normal(0.05, 0.05, 300), generator.normal(0.07, 0.05, 300))
     ]
-    found = bootstrap.compare(tables[:1], tables[1:], resamples=500)["CIDEr"]
+    found = bootstrap.paired_bootstrap(tables[:1], tables[1:], resamples=500)["CIDEr"]
     difference = (tables[1].values["CIDEr"] + tables[2].values["CIDEr"]) / 2 - values
     assert found.b - found.a == pytest.approx(difference.mean())
     assert found.low == pytest.approx(difference.mean() - 1.96 * difference.std() / 300**0.5, abs=0.002)
     assert (found.a_better, found.b_better) == (0.0, 1.0)
     assert bootstrap.intervals(tables[0], resamples=500)["CIDEr"][1] > found.b  # apart, they overlap
-    same = bootstrap.compare(tables[:1], tables[:1], resamples=50)["CIDEr"]
+    same = bootstrap.paired_bootstrap(tables[:1], tables[:1], resamples=50)["CIDEr"]
     assert same[2:] == (0.0, 0.0, 0.0, 0.0)
 
 
@@ -275,7 +275,7 @@ def test_a_file_that_is_no_table(tmp_path, text):
 
 def test_captions_are_described():
     captions = [["a", "dog"], ["a", "dog"], ["a", "<unk>", "cat"], []]
-    described = diversity.describe(captions, [[["a", "b", "c"]]], training={("a", "dog"), ("x",)})
+    described = diversity.describe_diversity(captions, [[["a", "b", "c"]]], training={("a", "dog"), ("x",)})
     assert described == {
         "distinct": 3 / 4,
         "vocabulary": 4,
@@ -290,7 +290,7 @@ def test_captions_are_described():
         "unknown words": 1 / 7,
         "novel": 2 / 4,
     }
-    assert "novel" not in diversity.describe(captions, [[["a"]]])
+    assert "novel" not in diversity.describe_diversity(captions, [[["a"]]])
 
 
 def test_oracle_scores_are_the_best_of_every_choice():

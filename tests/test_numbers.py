@@ -22,7 +22,7 @@ from captioning.data.datasets import CaptionBatch
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import CheckpointError, DataError
-from captioning.inference.generate import decode
+from captioning.inference.generate import generate
 from captioning.inference.likelihood import score_texts
 from captioning.inference.predictor import load
 from captioning.objectives import CrossEntropy
@@ -63,7 +63,7 @@ def all_defined(model, batch, objective) -> float:
     words = [f"w{number}" for number in range(model.decoder.embedding.num_embeddings - 4)]
     for search in SEARCHES:
         with torch.inference_mode():
-            found = decode(
+            found = generate(
                 model, batch.images, batch.mask, search=partial(search, max_length=4), vocabulary=Vocabulary(words)
             )
         assert len(found) == len(batch.images)
@@ -202,15 +202,15 @@ def test_a_caption_beyond_all_probability_has_a_perplexity(toy):
 @pytest.mark.parametrize("attention", ATTENTIONS)
 def test_features_that_are_not_finite_are_told_with_their_pictures(toy, attention, search):
     model, vocabulary = toy(attention=attention), Vocabulary([f"w{number}" for number in range(7)])
-    whole = decode(model, grid(3, 4), search=search, vocabulary=vocabulary)
+    whole = generate(model, grid(3, 4), search=search, vocabulary=vocabulary)
     assert len(whole) == 3
     for value in (torch.nan, torch.inf, -torch.inf):
         images = grid(3, 4)
         images[1, 2] = value
         with pytest.raises(DataError, match=r"not finite for 1 pictures: b\.jpg:"):
-            decode(model, images, search=search, vocabulary=vocabulary, names=["a.jpg", "b.jpg", "c.jpg"])
+            generate(model, images, search=search, vocabulary=vocabulary, names=["a.jpg", "b.jpg", "c.jpg"])
         with pytest.raises(DataError, match="not finite for 1 pictures: number 1 of the batch"):
-            decode(model, images, search=search, vocabulary=vocabulary)
+            generate(model, images, search=search, vocabulary=vocabulary)
 
 
 def test_attention_that_overflows_is_told(toy):
@@ -218,7 +218,7 @@ def test_attention_that_overflows_is_told(toy):
     with torch.no_grad():
         model.decoder.attention.scorer.score.weight.fill_(torch.inf)
     with pytest.raises(DataError, match="not finite for 2 pictures"):
-        decode(model, grid(2, 4), search=greedy_search, vocabulary=vocabulary)
+        generate(model, grid(2, 4), search=greedy_search, vocabulary=vocabulary)
     with pytest.raises(DataError, match="not finite"):
         score_texts(model, grid(1, 4), [["w1"]], vocabulary=vocabulary)
 
@@ -227,7 +227,7 @@ def test_watching_changes_no_caption(toy):
     """The same numbers as a search over the bare step."""
     model, images = toy(), grid(3, 4)
     vocabulary = Vocabulary([f"w{number}" for number in range(7)])
-    watched = decode(model, images, search=beam_search, vocabulary=vocabulary)
+    watched = generate(model, images, search=beam_search, vocabulary=vocabulary)
     state, memory = model.begin(images)
     ids = {"batch": 3, "start": START, "end": END, "forbidden": (PAD, START, UNKNOWN)}
     bare = beam_search(partial(model.step, memory=memory), state, **ids)

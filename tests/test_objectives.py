@@ -8,7 +8,7 @@ from torch.utils._pytree import tree_leaves
 
 from captioning.data.datasets import CaptionBatch
 from captioning.errors import ConfigError
-from captioning.models.readout import Scores
+from captioning.models.readout import LazyLogits
 from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical, loss
 from captioning.objectives.word_loss import WordLoss
 
@@ -169,7 +169,7 @@ def test_a_batch_without_a_word_has_no_loss(toy, batch):
 def words():
     """Scores to be made of seven words, of a vocabulary of 30, and their targets."""
     output = torch.nn.Linear(5, 30).double()
-    return Scores(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor(
+    return LazyLogits(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor(
         [0, 29, 5, 17, 5, 8, 1]
     )
 
@@ -189,7 +189,7 @@ def test_the_word_loss_and_its_gradient_are_those_of_the_formula(words, smoothin
     wanted = torch.full_like(logits, smoothing / 30)
     wanted[range(7), targets] += 1 - smoothing
     expected = -(wanted * log_p).sum()
-    total, log_probs = WordLoss(label_smoothing=smoothing)(logits if made else Scores(features, output), targets)
+    total, log_probs = WordLoss(label_smoothing=smoothing)(logits if made else LazyLogits(features, output), targets)
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
     torch.testing.assert_close(log_probs, log_p[range(7), targets].detach(), rtol=1e-12, atol=1e-12)
     assert not log_probs.requires_grad
@@ -197,7 +197,7 @@ def test_the_word_loss_and_its_gradient_are_those_of_the_formula(words, smoothin
     torch.testing.assert_close(found, other, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(torch.autograd.grad(total, inputs), [part / 3 for part in other], rtol=1e-9, atol=1e-12)
     with torch.no_grad():
-        again, _ = WordLoss(label_smoothing=smoothing)(Scores(features, output), targets)
+        again, _ = WordLoss(label_smoothing=smoothing)(LazyLogits(features, output), targets)
         torch.testing.assert_close(again, expected, rtol=1e-12, atol=0)
 
 
@@ -222,7 +222,7 @@ def test_the_word_loss_gives_no_gradient_to_what_is_frozen(words, frozen):
     scores, targets = words
     getattr(scores, frozen).requires_grad_(False)
     free = [part for part in (scores.features, *scores.output.parameters()) if part.requires_grad]
-    ours, theirs = WordLoss()(scores, targets)[0], WordLoss()(scores.made(), targets)[0]
+    ours, theirs = WordLoss()(scores, targets)[0], WordLoss()(scores.compute(), targets)[0]
     torch.testing.assert_close(*(torch.autograd.grad(total, free) for total in (ours, theirs)))
 
 
@@ -236,7 +236,7 @@ def test_the_word_loss_makes_no_gradient_that_nobody_wants(words, mode):
 def test_the_word_loss_of_a_matrix_without_bias(words):
     (features, output), targets = words
     output.bias = None
-    (ours, _), (theirs, _) = (WordLoss()(scores, targets) for scores in (words[0], words[0].made()))
+    (ours, _), (theirs, _) = (WordLoss()(scores, targets) for scores in (words[0], words[0].compute()))
     asked = [features, output.weight]
     torch.testing.assert_close(*(torch.autograd.grad(total, asked) for total in (ours, theirs)))
 
@@ -245,7 +245,7 @@ def test_a_word_loss_in_half_precision_is_summed_in_float32():
     output = torch.nn.Linear(16, 50)
     features, targets = torch.randn(6, 16).requires_grad_(), torch.arange(6)
     with torch.autocast("cpu", torch.bfloat16):
-        total, log_probs = WordLoss()(Scores(features, output), targets)
+        total, log_probs = WordLoss()(LazyLogits(features, output), targets)
         logits = output(features)
     expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
     assert total.dtype == log_probs.dtype == torch.float32

@@ -18,9 +18,9 @@ from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference.predictor import load
 from captioning.metrics import Scorer
-from captioning.metrics.table import Table
+from captioning.metrics.table import ScoreTable
 from captioning.report import build_reader, moved, report
-from captioning.web.report import charts, findings
+from captioning.web.report import charts, predictions
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;</title><script>alert(2)</script>"
 
@@ -81,7 +81,7 @@ def test_a_curve_by_hand():
     ]
     np.testing.assert_allclose(points, expected, atol=0.05)
     assert (first.last, second.last) == ("1", "1") and second.points.count(",") == 1
-    assert abs(first.end - second.end) >= charts.SPACING - 0.2
+    assert abs(first.end - second.end) >= charts._SPACING - 0.2
     for tick in chart.up:
         assert tick.at == pytest.approx(y + height * (high - float(tick.label)) / (high - low))
     for tick in chart.across:
@@ -101,7 +101,7 @@ def test_names_of_many_lines_stay_apart_and_inside():
     for count, spread in ((2, 0), (6, 0), (6, 0.01), (14, 0.2), (20, 0)):
         chart = charts.curves("x", {f"line {i}": ([0, 1], [0, 1 + spread * i]) for i in range(count)})
         ends = sorted(curve.end for curve in chart.curves)
-        assert min(np.diff(ends)) >= charts.SPACING - 0.2
+        assert min(np.diff(ends)) >= charts._SPACING - 0.2
         assert ends[0] > 0 and (ends[-1] < charts.HEIGHT or count == 20)
 
 
@@ -123,36 +123,36 @@ def test_short_numbers(value, text):
     assert charts.short(value) == text
 
 
-def table(values) -> Table:
+def table(values) -> ScoreTable:
     size = len(values)
-    return Table(list(range(100, 100 + size)), [""] * size, {"CIDEr": np.array(values, dtype=float)}, {})
+    return ScoreTable(list(range(100, 100 + size)), [""] * size, {"CIDEr": np.array(values, dtype=float)}, {})
 
 
 def test_examples_are_the_best_the_worst_and_those_in_the_middle():
-    chosen = findings.choose(table([5, 1, 9, 3, 7, 0, 8]), "CIDEr", 2)
+    chosen = predictions.choose(table([5, 1, 9, 3, 7, 0, 8]), "CIDEr", 2)
     assert chosen == {"best": [102, 106], "typical": [100, 103], "worst": [105, 101]}
     for size in range(1, 12):
-        chosen = findings.choose(table(range(size)), "CIDEr", 3)
+        chosen = predictions.choose(table(range(size)), "CIDEr", 3)
         every = [image_id for ids in chosen.values() for image_id in ids]
         assert len(set(every)) == len(every) and chosen["best"][0] == 99 + size
 
 
 def test_repeated_captions_by_hand():
     written = [("a", "dog"), ("a", "cat"), ("a", "dog"), ("b",), ("a", "dog"), ("b",)]
-    found, several, share = findings.repeated(written, [("b",), ("b",), ("x",)], most=1)
+    found, several, share = caption_statistics.repeated(written, [("b",), ("b",), ("x",)], most=1)
     assert found == [("a dog", 3, 0)] and several == 2 and share == pytest.approx(5 / 6)
-    assert findings.repeated(written, [("b",), ("b",)], most=9)[0][1] == ("b", 2, 2)
-    assert findings.repeated([("a",)], [], most=9) == ([], 0, 0.0)
+    assert caption_statistics.repeated(written, [("b",), ("b",)], most=9)[0][1] == ("b", 2, 2)
+    assert caption_statistics.repeated([("a",)], [], most=9) == ([], 0, 0.0)
 
 
 def test_unknown_words_by_hand():
-    found = findings.unknown_words([["a", "dog"], ["a", "fox", "fox"], ["owl"]], {"a", "dog"}, most=1)
+    found = caption_statistics.unknown_words([["a", "dog"], ["a", "fox", "fox"], ["owl"]], {"a", "dog"}, most=1)
     assert found == (pytest.approx(3 / 6), pytest.approx(2 / 3), [("fox", 2)], 2)
-    assert findings.unknown_words([], {"a"}, most=1) == (0.0, 0.0, [], 0)
+    assert caption_statistics.unknown_words([], {"a"}, most=1) == (0.0, 0.0, [], 0)
 
 
 def test_lengths_by_hand():
-    found = findings.lengths([["a"] * 2, ["a"] * 4], [["a"] * 3, ["a"] * 90, ["a"] * 3, ["a"] * 4], most=5)
+    found = caption_statistics.lengths([["a"] * 2, ["a"] * 4], [["a"] * 3, ["a"] * 90, ["a"] * 3, ["a"] * 4], most=5)
     assert found == [(2, 0.5, 0.0), (3, 0.0, 0.5), (4, 0.5, 0.25), (5, 0.0, 0.25)]
 
 
@@ -164,7 +164,7 @@ def test_settings_are_flattened():
         "parts": [{"_target_": "c.D", "x": None}],
         "list": [1],
     }
-    assert findings.flatten(node, "cell") == [
+    assert predictions.flatten(node, "cell") == [
         ("cell", "LSTM"), ("cell.width", "3"), ("cell.parts.0", "D"), ("cell.parts.0.x", "–"), ("cell.list", "[1]"),
     ]  # fmt: skip
 
@@ -197,7 +197,7 @@ def test_scores_and_captions_are_those_of_the_scorer(run):
     for name, value in scored.scores.items():
         low, high = scored.intervals[name]
         assert f"{name} {value:.4f} {low:.4f} … {high:.4f}" in page.text
-    chosen = findings.choose(scored.table, "CIDEr", 1)
+    chosen = predictions.choose(scored.table, "CIDEr", 1)
     for image_id in chosen["best"] + chosen["worst"]:
         assert made[image_id] in page.text
     assert "csv val, decoding greedy, 4 images" in page.text

@@ -97,7 +97,7 @@ def test_bad_results_are_one_line_with_the_ids(tmp_path, monkeypatch, annotation
         run(score, monkeypatch, file, annotations)
     assert ended.value.code.startswith("error: ") and "\n" not in ended.value.code
     with pytest.raises(DataError, match=message):
-        score.score(check(compose("score", [f"results={file}", f"annotations={annotations}"]), ScoreConfig))
+        score.score_results(check(compose("score", [f"results={file}", f"annotations={annotations}"]), ScoreConfig))
 
 
 def test_readers(tmp_path, annotations):

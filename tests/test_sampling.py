@@ -9,9 +9,9 @@ from conftest import END, START
 from prefixes import PrefixModel, every_caption
 
 from captioning.decoding import sample
-from captioning.decoding.sampling import draw
+from captioning.decoding.sampling import draw_tokens
 from captioning.errors import ConfigError
-from captioning.inference.generate import seeded
+from captioning.inference.generate import with_generator
 
 
 def run(model, images, **arguments):
@@ -93,7 +93,7 @@ def test_draws_equal_a_slow_reference(temperature, top_k, top_p):
     rows[0, 1, [2, 5]] = -torch.inf
     draws, generator = 3000, torch.Generator().manual_seed(7)
     arguments = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    many = torch.stack([draw(rows, **arguments, generator=generator) for _ in range(draws)])
+    many = torch.stack([draw_tokens(rows, **arguments, generator=generator) for _ in range(draws)])
     for b in range(2):
         for k in range(3):
             wanted = slow_filter(rows[b, k].tolist(), **arguments)
@@ -108,7 +108,7 @@ def test_a_word_without_probability_is_never_drawn(monkeypatch):
     for uniform, wanted in ((0.0, 1), (1 - 2**-53, 3)):  # the ends of what torch.rand gives
         value = torch.full((1, 1, 1), uniform, dtype=torch.float64)
         monkeypatch.setattr(torch, "rand", lambda *shape, value=value, **options: value)
-        assert draw(log_probs).item() == draw(log_probs, top_p=1.0).item() == wanted
+        assert draw_tokens(log_probs).item() == draw_tokens(log_probs, top_p=1.0).item() == wanted
 
 
 def test_log_probability_is_the_models_own_and_attention_belongs_to_the_words(model):
@@ -146,7 +146,7 @@ def test_a_seed_lasts_for_all_batches_once_it_is_a_generator(model):
         found = method(partial(model.step, memory=memory), state, batch=1, start=START, end=END)
         return [hypothesis.tokens for hypothesis in found[0]]
 
-    plain, lasting = partial(sample, samples=6, seed=3), seeded(partial(partial(sample, samples=6), seed=3))
+    plain, lasting = partial(sample, samples=6, seed=3), with_generator(partial(partial(sample, samples=6), seed=3))
     assert tokens(plain) == tokens(plain) == tokens(lasting) != tokens(lasting)
 
 

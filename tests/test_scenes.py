@@ -21,7 +21,7 @@ from captioning.data.grammar import (
     SHAPES,
     SIZES,
     Claims,
-    Mention,
+    Phrase,
     Scene,
     Thing,
     is_true,
@@ -95,7 +95,7 @@ def test_boxes_hold_the_pixels_of_their_colour_and_fit_them(drawn):
         }
         for item in scene.things:
             x, y, width, height = item.box
-            inside = np.zeros((scenes.SIDE, scenes.SIDE), bool)
+            inside = np.zeros((scenes._SIDE, scenes._SIDE), bool)
             inside[int(y) : int(np.ceil(y + height)) + 1, int(x) : int(np.ceil(x + width)) + 1] = True
             rows, columns = np.nonzero(near[item.color] & inside)
             found = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
@@ -123,7 +123,7 @@ def test_relations_are_clear_and_boxes_keep_apart(drawn):
         for item in scene.things:
             x, y, width, height = item.box
             assert min(x, y) >= scenes.MARGIN - 0.02
-            assert max(x + width, y + height) <= scenes.SIDE - scenes.MARGIN + 0.02
+            assert max(x + width, y + height) <= scenes._SIDE - scenes.MARGIN + 0.02
         for first, second in permutations(scene.things, 2):
             where = relation(first, second)
             seen[where] += 1
@@ -139,7 +139,7 @@ def test_relations_are_clear_and_boxes_keep_apart(drawn):
 def test_no_object_is_hidden_by_its_background(drawn):
     for picture, scene, _, _ in drawn[:100]:
         pixels = np.asarray(picture).astype(int)
-        behind = np.ones((scenes.SIDE, scenes.SIDE), bool)
+        behind = np.ones((scenes._SIDE, scenes._SIDE), bool)
         for item in scene.things:
             x, y, width, height = item.box
             behind[int(y) - 1 : int(y + height) + 3, int(x) - 1 : int(x + width) + 3] = False
@@ -181,20 +181,20 @@ def test_the_vocabulary_is_small_and_every_word_common(drawn):
 
 
 def test_parse_reads_every_claim():
-    red, blue = Mention("circle", "red", "small"), Mention("square", "blue", "large")
+    red, blue = Phrase("circle", "red", "small"), Phrase("square", "blue", "large")
     assert parse("a tiny red disc to the left of a big blue square") == Claims((red, blue), ((0, "left", 1),))
     assert parse("A big blue square with a little red circle under it.") == Claims((blue, red), ((1, "below", 0),))
     assert parse("there is a small red circle next to the large blue square on a spotted background") == Claims(
         (red, blue), ((0, "beside", 1),), None, "dotted"
     )
-    star = Mention("star", None, None)
+    star = Phrase("star", None, None)
     assert parse("A picture of three shapes, a star, a small red circle and a large blue square.") == Claims(
         (star, red, blue), (), 3
     )
     assert parse("A star is over a small red circle and a large blue square") == Claims(
         (star, red, blue), ((0, "above", 1),)
     )
-    assert parse("a green shape") == Claims((Mention(None, "green", None),))
+    assert parse("a green shape") == Claims((Phrase(None, "green", None),))
 
 
 @pytest.mark.parametrize(

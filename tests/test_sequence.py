@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from captioning.data.corpus import Encoded, Windows, only
 from captioning.models.attention import NoAttention
 from captioning.models.captioner import build_captioner
-from captioning.models.conditioning import Nothing
+from captioning.models.conditioning import NoConditioning
 from captioning.models.embeddings import learned, one_hot
 from captioning.models.readout import LinearReadout
 from captioning.objectives import TruncatedBackpropagation
@@ -24,7 +24,7 @@ def make(cell="lstm", *, layers=2, embedding=learned, width=5):
         vocabulary_size=V,
         cell=CELLS[cell],
         attention=NoAttention,
-        conditioning=Nothing,
+        conditioning=NoConditioning,
         readout=LinearReadout,
         embedding=embedding,
         embedding_size=None if embedding is one_hot else 4,

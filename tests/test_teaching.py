@@ -1,4 +1,4 @@
-"""Lessons of one captioner, or of several together, and another that learns from them."""
+"""Soft targets of one captioner, or of several together, and another that learns from them."""
 
 import numpy as np
 import pytest
@@ -7,19 +7,19 @@ from conftest import PAD
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
 from captioning.config.compose import check, compose
-from captioning.config.schemas import TeachConfig
+from captioning.config.schemas import DistillConfig
 from captioning.data.datasets import CaptionBatch
 from captioning.data.pictures import open_picture
 from captioning.data.readers import read_csv
+from captioning.distill import distill
 from captioning.errors import CheckpointError, ConfigError
 from captioning.inference.distillation import read_teacher
 from captioning.inference.predictor import load
-from captioning.models.readout import Scores
+from captioning.models.readout import LazyLogits
 from captioning.objectives import CrossEntropy, loss
-from captioning.objectives.chunked_cross_entropy import Lessons
+from captioning.objectives.chunked_cross_entropy import SoftTargets
 from captioning.objectives.soft_targets import Teacher, number_captions
 from captioning.objectives.word_loss import WordLoss
-from captioning.teach import teach
 
 WORDS = 3  # kept of each distribution
 
@@ -41,8 +41,8 @@ def test_the_word_loss_with_lessons_is_the_cross_entropy_of_the_mixture(smoothin
         for place in range(4):
             wanted[row, ids[row, place]] += shares[row, place]
     expected = -(wanted * logits.log_softmax(-1)).sum()
-    scores = logits if made else Scores(features, output)
-    total, log_probs = WordLoss(label_smoothing=smoothing)(scores, targets, Lessons(ids, shares))
+    scores = logits if made else LazyLogits(features, output)
+    total, log_probs = WordLoss(label_smoothing=smoothing)(scores, targets, SoftTargets(ids, shares))
     torch.testing.assert_close(total, expected, rtol=1e-9, atol=0)
     torch.testing.assert_close(log_probs, logits.log_softmax(-1)[range(7), targets].detach())
     inputs = [features, output.weight, output.bias]
@@ -111,20 +111,20 @@ def trained(data, tmp_path_factory):  # noqa: F811
 
 def write(checkpoints, data, output, *overrides: str):  # noqa: F811
     given = [f"checkpoint=[{','.join(map(str, checkpoints))}]", *data, f"output={output}", f"words={WORDS}", *overrides]
-    teach(check(compose("teach", given), TeachConfig))
+    distill(check(compose("teach", given), DistillConfig))
 
 
 @pytest.fixture(scope="module")
-def lessons(trained, data, tmp_path_factory):  # noqa: F811
-    output = tmp_path_factory.mktemp("lessons") / "a" / "lessons.npz"
+def soft_targets(trained, data, tmp_path_factory):  # noqa: F811
+    output = tmp_path_factory.mktemp("soft_targets") / "a" / "soft_targets.npz"
     write(trained, data, output)
     return output
 
 
-def test_lessons_are_the_mean_of_what_the_checkpoints_say_step_by_step(lessons, trained, world):  # noqa: F811
+def test_lessons_are_the_mean_of_what_the_checkpoints_say_step_by_step(soft_targets, trained, world):  # noqa: F811
     predictors = [load(path, device="cpu") for path in trained]
     vocabulary = predictors[0].vocabulary
-    teacher = read_teacher(lessons, vocabulary=vocabulary)
+    teacher = read_teacher(soft_targets, vocabulary=vocabulary)
     assert len(teacher.keys) == 8 and teacher.probs.shape == (sum(len(text.split()) + 1 for text in SENTENCES), WORDS)
     for record in read_csv(world):
         if record.split != "train":
@@ -150,12 +150,12 @@ def test_lessons_are_the_mean_of_what_the_checkpoints_say_step_by_step(lessons, 
         )  # words of nearly one probability may change places, as features were stored in half precision
 
 
-def test_a_run_learns_from_lessons_and_goes_on_as_if_never_stopped(lessons, data, tmp_path, monkeypatch):  # noqa: F811
-    arguments = ["objective=distilled", f"teacher.file={lessons}", "trainer.log_every_n_steps=1"]
+def test_a_run_learns_from_lessons_and_goes_on_as_if_never_stopped(soft_targets, data, tmp_path, monkeypatch):  # noqa: F811
+    arguments = ["objective=distilled", f"teacher.file={soft_targets}", "trainer.log_every_n_steps=1"]
     run("train", *short(data, tmp_path / "whole", *arguments, "trainer.max_epochs=2"))
     run("train", *short(data, tmp_path / "plain", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"))
     whole, plain = (weights(tmp_path / name)["state_dict"] for name in ("whole", "plain"))
-    assert whole.keys() == plain.keys()  # the lessons are not in the checkpoint
+    assert whole.keys() == plain.keys()  # the soft_targets are not in the checkpoint
     assert not torch.equal(whole["captioner.decoder.embedding.weight"], plain["captioner.decoder.embedding.weight"])
     original, calls = CrossEntropy.forward, []
 
@@ -170,7 +170,7 @@ def test_a_run_learns_from_lessons_and_goes_on_as_if_never_stopped(lessons, data
         run("train", *short(data, tmp_path / "broken", *arguments, "trainer.max_epochs=2"))
     monkeypatch.undo()
     moved = tmp_path / "moved.npz"
-    moved.write_bytes(lessons.read_bytes())
+    moved.write_bytes(soft_targets.read_bytes())
     arguments[1] = f"teacher.file={moved}"
     run("train", *short(data, tmp_path / "broken", *arguments, "trainer.max_epochs=2", "resume=auto"))
     again = weights(tmp_path / "broken")["state_dict"]
@@ -179,23 +179,23 @@ def test_a_run_learns_from_lessons_and_goes_on_as_if_never_stopped(lessons, data
         run("train", *short(data, tmp_path / "broken", "trainer.max_epochs=3", "resume=auto"))
 
 
-def test_lessons_that_do_not_fit_are_told(lessons, trained, data, tmp_path, capsys):  # noqa: F811
-    def train(*overrides: str, file=lessons):
+def test_lessons_that_do_not_fit_are_told(soft_targets, trained, data, tmp_path, capsys):  # noqa: F811
+    def train(*overrides: str, file=soft_targets):
         given = ["objective=distilled", f"teacher.file={file}", "trainer.max_epochs=1", *overrides]
         run("train", *short(data, tmp_path / "run", *given))
 
-    with pytest.raises(CheckpointError, match=r"nowhere\.npz is not there: captioning-teach"):
+    with pytest.raises(CheckpointError, match=r"nowhere\.npz is not there: captioning-distill"):
         train(file=tmp_path / "nowhere.npz")
     (tmp_path / "bad.npz").write_bytes(b"PK\x03\x04 no archive")
-    with pytest.raises(CheckpointError, match=r"bad\.npz is no file that captioning-teach wrote"):
+    with pytest.raises(CheckpointError, match=r"bad\.npz is no file that captioning-distill wrote"):
         train(file=tmp_path / "bad.npz")
     with pytest.raises(CheckpointError, match=r"a teacher with another vocabulary"):
         train("data.min_count=2")
-    with pytest.raises(CheckpointError, match=r"lessons of other captions than these"):
+    with pytest.raises(CheckpointError, match=r"soft_targets of other captions than these"):
         train("data.max_length=1")
     with pytest.raises(ConfigError, match=r"leave it out beside a reward"):
         train("+reward._target_=captioning.metrics.reward.Reward")
-    with np.load(lessons) as parts:
+    with np.load(soft_targets) as parts:
         fewer = dict(parts)
     for name, values in {
         "starts": fewer["starts"] + 1,
@@ -203,13 +203,13 @@ def test_lessons_that_do_not_fit_are_told(lessons, trained, data, tmp_path, caps
         "keys": fewer["keys"][::-1],
     }.items():
         np.savez(tmp_path / "bad.npz", **(fewer | {name: values}))
-        with pytest.raises(CheckpointError, match=r"bad\.npz is no file that captioning-teach wrote"):
+        with pytest.raises(CheckpointError, match=r"bad\.npz is no file that captioning-distill wrote"):
             train(file=tmp_path / "bad.npz")
     fewer |= {"keys": fewer["keys"][:5], "starts": fewer["starts"][:6]}
     np.savez(tmp_path / "fewer.npz", **fewer)
     capsys.readouterr()
     train(file=tmp_path / "fewer.npz")
-    assert "teacher: lessons of 5 of 8 training captions; the others are learnt without" in capsys.readouterr().out
+    assert "teacher: soft_targets of 5 of 8 training captions; the others are learnt without" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"is a folder: give the name of a file"):
         write(trained, data, tmp_path)
     with pytest.raises(ConfigError, match=r"checkpoint is empty"):

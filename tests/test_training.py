@@ -37,18 +37,18 @@ def test_hard_attention_logs_its_parts_and_remembers_its_baseline(hard):
     for row in rows(hard):
         if row["train/loss"]:
             assert float(row["train/loss"]) == pytest.approx(sum(float(row[part]) for part in parts), rel=1e-4)
-    assert weights(hard)["state_dict"]["objective.places.baseline.value"] < 0
+    assert weights(hard)["state_dict"]["objective.location_loss.baseline.value"] < 0
 
 
 def test_decoding_states_where_hard_attention_looks(hard, data, tmp_path, capsys):  # noqa: F811
     checkpoint = f"checkpoint={hard}/checkpoints/last.ckpt"
     run("evaluate", checkpoint, *data, f"output={tmp_path}")
     assert "hard attention at the most_likely place" in capsys.readouterr().out
-    run("evaluate", checkpoint, *data, f"output={tmp_path}", "places=expectation")
+    run("evaluate", checkpoint, *data, f"output={tmp_path}", "hard_attention=expectation")
     assert "hard attention at the expectation place" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"most_likely, sample, expectation"):
-        run("evaluate", checkpoint, *data, f"output={tmp_path}", "places=best")
-    assert load(hard / "checkpoints" / "last.ckpt", places="sample").places == "sample"
+        run("evaluate", checkpoint, *data, f"output={tmp_path}", "hard_attention=best")
+    assert load(hard / "checkpoints" / "last.ckpt", hard_attention="sample").places == "sample"
 
 
 def test_a_checkpoint_of_another_kind_of_run_is_told_apart(hard, tmp_path):
@@ -58,7 +58,9 @@ def test_a_checkpoint_of_another_kind_of_run_is_told_apart(hard, tmp_path):
     assert load(tmp_path / "first.ckpt").vocabulary.words
     checkpoint["captioning"]["kind"] = "melodies"
     torch.save(checkpoint, tmp_path / "other.ckpt")
-    with pytest.raises(CheckpointError, match=r"other\.ckpt is a checkpoint of kind=melodies; one of kind=captions"):
+    with pytest.raises(
+        CheckpointError, match=r"other\.ckpt is a checkpoint of kind=melodies; one of task=image_captioning"
+    ):
         load(tmp_path / "other.ckpt")
 
 

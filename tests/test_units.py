@@ -9,7 +9,7 @@ import pytest
 from captioning.analysis.probing import (
     beyond_position,
     correlate,
-    follow,
+    correlate_units,
     halves,
     largest_by_chance,
     shuffle_between,
@@ -45,7 +45,7 @@ def world():
 
 
 def run(world, **options):
-    return follow(world.states, world.labels, sequences=world.sequences, groups=world.groups, **options)
+    return correlate_units(world.states, world.labels, sequences=world.sequences, groups=world.groups, **options)
 
 
 def test_correlation_equals_the_naive_loop(world):
@@ -173,9 +173,11 @@ def test_the_top_units_come_in_order(world):
 
 def test_what_cannot_be_is_refused(world):
     with pytest.raises(DataError, match="hidden has"):
-        follow({"hidden": world.states["hidden"][1:]}, world.labels, sequences=world.sequences, groups=world.groups)
+        correlate_units(
+            {"hidden": world.states["hidden"][1:]}, world.labels, sequences=world.sequences, groups=world.groups
+        )
     with pytest.raises(DataError, match="at least two"):
-        follow(world.states, world.labels, sequences=world.sequences, groups=np.zeros(len(world.sequences)))
+        correlate_units(world.states, world.labels, sequences=world.sequences, groups=np.zeros(len(world.sequences)))
     with pytest.raises(DataError, match="windows of one length"):
         shuffle_between(np.repeat([0, 1, 2], [3, 4, 5]), np.random.default_rng(0))
     with pytest.raises(ConfigError, match="permutations must be at least 1"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from captioning.models.multi_crop import ManyViews
+from captioning.models.multi_crop import MultiCrop
 from captioning.models.vector import EPSILON, Raw, Standardized
 
 
@@ -88,7 +88,7 @@ def test_views_are_standardized_too(toy):
     model, images = toy(vector=Standardized), torch.randn(3, 4, 6, dtype=torch.float64)
     seen(model.vector, batches(2)).eval()
     alone, _ = model.begin(images)
-    twice, _ = ManyViews(model, 2).eval().begin(images[:, None].expand(-1, 2, -1, -1))
+    twice, _ = MultiCrop(model, 2).eval().begin(images[:, None].expand(-1, 2, -1, -1))
     torch.testing.assert_close(twice.hidden, alone.hidden)
 
 

@@ -11,9 +11,9 @@ from PIL import Image
 from captioning.data.pictures import CORNERS, Box, Transform
 from captioning.decoding import beam_search
 from captioning.errors import ConfigError
-from captioning.features.views import AllViews, EachView, corners_of, shares_of
-from captioning.inference.attention_map import cover, laid_back
-from captioning.models.multi_crop import ManyViews
+from captioning.features.views import AllViews, EachView, corner_crops, crop_shares
+from captioning.inference.attention_map import cover, merge_crops
+from captioning.models.multi_crop import MultiCrop
 from captioning.models.positions import Coordinates
 
 
@@ -47,7 +47,7 @@ PARTS = [
 def test_several_views_are_one_long_grid(captioner, parts):
     model, views = captioner(**parts), torch.randn(3, 5, 4, 6, dtype=torch.float64)
     side_by_side = torch.cat([views[:, v] for v in range(5)], 1)
-    together, long = (search(*pair, beam_size=3) for pair in ((ManyViews(model, 5), views), (model, side_by_side)))
+    together, long = (search(*pair, beam_size=3) for pair in ((MultiCrop(model, 5), views), (model, side_by_side)))
     for ours, theirs in zip(together, long, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
@@ -60,19 +60,19 @@ def test_the_same_view_five_times_tells_what_it_tells_once(captioner, attention,
     model, images = captioner(attention=attention, **positions), torch.randn(3, 4, 6, dtype=torch.float64)
     once, often = (
         search(m, seen, beam_size=3)
-        for m, seen in ((model, images), (ManyViews(model, 5), images[:, None].expand(-1, 5, -1, -1)))
+        for m, seen in ((model, images), (MultiCrop(model, 5), images[:, None].expand(-1, 5, -1, -1)))
     )
     for one, five in zip(once, often, strict=True):
         assert one[0].tokens == five[0].tokens and five[0].log_prob == pytest.approx(one[0].log_prob, rel=1e-12)
         if attention == "soft":
-            weights, *_ = laid_back(five[0].weights.numpy(), None, boxes=[Box(0, 0, 8, 6)] * 5)
+            weights, *_ = merge_crops(five[0].weights.numpy(), None, boxes=[Box(0, 0, 8, 6)] * 5)
             np.testing.assert_allclose(weights, one[0].weights.numpy(), atol=1e-12)
 
 
 def test_vectors_of_several_views_are_their_mean(captioner):
     model = captioner(attention="none", conditioning="every_step", grid=False)
     views = torch.randn(3, 5, 6, dtype=torch.float64)  # no adapter: the mean of the views is that of the features
-    for ours, theirs in zip(search(ManyViews(model, 5), views), search(model, views.mean(1)), strict=True):
+    for ours, theirs in zip(search(MultiCrop(model, 5), views), search(model, views.mean(1)), strict=True):
         assert ours[0].tokens == theirs[0].tokens
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
 
@@ -81,9 +81,9 @@ def test_vectors_of_several_views_are_their_mean(captioner):
 def test_places_of_views_lie_where_they_do(fit):
     """Against points strewn over each place, counted by the cell that they fall into of a grid over all views."""
     transform, size, side, points = Transform(32, **fit), (96, 60), 4, 200
-    boxes = [view.box(*size) for view in (transform, *corners_of(transform, [0.75, 0.6]))]
+    boxes = [view.box(*size) for view in (transform, *corner_crops(transform, [0.75, 0.6]))]
     marks = np.eye(9 * side**2, dtype=np.float32)  # each word looks at one place
-    laid, _, whole = laid_back(marks, None, boxes=boxes)
+    laid, _, whole = merge_crops(marks, None, boxes=boxes)
     assert whole.left == min(box.left for box in boxes) and whole.bottom == max(box.bottom for box in boxes)
     shares = laid.reshape(len(boxes), side, side, side, side)
     np.testing.assert_allclose(shares.sum((3, 4)), 1.0, rtol=1e-6)
@@ -123,7 +123,7 @@ def test_a_hard_place_goes_to_the_cell_that_covers_most_of_it():
     boxes = [Box(0, 0, 100, 100), Box(25, 25, 100, 100)]  # 2 × 2 places each
     weights = np.zeros((4, 8), np.float32)
     weights[np.arange(3), [2, 4, 7]] = 1
-    on_picture, places, box = laid_back(weights, np.array([2, 4, 7, 8]), boxes=boxes)
+    on_picture, places, box = merge_crops(weights, np.array([2, 4, 7, 8]), boxes=boxes)
     assert box == boxes[0] and places.tolist() == [2, 0, 3, 4]  # the last was the sentinel, and is
     share = 25 / 37.5  # of each side of the corner's first place that lies left of, or above, the middle
     np.testing.assert_allclose(
@@ -139,7 +139,7 @@ def test_features_of_one_view_are_no_features_of_five(captioner):
         (captioner(attention="none", conditioning="every_step", grid=False), torch.randn(2, 6, dtype=torch.float64)),
     ):
         with pytest.raises(ConfigError, match=r"features of 5 views of each picture.*splits\.sources_of gives them"):
-            ManyViews(model, 5).begin(features)
+            MultiCrop(model, 5).begin(features)
 
 
 def test_readers_and_encoders_go_view_by_view():
@@ -159,9 +159,12 @@ def test_readers_and_encoders_go_view_by_view():
 @pytest.mark.parametrize("corners", ["0.75", [0.75, "0.85"], True, [None], [0.75, 1.0], 0, -0.5, float("nan")])
 def test_shares_that_are_none(corners):
     with pytest.raises(ConfigError, match="corners must be"):
-        shares_of(corners)
+        crop_shares(corners)
 
 
 def test_shares():
-    assert shares_of(None) == shares_of([]) == () and shares_of(0.75) == (0.75,)
-    assert [type(share) for share in shares_of([np.float32(0.5), 0.85])] == [float, float]  # for a store's key in JSON
+    assert crop_shares(None) == crop_shares([]) == () and crop_shares(0.75) == (0.75,)
+    assert [type(share) for share in crop_shares([np.float32(0.5), 0.85])] == [
+        float,
+        float,
+    ]  # for a store's key in JSON

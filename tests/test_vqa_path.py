@@ -22,8 +22,8 @@ from captioning.data.vqa import (
 )
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate_answers import evaluate_answers
-from captioning.inference.predictor import load as load_captioner
-from captioning.inference.vqa import load
+from captioning.inference.predictor import load_answerer as load_captioner
+from captioning.inference.vqa import load_answerer
 from captioning.metrics.vqa import answer_accuracy
 from captioning.prepare import prepare
 from captioning.train import train
@@ -36,7 +36,7 @@ COMMANDS = {
 }
 COLOURS = {"red": (230, 20, 20), "green": (20, 230, 20), "blue": (20, 20, 230)}
 SMALL = [
-    "kind=answers",
+    "task=vqa",
     "encoder.image_size=64",
     "model.width=24",
     "model.embedding_size=12",
@@ -197,7 +197,7 @@ def test_answers_and_figures_of_your_own_picture(trained, world, tmp_path, capsy
 
 
 def test_a_predictor_answers_as_training_did(trained, world):
-    predictor = load(trained / "checkpoints" / "best.ckpt")
+    predictor = load_answerer(trained / "checkpoints" / "best.ckpt")
     picture = world / "val2014" / "COCO_val2014_000000000102.jpg"
     colour, red = predictor.answer(picture, ["what color is it?", "is it red?"])
     assert (colour.text, red.text) == ("blue", "no")
@@ -205,7 +205,7 @@ def test_a_predictor_answers_as_training_did(trained, world):
     assert colour.attention.shape == (1, 4) and colour.attention.sum() == pytest.approx(1, abs=1e-5)
     alone = predictor.answer(Image.open(picture), "what color is it?")[0]
     np.testing.assert_allclose(alone.attention, colour.attention, atol=1e-5)
-    with pytest.raises(CheckpointError, match="kind=answers; one of kind=captions"):
+    with pytest.raises(CheckpointError, match="task=vqa; one of task=image_captioning"):
         load_captioner(trained / "checkpoints" / "best.ckpt")
 
 
@@ -220,7 +220,7 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
     assert saved[0]["global_step"] == saved[1]["global_step"] == 8
     for name, value in saved[0]["state_dict"].items():
         assert torch.equal(value, saved[1]["state_dict"][name]), name
-    assert "objective.places.baseline.value" in saved[0]["state_dict"]
+    assert "objective.location_loss.baseline.value" in saved[0]["state_dict"]
     with pytest.raises(ConfigError, match="answers are not those of this training split"):
         run(
             "train", *arguments, f"run_dir={tmp_path / 'd'}", f"resume={broken}/checkpoints/last.ckpt", "data.answers=2"
@@ -238,11 +238,13 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
 def test_every_way_to_look_trains_and_loads(data, tmp_path, overrides):
     kept = data if "features=online" not in overrides else data[:2]
     run("train", *SMALL, *kept, *overrides, f"run_dir={tmp_path}", "trainer.max_epochs=1")
-    predictor = load(tmp_path / "checkpoints" / "last.ckpt")
+    predictor = load_answerer(tmp_path / "checkpoints" / "last.ckpt")
     (found,) = predictor.answer(np.zeros((20, 30, 3), np.uint8), "is it?")
     assert (found.attention is None) == (overrides[-1] == "model/attention=none")
-    if predictor.places:
-        assert load(tmp_path / "checkpoints" / "last.ckpt", places="expectation").places == "expectation"
+    if predictor.hard_attention:
+        assert (
+            load_answerer(tmp_path / "checkpoints" / "last.ckpt", hard_attention="expectation").places == "expectation"
+        )
 
 
 def test_records_targets_and_guesses(world):
@@ -354,5 +356,5 @@ def test_other_faults(tmp_path, trained, data):
         run("train", *SMALL, "data=vqa_v2", f"data.root={tmp_path}", f"run_dir={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match=r"features\.mirror=true is for captions"):
         run("train", *SMALL, *data, "features.mirror=true", f"run_dir={tmp_path / 'run'}")
-    with pytest.raises(ConfigError, match="places=sample is for hard attention"):
-        load(trained / "checkpoints" / "best.ckpt", places="sample")
+    with pytest.raises(ConfigError, match="hard_attention=sample is for hard attention"):
+        load_answerer(trained / "checkpoints" / "best.ckpt", hard_attention="sample")

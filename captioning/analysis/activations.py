@@ -12,7 +12,7 @@ from captioning.data.datasets import CaptionBatch, CaptionDataset, collate, toke
 from captioning.data.pictures import open_picture
 from captioning.errors import DataError
 from captioning.features.sources import Source
-from captioning.inference.generate import decode, named, seeded
+from captioning.inference.generate import generate, get_search, with_generator
 from captioning.inference.predictor import Predictor
 from captioning.models.captioner import Captioner
 from captioning.models.trace import trace
@@ -33,7 +33,7 @@ class Reading(NamedTuple):
     labels: dict[str, np.ndarray]
 
 
-class Table(NamedTuple):
+class ActivationTable(NamedTuple):
     """Every word of many captions, a row each, <start> and <end> left out.
 
     states: {name: [N, H]}, after the word. labels: {property: [N]}, of the word. sequences, groups: [N], the caption
@@ -67,9 +67,9 @@ def read_captions(
     with torch.no_grad():
         inputs = predictor.encode([open_picture(image) for image in images])
     if captions is None:
-        search = seeded(named(method, **arguments))
+        search = with_generator(get_search(method, **arguments))
         with torch.inference_mode():
-            found = decode(predictor.captioner, inputs, search=search, vocabulary=vocabulary)
+            found = generate(predictor.captioner, inputs, search=search, vocabulary=vocabulary)
         texts = [vocabulary.decode(best[0].tokens) for best in found]
     else:
         texts = [tokenize(caption) for caption in captions]
@@ -125,7 +125,7 @@ def tabulate(
     batches: Iterable[CaptionBatch],
     *,
     label: Label = properties,
-) -> Table:
+) -> ActivationTable:
     """All words of all captions with the states after them and their properties.
 
     Raises:
@@ -152,7 +152,7 @@ def tabulate(
     if not words:
         raise DataError("there are no captions here whose words could be read: give records with captions")
     joined = ({name: np.concatenate(parts) for name, parts in table.items()} for table in (states, labels))
-    return Table(*joined, np.array(sequences), np.array(groups), words)
+    return ActivationTable(*joined, np.array(sequences), np.array(groups), words)
 
 
 def _states(captioner: Captioner, batch: CaptionBatch) -> dict[str, np.ndarray]:

@@ -41,7 +41,7 @@ def open_data(overrides: Sequence[str]) -> DataSet:
     return DataSet(config, build(config["reader"]))
 
 
-def counts(records: Iterable[Record], *, words: int = 20) -> dict[str, dict]:
+def caption_counts(records: Iterable[Record], *, words: int = 20) -> dict[str, dict]:
     """{"words a caption": {length: captions}, "most frequent words": {word: times}}, for `bars_figure`."""
     tokens = [tokenize(caption) for record in records for caption in record.captions]
     lengths = Counter(map(len, tokens))
@@ -49,7 +49,7 @@ def counts(records: Iterable[Record], *, words: int = 20) -> dict[str, dict]:
     return {"words a caption": dict(sorted(lengths.items())), "most frequent words": dict(frequent)}
 
 
-def entries(
+def image_entries(
     records: Sequence[Record],
     captions: Mapping[str, Mapping[int, str]] | None = None,
     scores: Mapping[str, Mapping[int, float]] | None = None,
@@ -80,7 +80,7 @@ def differing(
     sides = list(zip(labels, "ab", strict=True))
     captions = {label: {row["image_id"]: row[f"caption_{side}"] for row in rows} for label, side in sides}
     scores = {f"{by} {label}": {row["image_id"]: row[side] for row in rows} for label, side in sides}
-    return entries([by_id[row["image_id"]] for row in rows], captions, scores)
+    return image_entries([by_id[row["image_id"]] for row in rows], captions, scores)
 
 
 def ranked(grounded: Mapping[int, Sequence[Any]], measure: str = "attention mass box") -> list[int]:

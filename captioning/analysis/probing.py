@@ -18,10 +18,10 @@ import numpy as np
 from captioning.errors import DataError, must_be
 
 LEVEL = 95  # percentile of the best unit under moved labels that is told as chance
-CHUNK = 32  # permutations at a time
+_CHUNK = 32  # permutations at a time
 
 
-class Follower(NamedTuple):
+class UnitCorrelation(NamedTuple):
     """One unit that follows one label.
 
     state, unit: its place, column `unit` of states[state]. chosen: Pearson's r on the half on which it was chosen.
@@ -41,7 +41,7 @@ class Follower(NamedTuple):
     p_between: float
 
 
-def follow(
+def correlate_units(
     states: Mapping[str, np.ndarray],
     labels: Mapping[str, np.ndarray],
     *,
@@ -50,7 +50,7 @@ def follow(
     top: int = 1,
     permutations: int = 200,
     seed: int = 0,
-) -> list[Follower]:
+) -> list[UnitCorrelation]:
     """The `top` units for each label, in order of the labels, the best (of the choosing half) first.
 
     Args:
@@ -88,7 +88,9 @@ def follow(
             r = held_out[state][unit, column]
             told = {kind: float(np.percentile(values[:, column], LEVEL)) for kind, values in largest.items()}
             shares = {f"p_{kind}": _share(values[:, column], r) for kind, values in largest.items()}
-            found.append(Follower(label, state, unit, float(chosen[state][unit, column]), float(r), **told, **shares))
+            found.append(
+                UnitCorrelation(label, state, unit, float(chosen[state][unit, column]), float(r), **told, **shares)
+            )
     return found
 
 
@@ -103,10 +105,10 @@ def largest_by_chance(states: Mapping[str, np.ndarray], labels: np.ndarray, orde
     largest = np.zeros((len(orders), labels.shape[1]))
     for values in states.values():
         units = _standardise(values).T
-        for start in range(0, len(orders), CHUNK):
-            moved = np.stack([standard[order] for order in orders[start : start + CHUNK]], 1)  # [N, chunk, L]
+        for start in range(0, len(orders), _CHUNK):
+            moved = np.stack([standard[order] for order in orders[start : start + _CHUNK]], 1)  # [N, chunk, L]
             found = np.abs(units @ moved.reshape(len(moved), -1)).max(0).reshape(moved.shape[1:])
-            np.maximum(largest[start : start + CHUNK], found, out=largest[start : start + CHUNK])
+            np.maximum(largest[start : start + _CHUNK], found, out=largest[start : start + _CHUNK])
     return largest
 
 

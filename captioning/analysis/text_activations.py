@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from captioning.analysis.activations import Table
+from captioning.analysis.activations import ActivationTable
 from captioning.analysis.source_labels import source_labels
 from captioning.data.corpus import Text, read_texts
 from captioning.errors import DataError, must_be
 from captioning.inference.language_model import LanguageModel
 
-Label = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
+TextLabel = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
 
 
 def held_out(model: LanguageModel, split: str = "test") -> list[Text]:
@@ -21,15 +21,20 @@ def held_out(model: LanguageModel, split: str = "test") -> list[Text]:
     Raises:
         DataError: the model was exported, which leaves out where its files lay.
     """
-    reader = model.recipe["config"]["data"].get("reader")
+    reader = model.metadata["config"]["data"].get("reader")
     if reader is None:
         raise DataError("an exported model does not tell the files that it learnt from: give the run's own checkpoint")
     return read_texts(**{name: value for name, value in reader.items() if name != "_target_"})[split]
 
 
 def tabulate_texts(
-    model: LanguageModel, texts: Sequence[Text], *, most: int = 3000, window: int = 100, label: Label = source_labels
-) -> Table:
+    model: LanguageModel,
+    texts: Sequence[Text],
+    *,
+    most: int = 3000,
+    window: int = 100,
+    label: TextLabel = source_labels,
+) -> ActivationTable:
     """States after each character and its labels: `activations.Table`, one sequence per window and one group per file.
 
     Args:
@@ -50,7 +55,7 @@ def tabulate_texts(
     readings = model.read([text.text[:length] for text, length in zip(kept, lengths, strict=True)])
     labels = [label(text.text) for text in kept]
     counts = np.array(lengths)
-    return Table(
+    return ActivationTable(
         {name: np.concatenate([reading.states[name] for reading in readings]) for name in readings[0].states},
         {
             name: np.concatenate([each[name][:length] for each, length in zip(labels, lengths, strict=True)])

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-PARTS = ("attention", "recurrence", "cell", "conditioning", "readout")  # of a model, worth naming
+_PARTS = ("attention", "recurrence", "cell", "conditioning", "readout")  # of a model, worth naming
 TOOLS = {
-    "captions": "captioning-caption checkpoint={name} images=[photo.jpg]",
-    "answers": 'captioning-answer checkpoint={name} image=photo.jpg question="…"',
+    "image_captioning": "captioning-caption checkpoint={name} images=[photo.jpg]",
+    "vqa": 'captioning-answer checkpoint={name} image=photo.jpg question="…"',
     "language_model": "captioning-sample checkpoint={name}",
 }
 
@@ -14,7 +14,7 @@ TOOLS = {
 def make_card(name: str, document: Mapping[str, Any]) -> str:
     """The card of NAME.json's content; its `scores` and `card` are parts of it where they are given."""
     parts = [f"# {name}", _table(["", ""], _facts(document))]
-    parts += ["    " + TOOLS[document.get("kind", "captions")].format(name=name)]
+    parts += ["    " + TOOLS[document["task"]].format(name=name)]
     if scores := document.get("scores"):
         intervals = scores["intervals"]
         rows = [(key, f"{value:.3f}", _interval(intervals.get(key))) for key, value in scores["values"].items()]
@@ -27,7 +27,7 @@ def make_card(name: str, document: Mapping[str, Any]) -> str:
 def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     config, weights = document["config"], document["weights"]
     model = config["model"]
-    named = [_last(model[key]["_target_"]) for key in PARTS if isinstance(model.get(key), dict)]
+    named = [_last(model[key]["_target_"]) for key in _PARTS if isinstance(model.get(key), dict)]
     sizes = [f"{key.replace('_', ' ')} {model[key]}" for key in ("width", "embedding_size", "layers") if key in model]
     yield "Model", ", ".join(named + sizes)
     if encoder := config.get("encoder"):

@@ -16,13 +16,13 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captioning import pretrained
-from captioning.checkpoints.safetensors_format import RECIPE, WEIGHTS, read_exported
+from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS, read_exported
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, DataError
 
 FORMAT = 1
-KIND = "captions"  # of run that the first checkpoints, which do not say, are of; see captioning.kinds
-PARTS = {"config": dict, "vocabulary": list}  # of a recipe
+IMAGE_CAPTIONING = "image_captioning"  # the task of a checkpoint; see captioning.tasks
+_PARTS = {"config": dict, "vocabulary": list}  # of a metadata
 SEEING = {"fingerprint": str, "features": dict}  # besides, of one with an encoder
 
 
@@ -47,7 +47,7 @@ def find_checkpoint(path: str | Path) -> Path:
             raise CheckpointError(f"the folder {path} holds {held}: give the file of a checkpoint")
         return found[0]
     if path.is_file():
-        return path.with_suffix(WEIGHTS) if path.suffix == RECIPE else path
+        return path.with_suffix(WEIGHTS) if path.suffix == METADATA else path
     if str(path) in (names := pretrained.names()):
         return pretrained.FOLDER / f"{path}{WEIGHTS}"
     told = ""
@@ -56,14 +56,15 @@ def find_checkpoint(path: str | Path) -> Path:
     raise CheckpointError(f"there is no checkpoint at {path}{told}")
 
 
-def read_checkpoint(path: str | Path, *, kind: str | None = KIND) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, *, task: str | None = IMAGE_CAPTIONING) -> dict[str, Any]:
     """The checkpoint's tensors and plain containers, on the CPU; no code of the file is run.
 
     Args:
-        path: as for `find_checkpoint`. kind: of run that it must be of; None: of any.
+        path: as for `find_checkpoint`. task: the task that it must be of; None: any.
 
     Returns:
-        At least "captioning", its recipe, and "state_dict"; an exported one's tensors are in the precision of the file.
+        At least "captioning", its metadata, and "state_dict". The tensors of an exported checkpoint keep the precision
+        of the file.
 
     Raises:
         CheckpointError: there is no such file, it is damaged or hostile, or not one of captioning-train's.
@@ -71,16 +72,16 @@ def read_checkpoint(path: str | Path, *, kind: str | None = KIND) -> dict[str, A
     path = find_checkpoint(path)
     exported = path.suffix == WEIGHTS
     checkpoint = read_exported(path) if exported else _read_archive(path)
-    recipe, told = checkpoint["captioning"], path.with_suffix(RECIPE) if exported else path
-    if not isinstance(recipe, dict) or recipe.get("format") != FORMAT:
-        given = recipe.get("format") if isinstance(recipe, dict) else None
+    metadata, told = checkpoint["captioning"], path.with_suffix(METADATA) if exported else path
+    if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
+        given = metadata.get("format") if isinstance(metadata, dict) else None
         raise CheckpointError(f"{told} has format {given!s:.40}; this version reads {FORMAT}")
-    if kind and (found := recipe.get("kind", KIND)) != kind:
-        raise CheckpointError(f"{told} is a checkpoint of kind={found!s:.40}; one of kind={kind} is needed here")
-    _check_recipe(recipe, told)
+    if task and (found := metadata.get("task")) != task:
+        raise CheckpointError(f"{told} is a checkpoint of task={found!s:.40}, but one of task={task} is needed here")
+    _check_recipe(metadata, told)
     _check_weights(checkpoint["state_dict"], "state_dict", path)
-    if recipe.get("encoder") is not None:
-        _check_weights(recipe["encoder"], "encoder", path)
+    if metadata.get("encoder") is not None:
+        _check_weights(metadata["encoder"], "encoder", path)
     return checkpoint
 
 
@@ -98,7 +99,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Models made inside take no memory, whatever sizes a stranger's recipe asks for: all shapes and no numbers."""
+    """Models made inside take no memory, whatever sizes a stranger's metadata asks for: all shapes and no numbers."""
     with torch.device("meta"), _NoDraws():
         yield
 
@@ -112,7 +113,7 @@ class _NoDraws(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_state(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     """`load_state_dict`, with one readable error."""
     try:
         module.load_state_dict(weights)
@@ -150,23 +151,25 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} is compressed, as no checkpoint of captioning-train is: it is not unfolded")
 
 
-def _check_recipe(recipe: Mapping[str, Any], path: Path) -> None:
-    config = recipe.get("config")
-    sees = not isinstance(config, dict) or "encoder" in config or "encoder" in recipe  # all but a language model
-    wrong = [key for key, kind in (PARTS | SEEING if sees else PARTS).items() if not isinstance(recipe.get(key), kind)]
-    wrong += ["encoder"] if sees and "encoder" not in recipe else []
+def _check_recipe(metadata: Mapping[str, Any], path: Path) -> None:
+    config = metadata.get("config")
+    sees = not isinstance(config, dict) or "encoder" in config or "encoder" in metadata  # all but a language model
+    wrong = [
+        key for key, kind in (_PARTS | SEEING if sees else _PARTS).items() if not isinstance(metadata.get(key), kind)
+    ]
+    wrong += ["encoder"] if sees and "encoder" not in metadata else []
     if not wrong:
         settings = ("encoder", "transform", "model") if sees else ("model",)
         wrong += [f"config.{key}" for key in settings if not isinstance(config.get(key), dict)]
-        features = recipe.get("features", {})
+        features = metadata.get("features", {})
         wrong += (
             ["features"] if sees and not (_counts(features.get("size")) and type(features.get("grid")) is bool) else []
         )
-        wrong += [] if all(isinstance(word, str) for word in recipe["vocabulary"]) else ["vocabulary"]
+        wrong += [] if all(isinstance(word, str) for word in metadata["vocabulary"]) else ["vocabulary"]
     if wrong:
-        raise CheckpointError(f"{path}: its recipe has no {', no '.join(wrong)} as captioning-train writes it")
+        raise CheckpointError(f"{path}: its metadata has no {', no '.join(wrong)} as captioning-train writes it")
     try:
-        Vocabulary.from_state_dict(recipe["vocabulary"])
+        Vocabulary.from_state_dict(metadata["vocabulary"])
     except (CheckpointError, DataError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside weights, its recipe: made in training, and a model built again from it."""
+"""What a checkpoint holds beside weights, its metadata: made in training, and a model built again from it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.checkpoints.read import FORMAT, KIND, check_shapes, load_weights, without_memory
+from captioning.checkpoints.read import FORMAT, IMAGE_CAPTIONING, check_shapes, load_state, without_memory
 from captioning.config.compose import build_trusted
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 
 
-def make_recipe(
+def make_metadata(
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
     encoder: nn.Module,
@@ -31,16 +31,16 @@ def make_recipe(
     """
     return {
         "format": FORMAT,
-        "kind": KIND,
+        "task": IMAGE_CAPTIONING,
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},
-        **encoder_recipe(config, encoder, tuned=tuned),
+        **encoder_metadata(config, encoder, tuned=tuned),
     }
 
 
-def encoder_recipe(config: Mapping[str, Any], encoder: nn.Module, *, tuned: bool) -> dict[str, Any]:
-    """The encoder's part of a recipe.
+def encoder_metadata(config: Mapping[str, Any], encoder: nn.Module, *, tuned: bool) -> dict[str, Any]:
+    """The encoder's part of a metadata.
 
     A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`.
     """
@@ -58,60 +58,60 @@ def _tensor(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
 
 
-def looks_at_regions(recipe: Mapping[str, Any]) -> bool:
+def looks_at_regions(metadata: Mapping[str, Any]) -> bool:
     """Whether a checkpoint's features are a detector's, from files, and not of pictures."""
-    return recipe["config"]["encoder"]["_target_"].rpartition(".")[2] == "RegionEncoder"
+    return metadata["config"]["encoder"]["_target_"].rpartition(".")[2] == "RegionEncoder"
 
 
-def rebuild_encoder(recipe: Mapping[str, Any], weights: Mapping[str, Tensor] | None, path: Path) -> nn.Module:
-    """The encoder of a checkpoint's recipe, with weights out of the checkpoint, or (None) those it names.
+def rebuild_encoder(metadata: Mapping[str, Any], weights: Mapping[str, Tensor] | None, path: Path) -> nn.Module:
+    """The encoder of a checkpoint's metadata, with weights out of the checkpoint, or (None) those it names.
 
     Raises:
         CheckpointError: its weights are not those of the training.
     """
-    node = recipe["config"]["encoder"]
+    node = metadata["config"]["encoder"]
     if weights is not None:
         with named_file(path):
             encoder = build_trusted({**node, "weights": None})
-        load_weights(encoder, weights, path)
+        load_state(encoder, weights, path)
         return encoder
     with named_file(path):
         encoder = build_trusted(node)
-    if encoder.fingerprint() != recipe["fingerprint"]:
+    if encoder.fingerprint() != metadata["fingerprint"]:
         now = f"{node.get('name')} with weights={node.get('weights')} now has {encoder.fingerprint()}"
         raise CheckpointError(
-            f"{path}: was trained on features of other encoder weights (fingerprint {recipe['fingerprint']}; {now}): "
+            f"{path}: was trained on features of other encoder weights (fingerprint {metadata['fingerprint']}; {now}): "
             "install the version of the weights it was trained with"
         )
     return encoder
 
 
 def rebuild_model(
-    checkpoint: Mapping[str, Any], path: Path, *, places: str | None = None, **sizes: int
+    checkpoint: Mapping[str, Any], path: Path, *, hard_attention: str | None = None, **sizes: int
 ) -> tuple[nn.Module, dict[str, Tensor] | None]:
     """The model of a checkpoint with its weights, and the encoder's weights, if the checkpoint has them.
 
     Args:
-        places: as for `load`. sizes: that the model takes beside those of a captioner.
+        hard_attention: as for `load`. sizes: that the model takes beside those of a captioner.
     """
-    recipe = checkpoint["captioning"]
+    metadata = checkpoint["captioning"]
     own = _strip(checkpoint["state_dict"], "captioner.")
-    encoder_weights = _strip(own, "encoder.") or recipe["encoder"]
+    encoder_weights = _strip(own, "encoder.") or metadata["encoder"]
     own = {name: value for name, value in own.items() if not name.startswith("encoder.")}
     make = partial(
         build_trusted,
-        with_places(recipe["config"]["model"], places),
-        feature_size=recipe["features"]["size"],
-        grid=recipe["features"]["grid"],
-        vocabulary_size=len(recipe["vocabulary"]),
+        with_hard_attention(metadata["config"]["model"], hard_attention),
+        feature_size=metadata["features"]["size"],
+        grid=metadata["features"]["grid"],
+        vocabulary_size=len(metadata["vocabulary"]),
         pad=Vocabulary.pad,
         **sizes,
     )
-    with named_file(path) if places is None else nullcontext():
+    with named_file(path) if hard_attention is None else nullcontext():
         with without_memory():
             check_shapes(make(), own, path)
         model = make()
-        load_weights(model, own, path)
+        load_state(model, own, path)
     return model, encoder_weights
 
 
@@ -119,20 +119,20 @@ def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
 
 
-def with_places(model: Mapping[str, Any], places: str | None) -> Mapping[str, Any]:
+def with_hard_attention(model: Mapping[str, Any], mode: str | None) -> Mapping[str, Any]:
     """The model's configuration with what hard attention looks at in evaluation; None: as it was trained to."""
-    if places is None:
+    if mode is None:
         return model
     attention = model.get("attention")
     if not isinstance(attention, dict) or "decode" not in attention:
         kind = attention.get("_target_") if isinstance(attention, dict) else "none"
-        raise ConfigError(f"places={places} is for hard attention: this checkpoint has {kind}")
-    return {**model, "attention": {**model["attention"], "decode": places}}
+        raise ConfigError(f"hard_attention={mode}: this checkpoint has no hard attention, but {kind}")
+    return {**model, "attention": {**model["attention"], "decode": mode}}
 
 
 @contextmanager
 def named_file(path: Path) -> Iterator[None]:
-    """What a recipe leads to is told with the name of its file."""
+    """What a metadata leads to is told with the name of its file."""
     try:
         yield
     except (CheckpointError, ConfigError) as error:

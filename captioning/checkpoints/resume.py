@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.checkpoints.read import load_weights
+from captioning.checkpoints.read import load_state
 from captioning.errors import ConfigError
 
-ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
+_ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
 
 
 # Settings that a resumed run must have as they were; all others may change (docs/reliability.md has the table).
@@ -45,17 +45,17 @@ def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data
     Args:
         data: digest of what is learnt from.
     """
-    recipe = checkpoint["captioning"]
-    if "settings" not in recipe:  # of an earlier version
+    metadata = checkpoint["captioning"]
+    if "settings" not in metadata:  # of an earlier version
         return
     told = [
         f"{key} was {_told(was)} and is {_told(now)} now"
         for name in FIXED
-        if name in recipe["settings"]  # not of an earlier version that did not keep it
-        for key, was, now in _changes(recipe["settings"][name], _at(config, name), name)
+        if name in metadata["settings"]  # not of an earlier version that did not keep it
+        for key, was, now in _changes(metadata["settings"][name], _at(config, name), name)
         if key not in FREE
     ]
-    if recipe["data"] != data:
+    if metadata["data"] != data:
         told.append("the data are not those that it was trained on (data.root, or data.files)")
     if told:
         raise ConfigError(
@@ -117,7 +117,7 @@ def same_answers(key: str, checkpoint: Mapping[str, Any] | None, answers) -> Non
 def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
     """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
     itself, and start_from may go on to tune other ones."""
-    tuned = any(name.startswith(ENCODER) for name in checkpoint["state_dict"])
+    tuned = any(name.startswith(_ENCODER) for name in checkpoint["state_dict"])
     tunes = any(parameter.requires_grad for parameter in encoder.parameters())
     if key == "resume" and tuned != tunes:
         kinds = {True: "fine-tuned", False: "frozen"}
@@ -135,9 +135,9 @@ def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
 
 def same_parts(saved: Mapping[str, Any], task, encoder) -> None:
     """A run goes on with the model and objective that it had; told before anything of it is rewritten."""
-    own = task.state_dict() | {ENCODER + name: value for name, value in encoder.state_dict().items()}
+    own = task.state_dict() | {_ENCODER + name: value for name, value in encoder.state_dict().items()}
     differing = [key for key, value in saved.items() if key not in own or own[key].shape != value.shape]
-    differing += [key for key in own.keys() - saved.keys() if not key.startswith(ENCODER)]
+    differing += [key for key in own.keys() - saved.keys() if not key.startswith(_ENCODER)]
     if differing:
         raise ConfigError(
             f"resume: this model or objective is not the checkpoint's ({differing[0]} differs): repeat the overrides "
@@ -148,14 +148,14 @@ def same_parts(saved: Mapping[str, Any], task, encoder) -> None:
 def take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
     """Takes over the weights of an encoder that was fine-tuned; whether there were any."""
     saved = checkpoint["state_dict"].items()
-    weights = {name.removeprefix(ENCODER): value for name, value in saved if name.startswith(ENCODER)}
+    weights = {name.removeprefix(_ENCODER): value for name, value in saved if name.startswith(_ENCODER)}
     if weights:
-        load_weights(encoder, weights, path)
+        load_state(encoder, weights, path)
     return bool(weights)
 
 
 def take_over(captioner, checkpoint: Mapping[str, Any], path: Path) -> None:
     """Takes over all weights but the encoder's and the objective's."""
     weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("captioner.")}
-    weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(ENCODER)}
-    load_weights(captioner, weights, path)
+    weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(_ENCODER)}
+    load_state(captioner, weights, path)

@@ -1,7 +1,7 @@
 """Exported checkpoints: what it takes to caption, as two files that any tool reads.
 
 NAME.safetensors holds the weights, by the names that a checkpoint has for them; NAME.json the rest of the checkpoint's
-recipe, and the SHA-256 of the weights, so that files of two exports are not taken for one.
+metadata, and the SHA-256 of the weights, so that files of two exports are not taken for one.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from captioning.data.parsing import field, read_json
 from captioning.errors import CheckpointError, DataError
 from captioning.io.atomic_files import write_json, write_whole
 
-WEIGHTS, RECIPE = ".safetensors", ".json"
+WEIGHTS, METADATA = ".safetensors", ".json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-MODEL = "captioner."  # before the names of the model's weights; a checkpoint has the objective's beside them
-ENCODER = "encoder."  # before those of an encoder that the recipe itself holds
+_MODEL = "captioner."  # before the names of the model's weights; a checkpoint has the objective's beside them
+_ENCODER = "encoder."  # before those of an encoder that the metadata itself holds
 # What loading asks for, and what tells whoever reads the file. Left out: optimiser, document frequencies, and where
 # the data and weights lay on the machine that trained.
-PARTS = ("format", "kind", "features", "fingerprint", "images", "config", "answers", "vocabulary")
+_PARTS = ("format", "task", "features", "fingerprint", "images", "config", "answers", "vocabulary")
 DATA = ("name", "unit", "min_count", "max_length", "captions_per_image", "window", "answers")
 
 
@@ -37,38 +37,38 @@ def write_exported(
         dtype: one of DTYPES, of all that is no whole number; a tensor with numbers beyond its range stays float32.
         about: what else the JSON file is to tell.
     """
-    recipe = checkpoint["captioning"]
-    weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(MODEL)}
-    weights |= {ENCODER + name: value for name, value in (recipe.get("encoder") or {}).items()}
+    metadata = checkpoint["captioning"]
+    weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(_MODEL)}
+    weights |= {_ENCODER + name: value for name, value in (metadata.get("encoder") or {}).items()}
     content = pack_tensors({name: _stored(value, DTYPES[dtype]) for name, value in weights.items()})
-    told = {key: recipe[key] for key in PARTS if key in recipe}
-    told["config"] = _without_places(recipe["config"])
-    if "encoder" in recipe:
+    told = {key: metadata[key] for key in _PARTS if key in metadata}
+    told["config"] = _without_places(metadata["config"])
+    if "encoder" in metadata:
         told["encoder"] = None  # or among the weights
     told["weights"] = {
         "sha256": _sha256(content),
         "dtype": dtype,
         "numbers": sum(value.numel() for value in weights.values()),
         "bytes": len(content),
-        "with encoder": any(name.startswith((ENCODER, MODEL + ENCODER)) for name in weights),
+        "with encoder": any(name.startswith((_ENCODER, _MODEL + _ENCODER)) for name in weights),
     }
     vocabulary = told.pop("vocabulary")
     document = {**told, **about, "vocabulary": vocabulary}  # the long one last
     write_whole(stem.with_name(stem.name + WEIGHTS), lambda file: file.write(content))
-    write_json(stem.with_name(stem.name + RECIPE), document)
+    write_json(stem.with_name(stem.name + METADATA), document)
     return document
 
 
 def read_exported(path: Path) -> dict[str, Any]:
-    """A checkpoint of the weights at NAME.safetensors and the recipe beside them; not held against what it must be.
+    """A checkpoint of the weights at NAME.safetensors and the metadata beside them; not held against what it must be.
 
     Raises:
         CheckpointError: one of the files is missing or damaged, or they are of two exports.
     """
-    file = path.with_suffix(RECIPE)
+    file = path.with_suffix(METADATA)
     try:
-        recipe = read_json(file)
-        sha256 = field(field(recipe, "weights", dict, str(file)), "sha256", str, f"{file}: weights")
+        metadata = read_json(file)
+        sha256 = field(field(metadata, "weights", dict, str(file)), "sha256", str, f"{file}: weights")
         content = path.read_bytes()
     except (DataError, OSError) as error:
         raise CheckpointError(f"an exported checkpoint is {path.name} and {file.name} together: {error}") from error
@@ -82,12 +82,12 @@ def read_exported(path: Path) -> dict[str, Any]:
     others = {str(value.dtype) for value in weights.values() if value.is_floating_point() or value.is_complex()}
     if others := sorted(others - {str(dtype) for dtype in DTYPES.values()}):
         raise CheckpointError(f"{path}: weights of {others[0]}: captioning-export writes {' and '.join(DTYPES)}")
-    encoder = {name.removeprefix(ENCODER): value for name, value in weights.items() if name.startswith(ENCODER)}
+    encoder = {name.removeprefix(_ENCODER): value for name, value in weights.items() if name.startswith(_ENCODER)}
     if encoder:
-        recipe["encoder"] = encoder
+        metadata["encoder"] = encoder
     return {
-        "captioning": recipe,
-        "state_dict": {name: value for name, value in weights.items() if not name.startswith(ENCODER)},
+        "captioning": metadata,
+        "state_dict": {name: value for name, value in weights.items() if not name.startswith(_ENCODER)},
     }
 
 

@@ -16,7 +16,7 @@ import yaml
 from captioning.errors import ConfigError
 
 # Of a checkpoint: classes of a model's parts, these builders, and the transform.
-MODEL = re.compile(r"captioning\.models\.\w+")
+_MODEL = re.compile(r"captioning\.models\.\w+")
 BUILDERS = {
     "captioning.models.answerer.build_answerer",
     "captioning.models.captioner.build_captioner",
@@ -69,7 +69,7 @@ def locate(target: str) -> Any:
         raise ConfigError(f"cannot find '{target}' ({error})") from error
 
 
-def may_build(target: Any) -> bool:
+def allowed_in_settings(target: Any) -> bool:
     """Whether a run's settings may name this; imports nothing but this package and the two libraries."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if name.startswith("_"):
@@ -77,15 +77,15 @@ def may_build(target: Any) -> bool:
     if module in LIBRARIES:
         found, base = getattr(importlib.import_module(module), name, None), locate(LIBRARIES[module])
         return inspect.isclass(found) and issubclass(found, base)
-    return may_come_along(target) or (module in SETTINGS and _own(target))
+    return allowed_in_checkpoint(target) or (module in SETTINGS and _own(target))
 
 
-def may_come_along(target: Any) -> bool:
+def allowed_in_checkpoint(target: Any) -> bool:
     """Whether a checkpoint may name this."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     if module and target in BUILDERS:
         return True
-    public = bool(MODEL.fullmatch(module)) and not name.startswith("_")
+    public = bool(_MODEL.fullmatch(module)) and not name.startswith("_")
     return public and _own(target) and inspect.isclass(locate(target))
 
 
@@ -104,7 +104,7 @@ def check_settings_file(path: Path) -> None:
         held = f"holds {', '.join(sorted(others))}" if isinstance(content, dict) else "is no mapping of settings"
         raise ConfigError(f"{path} {held}, as the config.yaml of a run never does: it is not read")
     try:
-        wrong = [target for target in targets(content) if not may_build(target)]
+        wrong = [target for target in targets(content) if not allowed_in_settings(target)]
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if wrong:

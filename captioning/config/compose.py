@@ -22,7 +22,14 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from captioning.config.allowlist import OWN_PARTS, check_settings_file, locate, may_build, may_come_along, targets
+from captioning.config.allowlist import (
+    OWN_PARTS,
+    allowed_in_checkpoint,
+    allowed_in_settings,
+    check_settings_file,
+    locate,
+    targets,
+)
 from captioning.config.validation import schema_faults, unknown_key
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
 
@@ -60,7 +67,7 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
             sys.argv[1:] = _arguments(_like(sys.argv[1:]) if name == "train" else sys.argv[1:])
             hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except (CaptioningError, HydraException, OmegaConfBaseException) as error:
-            sys.exit(f"error: {explain(error, name)}")
+            sys.exit(f"error: {explain_error(error, name)}")
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -177,20 +184,20 @@ def _schema(config: DictConfig, schema: type) -> type:
     if key is None or key not in config:
         return schema
     target = str(OmegaConf.select(config, f"{key}._target_"))
-    found = getattr(locate(target), "schema", None) if may_build(target) else None
+    found = getattr(locate(target), "schema", None) if allowed_in_settings(target) else None
     if not found:
         raise ConfigError(f"{key}._target_: '{target}' is none: choose {key}={'|'.join(_choices(key))}")
-    _same_kind(config, locate(target).name)
+    _same_task(config, locate(target).name)
     return found
 
 
-def _same_kind(config: DictConfig, kind: str) -> None:
-    """Refuses an objective of another kind of run before the faults that all its arguments would be."""
+def _same_task(config: DictConfig, task: str) -> None:
+    """Refuses an objective of another task before the faults that all its arguments would be."""
     target = str(OmegaConf.select(config, "objective._target_"))
-    its = getattr(locate(target), "of_kind", kind) if may_build(target) else kind
-    if its != kind:
+    its = getattr(locate(target), "of_task", task) if allowed_in_settings(target) else task
+    if its != task:
         raise ConfigError(
-            f"objective: {target.rpartition('.')[2]} is of kind={its}, and this run is of kind={kind}: set kind={its}, "
+            f"objective: {target.rpartition('.')[2]} is for task={its}, but this run has task={task}: set task={its}, "
             "or leave objective= out"
         )
 
@@ -203,7 +210,7 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
             themselves raise.
     """
     for target in targets(node):
-        if not may_build(target):
+        if not allowed_in_settings(target):
             raise ConfigError(f"{target!r:.100} is not built: {OWN_PARTS}")
     if "_target_" not in node:
         raise ConfigError(f"a part needs a _target_ that says what it is, beside {', '.join(map(str, node))}")
@@ -245,7 +252,7 @@ def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
     except ConfigError as error:
         raise CheckpointError(f"checkpoint's configuration: {error}") from error
     for target in named:
-        if not may_come_along(target):
+        if not allowed_in_checkpoint(target):
             raise CheckpointError(f"checkpoint asks to build {target!r:.100}: only this package's own parts are built")
     try:
         return build(node, **late)
@@ -256,7 +263,7 @@ def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
         raise CheckpointError(f"checkpoint's configuration builds no part of a model ({reason:.200})") from error
 
 
-def explain(error: Exception, name: str) -> str:
+def explain_error(error: Exception, name: str) -> str:
     """One line (or few) for an exception of ours, hydra's or omegaconf's; unknown keys get the nearest known ones."""
     if isinstance(error, ConfigCompositionException) and "Could not override" in str(error):
         return "; ".join(_unknown_overrides(name)) or str(error)

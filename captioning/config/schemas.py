@@ -62,10 +62,10 @@ class LoaderConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """conf/train.yaml: what all kinds of run have. Its `kind` brings the schema of the whole (`config.check`)."""
+    """conf/train.yaml: what all tasks have. Its `task` brings the schema of the whole (`config.check`)."""
 
-    schema_of: ClassVar = "kind"
-    kind: dict
+    schema_of: ClassVar = "task"
+    task: dict
     data: dict
     loader: dict
     model: dict
@@ -84,7 +84,7 @@ class TrainConfig:
 
 @dataclasses.dataclass
 class CaptionTrainConfig(TrainConfig):
-    """conf/kind/captions.yaml."""
+    """conf/task/image_captioning.yaml."""
 
     data: DataConfig
     encoder: dict
@@ -100,7 +100,7 @@ class CaptionTrainConfig(TrainConfig):
 
 @dataclasses.dataclass
 class AnswerTrainConfig(TrainConfig):
-    """conf/kind/answers.yaml."""
+    """conf/task/vqa.yaml."""
 
     data: AnswerDataConfig
     encoder: dict
@@ -125,7 +125,7 @@ class TextDataConfig:
 
 @dataclasses.dataclass
 class LanguageModelTrainConfig(TrainConfig):
-    """conf/kind/language_model.yaml."""
+    """conf/task/language_model.yaml."""
 
     data: TextDataConfig
     loader: LoaderConfig
@@ -141,8 +141,8 @@ class EvaluateConfig:
     split: str
     features: dict
     decoding: dict
-    places: str | None
-    corners: float | list[float] | None
+    hard_attention: str | None
+    crops: float | list[float] | None
     batch_size: int
     device: str
     metrics: dict
@@ -185,8 +185,8 @@ class CaptionConfig:
     checkpoint: str
     images: list[str] | str
     decoding: dict
-    places: str | None
-    corners: float | list[float] | None
+    hard_attention: str | None
+    crops: float | list[float] | None
     regions: str | None
     figures: list[str]
     format: str
@@ -204,7 +204,7 @@ class EvaluateAnswersConfig:
     data: AnswerDataConfig
     split: str
     features: dict
-    places: str | None
+    hard_attention: str | None
     batch_size: int
     device: str
     server: str | None
@@ -219,7 +219,7 @@ class AnswerConfig:
     image: str
     question: str
     top: int
-    places: str | None
+    hard_attention: str | None
     device: str
     output: str
 
@@ -239,8 +239,8 @@ class SampleConfig:
 
 
 @dataclasses.dataclass
-class TeachConfig:
-    """conf/teach.yaml."""
+class DistillConfig:
+    """conf/distill.yaml."""
 
     checkpoint: str | list[str]
     data: DataConfig

@@ -8,7 +8,7 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from captioning.config.allowlist import OWN_PARTS, locate, may_build
+from captioning.config.allowlist import OWN_PARTS, allowed_in_settings, locate
 from captioning.errors import ConfigError
 
 FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
@@ -63,7 +63,7 @@ def _target_faults(node: Any, path: str) -> Iterator[str]:
 def _signature_faults(node: dict, path: str) -> Iterator[str]:
     named = node["_target_"]
     try:
-        if not may_build(named):
+        if not allowed_in_settings(named):
             if str(named).startswith("captioning."):
                 locate(named)  # a slip in its name is told as such
             raise ConfigError(f"'{named}' is not built: {OWN_PARTS}")

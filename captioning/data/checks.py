@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from captioning.data.duplicates import BITS, Group, Look, look, near_duplicates, same_files
+from captioning.data.duplicates import BITS, Appearance, Group, appearance, near_duplicates, same_files
 from captioning.data.pictures import SUFFIXES
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
@@ -33,10 +33,10 @@ NOT_TEXT = {
     "wrongly decoded characters": re.compile("\ufffd|[\u00c2-\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00e2\u0080"),
 }
 WHOLE = ("a placeholder",)  # only where it is all of the caption
-LETTERS = 0.5  # of the characters of a caption, at least
+_LETTERS = 0.5  # of the characters of a caption, at least
 
 
-def audit(
+def audit_records(
     records: Sequence[Record],
     broken_entries: Sequence[str],
     *,
@@ -93,7 +93,7 @@ def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None
     if any(unicodedata.category(c) in ("Cc", "Cs", "Co", "Cn") and not c.isspace() for c in caption):
         return ("not text", "control characters")
     dense = "".join(caption.split())
-    if sum(c.isalpha() or unicodedata.category(c).startswith("M") for c in dense) < LETTERS * len(dense):
+    if sum(c.isalpha() or unicodedata.category(c).startswith("M") for c in dense) < _LETTERS * len(dense):
         return ("not text", "few letters")
     if tokens[-1] in UNFINISHED:
         return ("cut", f"ends in '{tokens[-1]}'")
@@ -102,15 +102,15 @@ def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None
     return None
 
 
-def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Look]:
+def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Appearance]:
     workers = os.cpu_count() if workers is None else workers
     if workers < 1:
         raise ConfigError(f"workers ({workers}) must be at least 1, or null for one a core")
     progress = {"total": len(paths), "desc": "pictures", "unit": "picture", "disable": None}
     if workers == 1:
-        return dict(zip(paths, tqdm(map(look, paths), **progress), strict=True))
+        return dict(zip(paths, tqdm(map(appearance, paths), **progress), strict=True))
     with ProcessPoolExecutor(workers) as pool:
-        return dict(zip(paths, tqdm(pool.map(look, paths, chunksize=32), **progress), strict=True))
+        return dict(zip(paths, tqdm(pool.map(appearance, paths, chunksize=32), **progress), strict=True))
 
 
 def _vocabulary(records: Sequence[Record], tokens: Sequence[list[list[str]]], min_count: int) -> Vocabulary | None:
@@ -148,7 +148,7 @@ def _numbers(
     }
 
 
-def _picture_findings(records: Sequence[Record], looks: dict[Path, Look]) -> dict[str, list]:
+def _picture_findings(records: Sequence[Record], looks: dict[Path, Appearance]) -> dict[str, list]:
     faulty = [record for record in records if looks[record.path].fault]
     silent = [_name(record) for record in records if not any(caption.strip() for caption in record.captions)]
     stated = {record.path.resolve() for record in records}
@@ -175,7 +175,7 @@ def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]
     }
 
 
-def _duplicates(records: Sequence[Record], looks: dict[Path, Look], max_distance: int) -> dict[str, list]:
+def _duplicates(records: Sequence[Record], looks: dict[Path, Appearance], max_distance: int) -> dict[str, list]:
     seen = [looks[record.path] for record in records]
     same, near = same_files([each.digest for each in seen]), near_duplicates(seen, distance=max_distance)
     return {

@@ -17,11 +17,11 @@ from torch.utils.data import Dataset
 from captioning.data.vocabulary import END, PAD, Vocabulary
 from captioning.errors import ConfigError, DataError, must_be
 
-SPLITS = ("train", "val", "test")
+TEXT_SPLITS = ("train", "val", "test")
 UNITS = ("characters", "words")
 WORD = re.compile(r"\w+|\s|[^\w\s]")
 # Left out of the standard library: tests, which are more than half of it, and tables of characters, words and grammar.
-LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "lib2to3"}
+_LEFT_OUT = {"site-packages", "dist-packages", "test", "tests", "idle_test", "encodings", "pydoc_data", "lib2to3"}
 
 
 class Text(NamedTuple):
@@ -78,7 +78,7 @@ def read_texts(
     must_be("data.reader.val_share + data.reader.test_share", val_share + test_share, below=1)
     must_be("data.reader.characters", characters, least=1)
     if files is None and text is not None:
-        return {split: [Text("text", text)] for split in SPLITS}
+        return {split: [Text("text", text)] for split in TEXT_SPLITS}
     paths = {file: Path(file) for file in ([files] if isinstance(files, str) else files or ())}
     found = _read(paths or standard_library(), characters)
     if not found:
@@ -90,7 +90,7 @@ def standard_library() -> dict[str, Path]:
     """{name: path} of the Python files of the standard library, without tests and tables."""
     root = Path(sysconfig.get_paths()["stdlib"])
     paths = {path.relative_to(root): path for path in root.rglob("*.py")}
-    return {name.as_posix(): path for name, path in paths.items() if LEFT_OUT.isdisjoint(name.parts)}
+    return {name.as_posix(): path for name, path in paths.items() if _LEFT_OUT.isdisjoint(name.parts)}
 
 
 def _read(paths: dict[str, Path], characters: int | None) -> list[Text]:
@@ -114,7 +114,7 @@ def _cut(whole: Text, val_share: float, test_share: float) -> dict[str, list[Tex
     parts = [text[start:end] for start, end in zip([0, *ends], ends, strict=False)]
     if not all(parts):
         raise DataError(f"{name}: {len(text)} characters are too few for training, validation and test")
-    return {split: [Text(name, part)] for split, part in zip(SPLITS, parts, strict=True)}
+    return {split: [Text(name, part)] for split, part in zip(TEXT_SPLITS, parts, strict=True)}
 
 
 def _deal(found: Sequence[Text], val_share: float, test_share: float) -> dict[str, list[Text]]:

@@ -18,7 +18,7 @@ from captioning.data.pictures import open_picture
 from captioning.errors import DataError
 
 BITS = 64
-SIDE = 32  # pixels of the picture that is transformed
+_SIDE = 32  # pixels of the picture that is transformed
 FLAT = 0.05  # grey levels: a frequency of less amplitude is nothing but rounding
 COARSE = 8  # pixels of a side, for the colours
 # Of the colours, at least. Photographs scaled, compressed, brightened by 30 % or of other contrast have 0.91 or more;
@@ -26,7 +26,7 @@ COARSE = 8  # pixels of a side, for the colours
 CORRELATION = 0.9
 
 
-class Look(NamedTuple):
+class Appearance(NamedTuple):
     """What one file is: digest of its bytes, hash and coarse colours of its picture; or the fault, and b"" and 0."""
 
     digest: bytes
@@ -35,19 +35,19 @@ class Look(NamedTuple):
     fault: str | None
 
 
-def look(path: Path) -> Look:
+def appearance(path: Path) -> Appearance:
     """Reads and decodes one picture, whole."""
     try:
         picture = open_picture(path)
         coarse = picture.resize((COARSE, COARSE), Image.Resampling.BICUBIC, reducing_gap=2)
-        return Look(hashlib.sha256(path.read_bytes()).digest(), perceptual_hash(picture), coarse.tobytes(), None)
+        return Appearance(hashlib.sha256(path.read_bytes()).digest(), perceptual_hash(picture), coarse.tobytes(), None)
     except DataError as error:
-        return Look(b"", 0, b"", str(error))
+        return Appearance(b"", 0, b"", str(error))
 
 
 def perceptual_hash(picture: Image.Image) -> int:
     """64 bits: whether each of the lowest frequencies of the grey picture, in a fixed order, is above zero."""
-    grey = picture.convert("L").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+    grey = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     waves, rows, columns = _waves()
     spectrum = waves @ np.asarray(grey, dtype=np.float64) @ waves.T
     bits = spectrum[rows, columns] > FLAT
@@ -58,8 +58,8 @@ def perceptual_hash(picture: Image.Image) -> int:
 def _waves() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Cosines [12, SIDE] that give amplitudes in grey levels; (rows, columns) of the 64 lowest frequencies."""
     order = 12  # 1 + 2 + … + 11 frequencies have row + column below 11: enough for 64
-    places, frequencies = np.arange(SIDE), np.arange(order)[:, None]
-    waves = np.cos(np.pi * frequencies * (2 * places + 1) / (2 * SIDE)) * 2 / SIDE
+    places, frequencies = np.arange(_SIDE), np.arange(order)[:, None]
+    waves = np.cos(np.pi * frequencies * (2 * places + 1) / (2 * _SIDE)) * 2 / _SIDE
     lowest = sorted(((u + v, u, v) for u in range(order) for v in range(order) if u + v), key=lambda key: key)[:BITS]
     _, rows, columns = np.array(lowest).T
     return waves, rows, columns
@@ -120,7 +120,7 @@ def same_files(digests: Sequence[bytes]) -> list[Group]:
     return [Group(tuple(members), 0) for members in groups.values() if len(members) > 1]
 
 
-def near_duplicates(looks: Sequence[Look], *, distance: int) -> list[Group]:
+def near_duplicates(looks: Sequence[Appearance], *, distance: int) -> list[Group]:
     """Groups of pictures that a chain of near-duplicates joins, where at least two of the files differ."""
     files: dict[bytes, list[int]] = {}
     for number, each in enumerate(looks):

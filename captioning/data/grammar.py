@@ -64,7 +64,7 @@ class Scene(NamedTuple):
     background: str
 
 
-class Mention(NamedTuple):
+class Phrase(NamedTuple):
     """What a caption says of one object; None where it says nothing."""
 
     shape: str | None
@@ -75,7 +75,7 @@ class Mention(NamedTuple):
 class Claims(NamedTuple):
     """All that a caption claims; a relation (i, r, j) says that mention i lies r of mention j."""
 
-    mentions: tuple[Mention, ...]
+    mentions: tuple[Phrase, ...]
     relations: tuple[tuple[int, str, int], ...] = ()
     count: int | None = None
     background: str | None = None
@@ -92,7 +92,7 @@ def relation(first: Thing, second: Thing) -> str | None:
     return "above" if dy < 0 else "below"
 
 
-def describe(scene: Scene, random: Random, *, number: int = 5) -> tuple[str, ...]:
+def describe_scene(scene: Scene, random: Random, *, number: int = 5) -> tuple[str, ...]:
     """So many different true captions of 6 to 16 words; draws from `random`."""
     captions: dict[str, None] = {}  # a set that keeps its order
     while len(captions) < number:
@@ -160,7 +160,7 @@ def _meaning(table: Mapping, phrase: str | None):
 
 # The parser takes a little more than the grammar makes: any article, a missing colour, "shape" for any shape.
 START = re.compile(rf"(?:there (?:is|are) |an? (?:picture|image|drawing) of )?(?:({_either(COUNTS)}) shapes )?")
-STEP = re.compile(
+_STEP = re.compile(
     rf"(?:(?P<lead>and|with|(?:is )?(?P<where>{_either(RELATIONS)})) )?"
     rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
     rf"(?P<shape>{_either(SHAPES)}|shape) (?:(?P<it>{_either(RELATIONS)}) it )?"
@@ -178,7 +178,7 @@ def parse(caption: str) -> Claims | None:
     text = "".join(word + " " for word in tokenize(caption))
     start = START.match(text)
     position, steps = start.end(), []
-    while step := STEP.match(text, position):
+    while step := _STEP.match(text, position):
         steps.append(step)
         position = step.end()
     ground = GROUND.fullmatch(text, position)
@@ -196,8 +196,8 @@ def _letter(step: re.Match) -> str:
     return lead + ("i" if step["it"] else "")
 
 
-def _mention(step: re.Match) -> Mention:
-    return Mention(_meaning(SHAPES, step["shape"]), _meaning(COLORS, step["color"]), _meaning(SIZES, step["size"]))
+def _mention(step: re.Match) -> Phrase:
+    return Phrase(_meaning(SHAPES, step["shape"]), _meaning(COLORS, step["color"]), _meaning(SIZES, step["size"]))
 
 
 def is_true(caption: str, scene: Scene) -> bool:

@@ -13,7 +13,7 @@ from captioning.errors import DataError
 
 COCO_WORDS = Path(__file__).with_name("coco_words.yaml")
 LONGEST_SIDE = 65_535  # of a picture in pixels, as JPEG has it
-NOTHING = "nothing"  # in place of a category: phrases that name none
+_NOTHING = "nothing"  # in place of a category: phrases that name none
 
 
 class Instance(NamedTuple):
@@ -155,7 +155,7 @@ def _words(source: str | Path | Mapping[str, Sequence[str]], categories: set[str
     if not isinstance(content, Mapping):
         raise DataError(f"{where}: must be lines of CATEGORY: [word, several words]")
     for category, phrases in content.items():
-        if category not in categories | {NOTHING}:
+        if category not in categories | {_NOTHING}:
             nearest = difflib.get_close_matches(str(category), sorted(categories), n=1)
             hint = f": did you mean '{nearest[0]}'?" if nearest else ""
             raise DataError(f"{where}: the data set has no category '{category}'{hint}")

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe, is_true
+from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe_scene, is_true
 from captioning.data.instances import Instances, read_instances
 from captioning.data.parsing import STRICT, Handling
 from captioning.data.readers import read_coco_files
@@ -29,7 +29,7 @@ from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
 
 VERSION = 4  # of the drawing and the grammar: a change of either is another data set
-SIDE = 224  # pixels of a picture
+_SIDE = 224  # pixels of a picture
 SUPERSAMPLING = 4
 FIRST_ID = {"train": 1, "val": 1_000_001, "test": 2_000_001}  # ids differ between splits
 CATEGORIES = {name: number for number, name in enumerate(SHAPES, start=1)}
@@ -96,14 +96,14 @@ def _boxes(random: Random, extents: np.ndarray, *, axis: int) -> np.ndarray | No
     """Boxes [N, 4] for N widths and heights, loosely in line along the axis (0 is x); None when that does not work."""
     lengths, number = extents[:, axis], len(extents)
     gap = GAP[number]
-    free = SIDE - 2 * MARGIN - lengths.sum() - gap * (number - 1)
+    free = _SIDE - 2 * MARGIN - lengths.sum() - gap * (number - 1)
     if free < 0:
         return None
-    line = random.uniform(0.15 * SIDE, 0.85 * SIDE)
+    line = random.uniform(0.15 * _SIDE, 0.85 * _SIDE)
     corners = np.array([[line + random.uniform(-WIGGLE, WIGGLE)] for _ in extents]) - extents / 2
     slack = np.sort([random.uniform(0, free) for _ in extents])
     corners[:, axis] = MARGIN + slack + gap * np.arange(number) + lengths.cumsum() - lengths
-    corners = corners.clip(MARGIN, SIDE - MARGIN - extents).round(2)
+    corners = corners.clip(MARGIN, _SIDE - MARGIN - extents).round(2)
     centres = corners + extents / 2
     distances = np.abs(centres[:, None] - centres)  # [N, N, 2]
     straight = distances[..., axis] >= STRAIGHT * distances[..., 1 - axis]
@@ -141,7 +141,7 @@ def _tones(random: Random, *, contrast: float, colours: Sequence[Colour]) -> np.
 
 def _pattern(random: Random, *, background: str) -> np.ndarray:
     """Which of the 256 tones each pixel has: [SIDE, SIDE] uint8, edges smoothed over a pixel."""
-    rows, columns = np.mgrid[:SIDE, :SIDE].astype(np.float32)
+    rows, columns = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
     angle, period = random.uniform(0, 2 * math.pi), random.uniform(26, 40)
     shift = random.uniform(0, period)
     across = columns * math.cos(angle) + rows * math.sin(angle) + shift
@@ -149,7 +149,7 @@ def _pattern(random: Random, *, background: str) -> np.ndarray:
     # Distance in pixels from the nearest edge of a band half a period wide, positive inside it.
     bands, other = (np.abs(t / period % 1 - 0.5) * period - period / 4 for t in (across, along))
     if background == "noisy":
-        grains = np.frombuffer(random.randbytes(SIDE // 2 * SIDE // 2), np.uint8).reshape(SIDE // 2, -1)
+        grains = np.frombuffer(random.randbytes(_SIDE // 2 * _SIDE // 2), np.uint8).reshape(_SIDE // 2, -1)
         return grains.repeat(2, axis=0).repeat(2, axis=1)
     weight = {
         "plain": np.zeros_like(rows),
@@ -172,11 +172,11 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, l
         tones = _tones(random, contrast=CONTRAST[background], colours=[piece.colour for piece in pieces])
     picture = Image.fromarray(tones[_pattern(random, background=background)])
     for piece in pieces:
-        mask = Image.new("L", (SIDE * SUPERSAMPLING,) * 2)
+        mask = Image.new("L", (_SIDE * SUPERSAMPLING,) * 2)
         ImageDraw.Draw(mask).polygon((piece.outline * SUPERSAMPLING).ravel().tolist(), fill=255)
         picture.paste(piece.colour, mask=mask.reduce(SUPERSAMPLING))
     scene = Scene(tuple(piece.thing for piece in pieces), background)
-    return picture, scene, [piece.outline for piece in pieces], describe(scene, random)
+    return picture, scene, [piece.outline for piece in pieces], describe_scene(scene, random)
 
 
 def _annotate(scene: Scene, outlines: Sequence[np.ndarray], image_id: int) -> list[dict]:
@@ -205,7 +205,7 @@ def _area(outline: np.ndarray) -> float:
 
 def _write_split(folder: Path, *, split: str, count: int, info: Mapping, progress: tqdm) -> None:
     """Pictures and both annotation files of one split."""
-    images, captions, instances, square = [], [], [], {"width": SIDE, "height": SIDE}
+    images, captions, instances, square = [], [], [], {"width": _SIDE, "height": _SIDE}
     (folder / split).mkdir()
     for index in range(count):
         picture, scene, outlines, texts = draw_scene(info["seed"], split, index)

@@ -8,7 +8,7 @@
 from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
 from captioning.decoding.consensus import consensus_search
 from captioning.decoding.constraints import WORD_RULES, Rules
-from captioning.decoding.forced import follow, score_tokens
+from captioning.decoding.forced import forced_decoding, score_tokens
 from captioning.decoding.hypothesis import Hypothesis, device_of, normalized
 from captioning.decoding.sampling import sample
 

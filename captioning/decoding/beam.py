@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioning.decoding.constraints import Referee, Rules, takes_rules
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
+from captioning.decoding.constraints import ConstraintState, Rules, takes_rules
+from captioning.decoding.hypothesis import Backpointers, Hypothesis, device_of, looks, normalized
 from captioning.errors import ConfigError
 
 
@@ -113,7 +113,7 @@ def _search(
 ) -> list[list[Hypothesis]]:
     """The one loop over time: groups of beams of equal width side by side, all rows in one call of `step`."""
     device = device_of(state)
-    referee = Referee(rules, forbidden=forbidden, end=end, batch=batch, device=device)
+    referee = ConstraintState(rules, forbidden=forbidden, end=end, batch=batch, device=device)
     groups = [_Group(width, min(n_best, width), referee=referee) for width in widths]
     token = torch.full((batch, 1), start, device=device)
     for t in range(rules.max_length):
@@ -162,9 +162,9 @@ class _Group:
         live: [B, K] log-probabilities of the live rows, -inf: no row; None before the first step.
     """
 
-    def __init__(self, width: int, n_best: int, *, referee: Referee):
+    def __init__(self, width: int, n_best: int, *, referee: ConstraintState):
         self.width, self.n_best, self.referee, self.rules = width, n_best, referee, referee.rules
-        self.trail, self.live = Trail(), None
+        self.trail, self.live = Backpointers(), None
         self.ended: list[Tensor] = []  # by step: [B, K] log-probability of the rows that ended there, else -inf
         self.stuck: list[Tensor] = []  # by step: [B, K] of the rows before it that the rules left without a word
         self.room = None  # [B] rows an image may still keep alive

@@ -13,7 +13,7 @@ from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.sampling import sample
 from captioning.errors import ConfigError
 
-ORDERS = 4  # of n-grams, as BLEU-4 and CIDEr-D have them
+_ORDERS = 4  # of n-grams, as BLEU-4 and CIDEr-D have them
 SIGMA = 6.0  # words that two captions may differ in length, as in CIDEr-D
 
 
@@ -101,7 +101,7 @@ def agreement(captions: Sequence[Sequence[int]], rarity: Sequence[float] | None 
     """
     lengths = np.array([len(words) for words in captions], dtype=float)
     sums, orders = np.zeros((len(captions), len(captions))), np.zeros((len(captions), len(captions)))
-    for n in range(1, ORDERS + 1):
+    for n in range(1, _ORDERS + 1):
         vectors = _occurrences(captions, n, rarity)
         norms = np.sqrt((vectors**2).sum(1))
         scale = np.outer(norms, norms)

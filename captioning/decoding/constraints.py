@@ -82,7 +82,7 @@ class Rules:
         return self.score(log_prob, self.max_length)
 
 
-class Referee:
+class ConstraintState:
     """Holds the rows of one search to its rules: keeps what it must know of their words, in the order of the rows.
 
     Args:

@@ -5,11 +5,11 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
+from captioning.decoding.hypothesis import Backpointers, Hypothesis, device_of, looks, normalized
 
 
 @torch.inference_mode()
-def follow(
+def forced_decoding(
     step: Callable,
     state,
     *,
@@ -33,7 +33,7 @@ def follow(
     for row, line in zip(table, tokens, strict=True):
         row[: len(line)] = torch.tensor(line)
     table, rows = table.to(device), torch.zeros_like(lengths)
-    trail, total = Trail(), 0.0
+    trail, total = Backpointers(), 0.0
     token = torch.full((batch, 1), start, device=device)
     for t in range(table.shape[1]):
         logits, state, glimpse = step(token, state)

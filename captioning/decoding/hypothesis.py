@@ -23,7 +23,7 @@ class Hypothesis(NamedTuple):
     places: Tensor | None = None
 
 
-class Trail:
+class Backpointers:
     """The steps of a search for B images: for every row its token and the row it came from, and where rows looked.
 
     Nothing is reordered while the search runs; `hypotheses` follows the parents of the few rows that are returned.

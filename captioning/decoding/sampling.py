@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from captioning.decoding.constraints import Referee, Rules, takes_rules
-from captioning.decoding.hypothesis import Hypothesis, Trail, device_of, looks, normalized
+from captioning.decoding.constraints import ConstraintState, Rules, takes_rules
+from captioning.decoding.hypothesis import Backpointers, Hypothesis, device_of, looks, normalized
 from captioning.errors import ConfigError
 
 
@@ -50,9 +50,9 @@ def sample(
     if seed is not None:
         generator = torch.Generator().manual_seed(seed)
     device = device_of(state)
-    referee = Referee(rules, forbidden=forbidden, end=end, batch=batch, device=device)
+    referee = ConstraintState(rules, forbidden=forbidden, end=end, batch=batch, device=device)
     rows = torch.arange(samples, device=device).expand(batch, -1)
-    trail, done = Trail(), torch.zeros_like(rows, dtype=torch.bool)
+    trail, done = Backpointers(), torch.zeros_like(rows, dtype=torch.bool)
     lengths, total = torch.zeros_like(rows), 0.0
     token, parents = torch.full((batch, 1), start, device=device), torch.zeros_like(rows)
     for t in range(rules.max_length):
@@ -63,7 +63,7 @@ def sample(
         log_probs[..., end].masked_fill_(done[:, : log_probs.shape[1]], 0.0)  # drawn, but not part of the caption
         # At the first step one row an image, from which all its samples are drawn.
         log_probs = log_probs.expand(-1, samples, -1)
-        token = draw(log_probs, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
+        token = draw_tokens(log_probs, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator)
         total = total + log_probs.gather(-1, token[..., None]).squeeze(-1).masked_fill(done, 0.0)
         lengths = lengths + ~done
         trail.add(token, parents, *looks(glimpse))
@@ -78,7 +78,7 @@ def sample(
     return trail.hypotheses(rows, lengths, log_prob=total, score=score)
 
 
-def draw(
+def draw_tokens(
     log_probs: Tensor,
     *,
     temperature: float = 1.0,

@@ -9,9 +9,9 @@ import numpy as np
 from captioning.errors import DataError
 from captioning.metrics import bootstrap
 from captioning.metrics.scores import name_ids
-from captioning.metrics.table import Table, from_csv
+from captioning.metrics.table import ScoreTable, from_csv
 
-Tables = dict[str, list[Table]]  # of the sides "a" and "b", a table a run
+Tables = dict[str, list[ScoreTable]]  # of the sides "a" and "b", a table a run
 
 
 def read_tables(a: str | Path, b: str | Path) -> Tables:
@@ -39,10 +39,10 @@ def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
 
 def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[str, bootstrap.Comparison]:
     """Each score of both, and the interval of their difference."""
-    return bootstrap.compare(tables["a"], tables["b"], resamples=resamples, seed=seed)
+    return bootstrap.paired_bootstrap(tables["a"], tables["b"], resamples=resamples, seed=seed)
 
 
-def describe(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
+def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
     """The comparison as lines for a reader."""
     lines = [f"  {'':<10}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval       A better  B better"]
     for name, row in scores.items():

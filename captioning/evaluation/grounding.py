@@ -25,7 +25,7 @@ def caption_and_ground(
 
     from captioning.data.pictures import open_picture
     from captioning.errors import CheckpointError, DataError
-    from captioning.metrics.grounding import ground
+    from captioning.metrics.grounding import ground_caption
     from captioning.metrics.mentions import compile_phrases
 
     phrases, grounded = compile_phrases(instances.words), {}
@@ -53,7 +53,7 @@ def caption_and_ground(
                     f"{record.path}: the picture has {size} pixels, but its instances are for "
                     f"{annotated.width} × {annotated.height}: fetch the original picture"
                 )
-            grounded[record.image_id] = ground(
+            grounded[record.image_id] = ground_caption(
                 made.tokens,
                 made.attention,
                 places=made.places,
@@ -70,17 +70,17 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
     import torch
 
     from captioning.data.datasets import stack_images
-    from captioning.inference.generate import decode
+    from captioning.inference.generate import generate
 
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])
         features = source.encoder.to(predictor.device)(images.to(predictor.device))
         names = [record.path for record, _ in opened]
-        found = decode(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary, names=names)
+        found = generate(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary, names=names)
     return [predictor.as_caption(best, picture.size) for (best, *_), (_, picture) in zip(found, opened, strict=True)]
 
 
-def table(summary: Mapping[str, Any], *, title: str) -> str:
+def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
     """The summary as plain lines."""
     from captioning.metrics.grounding import MEASURES
 

@@ -101,7 +101,7 @@ def write_report(folder: Path, report: Report, about: Mapping[str, Any], *, extr
     write_json(folder / "statistics.json", statistics)
 
 
-def describe(report: Report, about: Mapping[str, Any], *, extra: Mapping[str, float]) -> str:
+def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[str, float]) -> str:
     """The scores as lines for a reader, under a title that says what they are of."""
     lines = [title({**about, "tokenizer": report.tokenizer, "images": len(report.table.image_ids)})]
     for name, value in (report.scores | extra).items():

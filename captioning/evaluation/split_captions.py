@@ -10,7 +10,7 @@ from captioning.data.datasets import ImageDataset, collate_images
 from captioning.data.records import Record
 from captioning.features.sources import Source, report_unreadable
 from captioning.features.views import AllViews, EachView
-from captioning.inference.generate import write
+from captioning.inference.generate import generate_texts
 from captioning.inference.predictor import Predictor
 
 
@@ -69,6 +69,8 @@ def write_captions(
                 features, masks = features[0], masks[0]
             ids = image_ids[0].tolist()
             names, vocabulary = [f"image {image_id}" for image_id in ids], predictor.vocabulary
-            texts = write(predictor.captioner, features, masks, search=search, vocabulary=vocabulary, names=names)
+            texts = generate_texts(
+                predictor.captioner, features, masks, search=search, vocabulary=vocabulary, names=names
+            )
             captions |= zip(ids, texts, strict=True)
     return captions

@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NamedTuple
 from captioning.errors import DataError
 from captioning.io.atomic_files import append_line, write_whole
 
-FORMAT = 2
-READABLE = (1, FORMAT)  # 1 had no checksums
+MANIFEST_FORMAT = 2
+READABLE = (1, MANIFEST_FORMAT)  # 1 had no checksums
 SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
 BROKEN = (ValueError, KeyError, TypeError, RecursionError)  # what reading an entry may raise, whatever it is
 
@@ -49,7 +49,7 @@ def journal_of(folder: Path) -> Path:
     return folder / "journal.jsonl"
 
 
-def read(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...] | None, list[Shard]]:
+def read_manifest(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...] | None, list[Shard]]:
     """Shape of one item, and all shards that are listed, later ones last.
 
     Raises:
@@ -68,9 +68,9 @@ def read(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...] | None, lis
         ) from error
 
 
-def write(folder: Path, key: dict[str, Any], shape: Sequence[int] | None, shards: Iterable[Shard]) -> None:
+def write_manifest(folder: Path, key: dict[str, Any], shape: Sequence[int] | None, shards: Iterable[Shard]) -> None:
     """Lists these shards and no others."""
-    head = json.dumps({"format": FORMAT, "key": key, "shape": shape, "dtype": "float16"})
+    head = json.dumps({"format": MANIFEST_FORMAT, "key": key, "shape": shape, "dtype": "float16"})
 
     def pour(
         file: BinaryIO,
@@ -84,7 +84,7 @@ def write(folder: Path, key: dict[str, Any], shape: Sequence[int] | None, shards
     journal_of(folder).unlink(missing_ok=True)
 
 
-def add(folder: Path, shard: Shard) -> None:
+def add_shard(folder: Path, shard: Shard) -> None:
     """Lists a further shard, in the journal."""
     append_line(journal_of(folder), _entry(shard))
 
@@ -123,7 +123,7 @@ def _shape(sizes: Any) -> tuple[int, ...]:
 
 
 def _refuse_others(folder: Path, stored: dict[str, Any], key: dict[str, Any]) -> None:
-    ours = FORMAT if stored["format"] not in READABLE else stored["format"]
+    ours = MANIFEST_FORMAT if stored["format"] not in READABLE else stored["format"]
     difference = _first_difference(stored, {"format": ours, "key": key})
     if difference:
         raise DataError(

@@ -195,7 +195,7 @@ def online(
     return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, views)
 
 
-class Nothing:
+class NoEncoder:
     """Zeros of one picture's features, whatever the picture."""
 
     def __init__(self, *shape: int):
@@ -217,7 +217,7 @@ def blank(
     if encoder.output == "regions":
         raise ConfigError("features=blank stands for a CNN's features: not with encoder=regions")
     shape = (encoder.size,) if encoder.output == "fc" else (encoder.places, encoder.size)
-    return Source(Nothing(*shape), nn.Identity(), list(records), [], 0)
+    return Source(NoEncoder(*shape), nn.Identity(), list(records), [], 0)
 
 
 class StoredRegions:

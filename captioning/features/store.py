@@ -233,12 +233,12 @@ class FeatureStore:
         size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
         shard = Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True)))
         self._listed = False  # if the journal's line should not be whole
-        manifest.add(self.folder, shard)
+        manifest.add_shard(self.folder, shard)
         self._add(shard)
         self._pending, self._listed, self._stale = [], True, True
 
     def _list(self) -> None:
-        manifest.write(self.folder, self.key, self.shape, self._shards)
+        manifest.write_manifest(self.folder, self.key, self.shape, self._shards)
         self._listed, self._stale = True, False
 
     def _make_folder(self) -> None:
@@ -249,7 +249,7 @@ class FeatureStore:
         clear_temporary(self.folder)
 
     def _open(self) -> None:
-        self.shape, shards = manifest.read(self.folder, self.key)
+        self.shape, shards = manifest.read_manifest(self.folder, self.key)
         self._stale = manifest.journal_of(self.folder).exists()
         for shard in shards:
             file = self.folder / shard.file

@@ -25,21 +25,21 @@ def views_of(transform: Transform, *, mirror: bool, crops: float | None) -> list
     return views
 
 
-def shares_of(corners: float | Sequence[float] | None) -> tuple[float, ...]:
+def crop_shares(crops: float | Sequence[float] | None) -> tuple[float, ...]:
     """One share, several or none, as a tuple.
 
     Raises:
         ConfigError: one is not a number between 0 and 1.
     """
-    shares = () if corners is None else (corners,) if isinstance(corners, Real | str) else tuple(corners)
+    shares = () if crops is None else (crops,) if isinstance(crops, Real | str) else tuple(crops)
     for share in shares:
         if isinstance(share, bool) or not isinstance(share, Real):
-            raise ConfigError(f"corners must be shares of a picture's sides, such as 0.75, not {share!r}")
-        must_be("corners", share, above=0, below=1)
+            raise ConfigError(f"crops must be shares of a picture's sides, such as 0.75, not {share!r}")
+        must_be("crops", share, above=0, below=1)
     return tuple(map(float, shares))
 
 
-def corners_of(transform: Transform, shares: Sequence[float]) -> list[Transform]:
+def corner_crops(transform: Transform, shares: Sequence[float]) -> list[Transform]:
     """The views of a picture's four corners, of each share of its sides."""
     return [transform.cropped(share, corner) for share in shares for corner in CORNERS]
 

@@ -9,7 +9,7 @@ from captioning.data.pictures import Box
 from captioning.metrics.regions import overlaps
 
 
-def laid_back(
+def merge_crops(
     weights: np.ndarray, places: np.ndarray | None, *, boxes: Sequence[Box]
 ) -> tuple[np.ndarray, np.ndarray | None, Box]:
     """Attention over the places of V views, on one grid over all that they show.

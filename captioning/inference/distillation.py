@@ -1,4 +1,4 @@
-"""Lessons of trained captioners for another: written once, read by the runs that learn from them."""
+"""Soft targets of trained captioners for another: written once, read by the runs that learn from them."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -18,11 +18,11 @@ from captioning.inference.predictor import Predictor
 from captioning.io.atomic_files import write_whole
 from captioning.objectives.soft_targets import Teacher, number_captions
 
-PARTS = ("keys", "starts", "ids", "probs", "vocabulary")
+_PARTS = ("keys", "starts", "ids", "probs", "vocabulary")
 
 
 @torch.inference_mode()
-def lessons_of(
+def soft_targets_of(
     predictor: Predictor,
     sources: Sequence[Source],
     records: Sequence[Record],
@@ -50,13 +50,15 @@ def lessons_of(
         for source in sources
     ]
     device, found = predictor.device, {"keys": [], "lengths": [], "ids": [], "probs": []}
-    for batches in tqdm(zip(*loaders, strict=True), total=len(loaders[0]), desc="lessons", unit="batch", disable=None):
+    for batches in tqdm(
+        zip(*loaders, strict=True), total=len(loaders[0]), desc="soft targets", unit="batch", disable=None
+    ):
         mean = 0.0
         for member, source, batch in zip(predictor.members, sources, batches, strict=True):
             features = source.encoder.to(device)(batch.images.to(device))
             mask = None if batch.mask is None else batch.mask.to(device)
             decoded = member.captioner(features, batch.tokens.to(device), mask)
-            probs = decoded.scores.made().float().softmax(-1)[decoded.index.argsort()]  # by image, caption and word
+            probs = decoded.scores.compute().float().softmax(-1)[decoded.index.argsort()]  # by image, caption and word
             mean = mean + probs / len(sources)
         likeliest = mean.topk(min(words, mean.shape[-1]))
         real = batch.tokens[..., 1:] != predictor.vocabulary.pad
@@ -78,39 +80,39 @@ def _sorted(found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {"keys": keys, "starts": starts, "ids": found["ids"][rows], "probs": found["probs"][rows]}
 
 
-def write_lessons(path: Path, lessons: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> int:
+def write_soft_targets(path: Path, soft_targets: Mapping[str, np.ndarray], vocabulary: Vocabulary) -> int:
     """As a file of NumPy arrays; its size in bytes."""
-    return write_whole(path, lambda file: np.savez_compressed(file, vocabulary=_digest(vocabulary), **lessons))
+    return write_whole(path, lambda file: np.savez_compressed(file, vocabulary=_digest(vocabulary), **soft_targets))
 
 
 def read_teacher(file: str | Path, *, vocabulary: Vocabulary) -> Teacher:
-    """The teacher of a file that `captioning-teach` wrote.
+    """The teacher of a file that `captioning-distill` wrote.
 
     Raises:
         CheckpointError: there is no such file, it is no such file, or its words are others than the run's.
     """
     if not Path(file).is_file():
         raise CheckpointError(
-            f"teacher.file: {file} is not there: captioning-teach checkpoint=… output={file} makes it"
+            f"teacher.file: {file} is not there: captioning-distill checkpoint=… output={file} makes it"
         )
     try:
         with np.load(file, allow_pickle=False) as parts:
-            lessons = {name: parts[name] for name in PARTS}
-        same = str(lessons.pop("vocabulary")) == str(_digest(vocabulary))
-        _check(lessons, words=len(vocabulary) if same else None)
+            soft_targets = {name: parts[name] for name in _PARTS}
+        same = str(soft_targets.pop("vocabulary")) == str(_digest(vocabulary))
+        _check(soft_targets, words=len(vocabulary) if same else None)
     except Exception as error:  # whatever the bytes lead NumPy to
-        raise CheckpointError(f"teacher.file: {file} is no file that captioning-teach wrote") from error
+        raise CheckpointError(f"teacher.file: {file} is no file that captioning-distill wrote") from error
     if not same:
         raise CheckpointError(
             f"teacher.file: {file} is of a teacher with another vocabulary: train both on the same captions with the "
             "same data.min_count"
         )
-    return Teacher(**{name: torch.from_numpy(values) for name, values in lessons.items()})
+    return Teacher(**{name: torch.from_numpy(values) for name, values in soft_targets.items()})
 
 
-def _check(lessons: Mapping[str, np.ndarray], *, words: int | None) -> None:
+def _check(soft_targets: Mapping[str, np.ndarray], *, words: int | None) -> None:
     """A ValueError where a lookup would go astray."""
-    keys, starts, ids, probs = (lessons[name] for name in PARTS[:4])
+    keys, starts, ids, probs = (soft_targets[name] for name in _PARTS[:4])
     sizes = starts.shape == (len(keys) + 1,) and ids.ndim == 2 and ids.shape == probs.shape
     if not (
         sizes and len(keys) and (keys[1:] > keys[:-1]).all() and (starts[1:] > starts[:-1]).all() and starts[0] == 0

@@ -78,7 +78,7 @@ class EnsemblePredictor(Predictor):
                     f"{other.path} has another vocabulary than {first.path} ({differing} words differ): an ensemble "
                     "needs checkpoints that were trained with one vocabulary"
                 )
-        self._members, self.path, self.recipe = tuple(members), first.path, first.recipe
+        self._members, self.path, self.metadata = tuple(members), first.path, first.metadata
         self.vocabulary, self.transform = first.vocabulary, first.transform
         self.views = first.views
         seen = [[view.describe() for view in member.views] for member in members]
@@ -91,9 +91,10 @@ class EnsemblePredictor(Predictor):
         return self._members
 
     @property
-    def places(self) -> str | None:
+    def hard_attention(self) -> str | None:
         """What the members with hard attention look at; None where there are none."""
-        return " and ".join(sorted({member.places for member in self._members if member.places})) or None
+        modes = {member.hard_attention for member in self._members}
+        return " and ".join(sorted(modes - {None})) or None
 
     @property
     def has_sentinel(self) -> bool:

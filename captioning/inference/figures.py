@@ -17,18 +17,18 @@ from captioning.visualise import attention_figure, caption_figure, save_figure, 
 from captioning.visualise.animation import find_ffmpeg
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
-KINDS = (*STILL, *MOVING)
-FORMATS = ("png", "svg", "pdf")
+FIGURES = (*STILL, *MOVING)
+FIGURE_FORMATS = ("png", "svg", "pdf")
 
 
-def draw(picture: Image.Image, caption: Caption, kind: str = "grid", **options: Any) -> Figure:
+def draw_figure(picture: Image.Image, caption: Caption, kind: str = "grid", **options: Any) -> Figure:
     """The figure of a caption; without attention, the picture under its caption.
 
     Args:
         kind: grid, cells or strip.
         options: of `attention_figure` or `strip_figure`.
     """
-    check((kind,), of=STILL)
+    check_figures((kind,), of=STILL)
     if caption.attention is None:
         return caption_figure(picture, caption.text)
     if kind == "strip":
@@ -37,18 +37,20 @@ def draw(picture: Image.Image, caption: Caption, kind: str = "grid", **options: 
     return attention_figure(picture, caption.tokens, caption.attention, **where | options)
 
 
-def save(picture: Image.Image, caption: Caption, path: Path | str, kind: str = "grid", **options: Any) -> None:
+def save_caption_figure(
+    picture: Image.Image, caption: Caption, path: Path | str, kind: str = "grid", **options: Any
+) -> None:
     """Writes one kind of figure; a moving one of a caption without attention is its words alone over the picture."""
-    check((kind,))
+    check_figures((kind,))
     if kind not in MOVING:
-        save_figure(draw(picture, caption, kind, **options), path)
+        save_figure(draw_figure(picture, caption, kind, **options), path)
     elif caption.attention is None:
         raise ConfigError(f"a {kind} shows where words looked, and this checkpoint has no attention: draw a grid of it")
     else:
         save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
 
 
-def ready(kinds: tuple[str, ...] | list[str], predictor: Predictor) -> None:
+def check_drawable(kinds: tuple[str, ...] | list[str], predictor: Predictor) -> None:
     """Refuses moving kinds that could not be made, before anything is captioned.
 
     Raises:
@@ -71,13 +73,13 @@ def endings(kinds: tuple[str, ...] | list[str], suffix: str) -> dict[str, str]:
     Raises:
         ConfigError: an unknown kind or format.
     """
-    check(kinds)
-    if suffix not in FORMATS:
-        raise ConfigError(f"format={suffix}: not one of {', '.join(FORMATS)}")
+    check_figures(kinds)
+    if suffix not in FIGURE_FORMATS:
+        raise ConfigError(f"format={suffix}: not one of {', '.join(FIGURE_FORMATS)}")
     return {kind: ("" if kind == "grid" else f"_{kind}") + MOVING.get(kind, f".{suffix}") for kind in kinds}
 
 
-def check(kinds: tuple[str, ...] | list[str], *, of: tuple[str, ...] = KINDS) -> None:
+def check_figures(kinds: tuple[str, ...] | list[str], *, of: tuple[str, ...] = FIGURES) -> None:
     """Refuses kinds of figures that there are not."""
     if unknown := [str(kind) for kind in kinds if kind not in of]:
         raise ConfigError(f"there is no figure '{unknown[0]}': choose among {', '.join(of)}")

@@ -33,7 +33,7 @@ METHODS = {
 }
 
 
-def named(method: str | Callable, **arguments) -> Callable:
+def get_search(method: str | Callable, **arguments) -> Callable:
     """A search by its name in METHODS, or a function of the same signature, with arguments.
 
     Raises:
@@ -70,7 +70,7 @@ def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list
     return [ids[word] for word in words]
 
 
-def seeded(search: Callable) -> Callable:
+def with_generator(search: Callable) -> Callable:
     """The search with one generator for all its calls in the place of a `seed`: each batch draws other numbers.
 
     Raises:
@@ -92,7 +92,7 @@ def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
     return search, arguments
 
 
-def decode(
+def generate(
     captioner: Captioner,
     images: Tensor,
     mask: Tensor | None = None,
@@ -150,7 +150,7 @@ class _Watched:
 
 
 @torch.inference_mode()
-def write(
+def generate_texts(
     captioner: Captioner,
     images: Tensor,
     mask: Tensor | None = None,
@@ -160,7 +160,7 @@ def write(
     names: Sequence[Any] | None = None,
 ) -> list[str]:
     """The best caption of each image as text; see `decode`."""
-    hypotheses = decode(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
+    hypotheses = generate(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioning.checkpoints.read import FORMAT, check_shapes, load_weights, read_checkpoint, without_memory
+from captioning.checkpoints.read import FORMAT, check_shapes, load_state, read_checkpoint, without_memory
 from captioning.checkpoints.rebuild import named_file
 from captioning.config.compose import build, build_trusted
 from captioning.data.corpus import split_text
@@ -20,10 +20,10 @@ from captioning.errors import DataError, must_be
 from captioning.models.captioner import Captioner
 from captioning.models.state import State
 
-KIND = "language_model"  # of run whose checkpoints these are; see captioning.kinds
+LANGUAGE_MODEL = "language_model"  # the task of these checkpoints
 
 
-class Reading(NamedTuple):
+class ScoredText(NamedTuple):
     """What a model made of one text of N tokens.
 
     tokens: the N characters or words. log_probs: [N] natural logarithms of each one's probability, given those before
@@ -41,13 +41,13 @@ class LanguageModel:
 
     Attributes:
         model: the Captioner without a picture. vocabulary: of the training split. unit: "characters" or "words".
-        recipe: all of the checkpoint's configuration as plain containers.
+        metadata: all of the checkpoint's configuration as plain containers.
     """
 
-    def __init__(self, model: Captioner, recipe: Mapping[str, Any]):
-        self.model, self.recipe = model.eval(), recipe
-        self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
-        self.unit: str = recipe["config"]["data"]["unit"]
+    def __init__(self, model: Captioner, metadata: Mapping[str, Any]):
+        self.model, self.metadata = model.eval(), metadata
+        self.vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
+        self.unit: str = metadata["config"]["data"]["unit"]
 
     @property
     def device(self) -> torch.device:
@@ -94,7 +94,7 @@ class LanguageModel:
         return "".join(vocabulary.decode(written.tokens))
 
     @torch.inference_mode()
-    def read(self, texts: Sequence[str]) -> list[Reading]:
+    def read(self, texts: Sequence[str]) -> list[ScoredText]:
         """Reads texts side by side, each from a file's beginning, by the step that writing uses.
 
         Tokens that the vocabulary lacks are read as <unk>. The states of all texts are held at once: 4 · layers · H
@@ -114,7 +114,7 @@ class LanguageModel:
         log_probs = torch.stack(log_probs, 1)
         joined = {name: torch.stack([each[name] for each in states[1:]], 1) for name in states[0] if states[1:]}
         return [
-            Reading(tokens, log_probs[b, :n].numpy(), {name: part[b, :n].numpy() for name, part in joined.items()})
+            ScoredText(tokens, log_probs[b, :n].numpy(), {name: part[b, :n].numpy() for name, part in joined.items()})
             for b, (tokens, n) in enumerate(zip(split, lengths, strict=True))
         ]
 
@@ -146,17 +146,17 @@ def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callab
     return make(node, feature_size=0, grid=False, vocabulary_size=len(vocabulary), pad=vocabulary.pad)
 
 
-def make_recipe(config: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
+def make_language_model_metadata(config: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
     """Everything but weights that a checkpoint needs to write text, as plain containers."""
     return {
         "format": FORMAT,
-        "kind": KIND,
+        "task": LANGUAGE_MODEL,
         "config": {key: config[key] for key in ("model", "data", "seed")},
         "vocabulary": vocabulary.state_dict(),
     }
 
 
-def load(path: str | Path, *, device: str = "auto") -> LanguageModel:
+def load_language_model(path: str | Path, *, device: str = "auto") -> LanguageModel:
     """A language model from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
@@ -164,20 +164,20 @@ def load(path: str | Path, *, device: str = "auto") -> LanguageModel:
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
 
     Raises:
-        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
+        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
     """
     path = Path(path)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = read_checkpoint(path, kind=KIND)
-    recipe = checkpoint["captioning"]
+    checkpoint = read_checkpoint(path, task=LANGUAGE_MODEL)
+    metadata = checkpoint["captioning"]
     saved = checkpoint["state_dict"].items()
     weights: dict[str, Tensor] = {k.removeprefix("captioner."): v for k, v in saved if k.startswith("captioner.")}
-    vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
-    make = partial(build_model, recipe["config"]["model"], vocabulary, make=build_trusted)
+    vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
+    make = partial(build_model, metadata["config"]["model"], vocabulary, make=build_trusted)
     with named_file(path):
         with without_memory():
             check_shapes(make(), weights, path)
         model = make()
-        load_weights(model, weights, path)
-    return LanguageModel(model.to(device), recipe)
+        load_state(model, weights, path)
+    return LanguageModel(model.to(device), metadata)

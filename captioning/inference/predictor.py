@@ -18,13 +18,13 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import Hypothesis, follow
 from captioning.errors import ConfigError, DataError
 from captioning.features.regions import Regions
-from captioning.features.views import corners_of, shares_of
-from captioning.inference.attention_map import laid_back
+from captioning.features.views import corner_crops, crop_shares
+from captioning.inference.attention_map import merge_crops
 from captioning.inference.caption import Caption
-from captioning.inference.generate import decode, named, seeded
+from captioning.inference.generate import generate, get_search, with_generator
 from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
-from captioning.models.multi_crop import ManyViews
+from captioning.models.multi_crop import MultiCrop
 from captioning.text.ptb_tokenizer import tokenize
 
 
@@ -34,23 +34,23 @@ class Predictor:
     Attributes:
         captioner: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
         transform: picture -> the encoder's input. views: it, and those of corners where there are any. vocabulary:
-        of the training split. recipe: all of the checkpoint's configuration as plain containers.
+        of the training split. metadata: all of the checkpoint's configuration as plain containers.
     """
 
     def __init__(
         self,
         captioner: Captioner,
-        recipe: Mapping[str, Any],
+        metadata: Mapping[str, Any],
         *,
         encoder_weights: dict | None,
         path: Path,
-        corners: Sequence[float] = (),
+        crops: Sequence[float] = (),
     ):
-        self.recipe, self.path = recipe, path
-        self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
-        self.transform: Transform = build_trusted(recipe["config"]["transform"])
-        self.views = [self.transform, *corners_of(self.transform, corners)]
-        self.captioner = (ManyViews(captioner, len(self.views)) if corners else captioner).eval()
+        self.metadata, self.path = metadata, path
+        self.vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
+        self.transform: Transform = build_trusted(metadata["config"]["transform"])
+        self.views = [self.transform, *corner_crops(self.transform, crops)]
+        self.captioner = (MultiCrop(captioner, len(self.views)) if crops else captioner).eval()
         self._encoder_weights = encoder_weights
 
     @cached_property
@@ -60,11 +60,11 @@ class Predictor:
         Raises:
             CheckpointError: its weights are not those of the training.
         """
-        encoder = rebuild_encoder(self.recipe, self._encoder_weights, self.path)
+        encoder = rebuild_encoder(self.metadata, self._encoder_weights, self.path)
         return encoder.to(self.device).eval()
 
     @property
-    def places(self) -> str | None:
+    def hard_attention(self) -> str | None:
         """What hard attention looks at in decoding; None for other kinds."""
         return getattr(self.captioner.decoder.attention, "decode", None)
 
@@ -102,7 +102,7 @@ class Predictor:
         self, images: Sequence[Any] | Any, method: str | Callable = "beam", *, batch_size: int = 16, **arguments
     ) -> list[list[Caption]]:
         """As `caption`, but all that the method returns of each picture: its `n_best`, or its `samples`."""
-        search = seeded(named(method, **arguments))
+        search = with_generator(get_search(method, **arguments))
         captions = []
         for batch in _batches(_listed(images), batch_size):
             captions += self.all_captions([_picture(image) for image in batch], search)
@@ -128,7 +128,7 @@ class Predictor:
     def _searched(
         self, pictures: Sequence[Image.Image], features: Any, search: Callable, names: Sequence[Any] | None = None
     ) -> list[list[Caption]]:
-        hypotheses = decode(self.captioner, features, search=search, vocabulary=self.vocabulary, names=names)
+        hypotheses = generate(self.captioner, features, search=search, vocabulary=self.vocabulary, names=names)
         return [
             [self.as_caption(hypothesis, picture.size) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)
@@ -143,7 +143,7 @@ class Predictor:
         for row, (each, width) in enumerate(zip(regions, widths, strict=True)):
             features[row, :width], mask[row, :width] = torch.from_numpy(each.features).float(), True
         features, mask = features.to(self.device), mask.to(self.device)
-        hypotheses = decode(self.captioner, features, mask, search=search, vocabulary=self.vocabulary)
+        hypotheses = generate(self.captioner, features, mask, search=search, vocabulary=self.vocabulary)
         made = []
         for group, each, width in zip(hypotheses, regions, widths, strict=True):
             captions = [self.as_caption(hypothesis, None) for hypothesis in group]
@@ -186,7 +186,7 @@ class Predictor:
         """Captions one picture and draws where each word looked; written to `path` where one is given.
 
         Args:
-            image: as in `caption`. kind: one of `figures.KINDS`; a moving one needs a path.
+            image: as in `caption`. kind: one of `figures.FIGURES`; a moving one needs a path.
             method, arguments: as in `caption`.
 
         Returns:
@@ -196,8 +196,8 @@ class Predictor:
 
         (caption,) = self.caption(image, method, **arguments)
         if path is not None:
-            figures.save(_picture(image), caption, path, kind)
-        return None if kind in figures.MOVING else figures.draw(_picture(image), caption, kind)
+            figures.save_caption_figure(_picture(image), caption, path, kind)
+        return None if kind in figures.MOVING else figures.draw_figure(_picture(image), caption, kind)
 
     @torch.inference_mode()
     def score_captions(
@@ -242,7 +242,7 @@ class Predictor:
         places = None if places is None else places.numpy()
         box = None if size is None else self.transform.box(*size)
         if len(self.views) > 1 and weights is not None:
-            weights, places, box = laid_back(weights, places, boxes=[view.box(*size) for view in self.views])
+            weights, places, box = merge_crops(weights, places, boxes=[view.box(*size) for view in self.views])
         # What a row of weights lacks of 1 is the sentinel's.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
         return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
@@ -252,8 +252,8 @@ def load(
     path: str | Path,
     *,
     device: str = "auto",
-    places: str | None = None,
-    corners: float | Sequence[float] | None = None,
+    hard_attention: str | None = None,
+    crops: float | Sequence[float] | None = None,
 ) -> Predictor:
     """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
 
@@ -261,25 +261,26 @@ def load(
         path: checkpoints/best.ckpt of a run, what captioning-export wrote, or the name of a captioner that comes with
             the package; see `checkpoints.find_checkpoint`.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
-        places: what hard attention looks at, "most_likely", "sample" or "expectation"; None: as it was trained to.
-        corners: also look at the picture's four corners, each of this share of its sides, such as 0.75, or of each of
+        hard_attention: what hard attention looks at: "most_likely", "sample" or "expectation"; None: as it was
+            trained to.
+        crops: also look at the picture's four corners, each of this share of its sides, such as 0.75, or of each of
             several shares; best for a captioner that was trained with `features.crops`. The attention of captions is
             laid back on the picture.
 
     Raises:
-        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
-        ConfigError: places are given for a captioner without hard attention, or are none of these; corners are not
+        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
+        ConfigError: hard_attention is given for a captioner without hard attention, or are none of these; crops are not
             between 0 and 1, or are given for a captioner that looks at a detector's regions.
     """
-    shares = shares_of(corners)
+    shares = crop_shares(crops)
     path, device = Path(path), pick_device(device)
     checkpoint = read_checkpoint(path)
-    recipe = checkpoint["captioning"]
-    if shares and looks_at_regions(recipe):
-        raise ConfigError(f"corners={corners} is for a CNN's pictures: {path} looks at a detector's regions")
-    captioner, encoder_weights = rebuild_model(checkpoint, path, places=places)
+    metadata = checkpoint["captioning"]
+    if shares and looks_at_regions(metadata):
+        raise ConfigError(f"crops={crops} is for a CNN's pictures: {path} looks at a detector's regions")
+    captioner, encoder_weights = rebuild_model(checkpoint, path, hard_attention=hard_attention)
     with named_file(path):
-        return Predictor(captioner.to(device), recipe, encoder_weights=encoder_weights, path=path, corners=shares)
+        return Predictor(captioner.to(device), metadata, encoder_weights=encoder_weights, path=path, crops=shares)
 
 
 def score_captions(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captioning.checkpoints.read import FORMAT, read_checkpoint
-from captioning.checkpoints.rebuild import encoder_recipe, named_file, pick_device, rebuild_encoder, rebuild_model
+from captioning.checkpoints.rebuild import encoder_metadata, named_file, pick_device, rebuild_encoder, rebuild_model
 from captioning.config.compose import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.questions import NOTHING, QuestionBatch, encode_question
@@ -21,7 +21,7 @@ from captioning.errors import must_be
 from captioning.models.answerer import Answerer
 from captioning.text.ptb_tokenizer import tokenize
 
-KIND = "answers"
+VQA = "vqa"  # the task of these checkpoints
 
 
 class Answer(NamedTuple):
@@ -47,24 +47,24 @@ class AnswerPredictor:
     Attributes:
         answerer: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
         transform: picture -> the encoder's input. vocabulary: of question words. answers: those to choose from.
-        recipe: all of the checkpoint's configuration as plain containers.
+        metadata: all of the checkpoint's configuration as plain containers.
     """
 
-    def __init__(self, answerer: Answerer, recipe: Mapping[str, Any], *, encoder_weights: dict | None, path: Path):
-        self.answerer, self.recipe, self.path = answerer.eval(), recipe, path
-        self.vocabulary = Vocabulary.from_state_dict(recipe["vocabulary"])
-        self.answers = Answers(recipe["answers"])
-        self.max_length = recipe["config"]["data"]["max_length"]
-        self.transform: Transform = build_trusted(recipe["config"]["transform"])
+    def __init__(self, answerer: Answerer, metadata: Mapping[str, Any], *, encoder_weights: dict | None, path: Path):
+        self.answerer, self.metadata, self.path = answerer.eval(), metadata, path
+        self.vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
+        self.answers = Answers(metadata["answers"])
+        self.max_length = metadata["config"]["data"]["max_length"]
+        self.transform: Transform = build_trusted(metadata["config"]["transform"])
         self._encoder_weights = encoder_weights
 
     @cached_property
     def encoder(self) -> nn.Module:
         """The encoder that the answerer was trained with; a CheckpointError where its weights are others now."""
-        return rebuild_encoder(self.recipe, self._encoder_weights, self.path).to(self.device).eval()
+        return rebuild_encoder(self.metadata, self._encoder_weights, self.path).to(self.device).eval()
 
     @property
-    def places(self) -> str | None:
+    def hard_attention(self) -> str | None:
         """What hard attention looks at; None for other kinds."""
         return getattr(self.answerer.looks[0], "decode", None)
 
@@ -122,33 +122,35 @@ def write_answers(answerer: Answerer, batch: QuestionBatch, answers: Answers) ->
     return {number: answers.texts[index] for number, index in zip(ids, best, strict=True) if number != NOTHING}
 
 
-def make_recipe(
+def make_answerer_metadata(
     config: Mapping[str, Any], vocabulary: Vocabulary, answers: Answers, encoder: nn.Module, *, tuned: bool = False
 ) -> dict[str, Any]:
     """Everything but weights that a checkpoint needs to answer questions, as plain containers."""
     return {
         "format": FORMAT,
-        "kind": KIND,
+        "task": VQA,
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "answers": answers.state_dict(),
-        **encoder_recipe(config, encoder, tuned=tuned),
+        **encoder_metadata(config, encoder, tuned=tuned),
     }
 
 
-def load(path: str | Path, *, device: str = "auto", places: str | None = None) -> AnswerPredictor:
+def load_answerer(path: str | Path, *, device: str = "auto", hard_attention: str | None = None) -> AnswerPredictor:
     """An answerer from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
         path, device, places: as for `captioning.inference.predictor.load`.
 
     Raises:
-        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its recipe.
+        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
         ConfigError: places are given for a model without hard attention, or are none of these.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path, kind=KIND)
-    recipe = checkpoint["captioning"]
-    answerer, encoder_weights = rebuild_model(checkpoint, path, places=places, answers=len(recipe["answers"]))
+    checkpoint = read_checkpoint(path, task=VQA)
+    metadata = checkpoint["captioning"]
+    answerer, encoder_weights = rebuild_model(
+        checkpoint, path, hard_attention=hard_attention, answers=len(metadata["answers"])
+    )
     with named_file(path):
-        return AnswerPredictor(answerer.to(pick_device(device)), recipe, encoder_weights=encoder_weights, path=path)
+        return AnswerPredictor(answerer.to(pick_device(device)), metadata, encoder_weights=encoder_weights, path=path)

@@ -11,7 +11,7 @@ from captioning.metrics.ngrams import Matches, References
 SMALL, TINY = 1e-9, 1e-15
 
 
-def counts(references: References, matches: Matches) -> np.ndarray:
+def bleu_counts(references: References, matches: Matches) -> np.ndarray:
     """[C, 2n + 2] for each caption: n correct n-grams, n of its own, its length, the closest reference's length.
 
     An n-gram counts as correct as often as the one reference has it that has it most often. Of two references equally

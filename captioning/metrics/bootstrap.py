@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captioning.metrics.table import Table
+from captioning.metrics.table import ScoreTable
 
-CHUNK = 50  # resamples at a time: 50 × 40 504 images are 16 MB
+_CHUNK = 50  # resamples at a time: 50 × 40 504 images are 16 MB
 
 
 class Comparison(NamedTuple):
@@ -25,14 +25,18 @@ class Comparison(NamedTuple):
     b_better: float
 
 
-def intervals(table: Table, *, resamples: int, seed: int = 0, level: float = 0.95) -> dict[str, tuple[float, float]]:
+def intervals(
+    table: ScoreTable, *, resamples: int, seed: int = 0, level: float = 0.95
+) -> dict[str, tuple[float, float]]:
     """(low, high) of each score: the middle `level` of the resampled scores."""
     drawn = _resampled([table], resamples, seed)[0]
     edges = [50 * (1 - level), 50 * (1 + level)]
     return {name: tuple(np.percentile(values, edges).tolist()) for name, values in drawn.items()}
 
 
-def compare(a: Sequence[Table], b: Sequence[Table], *, resamples: int, seed: int = 0) -> dict[str, Comparison]:
+def paired_bootstrap(
+    a: Sequence[ScoreTable], b: Sequence[ScoreTable], *, resamples: int, seed: int = 0
+) -> dict[str, Comparison]:
     """Two systems on the same resamples of the same images; of several runs (seeds) of a system, the mean counts.
 
     All tables must have the same images in the same order. Scores that not all of them have are left out.
@@ -55,7 +59,7 @@ def _mean(scores: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:
     return np.mean([values[name] for values in scores], axis=0)
 
 
-def _resampled(tables: Sequence[Table], resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
+def _resampled(tables: Sequence[ScoreTable], resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
     """For each table {score: [resamples]}, all on the same resamples."""
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in tables]
     for weights in _weights(len(tables[0].image_ids), resamples, seed):
@@ -67,7 +71,7 @@ def _resampled(tables: Sequence[Table], resamples: int, seed: int) -> list[dict[
 def _weights(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
     """[at most CHUNK, images] how often each image was drawn."""
     generator = np.random.default_rng(seed)
-    for start in range(0, resamples, CHUNK):
-        size = min(CHUNK, resamples - start)
+    for start in range(0, resamples, _CHUNK):
+        size = min(_CHUNK, resamples - start)
         drawn = generator.integers(0, images, size=(size, images)) + np.arange(size)[:, None] * images
         yield np.bincount(drawn.ravel(), minlength=size * images).reshape(size, images).astype(float)

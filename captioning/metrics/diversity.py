@@ -4,13 +4,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from captioning.metrics.bleu import bleu, counts
+from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
 
 
-def describe(
+def describe_diversity(
     captions: Sequence[Sequence[str]],
     references: Iterable[Sequence[Sequence[str]]],
     *,
@@ -64,7 +64,7 @@ def describe_samples(
     owners = [image_id for image_id, group in samples.items() for _ in group]
     flat = [" ".join(words).split() for group in groups for words in group]
     starts = np.cumsum([0, *map(len, groups)])[:-1]
-    counted = counts(index, matches := index.match(owners, flat))
+    counted = bleu_counts(index, matches := index.match(owners, flat))
     single = bleu(counted)
     result = {
         "an image": len(flat) / len(groups),
@@ -96,7 +96,7 @@ def mutual_bleu(groups: Sequence[Sequence[Sequence[str]]]) -> float:
         return 0.0
     index = References(others)
     matches = index.match(list(others), [groups[image][place] for image, place in others])
-    return float(bleu(counts(index, matches).sum(0))[3])
+    return float(bleu(bleu_counts(index, matches).sum(0))[3])
 
 
 def self_cider(groups: Sequence[Sequence[Sequence[str]]], frequencies: DocumentFrequencies) -> float:

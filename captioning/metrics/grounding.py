@@ -19,7 +19,7 @@ LOOKERS = ("attention", "uniform", "centre")
 MEASURES = ("pointing box", "pointing mask", "mass box", "mass mask")
 
 
-class Thing(NamedTuple):
+class AnnotatedThing(NamedTuple):
     """One instance: category, box (x, y, width, height), COCO segmentation (polygons or run lengths)."""
 
     category: str
@@ -57,14 +57,14 @@ def pointing(weights: np.ndarray, region: Region, *, box: Rectangle, grid: tuple
     return float(contains(region, x, y).mean())
 
 
-def ground(
+def ground_caption(
     tokens: Sequence[str],
     weights: np.ndarray,
     *,
     places: Sequence[int] | None = None,
     box: Rectangle,
     size: tuple[int, int],
-    things: Sequence[Thing | Any],
+    things: Sequence[AnnotatedThing | Any],
     phrases: Phrases,
     grid: tuple[int, int] | None = None,
 ) -> list[Grounded]:

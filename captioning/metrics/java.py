@@ -21,7 +21,7 @@ MODELS = ("spice/lib/stanford-corenlp-3.6.0.jar", "spice/lib/stanford-corenlp-3.
 SOURCE = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
 # METEOR's parameters for English, and the weights of exact, stem, synonym and paraphrase matches.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
-WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 
 
 def command(*arguments: str, wanted_by: str) -> list[str]:
@@ -87,7 +87,7 @@ def meteor(counts: np.ndarray) -> np.ndarray:
     chunks, matched = counts[..., 20], counts[..., 21:23]
     weighed = DELTA * matches[..., 0, :] + (1 - DELTA) * matches[..., 1, :]  # […, 4, 2]
     totals = DELTA * (lengths - function_words) + (1 - DELTA) * function_words
-    shares = _ratio(np.einsum("...ks,k->...s", weighed, WEIGHTS), totals)
+    shares = _ratio(np.einsum("...ks,k->...s", weighed, _WEIGHTS), totals)
     precision, recall = shares[..., 0], shares[..., 1]
     mean = _ratio(precision * recall, ALPHA * precision + (1 - ALPHA) * recall)
     return mean * (1 - GAMMA * _ratio(chunks, matched.mean(-1)) ** BETA)

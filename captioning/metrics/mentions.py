@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from captioning.errors import DataError
 
-NOTHING = "nothing"  # in place of a category: phrases that name none
+_NOTHING = "nothing"  # in place of a category: phrases that name none
 Phrases = dict[tuple[str, ...], str]
 
 
@@ -48,7 +48,7 @@ def find_mentions(tokens: Sequence[str], phrases: Phrases) -> list[Mention]:
     while start < len(tokens):
         lengths = range(min(longest, len(tokens) - start), 0, -1)
         length = next((n for n in lengths if tuple(tokens[start : start + n]) in phrases), None)
-        if length and (category := phrases[tuple(tokens[start : start + length])]) != NOTHING:
+        if length and (category := phrases[tuple(tokens[start : start + length])]) != _NOTHING:
             mentions.append(Mention(start, start + length, category))
         start += length or 1
     return mentions

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 
 from captioning.errors import CheckpointError, ConfigError
-from captioning.metrics.bleu import bleu, counts
+from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
 from captioning.text.ptb_tokenizer import tokenize
 
-ORDERS = 4  # of n-grams, as CIDEr-D and BLEU-4 have them
+_ORDERS = 4  # of n-grams, as CIDEr-D and BLEU-4 have them
 
 
 class Reward:
@@ -78,7 +78,7 @@ class Reward:
         matches = self._references.match(image_ids, [[*words, *self._tail] if done else words for words, done in rows])
         reward = self.cider_d * self._scorer.score(matches) if self.cider_d else 0.0
         if self.bleu_4:
-            reward = reward + self.bleu_4 * bleu(counts(self._references, matches))[:, 3]
+            reward = reward + self.bleu_4 * bleu(bleu_counts(self._references, matches))[:, 3]
         return reward
 
 
@@ -87,8 +87,8 @@ def _known(saved: Mapping[str, Any], digest: str) -> DocumentFrequencies | None:
     if not isinstance(saved, Mapping) or not isinstance(saved.get("references"), str):
         raise CheckpointError("no document frequencies: nothing says of which references")
     frequencies = DocumentFrequencies.from_state_dict(saved)
-    if frequencies.n != ORDERS:
-        raise CheckpointError(f"document frequencies of n-grams up to {frequencies.n} cannot score up to {ORDERS}")
+    if frequencies.n != _ORDERS:
+        raise CheckpointError(f"document frequencies of n-grams up to {frequencies.n} cannot score up to {_ORDERS}")
     return frequencies if saved["references"] == digest else None
 
 

@@ -15,7 +15,7 @@ from captioning.metrics.bootstrap import intervals
 from captioning.metrics.ciderd import CiderD
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
-from captioning.metrics.table import Table
+from captioning.metrics.table import ScoreTable
 from captioning.text.ptb_tokenizer import tokenize
 
 Tokens = dict[int, list[list[str]]]
@@ -30,7 +30,7 @@ class Report(NamedTuple):
 
     scores: dict[str, float]  # fractions
     intervals: dict[str, tuple[float, float]]  # 95 %, from so many `resamples`
-    table: Table  # image by image
+    table: ScoreTable  # image by image
     captions: dict[str, float]  # diversity, lengths, unknown words
     samples: dict[str, float]  # of several captions an image, where given
     unavailable: dict[str, str]  # score -> why it is not there
@@ -88,7 +88,7 @@ class Scorer:
             DataError: the images differ, one has no reference, or a caption is no text.
             ToolError: tokenizer "java", without Java.
         """
-        truths, (hypotheses, spare) = tokenise(
+        truths, (hypotheses, spare) = tokenize_captions_of(
             self.tokenizer, references, {k: [v] for k, v in captions.items()}, samples
         )
         flat = {image_id: group[0] for image_id, group in hypotheses.items()}
@@ -106,7 +106,9 @@ class Scorer:
             scores=_scores(table),
             intervals=intervals(table, resamples=self.bootstrap, seed=self.seed) if self.bootstrap else {},
             table=table,
-            captions=diversity.describe(list(flat.values()), truths.values(), training=known, unknown=unknown),
+            captions=diversity.describe_diversity(
+                list(flat.values()), truths.values(), training=known, unknown=unknown
+            ),
             samples=diversity.describe_samples(spare, truths, index) if samples else {},
             unavailable=unavailable,
             tokenizer=self.tokenizer,
@@ -119,12 +121,12 @@ def score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) 
 
     Arguments and errors are those of `Scorer`.
     """
-    truths, (hypotheses, _) = tokenise("python", references, {k: [v] for k, v in captions.items()}, None)
+    truths, (hypotheses, _) = tokenize_captions_of("python", references, {k: [v] for k, v in captions.items()}, None)
     flat = {image_id: group[0] for image_id, group in hypotheses.items()}
     return _scores(_table(_index(truths), truths, flat, captions))
 
 
-def tokenise(
+def tokenize_captions_of(
     tokenizer: str,
     references: Mapping[int, Sequence[str]],
     *captions: Mapping[int, Sequence[str]] | None,
@@ -133,7 +135,7 @@ def tokenise(
     groups = [{image_id: list(texts) for image_id, texts in references.items()}]
     for given in captions:
         if given is not None:
-            check(references, given)
+            check_captions(references, given)
         # In the order of the references, so that equal inputs give equal bits whatever order the captions came in.
         groups.append({image_id: list(given[image_id]) for image_id in references} if given is not None else {})
     tokens = iter(TOKENIZERS[tokenizer]([text for group in groups for texts in group.values() for text in texts]))
@@ -141,7 +143,7 @@ def tokenise(
     return cut[0], cut[1:]
 
 
-def check(references: Mapping[int, Sequence[str]], captions: Mapping[int, Sequence[str]]) -> None:
+def check_captions(references: Mapping[int, Sequence[str]], captions: Mapping[int, Sequence[str]]) -> None:
     """Raises a DataError that names the images at fault, all faults at once."""
     if not references:
         raise DataError("nothing to score: there are no references")
@@ -180,16 +182,16 @@ def _index(truths: Tokens) -> References:
     return References({image_id: [_words(tokens) for tokens in group] for image_id, group in truths.items()})
 
 
-def _table(index: References, truths: Tokens, flat: Mapping[int, list[str]], captions: Mapping[int, str]) -> Table:
+def _table(index: References, truths: Tokens, flat: Mapping[int, list[str]], captions: Mapping[int, str]) -> ScoreTable:
     matches = index.match(list(truths), [_words(flat[image_id]) for image_id in truths])
-    counted = bleu.counts(index, matches)
+    counted = bleu.bleu_counts(index, matches)
     values = {f"BLEU-{order}": column for order, column in enumerate(bleu.bleu(counted).T, start=1)}
     values["ROUGE-L"] = np.array([rouge_l(flat[image_id], group) for image_id, group in truths.items()])
     values["CIDEr"] = CiderD(index).score(matches)
-    return Table(list(truths), [captions[image_id] for image_id in truths], values, {"BLEU": counted})
+    return ScoreTable(list(truths), [captions[image_id] for image_id in truths], values, {"BLEU": counted})
 
 
-def _with_program(name: str, table: Table, truths: Tokens, flat: Mapping[int, list[str]]) -> Table:
+def _with_program(name: str, table: ScoreTable, truths: Tokens, flat: Mapping[int, list[str]]) -> ScoreTable:
     texts = {image_id: [" ".join(tokens) for tokens in group] for image_id, group in truths.items()}
     captions = {image_id: " ".join(tokens) for image_id, tokens in flat.items()}
     if name == "SPICE":
@@ -198,5 +200,5 @@ def _with_program(name: str, table: Table, truths: Tokens, flat: Mapping[int, li
     return table._replace(values=table.values | {name: java.meteor(counts)}, counts=table.counts | {name: counts})
 
 
-def _scores(table: Table) -> dict[str, float]:
+def _scores(table: ScoreTable) -> dict[str, float]:
     return {name: float(total[0]) for name, total in table.totals().items()}

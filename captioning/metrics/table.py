@@ -19,7 +19,7 @@ FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-class Table(NamedTuple):
+class ScoreTable(NamedTuple):
     """One row an image."""
 
     image_ids: list[int]
@@ -38,9 +38,9 @@ class Table(NamedTuple):
                 means[name] = combined[..., place]
         return means
 
-    def take(self, rows: np.ndarray) -> "Table":
+    def take(self, rows: np.ndarray) -> "ScoreTable":
         """The same for some images, in the order given."""
-        return Table(
+        return ScoreTable(
             [self.image_ids[row] for row in rows],
             [self.captions[row] for row in rows],
             {name: values[rows] for name, values in self.values.items()},
@@ -48,7 +48,7 @@ class Table(NamedTuple):
         )
 
 
-def to_csv(table: Table) -> str:
+def to_csv(table: ScoreTable) -> str:
     """image_id, caption, a column a score, then the counts as BLEU:0 …: all that comparing two runs takes."""
     columns = dict(table.values)
     for family, counts in table.counts.items():
@@ -61,7 +61,7 @@ def to_csv(table: Table) -> str:
     return text.getvalue()
 
 
-def from_csv(path: Path) -> Table:
+def from_csv(path: Path) -> ScoreTable:
     """What `to_csv` wrote.
 
     Raises:
@@ -81,7 +81,7 @@ def from_csv(path: Path) -> Table:
         raise DataError(f"cannot read {path} as a table of scores ({error}); score the captions anew") from error
 
 
-def _table(image_ids: list[int], captions: list[str], columns: Mapping[str, np.ndarray]) -> Table:
+def _table(image_ids: list[int], captions: list[str], columns: Mapping[str, np.ndarray]) -> ScoreTable:
     values = {name: column for name, column in columns.items() if ":" not in name}
     families = dict.fromkeys(name.partition(":")[0] for name in columns if ":" in name)
     counts = {
@@ -94,4 +94,4 @@ def _table(image_ids: list[int], captions: list[str], columns: Mapping[str, np.n
         orders = sum(name.partition("-")[0] == family for name in values)
         if counted.shape[1] != (23 if family == "METEOR" else 2 * orders + 2):
             raise ValueError(f"{counted.shape[1]} columns of counts for {orders} scores of {family}")
-    return Table(image_ids, captions, values, counts)
+    return ScoreTable(image_ids, captions, values, counts)

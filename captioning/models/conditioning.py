@@ -36,7 +36,7 @@ class Conditioning(nn.Module):
         return vector.new_zeros(len(vector), 0)
 
 
-class Nothing(Conditioning):
+class NoConditioning(Conditioning):
     """The recurrence knows nothing but its words: a language model, where there is no attention either."""
 
     def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):

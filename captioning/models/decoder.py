@@ -14,7 +14,7 @@ from captioning.models.attention import Glimpse, Keys
 from captioning.models.ops.dropout import Dropout
 from captioning.models.ops.packing import Layout
 from captioning.models.ops.products import summed_at_once
-from captioning.models.readout import Scores
+from captioning.models.readout import LazyLogits
 from captioning.models.state import State
 
 
@@ -48,7 +48,7 @@ class Decoded(NamedTuple):
     for, or a recurrence needs the loop.
     """
 
-    scores: Scores
+    scores: LazyLogits
     index: Tensor
     glimpse: Glimpse
     state: State | None
@@ -56,7 +56,7 @@ class Decoded(NamedTuple):
     @property
     def logits(self) -> Tensor:
         """[N, V], made anew each time: in the grad mode, and with the weights, of where it is read."""
-        return self.scores.made()
+        return self.scores.compute()
 
 
 class Decoder(nn.Module):

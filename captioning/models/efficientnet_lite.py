@@ -7,7 +7,7 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from captioning.errors import ConfigError
-from captioning.models.weights import fixed_seed, load_weights
+from captioning.models.weights import fixed_seed, load_weights_file
 
 LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 
@@ -23,7 +23,7 @@ def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Modul
         classifier = EfficientNet.from_name(name, image_size=image_size)  # its convolutions pad for this size alone
     if weights is not None:
         file = _wheel_weights(name) if weights == "package" else weights
-        load_weights(classifier, file, known=classifier.state_dict(), what=name, names=["package"])
+        load_weights_file(classifier, file, known=classifier.state_dict(), what=name, names=["package"])
     # Composed from the parts: the classifier's own forward has debug prints, and names that say less.
     part = classifier.get_submodule
     stem = OrderedDict(conv=part("_conv_stem"), norm=part("_bn0"), relu=nn.ReLU6())

@@ -7,7 +7,7 @@ from captioning.errors import ConfigError
 from captioning.models.captioner import Captioner
 
 
-class ManyViews(Captioner):
+class MultiCrop(Captioner):
     """A trained captioner whose grid is the grids of V views side by side: features [B, V, P, D] (or fc vectors
     [B, V, D]) in, attention over V·P places out, and the image vector is the mean over all of them.
 
@@ -32,7 +32,7 @@ class ManyViews(Captioner):
         """
         if images.shape[1] != self.views or mask is not None:
             raise ConfigError(
-                f"a captioner with corners takes the features of {self.views} views of each picture, not "
-                f"{tuple(images.shape)} of it alone: splits.sources_of gives them, or load it without corners"
+                f"a captioner with crops takes the features of {self.views} views of each picture, not "
+                f"{tuple(images.shape)} of it alone: splits.sources_of gives them, or load it without crops"
             )
-        return torch.cat([super(ManyViews, self).grid_of(view)[0] for view in images.unbind(1)], 1), None
+        return torch.cat([super(MultiCrop, self).grid_of(view)[0] for view in images.unbind(1)], 1), None

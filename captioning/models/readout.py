@@ -12,7 +12,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.ops.dropout import Dropout
 
 
-class Scores(NamedTuple):
+class LazyLogits(NamedTuple):
     """Word scores W f + b of N words that are not made yet: [N, V] would be the largest tensor of a training step.
 
     features: f, [N, F]. output: W and b.
@@ -21,7 +21,7 @@ class Scores(NamedTuple):
     features: Tensor
     output: nn.Linear
 
-    def made(self) -> Tensor:
+    def compute(self) -> Tensor:
         """All of them, [N, V]."""
         return self.output(self.features)
 
@@ -39,9 +39,9 @@ class Readout(nn.Module):
         """word [N, E], hidden [N, H], context [N, D] -> logits [N, V]; any leading dimensions."""
         return self.output(self.read(word, hidden, context))
 
-    def scores(self, word: Tensor, hidden: Tensor, context: Tensor) -> Scores:
+    def scores(self, word: Tensor, hidden: Tensor, context: Tensor) -> LazyLogits:
         """The same, not made yet."""
-        return Scores(self.read(word, hidden, context), self.output)
+        return LazyLogits(self.read(word, hidden, context), self.output)
 
 
 class LinearReadout(Readout):

@@ -9,7 +9,7 @@ from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from captioning.errors import CheckpointError, ConfigError
-from captioning.models.weights import fixed_seed, load_weights, nearest
+from captioning.models.weights import fixed_seed, load_weights_file, nearest
 
 
 def torchvision_network(
@@ -32,7 +32,7 @@ def torchvision_network(
     layer = layer or (_last_map(classifier, image_size) if output == "grid" else _before_last_linear(classifier))
     network = _cut(classifier, layer)
     if weights is not None and weights not in offered:
-        load_weights(network, weights, known=classifier.state_dict(), what=name, names=offered)
+        load_weights_file(network, weights, known=classifier.state_dict(), what=name, names=offered)
     return network, layer
 
 

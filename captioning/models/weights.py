@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captioning.errors import CheckpointError
 
 
-def load_weights(
+def load_weights_file(
     network: nn.Module, file: str | Path, *, known: dict[str, Tensor], what: str, names: Iterable[str]
 ) -> None:
     """Loads the network's part of a state_dict file.

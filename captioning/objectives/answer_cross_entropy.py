@@ -16,19 +16,21 @@ class AnswerCrossEntropy(nn.Module):
     Σ_a t_a log p(a | s) is the return of the places s of all glimpses.
 
     Args:
-        places: Reinforce, for hard attention that draws places.
+        location_loss: Reinforce, for hard attention that draws places.
     """
 
-    of_kind: ClassVar = "answers"  # of run; see captioning.kinds
+    of_task: ClassVar = "vqa"  # see captioning.tasks
 
-    def __init__(self, *, places: Reinforce | None = None):
+    def __init__(self, *, location_loss: Reinforce | None = None):
         super().__init__()
-        self.places = places or Reinforce()
+        self.location_loss = location_loss or Reinforce()
 
     def forward(self, model, batch) -> Loss:
         """Loss of `model` (Answerer) on `batch` (QuestionBatch)."""
         if model.training:  # a question in as many rows as the baseline wants
-            again = {name: self.places.repeat(getattr(batch, name)) for name in ("questions", "answers", "shares")}
+            again = {
+                name: self.location_loss.repeat(getattr(batch, name)) for name in ("questions", "answers", "shares")
+            }
             batch = batch._replace(**again)
         logits, glimpse = model(batch.images, batch.questions, batch.mask)
         log_probs = wide(logits).log_softmax(-1).gather(-1, batch.answers)  # [B, K, M]
@@ -40,6 +42,6 @@ class AnswerCrossEntropy(nn.Module):
             looks = glimpse.log_prob.shape[-1]
             rewards = likelihood.new_zeros(glimpse.log_prob.shape)
             rewards[..., -1] = likelihood.detach()
-            terms, stats = self.places(rewards, glimpse, known[..., None].expand(-1, -1, looks))
+            terms, stats = self.location_loss(rewards, glimpse, known[..., None].expand(-1, -1, looks))
             parts |= {name: term / count for name, term in terms.items()}
         return make_loss(parts, (batch.questions != model.pad).sum(), stats)

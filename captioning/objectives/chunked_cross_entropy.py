@@ -7,11 +7,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
+_CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
 HELD = 2**26  # scores that a GPU makes at once
 
 
-class Lessons(NamedTuple):
+class SoftTargets(NamedTuple):
     """What a teacher says of N words: ids [N, W] int64 of the words that it thinks likely, and what share of the target
     each has, [N, W]; the shares of a word of which it says nothing are 0."""
 
@@ -24,7 +24,7 @@ def chunked_cross_entropy(
     weight: Tensor,
     bias: Tensor | None,
     targets: Tensor,
-    lessons: Lessons | None = None,
+    soft_targets: SoftTargets | None = None,
     *,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
@@ -32,9 +32,9 @@ def chunked_cross_entropy(
 
     Args:
         features: f [N, F]. weight, bias: W [V, F] and b [V] (or None).
-        targets, lessons, label_smoothing: as there.
+        targets, soft_targets, label_smoothing: as there.
     """
-    return _Words.apply(features, weight, bias, targets, lessons, label_smoothing, torch.is_grad_enabled())
+    return _Words.apply(features, weight, bias, targets, soft_targets, label_smoothing, torch.is_grad_enabled())
 
 
 class _Words(torch.autograd.Function):
@@ -47,7 +47,7 @@ class _Words(torch.autograd.Function):
         weight: Tensor,
         bias: Tensor | None,
         targets: Tensor,
-        lessons: Lessons | None,
+        soft_targets: SoftTargets | None,
         smoothing: float,
         learning: bool,
     ):
@@ -55,26 +55,28 @@ class _Words(torch.autograd.Function):
         of_features, of_weight, of_bias = (
             torch.zeros_like(part) if wanted and part is not None else None for part in (features, weight, bias)
         )
-        at_once = max(1, (CACHED if features.device.type == "cpu" else HELD) // vocabulary)
+        at_once = max(1, (_CACHED if features.device.type == "cpu" else HELD) // vocabulary)
         total, log_probs = [], []
         for rows in range(0, len(targets), at_once):
             part, ids = features[rows : rows + at_once], targets[rows : rows + at_once, None]
             scores = wide(F.linear(part, weight, bias))
             scores -= scores.amax(-1, keepdim=True)
             own, even = scores.gather(-1, ids), scores.mean(-1, keepdim=True) if smoothing else 0.0
-            lesson, left, taught = None, 1.0, 0.0
-            if lessons is not None:
-                lesson = Lessons(*(values[rows : rows + at_once] for values in lessons))
-                lesson = lesson._replace(shares=lesson.shares.to(scores.dtype))
-                left = 1 - lesson.shares.sum(-1, keepdim=True)
-                taught = (scores.gather(-1, lesson.ids) * lesson.shares).sum(-1, keepdim=True)
+            soft_target, left, taught = None, 1.0, 0.0
+            if soft_targets is not None:
+                soft_target = SoftTargets(*(values[rows : rows + at_once] for values in soft_targets))
+                soft_target = soft_target._replace(shares=soft_target.shares.to(scores.dtype))
+                left = 1 - soft_target.shares.sum(-1, keepdim=True)
+                taught = (scores.gather(-1, soft_target.ids) * soft_target.shares).sum(-1, keepdim=True)
             normalizer = scores.exp_().sum(-1, keepdim=True)
             log_probs.append(own - normalizer.log())
             total.append((normalizer.log() - left * ((1 - smoothing) * own + smoothing * even) - taught).sum())
             if wanted:
                 outer = scores.div_(normalizer).scatter_add_(-1, ids, torch.full_like(own, smoothing - 1) * left)
                 outer = outer.sub_(left * (smoothing / vocabulary)) if smoothing else outer
-                outer = (outer.scatter_add_(-1, lesson.ids, -lesson.shares) if lesson else outer).to(part.dtype)
+                outer = (outer.scatter_add_(-1, soft_target.ids, -soft_target.shares) if soft_target else outer).to(
+                    part.dtype
+                )
                 torch.mm(outer, weight, out=of_features[rows : rows + at_once])
                 torch.addmm(of_weight, outer.T, part, out=of_weight)
                 if of_bias is not None:

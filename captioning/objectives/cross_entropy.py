@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.objectives.chunked_cross_entropy import Lessons, wide
+from captioning.objectives.chunked_cross_entropy import SoftTargets, wide
 from captioning.objectives.loss import Loss, make_loss, per_caption
 from captioning.objectives.reinforce import Reinforce
-from captioning.objectives.rollout import draw, roll_out, teacher_force
+from captioning.objectives.rollout import draw_ids, roll_out, teacher_force
 from captioning.objectives.soft_targets import Teacher
 from captioning.objectives.word_loss import WordLoss
 
@@ -24,20 +24,20 @@ class CrossEntropy(nn.Module):
     Args:
         doubly_stochastic: α_c; the term is left out where it is 0, or there are no attention weights.
         label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
-        places: Reinforce, for hard attention that draws places.
+        location_loss: Reinforce, for hard attention that draws places.
         inputs: ScheduledSampling, or None for the captions' own words (teacher forcing).
         teacher: Teacher, whose distribution of each word the model learns beside the word itself, in training.
         teacher_share: of the target that the teacher's distribution is.
     """
 
-    of_kind: ClassVar = "captions"  # of run; see captioning.kinds
+    of_task: ClassVar = "image_captioning"  # see captioning.tasks
 
     def __init__(
         self,
         *,
         doubly_stochastic: float = 1.0,
         label_smoothing: float = 0.0,
-        places: Reinforce | None = None,
+        location_loss: Reinforce | None = None,
         inputs: "ScheduledSampling | None" = None,
         teacher: "Teacher | None" = None,
         teacher_share: float = 0.5,
@@ -47,23 +47,23 @@ class CrossEntropy(nn.Module):
         must_be("objective.doubly_stochastic", doubly_stochastic, least=0)
         must_be("objective.label_smoothing", label_smoothing, least=0, below=1)
         self.doubly_stochastic, self.words = doubly_stochastic, WordLoss(label_smoothing=label_smoothing)
-        self.places, self.inputs = places or Reinforce(), inputs
+        self.location_loss, self.inputs = location_loss or Reinforce(), inputs
         self.teacher, self.teacher_share = teacher, teacher_share
 
     def forward(self, model, batch) -> Loss:
         """Loss of `model` (Captioner) on `batch` (CaptionBatch)."""
-        batch = batch._replace(tokens=self.places.repeat(batch.tokens) if model.training else batch.tokens)
+        batch = batch._replace(tokens=self.location_loss.repeat(batch.tokens) if model.training else batch.tokens)
         run = self.inputs if self.inputs is not None and model.training else teacher_force
         scores, index, glimpse = run(model, batch)
         targets = batch.tokens[..., 1:]
         real = targets != model.decoder.pad
         captions = real.any(-1)  # [B, K]: slots that hold a caption
         count = per_caption(captions, training=model.training)
-        lessons = None
+        soft_targets = None
         if self.teacher is not None and model.training:
             ids, probs = (part.flatten(0, 2)[index] for part in self.teacher(batch.image_ids, batch.tokens))
-            lessons = Lessons(ids, self.teacher_share * probs)
-        nats, log_probs = self.words(scores, targets.flatten()[index], lessons)
+            soft_targets = SoftTargets(ids, self.teacher_share * probs)
+        nats, log_probs = self.words(scores, targets.flatten()[index], soft_targets)
         parts = {"cross_entropy": nats / count}
         if self.doubly_stochastic and glimpse.weights.shape[-1]:
             seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
@@ -75,7 +75,7 @@ class CrossEntropy(nn.Module):
         stats = {}
         if glimpse.log_prob is not None:
             rewards = log_probs.new_zeros(real.numel()).index_put((index,), log_probs).view(real.shape)
-            terms, stats = self.places(rewards, glimpse, real)
+            terms, stats = self.location_loss(rewards, glimpse, real)
             parts |= {name: term / count for name, term in terms.items()}
         return make_loss(parts, real.sum(), stats)
 
@@ -115,7 +115,7 @@ class ScheduledSampling(nn.Module):
 
         def choose(t: int, logits: Tensor) -> Tensor:
             teacher = inputs[..., min(t + 1, inputs.shape[-1] - 1)]
-            own = draw(wide(logits.detach()).softmax(-1))
+            own = draw_ids(wide(logits.detach()).softmax(-1))
             return torch.where(torch.rand(teacher.shape, device=teacher.device) < probability, own, teacher)
 
         rows, length = targets.shape[1:]

@@ -30,8 +30,8 @@ class Reinforce(nn.Module):
         reward_to_go: bool = False,
     ):
         super().__init__()
-        must_be("objective.places.scale", scale, least=0)
-        must_be("objective.places.entropy", entropy, least=0)
+        must_be("objective.location_loss.scale", scale, least=0)
+        must_be("objective.location_loss.entropy", entropy, least=0)
         self.scale, self.entropy, self.reward_to_go = scale, entropy, reward_to_go
         self.baseline = baseline or MovingAverage()
 
@@ -52,7 +52,7 @@ class Reinforce(nn.Module):
     def terms(self, advantage: Tensor, glimpse, real: Tensor) -> dict[str, Tensor]:
         """The two terms for a given advantage [B, K, T], summed over captions."""
         return {
-            "places": -self.scale * (advantage.detach() * glimpse.log_prob).sum(),
+            "location": -self.scale * (advantage.detach() * glimpse.log_prob).sum(),
             "places_entropy": -self.entropy * (glimpse.entropy * real).sum(),
         }
 
@@ -67,7 +67,7 @@ class MovingAverage(nn.Module):
 
     def __init__(self, *, decay: float = 0.9):
         super().__init__()
-        must_be("objective.places.baseline.decay", decay, least=0, most=1)
+        must_be("objective.location_loss.baseline.decay", decay, least=0, most=1)
         self.decay = decay
         self.register_buffer("value", torch.zeros(()))
 
@@ -91,7 +91,7 @@ class LeaveOneOut(nn.Module):
 
     def __init__(self, *, samples: int = 2):
         super().__init__()
-        must_be("objective.places.baseline.samples", samples, least=2)
+        must_be("objective.location_loss.baseline.samples", samples, least=2)
         self.samples = samples
 
     def forward(self, returns: Tensor, left: Tensor, real: Tensor) -> Tensor:

@@ -46,7 +46,7 @@ def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choos
     return tokens, torch.stack(logits, 2), type(out.glimpse)(*fields)
 
 
-def draw(probabilities: Tensor) -> Tensor:
+def draw_ids(probabilities: Tensor) -> Tensor:
     """One id a row of [B, K, V], from torch's global generator -> [B, K]. Rows need not sum to one.
 
     An exponential race, as in torch.multinomial, whose draws these are on a CPU; it looks at its result before it

@@ -14,7 +14,7 @@ from captioning.objectives.chunked_cross_entropy import wide
 from captioning.objectives.cross_entropy import CrossEntropy
 from captioning.objectives.loss import Loss, make_loss
 from captioning.objectives.reinforce import Reinforce
-from captioning.objectives.rollout import draw, roll_out
+from captioning.objectives.rollout import draw_ids, roll_out
 
 
 class SelfCritical(nn.Module):
@@ -31,12 +31,12 @@ class SelfCritical(nn.Module):
         samples: captions an image.
         baseline: leave_one_out or greedy.
         max_length: words a caption, <end> included.
-        places: Reinforce; a place's return is its caption's r(y) − b.
+        location_loss: Reinforce; a place's return is its caption's r(y) − b.
         doubly_stochastic, label_smoothing: of the cross-entropy that is the validation loss, so that it can be held
             against that of the run that this one goes on from.
     """
 
-    of_kind: ClassVar = "captions"  # of run; see captioning.kinds
+    of_task: ClassVar = "image_captioning"  # see captioning.tasks
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class SelfCritical(nn.Module):
         samples: int = 5,
         baseline: Callable | None = None,
         max_length: int = 20,
-        places: Reinforce | None = None,
+        location_loss: Reinforce | None = None,
         doubly_stochastic: float = 1.0,
         label_smoothing: float = 0.0,
     ):
@@ -60,7 +60,7 @@ class SelfCritical(nn.Module):
             raise ConfigError(f"objective.samples ({samples}) must be at least 2: each sample's baseline is the others")
         self.reward, self.start, self.end, self.forbidden = reward, start, end, tuple(forbidden)
         self.samples, self.baseline, self.max_length = samples, baseline, max_length
-        self.places = places or Reinforce()
+        self.location_loss = location_loss or Reinforce()
         self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
 
     def forward(self, model, batch) -> Loss:
@@ -74,7 +74,7 @@ class SelfCritical(nn.Module):
         count = rewards.numel()
         parts = {"self_critical": -(advantage * (log_probs * real).sum(-1)).sum() / count}
         if glimpse.log_prob is not None:
-            terms = self.places.terms(advantage[..., None] * real, glimpse, real)
+            terms = self.location_loss.terms(advantage[..., None] * real, glimpse, real)
             parts |= {name: term / count for name, term in terms.items()}
         return make_loss(parts, real.sum(), {"reward": rewards.mean(), "words_a_caption": real.sum() / count})
 
@@ -85,7 +85,7 @@ class SelfCritical(nn.Module):
 
         def choose(t: int, logits: Tensor) -> Tensor:
             scores = wide(logits).index_fill(-1, forbidden, -torch.inf).log_softmax(-1)
-            token = draw(scores.detach().exp())
+            token = draw_ids(scores.detach().exp())
             log_probs.append(scores.gather(-1, token[..., None]).squeeze(-1))
             token = token.masked_fill(done[-1], model.decoder.pad) if done else token
             done.append((token == self.end) | (token == model.decoder.pad))

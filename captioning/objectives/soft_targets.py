@@ -34,7 +34,7 @@ class Teacher(nn.Module):
         return self.ids[row].long(), self.probs[row] * known[..., None]
 
     def knows(self, image_ids: Tensor, tokens: Tensor) -> Tensor:
-        """Whether it has lessons of each caption: [B, K] bool."""
+        """Whether it has soft_targets of each caption: [B, K] bool."""
         return torch.isin(number_captions(image_ids, tokens), self.keys)
 
 

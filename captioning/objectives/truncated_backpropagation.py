@@ -25,7 +25,7 @@ class TruncatedBackpropagation(nn.Module):
         zeros: the model's state before a text, models.state.State of [layers, B, 1, H].
     """
 
-    of_kind: ClassVar = "language_model"  # of run; see captioning.kinds
+    of_task: ClassVar = "language_model"  # see captioning.tasks
 
     def __init__(self, *, zeros):
         super().__init__()

@@ -4,17 +4,17 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.ops.products import mixed
-from captioning.objectives.chunked_cross_entropy import Lessons, chunked_cross_entropy, wide
+from captioning.objectives.chunked_cross_entropy import SoftTargets, chunked_cross_entropy, wide
 
 
 def word_loss_equation(
-    logits: Tensor, targets: Tensor, lessons: Lessons | None = None, *, label_smoothing: float = 0.0
+    logits: Tensor, targets: Tensor, soft_targets: SoftTargets | None = None, *, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """−Σ_n Σ_v q_n(v) log p_n(v), with q_n = (1 − Σ_w s_nw) ((1 − ε) [v = y_n] + ε / V) + Σ_w s_nw [v = w].
 
     Args:
         logits: [N, V]. targets: y [N], ids.
-        lessons: the soft targets w and their shares s; None: no word has any.
+        soft_targets: the soft targets w and their shares s; None: no word has any.
         label_smoothing: ε (Szegedy et al. 2016).
 
     Returns:
@@ -23,9 +23,9 @@ def word_loss_equation(
     log_probs = wide(logits).log_softmax(-1)
     of_words = log_probs.gather(-1, targets[:, None]).squeeze(-1)
     wanted = torch.lerp(of_words, log_probs.mean(-1), label_smoothing) if label_smoothing else of_words
-    if lessons is not None:
-        shares = lessons.shares.to(log_probs.dtype)
-        wanted = (1 - shares.sum(-1)) * wanted + (log_probs.gather(-1, lessons.ids) * shares).sum(-1)
+    if soft_targets is not None:
+        shares = soft_targets.shares.to(log_probs.dtype)
+        wanted = (1 - shares.sum(-1)) * wanted + (log_probs.gather(-1, soft_targets.ids) * shares).sum(-1)
     return -wanted.sum(), of_words.detach()
 
 
@@ -44,11 +44,11 @@ class WordLoss(nn.Module):
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, scores, targets: Tensor, lessons: Lessons | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, scores, targets: Tensor, soft_targets: SoftTargets | None = None) -> tuple[Tensor, Tensor]:
         """The loss and each word's log p(y_n), [N], of logits [N, V] or of `LazyLogits`; see `word_loss_equation`."""
         if isinstance(scores, Tensor):
-            return word_loss_equation(scores, targets, lessons, label_smoothing=self.label_smoothing)
+            return word_loss_equation(scores, targets, soft_targets, label_smoothing=self.label_smoothing)
         parts = (scores.features, scores.output.weight, scores.output.bias)
         device = scores.features.device.type
         parts = [part if part is None else part.to(mixed(device, part.dtype)) for part in parts]
-        return chunked_cross_entropy(*parts, targets, lessons, label_smoothing=self.label_smoothing)
+        return chunked_cross_entropy(*parts, targets, soft_targets, label_smoothing=self.label_smoothing)

@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import torch
 
-from captioning.checkpoints.read import KIND
-from captioning.checkpoints.rebuild import make_recipe
+from captioning.checkpoints.read import IMAGE_CAPTIONING
+from captioning.checkpoints.rebuild import make_metadata
 from captioning.checkpoints.resume import same_encoder, same_images, same_words, take_encoder
 from captioning.config.compose import build
 from captioning.config.schemas import CaptionTrainConfig
@@ -19,25 +19,25 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 from captioning.evaluation.decoding_label import decoding_name
 from captioning.features.sources import report_unreadable
-from captioning.inference.generate import write
+from captioning.inference.generate import generate_texts
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
 from captioning.training.provenance import digest
 
-SPLITS = ("train", "val")
+_SPLITS = ("train", "val")
 
 
-class Captions:
+class ImageCaptioningTask:
     """See `captioning.kinds`; validation writes a caption for every picture and scores them."""
 
-    name: ClassVar = KIND
+    name: ClassVar = IMAGE_CAPTIONING
     schema: ClassVar = CaptionTrainConfig
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
         """The captioner and what trains and scores it; see `Parts`."""
         data, records = config["data"], build(config["data"]["reader"])
-        splits = {split: select(records, split) for split in SPLITS}
-        wanted = [record for split in SPLITS for record in splits[split]]
+        splits = {split: select(records, split) for split in _SPLITS}
+        wanted = [record for split in _SPLITS for record in splits[split]]
         tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
         training = (caption for record in splits["train"] for caption in tokens[record.image_id])
         vocabulary = Vocabulary.build(training, min_count=data["min_count"])
@@ -60,7 +60,7 @@ class Captions:
         extra = build(data["extra_scores"]) if data["extra_scores"] else None
         references = {record.image_id: record.captions for record in splits["val"]}
         _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
-        recipe = make_recipe(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
+        metadata = make_metadata(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
 
         def load() -> tuple[Any, str]:
             source = build(config["features"])(
@@ -68,20 +68,20 @@ class Captions:
             )
             report_unreadable(source)
             captioner.encoder = source.encoder
-            kept = {split: select(source.records, split) for split in SPLITS}
-            recipe["images"] = {split: len(records) for split, records in kept.items()}
+            kept = {split: select(source.records, split) for split in _SPLITS}
+            metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
-                same_images(resumed, recipe["images"])
+                same_images(resumed, metadata["images"])
             return _loaders(config, kept, tokens, vocabulary, source), _about(kept, tokens, vocabulary)
 
         return Parts(
             captioner,
             _objective(config, reward, teacher, vocabulary),
-            observe=partial(_observe, search=search, vocabulary=vocabulary),
+            predict=partial(_predict, search=search, vocabulary=vocabulary),
             score=partial(_score, references, extra, f"val/{decoding}/"),
             monitor=f"val/{decoding}/CIDEr",
             mode="max",
-            recipe=recipe,
+            metadata=metadata,
             load=load,
             digest=digest(wanted),
             encoder=encoder,
@@ -106,7 +106,7 @@ def _try_decoding(captioner, search: Callable, vocabulary, encoder) -> None:
     """Decodes one picture of nothing: a word or a number that the decoding cannot take is told at once."""
     shape = (encoder.size,) if encoder.output == "fc" else (encoder.places or 1, encoder.size)
     with torch.random.fork_rng(devices=[]):  # a search that samples draws nothing from the run's own numbers
-        write(captioner.eval(), torch.zeros(1, *shape), search=search, vocabulary=vocabulary)
+        generate_texts(captioner.eval(), torch.zeros(1, *shape), search=search, vocabulary=vocabulary)
     captioner.train()
 
 
@@ -124,7 +124,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
             seed=config["seed"],
             **common,
         )
-        for split in SPLITS
+        for split in _SPLITS
     ]
     from captioning.training.datamodule import (
         CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
@@ -155,7 +155,7 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
 
 
 def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, vocabulary):
-    """The teacher of a file of lessons, which must know captions of the training split; None without."""
+    """The teacher of a file of soft targets, which must know captions of the training split; None without."""
     if not config["teacher"]:
         return None
     if config["reward"]:
@@ -176,11 +176,11 @@ def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, voca
     known, captions = int((teacher.knows(batch.image_ids, batch.tokens) & real).sum()), int(real.sum())
     if not known:
         raise CheckpointError(
-            f"teacher.file: {config['teacher']['file']} has lessons of other captions than these, or cut to another "
-            "data.max_length: make it again by captioning-teach with this run's data"
+            f"teacher.file: {config['teacher']['file']} has soft targets of other captions than these, or cut to another "
+            "data.max_length: make it again by captioning-distill with this run's data"
         )
     if known < captions:
-        print(f"teacher: lessons of {known} of {captions} training captions; the others are learnt without")
+        print(f"teacher: soft targets of {known} of {captions} training captions; the others are learnt without")
     return teacher
 
 
@@ -198,9 +198,9 @@ def _objective(config: Mapping[str, Any], reward: Callable | None, teacher, voca
     return build(config["objective"], reward=of_ids, **ids)
 
 
-def _observe(captioner, batch, loss, *, search: Callable, vocabulary) -> dict[int, str]:
+def _predict(captioner, batch, loss, *, search: Callable, vocabulary) -> dict[int, str]:
     """{image id: caption} of one validation batch."""
-    texts = write(captioner, batch.images, batch.mask, search=search, vocabulary=vocabulary)
+    texts = generate_texts(captioner, batch.images, batch.mask, search=search, vocabulary=vocabulary)
     return dict(zip(batch.image_ids.tolist(), texts, strict=True))
 
 

@@ -12,17 +12,17 @@ from captioning.config.schemas import LanguageModelTrainConfig
 from captioning.data.corpus import Windows, encode_texts, only, split_text
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import ConfigError, must_be
-from captioning.inference.language_model import KIND, build_model, make_recipe
+from captioning.inference.language_model import LANGUAGE_MODEL, build_model, make_language_model_metadata
 from captioning.tasks.parts import Parts
 from captioning.training.provenance import digest_of
 
-SPLITS = ("train", "val")
+_SPLITS = ("train", "val")
 
 
-class LanguageModel:
+class LanguageModelTask:
     """See `captioning.kinds`; validation is the likelihood of the split's whole text."""
 
-    name: ClassVar = KIND
+    name: ClassVar = LANGUAGE_MODEL
     schema: ClassVar = LanguageModelTrainConfig
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
@@ -37,9 +37,9 @@ class LanguageModel:
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
             same_words(key, checkpoint, vocabulary)
         model = build_model(config["model"], vocabulary)
-        splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in SPLITS}
+        splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in _SPLITS}
         streams = {"train": loader["batch_size"], "val": loader["val_batch_size"]}
-        windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in SPLITS]
+        windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in _SPLITS]
         from captioning.training.datamodule import CaptionModule
 
         module = CaptionModule(
@@ -49,13 +49,13 @@ class LanguageModel:
         return Parts(
             model,
             build(config["objective"], zeros=zeros),
-            observe=_observe,
+            predict=_predict,
             score=_score,
             monitor="val/bits_per_character",
             mode="min",
-            recipe=make_recipe(config, vocabulary),
+            metadata=make_language_model_metadata(config, vocabulary),
             load=lambda: (module, _about(texts, data["unit"], vocabulary)),
-            digest=digest_of([split, *text] for split in SPLITS for text in texts[split]),
+            digest=digest_of([split, *text] for split in _SPLITS for text in texts[split]),
             encoder=model.encoder,
         )
 
@@ -69,7 +69,7 @@ def _one_device(trainer: Mapping[str, Any]) -> None:
             )
 
 
-def _observe(model, batch, loss) -> dict[int, tuple[float, int, int]]:
+def _predict(model, batch, loss) -> dict[int, tuple[float, int, int]]:
     """{place of the window: (nats, tokens, characters)}; the loss is a mean over the streams."""
     nats = float(loss.total) * len(batch.positions)
     return {int(batch.positions[0]): (nats, int(loss.words), int(batch.characters))}

@@ -1,12 +1,10 @@
-"""The kinds of run that captioning-train knows: each makes its parts of a configuration; what they share is in train.
+"""What a task gives the training command: a model, its objective, its data and its scores.
 
-A kind is a class without arguments, named by `kind._target_` (conf/kind). It has
+A task is a class without arguments, named by `task._target_` (conf/task). It has
 
     name     as checkpoints keep it
-    schema   the dataclass (schemas.py) that its configuration is checked against
-    kind(config, resumed=checkpoint or None, started=checkpoint or None) -> Parts
-
-Nothing here knows hydra, Lightning or an entry point.
+    schema   the dataclass (config/schemas.py) that its configuration is checked against
+    task(config, resumed=checkpoint or None, started=checkpoint or None) -> Parts
 """
 
 from collections.abc import Callable, Mapping
@@ -16,15 +14,15 @@ from torch import nn
 
 
 class Parts(NamedTuple):
-    """What a kind gives the training entry, built and tried: all that a configuration can have wrong is told by then.
+    """The built and tried parts of a run. Every error in the configuration has been raised by then.
 
     Attributes:
         model: what is trained; `model.encoder` is what it looks through (nn.Identity for nothing).
         objective: (model, batch) -> objectives.Loss.
-        observe: (model, batch, loss) -> {id: finding}, of a validation batch: a caption, an answer, a count.
+        predict: (model, batch, loss) -> {id: finding}, of a validation batch: a caption, an answer, a count.
         score: {id: finding} of the whole validation split -> {full name of a score: value}.
         monitor, mode: the score that best.ckpt and early stopping go by, and whether "max" or "min" of it is best.
-        recipe: plain containers that travel in every checkpoint and rebuild the model.
+        metadata: plain containers that travel in every checkpoint and rebuild the model.
         load: () -> the loaders, and a line about the data; what may take long (features) is done here.
         digest: of the data that are learnt from and scored against (`provenance`), by which a resumed run knows them.
         encoder: what becomes `model.encoder`, at the latest by `load`.
@@ -33,11 +31,11 @@ class Parts(NamedTuple):
 
     model: nn.Module
     objective: Callable
-    observe: Callable[..., dict[int, Any]]
+    predict: Callable[..., dict[int, Any]]
     score: Callable[[dict[int, Any]], Mapping[str, float]]
     monitor: str
     mode: str
-    recipe: dict[str, Any]
+    metadata: dict[str, Any]
     load: Callable[[], tuple[Any, str]]
     digest: str
     encoder: nn.Module

@@ -14,27 +14,27 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.data.vqa import Answers, questions_of
 from captioning.errors import DataError
 from captioning.features.sources import refuse_views, report_unreadable
-from captioning.inference.vqa import KIND, make_recipe, write_answers
+from captioning.inference.vqa import VQA, make_answerer_metadata, write_answers
 from captioning.metrics.vqa import Truth, vqa_accuracy
 from captioning.tasks.parts import Parts
 from captioning.text.ptb_tokenizer import tokenize
 from captioning.training.provenance import digest_of
 
-SPLITS = ("train", "val")
+_SPLITS = ("train", "val")
 
 
-class Answering:
+class VqaTask:
     """See `captioning.kinds`; validation answers every question and scores the answers by VQA's accuracy."""
 
-    name: ClassVar = KIND
+    name: ClassVar = VQA
     schema: ClassVar = AnswerTrainConfig
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
         """The answerer and what trains and scores it; see `Parts`."""
         refuse_views(config["features"])
         data, records = config["data"], build(config["data"]["reader"])
-        splits = {split: select(records, split) for split in SPLITS}
-        questions = {split: questions_of(splits[split]) for split in SPLITS}
+        splits = {split: select(records, split) for split in _SPLITS}
+        questions = {split: questions_of(splits[split]) for split in _SPLITS}
         if secret := [question.question_id for question in questions["val"] if not question.answers]:
             raise DataError(f"validation questions without answers cannot be scored: question ids {secret[:5]}")
         words = (tokenize(question.text) for question in questions["train"])
@@ -61,8 +61,8 @@ class Answering:
             pad=vocabulary.pad,
         )
         _loaders(config, {"train": [], "val": []}, vocabulary, answers)
-        recipe = make_recipe(config, vocabulary, answers, encoder, tuned=tuned)
-        wanted = [record for split in SPLITS for record in splits[split]]
+        metadata = make_answerer_metadata(config, vocabulary, answers, encoder, tuned=tuned)
+        wanted = [record for split in _SPLITS for record in splits[split]]
 
         def load() -> tuple[Any, str]:
             source = build(config["features"])(
@@ -70,20 +70,20 @@ class Answering:
             )
             report_unreadable(source)
             answerer.encoder = source.encoder
-            kept = {split: select(source.records, split) for split in SPLITS}
-            recipe["images"] = {split: len(records) for split, records in kept.items()}
+            kept = {split: select(source.records, split) for split in _SPLITS}
+            metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
-                same_images(resumed, recipe["images"])
+                same_images(resumed, metadata["images"])
             return _loaders(config, kept, vocabulary, answers, source), _about(kept, vocabulary, answers)
 
         return Parts(
             answerer,
             build(config["objective"]),
-            observe=partial(_observe, answers=answers),
+            predict=partial(_predict, answers=answers),
             score=partial(_score, truths_of(splits["val"])),
             monitor="val/accuracy",
             mode="max",
-            recipe=recipe,
+            metadata=metadata,
             load=load,
             digest=digest_of([r.split, r.image_id, r.path.name, *r.questions] for r in wanted),
             encoder=encoder,
@@ -111,7 +111,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabula
     )
 
     return CaptionModule(
-        *(QuestionDataset(splits[split], **common) for split in SPLITS),
+        *(QuestionDataset(splits[split], **common) for split in _SPLITS),
         workers=source.workers if source else 0,
         seed=config["seed"],
         collate=collate_questions,
@@ -119,7 +119,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabula
     )
 
 
-def _observe(answerer, batch, loss, *, answers: Answers) -> dict[int, str]:
+def _predict(answerer, batch, loss, *, answers: Answers) -> dict[int, str]:
     """{question id: answer} of one validation batch."""
     return write_answers(answerer, batch, answers)
 
@@ -131,6 +131,6 @@ def _score(truths: Mapping[int, Truth], found: Mapping[int, str]) -> dict[str, f
 
 
 def _about(splits: Mapping[str, Sequence], vocabulary, answers: Answers) -> str:
-    sizes = ", ".join(f"{len(splits[s])} pictures and {len(questions_of(splits[s]))} questions {s}" for s in SPLITS)
+    sizes = ", ".join(f"{len(splits[s])} pictures and {len(questions_of(splits[s]))} questions {s}" for s in _SPLITS)
     known = answers.coverage(questions_of(splits["val"]))
     return f"{sizes}; vocabulary {len(vocabulary)} words; {len(answers)} answers ({known:.2%} of val's)"

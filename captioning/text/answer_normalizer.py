@@ -7,13 +7,13 @@ the version for VQA v2), its oddities included: an accuracy is official only wit
 import re
 from functools import lru_cache
 
-PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # apostrophe and colon stay; the full stop has a rule of its own
+_PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'  # apostrophe and colon stay; the full stop has a rule of its own
 COMMA = re.compile(r"\d,\d")
 # A look-behind seems to have been meant for the digit in front ("(?!<=\d)" there); as it is, any stop goes that no
 # digit follows. A flag stands there where the most replacements belong: 32 of them.
 STOP, STOPS = re.compile(r"\.(?!\d)"), 32
-NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}
-NUMBERS |= {"seven": "7", "eight": "8", "nine": "9", "ten": "10"}
+_NUMBERS = {"none": "0", "zero": "0", "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6"}
+_NUMBERS |= {"seven": "7", "eight": "8", "nine": "9", "ten": "10"}
 ARTICLES = {"a", "an", "the"}
 # Contractions that are mended when their apostrophe is forgotten; of those with two, when either is.
 ONE = """
@@ -41,7 +41,7 @@ CONTRACTIONS = {
 def normalize(answer: str) -> str:
     """An answer as it is compared: punctuation, lower case, digits for number words, no articles, apostrophes."""
     words = without_punctuation(clean(answer)).lower().split()
-    words = [word for word in (NUMBERS.get(word, word) for word in words) if word not in ARTICLES]
+    words = [word for word in (_NUMBERS.get(word, word) for word in words) if word not in ARTICLES]
     return " ".join(CONTRACTIONS.get(word, word) for word in words)
 
 
@@ -57,7 +57,7 @@ def without_punctuation(answer: str) -> str:
     Where a comma stands between digits ("1,000"), all marks are taken out. So is a full stop that no digit follows.
     """
     numeral, result = COMMA.search(answer), answer
-    for mark in PUNCTUATION:
+    for mark in _PUNCTUATION:
         beside = f"{mark} " in answer or f" {mark}" in answer
         result = result.replace(mark, "" if beside or numeral else " ")
     return STOP.sub("", result, count=STOPS)

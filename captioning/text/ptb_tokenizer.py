@@ -56,8 +56,8 @@ def _either(words: str) -> str:
 
 # Accents and vowel signs that combine with a letter are part of the word.
 MARKS = "".join(chr(code) for code in range(0x300, 0x1900) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-NUMBERS = "¹²³¼½¾\u2160-\u2188"  # of one sign; the last are Roman
-LETTER, SIGN = rf"(?:[^\W\d_{NUMBERS}]|[{MARKS}])", rf"(?:[^\W_{NUMBERS}]|[{MARKS}])"  # a letter; a letter or digit
+_NUMBERS = "¹²³¼½¾\u2160-\u2188"  # of one sign; the last are Roman
+LETTER, SIGN = rf"(?:[^\W\d_{_NUMBERS}]|[{MARKS}])", rf"(?:[^\W_{_NUMBERS}]|[{MARKS}])"  # a letter; a letter or digit
 TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # of it's, I'm, they'd, …
 RULES = rf"""
     [A-Za-z]+(?!\S)                                                 # most words

@@ -8,7 +8,7 @@ from captioning.models.scorers import Additive
 
 # A few graphs of each serve all steps and batches, whose rows are their only unknowns. Of a whole step there is a new
 # one wherever a row ends, or none has ended: on a CPU ten seconds each.
-PARTS = (Cell, Additive)
+_PARTS = (Cell, Additive)
 # Of each part: one row or more, one image or more, with or without gradient, in training and in a search. torch would
 # stop at 8, and run all else uncompiled.
 GRAPHS = 32
@@ -27,7 +27,7 @@ def compile_parts(module: nn.Module, device: torch.device | str) -> str:
     fault = why_not(device)
     torch._dynamo.config.recompile_limit = GRAPHS
     for part in module.modules() if not fault else ():
-        if isinstance(part, PARTS):
+        if isinstance(part, _PARTS):
             part.compile(dynamic=True)
     return fault
 

@@ -20,7 +20,7 @@ from captioning.training.loop_progress import Position, go_to, position
 from captioning.training.lr_schedules import rise
 
 # Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
-WEIGHTS = {"state_dict", "current_model_state"}
+_WEIGHTS = {"state_dict", "current_model_state"}
 
 
 class CaptioningTask(lightning.LightningModule):
@@ -31,13 +31,13 @@ class CaptioningTask(lightning.LightningModule):
     Args:
         captioner: the model: models.captioner.Captioner, or what another kind of run trains; has an `encoder`.
         objective: (model, batch) -> objectives.Loss; what it remembers travels in checkpoints.
-        observe: (captioner, batch, loss) -> {id: finding} of a validation batch, such as one caption an image.
+        predict: (captioner, batch, loss) -> {id: finding} of a validation batch, such as one caption an image.
         score: {id: finding} of all processes together -> {name: value}, logged by these names.
         optimizer: parameter groups -> optimiser.
         schedule: steps of the run -> (step -> factor on the learning rates).
         encoder_lr: learning rate of the encoder's unfrozen parameters; may be None where it has none.
         encoder_warmup: steps over which that rate rises from 0, beside the schedule.
-        recipe: plain containers that travel in every checkpoint and rebuild the model.
+        metadata: plain containers that travel in every checkpoint and rebuild the model.
     """
 
     def __init__(
@@ -45,23 +45,23 @@ class CaptioningTask(lightning.LightningModule):
         captioner: nn.Module,
         objective: Callable,
         *,
-        observe: Callable[..., dict[int, Any]],
+        predict: Callable[..., dict[int, Any]],
         score: Callable[[dict[int, Any]], Mapping[str, float]],
         optimizer: Callable,
         schedule: Callable,
-        recipe: dict[str, Any],
+        metadata: dict[str, Any],
         encoder_lr: float | None = None,
         encoder_warmup: int = 0,
     ):
         super().__init__()
         must_be("encoder_lr", encoder_lr, above=0)
         must_be("encoder_warmup", encoder_warmup, least=0)
-        self.captioner, self.objective, self.observe, self.score = captioner, objective, observe, score
+        self.captioner, self.objective, self.predict, self.score = captioner, objective, predict, score
         self.optimizer, self.schedule = optimizer, schedule
-        self.encoder_lr, self.encoder_warmup, self.recipe = encoder_lr, encoder_warmup, recipe
+        self.encoder_lr, self.encoder_warmup, self.metadata = encoder_lr, encoder_warmup, metadata
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
         self._learnt = False  # whether any batch since the last step was not left out
-        self._findings: dict[int, Any] = {}
+        self._predictions: dict[int, Any] = {}
         self._faults: dict[int, str] = {}  # of validation batches, by the first of their ids
         self._generators: dict[str, Any] | None = None  # to be set when training starts
         self._before_validation: dict[str, Any] | None = None
@@ -142,7 +142,7 @@ class CaptioningTask(lightning.LightningModule):
         self._clock = perf_counter()
 
     def validation_step(self, batch: NamedTuple, batch_index: int) -> None:
-        """The objective's loss, to be looked at; findings, to be scored. A loss that is not finite is kept for the end
+        """The objective's loss, to be looked at; predictions, to be scored. A loss that is not finite is kept for the end
         of the validation: processes have different numbers of batches, and must stop together."""
         loss = self.objective(self.captioner, batch)
         if not loss.total.isfinite():
@@ -150,10 +150,10 @@ class CaptioningTask(lightning.LightningModule):
             self._faults[ids[0]] = f"{_fault(loss, 'val')}; {batch._fields[0].replace('_', ' ')} {_listed(ids)}"
             return
         self.log("val/loss", loss.total, batch_size=len(batch[0]), sync_dist=True)
-        self._findings.update(self.observe(self.captioner, batch, loss))
+        self._predictions.update(self.predict(self.captioner, batch, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Scores the findings of all processes together; every item counts once.
+        """Scores the predictions of all processes together; every item counts once.
 
         Raises:
             TrainingError: a loss was not finite; nothing is saved, as it would be by a score of what is left.
@@ -161,9 +161,9 @@ class CaptioningTask(lightning.LightningModule):
         faults, self._faults = _gather(self._faults), {}
         if faults:
             self._stop(list(faults.values()))
-        findings, self._findings = _gather(self._findings), {}
+        predictions, self._predictions = _gather(self._predictions), {}
         if not self.trainer.sanity_checking:
-            self.log_dict(dict(self.score(findings)), prog_bar=False, rank_zero_only=False)
+            self.log_dict(dict(self.score(predictions)), prog_bar=False, rank_zero_only=False)
 
     def _stop(self, faults: Sequence[str]) -> None:
         """On all processes, for losses of a validation."""
@@ -195,15 +195,15 @@ class CaptioningTask(lightning.LightningModule):
         """Adds what rebuilds the model, the place in the run and the random generators; leaves a frozen encoder
         out. The log on disk is never behind a checkpoint.
 
-        A frozen encoder is rebuilt from its recipe and held against its fingerprint; where the recipe cannot give its
-        weights again (a file of the user's), they are in the recipe itself.
+        A frozen encoder is rebuilt from its metadata and held against its fingerprint; where the metadata cannot give its
+        weights again (a file of the user's), they are in the metadata itself.
         """
-        checkpoint["captioning"] = self.recipe
+        checkpoint["captioning"] = self.metadata
         checkpoint["skipped"] = self.skipped
         checkpoint["position"] = asdict(position(self.trainer))
         checkpoint["generators"] = _of_all(self._before_validation or _generators())
         if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
-            for key in WEIGHTS & checkpoint.keys():
+            for key in _WEIGHTS & checkpoint.keys():
                 kept = {k: v for k, v in checkpoint[key].items() if not k.startswith("captioner.encoder.")}
                 checkpoint[key] = kept
         for logger in self.loggers:
@@ -214,7 +214,7 @@ class CaptioningTask(lightning.LightningModule):
         """Puts a frozen encoder's weights back beside the loaded ones, and the run where it was; keeps the generators
         for the first step."""
         own = {f"captioner.encoder.{name}": value for name, value in self.captioner.encoder.state_dict().items()}
-        for key in WEIGHTS & checkpoint.keys():
+        for key in _WEIGHTS & checkpoint.keys():
             checkpoint[key] = own | checkpoint[key]
         self._generators, self.skipped = _own(checkpoint["generators"], self.trainer), checkpoint["skipped"]
         if "position" in checkpoint:  # else of an earlier version, at an epoch's end
@@ -296,10 +296,10 @@ def _world_size() -> int:
     return torch.distributed.get_world_size() if there else 1
 
 
-def _gather(findings: dict[int, Any]) -> dict[int, Any]:
-    """The findings of all processes, in the order of their ids."""
-    parts = [findings]
+def _gather(predictions: dict[int, Any]) -> dict[int, Any]:
+    """The predictions of all processes, in the order of their ids."""
+    parts = [predictions]
     if _world_size() > 1:
         parts = [None] * _world_size()
-        torch.distributed.all_gather_object(parts, findings)
+        torch.distributed.all_gather_object(parts, predictions)
     return dict(sorted(pair for part in parts for pair in part.items()))

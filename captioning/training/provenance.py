@@ -15,7 +15,7 @@ from typing import Any
 from captioning.data.records import Record
 from captioning.io.atomic_files import write_json
 
-PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "tensorboard")
+_PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "tensorboard")
 
 
 def digest(records: Iterable[Record]) -> str:
@@ -47,7 +47,7 @@ def commit(folder: Path) -> str | None:
         return None
 
 
-def describe(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
+def describe_run(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
     """This process, as plain containers. `data`: what is to be told of it, its digest among that."""
     import torch
 
@@ -58,7 +58,7 @@ def describe(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
         "seed": seed,
         "data": dict(data),
         "commit": commit(Path(__file__).parent),
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "machine": platform.platform(),
         "threads": torch.get_num_threads(),  # another number may round a sum otherwise
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],

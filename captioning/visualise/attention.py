@@ -58,7 +58,7 @@ def attention_figure(
     panels, largest = maps.panels(shown, picture.size)
     share = SHARE if maps.sentinel is not None else 0
     images = [np.asarray(shown), *(panel.pixels for panel in panels)]
-    notes = explain(maps, picture.size, log_prob)
+    notes = explain_maps(maps, picture.size, log_prob)
     figure, notes = _draw(images, [caption, *words], extent=picture.size, notes=notes, share=share)
     for axes, panel in zip(figure.axes[1:], panels, strict=True):
         mark(axes, panel, picture.size)
@@ -74,7 +74,7 @@ def caption_figure(picture: Image.Image, caption: str) -> Figure:
     return _draw([np.asarray(_fit_panel(picture, 1))], [caption], extent=picture.size)[0]
 
 
-def explain(maps: Maps, extent: tuple[int, int], log_prob: float | None = None) -> str:
+def explain_maps(maps: Maps, extent: tuple[int, int], log_prob: float | None = None) -> str:
     """What the panels of these maps show, in sentences."""
     places = maps.weights.shape[1]
     what = (

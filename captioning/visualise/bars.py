@@ -9,7 +9,7 @@ from captioning.visualise.drawing import TEXT, new_figure, text_width
 
 PANEL = (620, 300)  # pixels of one panel
 POINTS = 8
-LETTERS = 36  # labels longer than that together are turned
+_LETTERS = 36  # labels longer than that together are turned
 
 
 def bars_figure(panels: Mapping[str, Mapping[str | int, float]]) -> Figure:
@@ -25,7 +25,7 @@ def bars_figure(panels: Mapping[str, Mapping[str | int, float]]) -> Figure:
         at = labels if numeric else list(range(len(labels)))
         axes.bar(at, list(counts.values()), color="#0072B2", width=0.8)
         if not numeric:
-            turned = sum(len(str(label)) + 1 for label in labels) > LETTERS
+            turned = sum(len(str(label)) + 1 for label in labels) > _LETTERS
             axes.set_xticks(at, labels, rotation=90 if turned else 0, parse_math=False)
         axes.set_title(title, fontsize=10, loc="left", **TEXT)
         axes.tick_params(labelsize=POINTS)

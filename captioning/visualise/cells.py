@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
-COLOURS = colormaps["cividis"]
+_COLOURS = colormaps["cividis"]
 # Okabe and Ito's, in order of lightness, each with its dashes and mark.
 LINES = (
     ("#0072B2", "-", "o"),
@@ -27,12 +27,12 @@ LINES = (
     ("#000000", (0, (5, 1, 1, 1, 1, 1)), "v"),
     ("#CC79A7", (0, (1, 1)), "P"),
 )
-DPI = 100
+_DPI = 100
 CELL = 0.19  # inches, the height of a row of a map; a column is as wide as its word needs, about twice that
 GATES = ("input", "forget", "output", "reset", "update")  # from 0 to 1; everything else is drawn from −m to m
 BRIGHTEST = 98  # percentile of |values| that is m, so that one large value does not leave all others grey
 LEAST = 1e-6  # of a gradient's share that is drawn
-TEXT = {"parse_math": False}  # "$" may be in a caption
+_TEXT = {"parse_math": False}  # "$" may be in a caption
 
 
 def states_figure(
@@ -56,7 +56,7 @@ def states_figure(
         shown = values[:, units].T
         gate = name.split()[0] in GATES
         largest = 1 if gate else max(np.percentile(np.abs(shown), BRIGHTEST), 1e-9)
-        image = each.imshow(shown, cmap=COLOURS, vmin=0 if gate else -largest, vmax=largest, aspect="auto")
+        image = each.imshow(shown, cmap=_COLOURS, vmin=0 if gate else -largest, vmax=largest, aspect="auto")
         each.set_title(_kind(name))
         _words(each, words)
         _units(each, units if index % columns == 0 else [""] * len(units))
@@ -65,7 +65,7 @@ def states_figure(
         _scale(figure, image, each, largest)
     _hide(axes, len(states))
     if title:
-        figure.suptitle(title, fontsize=11, **TEXT)
+        figure.suptitle(title, fontsize=11, **_TEXT)
     return figure
 
 
@@ -91,7 +91,7 @@ def units_figure(readings: Sequence[Any], followers: Sequence[Any]) -> Figure:
     figure, axes = _figure(size, len(readings), 1)
     for each, reading, shown, marks in zip(axes.flat, readings, values, told, strict=True):
         scaled = (shown - low) / np.maximum(high - low, 1e-9)
-        each.imshow(scaled, cmap=COLOURS, vmin=0, vmax=1, aspect="auto")
+        each.imshow(scaled, cmap=_COLOURS, vmin=0, vmax=1, aspect="auto")
         each.hlines(np.arange(len(names) - 1) + 0.5, -0.5, len(reading.words) - 0.5, color="white", lw=1.5)
         _words(each, reading.words, rotation=30)
         _units(each, names)
@@ -203,13 +203,13 @@ def coloured_text(tokens: Sequence[str], values: np.ndarray, *, between: str = "
     low, high = values.min(), values.max()
     pieces = []
     for token, value in zip(tokens, (values - low) / max(high - low, 1e-9), strict=True):
-        style = f"background:{to_hex(COLOURS(value))};color:{_ink(value)}"
+        style = f"background:{to_hex(_COLOURS(value))};color:{_ink(value)}"
         pieces.append(f'<span style="{style}">{html.escape(token)}</span>')
     return f'<pre style="line-height:1.5;white-space:pre-wrap">{html.escape(between).join(pieces)}</pre>'
 
 
 def _figure(size: tuple[float, float], rows: int, columns: int, **shared: Any) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=size, dpi=DPI, facecolor="white", layout="constrained")
+    figure = Figure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for each in axes.flat:
@@ -241,12 +241,12 @@ def _scale(figure: Figure, image: Any, axes: Axes, largest: float) -> None:
 
 def _words(axes: Axes, words: Sequence[str], *, rotation: float = 60) -> None:
     style = {"rotation": rotation, "ha": "right", "rotation_mode": "anchor", "fontsize": 8}
-    axes.set_xticks(range(len(words)), words, **style, **TEXT)
+    axes.set_xticks(range(len(words)), words, **style, **_TEXT)
     axes.tick_params(length=0)
 
 
 def _units(axes: Axes, names: Sequence[Any]) -> None:
-    axes.set_yticks(range(len(names)), names, fontsize=7, **TEXT)
+    axes.set_yticks(range(len(names)), names, fontsize=7, **_TEXT)
     axes.yaxis.set_minor_locator(NullLocator())
     axes.spines[:].set_visible(False)
 

@@ -17,11 +17,11 @@ from matplotlib.lines import Line2D
 from captioning.errors import DataError
 from captioning.visualise.drawing import TEXT, new_figure
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
 PANEL, COLUMNS, LEGEND = (520, 380), 3, 34  # pixels of a panel, panels in a row, height of a line of the legend
-LEFT_OUT = ("epoch", "words/s", "BLEU-1", "BLEU-2", "BLEU-3")  # ends of names
-STEP = "step"
+_LEFT_OUT = ("epoch", "words/s", "BLEU-1", "BLEU-2", "BLEU-3")  # ends of names
+_STEP = "step"
 
 
 class Curves(NamedTuple):
@@ -45,9 +45,9 @@ def read_curves(run_dir: Path | str) -> Curves:
         lines: dict[str, tuple[list[int], list[float]]] = {}
         for row in rows:
             for name, cell in row.items():
-                if name != STEP and cell:
+                if name != _STEP and cell:
                     steps, values = lines.setdefault(name, ([], []))
-                    steps.append(int(row[STEP]))
+                    steps.append(int(row[_STEP]))
                     values.append(float(cell))
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
@@ -109,7 +109,7 @@ def _legend(figure: Figure, runs: Mapping[str, Curves], panels: Sequence[str]) -
 
 
 def _style(index: int) -> tuple[str, str, str]:
-    return tuple(of[index % len(of)] for of in (COLOURS, LINES, MARKERS))
+    return tuple(of[index % len(of)] for of in (_COLOURS, LINES, MARKERS))
 
 
 def _measured_here(run: Curves, panel: str) -> bool:
@@ -124,7 +124,7 @@ def _panels(runs) -> list[str]:
         parts = []
     order = {"CIDEr": 0, "truth": 1, "BLEU-4": 2}
     scores.sort(key=lambda name: order.get(name.rpartition("/")[2], 3))
-    return ["loss", *(name for name in scores + parts if not name.endswith(LEFT_OUT))]
+    return ["loss", *(name for name in scores + parts if not name.endswith(_LEFT_OUT))]
 
 
 def _parts(run: Curves, panel: str) -> list[str]:

@@ -19,12 +19,12 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from captioning.io.atomic_files import write_whole
-from captioning.visualise.geometry import Region
+from captioning.visualise.geometry import MapRegion
 from captioning.visualise.maps import Panel
 
-SUFFIXES = (".png", ".svg", ".pdf")
+_SUFFIXES = (".png", ".svg", ".pdf")
 DPI = 150
-SPACING = 1.35  # of lines, in sizes of the font
+_SPACING = 1.35  # of lines, in sizes of the font
 TEXT = {"color": "0.1", "parse_math": False}  # "$" may be in a caption
 # Text stays text, and the same figure is the same file.
 VECTOR = {"svg.fonttype": "none", "pdf.fonttype": 42, "svg.hashsalt": "captioning"}
@@ -49,8 +49,8 @@ def save_figure(figure: Figure, path: Path | str) -> None:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(f"{path}: a figure is saved as one of {', '.join(SUFFIXES)}")
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{path}: a figure is saved as one of {', '.join(_SUFFIXES)}")
     options = {"format": suffix[1:], "dpi": figure.dpi, "metadata": METADATA[suffix]}
     with rc_context(VECTOR):
         write_whole(path, lambda file: figure.savefig(file, **options))
@@ -84,7 +84,7 @@ def mark(axes: Axes, panel: Panel, extent: tuple[int, int], *, line: float = 1.6
         _frame(axes, panel.mark, extent, line=line, style="-")
 
 
-def _frame(axes: Axes, region: Region, extent: tuple[int, int], *, line: float, style) -> None:
+def _frame(axes: Axes, region: MapRegion, extent: tuple[int, int], *, line: float, style) -> None:
     """Around what of a region lies in the picture: white on black, to be seen on anything."""
     left, top = max(region[0], 0), max(region[1], 0)
     right, bottom = min(region[2], extent[0]), min(region[3], extent[1])
@@ -112,7 +112,7 @@ def text_width(text: str, points: float, *, dpi: int = DPI, weight: str = "norma
 
 def text_height(text: str, points: float, *, dpi: int = DPI) -> int:
     """Of the lines of a text, with the space between them."""
-    return ceil((text.count("\n") + 1) * SPACING * points * dpi / 72)
+    return ceil((text.count("\n") + 1) * _SPACING * points * dpi / 72)
 
 
 def wrap(text: str, points: float, width: float, *, dpi: int = DPI, weight: str = "normal") -> tuple[str, float]:

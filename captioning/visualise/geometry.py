@@ -10,11 +10,11 @@ from math import ceil
 import numpy as np
 from PIL import Image
 
-Region = tuple[float, float, float, float]  # left, top, right, bottom
+MapRegion = tuple[float, float, float, float]  # left, top, right, bottom
 REACH = 2  # cells that the bicubic kernel reaches to either side
 
 
-def overlay(weights: np.ndarray, grid: tuple[int, int], *, box: Region, size: tuple[int, int]) -> np.ndarray:
+def overlay(weights: np.ndarray, grid: tuple[int, int], *, box: MapRegion, size: tuple[int, int]) -> np.ndarray:
     """Attention over a picture, float32 [height, width]: bicubic between the weights at the centres of their cells.
 
     Clipped at 0, and 0 outside the box. Its sum divided by the pixels of one cell is about the sum of the weights whose
@@ -49,7 +49,7 @@ def overlay(weights: np.ndarray, grid: tuple[int, int], *, box: Region, size: tu
     return drawn
 
 
-def cell_overlay(weights: np.ndarray, grid: tuple[int, int], *, box: Region, size: tuple[int, int]) -> np.ndarray:
+def cell_overlay(weights: np.ndarray, grid: tuple[int, int], *, box: MapRegion, size: tuple[int, int]) -> np.ndarray:
     """As `overlay`, but each pixel has the weight of the cell that its centre lies in: what the model itself knew."""
     rows, columns = grid
     left, top, right, bottom = box
@@ -62,7 +62,7 @@ def cell_overlay(weights: np.ndarray, grid: tuple[int, int], *, box: Region, siz
     return drawn
 
 
-def region_overlay(weights: np.ndarray, regions: Sequence[Region], *, size: tuple[int, int]) -> np.ndarray:
+def region_overlay(weights: np.ndarray, regions: Sequence[MapRegion], *, size: tuple[int, int]) -> np.ndarray:
     """Attention over boxes that may overlap, float32 [height, width]: each pixel has the sum of the weights of those
     that hold it."""
     drawn = np.zeros((size[1], size[0]), dtype=np.float32)
@@ -72,7 +72,7 @@ def region_overlay(weights: np.ndarray, regions: Sequence[Region], *, size: tupl
     return drawn
 
 
-def cell(place: int, grid: tuple[int, int], box: Region) -> Region:
+def cell(place: int, grid: tuple[int, int], box: MapRegion) -> MapRegion:
     """The region of one cell, in the coordinates of the box."""
     row, column = divmod(int(place), grid[1])
     across, down = (box[2] - box[0]) / grid[1], (box[3] - box[1]) / grid[0]
@@ -80,12 +80,12 @@ def cell(place: int, grid: tuple[int, int], box: Region) -> Region:
     return left, top, left + across, top + down
 
 
-def scale(region: Region, across: float, down: float) -> Region:
+def scale(region: MapRegion, across: float, down: float) -> MapRegion:
     """The region in a picture of another size."""
     return region[0] * across, region[1] * down, region[2] * across, region[3] * down
 
 
-def seen(box: Region, size: tuple[int, int]) -> np.ndarray:
+def seen(box: MapRegion, size: tuple[int, int]) -> np.ndarray:
     """Whether a pixel lies in the box: bool [height, width]."""
     inside = np.zeros((size[1], size[0]), dtype=bool)
     inside[span(box[1], box[3], size[1]), span(box[0], box[2], size[0])] = True

@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib import colormaps
 from PIL import Image
 
-from captioning.visualise.geometry import Region, cell, cell_overlay, overlay, region_overlay, scale, seen
+from captioning.visualise.geometry import MapRegion, cell, cell_overlay, overlay, region_overlay, scale, seen
 
 # The bright end of a map for the colour-blind too: its lightness rises evenly and starts above the dimmed picture's, so
 # that more weight is lighter in grey print as well.
@@ -20,8 +20,8 @@ class Panel(NamedTuple):
     hard attention its place, of a detector's regions the one of largest weight), or None. boxes: others to outline."""
 
     pixels: np.ndarray
-    mark: Region | None
-    boxes: Sequence[Region]
+    mark: MapRegion | None
+    boxes: Sequence[MapRegion]
 
 
 class Maps:
@@ -48,13 +48,13 @@ class Maps:
         words: Sequence[str],
         weights: np.ndarray,
         *,
-        box: Region | None = None,
+        box: MapRegion | None = None,
         grid: tuple[int, int] | None = None,
         regions: np.ndarray | None = None,
         places: Sequence[int] | None = None,
         sentinel: Sequence[float] | None = None,
         smooth: bool = True,
-        boxes: Sequence[Sequence[Region]] | None = None,
+        boxes: Sequence[Sequence[MapRegion]] | None = None,
     ):
         self.words, self.weights, self.smooth = list(words), np.asarray(weights, dtype=np.float32), smooth
         self.box, self.regions = box, None if regions is None else np.asarray(regions, dtype=float)
@@ -96,7 +96,7 @@ class Maps:
             return region_overlay(row, [scale(region, *ratio) for region in self.regions], size=size)
         return (overlay if self.smooth else cell_overlay)(row, self.grid, box=scale(self.box, *ratio), size=size)
 
-    def _mark(self, index: int) -> Region | None:
+    def _mark(self, index: int) -> MapRegion | None:
         place = None if self.places is None else int(self.places[index])
         if self.regions is not None:
             place = int(self.weights[index].argmax()) if place is None else place

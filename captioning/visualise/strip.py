@@ -10,7 +10,7 @@ from PIL import Image
 from captioning.visualise.drawing import TEXT, fit, mark, new_figure, show, text_width
 from captioning.visualise.maps import Maps
 
-DPI = 300
+_DPI = 300
 GAP, WORD, SHARE = 0.05, 0.17, 0.11  # between panels; rows of a word and of a sentinel's share beneath one
 LEAST, TALLEST = 0.62, 1.6  # side of a square panel at least; height of any panel at most
 POINTS, NOTE = 8, 6
@@ -44,9 +44,9 @@ def strip_figure(
     beneath = WORD + (SHARE if maps.sentinel is not None else 0)
     rows = ceil(count / columns)
     size = columns * (slot + GAP) - GAP, rows * (panel[1] + beneath + GAP) - GAP
-    shown = fit(picture, (max(1, round(panel[0] * DPI)), max(1, round(panel[1] * DPI))))
+    shown = fit(picture, (max(1, round(panel[0] * _DPI)), max(1, round(panel[1] * _DPI))))
     panels = maps.panels(shown, picture.size)[0] if len(maps) else []
-    figure = new_figure(size[0] * DPI, size[1] * DPI, dpi=DPI)
+    figure = new_figure(size[0] * _DPI, size[1] * _DPI, dpi=_DPI)
     for place, index in enumerate([None, *chosen]):
         row, column = divmod(place, columns)
         left = column * (slot + GAP) + (slot - panel[0]) / 2
@@ -58,7 +58,7 @@ def strip_figure(
         mark(axes, panels[index], picture.size, line=0.7)
         x, points = (
             (left + panel[0] / 2) / size[0],
-            POINTS * min(1, slot * DPI / text_width(words[index], POINTS, dpi=DPI)),
+            POINTS * min(1, slot * _DPI / text_width(words[index], POINTS, dpi=_DPI)),
         )
         line = (bottom - 0.7 * WORD) / size[1]
         figure.text(x, line, words[index], ha="center", va="baseline", fontsize=points, **TEXT)

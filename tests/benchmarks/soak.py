@@ -58,7 +58,7 @@ def make_checkpoint(path: Path, *, image_size: int) -> None:
     """A captioner of random weights over the real encoder: as much work as a trained one, and as much memory."""
     import torch
 
-    from captioning.checkpoints.rebuild import make_recipe
+    from captioning.checkpoints.rebuild import make_metadata
     from captioning.config.compose import build, check, compose
     from captioning.config.schemas import TrainConfig
     from captioning.data.vocabulary import Vocabulary
@@ -71,7 +71,7 @@ def make_checkpoint(path: Path, *, image_size: int) -> None:
         config["model"], feature_size=encoder.size, grid=True, vocabulary_size=len(vocabulary), pad=vocabulary.pad
     )
     weights = {f"captioner.{name}": value for name, value in captioner.state_dict().items()}
-    torch.save({"captioning": make_recipe(config, vocabulary, encoder), "state_dict": weights}, path)
+    torch.save({"captioning": make_metadata(config, vocabulary, encoder), "state_dict": weights}, path)
 
 
 def resident(process: int) -> int:

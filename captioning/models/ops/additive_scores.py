@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-CACHED = 2**18  # numbers of a hidden layer that a CPU works on at once; more of them no longer fit its caches
+_CACHED = 2**18  # numbers of a hidden layer that a CPU works on at once; more of them no longer fit its caches
 
 
 def additive_scores(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def _parts(query: Tensor, keys: Tensor) -> Iterator[tuple[slice, slice]]:
     """Images and rows of [B, K] that are worked on at once: all, but on a CPU no more than `CACHED` numbers if it can
     be."""
     (batch, rows, width), places = query.shape, keys.shape[1]
-    at_once = max(1, CACHED // max(1, places * width)) if query.device.type == "cpu" else batch * rows
+    at_once = max(1, _CACHED // max(1, places * width)) if query.device.type == "cpu" else batch * rows
     images, few = max(1, at_once // max(1, rows)), min(rows, at_once)
     for image in range(0, batch, images):
         for row in range(0, rows, max(1, few)):

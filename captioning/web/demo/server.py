@@ -27,7 +27,7 @@ from captioning.data.pictures import read_picture
 from captioning.errors import CaptioningError, ConfigError
 from captioning.inference.predictor import Predictor
 from captioning.web.assets import as_jpeg, palette, read_asset, shrink
-from captioning.web.demo.work import BOUNDS, Wishes, attention_kind, caption_picture, read_wishes
+from captioning.web.demo.work import BOUNDS, DemoRequest, attention_kind, caption_picture, read_request
 
 AT_ONCE = 4  # requests whose uploads are in memory: one with the models, and those that come next
 THUMBNAIL = 240  # pixels of an example's longer side
@@ -155,7 +155,7 @@ class Demo:
         """Captions of the picture in the body, or of ?example=NUMBER."""
         query = dict(request.query)
         example = query.pop("example", None)
-        picture, wishes = example and self._example_of(example), read_wishes(query)
+        picture, wishes = example and self._example_of(example), read_request(query)
         if (request.content_length or 0) > self.limits.upload_bytes:
             raise Refusal(413, self._too_large())
         if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -186,7 +186,7 @@ class Demo:
         except TimeoutError as error:
             raise Refusal(408, f"the picture did not arrive within {self.limits.upload_seconds:g} seconds") from error
 
-    def _work(self, picture: Image.Image | None, content: bytes | None, wishes: Wishes) -> dict[str, Any]:
+    def _work(self, picture: Image.Image | None, content: bytes | None, wishes: DemoRequest) -> dict[str, Any]:
         """In the models' thread."""
         if picture is None:
             picture = read_picture(content or b"", name="the file", max_pixels=self.limits.pixels)
@@ -242,7 +242,7 @@ def is_here(host: str, names: Collection[str]) -> bool:
 
 
 def _defaults() -> dict[str, Any]:
-    return Wishes()._asdict()
+    return DemoRequest()._asdict()
 
 
 def _error(status: int, text: str) -> web.Response:

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from captioning.checkpoints.safetensors_format import RECIPE, WEIGHTS
+from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
 from captioning.inference.caption import Caption
-from captioning.inference.generate import named
+from captioning.inference.generate import get_search
 from captioning.inference.predictor import Predictor
 from captioning.web.assets import as_address, shrink
 
-SHOWN = 960  # pixels of the longer side of the picture that goes back to the page
+_SHOWN = 960  # pixels of the longer side of the picture that goes back to the page
 DIGITS = 5  # of an attention weight
 BEST = 3  # captions that are shown of a beam search
 
 
-class Wishes(NamedTuple):
+class DemoRequest(NamedTuple):
     """What the page lets its reader choose."""
 
     beam_size: int = 3
@@ -31,7 +31,7 @@ class Wishes(NamedTuple):
 BOUNDS = {"beam_size": (1, 10), "samples": (1, 10), "temperature": (0.1, 2.0)}
 
 
-def read_wishes(given: Mapping[str, str]) -> Wishes:
+def read_request(given: Mapping[str, str]) -> DemoRequest:
     """Wishes out of an address's query; what is not there is as by default.
 
     Raises:
@@ -41,20 +41,20 @@ def read_wishes(given: Mapping[str, str]) -> Wishes:
     for key, text in given.items():
         if key not in BOUNDS:
             raise ConfigError(f"there is no setting '{key[:40]}': there are {', '.join(BOUNDS)}")
-        kind, (least, most) = type(getattr(Wishes(), key)), BOUNDS[key]
+        kind, (least, most) = type(getattr(DemoRequest(), key)), BOUNDS[key]
         try:
             values[key] = kind(text)
         except ValueError:
             values[key] = math.nan
         if not least <= values[key] <= most:
             raise ConfigError(f"{key} must be a number from {least} to {most}")
-    return Wishes(**values)
+    return DemoRequest(**values)
 
 
 def checkpoint_names(paths: Sequence[Path]) -> list[str]:
     """A short name for each: its run's folder, an exported one's own, or as much of the path as tells them apart."""
     parts = [[part for part in path.with_suffix("").parts if part != "checkpoints"] for path in paths]
-    parts = [[*own, ""] if path.suffix in (WEIGHTS, RECIPE) else own for own, path in zip(parts, paths, strict=True)]
+    parts = [[*own, ""] if path.suffix in (WEIGHTS, METADATA) else own for own, path in zip(parts, paths, strict=True)]
     for length in range(1, max(map(len, parts), default=1) + 1):
         names = [" / ".join(own[-length - 1 : -1] or own[-1:]) for own in parts]
         if len(set(names)) == len(names):
@@ -64,12 +64,12 @@ def checkpoint_names(paths: Sequence[Path]) -> list[str]:
 
 def attention_kind(predictor: Predictor) -> str:
     """ "hard", "soft", or "no" attention."""
-    if predictor.places:
+    if predictor.hard_attention:
         return "hard"
     return "soft" if predictor.captioner.decoder.attention.context_size else "no"
 
 
-def ready(predictor: Predictor) -> Predictor:
+def with_encoder(predictor: Predictor) -> Predictor:
     """The predictor with its encoder built, so that the first picture need not wait for it.
 
     Raises:
@@ -83,15 +83,15 @@ def ready(predictor: Predictor) -> Predictor:
     return predictor
 
 
-def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, wishes: Wishes) -> dict[str, Any]:
+def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, wishes: DemoRequest) -> dict[str, Any]:
     """The picture as it is shown, and what every checkpoint writes of it by greedy, beam and sampled decoding.
 
     Boxes are in pixels of the whole picture, (width, height); weights are a row a word, places row by row.
     """
     searches = {
-        "greedy": named("greedy"),
-        "beam": named("beam", beam_size=wishes.beam_size, n_best=min(BEST, wishes.beam_size)),
-        "sample": named("sample", samples=wishes.samples, temperature=wishes.temperature),
+        "greedy": get_search("greedy"),
+        "beam": get_search("beam", beam_size=wishes.beam_size, n_best=min(BEST, wishes.beam_size)),
+        "sample": get_search("sample", samples=wishes.samples, temperature=wishes.temperature),
     }
     models = []
     for name, predictor in predictors.items():
@@ -99,7 +99,7 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
         box = predictor.transform.box(*picture.size)
         told = {key: [_told(made) for made in captions] for key, captions in found.items()}
         models.append({"name": name, "attention": attention_kind(predictor), "box": list(box), "searches": told})
-    shown = as_address(shrink(picture, SHOWN))
+    shown = as_address(shrink(picture, _SHOWN))
     return {"width": picture.width, "height": picture.height, "picture": shown, "models": models}
 
 

@@ -8,7 +8,7 @@ WIDTH, HEIGHT = 480, 250
 LEFT, RIGHT, TOP, BOTTOM = 48, 128, 10, 34  # for the scale, the lines' names, and the steps
 MOST_POINTS = 300  # of a line; longer ones are averaged
 TICKS = 5  # about so many
-SPACING = 15  # between the names of two lines
+_SPACING = 15  # between the names of two lines
 WIDEST, LABEL = 44, 24  # of a bar, and of the number under it
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
@@ -150,8 +150,8 @@ def _apart(found: list[Curve], lowest: float) -> list[Curve]:
     limit, placed = lowest, {}
     for curve in sorted(found, key=lambda curve: -curve.end):
         placed[curve.name] = min(curve.end, limit)
-        limit = placed[curve.name] - SPACING
-    if limit + SPACING < TOP:  # too many for the room: from the top, evenly
+        limit = placed[curve.name] - _SPACING
+    if limit + _SPACING < TOP:  # too many for the room: from the top, evenly
         for index, curve in enumerate(sorted(found, key=lambda curve: curve.end)):
-            placed[curve.name] = TOP + 5 + SPACING * index
+            placed[curve.name] = TOP + 5 + _SPACING * index
     return [curve._replace(end=round(placed[curve.name], 1)) for curve in found]

@@ -11,11 +11,11 @@ import captioning
 from captioning.data.parsing import read_json
 from captioning.errors import DataError
 from captioning.visualise.curves import read_curves
+from captioning.web.report.caption_statistics import flatten
 from captioning.web.report.charts import Chart, curves
-from captioning.web.report.findings import flatten
 
-SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
-PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")
+_SHOWN = ("CIDEr", "truth")  # scores with a chart of their own, before one of all others
+_PACKAGES = ("torch", "torchvision", "lightning", "numpy", "pillow")
 
 
 def lead(settings: Mapping[str, Any], *, parameters: int, kind: str) -> str:
@@ -53,9 +53,9 @@ def panels(run_dir: Path) -> tuple[list[Chart], str]:
     }
     losses = {name.partition("/")[0]: lines[name] for name in ("train/loss", "val/loss") if name in lines}
     rates = {name.removeprefix("lr-"): own for name, own in lines.items() if name.startswith("lr-")}
-    others = {name: own for name, own in scores.items() if name not in SHOWN}
+    others = {name: own for name, own in scores.items() if name not in _SHOWN}
     found = [curves("Loss", losses, robust=True)]
-    found += [curves(name, {"": scores[name]}) for name in SHOWN if name in scores]
+    found += [curves(name, {"": scores[name]}) for name in _SHOWN if name in scores]
     found += [curves("Other scores of validation", others), curves("Learning rate", rates)]
     return [chart for chart in found if chart], ""
 
@@ -93,7 +93,7 @@ def versions(run_dir: Path, *, fingerprint: str) -> list[tuple[str, list[tuple[s
     else:
         trained.append(("versions", "not told by the run's folder"))
     now = [("captioning", captioning.__version__), ("python", python_version())]
-    now += [(name, version(name)) for name in PACKAGES] + [("machine", platform())]
+    now += [(name, version(name)) for name in _PACKAGES] + [("machine", platform())]
     return [("Of the training", trained), ("Of this page", now)]
 
 

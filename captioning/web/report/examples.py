@@ -49,7 +49,7 @@ def make_example(
     example = Example(caption, score, record.captions, record.path.name, record.image_id, "", [], "")
     try:
         picture = open_picture(record.path)
-        made = lead(predictor, picture if regions is None else regions[record], caption.split())
+        made = example_lead(predictor, picture if regions is None else regions[record], caption.split())
     except DataError as error:
         return example._replace(note=str(error))
     example = example._replace(address=as_address(shrink(picture, PICTURE)))
@@ -57,7 +57,7 @@ def make_example(
     return example if maps is None else example._replace(words=draw_words(picture, maps))
 
 
-def lead(predictor: Predictor, seen, words: Sequence[str]) -> Caption:
+def example_lead(predictor: Predictor, seen, words: Sequence[str]) -> Caption:
     """The caption of given words of the vocabulary, for a picture or a detector's regions."""
     tokens = predictor.vocabulary.encode(words, max_length=len(words))[1:]
     look = predictor.all_captions if isinstance(seen, Image.Image) else predictor.caption_regions

@@ -1,19 +1,19 @@
-"""Lessons for another captioner: `captioning-teach checkpoint=[A,B] data=flickr8k data.root=DIR output=lessons.npz`."""
+"""Write soft targets for another captioner: `captioning-distill checkpoint=[A,B] data=flickr8k output=FILE.npz`."""
 
 from pathlib import Path
 from typing import Any
 
 from captioning.config.compose import build, entry_point
-from captioning.config.schemas import TeachConfig
+from captioning.config.schemas import DistillConfig
 
 
-def teach(config: dict[str, Any]) -> None:
+def distill(config: dict[str, Any]) -> None:
     """Leaves a file of what the checkpoints together think of every word of the training captions."""
     from captioning.data.datasets import tokenize_captions
     from captioning.data.records import select
     from captioning.errors import ConfigError, must_be
     from captioning.evaluation.split_captions import sources_of
-    from captioning.inference.distillation import lessons_of, write_lessons
+    from captioning.inference.distillation import soft_targets_of, write_soft_targets
     from captioning.inference.ensemble import load_all
     from captioning.io.atomic_files import make_folder
 
@@ -30,7 +30,7 @@ def teach(config: dict[str, Any]) -> None:
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     records = select(build(data["reader"]), "train")
     sources, records = sources_of(predictor, build(config["features"]), records, **named)
-    lessons = lessons_of(
+    soft_targets = soft_targets_of(
         predictor,
         sources,
         records,
@@ -39,12 +39,14 @@ def teach(config: dict[str, Any]) -> None:
         words=config["words"],
         batch_size=config["batch_size"],
     )
-    size = write_lessons(output, lessons, predictor.vocabulary)
-    captions, words = len(lessons["keys"]), len(lessons["ids"])
-    print(f"lessons of {captions} captions ({words} words) by {len(paths)} checkpoints, {size / 1e6:.0f} MB: {output}")
+    size = write_soft_targets(output, soft_targets, predictor.vocabulary)
+    captions, words = len(soft_targets["keys"]), len(soft_targets["ids"])
+    print(
+        f"soft targets of {captions} captions ({words} words) by {len(paths)} checkpoints: {output} ({size / 1e6:.0f} MB)"
+    )
 
 
-main = entry_point("teach", TeachConfig, teach)
+main = entry_point("distill", DistillConfig, distill)
 
 if __name__ == "__main__":
     main()

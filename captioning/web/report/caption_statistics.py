@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captioning.metrics.table import Table
+from captioning.metrics.table import ScoreTable
 
 
 class Repeated(NamedTuple):
@@ -30,7 +30,7 @@ class Unknown(NamedTuple):
     distinct: int
 
 
-def choose(table: Table, by: str, count: int) -> dict[str, list[int]]:
+def choose(table: ScoreTable, by: str, count: int) -> dict[str, list[int]]:
     """Image ids of the best, the typical (nearest to the median) and the worst captions by a score, none twice.
 
     Args:
