@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config.command_line import verbatim
-from captioning.config.compose import entry_point
+from captioning.config.composition import entry_point
 from captioning.config.schemas import AnswerConfig
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import AuditConfig
 
 WIDTH = 100  # of an example on the terminal; audit.json has all of all

@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import CaptionConfig
 
 SECONDS = 10.0  # between two writes of captions.json, which is written whole
@@ -21,7 +21,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.errors import ConfigError, DataError, must_be
     from captioning.inference.ensemble import load_all
     from captioning.inference.figures import check_drawable, endings, save_caption_figure
-    from captioning.inference.generate import with_generator
+    from captioning.inference.generation import with_generator
     from captioning.io.atomic_files import make_folder, printable, write_json
 
     must_be("batch_size", config["batch_size"], least=1)

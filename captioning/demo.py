@@ -5,7 +5,7 @@ import socket
 from importlib.util import find_spec
 from typing import Any
 
-from captioning.config.compose import entry_point
+from captioning.config.composition import entry_point
 from captioning.config.schemas import DemoConfig
 
 SCENES = 6  # drawn as examples where none are given

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import DistillConfig
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import EvaluateConfig
 from captioning.evaluation.decoding_label import decoding_name
 
@@ -16,7 +16,7 @@ def evaluate(config: dict[str, Any]) -> None:
     from captioning.evaluation.split_captions import sources_of, write_captions
     from captioning.features.views import crop_shares
     from captioning.inference.ensemble import load_all
-    from captioning.inference.generate import with_generator
+    from captioning.inference.generation import with_generator
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]

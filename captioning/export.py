@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config.compose import entry_point
+from captioning.config.composition import entry_point
 from captioning.config.schemas import ExportConfig
 
 # By task: the function of `captioning.inference` that loads such a checkpoint.

@@ -6,10 +6,10 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import GroundConfig
 from captioning.evaluation.decoding_label import decoding_name
-from captioning.evaluation.grounding import BLIND, _rows, caption_and_ground, grounding_table
+from captioning.evaluation.grounding import BLIND, grounding_csv, caption_and_ground, grounding_table
 
 
 def ground(config: dict[str, Any]) -> None:
@@ -17,7 +17,7 @@ def ground(config: dict[str, Any]) -> None:
     from captioning.data.records import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.features.sources import report_unreadable
-    from captioning.inference.generate import with_generator
+    from captioning.inference.generation import with_generator
     from captioning.inference.predictor import load
     from captioning.io.atomic_files import make_folder, write_json, write_text
     from captioning.metrics.grounding import summarise
@@ -53,7 +53,7 @@ def ground(config: dict[str, Any]) -> None:
     output, decoding = make_folder(Path(config["output"])), decoding_name(config["decoding"])
     about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
     write_json(output / "grounding.json", about | summary)
-    write_text(output / "words.csv", _rows(grounded))
+    write_text(output / "words.csv", grounding_csv(grounded))
     print(grounding_table(summary, title=f"{data['name']} {split}, {decoding}"))
     print(f"means: {output / 'grounding.json'}; every word: {output / 'words.csv'}")
 

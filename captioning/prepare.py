@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import PrepareConfig
 from captioning.errors import ConfigError
 

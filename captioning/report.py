@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config.command_line import positional
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import ReportConfig
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.evaluation.decoding_label import decoding_name
@@ -128,7 +128,7 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
     """The captions of an evaluation that is made now."""
     from captioning.evaluation.split_captions import write_captions
     from captioning.features.sources import report_unreadable
-    from captioning.inference.generate import with_generator
+    from captioning.inference.generation import with_generator
 
     source = build_reader(features)(
         predictor.encoder,
@@ -150,7 +150,7 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
     from captioning.text.ptb_tokenizer import tokenize
     from captioning.web.demo.work import attention_kind
     from captioning.web.report import caption_statistics, charts, content
-    from captioning.web.report.render import render
+    from captioning.web.report.rendering import render
 
     written = [tokenize(caption) for caption in scored.table.captions]
     references = [tokenize(caption) for record in records for caption in record.captions]

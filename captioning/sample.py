@@ -3,7 +3,7 @@
 from typing import Any
 
 from captioning.config.command_line import verbatim
-from captioning.config.compose import entry_point
+from captioning.config.composition import entry_point
 from captioning.config.schemas import SampleConfig
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config.command_line import positional
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import ScoreConfig
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config.compose import build, entry_point
+from captioning.config.composition import build, entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import ConfigError, must_be
 

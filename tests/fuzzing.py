@@ -37,7 +37,7 @@ from PIL import ExifTags, Image
 from pycocotools import mask
 
 from captioning.checkpoints.safetensors_format import write_exported
-from captioning.config.compose import build, check, compose
+from captioning.config.composition import build, check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.data.instances import read_instances
 from captioning.data.parsing import Faults

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from captioning.checkpoints.rebuild import make_metadata
-from captioning.config.compose import build, check, compose
+from captioning.config.composition import build, check, compose
 from captioning.config.schemas import TrainConfig
 from captioning.data.vocabulary import Vocabulary
 from captioning.io.atomic_files import write_json

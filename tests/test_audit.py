@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from captioning.audit import audit
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import AuditConfig
 from captioning.data.checks import caption_fault
 from captioning.data.duplicates import Appearance, appearance, close_pairs, near_duplicates, perceptual_hash, same_files

@@ -12,7 +12,7 @@ import pytest
 from little import make_run, save_checkpoint
 from PIL import Image
 
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import ReportConfig
 from captioning.report import report
 from captioning.visualise import cell_overlay, overlay

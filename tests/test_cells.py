@@ -16,7 +16,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import greedy_search
 from captioning.errors import DataError
 from captioning.features.sources import Source
-from captioning.models.trace import trace, watched
+from captioning.models.tracing import trace, watched
 from captioning.visualise.cells import states_figure
 
 WORDS = "a red dog runs on the green grass"

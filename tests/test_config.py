@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioning.config import compose as configuration
-from captioning.config.compose import build, build_trusted, check, compose, conf_dir
+from captioning.config import composition as configuration
+from captioning.config.composition import build, build_trusted, check, compose, conf_dir
 from captioning.config.schemas import (
     AnswerConfig,
     AuditConfig,

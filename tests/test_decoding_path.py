@@ -11,7 +11,7 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, TrainConfig
 from captioning.decoding import consensus
 from captioning.errors import CheckpointError, ConfigError, DataError
@@ -210,7 +210,7 @@ def test_corners_in_both_commands(checkpoints, data, world, tmp_path, capsys):
         np.testing.assert_allclose(each.attention.sum(1), 1.0, rtol=1e-5)
     plain = captioning.load(checkpoints[0], device="cpu").caption(pictures, beam_size=2)
     assert [a.log_prob for a in plain] != [b.log_prob for b in made]  # the corners are looked at
-    followed = predictor.follow(pictures, [each.text for each in made])
+    followed = predictor.forced_captions(pictures, [each.text for each in made])
     assert [a.log_prob for a in followed] == pytest.approx([b.log_prob for b in made], rel=1e-4)
     again = captioned(checkpoints[0], world, tmp_path / "two", "crops=0.75", "decoding.beam_size=2")
     assert [each["caption"] for each in again] == one

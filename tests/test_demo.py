@@ -20,7 +20,7 @@ import pytest
 from little import save_checkpoint
 from PIL import Image
 
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import DemoConfig
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError

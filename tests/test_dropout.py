@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captioning.models.ops.dropout import SHARES, Dropout, dropout
+from captioning.models.ops.fast_dropout import SHARES, Dropout, dropout
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])

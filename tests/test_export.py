@@ -15,7 +15,7 @@ from captioning import pretrained
 from captioning.analysis.text_activations import held_out
 from captioning.caption import caption
 from captioning.checkpoints.read import find_checkpoint, read_checkpoint
-from captioning.config.compose import build, check, compose
+from captioning.config.composition import build, check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, ExportConfig, TrainConfig
 from captioning.data.scenes import draw_scene
 from captioning.data.vocabulary import Vocabulary

@@ -17,7 +17,7 @@ from test_path import data, run, short, world  # noqa: F401
 
 import captioning.features.sources
 from captioning.checkpoints.read import read_checkpoint
-from captioning.config.compose import entry_point
+from captioning.config.composition import entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CaptioningError, ConfigError
 from captioning.inference.predictor import Predictor, load

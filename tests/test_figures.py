@@ -20,9 +20,9 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import CaptionConfig, TrainConfig
-from captioning.decoding import beam_search, follow, score_tokens
+from captioning.decoding import beam_search, forced_decoding, score_tokens
 from captioning.errors import ConfigError, DataError, ToolError
 from captioning.inference import figures
 from captioning.train import train
@@ -437,7 +437,7 @@ def test_following_a_caption_is_what_the_search_saw(toy, attention, recurrence):
     written = beam_search(step, state, **ends, beam_size=3, max_length=6, n_best=2, forbidden=(0, 1, 3))
     for rank in range(min(map(len, written))):
         tokens = [group[rank].tokens for group in written]
-        led = follow(step, captioner.begin(images)[0], **ends, tokens=tokens)
+        led = forced_decoding(step, captioner.begin(images)[0], **ends, tokens=tokens)
         table = torch.zeros(3, 1, 8, dtype=torch.int64)
         for row, line in zip(table, tokens, strict=True):
             row[0, : len(line) + 1] = torch.tensor([1, *line])
@@ -501,7 +501,7 @@ def test_the_sentinels_share_is_the_softmaxs_last_place(adaptive, world, monkeyp
 
     monkeypatch.setattr(attention, "_scores", keep)
     captioner = captioning.load(adaptive)
-    (made,) = captioner.follow(world / "p1.png", "a blue dog")
+    (made,) = captioner.forced_captions(world / "p1.png", "a blue dog")
     expected = [scores.softmax(-1)[0, 0, -1].item() for scores in scored][:3]
     assert made.tokens == ["a", "blue", "dog"]
     np.testing.assert_allclose(made.sentinel, expected, atol=1e-6)
@@ -578,7 +578,7 @@ def test_in_one_call(adaptive, world, tmp_path):
     assert captioner.figure(world / "p0.png", "gaze", path=tmp_path / "gaze.gif", min_length=3, max_length=4) is None
     assert (tmp_path / "gaze.gif").read_bytes().startswith(b"GIF89a")
     with pytest.raises(DataError, match="1 pictures need as many captions to follow, not 2"):
-        captioner.follow(world / "p0.png", ["a dog", "a dog"])
+        captioner.forced_captions(world / "p0.png", ["a dog", "a dog"])
 
 
 def test_a_captioner_without_attention_has_its_caption_drawn(adaptive, world, tmp_path):

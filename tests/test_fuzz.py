@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
-from captioning.config.compose import build, check, compose
+from captioning.config.composition import build, check, compose
 from captioning.config.schemas import EvaluateConfig, TrainConfig
 from captioning.data.instances import read_instances
 from captioning.data.pictures import MOST_PIXELS, open_picture

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import GroundConfig, TrainConfig
 from captioning.data.instances import _NOTHING, COCO_WORDS, Annotated, Instance, Instances, read_instances
 from captioning.data.pictures import Transform

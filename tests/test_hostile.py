@@ -19,7 +19,7 @@ from fuzzing import CAPTIONS, bomb, small_checkpoint, small_export, write_export
 from PIL import Image
 
 from captioning.config.allowlist import check_settings_file
-from captioning.config.compose import build, check, compose
+from captioning.config.composition import build, check, compose
 from captioning.config.schemas import TrainConfig
 from captioning.data.instances import read_instances
 from captioning.data.pictures import open_picture

@@ -13,7 +13,7 @@ import torch
 from captioning.analysis.text_activations import held_out
 from captioning.checkpoints.read import read_checkpoint
 from captioning.config.command_line import verbatim
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import SampleConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference.language_model import load_language_model

@@ -22,7 +22,7 @@ from captioning.data.datasets import CaptionBatch
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import CheckpointError, DataError
-from captioning.inference.generate import generate
+from captioning.inference.generation import generate
 from captioning.inference.likelihood import score_texts
 from captioning.inference.predictor import load
 from captioning.objectives import CrossEntropy

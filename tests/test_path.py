@@ -13,7 +13,7 @@ from PIL import Image
 import captioning
 from captioning.caption import caption
 from captioning.checkpoints.read import read_checkpoint
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
@@ -263,7 +263,7 @@ def test_fine_tuning_moves_the_named_layers_only_and_travels_along(data, tmp_pat
 
 
 def load_encoder(run_dir):
-    from captioning.config.compose import build
+    from captioning.config.composition import build
 
     node = dict(read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["captioning"]["config"]["encoder"])
     return build(node)

@@ -12,7 +12,7 @@ import yaml
 from little import SENTENCES, leave_evaluation, make_run
 from PIL import Image
 
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import ReportConfig
 from captioning.data.readers import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
@@ -20,7 +20,7 @@ from captioning.inference.predictor import load
 from captioning.metrics import Scorer
 from captioning.metrics.table import ScoreTable
 from captioning.report import build_reader, moved, report
-from captioning.web.report import charts, predictions
+from captioning.web.report import caption_statistics, charts
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;</title><script>alert(2)</script>"
 
@@ -129,10 +129,10 @@ def table(values) -> ScoreTable:
 
 
 def test_examples_are_the_best_the_worst_and_those_in_the_middle():
-    chosen = predictions.choose(table([5, 1, 9, 3, 7, 0, 8]), "CIDEr", 2)
+    chosen = caption_statistics.choose(table([5, 1, 9, 3, 7, 0, 8]), "CIDEr", 2)
     assert chosen == {"best": [102, 106], "typical": [100, 103], "worst": [105, 101]}
     for size in range(1, 12):
-        chosen = predictions.choose(table(range(size)), "CIDEr", 3)
+        chosen = caption_statistics.choose(table(range(size)), "CIDEr", 3)
         every = [image_id for ids in chosen.values() for image_id in ids]
         assert len(set(every)) == len(every) and chosen["best"][0] == 99 + size
 
@@ -164,7 +164,7 @@ def test_settings_are_flattened():
         "parts": [{"_target_": "c.D", "x": None}],
         "list": [1],
     }
-    assert predictions.flatten(node, "cell") == [
+    assert caption_statistics.flatten(node, "cell") == [
         ("cell", "LSTM"), ("cell.width", "3"), ("cell.parts.0", "D"), ("cell.parts.0.x", "–"), ("cell.list", "[1]"),
     ]  # fmt: skip
 
@@ -197,7 +197,7 @@ def test_scores_and_captions_are_those_of_the_scorer(run):
     for name, value in scored.scores.items():
         low, high = scored.intervals[name]
         assert f"{name} {value:.4f} {low:.4f} … {high:.4f}" in page.text
-    chosen = predictions.choose(scored.table, "CIDEr", 1)
+    chosen = caption_statistics.choose(scored.table, "CIDEr", 1)
     for image_id in chosen["best"] + chosen["worst"]:
         assert made[image_id] in page.text
     assert "csv val, decoding greedy, 4 images" in page.text

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from captioning import compare, score
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import CompareConfig, ScoreConfig
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.results import read_references, read_results, read_samples, write_server_file

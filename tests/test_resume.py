@@ -319,7 +319,7 @@ def test_a_run_can_be_made_again_from_its_configuration(whole, data, tmp_path): 
 
 
 def test_like_takes_single_settings_only(monkeypatch, tmp_path, whole):
-    from captioning.config.compose import _like
+    from captioning.config.composition import _like
 
     like = f"like={whole}/config.yaml"
     assert _like(["seed=1"]) == ["seed=1"]

@@ -6,7 +6,7 @@ import torch
 from conftest import PAD
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import DistillConfig
 from captioning.data.datasets import CaptionBatch
 from captioning.data.pictures import open_picture

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from captioning.answer import answer
-from captioning.config.compose import check, compose
+from captioning.config.composition import check, compose
 from captioning.config.schemas import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, TrainConfig
 from captioning.data.vqa import (
     Answers,

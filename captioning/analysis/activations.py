@@ -12,10 +12,10 @@ from captioning.data.datasets import CaptionBatch, CaptionDataset, collate, toke
 from captioning.data.pictures import open_picture
 from captioning.errors import DataError
 from captioning.features.sources import Source
-from captioning.inference.generate import generate, get_search, with_generator
+from captioning.inference.generation import generate, get_search, with_generator
 from captioning.inference.predictor import Predictor
 from captioning.models.captioner import Captioner
-from captioning.models.trace import trace
+from captioning.models.tracing import trace
 from captioning.text.ptb_tokenizer import tokenize
 
 Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a number a word}

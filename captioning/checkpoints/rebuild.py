@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.checkpoints.read import FORMAT, IMAGE_CAPTIONING, check_shapes, load_state, without_memory
-from captioning.config.compose import build_trusted
+from captioning.config.composition import build_trusted
 from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 

@@ -70,7 +70,7 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
     import torch
 
     from captioning.data.datasets import stack_images
-    from captioning.inference.generate import generate
+    from captioning.inference.generation import generate
 
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])
@@ -99,7 +99,7 @@ def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
     return "\n".join(lines)
 
 
-def _rows(grounded: Mapping[int, list]) -> str:
+def grounding_csv(grounded: Mapping[int, list]) -> str:
     """A CSV row a mention; measures are blank where the category is not in the picture."""
     every = [(image_id, each) for image_id, mentions in grounded.items() for each in mentions]
     names = next((list(each.measures) for _, each in every if each.measures), [])

@@ -10,7 +10,7 @@ from captioning.data.datasets import ImageDataset, collate_images
 from captioning.data.records import Record
 from captioning.features.sources import Source, report_unreadable
 from captioning.features.views import AllViews, EachView
-from captioning.inference.generate import generate_texts
+from captioning.inference.generation import generate_texts
 from captioning.inference.predictor import Predictor
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from captioning.checkpoints.read import FORMAT, check_shapes, load_state, read_checkpoint, without_memory
 from captioning.checkpoints.rebuild import named_file
-from captioning.config.compose import build, build_trusted
+from captioning.config.composition import build, build_trusted
 from captioning.data.corpus import split_text
 from captioning.data.vocabulary import Vocabulary
 from captioning.decoding import sample

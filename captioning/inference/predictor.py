@@ -12,16 +12,16 @@ from torch import Tensor, nn
 
 from captioning.checkpoints.read import read_checkpoint
 from captioning.checkpoints.rebuild import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
-from captioning.config.compose import build_trusted
+from captioning.config.composition import build_trusted
 from captioning.data.pictures import Transform, open_picture, upright
 from captioning.data.vocabulary import Vocabulary
-from captioning.decoding import Hypothesis, follow
+from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import ConfigError, DataError
 from captioning.features.regions import Regions
 from captioning.features.views import corner_crops, crop_shares
 from captioning.inference.attention_map import merge_crops
 from captioning.inference.caption import Caption
-from captioning.inference.generate import generate, get_search, with_generator
+from captioning.inference.generation import generate, get_search, with_generator
 from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models.captioner import Captioner
 from captioning.models.multi_crop import MultiCrop
@@ -157,7 +157,9 @@ class Predictor:
             )
         return made
 
-    def follow(self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16) -> list[Caption]:
+    def forced_captions(
+        self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16
+    ) -> list[Caption]:
         """Where the captioner looks as it is led along given captions, one a picture: what it would have looked at
         had it written them. Unknown words are <unk>.
 
@@ -171,7 +173,7 @@ class Predictor:
         for batch in _batches(list(zip(images, texts, strict=True)), batch_size):
             words = [tokenize(text) for _, text in batch]
             tokens = [self.vocabulary.encode(line, max_length=len(line))[1:] for line in words]
-            captions += self.caption_pictures([_picture(image) for image, _ in batch], partial(follow, tokens=tokens))
+            captions += self.caption_pictures([_picture(image) for image, _ in batch], partial(forced_decoding, tokens=tokens))
         return captions
 
     def figure(

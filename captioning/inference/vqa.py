@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captioning.checkpoints.read import FORMAT, read_checkpoint
 from captioning.checkpoints.rebuild import encoder_metadata, named_file, pick_device, rebuild_encoder, rebuild_model
-from captioning.config.compose import build_trusted
+from captioning.config.composition import build_trusted
 from captioning.data.pictures import Box, Transform, open_picture
 from captioning.data.questions import NOTHING, QuestionBatch, encode_question
 from captioning.data.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioning.models.ops.dropout import dropout
+from captioning.models.ops.fast_dropout import dropout
 from captioning.models.ops.products import linear
 from captioning.models.state import State
 
@@ -30,7 +30,7 @@ class Cell(nn.Module):
     """Common to all recurrences; `forward`, one layer's step, is what a kind of cell adds.
 
     A forward hook on a cell sees each layer of each step with its gates, from the first layer to the last: that is how
-    `captioning.models.trace` reads them.
+    `captioning.models.tracing` reads them.
 
     Args:
         input_size: width of the known part of the input.

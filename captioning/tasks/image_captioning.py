@@ -11,7 +11,7 @@ import torch
 from captioning.checkpoints.read import IMAGE_CAPTIONING
 from captioning.checkpoints.rebuild import make_metadata
 from captioning.checkpoints.resume import same_encoder, same_images, same_words, take_encoder
-from captioning.config.compose import build
+from captioning.config.composition import build
 from captioning.config.schemas import CaptionTrainConfig
 from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
 from captioning.data.records import select
@@ -19,7 +19,7 @@ from captioning.data.vocabulary import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 from captioning.evaluation.decoding_label import decoding_name
 from captioning.features.sources import report_unreadable
-from captioning.inference.generate import generate_texts
+from captioning.inference.generation import generate_texts
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
 from captioning.training.provenance import digest
@@ -176,8 +176,8 @@ def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, voca
     known, captions = int((teacher.knows(batch.image_ids, batch.tokens) & real).sum()), int(real.sum())
     if not known:
         raise CheckpointError(
-            f"teacher.file: {config['teacher']['file']} has soft targets of other captions than these, or cut to another "
-            "data.max_length: make it again by captioning-distill with this run's data"
+            f"teacher.file: {config['teacher']['file']} has soft targets of other captions than these, or cut to "
+            "another data.max_length: make it again by captioning-distill with this run's data"
         )
     if known < captions:
         print(f"teacher: soft targets of {known} of {captions} training captions; the others are learnt without")

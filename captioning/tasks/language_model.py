@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from captioning.checkpoints.resume import same_words
-from captioning.config.compose import build
+from captioning.config.composition import build
 from captioning.config.schemas import LanguageModelTrainConfig
 from captioning.data.corpus import Windows, encode_texts, only, split_text
 from captioning.data.vocabulary import Vocabulary

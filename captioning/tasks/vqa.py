@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from captioning.checkpoints.resume import same_answers, same_encoder, same_images, same_words, take_encoder
-from captioning.config.compose import build
+from captioning.config.composition import build
 from captioning.config.schemas import AnswerTrainConfig
 from captioning.data.questions import QuestionDataset, collate_questions
 from captioning.data.records import select

@@ -142,8 +142,8 @@ class CaptioningTask(lightning.LightningModule):
         self._clock = perf_counter()
 
     def validation_step(self, batch: NamedTuple, batch_index: int) -> None:
-        """The objective's loss, to be looked at; predictions, to be scored. A loss that is not finite is kept for the end
-        of the validation: processes have different numbers of batches, and must stop together."""
+        """Log the objective's loss, and keep the predictions to be scored. A loss that is not finite is reported at
+        the end of the validation: processes have different numbers of batches, and must stop together."""
         loss = self.objective(self.captioner, batch)
         if not loss.total.isfinite():
             ids = batch[0].tolist()
@@ -195,8 +195,8 @@ class CaptioningTask(lightning.LightningModule):
         """Adds what rebuilds the model, the place in the run and the random generators; leaves a frozen encoder
         out. The log on disk is never behind a checkpoint.
 
-        A frozen encoder is rebuilt from its metadata and held against its fingerprint; where the metadata cannot give its
-        weights again (a file of the user's), they are in the metadata itself.
+        A frozen encoder is rebuilt from its metadata and compared with its fingerprint; where the metadata cannot give
+        its weights again (a file of the user's), they are in the metadata itself.
         """
         checkpoint["captioning"] = self.metadata
         checkpoint["skipped"] = self.skipped

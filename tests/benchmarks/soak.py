@@ -59,7 +59,7 @@ def make_checkpoint(path: Path, *, image_size: int) -> None:
     import torch
 
     from captioning.checkpoints.rebuild import make_metadata
-    from captioning.config.compose import build, check, compose
+    from captioning.config.composition import build, check, compose
     from captioning.config.schemas import TrainConfig
     from captioning.data.vocabulary import Vocabulary
 

@@ -10,7 +10,7 @@ from PIL import Image
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
 from captioning.inference.caption import Caption
-from captioning.inference.generate import get_search
+from captioning.inference.generation import get_search
 from captioning.inference.predictor import Predictor
 from captioning.web.assets import as_address, shrink
 

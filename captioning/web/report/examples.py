@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 
 from captioning.data.pictures import open_picture
 from captioning.data.records import Record
-from captioning.decoding import follow
+from captioning.decoding import forced_decoding
 from captioning.errors import DataError
 from captioning.features.regions import RegionFolder
 from captioning.inference.caption import Caption
@@ -61,7 +61,7 @@ def example_lead(predictor: Predictor, seen, words: Sequence[str]) -> Caption:
     """The caption of given words of the vocabulary, for a picture or a detector's regions."""
     tokens = predictor.vocabulary.encode(words, max_length=len(words))[1:]
     look = predictor.all_captions if isinstance(seen, Image.Image) else predictor.caption_regions
-    return look([seen], partial(follow, tokens=[tokens]))[0][0]
+    return look([seen], partial(forced_decoding, tokens=[tokens]))[0][0]
 
 
 def maps_of(made: Caption) -> Maps | None:
