@@ -3,17 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.command_line import verbatim
-from captioning.config.composition import entry_point
-from captioning.config.schemas import AnswerConfig
+from captioning.config import AnswerConfig, entry_point, verbatim
 
 
 def answer(config: dict[str, Any]) -> None:
     """Prints the likeliest answers with their probabilities; leaves answer.json and a PNG of where the model looked."""
-    from captioning.data.pictures import open_picture
+    from captioning.data import open_picture
     from captioning.errors import ConfigError
-    from captioning.inference.vqa import load_answerer
-    from captioning.io.atomic_files import make_folder, write_json
+    from captioning.inference import load_answerer
+    from captioning.io import make_folder, write_json
 
     path, question, output = Path(config["image"]), config["question"], Path(config["output"])
     picture, figure = open_picture(path), output / f"{path.stem}.png"

@@ -4,17 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import AuditConfig
+from captioning.config import AuditConfig, build, entry_point
 
 WIDTH = 100  # of an example on the terminal; audit.json has all of all
 
 
 def audit(config: dict[str, Any]) -> None:
     """Prints numbers of each split and what was found, a few examples each; leaves audit.json with all of it."""
-    from captioning.data.checks import audit_records
-    from captioning.data.parsing import Faults
-    from captioning.io.atomic_files import make_folder, write_json
+    from captioning.data import Faults, audit_records
+    from captioning.io import make_folder, write_json
 
     data, faults, output = config["data"], Faults(), Path(config["output"])
     records = build(data["reader"], faults=faults)

@@ -7,8 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import CaptionConfig
+from captioning.config import CaptionConfig, build, entry_point
 
 SECONDS = 10.0  # between two writes of captions.json, which is written whole
 
@@ -17,12 +16,10 @@ def caption(config: dict[str, Any]) -> None:
     """Prints each picture's captions, best first; leaves captions.json and the figures of where words looked."""
     from tqdm import tqdm
 
-    from captioning.data.pictures import list_pictures, open_picture
+    from captioning.data import list_pictures, open_picture
     from captioning.errors import ConfigError, DataError, must_be
-    from captioning.inference.ensemble import load_all
-    from captioning.inference.figures import check_drawable, endings, save_caption_figure
-    from captioning.inference.generation import with_generator
-    from captioning.io.atomic_files import make_folder, printable, write_json
+    from captioning.inference import check_drawable, endings, load_all, save_caption_figure, with_generator
+    from captioning.io import make_folder, printable, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
     images, kinds = config["images"], endings(config["figures"], config["format"])
@@ -90,10 +87,10 @@ def _facts(made) -> dict[str, Any]:
 
 def _regions(predictor, folder: str | None):
     """picture's path -> its regions, where a folder of a detector's is given; None else."""
-    from captioning.checkpoints.rebuild import looks_at_regions
-    from captioning.data.records import Record
+    from captioning.checkpoints import looks_at_regions
+    from captioning.data import Record
     from captioning.errors import ConfigError
-    from captioning.features.regions import RegionFolder
+    from captioning.features import RegionFolder
 
     if folder is None:
         return None

@@ -4,15 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config.command_line import positional
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import CompareConfig
+from captioning.config import CompareConfig, build, entry_point, positional
 from captioning.errors import ConfigError
 
 
 def compare(config: dict[str, Any]) -> None:
     """Prints each score of both, the interval of their difference, and the images that make it."""
-    from captioning.evaluation.comparison import aligned, compared, describe_comparison, differences
+    from captioning.evaluation import aligned, compared, describe_comparison, differences
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # for results files, which have no scores yet
     resamples = config["metrics"]["bootstrap"]
@@ -47,8 +45,8 @@ def compare(config: dict[str, Any]) -> None:
 
 def _read(path: Path, annotations: Path | None, scorer) -> tuple[Any, str]:
     """(table, title) of a folder, or of a results file, which is scored now."""
-    from captioning.evaluation.results import read_references, read_results, read_title, title
-    from captioning.metrics.table import from_csv
+    from captioning.evaluation import read_references, read_results, read_title, title
+    from captioning.metrics import from_csv
 
     if path.is_dir():
         return from_csv(path / "per_image.csv"), read_title(path)
@@ -69,7 +67,7 @@ def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str
     import csv
     import io
 
-    from captioning.io.atomic_files import make_folder, write_json, write_text
+    from captioning.io import make_folder, write_json, write_text
 
     make_folder(folder)
     write_json(folder / "compare.json", {name: row._asdict() for name, row in compared.items()})

@@ -5,8 +5,7 @@ import socket
 from importlib.util import find_spec
 from typing import Any
 
-from captioning.config.composition import entry_point
-from captioning.config.schemas import DemoConfig
+from captioning.config import DemoConfig, entry_point
 
 SCENES = 6  # drawn as examples where none are given
 EXAMPLE_SIDE = 1600  # pixels at most, of examples that are kept in memory
@@ -30,10 +29,9 @@ def demo(config: dict[str, Any]) -> None:
 
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
-    from captioning.checkpoints.read import find_checkpoint
-    from captioning.inference.predictor import load
-    from captioning.web.demo.server import Demo, Limits, serve
-    from captioning.web.demo.work import checkpoint_names, with_encoder
+    from captioning.checkpoints import find_checkpoint
+    from captioning.inference import load
+    from captioning.web.demo import Demo, Limits, checkpoint_names, serve, with_encoder
 
     given, limits = config["checkpoint"], config["limits"]
     paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]
@@ -66,9 +64,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _examples(given: list[str] | str | None) -> list:
     """The pictures that are given, or scenes drawn now, of which no checkpoint has seen any."""
-    from captioning.data.pictures import list_pictures, open_picture
-    from captioning.data.scenes import draw_scene
-    from captioning.web.assets import shrink
+    from captioning.data import draw_scene, list_pictures, open_picture
+    from captioning.web import shrink
 
     if given is None:
         return [draw_scene(0, "demo", index)[0] for index in range(SCENES)]

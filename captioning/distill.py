@@ -3,19 +3,16 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import DistillConfig
+from captioning.config import DistillConfig, build, entry_point
 
 
 def distill(config: dict[str, Any]) -> None:
     """Leaves a file of what the checkpoints together think of every word of the training captions."""
-    from captioning.data.datasets import tokenize_captions
-    from captioning.data.records import select
+    from captioning.data import select, tokenize_captions
     from captioning.errors import ConfigError, must_be
-    from captioning.evaluation.split_captions import sources_of
-    from captioning.inference.distillation import soft_targets_of, write_soft_targets
-    from captioning.inference.ensemble import load_all
-    from captioning.io.atomic_files import make_folder
+    from captioning.evaluation import sources_of
+    from captioning.inference import load_all, soft_targets_of, write_soft_targets
+    from captioning.io import make_folder
 
     must_be("words", config["words"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
@@ -41,9 +38,8 @@ def distill(config: dict[str, Any]) -> None:
     )
     size = write_soft_targets(output, soft_targets, predictor.vocabulary)
     captions, words = len(soft_targets["keys"]), len(soft_targets["ids"])
-    print(
-        f"soft targets of {captions} captions ({words} words) by {len(paths)} checkpoints: {output} ({size / 1e6:.0f} MB)"
-    )
+    print(f"soft targets of {captions} captions ({words} words) by {len(paths)} checkpoints, {size / 1e6:.0f} MB")
+    print(f"written: {output}")
 
 
 main = entry_point("distill", DistillConfig, distill)

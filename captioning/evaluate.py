@@ -3,20 +3,17 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import EvaluateConfig
-from captioning.evaluation.decoding_label import decoding_name
+from captioning.config import EvaluateConfig, build, entry_point
+from captioning.evaluation import decoding_name
 
 
 def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
-    from captioning.data.records import select
+    from captioning.data import select
     from captioning.errors import must_be
-    from captioning.evaluation.results import describe_scores, write_report
-    from captioning.evaluation.split_captions import sources_of, write_captions
-    from captioning.features.views import crop_shares
-    from captioning.inference.ensemble import load_all
-    from captioning.inference.generation import with_generator
+    from captioning.evaluation import describe_scores, sources_of, write_captions, write_report
+    from captioning.features import crop_shares
+    from captioning.inference import load_all, with_generator
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]

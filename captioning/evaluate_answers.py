@@ -4,8 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import EvaluateAnswersConfig
+from captioning.config import EvaluateAnswersConfig, build, entry_point
 
 
 def evaluate_answers(config: dict[str, Any]) -> None:
@@ -14,12 +13,11 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     Where the split has annotations also scores.json, with the accuracy by answer and question type beside that of two
     guesses without a picture, and per_question.csv. With `server` also the file that the server takes.
     """
-    from captioning.data.records import select
-    from captioning.data.vqa import questions_of
+    from captioning.data import questions_of, select
     from captioning.errors import DataError, must_be
-    from captioning.features.sources import report_unreadable
-    from captioning.inference.vqa import load_answerer
-    from captioning.io.atomic_files import make_folder, write_json
+    from captioning.features import report_unreadable
+    from captioning.inference import load_answerer
+    from captioning.io import make_folder, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split, output, server = config["data"], config["split"], Path(config["output"]), server_file(config)
@@ -52,10 +50,8 @@ def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
-    from captioning.data.datasets import ImageSampler
-    from captioning.data.questions import QuestionDataset, collate_questions
-    from captioning.data.vqa import most_frequent
-    from captioning.inference.vqa import write_answers
+    from captioning.data import ImageSampler, QuestionDataset, collate_questions, most_frequent
+    from captioning.inference import write_answers
 
     dataset = QuestionDataset(
         source.records,
@@ -81,10 +77,10 @@ def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
 
 def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, str], training: Sequence) -> None:
     """Prints the accuracy and its parts, and leaves scores.json and per_question.csv."""
-    from captioning.data.vqa import prior_answers, questions_of
-    from captioning.io.atomic_files import write_json, write_text
-    from captioning.metrics.vqa import vqa_accuracy
-    from captioning.tasks.vqa import truths_of
+    from captioning.data import prior_answers, questions_of
+    from captioning.io import write_json, write_text
+    from captioning.metrics import vqa_accuracy
+    from captioning.tasks import truths_of
 
     output, truths, asked = Path(config["output"]), truths_of(records), questions_of(records)
     accuracy = vqa_accuracy(truths, answers)

@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import entry_point
-from captioning.config.schemas import ExportConfig
+from captioning.config import ExportConfig, entry_point
 
 # By task: the function of `captioning.inference` that loads such a checkpoint.
 LOADERS = {"image_captioning": "load", "vqa": "load_answerer", "language_model": "load_language_model"}
@@ -14,11 +13,17 @@ LOADERS = {"image_captioning": "load", "vqa": "load_answerer", "language_model":
 def export(config: dict[str, Any]) -> None:
     """Leaves NAME.safetensors, NAME.json and the card NAME.md, from which the same captioner is loaded."""
     from captioning import inference
-    from captioning.checkpoints.model_card import make_card
-    from captioning.checkpoints.read import find_checkpoint, read_checkpoint
-    from captioning.checkpoints.safetensors_format import DTYPES, METADATA, WEIGHTS, write_exported
+    from captioning.checkpoints import (
+        DTYPES,
+        METADATA,
+        WEIGHTS,
+        find_checkpoint,
+        make_card,
+        read_checkpoint,
+        write_exported,
+    )
     from captioning.errors import CheckpointError, ConfigError
-    from captioning.io.atomic_files import make_folder, write_text
+    from captioning.io import make_folder, write_text
 
     if config["dtype"] not in DTYPES:
         raise ConfigError(f"dtype={config['dtype']}: not one of {', '.join(DTYPES)}")
@@ -45,7 +50,7 @@ def export(config: dict[str, Any]) -> None:
 
 def _stem(output: str, path: Path) -> Path:
     """The files' common name: that of `output`, or in a folder that of the run, or of the checkpoint outside of one."""
-    from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
+    from captioning.checkpoints import METADATA, WEIGHTS
     from captioning.errors import ConfigError
 
     place = Path(output)
@@ -61,7 +66,7 @@ def _stem(output: str, path: Path) -> Path:
 def _about(config: Mapping[str, Any]) -> dict[str, Any]:
     """Scores and prose that go into metadata and card."""
     from captioning.errors import DataError
-    from captioning.evaluation.results import read_scores
+    from captioning.evaluation import read_scores
 
     about: dict[str, Any] = {}
     if config["scores"]:

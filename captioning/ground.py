@@ -6,21 +6,18 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import GroundConfig
-from captioning.evaluation.decoding_label import decoding_name
-from captioning.evaluation.grounding import BLIND, grounding_csv, caption_and_ground, grounding_table
+from captioning.config import GroundConfig, build, entry_point
+from captioning.evaluation import BLIND, caption_and_ground, decoding_name, grounding_csv, grounding_table
 
 
 def ground(config: dict[str, Any]) -> None:
     """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
-    from captioning.data.records import select
+    from captioning.data import select
     from captioning.errors import CheckpointError, ConfigError, must_be
-    from captioning.features.sources import report_unreadable
-    from captioning.inference.generation import with_generator
-    from captioning.inference.predictor import load
-    from captioning.io.atomic_files import make_folder, write_json, write_text
-    from captioning.metrics.grounding import summarise
+    from captioning.features import report_unreadable
+    from captioning.inference import load, with_generator
+    from captioning.io import make_folder, write_json, write_text
+    from captioning.metrics import summarise
 
     data, split = config["data"], config["split"]
     if data["instances"] is None:

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import PrepareConfig
+from captioning.config import PrepareConfig, build, entry_point
 from captioning.errors import ConfigError
 
 
@@ -12,8 +11,8 @@ def prepare(config: dict[str, Any]) -> None:
 
     The data set may be of captions or of questions, whose pictures may share the store of another (`pictures`).
     """
-    from captioning.data.records import select
-    from captioning.features.sources import refuse_views, report_unreadable
+    from captioning.data import select
+    from captioning.features import refuse_views, report_unreadable
 
     data = config["data"]
     if "pictures" in data:
@@ -38,7 +37,7 @@ def prepare(config: dict[str, Any]) -> None:
 
 
 def _verify(config: dict[str, Any]) -> None:
-    from captioning.features.sources import verify
+    from captioning.features import verify
 
     if not config["features"]["_target_"].endswith(".stored"):
         raise ConfigError("verify=true is for stored features: set features=store")

@@ -6,11 +6,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from captioning.config.command_line import positional
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import ReportConfig
+from captioning.config import ReportConfig, build, entry_point, positional
 from captioning.errors import ConfigError, DataError, must_be
-from captioning.evaluation.decoding_label import decoding_name
+from captioning.evaluation import decoding_name
 
 # What a run's own configuration may have built here: readers of data and features, and a score of the data set's own.
 READERS = re.compile(r"(captioning\.(?:data\.annotations|data\.scenes|sources))\.([a-z]\w*)")
@@ -28,10 +26,10 @@ _PARTS = {
 
 def report(config: dict[str, Any]) -> None:
     """Leaves report.html; evaluates the run's best checkpoint first where that was not done."""
-    from captioning.data.records import select
-    from captioning.evaluation.results import read_about, read_results, read_title
-    from captioning.inference.predictor import load
-    from captioning.io.atomic_files import make_folder, write_text
+    from captioning.data import select
+    from captioning.evaluation import read_about, read_results, read_title
+    from captioning.inference import load
+    from captioning.io import make_folder, write_text
 
     must_be("examples", config["examples"], least=1)
     must_be("most", config["most"], least=1)
@@ -126,9 +124,9 @@ def _evaluation(config, run_dir: Path) -> Path | None:
 
 def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
     """The captions of an evaluation that is made now."""
-    from captioning.evaluation.split_captions import write_captions
-    from captioning.features.sources import report_unreadable
-    from captioning.inference.generation import with_generator
+    from captioning.evaluation import write_captions
+    from captioning.features import report_unreadable
+    from captioning.inference import with_generator
 
     source = build_reader(features)(
         predictor.encoder,
@@ -147,10 +145,9 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
 
 
 def _page(config, settings, features, *, scored, extra, records, training, predictor, title: str, run_dir: Path) -> str:
-    from captioning.text.ptb_tokenizer import tokenize
-    from captioning.web.demo.work import attention_kind
-    from captioning.web.report import caption_statistics, charts, content
-    from captioning.web.report.rendering import render
+    from captioning.text import tokenize
+    from captioning.web.demo import attention_kind
+    from captioning.web.report import caption_statistics, charts, content, render
 
     written = [tokenize(caption) for caption in scored.table.captions]
     references = [tokenize(caption) for record in records for caption in record.captions]
@@ -192,11 +189,10 @@ def _page(config, settings, features, *, scored, extra, records, training, predi
 def _examples(config, features, table, records, predictor) -> dict[str, list]:
     from tqdm import tqdm
 
-    from captioning.web.report.caption_statistics import choose
-    from captioning.web.report.examples import make_example
+    from captioning.web.report import choose, make_example
 
     regions = None
-    if features["_target_"].endswith(".regions"):
+    if features["_target_"].endswith(".detector_regions"):
         regions = build_reader(features)(
             predictor.encoder, predictor.transform, records, name="", skip_unreadable=True
         ).read.folder

@@ -2,14 +2,12 @@
 
 from typing import Any
 
-from captioning.config.command_line import verbatim
-from captioning.config.composition import entry_point
-from captioning.config.schemas import SampleConfig
+from captioning.config import SampleConfig, entry_point, verbatim
 
 
 def sample_text(config: dict[str, Any]) -> None:
     """Prints `prime` and what the model writes after it."""
-    from captioning.inference.language_model import load_language_model
+    from captioning.inference import load_language_model
 
     model = load_language_model(config["checkpoint"], device=config["device"])
     options = {key: config[key] for key in ("length", "temperature", "top_k", "top_p", "seed")}

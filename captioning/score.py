@@ -3,14 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config.command_line import positional
-from captioning.config.composition import build, entry_point
-from captioning.config.schemas import ScoreConfig
+from captioning.config import ScoreConfig, build, entry_point, positional
 
 
 def score_results(config: dict[str, Any]) -> None:
     """Prints the scores; with `output`, leaves scores.json, statistics.json, per_image.csv and captions.json there."""
-    from captioning.evaluation.results import describe_scores, read_references, read_results, read_samples, write_report
+    from captioning.evaluation import describe_scores, read_references, read_results, read_samples, write_report
 
     file = Path(config["annotations"])
     split = config["split"] or file.stem
@@ -33,7 +31,7 @@ def score_results(config: dict[str, Any]) -> None:
 def _prepare_for_server(config: dict[str, Any], split: str) -> None:
     """Checks the results and names them as the server wants; there is nothing here to score a test split against."""
     from captioning.errors import ConfigError
-    from captioning.evaluation.results import read_for_server, write_server_file
+    from captioning.evaluation import read_for_server, write_server_file
 
     if not config["output"]:
         raise ConfigError("server=NAME needs output=DIR, where the server's file goes")
@@ -44,7 +42,7 @@ def _prepare_for_server(config: dict[str, Any], split: str) -> None:
 
 
 def _training(file: str | None) -> list[str] | None:
-    from captioning.evaluation.results import read_references
+    from captioning.evaluation import read_references
 
     return [text for texts in read_references(Path(file)).values() for text in texts] if file else None
 

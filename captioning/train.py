@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.config.composition import build, entry_point
+from captioning.config import build, entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import ConfigError, must_be
 
@@ -23,8 +23,8 @@ def train(config: dict[str, Any]) -> None:
     """One run; leaves checkpoints/{best,last}.ckpt, config.yaml and metrics.csv in its `run_dir`."""
     import torch
 
+    from captioning.checkpoints import read_checkpoint
     from captioning.checkpoints import resume as continuing
-    from captioning.checkpoints.read import read_checkpoint
 
     run_dir, task = Path(config["run_dir"]), build(config["task"])
     config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir, task=task.name)
@@ -68,9 +68,7 @@ def train(config: dict[str, Any]) -> None:
 def _task(config: Mapping[str, Any], parts):
     """What a kind of run gave, with the optimiser and the schedule."""
     optimizer, schedule = _optimizer(config), _schedule(config)
-    from captioning.training.lightning_module import (
-        CaptioningTask,  # with Lightning it takes seconds, which no fault above waits for
-    )
+    from captioning.training import CaptioningTask
 
     return CaptioningTask(
         parts.model,
@@ -123,7 +121,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
     """Writes nothing yet; its first logger is the run's RunLog."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-    from captioning.training.lightning_module import RunLog
+    from captioning.training import RunLog
 
     try:
         return build(
@@ -138,7 +136,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
 
 def _compile(task, trainer) -> None:
     """Where there is no compiler the run goes on without, and says so."""
-    from captioning.training.compile import compile_parts
+    from captioning.training import compile_parts
 
     fault = compile_parts(task, trainer.strategy.root_device)
     if fault and trainer.is_global_zero:
@@ -149,9 +147,8 @@ def _open_run(
     config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None, about: Mapping[str, Any]
 ) -> None:
     """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
-    from captioning.io.atomic_files import clear_temporary, make_folder
-    from captioning.training.provenance import describe_run, record
-    from captioning.training.trainer import clear_run
+    from captioning.io import clear_temporary, make_folder
+    from captioning.training import clear_run, describe_run, record
 
     if not trainer.is_global_zero:
         return
@@ -190,7 +187,7 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[s
     """
     if config["resume"] != "auto":
         return dict(config)
-    from captioning.checkpoints.read import read_checkpoint
+    from captioning.checkpoints import read_checkpoint
 
     last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     if last.is_file():
@@ -217,8 +214,7 @@ def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
 def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
     from lightning.pytorch.callbacks import LearningRateMonitor
 
-    from captioning.training.callbacks import Checkpoint, SaveBetweenSteps
-    from captioning.training.trainer import ProgressBar
+    from captioning.training import Checkpoint, ProgressBar, SaveBetweenSteps
 
     folder = {
         "dirpath": Path(config["run_dir"], "checkpoints"),
@@ -259,7 +255,7 @@ def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
     """All settings but how this process came to the run: from them it can be made again."""
     import yaml
 
-    from captioning.io.atomic_files import write_text
+    from captioning.io import write_text
 
     settings = {**config, "resume": None, "overwrite": False}
     write_text(run_dir / "config.yaml", yaml.safe_dump(settings, sort_keys=False))

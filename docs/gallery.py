@@ -11,11 +11,9 @@ import numpy as np
 from PIL import Image
 
 import captioning
-from captioning.data.pictures import open_picture
-from captioning.data.scenes import truth
+from captioning.data import open_picture, truth
 from captioning.inference import figures
-from captioning.visualise import thumbnail
-from captioning.visualise.drawing import few_colours
+from captioning.visualise import few_colours, thumbnail
 
 FOLDER = Path(__file__).parent / "gallery"
 COUNT, STEP, FIRST = 20, 20, 1_000_001

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 
 import captioning
-from captioning.data.pictures import open_picture
-from captioning.visualise.contact_sheet import Entry, caption_sheet
+from captioning.data import open_picture
+from captioning.visualise import Entry, caption_sheet
 
 PICTURES = {
     "skimage": [f"data/{name}" for name in ("astronaut.png", "camera.png", "chelsea.png", "coffee.png", "coins.png",

@@ -7,14 +7,27 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioning.models.attention import HardAttention, NoAttention, SoftAttention
-from captioning.models.captioner import build_captioner
-from captioning.models.cells import GRU, LSTM, RNN
-from captioning.models.conditioning import EveryStep, FirstStep, InitialState, Several
-from captioning.models.gradient_estimators import StraightThrough
-from captioning.models.readout import DeepReadout, LinearReadout
-from captioning.models.recurrence import LookAfter, LookFirst, UpDown
-from captioning.models.scorers import Additive, DotProduct
+from captioning.models import (
+    GRU,
+    LSTM,
+    RNN,
+    Additive,
+    DeepReadout,
+    DotProduct,
+    EveryStep,
+    FirstStep,
+    HardAttention,
+    InitialState,
+    LinearReadout,
+    LookAfter,
+    LookFirst,
+    NoAttention,
+    Several,
+    SoftAttention,
+    StraightThrough,
+    UpDown,
+    build_captioner,
+)
 
 PAD, START, END, UNKNOWN = range(4)
 CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}

@@ -36,22 +36,19 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
-from captioning.checkpoints.safetensors_format import write_exported
-from captioning.config.composition import build, check, compose
-from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
-from captioning.data.instances import read_instances
-from captioning.data.parsing import Faults
-from captioning.data.pictures import Transform, open_picture
-from captioning.data.readers import read_coco_files, read_csv, read_karpathy
-from captioning.data.records import Record
+from captioning.checkpoints import write_exported
+from captioning.config import CaptionConfig, EvaluateConfig, PrepareConfig, build, check, compose
+from captioning.config.schemas import TrainConfig
+from captioning.data import Faults, Record, Transform, open_picture, read_csv, read_instances, read_karpathy
+from captioning.data.readers import read_coco_files
 from captioning.errors import CaptioningError
-from captioning.evaluation.results import read_for_server, read_references, read_results, read_samples
-from captioning.features.regions import RegionFolder
+from captioning.evaluation import read_for_server, read_references, read_results, read_samples
+from captioning.features import RegionFolder
 from captioning.features.store import FeatureStore, stamp_picture
-from captioning.inference.predictor import load
+from captioning.inference import load
 from captioning.io import download
+from captioning.metrics import from_csv
 from captioning.metrics.regions import box_region, mask_region
-from captioning.metrics.table import from_csv
 
 MEMORY = 2 * 2**30  # bytes that one input may take beyond what the process has
 SECONDS = 20.0  # that one input may take
@@ -373,7 +370,7 @@ def small_checkpoint() -> dict[str, Any]:
     vocabulary = ["<pad>", "<start>", "<end>", "<unk>", "dog", "cat"]
     captioner = build(model, feature_size=5, grid=True, vocabulary_size=len(vocabulary), pad=0)
     encoder = {"_target_": parts + "encoder.efficientnet_lite_encoder", "name": "efficientnet-lite0", "weights": None}
-    transform = {"_target_": "captioning.data.pictures.Transform", "size": 64, "fit": "squash"}
+    transform = {"_target_": "captioning.data.Transform", "size": 64, "fit": "squash"}
     metadata = {
         "format": 1,
         "config": {"encoder": encoder, "transform": transform, "model": model, "data": {}, "decoding": {}, "seed": 0},

@@ -25,9 +25,8 @@ from pathlib import Path
 import torch
 
 import captioning.train
-from captioning.metrics.reward import Reward
-from captioning.training.callbacks import Checkpoint, SaveBetweenSteps
-from captioning.training.lightning_module import CaptioningTask, RunLog
+from captioning.metrics import Reward
+from captioning.training import CaptioningTask, Checkpoint, RunLog, SaveBetweenSteps
 
 WORLD = [
     "data=scenes", "data.reader.train=14", "data.reader.val=6", "data.reader.test=2", "data.min_count=1",

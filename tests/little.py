@@ -8,11 +8,11 @@ import torch
 import yaml
 from PIL import Image
 
-from captioning.checkpoints.rebuild import make_metadata
-from captioning.config.composition import build, check, compose
+from captioning.checkpoints import make_metadata
+from captioning.config import build, check, compose
 from captioning.config.schemas import TrainConfig
-from captioning.data.vocabulary import Vocabulary
-from captioning.io.atomic_files import write_json
+from captioning.data import Vocabulary
+from captioning.io import write_json
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "the", "red", "blue", "grass", "under", "big", "small", "and", "two"]
 SMALL = ["model.width=16", "model.embedding_size=8"]

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from captioning.models.attention import Glimpse
+from captioning.models import Glimpse
 
 PAD, START, END = range(3)
 

@@ -4,7 +4,7 @@ import torch
 from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 from captioning.objectives import CrossEntropy
 
 

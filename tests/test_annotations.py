@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
-from captioning.data.readers import read_coco, read_coco_files, read_csv, read_karpathy
-from captioning.data.records import Record, select
+from captioning.data import Record, read_coco, read_csv, read_karpathy, select
+from captioning.data.readers import read_coco_files
 from captioning.errors import ConfigError, DataError
 
 

@@ -7,10 +7,9 @@ import torch
 from conftest import ATTENTIONS, CELLS, END, PAD, SCORERS
 from test_gradients import Forced, gradient
 
-from captioning.data.questions import NOTHING, QuestionBatch
+from captioning.data import NOTHING, QuestionBatch
 from captioning.errors import ConfigError
-from captioning.models.answerer import build_answerer
-from captioning.models.gradient_estimators import ScoreFunction
+from captioning.models import ScoreFunction, build_answerer
 from captioning.objectives import AnswerCrossEntropy, LeaveOneOut, MovingAverage, Reinforce
 
 P, D, N = 4, 6, 5

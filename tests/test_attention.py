@@ -5,10 +5,17 @@ import torch
 from conftest import SCORERS
 
 from captioning.errors import ConfigError
-from captioning.models import scorers
-from captioning.models.attention import HardAttention, NoAttention, Sentinel, SoftAttention
-from captioning.models.gradient_estimators import ScoreFunction, StraightThrough, entropy, most_likely
-from captioning.models.scorers import Additive
+from captioning.models import (
+    Additive,
+    HardAttention,
+    NoAttention,
+    ScoreFunction,
+    SoftAttention,
+    StraightThrough,
+    scorers,
+)
+from captioning.models.attention import Sentinel
+from captioning.models.gradient_estimators import entropy, most_likely
 
 MASK = torch.tensor([[True, True, False, True], [False, True, False, False]])
 

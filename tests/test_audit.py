@@ -10,15 +10,12 @@ import pytest
 from PIL import Image, ImageEnhance
 
 from captioning.audit import audit
-from captioning.config.composition import check, compose
-from captioning.config.schemas import AuditConfig
+from captioning.config import AuditConfig, check, compose
+from captioning.data import Faults, draw_scene, read_coco, read_csv, read_karpathy
 from captioning.data.checks import caption_fault
 from captioning.data.duplicates import Appearance, appearance, close_pairs, near_duplicates, perceptual_hash, same_files
-from captioning.data.parsing import Faults
-from captioning.data.readers import read_coco, read_csv, read_karpathy
-from captioning.data.scenes import draw_scene
 from captioning.errors import ConfigError, DataError
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 
 def run(output, *overrides) -> dict:

@@ -12,13 +12,12 @@ import pytest
 from little import make_run, save_checkpoint
 from PIL import Image
 
-from captioning.config.composition import check, compose
-from captioning.config.schemas import ReportConfig
+from captioning.config import ReportConfig, check, compose
 from captioning.report import report
 from captioning.visualise import cell_overlay, overlay
 from captioning.visualise.geometry import seen
 from captioning.visualise.maps import light
-from captioning.web.assets import palette
+from captioning.web import palette
 
 pytestmark = pytest.mark.slow
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -9,14 +9,14 @@ import torch
 from conftest import CELLS, END, RECURRENCES, START
 from PIL import Image
 
-from captioning.analysis.activations import batches, read_captions, tabulate
+from captioning.analysis import batches, read_captions, tabulate
 from captioning.analysis.word_properties import in_prepositional_phrase, is_plural, properties
-from captioning.data.records import Record
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import Record, Vocabulary
 from captioning.decoding import greedy_search
 from captioning.errors import DataError
-from captioning.features.sources import Source
-from captioning.models.tracing import trace, watched
+from captioning.features import Source
+from captioning.models import trace
+from captioning.models.tracing import watched
 from captioning.visualise.cells import states_figure
 
 WORDS = "a red dog runs on the green grass"

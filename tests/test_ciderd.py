@@ -11,11 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.metrics import ngrams
+from captioning.metrics import Reward, ngrams
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
-from captioning.metrics.reward import Reward
 from captioning.metrics.rouge import rouge_l
 
 captions = st.lists(st.sampled_from("abcdeé"), max_size=9)

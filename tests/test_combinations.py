@@ -7,7 +7,7 @@ import pytest
 import torch
 from conftest import ATTENTIONS, CELLS, CONDITIONINGS, END, PAD, RECURRENCES, SCORERS, START, UNKNOWN
 
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, ScheduledSampling, SelfCritical
 
 

@@ -8,12 +8,12 @@ import pytest
 import torch
 from test_path import SMALL, data, run, world  # noqa: F401
 
-from captioning.checkpoints.read import read_checkpoint
-from captioning.data.datasets import CaptionBatch
-from captioning.models.cells import LSTM
-from captioning.models.scorers import Additive
+from captioning.checkpoints import read_checkpoint
+from captioning.data import CaptionBatch
+from captioning.models import LSTM, Additive
 from captioning.objectives import CrossEntropy
-from captioning.training.compile import _PARTS, compile_parts, why_not
+from captioning.training import compile_parts
+from captioning.training.compile import _PARTS, why_not
 
 MODELS = {
     "lstm": {},

@@ -8,9 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from captioning.config import composition as configuration
-from captioning.config.composition import build, build_trusted, check, compose, conf_dir
-from captioning.config.schemas import (
+from captioning.config import (
     AnswerConfig,
     AuditConfig,
     CaptionConfig,
@@ -25,11 +23,17 @@ from captioning.config.schemas import (
     ReportConfig,
     SampleConfig,
     ScoreConfig,
-    TrainConfig,
+    build,
+    build_trusted,
+    check,
+    compose,
 )
+from captioning.config import composition as configuration
+from captioning.config.composition import conf_dir
+from captioning.config.schemas import TrainConfig
 from captioning.errors import CheckpointError, ConfigError
-from captioning.evaluation.decoding_label import decoding_name
-from captioning.models.state import State
+from captioning.evaluation import decoding_name
+from captioning.models import State
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),
@@ -117,9 +121,9 @@ def test_every_set_of_questions_goes_into_every_command_for_them(data):
 @pytest.mark.parametrize(
     ("override", "place", "value"),
     [
-        ("model/attention=none", ("attention", "_target_"), "captioning.models.attention.NoAttention"),
-        ("model/conditioning=every_step", ("conditioning", "_target_"), "captioning.models.conditioning.EveryStep"),
-        ("model/cell=gru", ("cell", "_target_"), "captioning.models.cells.GRU"),
+        ("model/attention=none", ("attention", "_target_"), "captioning.models.NoAttention"),
+        ("model/conditioning=every_step", ("conditioning", "_target_"), "captioning.models.EveryStep"),
+        ("model/cell=gru", ("cell", "_target_"), "captioning.models.GRU"),
         ("model.layers=2", ("layers",), 2),
     ],
 )
@@ -324,12 +328,12 @@ def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_p
         "os.system",
         "captioning.models.encoder.torch.load",
         "captioning.inference.predictor.load",
-        "captioning.io.download.download_coco",
+        "captioning.io.download_coco",
     ],
 )
 def test_a_file_may_not_name_what_is_built(target):
     with pytest.raises(CheckpointError, match=r"only this package's own parts are built"):
-        build_trusted({"_target_": "captioning.models.captioner.build_captioner", "cell": {"_target_": target}})
+        build_trusted({"_target_": "captioning.models.build_captioner", "cell": {"_target_": target}})
 
 
 def test_names_of_decodings():
@@ -380,7 +384,7 @@ def test_lightnings_arguments_are_known_without_it():
     from captioning.training import lightning_arguments as trainers
 
     targets = {
-        trainers.trainer: lightning.Trainer,
+        trainers.lightning_trainer: lightning.Trainer,
         trainers.early_stopping: EarlyStopping,
         trainers.moving_average: EMAWeightAveraging,
     }

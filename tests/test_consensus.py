@@ -10,7 +10,7 @@ import pytest
 from prefixes import END, PrefixModel, every_caption, obeys
 from test_rules import world
 
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import Vocabulary
 from captioning.decoding import beam_search, consensus_search, sample
 from captioning.decoding.consensus import agreement
 from captioning.errors import ConfigError

@@ -6,9 +6,7 @@ from pathlib import Path
 import torch
 from conftest import END, PAD, START
 
-from captioning.data.datasets import CaptionDataset, ImageSampler, View, collate, tokenize_captions
-from captioning.data.records import Record
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import CaptionDataset, ImageSampler, Record, View, Vocabulary, collate, tokenize_captions
 
 RECORDS = [
     Record(7, Path("a.png"), "train", ("a b.", "a b c d", "!")),

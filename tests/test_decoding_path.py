@@ -11,13 +11,12 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.config.composition import check, compose
-from captioning.config.schemas import CaptionConfig, EvaluateConfig, TrainConfig
+from captioning.config import CaptionConfig, EvaluateConfig, check, compose
+from captioning.config.schemas import TrainConfig
 from captioning.decoding import consensus
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
-from captioning.inference.ensemble import load_all
-from captioning.inference.predictor import load
+from captioning.inference import load, load_all
 from captioning.train import train
 
 COMMANDS = {"train": (train, TrainConfig), "evaluate": (evaluate, EvaluateConfig), "caption": (caption, CaptionConfig)}

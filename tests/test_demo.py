@@ -20,14 +20,13 @@ import pytest
 from little import save_checkpoint
 from PIL import Image
 
-from captioning.config.composition import check, compose
-from captioning.config.schemas import DemoConfig
+from captioning.config import DemoConfig, check, compose
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.inference.predictor import load
-from captioning.web.demo import server, work
-from captioning.web.demo.server import AT_ONCE, HEADERS, Demo, Limits, is_here
-from captioning.web.demo.work import DemoRequest, caption_picture, checkpoint_names, read_request, with_encoder
+from captioning.inference import load
+from captioning.web.demo import Demo, Limits, checkpoint_names, server, with_encoder, work
+from captioning.web.demo.server import AT_ONCE, HEADERS, is_here
+from captioning.web.demo.work import DemoRequest, caption_picture, read_request
 
 aiohttp = pytest.importorskip("aiohttp", reason="the demo's extra is not installed")
 from aiohttp.test_utils import TestClient, TestServer  # noqa: E402

@@ -14,14 +14,14 @@ import torch
 from conftest import END, PAD, START, UNKNOWN
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample, score_tokens
 from captioning.features import extraction
 from captioning.models import decoder as decoding_loop
-from captioning.models.ops.packing import Layout
+from captioning.models.ops import Layout
 from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, ScheduledSampling, SelfCritical, greedy
 from captioning.objectives.rollout import draw_ids
-from captioning.training.datamodule import CaptionModule
+from captioning.training import CaptionModule
 
 # What waits for a GPU: methods that look at a tensor, and operations whose result is as large as its numbers say.
 METHODS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "numpy")

@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from captioning.data.readers import read_coco
+from captioning.data import read_coco
 from captioning.errors import ConfigError, DataError
 from captioning.io import download as module
-from captioning.io.download import COCO, Archive, download, download_coco, refuse_download
+from captioning.io import download_coco, refuse_download
+from captioning.io.download import COCO, Archive, download
 
 
 def zipped(**members):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from captioning.models.ops.fast_dropout import SHARES, Dropout, dropout
+from captioning.models.ops import Dropout, dropout
+from captioning.models.ops.fast_dropout import SHARES
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])

@@ -13,15 +13,8 @@ from torchvision import models
 from torchvision.transforms.functional import normalize
 
 from captioning.errors import CheckpointError, ConfigError
-from captioning.models.encoder import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    LITE_MEAN,
-    LITE_STD,
-    Encoder,
-    efficientnet_lite_encoder,
-    torchvision_encoder,
-)
+from captioning.models import efficientnet_lite_encoder, torchvision_encoder
+from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, Encoder
 from captioning.models.weights import fixed_seed
 
 

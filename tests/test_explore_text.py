@@ -9,10 +9,9 @@ from test_sequence import V, make
 
 from captioning.analysis.probing import correlate_units
 from captioning.analysis.text_activations import tabulate_texts
-from captioning.data.corpus import Text
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import Text, Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.inference.language_model import LanguageModel
+from captioning.inference import LanguageModel
 
 LETTERS = "('#\n "
 TEXTS = [Text("a", "(' (')\n# '(\n"), Text("short", "# #\n"), Text("b", "(#(\n    )\n"), Text("c", "'#' '('\n")]

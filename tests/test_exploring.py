@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioning.analysis.notebook import (
-    DataSet,
-    boxes_by_word,
-    caption_counts,
-    differing,
-    image_entries,
-    open_data,
-    ranked,
-)
-from captioning.data.records import Record
+from captioning.analysis import boxes_by_word, differing, open_data, ranked
+from captioning.analysis.notebook import DataSet, caption_counts, image_entries
+from captioning.data import Record
 from captioning.errors import ConfigError, DataError
-from captioning.evaluation.comparison import aligned, compared, differences
-from captioning.metrics.table import ScoreTable
+from captioning.evaluation import aligned, compared, differences
+from captioning.metrics import ScoreTable
 from captioning.visualise import Entry, bars_figure, caption_sheet, thumbnail
 
 Mention = namedtuple("Mention", "start stop category")

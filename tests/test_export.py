@@ -14,20 +14,17 @@ import captioning
 from captioning import pretrained
 from captioning.analysis.text_activations import held_out
 from captioning.caption import caption
-from captioning.checkpoints.read import find_checkpoint, read_checkpoint
-from captioning.config.composition import build, check, compose
-from captioning.config.schemas import CaptionConfig, EvaluateConfig, ExportConfig, TrainConfig
-from captioning.data.scenes import draw_scene
-from captioning.data.vocabulary import Vocabulary
-from captioning.data.vqa import Answers
+from captioning.checkpoints import find_checkpoint, read_checkpoint
+from captioning.config import CaptionConfig, EvaluateConfig, ExportConfig, build, check, compose
+from captioning.config.schemas import TrainConfig
+from captioning.data import Answers, Vocabulary, draw_scene
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.export import export
 from captioning.inference import language_model as language
+from captioning.inference import load, load_all
 from captioning.inference import vqa as answering
-from captioning.inference.ensemble import load_all
-from captioning.inference.predictor import load
-from captioning.io.atomic_files import write_json
+from captioning.io import write_json
 from captioning.train import train
 
 COMMANDS = {

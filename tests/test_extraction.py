@@ -6,13 +6,13 @@ import torch
 from PIL import Image
 from torch import nn
 
-from captioning.data.pictures import Transform, open_picture
-from captioning.data.records import Record
+from captioning.data import Record, Transform, open_picture
 from captioning.errors import ConfigError, DataError
+from captioning.features import online, stored
 from captioning.features.extraction import extract
-from captioning.features.sources import online, stored
 from captioning.features.store import FeatureStore
-from captioning.models.encoder import Encoder, efficientnet_lite_encoder
+from captioning.models import efficientnet_lite_encoder
+from captioning.models.encoder import Encoder
 
 
 class Counting(nn.Module):

@@ -16,13 +16,12 @@ from conftest import ATTENTIONS, RECURRENCES
 from test_path import data, run, short, world  # noqa: F401
 
 import captioning.features.sources
-from captioning.checkpoints.read import read_checkpoint
-from captioning.config.composition import entry_point
+from captioning.checkpoints import read_checkpoint
+from captioning.config import entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CaptioningError, ConfigError
-from captioning.inference.predictor import Predictor, load
-from captioning.models.captioner import build_captioner
-from captioning.models.readout import DeepReadout, LinearReadout, SumReadout
+from captioning.inference import Predictor, load
+from captioning.models import DeepReadout, LinearReadout, SumReadout, build_captioner
 from captioning.objectives import SelfCritical, greedy, leave_one_out
 
 

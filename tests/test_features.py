@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.records import Record
+from captioning.data import Record
 from captioning.errors import DataError
 from captioning.features import store as module
 from captioning.features.store import FeatureStore, stamp_picture, store_folder

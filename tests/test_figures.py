@@ -20,8 +20,8 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.config.composition import check, compose
-from captioning.config.schemas import CaptionConfig, TrainConfig
+from captioning.config import CaptionConfig, check, compose
+from captioning.config.schemas import TrainConfig
 from captioning.decoding import beam_search, forced_decoding, score_tokens
 from captioning.errors import ConfigError, DataError, ToolError
 from captioning.inference import figures
@@ -32,12 +32,12 @@ from captioning.visualise import (
     attention_figure,
     caption_sheet,
     curves_figure,
+    read_curves,
     save_figure,
     save_gaze,
     strip_figure,
 )
 from captioning.visualise.animation import RATE, gaze_frames
-from captioning.visualise.curves import read_curves
 from captioning.visualise.maps import light
 
 CAPTION = "a man in a red jacket is standing on top of a snow-covered mountain next to his two small dogs"
@@ -608,8 +608,8 @@ def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, ada
     )
     assert (tmp_path / "out" / "p5_strip.png").is_file()
 
-    from captioning.data.records import Record
-    from captioning.features.regions import RegionFolder
+    from captioning.data import Record
+    from captioning.features import RegionFolder
 
     captioner = captioning.load(checkpoint)
     read = RegionFolder(folder, size=12)

@@ -16,17 +16,16 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
-from captioning.config.composition import build, check, compose
-from captioning.config.schemas import EvaluateConfig, TrainConfig
-from captioning.data.instances import read_instances
-from captioning.data.pictures import MOST_PIXELS, open_picture
-from captioning.data.records import Record
+from captioning.config import EvaluateConfig, build, check, compose
+from captioning.config.schemas import TrainConfig
+from captioning.data import Record, open_picture, read_instances
+from captioning.data.pictures import MOST_PIXELS
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.features.regions import RegionFolder
+from captioning.features import RegionFolder
 from captioning.features.store import FeatureStore
-from captioning.inference.predictor import load
+from captioning.inference import load
+from captioning.metrics import from_csv
 from captioning.metrics.regions import mask_region
-from captioning.metrics.table import from_csv
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -260,7 +259,7 @@ def test_the_memory_that_the_largest_picture_takes(tmp_path, pytestconfig):
 
 def test_a_picture_is_turned_once(tmp_path):
     """By whoever opens it; its tags go, so that it is not turned again, whichever way it comes to a predictor."""
-    from captioning.data.pictures import upright
+    from captioning.data import upright
 
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
@@ -286,7 +285,7 @@ def test_memory_is_bounded_in_these_tests(tmp_path):
 
 def test_a_member_in_memory_is_a_picture_too():
     """Pictures need no file: what a caller opened is turned upright as well."""
-    from captioning.data.pictures import upright
+    from captioning.data import upright
 
     file = io.BytesIO()
     exif = Image.Exif()

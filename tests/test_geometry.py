@@ -8,11 +8,10 @@ import torch
 from PIL import Image, ImageDraw
 
 import captioning
-from captioning.data.pictures import Transform
-from captioning.models.captioner import build_captioner
-from captioning.models.encoder import efficientnet_lite_encoder
-from captioning.visualise import cell_overlay, overlay, region_overlay
-from captioning.visualise.geometry import cell, scale
+from captioning.data import Transform
+from captioning.models import build_captioner, efficientnet_lite_encoder
+from captioning.visualise import cell_overlay, overlay, region_overlay, scale
+from captioning.visualise.geometry import cell
 
 TRANSFORMS = {
     "squash": Transform(224),

@@ -7,19 +7,19 @@ import pytest
 import torch
 from conftest import CELLS, PAD, RECURRENCES, START
 
+from captioning.analysis import state_gradients
 from captioning.analysis.gradient_flow import (
     by_distance,
     clipping_study,
     gradient_flow,
     lines,
     plain_captioner,
-    state_gradients,
     train_steps,
     untrained_flows,
 )
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 from captioning.errors import ConfigError, DataError
-from captioning.models.state import State
+from captioning.models import State
 from captioning.objectives import CrossEntropy
 from captioning.visualise.cells import course_figure, flow_figure
 

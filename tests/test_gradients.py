@@ -6,9 +6,10 @@ import pytest
 import torch
 from conftest import END, PAD, START, UNKNOWN
 
-from captioning.data.datasets import CaptionBatch
-from captioning.metrics.reward import Reward
-from captioning.models.gradient_estimators import Draw, ScoreFunction, entropy
+from captioning.data import CaptionBatch
+from captioning.metrics import Reward
+from captioning.models import ScoreFunction
+from captioning.models.gradient_estimators import Draw, entropy
 from captioning.objectives import CrossEntropy, LeaveOneOut, MovingAverage, Reinforce, SelfCritical, greedy
 
 P, WORDS = 3, [4, 5, END]
@@ -135,7 +136,7 @@ def test_the_terms_equal_their_formulas(model, batch):
 
 def test_the_straight_through_estimator_is_biased_and_by_how_much(model, batch):
     """No claim of no bias: this pins the size that the docs tell, so that a change of the estimator is seen."""
-    from captioning.models.gradient_estimators import StraightThrough
+    from captioning.models import StraightThrough
 
     exact = -exact_lower_bound(model, batch)
     model.decoder.attention.draw = StraightThrough(temperature=1.0)

@@ -11,26 +11,17 @@ import pytest
 from PIL import Image, ImageDraw
 from pycocotools import mask as coco_mask
 
-from captioning.config.composition import check, compose
-from captioning.config.schemas import GroundConfig, TrainConfig
-from captioning.data.instances import _NOTHING, COCO_WORDS, Annotated, Instance, Instances, read_instances
-from captioning.data.pictures import Transform
-from captioning.data.readers import read_coco
-from captioning.data.records import Record
-from captioning.data.scenes import read_scenes, read_shapes
+from captioning.config import GroundConfig, check, compose
+from captioning.config.schemas import TrainConfig
+from captioning.data import Instances, Record, Transform, read_coco, read_instances, read_scenes, read_shapes
+from captioning.data.instances import _NOTHING, COCO_WORDS, Annotated, Instance
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.evaluation.grounding import caption_and_ground
-from captioning.ground import ground_caption as ground_command
-from captioning.inference.predictor import load
-from captioning.metrics.grounding import (
-    AnnotatedThing,
-    centre_prior,
-    ground_caption,
-    interval,
-    pointing,
-    summarise,
-)
-from captioning.metrics.mentions import compile_phrases, find_mentions, plural
+from captioning.evaluation import caption_and_ground
+from captioning.ground import ground as ground_command
+from captioning.inference import load
+from captioning.metrics import compile_phrases, ground_caption, summarise
+from captioning.metrics.grounding import AnnotatedThing, centre_prior, interval, pointing
+from captioning.metrics.mentions import find_mentions, plural
 from captioning.metrics.regions import area_share, box_region, cell_shares, contains, mask_region
 from captioning.train import train
 from captioning.visualise import overlay

@@ -18,19 +18,17 @@ import torch
 from fuzzing import CAPTIONS, bomb, small_checkpoint, small_export, write_export
 from PIL import Image
 
+from captioning.config import build, check, compose
 from captioning.config.allowlist import check_settings_file
-from captioning.config.composition import build, check, compose
 from captioning.config.schemas import TrainConfig
-from captioning.data.instances import read_instances
-from captioning.data.pictures import open_picture
-from captioning.data.readers import read_coco_files, read_csv, read_karpathy
-from captioning.data.records import Record
+from captioning.data import Record, open_picture, read_csv, read_instances, read_karpathy
+from captioning.data.readers import read_coco_files
 from captioning.errors import CaptioningError
-from captioning.features.regions import RegionFolder
+from captioning.features import RegionFolder
 from captioning.features.store import FeatureStore, Stamp
-from captioning.inference.predictor import load
+from captioning.inference import load
 from captioning.io import download
-from captioning.models.encoder import efficientnet_lite_encoder
+from captioning.models import efficientnet_lite_encoder
 
 HOSTILE: dict[str, Callable[[Path], None]] = {}
 
@@ -160,13 +158,13 @@ def recipe_with_a_command_for_a_model(folder):
 
 @hostile
 def recipe_with_a_command_in_a_list_of_parts(folder):
-    several = {"_target_": "captioning.models.conditioning.Several", "_partial_": True}
+    several = {"_target_": "captioning.models.Several", "_partial_": True}
     checkpoint(folder, conditioning=several | {"parts": [call(folder)]})
 
 
 @hostile
 def recipe_with_a_command_in_a_tuple(folder):
-    several = {"_target_": "captioning.models.conditioning.Several", "_partial_": True}
+    several = {"_target_": "captioning.models.Several", "_partial_": True}
     checkpoint(folder, conditioning=several | {"parts": (call(folder),)})
 
 
@@ -458,7 +456,7 @@ def settings_that_delete_a_run(folder):
 @hostile
 def settings_with_a_hidden_text(folder):
     text = f"${{oc.create:'{{_target_: os.system, _args_: [touch {ran(folder)}]}}'}}"
-    build({"_target_": "captioning.models.conditioning.Several", "parts": text, "_partial_": True})
+    build({"_target_": "captioning.models.Several", "parts": text, "_partial_": True})
 
 
 @hostile

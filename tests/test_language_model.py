@@ -11,12 +11,11 @@ import pytest
 import torch
 
 from captioning.analysis.text_activations import held_out
-from captioning.checkpoints.read import read_checkpoint
-from captioning.config.command_line import verbatim
-from captioning.config.composition import check, compose
-from captioning.config.schemas import SampleConfig, TrainConfig
+from captioning.checkpoints import read_checkpoint
+from captioning.config import SampleConfig, check, compose, verbatim
+from captioning.config.schemas import TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.inference.language_model import load_language_model
+from captioning.inference import load_language_model
 from captioning.objectives import TruncatedBackpropagation
 from captioning.sample import sample_text
 from captioning.train import train
@@ -98,7 +97,7 @@ def test_reading_is_what_validation_saw(files, tmp_path):
         load_language_model(tmp_path / "checkpoints" / "last.ckpt", device="cpu"),
         compose("train", small(files, tmp_path)),
     )
-    from captioning.data.corpus import read_texts
+    from captioning.data import read_texts
 
     val = read_texts(files, val_share=config.data.reader.val_share)["val"]
     # The text of the split in one line, as validation reads it: with one stream, and <end>s as characters.
@@ -121,7 +120,7 @@ def test_reading_is_what_validation_saw(files, tmp_path):
 
 
 def words(text):
-    from captioning.data.corpus import split_text
+    from captioning.data import split_text
 
     return split_text(text, "words")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from captioning.models.ops.packing import Layout
+from captioning.models.ops import Layout
 
 
 def random_mask(batch: int, rows: int, length: int, *, seed: int) -> torch.Tensor:

@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.errors import ConfigError, DataError, ToolError
-from captioning.metrics import Scorer, bootstrap, diversity, java, score
+from captioning.metrics import Scorer, ScoreTable, bootstrap, diversity, from_csv, java, score, to_csv
 from captioning.metrics.ciderd import DocumentFrequencies
-from captioning.metrics.table import ScoreTable, from_csv, to_csv
 
 NAMES = ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
 needs_java = pytest.mark.skipif(shutil.which("java") is None, reason="no Java here")
@@ -85,7 +84,7 @@ def test_edges_score_as_the_official_scorers_say():
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    from captioning.text.ptb_tokenizer import tokenize
+    from captioning.text import tokenize
 
     truths = {key: [" ".join(tokenize(text)) for text in texts] for key, (texts, _) in EDGES.items()}
     results = {key: [" ".join(tokenize(text))] for key, (_, text) in EDGES.items()}

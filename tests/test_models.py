@@ -6,10 +6,7 @@ import pytest
 import torch
 from conftest import ATTENTIONS, CELLS, CONDITIONINGS, PAD, RECURRENCES
 
-from captioning.models.captioner import build_captioner
-from captioning.models.cells import GRU, LSTM, RNN
-from captioning.models.conditioning import InitialState
-from captioning.models.state import State
+from captioning.models import GRU, LSTM, RNN, InitialState, State, build_captioner
 
 # cell, attention, conditioning, recurrence, layers
 EVERY = [

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from captioning.config.composition import check, compose
+from captioning.config import check, compose
 from captioning.config.schemas import TrainConfig
 from captioning.train import train
 

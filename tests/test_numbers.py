@@ -17,14 +17,12 @@ from test_combinations import LOOKS, OBJECTIVES
 from test_faults import trained  # noqa: F401
 from test_path import data, run, world  # noqa: F401
 
-from captioning.checkpoints.read import read_checkpoint
-from captioning.data.datasets import CaptionBatch
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoints import read_checkpoint
+from captioning.data import CaptionBatch, Vocabulary
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import CheckpointError, DataError
-from captioning.inference.generation import generate
+from captioning.inference import generate, load
 from captioning.inference.likelihood import score_texts
-from captioning.inference.predictor import load
 from captioning.objectives import CrossEntropy
 
 SEARCHES = (greedy_search, beam_search, partial(diverse_beam_search, beam_size=4, groups=2), sample)
@@ -266,7 +264,8 @@ def test_evaluation_names_the_images(trained, data, tmp_path, monkeypatch):  # n
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_a_turned_photograph_is_seen_and_drawn_upright(trained, world, tmp_path, monkeypatch, orientation):  # noqa: F811
     """The same caption, attention and box as of the upright picture, however it comes; and the figure's panel is it."""
-    from captioning.data.pictures import UPRIGHT, open_picture
+    from captioning.data import open_picture
+    from captioning.data.pictures import UPRIGHT
     from captioning.inference import figures
 
     upright = Image.open(world / "val4.png").convert("RGB")

@@ -6,7 +6,7 @@ from conftest import END, PAD, START
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 from captioning.errors import ConfigError
 from captioning.models.readout import LazyLogits
 from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical, loss

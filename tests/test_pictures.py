@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from captioning.data.pictures import Box, Transform, list_pictures, open_picture, to_rgb
+from captioning.data import Box, Transform, list_pictures, open_picture
+from captioning.data.pictures import to_rgb
 from captioning.errors import ConfigError, DataError
 
 GREY = 127

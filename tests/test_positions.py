@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from captioning.errors import ConfigError
-from captioning.models.positions import Coordinates, NoPositions
+from captioning.models import Coordinates, NoPositions
 
 
 def test_coordinates_equal_their_formula():

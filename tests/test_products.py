@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from captioning.models.ops.products import _Sum, linear, summed_at_once
+from captioning.models.ops import linear, summed_at_once
+from captioning.models.ops.products import _Sum
 
 
 def parts(*, bias: bool = True):

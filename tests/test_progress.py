@@ -11,11 +11,10 @@ import pytest
 from little import draw_pictures, make_run
 from PIL import Image
 
-from captioning.data.pictures import Transform
-from captioning.data.readers import read_csv
-from captioning.features.sources import online
-from captioning.models.encoder import efficientnet_lite_encoder
-from captioning.training.trainer import ProgressBar
+from captioning.data import Transform, read_csv
+from captioning.features import online
+from captioning.models import efficientnet_lite_encoder
+from captioning.training import ProgressBar
 
 
 class Terminal(io.StringIO):

@@ -5,9 +5,7 @@ import torch
 from conftest import CELLS, START
 
 from captioning.errors import ConfigError
-from captioning.models.captioner import build_captioner
-from captioning.models.readout import SumReadout
-from captioning.models.recurrence import LookAfter
+from captioning.models import LookAfter, SumReadout, build_captioner
 
 
 def lstm(cell, x, h, c):
@@ -118,7 +116,7 @@ def test_adaptive_attention_word_by_word(images):
 
 
 def EVERY(*sizes, zeros):
-    from captioning.models.conditioning import EveryStep
+    from captioning.models import EveryStep
 
     return EveryStep(*sizes, zeros=zeros)
 

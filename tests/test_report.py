@@ -12,13 +12,11 @@ import yaml
 from little import SENTENCES, leave_evaluation, make_run
 from PIL import Image
 
-from captioning.config.composition import check, compose
-from captioning.config.schemas import ReportConfig
-from captioning.data.readers import read_csv
+from captioning.config import ReportConfig, check, compose
+from captioning.data import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.inference.predictor import load
-from captioning.metrics import Scorer
-from captioning.metrics.table import ScoreTable
+from captioning.inference import load
+from captioning.metrics import Scorer, ScoreTable
 from captioning.report import build_reader, moved, report
 from captioning.web.report import caption_statistics, charts
 
@@ -357,7 +355,7 @@ def test_a_run_without_a_log_has_a_report(tmp_path):
         {"_target_": "captioning.data.scenes.tqdm", "iterable": []},
         {"_target_": "captioning.features.sources.nothing"},
         {"_target_": "captioning.data.readers.os.system", "command": "touch hacked"},
-        {"_target_": "captioning.data.readers.read_csv", "root": {"_target_": "os.getcwd"}},
+        {"_target_": "captioning.data.read_csv", "root": {"_target_": "os.getcwd"}},
         {"_target_": ["os.system"]},
         "os.system",
         None,

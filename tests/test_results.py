@@ -7,10 +7,9 @@ import sys
 import pytest
 
 from captioning import compare, score
-from captioning.config.composition import check, compose
-from captioning.config.schemas import CompareConfig, ScoreConfig
+from captioning.config import CompareConfig, ScoreConfig, check, compose
 from captioning.errors import ConfigError, DataError
-from captioning.evaluation.results import read_references, read_results, read_samples, write_server_file
+from captioning.evaluation import read_references, read_results, read_samples, write_server_file
 
 REFERENCES = {1: ["a red dog runs", "a dog"], 2: ["two cats on a bed"], 3: ["a man rides a horse"]}
 GOOD = {1: "a red dog runs.", 2: "two cats on a bed", 3: "A man rides a brown horse"}

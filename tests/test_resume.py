@@ -16,12 +16,10 @@ from kills import differing, left
 from test_path import data, run, short, weights, world  # noqa: F401
 
 from captioning.checkpoints.resume import FIXED
-from captioning.data.datasets import ImageSampler
+from captioning.data import ImageSampler
 from captioning.errors import ConfigError
-from captioning.io.atomic_files import write_whole
-from captioning.training.callbacks import Checkpoint, SaveBetweenSteps
-from captioning.training.lightning_module import CaptioningTask
-from captioning.training.provenance import digest
+from captioning.io import write_whole
+from captioning.training import CaptioningTask, Checkpoint, SaveBetweenSteps, digest
 from captioning.training.signals import StopRequest
 
 ALWAYS = "trainer.save_every_minutes=1e-9"
@@ -57,7 +55,7 @@ def whole(data, tmp_path_factory):  # noqa: F811
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_sampler_starts_inside_an_epoch(workers):
-    from captioning.training.datamodule import CaptionModule
+    from captioning.training import CaptionModule
 
     sampler = ImageSampler(10, shuffle=True, seed=3)
     sampler.set_epoch(4)
@@ -332,7 +330,7 @@ def test_like_takes_single_settings_only(monkeypatch, tmp_path, whole):
 
 
 def test_the_digest_is_of_the_captions_and_their_order_and_not_of_their_folder():
-    from captioning.data.records import Record
+    from captioning.data import Record
 
     records = [Record(1, Path("a/1.png"), "train", ("one",)), Record(2, Path("a/2.png"), "val", ("two", "three"))]
     moved = [record._replace(path=Path("b") / record.path.name) for record in records]

@@ -11,7 +11,7 @@ from prefixes import PrefixModel, every_caption
 from captioning.decoding import sample
 from captioning.decoding.sampling import draw_tokens
 from captioning.errors import ConfigError
-from captioning.inference.generation import with_generator
+from captioning.inference import with_generator
 
 
 def run(model, images, **arguments):

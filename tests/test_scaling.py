@@ -13,7 +13,7 @@ from test_path import data, run, short, weights, world  # noqa: F401
 from test_training import rows
 from torch import multiprocessing, nn
 
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 
 
 def test_two_processes_have_the_loss_and_gradients_of_one(toy, toy_tokens, tmp_path):

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from captioning.data import scenes
+from captioning.data import draw_scene, read_scenes, scenes, truth
 from captioning.data.grammar import (
     BACKGROUNDS,
     COLORS,
@@ -28,9 +28,9 @@ from captioning.data.grammar import (
     parse,
     relation,
 )
-from captioning.data.scenes import draw_scene, load_scenes, read_scenes, truth
+from captioning.data.scenes import load_scenes
 from captioning.errors import ConfigError, DataError
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 SMALL = {"train": 12, "val": 6, "test": 2}
 

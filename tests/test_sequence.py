@@ -5,12 +5,9 @@ import torch
 from conftest import CELLS
 from torch.nn import functional as F
 
-from captioning.data.corpus import Encoded, Windows, only
-from captioning.models.attention import NoAttention
-from captioning.models.captioner import build_captioner
-from captioning.models.conditioning import NoConditioning
-from captioning.models.embeddings import learned, one_hot
-from captioning.models.readout import LinearReadout
+from captioning.data import Windows, only
+from captioning.data.corpus import Encoded
+from captioning.models import LinearReadout, NoAttention, NoConditioning, build_captioner, learned, one_hot
 from captioning.objectives import TruncatedBackpropagation
 
 V, TOKENS = 9, 41  # TOKENS - 1 targets: 3 streams of 14, the last one two short

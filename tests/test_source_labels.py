@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from captioning.analysis.source_labels import source_labels
-from captioning.data.corpus import read_texts
+from captioning.data import read_texts
 from captioning.errors import DataError
 
 SOURCE = (

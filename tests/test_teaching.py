@@ -6,19 +6,14 @@ import torch
 from conftest import PAD
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
-from captioning.config.composition import check, compose
-from captioning.config.schemas import DistillConfig
-from captioning.data.datasets import CaptionBatch
-from captioning.data.pictures import open_picture
-from captioning.data.readers import read_csv
+from captioning.config import DistillConfig, check, compose
+from captioning.data import CaptionBatch, open_picture, read_csv
 from captioning.distill import distill
 from captioning.errors import CheckpointError, ConfigError
-from captioning.inference.distillation import read_teacher
-from captioning.inference.predictor import load
+from captioning.inference import load, read_teacher
 from captioning.models.readout import LazyLogits
-from captioning.objectives import CrossEntropy, loss
+from captioning.objectives import CrossEntropy, Teacher, loss, number_captions
 from captioning.objectives.chunked_cross_entropy import SoftTargets
-from captioning.objectives.soft_targets import Teacher, number_captions
 from captioning.objectives.word_loss import WordLoss
 
 WORDS = 3  # kept of each distribution
@@ -194,7 +189,7 @@ def test_lessons_that_do_not_fit_are_told(soft_targets, trained, data, tmp_path,
     with pytest.raises(CheckpointError, match=r"soft_targets of other captions than these"):
         train("data.max_length=1")
     with pytest.raises(ConfigError, match=r"leave it out beside a reward"):
-        train("+reward._target_=captioning.metrics.reward.Reward")
+        train("+reward._target_=captioning.metrics.Reward")
     with np.load(soft_targets) as parts:
         fewer = dict(parts)
     for name, values in {

@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.data.corpus import Encoded, Text, Windows, encode_texts, read_texts, split_text, standard_library
-from captioning.data.vocabulary import END, PAD, UNKNOWN, Vocabulary
+from captioning.data import Text, Vocabulary, Windows, encode_texts, read_texts, split_text
+from captioning.data.corpus import Encoded, standard_library
+from captioning.data.vocabulary import END, PAD, UNKNOWN
 from captioning.errors import CaptioningError, ConfigError, DataError
 
 

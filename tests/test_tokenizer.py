@@ -8,7 +8,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from captioning.text.ptb_tokenizer import split, tokenize
+from captioning.text import tokenize
+from captioning.text.ptb_tokenizer import split
 
 # Caption -> what coco-caption's Java tokeniser makes of it, punctuation dropped.
 ANSWERS = {

@@ -9,14 +9,14 @@ import torch
 import yaml
 from test_path import SENTENCES, data, run, short, weights, world  # noqa: F401
 
-from captioning.checkpoints.read import read_checkpoint
-from captioning.data.readers import read_csv
+from captioning.checkpoints import read_checkpoint
+from captioning.data import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError, TrainingError
-from captioning.inference.predictor import load
-from captioning.metrics.reward import Reward
+from captioning.inference import load
+from captioning.metrics import Reward
 from captioning.objectives import CrossEntropy
 from captioning.train import _optimizer
-from captioning.training.lightning_module import CaptioningTask
+from captioning.training import CaptioningTask
 
 
 def rows(run_dir):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from captioning.models.multi_crop import MultiCrop
-from captioning.models.vector import EPSILON, Raw, Standardized
+from captioning.models import MultiCrop, Raw, Standardized
+from captioning.models.vector import EPSILON
 
 
 def batches(count: int, size: int = 4, width: int = 6) -> torch.Tensor:

@@ -8,13 +8,12 @@ import torch
 from conftest import END, START
 from PIL import Image
 
-from captioning.data.pictures import CORNERS, Box, Transform
+from captioning.data import CORNERS, Box, Transform
 from captioning.decoding import beam_search
 from captioning.errors import ConfigError
-from captioning.features.views import AllViews, EachView, corner_crops, crop_shares
+from captioning.features import AllViews, EachView, corner_crops, crop_shares
 from captioning.inference.attention_map import cover, merge_crops
-from captioning.models.multi_crop import MultiCrop
-from captioning.models.positions import Coordinates
+from captioning.models import Coordinates, MultiCrop
 
 
 def search(model, images, **arguments):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from captioning.data.pictures import Transform
+from captioning.data import Transform
 from captioning.errors import ConfigError
 from captioning.visualise import attention_figure, caption_figure, overlay, save_figure
 

@@ -5,9 +5,10 @@ import json
 
 import pytest
 
-from captioning.data.vocabulary import END, PAD, START, UNKNOWN, Vocabulary
+from captioning.data import Vocabulary
+from captioning.data.vocabulary import END, PAD, START, UNKNOWN
 from captioning.errors import CheckpointError, DataError
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,10 @@ import itertools
 import pytest
 
 from captioning.errors import DataError
-from captioning.metrics.vqa import Truth, answer_accuracy, vqa_accuracy
-from captioning.text.answer_normalizer import CONTRACTIONS, normalize, without_punctuation
+from captioning.metrics import Truth, vqa_accuracy
+from captioning.metrics.vqa import answer_accuracy
+from captioning.text import normalize, without_punctuation
+from captioning.text.answer_normalizer import CONTRACTIONS
 
 
 def by_enumeration(answer, annotators):

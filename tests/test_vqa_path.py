@@ -9,21 +9,13 @@ import torch
 from PIL import Image
 
 from captioning.answer import answer
-from captioning.config.composition import check, compose
-from captioning.config.schemas import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, TrainConfig
-from captioning.data.vqa import (
-    Answers,
-    annotators,
-    most_frequent,
-    prior_answers,
-    questions_of,
-    read_easy_vqa,
-    read_vqa_v2,
-)
+from captioning.config import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, check, compose
+from captioning.config.schemas import TrainConfig
+from captioning.data import Answers, annotators, most_frequent, prior_answers, questions_of, read_easy_vqa, read_vqa_v2
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate_answers import evaluate_answers
-from captioning.inference.predictor import load_answerer as load_captioner
-from captioning.inference.vqa import load_answerer
+from captioning.inference import load as load_captioner
+from captioning.inference import load_answerer
 from captioning.metrics.vqa import answer_accuracy
 from captioning.prepare import prepare
 from captioning.train import train
@@ -176,7 +168,7 @@ def test_blanked_pictures_leave_the_question_alone(trained, data, tmp_path):
     run("evaluate_answers", checkpoint, *blank, "split=val", f"output={tmp_path}")
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert scores["accuracy"] <= 0.5  # the same answer to the same question: 1/3 and 2/3 at best
-    assert scores["about"]["features"] == "captioning.features.sources.blank"
+    assert scores["about"]["features"] == "captioning.features.blank"
     answers = [entry["answer"] for entry in json.loads((tmp_path / "results.json").read_text())]
     assert len(set(answers[::2])) == len(set(answers[1::2])) == 1
     run("train", *SMALL, *blank, f"run_dir={tmp_path / 'run'}", "trainer.max_epochs=2")

@@ -16,7 +16,7 @@ from test_path import data, run, world  # noqa: F401
 
 from captioning.errors import ConfigError, DataError
 from captioning.features.store import FeatureStore
-from captioning.io.atomic_files import clear_temporary, write_json, write_text, write_whole
+from captioning.io import clear_temporary, write_json, write_text, write_whole
 
 PACKAGE = Path(__file__).parents[1] / "captioning"
 # Writes every kind of file twice into a folder, the second time under what the first argument asks for; prints what

@@ -8,15 +8,12 @@ import numpy as np
 import torch
 
 from captioning.analysis.word_properties import properties
-from captioning.data.datasets import CaptionBatch, CaptionDataset, collate, tokenize_captions
-from captioning.data.pictures import open_picture
+from captioning.data import CaptionBatch, CaptionDataset, collate, open_picture, tokenize_captions
 from captioning.errors import DataError
-from captioning.features.sources import Source
-from captioning.inference.generation import generate, get_search, with_generator
-from captioning.inference.predictor import Predictor
-from captioning.models.captioner import Captioner
-from captioning.models.tracing import trace
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.features import Source
+from captioning.inference import Predictor, generate, get_search, with_generator
+from captioning.models import Captioner, trace
+from captioning.text import tokenize
 
 Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a number a word}
 

@@ -13,13 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from captioning.data.datasets import CaptionBatch
+from captioning.data import CaptionBatch
 from captioning.errors import DataError, must_be
-from captioning.models.attention import NoAttention
-from captioning.models.captioner import Captioner, build_captioner
-from captioning.models.cells import GRU, LSTM, RNN, Cell
-from captioning.models.conditioning import InitialState
-from captioning.models.state import State
+from captioning.models import GRU, LSTM, RNN, Captioner, Cell, InitialState, NoAttention, State, build_captioner
 from captioning.objectives import CrossEntropy
 
 CELLS = (RNN, GRU, LSTM)

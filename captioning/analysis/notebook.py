@@ -4,13 +4,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from captioning.config.composition import build, check, compose
-from captioning.config.schemas import AuditConfig
-from captioning.data.instances import Instances
-from captioning.data.pictures import open_picture
-from captioning.data.records import Record, select
+from captioning.config import AuditConfig, build, check, compose
+from captioning.data import Instances, Record, open_picture, select
 from captioning.errors import ConfigError
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 from captioning.visualise import Entry
 
 

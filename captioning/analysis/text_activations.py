@@ -6,9 +6,9 @@ import numpy as np
 
 from captioning.analysis.activations import ActivationTable
 from captioning.analysis.source_labels import source_labels
-from captioning.data.corpus import Text, read_texts
+from captioning.data import Text, read_texts
 from captioning.errors import DataError, must_be
-from captioning.inference.language_model import LanguageModel
+from captioning.inference import LanguageModel
 
 TextLabel = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from captioning import pretrained
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS, read_exported
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, DataError
 
 FORMAT = 1

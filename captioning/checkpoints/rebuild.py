@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from captioning.checkpoints.read import FORMAT, IMAGE_CAPTIONING, check_shapes, load_state, without_memory
-from captioning.config.composition import build_trusted
-from captioning.data.vocabulary import Vocabulary
+from captioning.config import build_trusted
+from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 
 

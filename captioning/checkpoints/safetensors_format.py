@@ -14,9 +14,9 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
-from captioning.data.parsing import field, read_json
+from captioning.data import field, read_json
 from captioning.errors import CheckpointError, DataError
-from captioning.io.atomic_files import write_json, write_whole
+from captioning.io import write_json, write_whole
 
 WEIGHTS, METADATA = ".safetensors", ".json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}

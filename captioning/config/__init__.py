@@ -1,1 +1,35 @@
-"""Turn YAML files and command lines into checked plain settings, and settings into objects."""
+"""Turn YAML files and command lines into checked plain settings, and settings into objects.
+
+This is the only folder that knows hydra and omegaconf.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "allowlist": ["locate"],
+        "command_line": ["positional", "verbatim"],
+        "composition": ["build", "build_trusted", "check", "compose", "entry_point"],
+        "schemas": [
+            "AnswerConfig",
+            "AnswerTrainConfig",
+            "AuditConfig",
+            "CaptionConfig",
+            "CaptionTrainConfig",
+            "CompareConfig",
+            "DemoConfig",
+            "DistillConfig",
+            "EvaluateAnswersConfig",
+            "EvaluateConfig",
+            "ExportConfig",
+            "GroundConfig",
+            "LanguageModelTrainConfig",
+            "PrepareConfig",
+            "ReportConfig",
+            "SampleConfig",
+            "ScoreConfig",
+            "TrainConfig",
+        ],
+    },
+)

@@ -18,13 +18,13 @@ from captioning.errors import ConfigError
 # Of a checkpoint: classes of a model's parts, these builders, and the transform.
 _MODEL = re.compile(r"captioning\.models\.\w+")
 BUILDERS = {
-    "captioning.models.answerer.build_answerer",
-    "captioning.models.captioner.build_captioner",
-    "captioning.models.embeddings.learned",
-    "captioning.models.embeddings.one_hot",
-    "captioning.models.encoder.efficientnet_lite_encoder",
-    "captioning.models.encoder.torchvision_encoder",
-    "captioning.data.pictures.Transform",
+    "captioning.models.build_answerer",
+    "captioning.models.build_captioner",
+    "captioning.models.learned",
+    "captioning.models.one_hot",
+    "captioning.models.efficientnet_lite_encoder",
+    "captioning.models.torchvision_encoder",
+    "captioning.data.Transform",
 }
 # Of a run's settings: besides, what these modules define.
 SETTINGS = {

@@ -1,1 +1,43 @@
-"""Annotations, words, pictures and stored features; no networks (those live in `captioning.models`)."""
+"""Read data sets: records of images with their captions or questions, pictures, vocabularies, batches.
+
+No networks: those are in `captioning.models`.
+"""
+
+import lazy_loader
+
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "corpus": ["read_texts"],
+    "instances": ["read_instances"],
+    "pictures": ["Transform"],
+    "readers": ["read_coco", "read_csv", "read_karpathy"],
+    "scenes": ["read_scenes", "read_shapes", "truth"],
+    "vqa": ["annotators", "read_easy_vqa", "read_vqa_v2"],
+}
+TOOLS = {
+    "checks": ["audit_records"],
+    "corpus": ["Text", "Windows", "encode_texts", "only", "split_text"],
+    "datasets": [
+        "CaptionBatch",
+        "CaptionDataset",
+        "ImageDataset",
+        "ImageSampler",
+        "View",
+        "collate",
+        "collate_images",
+        "may_be_mirrored",
+        "stack_images",
+        "tokenize_captions",
+    ],
+    "instances": ["Instances"],
+    "parsing": ["Faults", "entries", "field", "id_of", "read_json"],
+    "pictures": ["Box", "CORNERS", "list_pictures", "open_picture", "read_picture", "upright"],
+    "questions": ["NOTHING", "QuestionBatch", "QuestionDataset", "collate_questions", "encode_question"],
+    "records": ["Record", "select"],
+    "scenes": ["draw_scene"],
+    "vocabulary": ["Vocabulary"],
+    "vqa": ["Answers", "most_frequent", "prior_answers", "questions_of"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

@@ -20,7 +20,7 @@ from captioning.data.pictures import SUFFIXES
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 # No English sentence ends in one of these, unlike in "in", "on" or "her".
 UNFINISHED = frozenset(("a", "an", "the", "and", "or", "of", "with", "his", "its", "their", "is", "are", "as"))

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from captioning.data.records import Record
 from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.errors import must_be
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
 

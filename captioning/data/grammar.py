@@ -18,7 +18,7 @@ from itertools import permutations
 from random import Random
 from typing import NamedTuple
 
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 # Meaning -> the ways to say it.
 COLORS = {name: (name,) for name in ("red", "yellow", "green", "blue", "magenta", "white")}

@@ -11,7 +11,7 @@ from captioning.data.datasets import stack_images
 from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.data.vqa import Answers, Asked, Targets
 from captioning.errors import must_be
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 NOTHING = -1  # question id of a slot without a question
 

@@ -18,8 +18,7 @@ from typing import Any
 from captioning.data.parsing import STRICT, Faults, Handling, entries, field, id_of, read_json, table_rows
 from captioning.data.records import SPLITS, Record
 from captioning.errors import ConfigError, DataError
-from captioning.io.download import KARPATHY_URL
-from captioning.io.safe_paths import inside
+from captioning.io import KARPATHY_URL, inside
 
 COCO_LAYOUTS = {
     "karpathy": "dataset_coco.json with train2014/ and val2014/",

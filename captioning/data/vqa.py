@@ -13,7 +13,7 @@ from typing import NamedTuple
 from captioning.data.parsing import entries, field, id_of, read_json
 from captioning.data.readers import missing_files
 from captioning.errors import CheckpointError, DataError, must_be
-from captioning.text.answer_normalizer import normalize
+from captioning.text import normalize
 
 _COLOURS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
 _SHAPES = {"circle", "rectangle", "triangle"}

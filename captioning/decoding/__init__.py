@@ -1,28 +1,23 @@
-"""Greedy, beam, diverse beam and consensus search and sampling as functions of `step` and `state`; they know no model.
+"""Search for captions: greedy, beam, diverse beam, consensus, sampling, and forced decoding. It knows no model.
 
 `step(token, state) -> (logits [B, K, V], state, glimpse)` scores the next word for B images × K rows, and `state` has
 `select(index)`. Images are searched together; their features are never repeated for the beams. `glimpse` has
-`weights` [B, K, P] and may have `places` [B, K]. No rule is hidden: what changes the search is an argument.
+`weights` [B, K, P] and may have `places` [B, K]. Every rule that changes a search is an argument.
 """
 
-from captioning.decoding.beam import beam_search, diverse_beam_search, greedy_search
-from captioning.decoding.consensus import consensus_search
-from captioning.decoding.constraints import WORD_RULES, Rules
-from captioning.decoding.forced import forced_decoding, score_tokens
-from captioning.decoding.hypothesis import Hypothesis, device_of, normalized
-from captioning.decoding.sampling import sample
+import lazy_loader
 
-__all__ = [
-    "WORD_RULES",
-    "Hypothesis",
-    "Rules",
-    "beam_search",
-    "consensus_search",
-    "device_of",
-    "diverse_beam_search",
-    "follow",
-    "greedy_search",
-    "normalized",
-    "sample",
-    "score_tokens",
-]
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "beam": ["beam_search", "diverse_beam_search", "greedy_search"],
+    "consensus": ["consensus_search"],
+    "sampling": ["sample"],
+}
+TOOLS = {
+    "constraints": ["Rules", "WORD_RULES"],
+    "forced": ["forced_decoding", "score_tokens"],
+    "hypothesis": ["Hypothesis", "device_of", "normalized"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

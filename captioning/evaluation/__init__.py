@@ -1,1 +1,26 @@
 """Caption a whole split, score it, compare results, and measure what attention looks at."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "comparison": ["aligned", "compared", "describe_comparison", "differences"],
+        "decoding_label": ["decoding_name"],
+        "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
+        "results": [
+            "describe_scores",
+            "read_about",
+            "read_for_server",
+            "read_references",
+            "read_results",
+            "read_samples",
+            "read_scores",
+            "read_title",
+            "title",
+            "write_report",
+            "write_server_file",
+        ],
+        "split_captions": ["sources_of", "write_captions"],
+    },
+)

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from captioning.errors import DataError
-from captioning.metrics import bootstrap
-from captioning.metrics.scores import name_ids
-from captioning.metrics.table import ScoreTable, from_csv
+from captioning.metrics import ScoreTable, bootstrap, from_csv, name_ids
 
 Tables = dict[str, list[ScoreTable]]  # of the sides "a" and "b", a table a run
 

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from captioning.config.allowlist import locate
+from captioning.config import locate
 
 # How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
 LABELS = {

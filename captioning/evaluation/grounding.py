@@ -23,10 +23,9 @@ def caption_and_ground(
     """
     from tqdm import tqdm
 
-    from captioning.data.pictures import open_picture
+    from captioning.data import open_picture
     from captioning.errors import CheckpointError, DataError
-    from captioning.metrics.grounding import ground_caption
-    from captioning.metrics.mentions import compile_phrases
+    from captioning.metrics import compile_phrases, ground_caption
 
     phrases, grounded = compile_phrases(instances.words), {}
     for at in tqdm(range(0, len(records), batch_size), desc="captions", unit="batch", disable=None):
@@ -69,8 +68,8 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
     """As `Predictor.caption_pictures`, of (record, picture) whose features a source has."""
     import torch
 
-    from captioning.data.datasets import stack_images
-    from captioning.inference.generation import generate
+    from captioning.data import stack_images
+    from captioning.inference import generate
 
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])
@@ -82,7 +81,7 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
 
 def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
     """The summary as plain lines."""
-    from captioning.metrics.grounding import MEASURES
+    from captioning.metrics import MEASURES
 
     words, images = summary["words"], summary["images with scored words"]
     lines = [

@@ -5,13 +5,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.data.parsing import entries, field, id_of, read_json
+from captioning.data import entries, field, id_of, read_json
 from captioning.errors import ConfigError, DataError
-from captioning.io.atomic_files import make_folder, write_json, write_text
-from captioning.metrics import Report
-from captioning.metrics.scores import name_ids
-from captioning.metrics.table import to_csv
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.io import make_folder, write_json, write_text
+from captioning.metrics import Report, name_ids, to_csv
+from captioning.text import tokenize
 
 
 def read_results(file: Path) -> dict[int, str]:

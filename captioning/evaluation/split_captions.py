@@ -6,12 +6,9 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.data.datasets import ImageDataset, collate_images
-from captioning.data.records import Record
-from captioning.features.sources import Source, report_unreadable
-from captioning.features.views import AllViews, EachView
-from captioning.inference.generation import generate_texts
-from captioning.inference.predictor import Predictor
+from captioning.data import ImageDataset, Record, collate_images
+from captioning.features import AllViews, EachView, Source, report_unreadable
+from captioning.inference import Predictor, generate_texts
 
 
 def sources_of(

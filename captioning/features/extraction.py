@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from captioning.data.pictures import Transform, open_picture
-from captioning.data.records import Record
+from captioning.data import Record, Transform, open_picture
 from captioning.errors import DataError
 from captioning.features.store import FeatureStore, Stamp, stamp_picture
 

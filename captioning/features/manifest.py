@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
 from captioning.errors import DataError
-from captioning.io.atomic_files import append_line, write_whole
+from captioning.io import append_line, write_whole
 
 MANIFEST_FORMAT = 2
 READABLE = (1, MANIFEST_FORMAT)  # 1 had no checksums

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captioning.data.records import Record
+from captioning.data import Record
 from captioning.errors import DataError, must_be
 
 FEATURES, BOXES = ("x", "features", "feat"), ("bbox", "boxes")

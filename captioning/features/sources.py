@@ -13,9 +13,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioning.data.datasets import View, may_be_mirrored
-from captioning.data.pictures import Transform, open_picture
-from captioning.data.records import Record
+from captioning.data import Record, Transform, View, may_be_mirrored, open_picture
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.features.extraction import extract
 from captioning.features.regions import RegionFolder
@@ -230,7 +228,7 @@ class StoredRegions:
         return torch.from_numpy(self.folder[record].features)
 
 
-def regions(
+def detector_regions(
     encoder: nn.Module,
     transform: Transform,
     records: Sequence[Record],

@@ -18,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioning.data.records import Record
+from captioning.data import Record
 from captioning.errors import DataError
 from captioning.features import manifest
 from captioning.features.manifest import Shard, Stamp
-from captioning.io.atomic_files import clear_temporary, write_whole
+from captioning.io import clear_temporary, write_whole
 
 SHARD_BYTES = 64 * 2**20
 

@@ -6,7 +6,7 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
-from captioning.data.pictures import CORNERS, Transform
+from captioning.data import CORNERS, Transform
 from captioning.errors import ConfigError, must_be
 
 

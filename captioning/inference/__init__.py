@@ -1,1 +1,27 @@
 """Use a trained model: captions, attention maps, likelihoods, answers and text out of a checkpoint."""
+
+import lazy_loader
+
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "distillation": ["read_teacher"],
+}
+TOOLS = {
+    "caption": ["Caption"],
+    "distillation": ["soft_targets_of", "write_soft_targets"],
+    "ensemble": ["load_all"],
+    "figures": ["check_drawable", "endings", "save_caption_figure"],
+    "generation": ["generate", "generate_texts", "get_search", "with_generator"],
+    "language_model": [
+        "LANGUAGE_MODEL",
+        "LanguageModel",
+        "build_model",
+        "load_language_model",
+        "make_language_model_metadata",
+    ],
+    "predictor": ["Predictor", "load"],
+    "vqa": ["VQA", "load_answerer", "make_answerer_metadata", "write_answers"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

@@ -5,8 +5,8 @@ from math import isqrt
 
 import numpy as np
 
-from captioning.data.pictures import Box
-from captioning.metrics.regions import overlaps
+from captioning.data import Box
+from captioning.metrics import overlaps
 
 
 def merge_crops(

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captioning.data.pictures import Box
+from captioning.data import Box
 
 
 class Caption(NamedTuple):

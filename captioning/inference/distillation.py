@@ -9,14 +9,12 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.data.datasets import CaptionDataset, ImageSampler, collate
-from captioning.data.records import Record
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import CaptionDataset, ImageSampler, Record, Vocabulary, collate
 from captioning.errors import CheckpointError
-from captioning.features.sources import Source
+from captioning.features import Source
 from captioning.inference.predictor import Predictor
-from captioning.io.atomic_files import write_whole
-from captioning.objectives.soft_targets import Teacher, number_captions
+from captioning.io import write_whole
+from captioning.objectives import Teacher, number_captions
 
 _PARTS = ("keys", "starts", "ids", "probs", "vocabulary")
 

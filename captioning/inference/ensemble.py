@@ -12,10 +12,7 @@ from torch import Tensor, nn
 from captioning.decoding import normalized
 from captioning.errors import CheckpointError
 from captioning.inference.predictor import Predictor, load
-from captioning.models.attention import Glimpse
-from captioning.models.captioner import Captioner
-from captioning.models.decoder import Memory, Step
-from captioning.models.state import State
+from captioning.models import Captioner, Glimpse, Memory, State, Step
 
 
 class States(NamedTuple):

@@ -13,8 +13,7 @@ from PIL import Image
 from captioning.errors import ConfigError
 from captioning.inference.caption import Caption
 from captioning.inference.predictor import Predictor
-from captioning.visualise import attention_figure, caption_figure, save_figure, save_gaze, strip_figure
-from captioning.visualise.animation import find_ffmpeg
+from captioning.visualise import attention_figure, caption_figure, find_ffmpeg, save_figure, save_gaze, strip_figure
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
 FIGURES = (*STILL, *MOVING)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import Vocabulary
 from captioning.decoding import (
     WORD_RULES,
     Hypothesis,
@@ -20,7 +20,7 @@ from captioning.decoding import (
     sample,
 )
 from captioning.errors import ConfigError, DataError
-from captioning.models.captioner import Captioner
+from captioning.models import Captioner
 
 # As conf/decoding has them: beams ranked by probability alone would choose the short captions.
 LENGTH_NORMALIZATION = 0.6

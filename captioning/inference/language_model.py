@@ -10,15 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioning.checkpoints.read import FORMAT, check_shapes, load_state, read_checkpoint, without_memory
-from captioning.checkpoints.rebuild import named_file
-from captioning.config.composition import build, build_trusted
-from captioning.data.corpus import split_text
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoints import FORMAT, check_shapes, load_state, named_file, read_checkpoint, without_memory
+from captioning.config import build, build_trusted
+from captioning.data import Vocabulary, split_text
 from captioning.decoding import sample
 from captioning.errors import DataError, must_be
-from captioning.models.captioner import Captioner
-from captioning.models.state import State
+from captioning.models import Captioner, State
 
 LANGUAGE_MODEL = "language_model"  # the task of these checkpoints
 

@@ -8,11 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from captioning.data.vocabulary import Vocabulary
+from captioning.data import Vocabulary
 from captioning.decoding import device_of, score_tokens
 from captioning.errors import DataError
-from captioning.models.captioner import Captioner
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.models import Captioner
+from captioning.text import tokenize
 
 LARGEST_EXPONENT = 700.0  # e to the 710 is more than a float holds; a perplexity of 1e304 says all there is to say
 

@@ -10,22 +10,25 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.checkpoints.read import read_checkpoint
-from captioning.checkpoints.rebuild import looks_at_regions, named_file, pick_device, rebuild_encoder, rebuild_model
-from captioning.config.composition import build_trusted
-from captioning.data.pictures import Transform, open_picture, upright
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoints import (
+    looks_at_regions,
+    named_file,
+    pick_device,
+    read_checkpoint,
+    rebuild_encoder,
+    rebuild_model,
+)
+from captioning.config import build_trusted
+from captioning.data import Transform, Vocabulary, open_picture, upright
 from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import ConfigError, DataError
-from captioning.features.regions import Regions
-from captioning.features.views import corner_crops, crop_shares
+from captioning.features import Regions, corner_crops, crop_shares
 from captioning.inference.attention_map import merge_crops
 from captioning.inference.caption import Caption
 from captioning.inference.generation import generate, get_search, with_generator
 from captioning.inference.likelihood import ScoredCaption, score_texts
-from captioning.models.captioner import Captioner
-from captioning.models.multi_crop import MultiCrop
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.models import Captioner, MultiCrop
+from captioning.text import tokenize
 
 
 class Predictor:
@@ -173,7 +176,9 @@ class Predictor:
         for batch in _batches(list(zip(images, texts, strict=True)), batch_size):
             words = [tokenize(text) for _, text in batch]
             tokens = [self.vocabulary.encode(line, max_length=len(line))[1:] for line in words]
-            captions += self.caption_pictures([_picture(image) for image, _ in batch], partial(forced_decoding, tokens=tokens))
+            captions += self.caption_pictures(
+                [_picture(image) for image, _ in batch], partial(forced_decoding, tokens=tokens)
+            )
         return captions
 
     def figure(

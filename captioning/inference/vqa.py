@@ -10,16 +10,20 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioning.checkpoints.read import FORMAT, read_checkpoint
-from captioning.checkpoints.rebuild import encoder_metadata, named_file, pick_device, rebuild_encoder, rebuild_model
-from captioning.config.composition import build_trusted
-from captioning.data.pictures import Box, Transform, open_picture
-from captioning.data.questions import NOTHING, QuestionBatch, encode_question
-from captioning.data.vocabulary import Vocabulary
-from captioning.data.vqa import Answers
+from captioning.checkpoints import (
+    FORMAT,
+    encoder_metadata,
+    named_file,
+    pick_device,
+    read_checkpoint,
+    rebuild_encoder,
+    rebuild_model,
+)
+from captioning.config import build_trusted
+from captioning.data import NOTHING, Answers, Box, QuestionBatch, Transform, Vocabulary, encode_question, open_picture
 from captioning.errors import must_be
-from captioning.models.answerer import Answerer
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.models import Answerer
+from captioning.text import tokenize
 
 VQA = "vqa"  # the task of these checkpoints
 
@@ -140,7 +144,7 @@ def load_answerer(path: str | Path, *, device: str = "auto", hard_attention: str
     """An answerer from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
-        path, device, places: as for `captioning.inference.predictor.load`.
+        path, device, places: as for `captioning.inference.load`.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.

@@ -1,1 +1,24 @@
-"""Read and write files safely: whole or not at all, and large downloads that resume."""
+"""Read and write files safely: whole or not at all, below their folder, and large downloads that resume."""
+
+import lazy_loader
+
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "download": ["download_coco", "refuse_download"],
+}
+TOOLS = {
+    "atomic_files": [
+        "append_line",
+        "clear_temporary",
+        "make_folder",
+        "printable",
+        "write_json",
+        "write_text",
+        "write_whole",
+    ],
+    "download": ["KARPATHY_URL"],
+    "safe_paths": ["inside"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from captioning.errors import ToolError
-from captioning.text.ptb_tokenizer import PUNCTUATION
+from captioning.text import PUNCTUATION
 
 TOKENIZER, METEOR = "tokenizer/stanford-corenlp-3.4.1.jar", "meteor/meteor-1.5.jar"
 MODELS = ("spice/lib/stanford-corenlp-3.6.0.jar", "spice/lib/stanford-corenlp-3.6.0-models.jar")

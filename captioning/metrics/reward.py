@@ -10,7 +10,7 @@ from captioning.errors import CheckpointError, ConfigError
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 _ORDERS = 4  # of n-grams, as CIDEr-D and BLEU-4 have them
 

@@ -16,7 +16,7 @@ from captioning.metrics.ciderd import CiderD
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text import tokenize
 
 Tokens = dict[int, list[list[str]]]
 TOKENIZERS: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from captioning.errors import DataError
 from captioning.metrics.scores import name_ids
-from captioning.text.answer_normalizer import clean, normalize, without_punctuation
+from captioning.text import clean, normalize, without_punctuation
 
 
 class Truth(NamedTuple):

@@ -1,1 +1,37 @@
-"""The captioner's parts in plain PyTorch: encoder, conditioning, attention, decoder, captioner."""
+"""The model in plain PyTorch: encoder, conditioning, attention, recurrence, readout, and the interface they serve.
+
+`interface.CaptionModel` declares what the rest of the package may ask of a model. The equations are in these files;
+fast kernels are in `ops`.
+"""
+
+import lazy_loader
+
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "answerer": ["build_answerer"],
+    "attention": ["HardAttention", "NoAttention", "SoftAttention"],
+    "captioner": ["build_captioner"],
+    "cells": ["GRU", "LSTM", "RNN"],
+    "conditioning": ["EveryStep", "FirstStep", "InitialState", "NoConditioning", "Several"],
+    "embeddings": ["learned", "one_hot"],
+    "encoder": ["RegionEncoder", "efficientnet_lite_encoder", "torchvision_encoder"],
+    "gradient_estimators": ["ScoreFunction", "StraightThrough"],
+    "positions": ["Coordinates", "NoPositions"],
+    "readout": ["DeepReadout", "LinearReadout", "SumReadout"],
+    "recurrence": ["LookAfter", "LookFirst", "UpDown"],
+    "scorers": ["Additive", "DotProduct"],
+    "vector": ["Raw", "Standardized"],
+}
+TOOLS = {
+    "answerer": ["Answerer"],
+    "attention": ["Glimpse"],
+    "captioner": ["Captioner"],
+    "cells": ["Cell"],
+    "decoder": ["Memory", "Step"],
+    "multi_crop": ["MultiCrop"],
+    "state": ["State"],
+    "tracing": ["trace"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

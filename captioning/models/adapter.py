@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.models.ops.fast_dropout import Dropout
+from captioning.models.ops import Dropout
 
 
 def build_adapter(

@@ -11,7 +11,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, mean_over_places
 from captioning.models.attention import Glimpse, SoftAttention
 from captioning.models.cells import LSTM, Cell
-from captioning.models.ops.fast_dropout import Dropout
+from captioning.models.ops import Dropout
 from captioning.models.positions import NoPositions
 from captioning.models.scorers import Additive
 

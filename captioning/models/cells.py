@@ -12,8 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioning.models.ops.fast_dropout import dropout
-from captioning.models.ops.products import linear
+from captioning.models.ops import dropout, linear
 from captioning.models.state import State
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
-from captioning.models.ops.fast_dropout import Dropout
+from captioning.models.ops import Dropout
 from captioning.models.state import State
 
 

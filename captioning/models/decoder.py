@@ -11,9 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.attention import Glimpse, Keys
-from captioning.models.ops.fast_dropout import Dropout
-from captioning.models.ops.packing import Layout
-from captioning.models.ops.products import summed_at_once
+from captioning.models.ops import Dropout, Layout, summed_at_once
 from captioning.models.readout import LazyLogits
 from captioning.models.state import State
 

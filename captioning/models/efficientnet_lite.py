@@ -15,7 +15,7 @@ LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
     """EfficientNet-Lite without its classifier: [B, 3, S, S] -> [B, 1280, S/32, S/32].
 
-    The arguments and errors are those of `captioning.models.encoder.efficientnet_lite_encoder`.
+    The arguments and errors are those of `captioning.models.efficientnet_lite_encoder`.
     """
     if name not in LITE_NAMES:
         raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from captioning.errors import ConfigError
 from captioning.models.attention import Glimpse, Sentinel
 from captioning.models.cells import Cell
-from captioning.models.ops.products import linear
+from captioning.models.ops import linear
 from captioning.models.state import State
 
 Look = Callable[..., Glimpse]

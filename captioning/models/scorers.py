@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.models.ops.additive_kernel import additive_scores
-from captioning.models.ops.products import linear
+from captioning.models.ops import additive_scores, linear
 
 
 def additive_equation(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ def torchvision_network(
 ) -> tuple[nn.Module, str]:
     """A torchvision classifier up to `layer`, without what comes after, and that layer's name.
 
-    The arguments and errors are those of `captioning.models.encoder.torchvision_encoder`.
+    The arguments and errors are those of `captioning.models.torchvision_encoder`.
     """
     known = models.list_models(module=models)
     if name not in known:

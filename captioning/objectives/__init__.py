@@ -1,28 +1,24 @@
-"""What training minimises. An objective is called with the model and a batch, and owns every part of the loss.
+"""What training minimizes: an objective takes the model and a batch, and owns every term of the loss.
 
-Two objectives for the words, CrossEntropy and SelfCritical, and AnswerCrossEntropy for answers; in each of them,
-Reinforce makes the gradient of places that hard attention drew, where it drew any. Objectives are modules for the sake
-of what they remember (a moving average, a count of batches), which travels in checkpoints. `of_kind` names the kind
-of run (captioning.kinds) whose batches they take.
+`CrossEntropy` and `SelfCritical` learn captions, `AnswerCrossEntropy` answers, `TruncatedBackpropagation` running text.
+`Reinforce` adds the gradient of the locations that hard attention drew. An objective is a module, because what it
+remembers (a moving average, a count of batches) is saved in checkpoints; its `of_task` names the task it is for.
 """
 
-from captioning.objectives.answer_cross_entropy import AnswerCrossEntropy
-from captioning.objectives.cross_entropy import CrossEntropy, ScheduledSampling
-from captioning.objectives.loss import Loss
-from captioning.objectives.reinforce import LeaveOneOut, MovingAverage, Reinforce
-from captioning.objectives.self_critical import SelfCritical, greedy, leave_one_out
-from captioning.objectives.truncated_backpropagation import TruncatedBackpropagation
+import lazy_loader
 
-__all__ = [
-    "AnswerCrossEntropy",
-    "CrossEntropy",
-    "LeaveOneOut",
-    "Loss",
-    "MovingAverage",
-    "Reinforce",
-    "ScheduledSampling",
-    "SelfCritical",
-    "TruncatedBackpropagation",
-    "greedy",
-    "leave_one_out",
-]
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "answer_cross_entropy": ["AnswerCrossEntropy"],
+    "cross_entropy": ["CrossEntropy", "ScheduledSampling"],
+    "reinforce": ["LeaveOneOut", "MovingAverage", "Reinforce"],
+    "self_critical": ["SelfCritical", "greedy", "leave_one_out"],
+    "truncated_backpropagation": ["TruncatedBackpropagation"],
+}
+TOOLS = {
+    "loss": ["Loss"],
+    "soft_targets": ["Teacher", "number_captions"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from captioning.models.ops.products import mixed
+from captioning.models.ops import mixed
 from captioning.objectives.chunked_cross_entropy import SoftTargets, chunked_cross_entropy, wide
 
 

@@ -1,1 +1,16 @@
 """What can be trained: image captioning, visual question answering, language models."""
+
+import lazy_loader
+
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "image_captioning": ["ImageCaptioningTask"],
+    "language_model": ["LanguageModelTask"],
+    "vqa": ["VqaTask"],
+}
+TOOLS = {
+    "vqa": ["truths_of"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

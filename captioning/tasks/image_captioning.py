@@ -8,21 +8,16 @@ from typing import Any, ClassVar
 
 import torch
 
-from captioning.checkpoints.read import IMAGE_CAPTIONING
-from captioning.checkpoints.rebuild import make_metadata
-from captioning.checkpoints.resume import same_encoder, same_images, same_words, take_encoder
-from captioning.config.composition import build
-from captioning.config.schemas import CaptionTrainConfig
-from captioning.data.datasets import CaptionDataset, collate, tokenize_captions
-from captioning.data.records import select
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoints import IMAGE_CAPTIONING, make_metadata, same_encoder, same_images, same_words, take_encoder
+from captioning.config import CaptionTrainConfig, build
+from captioning.data import CaptionDataset, Vocabulary, collate, select, tokenize_captions
 from captioning.errors import CheckpointError, ConfigError
-from captioning.evaluation.decoding_label import decoding_name
-from captioning.features.sources import report_unreadable
-from captioning.inference.generation import generate_texts
+from captioning.evaluation import decoding_name
+from captioning.features import report_unreadable
+from captioning.inference import generate_texts
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
-from captioning.training.provenance import digest
+from captioning.training import digest
 
 _SPLITS = ("train", "val")
 
@@ -126,9 +121,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
         )
         for split in _SPLITS
     ]
-    from captioning.training.datamodule import (
-        CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
-    )
+    from captioning.training import CaptionModule
 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 

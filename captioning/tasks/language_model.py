@@ -6,15 +6,13 @@ from typing import Any, ClassVar
 
 import torch
 
-from captioning.checkpoints.resume import same_words
-from captioning.config.composition import build
-from captioning.config.schemas import LanguageModelTrainConfig
-from captioning.data.corpus import Windows, encode_texts, only, split_text
-from captioning.data.vocabulary import Vocabulary
+from captioning.checkpoints import same_words
+from captioning.config import LanguageModelTrainConfig, build
+from captioning.data import Vocabulary, Windows, encode_texts, only, split_text
 from captioning.errors import ConfigError, must_be
-from captioning.inference.language_model import LANGUAGE_MODEL, build_model, make_language_model_metadata
+from captioning.inference import LANGUAGE_MODEL, build_model, make_language_model_metadata
 from captioning.tasks.parts import Parts
-from captioning.training.provenance import digest_of
+from captioning.training import digest_of
 
 _SPLITS = ("train", "val")
 
@@ -40,7 +38,7 @@ class LanguageModelTask:
         splits = {split: encode_texts(texts[split], vocabulary, unit=data["unit"]) for split in _SPLITS}
         streams = {"train": loader["batch_size"], "val": loader["val_batch_size"]}
         windows = [Windows(splits[s], streams=streams[s], window=data["window"]) for s in _SPLITS]
-        from captioning.training.datamodule import CaptionModule
+        from captioning.training import CaptionModule
 
         module = CaptionModule(
             *windows, batch_size=1, val_batch_size=1, seed=config["seed"], collate=only, shuffle=False

@@ -5,20 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
-from captioning.checkpoints.resume import same_answers, same_encoder, same_images, same_words, take_encoder
-from captioning.config.composition import build
-from captioning.config.schemas import AnswerTrainConfig
-from captioning.data.questions import QuestionDataset, collate_questions
-from captioning.data.records import select
-from captioning.data.vocabulary import Vocabulary
-from captioning.data.vqa import Answers, questions_of
+from captioning.checkpoints import same_answers, same_encoder, same_images, same_words, take_encoder
+from captioning.config import AnswerTrainConfig, build
+from captioning.data import Answers, QuestionDataset, Vocabulary, collate_questions, questions_of, select
 from captioning.errors import DataError
-from captioning.features.sources import refuse_views, report_unreadable
-from captioning.inference.vqa import VQA, make_answerer_metadata, write_answers
-from captioning.metrics.vqa import Truth, vqa_accuracy
+from captioning.features import refuse_views, report_unreadable
+from captioning.inference import VQA, make_answerer_metadata, write_answers
+from captioning.metrics import Truth, vqa_accuracy
 from captioning.tasks.parts import Parts
-from captioning.text.ptb_tokenizer import tokenize
-from captioning.training.provenance import digest_of
+from captioning.text import tokenize
+from captioning.training import digest_of
 
 _SPLITS = ("train", "val")
 
@@ -106,9 +102,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabula
         "source": source and source.read,
         "max_length": config["data"]["max_length"],
     }
-    from captioning.training.datamodule import (
-        CaptionModule,  # with Lightning it takes seconds, which no fault above waits for
-    )
+    from captioning.training import CaptionModule
 
     return CaptionModule(
         *(QuestionDataset(splits[split], **common) for split in _SPLITS),

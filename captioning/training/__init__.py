@@ -1,1 +1,24 @@
-"""Train a model with Lightning: the module, the trainer, its callbacks, and what a run writes."""
+"""Train a model with Lightning: the module, the trainer, its callbacks, and what a run writes.
+
+Only this folder and the training command import Lightning.
+"""
+
+import lazy_loader
+
+# What a configuration file may build (`captioning.config.allowlist`).
+PARTS = {
+    "lightning_arguments": ["early_stopping", "lightning_trainer", "moving_average"],
+    "lr_schedules": ["constant", "cosine", "decay"],
+}
+TOOLS = {
+    "callbacks": ["Checkpoint", "SaveBetweenSteps"],
+    "compile": ["compile_parts"],
+    "csv_logger": ["RunLog"],
+    "datamodule": ["CaptionModule"],
+    "lightning_module": ["CaptioningTask"],
+    "provenance": ["describe_run", "digest", "digest_of", "record"],
+    "trainer": ["ProgressBar", "clear_run"],
+}
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
+)

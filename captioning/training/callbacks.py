@@ -12,7 +12,7 @@ from lightning.fabric.plugins.io import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from captioning.io.atomic_files import write_whole
+from captioning.io import write_whole
 from captioning.training.signals import StopRequest
 
 

@@ -3,8 +3,7 @@
 import torch
 from torch import nn
 
-from captioning.models.cells import Cell
-from captioning.models.scorers import Additive
+from captioning.models import Additive, Cell
 
 # A few graphs of each serve all steps and batches, whose rows are their only unknowns. Of a whole step there is a new
 # one wherever a row ends, or none has ended: on a CPU ten seconds each.

@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
 from captioning.errors import ConfigError
-from captioning.io.atomic_files import write_whole
+from captioning.io import write_whole
 
 
 class RunLog(Logger):

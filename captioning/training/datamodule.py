@@ -6,7 +6,7 @@ import lightning
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.datasets import ImageSampler, collate
+from captioning.data import ImageSampler, collate
 from captioning.errors import must_be
 from captioning.training.signals import ignore_in_worker
 

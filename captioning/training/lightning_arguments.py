@@ -24,7 +24,7 @@ def _stand_in(target: str, arguments: dict[str, Any]) -> Callable:
     return make
 
 
-trainer = _stand_in(
+lightning_trainer = _stand_in(
     "captioning.training.trainer.Trainer",
     {
         "skip_nonfinite": int,

@@ -12,8 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from captioning.data.records import Record
-from captioning.io.atomic_files import write_json
+from captioning.data import Record
+from captioning.io import write_json
 
 _PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "numpy", "pillow", "tensorboard")
 

@@ -1,39 +1,23 @@
-"""Figures of captions, data and runs; they know pictures, words and numbers, and no model.
+"""Draw figures of captions, data and runs; it knows pictures, words and numbers, and no model.
 
-    attention_figure   a panel a word: where it looked                      attention.py
-    strip_figure       the same in one row, for a paper                     strip.py
-    save_gaze          the same as a moving picture                         gaze.py
-    caption_sheet      many pictures with captions, references and scores   sheet.py
-    curves_figure      a run's losses and scores                            curves.py
-    bars_figure        counts, such as of lengths and words                 bars.py
-    cells              states and gates over words, gradients by distance   cells.py
-
-`geometry` has where weights lie on a picture, `maps` how they are lit, `drawing` what all figures share.
+`attention` draws one panel per word, `strip` the same in one row, `animation` as a moving picture, `contact_sheet` many
+pictures with captions and scores, `curves` the losses and scores of a run, `bars` counts, `cells` states and gates.
+`geometry` knows where weights belong on a picture, `maps` how they are lit, `drawing` what all figures share.
 """
 
-from captioning.visualise.animation import save_gaze
-from captioning.visualise.attention import attention_figure, caption_figure
-from captioning.visualise.bars import bars_figure
-from captioning.visualise.contact_sheet import Entry, caption_sheet
-from captioning.visualise.curves import curves_figure
-from captioning.visualise.drawing import save_figure, thumbnail
-from captioning.visualise.geometry import cell_overlay, overlay, region_overlay
-from captioning.visualise.maps import Maps
-from captioning.visualise.strip import strip_figure
+import lazy_loader
 
-__all__ = [
-    "Entry",
-    "Maps",
-    "attention_figure",
-    "bars_figure",
-    "caption_figure",
-    "caption_sheet",
-    "cell_overlay",
-    "curves_figure",
-    "overlay",
-    "region_overlay",
-    "save_figure",
-    "save_gaze",
-    "strip_figure",
-    "thumbnail",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "animation": ["find_ffmpeg", "save_gaze"],
+        "attention": ["attention_figure", "caption_figure"],
+        "bars": ["bars_figure"],
+        "contact_sheet": ["Entry", "caption_sheet"],
+        "curves": ["curves_figure", "read_curves"],
+        "drawing": ["few_colours", "save_figure", "thumbnail"],
+        "geometry": ["cell_overlay", "overlay", "region_overlay", "scale"],
+        "maps": ["BRIGHTEST", "COLOURS", "FAINTEST", "Maps"],
+        "strip": ["strip_figure"],
+    },
+)

@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from PIL import Image
 
 from captioning.errors import ToolError
-from captioning.io.atomic_files import write_whole
+from captioning.io import write_whole
 from captioning.visualise.drawing import TEXT, few_colours, fit, mark, new_figure, show, text_height, text_width
 from captioning.visualise.maps import Maps
 

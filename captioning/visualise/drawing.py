@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.textpath import text_to_path
 from PIL import Image
 
-from captioning.io.atomic_files import write_whole
+from captioning.io import write_whole
 from captioning.visualise.geometry import MapRegion
 from captioning.visualise.maps import Panel
 

@@ -1,1 +1,10 @@
-"""Pages for a browser: the report of a run, and the demo; they load nothing from another address."""
+"""Pages for a browser: the report of a run, and the demo. They load nothing from another address."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "assets": ["as_address", "as_jpeg", "palette", "read_asset", "shrink"],
+    },
+)

@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from captioning.visualise.maps import BRIGHTEST, COLOURS, FAINTEST
+from captioning.visualise import BRIGHTEST, COLOURS, FAINTEST
 
 STEPS = 256  # of the palette
 

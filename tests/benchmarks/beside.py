@@ -82,7 +82,7 @@ def ours(kind: str, batch) -> Callable[[], Any]:
     from decoding import search
     from training import Training
 
-    from captioning.models.captioner import build_captioner
+    from captioning.models import build_captioner
     from captioning.objectives import CrossEntropy
 
     torch.manual_seed(0)

@@ -17,7 +17,7 @@ import torch
 from measure import matrix_job, matrix_operations, matrix_share, peak_mebibytes, run, seconds
 
 from captioning.decoding import beam_search, diverse_beam_search, sample
-from captioning.models.captioner import Captioner, build_captioner
+from captioning.models import Captioner, build_captioner
 
 START, END, FORBIDDEN = 1, 2, (0, 1, 3)
 GRIDS, BATCHES, BEAM, TOKENS, VOCABULARY, WIDTH = ((196, 2048), (49, 1280)), (1, 16, 64), 5, 20, 9490, 512

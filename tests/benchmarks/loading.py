@@ -22,14 +22,12 @@ from measure import peak_mebibytes, run, seconds
 from preparing import draw_pictures
 from training import CAPTIONS, DEVICE, LENGTHS, build, ours
 
-from captioning.data.datasets import CaptionBatch, CaptionDataset
-from captioning.data.pictures import Transform
-from captioning.data.records import Record
-from captioning.data.vocabulary import Vocabulary
-from captioning.features.sources import Pictures, Source, StoredFeatures
+from captioning.data import CaptionBatch, CaptionDataset, Record, Transform, Vocabulary
+from captioning.features import Source
+from captioning.features.sources import Pictures, StoredFeatures
 from captioning.features.store import FeatureStore, Stamp
-from captioning.models.encoder import efficientnet_lite_encoder
-from captioning.training.datamodule import CaptionModule
+from captioning.models import efficientnet_lite_encoder
+from captioning.training import CaptionModule
 
 GRIDS, BATCHES, VOCABULARY = ((49, 1280), (196, 2048)), (16, 64), 9490
 

@@ -24,12 +24,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data.pictures import Transform
-from captioning.data.records import Record
+from captioning.data import Record, Transform
 from captioning.features.extraction import extract
 from captioning.features.sources import BATCH_SIZES
 from captioning.features.store import FeatureStore
-from captioning.models.encoder import LITE_MEAN, LITE_STD, Encoder, efficientnet_lite_encoder
+from captioning.models import efficientnet_lite_encoder
+from captioning.models.encoder import LITE_MEAN, LITE_STD, Encoder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES, WORKERS = (224, 640), 1  # features.extract_workers in conf/features/store.yaml

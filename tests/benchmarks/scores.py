@@ -92,8 +92,8 @@ def measure_reward(shared: str) -> dict[str, float]:
     """CIDEr-D of five samples and a greedy caption for each of 50 images, document frequencies of 6 000 images."""
     import slow_scores
 
-    from captioning.metrics.reward import Reward
-    from captioning.text.ptb_tokenizer import tokenize
+    from captioning.metrics import Reward
+    from captioning.text import tokenize
 
     references, captions = world(shared, 6000)
     reward = Reward(references, count_end=False)
@@ -116,7 +116,7 @@ def measure_reward(shared: str) -> dict[str, float]:
 def measure_tokenize(shared: str) -> dict[str, float]:
     """67 000 captions; the floor is cutting them at white space, the rival Java, its start-up included."""
     from captioning.metrics.java import tokenize_all
-    from captioning.text.ptb_tokenizer import tokenize
+    from captioning.text import tokenize
 
     references, captions = world(shared, 11_167)
     texts = [text for texts in references.values() for text in texts] + list(captions.values())

@@ -58,10 +58,10 @@ def make_checkpoint(path: Path, *, image_size: int) -> None:
     """A captioner of random weights over the real encoder: as much work as a trained one, and as much memory."""
     import torch
 
-    from captioning.checkpoints.rebuild import make_metadata
-    from captioning.config.composition import build, check, compose
+    from captioning.checkpoints import make_metadata
+    from captioning.config import build, check, compose
     from captioning.config.schemas import TrainConfig
-    from captioning.data.vocabulary import Vocabulary
+    from captioning.data import Vocabulary
 
     torch.manual_seed(0)
     overrides = ["run_dir=x", "model.width=128", "model.embedding_size=128", f"encoder.image_size={image_size}"]

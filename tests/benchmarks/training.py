@@ -26,14 +26,11 @@ from measure import matrix_job, matrix_operations, peak_mebibytes, run, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from captioning.data.datasets import CaptionBatch, collate
-from captioning.models.attention import HardAttention, NoAttention
-from captioning.models.captioner import Captioner, build_captioner
-from captioning.models.conditioning import EveryStep
-from captioning.models.readout import LinearReadout
-from captioning.models.recurrence import UpDown
+from captioning.data import CaptionBatch, collate
+from captioning.models import Captioner, EveryStep, HardAttention, LinearReadout, NoAttention, UpDown, build_captioner
 from captioning.objectives import CrossEntropy
-from captioning.training.compile import compile_parts, why_not
+from captioning.training import compile_parts
+from captioning.training.compile import why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GRIDS, BATCHES, WIDTH, VOCABULARY, CAPTIONS = ((49, 1280), (196, 512), (196, 2048)), (16, 64), 512, 9490, 5

@@ -1,1 +1,11 @@
-"""A page to try checkpoints on: the server, and what it does with an image."""
+"""Serve a page on which to try checkpoints: the server, and what it does with a picture."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "server": ["Demo", "Limits", "serve"],
+        "work": ["attention_kind", "checkpoint_names", "with_encoder"],
+    },
+)

@@ -23,10 +23,10 @@ from urllib.parse import urlsplit
 from aiohttp import web
 from PIL import Image
 
-from captioning.data.pictures import read_picture
+from captioning.data import read_picture
 from captioning.errors import CaptioningError, ConfigError
-from captioning.inference.predictor import Predictor
-from captioning.web.assets import as_jpeg, palette, read_asset, shrink
+from captioning.inference import Predictor
+from captioning.web import as_jpeg, palette, read_asset, shrink
 from captioning.web.demo.work import BOUNDS, DemoRequest, attention_kind, caption_picture, read_request
 
 AT_ONCE = 4  # requests whose uploads are in memory: one with the models, and those that come next

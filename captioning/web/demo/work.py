@@ -7,12 +7,10 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
+from captioning.checkpoints import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
-from captioning.inference.caption import Caption
-from captioning.inference.generation import get_search
-from captioning.inference.predictor import Predictor
-from captioning.web.assets import as_address, shrink
+from captioning.inference import Caption, Predictor, get_search
+from captioning.web import as_address, shrink
 
 _SHOWN = 960  # pixels of the longer side of the picture that goes back to the page
 DIGITS = 5  # of an attention weight

@@ -1,1 +1,12 @@
-"""One HTML page about a run: scores, curves, examples, settings."""
+"""Build one HTML page about a run: scores, curves, examples, settings."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "caption_statistics": ["choose"],
+        "examples": ["make_example"],
+        "rendering": ["render"],
+    },
+)

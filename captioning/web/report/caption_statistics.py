@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from captioning.metrics.table import ScoreTable
+from captioning.metrics import ScoreTable
 
 
 class Repeated(NamedTuple):

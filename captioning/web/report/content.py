@@ -8,9 +8,9 @@ from platform import platform, python_version
 from typing import Any
 
 import captioning
-from captioning.data.parsing import read_json
+from captioning.data import read_json
 from captioning.errors import DataError
-from captioning.visualise.curves import read_curves
+from captioning.visualise import read_curves
 from captioning.web.report.caption_statistics import flatten
 from captioning.web.report.charts import Chart, curves
 

@@ -7,16 +7,13 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw
 
-from captioning.data.pictures import open_picture
-from captioning.data.records import Record
+from captioning.data import Record, open_picture
 from captioning.decoding import forced_decoding
 from captioning.errors import DataError
-from captioning.features.regions import RegionFolder
-from captioning.inference.caption import Caption
-from captioning.inference.predictor import Predictor
-from captioning.visualise import Maps
-from captioning.visualise.geometry import scale
-from captioning.web.assets import as_address, shrink
+from captioning.features import RegionFolder
+from captioning.inference import Caption, Predictor
+from captioning.visualise import Maps, scale
+from captioning.web import as_address, shrink
 
 PICTURE, PANEL = 480, 190  # pixels of the longer side
 

@@ -5,7 +5,7 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from captioning.web.assets import read_asset
+from captioning.web import read_asset
 
 
 def render(template: str, *styles: str, **content: Any) -> str:
