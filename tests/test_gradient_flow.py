@@ -8,7 +8,7 @@ import torch
 from conftest import CELLS, PAD, RECURRENCES, START
 
 from captioning.analysis import state_gradients
-from captioning.analysis.gradient_flow import (
+from captioning.analysis.gradients import (
     by_distance,
     clipping_study,
     gradient_flow,

@@ -5,19 +5,19 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "activations": [
-            "batches",
-            "beyond_position",
+        "activations": ["ActivationTable", "Reading", "batches", "read_captions", "tabulate"],
+        "gradients": [
+            "Course",
+            "Flow",
+            "Shares",
             "clipping_study",
             "gradient_flow",
-            "lines",
-            "open_data",
-            "read_captions",
-            "tabulate",
+            "plain_captioner",
             "untrained_flows",
         ],
-        "gradient_flow": ["lines", "state_gradients"],
-        "notebook": ["boxes_by_word", "differing", "open_data", "ranked"],
-        "probing": ["held_out", "tabulate_texts"],
+        "notebook": ["DataSet", "boxes_by_word", "caption_counts", "differing", "image_entries", "open_data", "ranked"],
+        "probing": ["UnitCorrelation", "beyond_position", "correlate_units"],
+        "text_activations": ["held_out", "tabulate_texts"],
+        "word_properties": ["properties"],
     },
 )

@@ -136,7 +136,7 @@ def flow_figure(panels: Mapping[str, Mapping[str, np.ndarray]], *, least: int = 
 
     Args:
         panels: {title: {name of a line: [N, D]}}, a row a word, a column a distance, NaN where a caption is too short:
-            `captioning.analysis.gradient_flow.by_distance`.
+            `captioning.analysis.gradients.by_distance`.
         least: distances that fewer words reach are left out.
     """
     columns = min(3, len(panels))
@@ -167,7 +167,7 @@ def course_figure(panels: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Trainings step by step: the loss above, the norm of the gradient before clipping below (logarithmic).
 
     Args:
-        panels: {title: {name of a line: `captioning.analysis.gradient_flow.Course`}}.
+        panels: {title: {name of a line: `captioning.analysis.gradients.Course`}}.
     """
     figure, axes = _figure((1 + 2.9 * len(panels), 4.2), 2, len(panels), sharex="col", sharey="row")
     for column, (title, lines) in enumerate(panels.items()):
