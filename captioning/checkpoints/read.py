@@ -17,12 +17,13 @@ from torch.overrides import TorchFunctionMode
 
 from captioning import pretrained
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS, read_exported
+from captioning.config import missing_plugins
 from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, DataError
 
-FORMAT = 1
+FORMAT = 2  # of metadata; 1 named files inside the package and had other keys
 IMAGE_CAPTIONING = "image_captioning"  # the task of a checkpoint; see captioning.tasks
-_PARTS = {"config": dict, "vocabulary": list}  # of a metadata
+_PARTS = {"config": dict, "vocabulary": list, "plugins": list}  # of a metadata
 SEEING = {"fingerprint": str, "features": dict}  # besides, of one with an encoder
 
 
@@ -75,13 +76,21 @@ def read_checkpoint(path: str | Path, *, task: str | None = IMAGE_CAPTIONING) ->
     metadata, told = checkpoint["captioning"], path.with_suffix(METADATA) if exported else path
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         given = metadata.get("format") if isinstance(metadata, dict) else None
-        raise CheckpointError(f"{told} has format {given!s:.40}; this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{told} has format {given!s:.40}, but this version reads format {FORMAT}: train it again, or load it "
+            "with the version of captioning that wrote it"
+        )
     if task and (found := metadata.get("task")) != task:
         raise CheckpointError(f"{told} is a checkpoint of task={found!s:.40}, but one of task={task} is needed here")
-    _check_recipe(metadata, told)
+    _check_metadata(metadata, told)
     _check_weights(checkpoint["state_dict"], "state_dict", path)
     if metadata.get("encoder") is not None:
         _check_weights(metadata["encoder"], "encoder", path)
+    if missing := missing_plugins(metadata["plugins"]):
+        raise CheckpointError(
+            f"{told} needs parts of your own module {missing[0]!r:.80}. If you trust it, name it: "
+            f"captioning.load(path, plugins=[{missing[0]!r:.80}]), or plugins=[{missing[0]:.80}] on the command line"
+        )
     return checkpoint
 
 
@@ -151,7 +160,7 @@ def _check_archive(path: Path) -> None:
         raise CheckpointError(f"{path} is compressed, as no checkpoint of captioning-train is: it is not unfolded")
 
 
-def _check_recipe(metadata: Mapping[str, Any], path: Path) -> None:
+def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
     config = metadata.get("config")
     sees = not isinstance(config, dict) or "encoder" in config or "encoder" in metadata  # all but a language model
     wrong = [
@@ -165,7 +174,8 @@ def _check_recipe(metadata: Mapping[str, Any], path: Path) -> None:
         wrong += (
             ["features"] if sees and not (_counts(features.get("size")) and type(features.get("grid")) is bool) else []
         )
-        wrong += [] if all(isinstance(word, str) for word in metadata["vocabulary"]) else ["vocabulary"]
+        for key in ("vocabulary", "plugins"):
+            wrong += [] if all(isinstance(word, str) for word in metadata[key]) else [key]
     if wrong:
         raise CheckpointError(f"{path}: its metadata has no {', no '.join(wrong)} as captioning-train writes it")
     try:

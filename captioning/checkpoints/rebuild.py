@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.checkpoints.read import FORMAT, IMAGE_CAPTIONING, check_shapes, load_state, without_memory
-from captioning.config import build_trusted
+from captioning.config import build_trusted, plugins_in
 from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 
@@ -32,6 +32,7 @@ def make_metadata(
     return {
         "format": FORMAT,
         "task": IMAGE_CAPTIONING,
+        "plugins": plugins_in(config[key] for key in ("encoder", "transform", "model")),
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},

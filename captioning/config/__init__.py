@@ -8,7 +8,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "allowlist": ["locate"],
+        "allowlist": [
+            "allowed_as_reader",
+            "allowed_plugins",
+            "locate",
+            "missing_plugins",
+            "plugins_allowed",
+            "plugins_in",
+        ],
         "command_line": ["positional", "verbatim"],
         "composition": ["build", "build_trusted", "check", "compose", "entry_point"],
         "schemas": [

@@ -1,13 +1,18 @@
-"""What a `_target_` may name: this package's own parts, and the few of other libraries that its settings choose among.
+"""Decide what a `_target_` may name: parts on this package's faces, a few of other libraries, and named plug-ins.
 
-A configuration names functions by text, and a text can name any function there is. So what may be built is listed
-here, for a run's settings and, more narrowly, for what a checkpoint brings along: that may come from a stranger.
+A configuration names classes and functions by text, and a text can name any function there is. A face
+(`captioning/FOLDER/__init__.py`) lists in `PARTS` what a configuration may build; there is no other list. A checkpoint
+may come from a stranger, so it may name less: parts of a model, and the class that turns an image into the encoder's
+input. Modules of the user's own are allowed only where the user names them (`plugins`).
 """
 
 import importlib
 import inspect
-import re
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -15,54 +20,28 @@ import yaml
 
 from captioning.errors import ConfigError
 
-# Of a checkpoint: classes of a model's parts, these builders, and the transform.
-_MODEL = re.compile(r"captioning\.models\.\w+")
-BUILDERS = {
-    "captioning.models.build_answerer",
-    "captioning.models.build_captioner",
-    "captioning.models.learned",
-    "captioning.models.one_hot",
-    "captioning.models.efficientnet_lite_encoder",
-    "captioning.models.torchvision_encoder",
-    "captioning.data.Transform",
-}
-# Of a run's settings: besides, what these modules define.
-SETTINGS = {
-    "captioning.data.readers",
-    "captioning.io.download",
-    "captioning.data.instances",
-    "captioning.data.scenes",
-    "captioning.data.corpus",
-    "captioning.data.vqa",
-    "captioning.decoding",
-    "captioning.tasks.vqa",
-    "captioning.tasks.image_captioning",
-    "captioning.tasks.language_model",
-    "captioning.metrics",
-    "captioning.metrics.reward",
-    "captioning.objectives",
-    "captioning.training.lr_schedules",
-    "captioning.features.sources",
-    "captioning.inference.distillation",
-    "captioning.training.lightning_arguments",
-}
+PACKAGE = Path(__file__).parents[1]
 # Of other libraries: classes derived from the second, where the first offers them.
 LIBRARIES = {
     "torch.optim": "torch.optim.Optimizer",
     "lightning.pytorch.callbacks": "lightning.pytorch.callbacks.Callback",
 }
 DEEPEST = 50
-OWN_PARTS = "only this package's own parts, torch's optimisers and Lightning's callbacks are (captioning/trust.py)"
+OWN_PARTS = (
+    "only the parts on this package's faces, torch's optimizers, Lightning's callbacks, and modules named by "
+    "plugins=[…] are built"
+)
 INTERPOLATION = "${"  # hydra resolves it while it builds, and omegaconf's oc.create makes a new node of a text
+_plugins: ContextVar[tuple[str, ...]] = ContextVar("plugins", default=())
 
 
 def locate(target: str) -> Any:
-    """What a dotted name stands for.
+    """Return what a dotted name stands for.
 
     Raises:
-        ConfigError: nothing, or no text. Importing a module runs it: ask `may_build` first.
+        ConfigError: nothing has this name. Importing a module runs it: ask `allowed_in_settings` first.
     """
-    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    module, name = _parted(target)
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
@@ -70,27 +49,89 @@ def locate(target: str) -> Any:
 
 
 def allowed_in_settings(target: Any) -> bool:
-    """Whether a run's settings may name this; imports nothing but this package and the two libraries."""
-    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    """Tell whether a run's settings may name this. Imports nothing but this package, the libraries and plug-ins."""
+    module, name = _parted(target)
     if name.startswith("_"):
         return False
     if module in LIBRARIES:
         found, base = getattr(importlib.import_module(module), name, None), locate(LIBRARIES[module])
         return inspect.isclass(found) and issubclass(found, base)
-    return allowed_in_checkpoint(target) or (module in SETTINGS and _own(target))
+    return name in parts_of(module) or _of_plugin(target)
 
 
 def allowed_in_checkpoint(target: Any) -> bool:
-    """Whether a checkpoint may name this."""
-    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
-    if module and target in BUILDERS:
-        return True
-    public = bool(_MODEL.fullmatch(module)) and not name.startswith("_")
-    return public and _own(target) and inspect.isclass(locate(target))
+    """Tell whether a checkpoint may name this: parts of `captioning.models`, and classes of `captioning.data`."""
+    module, name = _parted(target)
+    if module == "captioning.models":
+        return name in parts_of(module)
+    if module == "captioning.data":
+        return name in parts_of(module) and inspect.isclass(locate(target))
+    return _of_plugin(target)
+
+
+def allowed_as_reader(target: Any) -> bool:
+    """Tell whether a run's config.yaml may name this as what reads its data or features, for a page about the run."""
+    module, name = _parted(target)
+    return (module in ("captioning.data", "captioning.features") and name in parts_of(module)) or _of_plugin(target)
+
+
+def parts_of(face: str) -> set[str]:
+    """Return what a configuration may build of a face such as `captioning.models`; nothing of any other module."""
+    package, _, folder = face.partition(".")
+    if package != "captioning" or not folder.isidentifier() or not (PACKAGE / folder / "__init__.py").is_file():
+        return set()
+    parts = getattr(importlib.import_module(face), "PARTS", {})
+    return {name for names in parts.values() for name in names}
+
+
+@contextmanager
+def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = False) -> Iterator[None]:
+    """Within it, configurations and checkpoints may also name what these modules define, and their submodules.
+
+    Args:
+        names: of modules that the user wrote or trusts; they are imported, which runs them.
+        look_here: whether modules are also searched in the current folder, as `python` would do.
+
+    Raises:
+        ConfigError: a name that is none, or a module that cannot be imported.
+    """
+    names = [names] if isinstance(names, str) else list(names or ())
+    if names and look_here and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    for name in names:
+        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+            raise ConfigError(f"plugins: {name!r:.80} is no name of a module: give plugins=[my_parts] for my_parts.py")
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise ConfigError(
+                f"plugins=[{name}]: cannot import this module ({error}): install it, or start where {name}.py is"
+            ) from error
+    token = _plugins.set((*_plugins.get(), *names))
+    try:
+        yield
+    finally:
+        _plugins.reset(token)
+
+
+def allowed_plugins() -> tuple[str, ...]:
+    """Return the names of the modules that `plugins_allowed` allows here."""
+    return _plugins.get()
+
+
+def plugins_in(nodes: Iterable[Any]) -> list[str]:
+    """Return the modules outside this package and its libraries that the nodes build something of."""
+    named = {_parted(target)[0] for node in nodes for target in targets(node)}
+    return sorted(name for name in named if name.partition(".")[0] != "captioning" and name not in LIBRARIES)
+
+
+def missing_plugins(names: Iterable[str]) -> list[str]:
+    """Return those modules that `plugins_allowed` does not allow here."""
+    return [name for name in names if not _is_plugin(name)]
 
 
 def check_settings_file(path: Path) -> None:
-    """Refuses a run's config.yaml that is more than that, before hydra reads it: hydra's own settings, which name
+    """Refuse a run's config.yaml that is more than that, before hydra reads it: hydra's own settings, which name
     classes to build as well, other files to join, or targets that are not built.
 
     Raises:
@@ -108,20 +149,11 @@ def check_settings_file(path: Path) -> None:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     if wrong:
-        raise ConfigError(f"{path}: {wrong[0]!r:.100} is not built")
-
-
-def _own(target: str) -> bool:
-    """Whether it is defined in this package, where only its place says so: what a module imports is not its own."""
-    try:
-        found = locate(target)
-    except ConfigError:
-        return False
-    return callable(found) and str(getattr(found, "__module__", "")).startswith("captioning.")
+        raise ConfigError(f"{path}: {wrong[0]!r:.100} is not built: {OWN_PARTS}")
 
 
 def targets(node: Any, depth: int = 0) -> Iterator[Any]:
-    """All that is named to be built in a node.
+    """Yield all that is named to be built in a node.
 
     Raises:
         ConfigError: something else than dictionaries, lists and plain values, or a text that stands for another one: a
@@ -140,6 +172,28 @@ def targets(node: Any, depth: int = 0) -> Iterator[Any]:
             yield from targets(value, depth + 1)
     else:
         _plain(node)
+
+
+def _parted(target: Any) -> tuple[str, str]:
+    """("captioning.models", "LSTM") of a dotted name; ("", "") of anything else."""
+    module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
+    return (module, name) if module else ("", "")
+
+
+def _is_plugin(module: str) -> bool:
+    return any(module == plugin or module.startswith(f"{plugin}.") for plugin in _plugins.get())
+
+
+def _of_plugin(target: Any) -> bool:
+    """Whether a named plug-in defines it: what a plug-in imports, such as `os.system`, is not its own."""
+    module, name = _parted(target)
+    if not _is_plugin(module) or name.startswith("_"):
+        return False
+    try:
+        found = locate(target)
+    except ConfigError:
+        return False
+    return callable(found) and _is_plugin(str(getattr(found, "__module__", "")))
 
 
 def _plain(value: Any) -> None:

@@ -9,11 +9,13 @@ import re
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -28,6 +30,7 @@ from captioning.config.allowlist import (
     allowed_in_settings,
     check_settings_file,
     locate,
+    plugins_allowed,
     targets,
 )
 from captioning.config.validation import schema_faults, unknown_key
@@ -51,12 +54,14 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
     def task(config: DictConfig) -> None:
         try:
             given = HydraConfig.get()
-            plain = check(config, schema, experiment=given.runtime.choices.get("experiment"))
-            _refuse_idle(plain, given.overrides.task)
-            if given.mode is RunMode.MULTIRUN:
-                folder = given.runtime.output_dir
-                plain |= {key: folder for key in ("run_dir", "output") if key in plain}
-            job(plain)
+            plugins = OmegaConf.to_container(config).get("plugins")
+            with plugins_allowed(plugins, look_here=True):
+                plain = check(config, schema, experiment=given.runtime.choices.get("experiment"))
+                _refuse_idle(plain, given.overrides.task)
+                if given.mode is RunMode.MULTIRUN:
+                    folder = given.runtime.output_dir
+                    plain |= {key: folder for key in ("run_dir", "output") if key in plain}
+                job(plain)
         except CaptioningError as error:
             sys.exit(f"error: {error}")
 
@@ -86,7 +91,8 @@ def _like(given: Sequence[str]) -> list[str]:
     path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
     if not path.is_file():
         raise ConfigError(f"like={path}: there is no such file; give the config.yaml of a run")
-    check_settings_file(path)
+    with plugins_allowed(_plugins_of(rest, path), look_here=True):
+        check_settings_file(path)
     groups = [argument for argument in rest if _choices(argument.partition("=")[0].partition("@")[0].lstrip("+~"))]
     if groups:
         raise ConfigError(f"{groups[0]}: like= brings all parts with it; change single settings (model.width=512)")
@@ -94,6 +100,26 @@ def _like(given: Sequence[str]) -> list[str]:
         raise ConfigError(f"like={path} needs a run_dir=DIR of its own beside it")
     ours = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]  # as conf/train.yaml has them
     return ["--config-dir", str(path.parent.resolve()), "--config-name", path.stem, *ours, *rest]
+
+
+def _plugins_of(given: Sequence[str], path: Path) -> list[str] | str:
+    """The modules that the command line names in plugins=; those that a config.yaml names must be among them.
+
+    Raises:
+        ConfigError: the file names modules, which may be a stranger's, and the command line does not.
+    """
+    named = [argument.partition("=")[2] for argument in given if argument.startswith("plugins=")]
+    if named:
+        return yaml.safe_load(named[-1]) or []
+    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):  # told by check_settings_file
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict) and content.get("plugins"):
+            modules = content["plugins"]
+            listed = ",".join(map(str, modules)) if isinstance(modules, list) else str(modules)
+            raise ConfigError(
+                f"like={path} builds parts of modules of its own: if you trust them, add plugins=[{listed:.200}]"
+            )
+    return []
 
 
 def _arguments(given: Sequence[str]) -> list[str]:

@@ -50,6 +50,7 @@ class PrepareConfig:
     splits: list[str] | None
     download: bool
     verify: bool
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -80,6 +81,7 @@ class TrainConfig:
     start_from: str | None
     resume: str | None
     overwrite: bool
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -147,6 +149,7 @@ class EvaluateConfig:
     device: str
     metrics: dict
     output: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -162,6 +165,7 @@ class ScoreConfig:
     metrics: dict
     server: str | None
     output: str | None
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -175,6 +179,7 @@ class CompareConfig:
     by: str
     show: int
     output: str | None
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -194,6 +199,7 @@ class CaptionConfig:
     device: str
     output: str
     skip_unreadable: bool
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -209,6 +215,7 @@ class EvaluateAnswersConfig:
     device: str
     server: str | None
     output: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -222,6 +229,7 @@ class AnswerConfig:
     hard_attention: str | None
     device: str
     output: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -236,6 +244,7 @@ class SampleConfig:
     top_p: float | None
     seed: int | None
     device: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -249,6 +258,7 @@ class DistillConfig:
     batch_size: int
     device: str
     output: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -261,6 +271,7 @@ class ExportConfig:
     scores: str | None
     card: str | None
     overwrite: bool
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -272,6 +283,7 @@ class AuditConfig:
     workers: int | None
     examples: int
     output: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -288,6 +300,7 @@ class GroundConfig:
     samples: int
     seed: int
     output: str
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -311,6 +324,7 @@ class DemoConfig:
     hosts: list[str]
     device: str
     limits: DemoLimits
+    plugins: list[str] | str
 
 
 @dataclasses.dataclass
@@ -337,3 +351,4 @@ class ReportConfig:
     batch_size: int
     device: str
     output: str | None
+    plugins: list[str] | str

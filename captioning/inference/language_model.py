@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captioning.checkpoints import FORMAT, check_shapes, load_state, named_file, read_checkpoint, without_memory
-from captioning.config import build, build_trusted
+from captioning.config import build, build_trusted, plugins_allowed, plugins_in
 from captioning.data import Vocabulary, split_text
 from captioning.decoding import sample
 from captioning.errors import DataError, must_be
@@ -148,17 +148,19 @@ def make_language_model_metadata(config: Mapping[str, Any], vocabulary: Vocabula
     return {
         "format": FORMAT,
         "task": LANGUAGE_MODEL,
+        "plugins": plugins_in([config["model"]]),
         "config": {key: config[key] for key in ("model", "data", "seed")},
         "vocabulary": vocabulary.state_dict(),
     }
 
 
-def load_language_model(path: str | Path, *, device: str = "auto") -> LanguageModel:
+def load_language_model(path: str | Path, *, device: str = "auto", plugins: Sequence[str] = ()) -> LanguageModel:
     """A language model from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
         path: checkpoints/best.ckpt of a run.
         device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
+        plugins: as for `captioning.inference.load`.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
@@ -166,15 +168,16 @@ def load_language_model(path: str | Path, *, device: str = "auto") -> LanguageMo
     path = Path(path)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    checkpoint = read_checkpoint(path, task=LANGUAGE_MODEL)
-    metadata = checkpoint["captioning"]
-    saved = checkpoint["state_dict"].items()
-    weights: dict[str, Tensor] = {k.removeprefix("captioner."): v for k, v in saved if k.startswith("captioner.")}
-    vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
-    make = partial(build_model, metadata["config"]["model"], vocabulary, make=build_trusted)
-    with named_file(path):
-        with without_memory():
-            check_shapes(make(), weights, path)
-        model = make()
-        load_state(model, weights, path)
+    with plugins_allowed(plugins):
+        checkpoint = read_checkpoint(path, task=LANGUAGE_MODEL)
+        metadata = checkpoint["captioning"]
+        saved = checkpoint["state_dict"].items()
+        weights: dict[str, Tensor] = {k.removeprefix("captioner."): v for k, v in saved if k.startswith("captioner.")}
+        vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
+        make = partial(build_model, metadata["config"]["model"], vocabulary, make=build_trusted)
+        with named_file(path):
+            with without_memory():
+                check_shapes(make(), weights, path)
+            model = make()
+            load_state(model, weights, path)
     return LanguageModel(model.to(device), metadata)

@@ -18,7 +18,7 @@ from captioning.checkpoints import (
     rebuild_encoder,
     rebuild_model,
 )
-from captioning.config import build_trusted
+from captioning.config import allowed_plugins, build_trusted, plugins_allowed
 from captioning.data import Transform, Vocabulary, open_picture, upright
 from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ class Predictor:
         self.transform: Transform = build_trusted(metadata["config"]["transform"])
         self.views = [self.transform, *corner_crops(self.transform, crops)]
         self.captioner = (MultiCrop(captioner, len(self.views)) if crops else captioner).eval()
-        self._encoder_weights = encoder_weights
+        self._encoder_weights, self._plugins = encoder_weights, allowed_plugins()
 
     @cached_property
     def encoder(self) -> nn.Module:
@@ -63,7 +63,8 @@ class Predictor:
         Raises:
             CheckpointError: its weights are not those of the training.
         """
-        encoder = rebuild_encoder(self.metadata, self._encoder_weights, self.path)
+        with plugins_allowed(self._plugins):
+            encoder = rebuild_encoder(self.metadata, self._encoder_weights, self.path)
         return encoder.to(self.device).eval()
 
     @property
@@ -261,6 +262,7 @@ def load(
     device: str = "auto",
     hard_attention: str | None = None,
     crops: float | Sequence[float] | None = None,
+    plugins: Sequence[str] = (),
 ) -> Predictor:
     """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
 
@@ -272,22 +274,24 @@ def load(
             trained to.
         crops: also look at the picture's four corners, each of this share of its sides, such as 0.75, or of each of
             several shares; best for a captioner that was trained with `features.crops`. The attention of captions is
-            laid back on the picture.
+            merged on the picture.
+        plugins: modules of your own, whose parts the checkpoint may name; they are imported, which runs them.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
-        ConfigError: hard_attention is given for a captioner without hard attention, or are none of these; crops are not
-            between 0 and 1, or are given for a captioner that looks at a detector's regions.
+        ConfigError: hard_attention is given for a captioner without it, or is none of its modes; crops are not between
+            0 and 1, or are given for a captioner that looks at a detector's regions; a plug-in cannot be imported.
     """
     shares = crop_shares(crops)
     path, device = Path(path), pick_device(device)
-    checkpoint = read_checkpoint(path)
-    metadata = checkpoint["captioning"]
-    if shares and looks_at_regions(metadata):
-        raise ConfigError(f"crops={crops} is for a CNN's pictures: {path} looks at a detector's regions")
-    captioner, encoder_weights = rebuild_model(checkpoint, path, hard_attention=hard_attention)
-    with named_file(path):
-        return Predictor(captioner.to(device), metadata, encoder_weights=encoder_weights, path=path, crops=shares)
+    with plugins_allowed(plugins):
+        checkpoint = read_checkpoint(path)
+        metadata = checkpoint["captioning"]
+        if shares and looks_at_regions(metadata):
+            raise ConfigError(f"crops={crops} is for a CNN's pictures: {path} looks at a detector's regions")
+        captioner, encoder_weights = rebuild_model(checkpoint, path, hard_attention=hard_attention)
+        with named_file(path):
+            return Predictor(captioner.to(device), metadata, encoder_weights=encoder_weights, path=path, crops=shares)
 
 
 def score_captions(

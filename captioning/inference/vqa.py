@@ -19,7 +19,7 @@ from captioning.checkpoints import (
     rebuild_encoder,
     rebuild_model,
 )
-from captioning.config import build_trusted
+from captioning.config import allowed_plugins, build_trusted, plugins_allowed, plugins_in
 from captioning.data import NOTHING, Answers, Box, QuestionBatch, Transform, Vocabulary, encode_question, open_picture
 from captioning.errors import must_be
 from captioning.models import Answerer
@@ -60,12 +60,13 @@ class AnswerPredictor:
         self.answers = Answers(metadata["answers"])
         self.max_length = metadata["config"]["data"]["max_length"]
         self.transform: Transform = build_trusted(metadata["config"]["transform"])
-        self._encoder_weights = encoder_weights
+        self._encoder_weights, self._plugins = encoder_weights, allowed_plugins()
 
     @cached_property
     def encoder(self) -> nn.Module:
         """The encoder that the answerer was trained with; a CheckpointError where its weights are others now."""
-        return rebuild_encoder(self.metadata, self._encoder_weights, self.path).to(self.device).eval()
+        with plugins_allowed(self._plugins):
+            return rebuild_encoder(self.metadata, self._encoder_weights, self.path).to(self.device).eval()
 
     @property
     def hard_attention(self) -> str | None:
@@ -133,6 +134,7 @@ def make_answerer_metadata(
     return {
         "format": FORMAT,
         "task": VQA,
+        "plugins": plugins_in(config[key] for key in ("encoder", "transform", "model")),
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "seed")},
         "vocabulary": vocabulary.state_dict(),
         "answers": answers.state_dict(),
@@ -140,21 +142,25 @@ def make_answerer_metadata(
     }
 
 
-def load_answerer(path: str | Path, *, device: str = "auto", hard_attention: str | None = None) -> AnswerPredictor:
+def load_answerer(
+    path: str | Path, *, device: str = "auto", hard_attention: str | None = None, plugins: Sequence[str] = ()
+) -> AnswerPredictor:
     """An answerer from a checkpoint that training wrote. Runs no code from the file.
 
     Args:
-        path, device, places: as for `captioning.inference.load`.
+        path, device, hard_attention, plugins: as for `captioning.inference.load`.
 
     Raises:
         CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
-        ConfigError: places are given for a model without hard attention, or are none of these.
+        ConfigError: hard_attention is given for a model without it, or is none of its modes.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path, task=VQA)
-    metadata = checkpoint["captioning"]
-    answerer, encoder_weights = rebuild_model(
-        checkpoint, path, hard_attention=hard_attention, answers=len(metadata["answers"])
-    )
-    with named_file(path):
-        return AnswerPredictor(answerer.to(pick_device(device)), metadata, encoder_weights=encoder_weights, path=path)
+    with plugins_allowed(plugins):
+        checkpoint = read_checkpoint(path, task=VQA)
+        metadata = checkpoint["captioning"]
+        answerer, encoder_weights = rebuild_model(
+            checkpoint, path, hard_attention=hard_attention, answers=len(metadata["answers"])
+        )
+        with named_file(path):
+            model = answerer.to(pick_device(device))
+            return AnswerPredictor(model, metadata, encoder_weights=encoder_weights, path=path)
