@@ -29,7 +29,7 @@ def ground(config: dict[str, Any]) -> None:
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
-    if not predictor.captioner.decoder.attention.context_size:
+    if not predictor.attends:
         raise CheckpointError(BLIND.format(predictor.path))
     if predictor.encoder.output == "regions":
         raise CheckpointError(f"{predictor.path} looks at a detector's regions; only a grid is held against instances")

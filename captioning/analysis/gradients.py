@@ -15,7 +15,17 @@ from torch import Tensor, nn
 
 from captioning.data import CaptionBatch
 from captioning.errors import DataError, must_be
-from captioning.models import GRU, LSTM, RNN, Captioner, Cell, InitialState, NoAttention, State, build_captioner
+from captioning.models import (
+    GRU,
+    LSTM,
+    RNN,
+    Captioner,
+    Cell,
+    InitialState,
+    NoAttention,
+    RecurrentState,
+    build_captioner,
+)
 from captioning.objectives import CrossEntropy
 
 CELLS = (RNN, GRU, LSTM)
@@ -51,12 +61,12 @@ def gradient_flow(captioner: Captioner, batch: CaptionBatch) -> Flow:
     """
     model = copy.deepcopy(captioner).double().eval().requires_grad_(False)
     state, memory = model.begin(batch.images.double(), batch.mask)
-    return state_gradients(partial(model.step, memory=memory), state, batch.tokens, pad=model.decoder.pad)
+    return state_gradients(partial(model.step, memory=memory), state, batch.tokens, pad=model.pad)
 
 
-def state_gradients(step: Callable, state: State, tokens: Tensor, *, pad: int) -> Flow:
+def state_gradients(step: Callable, state: RecurrentState, tokens: Tensor, *, pad: int) -> Flow:
     """Of any tokens [B, K, 1 + T] that `step(token [B, K], state) -> (logits, state, …)` reads and foretells."""
-    state = State(*(part.detach().requires_grad_() for part in state))
+    state = RecurrentState(*(part.detach().requires_grad_() for part in state))
     if state.hidden.shape[2] != tokens.shape[1]:
         state = state.repeat(tokens.shape[1])
     states, losses = [], []

@@ -56,7 +56,7 @@ def soft_targets_of(
             features = source.encoder.to(device)(batch.images.to(device))
             mask = None if batch.mask is None else batch.mask.to(device)
             decoded = member.captioner(features, batch.tokens.to(device), mask)
-            probs = decoded.scores.compute().float().softmax(-1)[decoded.index.argsort()]  # by image, caption and word
+            probs = decoded.logits.float().softmax(-1)[decoded.index.argsort()]  # by image, caption and word
             mean = mean + probs / len(sources)
         likeliest = mean.topk(min(words, mean.shape[-1]))
         real = batch.tokens[..., 1:] != predictor.vocabulary.pad

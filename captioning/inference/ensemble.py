@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from captioning.decoding import normalized
 from captioning.errors import CheckpointError
 from captioning.inference.predictor import Predictor, load
-from captioning.models import Captioner, Glimpse, Memory, State, Step
+from captioning.models import CaptionModel, Glimpse, State, Step
 
 
 class States(NamedTuple):
@@ -35,20 +35,20 @@ class Ensemble(nn.Module):
             are.
     """
 
-    def __init__(self, captioners: Sequence[Captioner], *, one_grid: bool = False):
+    def __init__(self, captioners: Sequence[CaptionModel], *, one_grid: bool = False):
         super().__init__()
         self.members, self.one_grid = nn.ModuleList(captioners), one_grid
 
     def begin(
         self, images: Sequence[Tensor], mask: Sequence[Tensor | None] | None = None
-    ) -> tuple[States, tuple[Memory, ...]]:
+    ) -> tuple[States, tuple[Any, ...]]:
         """Each member's own features (and mask) -> its state and memory."""
         masks = [None] * len(self.members) if mask is None else mask
         begun = [member.begin(*parts) for member, *parts in zip(self.members, images, masks, strict=True)]
         states, memories = zip(*begun, strict=True)
         return States(states), memories
 
-    def step(self, token: Tensor, state: States, memory: Sequence[Memory]) -> Step:
+    def step(self, token: Tensor, state: States, memory: Sequence[Any]) -> Step:
         """logits: log (1/M Σ_m p_m(word)) over the M members, [B, K, V]."""
         parts = zip(self.members, state.members, memory, strict=True)
         steps = [member.step(token, own, memory=looked_up) for member, own, looked_up in parts]
@@ -92,6 +92,11 @@ class EnsemblePredictor(Predictor):
         """What the members with hard attention look at; None where there are none."""
         modes = {member.hard_attention for member in self._members}
         return " and ".join(sorted(modes - {None})) or None
+
+    @property
+    def attends(self) -> bool:
+        """Whether every member does; only then are weights shown."""
+        return all(member.attends for member in self._members)
 
     @property
     def has_sentinel(self) -> bool:

@@ -56,7 +56,7 @@ def check_drawable(kinds: tuple[str, ...] | list[str], predictor: Predictor) -> 
         ConfigError: the checkpoint (or one of an ensemble) has no attention. ToolError: a film without ffmpeg.
     """
     moving = [kind for kind in kinds if kind in MOVING]
-    blind = [each.path for each in predictor.members if not each.captioner.decoder.attention.context_size]
+    blind = [each.path for each in predictor.members if not each.attends]
     if moving and blind:
         raise ConfigError(
             f"figures=[{','.join(moving)}] shows where words looked, and {blind[0]} has no attention: give another "

@@ -20,7 +20,7 @@ from captioning.decoding import (
     sample,
 )
 from captioning.errors import ConfigError, DataError
-from captioning.models import Captioner
+from captioning.models import CaptionModel
 
 # As conf/decoding has them: beams ranked by probability alone would choose the short captions.
 LENGTH_NORMALIZATION = 0.6
@@ -93,7 +93,7 @@ def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
 
 
 def generate(
-    captioner: Captioner,
+    captioner: CaptionModel,
     images: Tensor,
     mask: Tensor | None = None,
     *,
@@ -151,7 +151,7 @@ class _Watched:
 
 @torch.inference_mode()
 def generate_texts(
-    captioner: Captioner,
+    captioner: CaptionModel,
     images: Tensor,
     mask: Tensor | None = None,
     *,

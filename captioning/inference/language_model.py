@@ -15,7 +15,7 @@ from captioning.config import build, build_trusted, plugins_allowed, plugins_in
 from captioning.data import Vocabulary, split_text
 from captioning.decoding import sample
 from captioning.errors import DataError, must_be
-from captioning.models import Captioner, State
+from captioning.models import CaptionModel, RecurrentState
 
 LANGUAGE_MODEL = "language_model"  # the task of these checkpoints
 
@@ -37,11 +37,11 @@ class LanguageModel:
     """Writes and reads text with one checkpoint; made by `load`.
 
     Attributes:
-        model: the Captioner without a picture. vocabulary: of the training split. unit: "characters" or "words".
+        model: the CaptionModel without a picture. vocabulary: of the training split. unit: "characters" or "words".
         metadata: all of the checkpoint's configuration as plain containers.
     """
 
-    def __init__(self, model: Captioner, metadata: Mapping[str, Any]):
+    def __init__(self, model: CaptionModel, metadata: Mapping[str, Any]):
         self.model, self.metadata = model.eval(), metadata
         self.vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
         self.unit: str = metadata["config"]["data"]["unit"]
@@ -131,14 +131,14 @@ class LanguageModel:
         return [self.vocabulary.end, *ids]
 
 
-def _layers(state: State) -> dict[str, Tensor]:
+def _layers(state: RecurrentState) -> dict[str, Tensor]:
     """{"hidden 1": [B, H], …}, on the CPU."""
     names = [f" {layer + 1}" for layer in range(len(state.hidden))] if len(state.hidden) > 1 else [""]
     kinds = [(name, part) for name, part in zip(state._fields, state, strict=True) if part.shape[-1]]
     return {name + layer: part[i, :, 0].cpu() for name, part in kinds for i, layer in enumerate(names)}
 
 
-def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callable = build) -> Captioner:
+def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callable = build) -> CaptionModel:
     """The captioner that sees nothing: features of width 0. `make` is build_trusted for a node out of a file."""
     return make(node, feature_size=0, grid=False, vocabulary_size=len(vocabulary), pad=vocabulary.pad)
 

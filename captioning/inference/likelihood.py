@@ -11,7 +11,7 @@ from torch import Tensor
 from captioning.data import Vocabulary
 from captioning.decoding import device_of, score_tokens
 from captioning.errors import DataError
-from captioning.models import Captioner
+from captioning.models import CaptionModel
 from captioning.text import tokenize
 
 LARGEST_EXPONENT = 700.0  # e to the 710 is more than a float holds; a perplexity of 1e304 says all there is to say
@@ -35,7 +35,7 @@ class ScoredCaption(NamedTuple):
 
 @torch.inference_mode()
 def score_texts(
-    captioner: Captioner,
+    captioner: CaptionModel,
     images: Tensor | tuple[Tensor, ...],
     texts: Sequence[Sequence[str]],
     *,

@@ -27,7 +27,7 @@ from captioning.inference.attention_map import merge_crops
 from captioning.inference.caption import Caption
 from captioning.inference.generation import generate, get_search, with_generator
 from captioning.inference.likelihood import ScoredCaption, score_texts
-from captioning.models import Captioner, MultiCrop
+from captioning.models import CaptionModel, MultiCrop
 from captioning.text import tokenize
 
 
@@ -42,7 +42,7 @@ class Predictor:
 
     def __init__(
         self,
-        captioner: Captioner,
+        captioner: CaptionModel,
         metadata: Mapping[str, Any],
         *,
         encoder_weights: dict | None,
@@ -70,12 +70,22 @@ class Predictor:
     @property
     def hard_attention(self) -> str | None:
         """What hard attention looks at in decoding; None for other kinds."""
-        return getattr(self.captioner.decoder.attention, "decode", None)
+        return self.captioner.hard_attention
+
+    @property
+    def attends(self) -> bool:
+        """Whether captions come with attention weights."""
+        return self.captioner.attends
+
+    @property
+    def attention_kind(self) -> str:
+        """ "hard", "soft" or "no" attention."""
+        return "hard" if self.hard_attention else "soft" if self.attends else "no"
 
     @property
     def has_sentinel(self) -> bool:
         """Whether a share of each word's weight may go to a visual sentinel."""
-        return getattr(self.captioner.decoder.recurrence, "sentinel_state", None) is not None
+        return self.captioner.has_sentinel
 
     @property
     def device(self) -> torch.device:

@@ -71,7 +71,7 @@ class AnswerPredictor:
     @property
     def hard_attention(self) -> str | None:
         """What hard attention looks at; None for other kinds."""
-        return getattr(self.answerer.looks[0], "decode", None)
+        return self.answerer.hard_attention
 
     @property
     def device(self) -> torch.device:

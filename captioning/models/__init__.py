@@ -24,12 +24,12 @@ PARTS = {
 }
 TOOLS = {
     "answerer": ["Answerer"],
-    "attention": ["Glimpse"],
     "captioner": ["Captioner"],
     "cells": ["Cell"],
-    "decoder": ["Memory", "Step"],
+    "decoder": ["Memory"],
+    "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
     "multi_crop": ["MultiCrop"],
-    "state": ["State"],
+    "state": ["RecurrentState"],
     "tracing": ["trace"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

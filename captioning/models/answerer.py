@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, mean_over_places
-from captioning.models.attention import Glimpse, SoftAttention
+from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM, Cell
+from captioning.models.interface import Glimpse
 from captioning.models.ops import Dropout
 from captioning.models.positions import NoPositions
 from captioning.models.scorers import Additive
@@ -81,6 +82,7 @@ class Answerer(nn.Module):
         self.dropout = Dropout(dropout)
         nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
         self.looks = nn.ModuleList(looks)
+        self.hard_attention = getattr(looks[0], "decode", None)
         again = [nn.Linear(look.context_size, cell.state_size, bias=False) for look in looks[1:]]
         self.again = nn.ModuleList(again)
 

@@ -15,26 +15,10 @@ from torch import Tensor, nn
 
 from captioning.errors import ConfigError
 from captioning.models.gradient_estimators import Draw, ScoreFunction, most_likely
+from captioning.models.interface import Glimpse
 from captioning.models.scorers import Additive
 
 DECODE = ("most_likely", "sample", "expectation")
-
-
-class Glimpse(NamedTuple):
-    """What one step saw.
-
-    context: [B, K, D'] with D' = attention.context_size (0 without attention).
-    weights: [B, K, P] attention weights α; each row sums to 1, or to 1 − β where a sentinel took the share β
-        ([B, K, 0] without attention).
-    places: [B, K] int64, the one place that hard attention looked at (P: the sentinel); None for other kinds.
-    log_prob, entropy: [B, K], of a place drawn in training, for the score-function estimator; None otherwise.
-    """
-
-    context: Tensor
-    weights: Tensor
-    places: Tensor | None = None
-    log_prob: Tensor | None = None
-    entropy: Tensor | None = None
 
 
 class Sentinel(NamedTuple):

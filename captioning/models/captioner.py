@@ -11,20 +11,21 @@ from captioning.models.adapter import build_adapter, mean_over_places
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
-from captioning.models.decoder import Decoded, Decoder, Memory, Step
+from captioning.models.decoder import Decoder, Memory
 from captioning.models.embeddings import learned
+from captioning.models.interface import CaptionModel, Decoded, Step
 from captioning.models.positions import NoPositions
 from captioning.models.readout import DeepReadout
 from captioning.models.recurrence import LookFirst
 from captioning.models.scorers import Additive
-from captioning.models.state import State
+from captioning.models.state import RecurrentState
 from captioning.models.vector import Raw
 
 MOST_LAYERS = 64  # a million would be built one by one for minutes before anything refused them
 
 
-class Captioner(nn.Module):
-    """An image, or its stored features, to captions.
+class Captioner(CaptionModel):
+    """Encoder, conditioning and recurrent decoder: an image, or its stored features, to captions.
 
     Args:
         encoder: pictures -> features; nn.Identity() where features are stored.
@@ -40,8 +41,10 @@ class Captioner(nn.Module):
         super().__init__()
         self.encoder, self.adapter, self.conditioning, self.decoder = encoder, adapter, conditioning, decoder
         self.vector = vector
+        self.pad, self.attends = decoder.pad, decoder.attention.context_size > 0
+        self.has_sentinel = getattr(decoder.recurrence, "sentinel_state", None) is not None
 
-    def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Memory]:
+    def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[RecurrentState, Memory]:
         """All that is computed once an image: the state before <start> ([layers, B, 1, H]) and the memory.
 
         Args:
@@ -50,9 +53,14 @@ class Captioner(nn.Module):
             mask: [B, P] bool, True at real places; None where all are. An image without a single one is shown its
                 first, filled with zeros: what is made of it is finite, and about no picture.
         """
-        return self.begin_at(*self.grid_of(images, mask))
+        return self.begin_from(*self.encode(images, mask))
 
-    def grid_of(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    @property
+    def hard_attention(self) -> str | None:
+        """What hard attention looks at in evaluation; None for other kinds."""
+        return getattr(self.decoder.attention, "decode", None)
+
+    def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """What attention and conditioning take of images: adapted features [B, P, D'] (P = 1 of an fc vector), mask."""
         features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
         if mask is not None:
@@ -60,8 +68,8 @@ class Captioner(nn.Module):
         features = self.adapter(features)
         return features if features.dim() == 3 else features[:, None], mask
 
-    def begin_at(self, grid: Tensor, mask: Tensor | None = None) -> tuple[State, Memory]:
-        """As `begin`, from what `grid_of` gives."""
+    def begin_from(self, grid: Tensor, mask: Tensor | None = None) -> tuple[RecurrentState, Memory]:
+        """As `begin`, from what `encode` returns."""
         vector = self.vector(mean_over_places(grid, mask))
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
         state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))
@@ -70,14 +78,13 @@ class Captioner(nn.Module):
             state = self.decoder.first_step(first, state, memory)
         return state, memory
 
-    def step(self, token: Tensor, state: State, memory: Memory) -> Step:
+    def step(self, token: Tensor, state: RecurrentState, memory: Memory) -> Step:
         """One word for K rows an image; see `Decoder.step`."""
         return self.decoder.step(token, state, memory)
 
-    def forward(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Decoded:
-        """Teacher forcing on captions [B, K, 1 + T] of the images; see `begin` and `Decoder.forward`."""
-        state, memory = self.begin(images, mask)
-        return self.decoder(tokens, state, memory)
+    def teacher_force(self, tokens: Tensor, state: RecurrentState, memory: Memory, *, carry: bool = False) -> Decoded:
+        """Score given captions at once; see `Decoder.forward`."""
+        return self.decoder(tokens, state, memory, carry=carry)
 
 
 def _some_place(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

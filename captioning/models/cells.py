@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.ops import dropout, linear
-from captioning.models.state import State
+from captioning.models.state import RecurrentState
 
 
 class Layer(NamedTuple):
@@ -72,17 +72,17 @@ class Cell(nn.Module):
             for weight in (self.rnn.weight_ih_l0, self.feedback.weight):
                 nn.init.uniform_(weight, -bound, bound)
 
-    def zero_state(self, batch: int, *, like: Tensor) -> State:
+    def zero_state(self, batch: int, *, like: Tensor) -> RecurrentState:
         """All zeros for `batch` images with one row each, of the device and type of `like`."""
         shape = (self.layers, batch, 1, self.state_size)
         cell = shape if self.has_cell else (*shape[:3], 0)
-        return State(like.new_zeros(shape), like.new_zeros(cell))
+        return RecurrentState(like.new_zeros(shape), like.new_zeros(cell))
 
     def project(self, inputs: Tensor) -> Tensor:
         """[…, input_size] -> […, gates · H]: the first layer's share of the known input, bias included."""
         return linear(inputs, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
 
-    def step(self, projected: Tensor, feedback: Tensor, state: State) -> State:
+    def step(self, projected: Tensor, feedback: Tensor, state: RecurrentState) -> RecurrentState:
         """One step of every layer.
 
         Args:
@@ -103,9 +103,9 @@ class Cell(nn.Module):
             new = self(projected, recurrent, state.hidden[layer], state.cell[layer])
             hidden.append(new.hidden)
             cell.append(new.cell)
-        return State(torch.stack(hidden), torch.stack(cell))
+        return RecurrentState(torch.stack(hidden), torch.stack(cell))
 
-    def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def sequence(self, inputs: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """All steps in torch's fused kernel: inputs [T, B, K, input_size] -> outputs [T, B, K, H], last state.
 
         Only for cells without feedback.
@@ -117,7 +117,7 @@ class Cell(nn.Module):
         shape = (self.layers, batch, rows, -1)
         # A width of 0 cannot be inferred by reshape.
         cell = cell.reshape(shape) if self.has_cell else state.cell
-        return outputs.reshape(length, batch, rows, -1), State(hidden.reshape(shape), cell)
+        return outputs.reshape(length, batch, rows, -1), RecurrentState(hidden.reshape(shape), cell)
 
     def forward(self, projected: Tensor, recurrent: Tensor, hidden: Tensor, cell: Tensor) -> Layer:
         """Input share and recurrent share [B, K, gates · H], and one layer's state before the step -> after it."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
 from captioning.models.ops import Dropout
-from captioning.models.state import State
+from captioning.models.state import RecurrentState
 
 
 class Conditioning(nn.Module):
@@ -23,8 +23,8 @@ class Conditioning(nn.Module):
 
     input_size = 0
 
-    def initial_state(self, vector: Tensor, zeros: State) -> State:
-        """State before the first word, from zeros of its shape [layers, B, 1, H]."""
+    def initial_state(self, vector: Tensor, zeros: RecurrentState) -> RecurrentState:
+        """RecurrentState before the first word, from zeros of its shape [layers, B, 1, H]."""
         return zeros
 
     def first_input(self, vector: Tensor) -> Tensor | None:
@@ -39,7 +39,7 @@ class Conditioning(nn.Module):
 class NoConditioning(Conditioning):
     """The recurrence knows nothing but its words: a language model, where there is no attention either."""
 
-    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: RecurrentState):
         super().__init__()
 
 
@@ -49,11 +49,11 @@ class InitialState(Conditioning):
     The paper says two perceptrons; its code shares a ReLU layer with dropout below two tanh layers, and so does this.
 
     Args:
-        zeros: a State of the recurrence, for its layers, its width, and whether it has a cell state.
+        zeros: a RecurrentState of the recurrence, for its layers, its width, and whether it has a cell state.
         dropout: on the shared layer.
     """
 
-    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State, dropout: float = 0.5):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: RecurrentState, dropout: float = 0.5):
         super().__init__()
         must_be("model.conditioning.dropout", dropout, least=0, below=1)
         self.layers, size = len(zeros.hidden), zeros.hidden.shape[-1]
@@ -61,10 +61,12 @@ class InitialState(Conditioning):
         self.hidden = nn.Linear(size, self.layers * size)
         self.cell = nn.Linear(size, self.layers * size) if zeros.cell.shape[-1] else None
 
-    def initial_state(self, vector: Tensor, zeros: State) -> State:
+    def initial_state(self, vector: Tensor, zeros: RecurrentState) -> RecurrentState:
         shared = self.shared(vector)
         hidden = self._layers_first(torch.tanh(self.hidden(shared)))
-        return State(hidden, zeros.cell if self.cell is None else self._layers_first(torch.tanh(self.cell(shared))))
+        return RecurrentState(
+            hidden, zeros.cell if self.cell is None else self._layers_first(torch.tanh(self.cell(shared)))
+        )
 
     def _layers_first(self, flat: Tensor) -> Tensor:
         """[B, layers · H] -> [layers, B, 1, H]."""
@@ -74,7 +76,7 @@ class InitialState(Conditioning):
 class FirstStep(Conditioning):
     """The image is the input of one step before <start>: x_{-1} = W_I v (Show and Tell, eqs. 10–12)."""
 
-    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: RecurrentState):
         super().__init__()
         self.image = nn.Linear(feature_size, embedding_size)
 
@@ -89,7 +91,7 @@ class EveryStep(Conditioning):
     with all its other inputs.
     """
 
-    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: RecurrentState):
         super().__init__()
         self.image = nn.Linear(feature_size, embedding_size)
         self.input_size = embedding_size
@@ -108,7 +110,7 @@ class Several(Conditioning):
         ConfigError: two parts would both set the initial state, or both be the first step's input.
     """
 
-    def __init__(self, feature_size: int, embedding_size: int, *, zeros: State, parts: Sequence[Callable]):
+    def __init__(self, feature_size: int, embedding_size: int, *, zeros: RecurrentState, parts: Sequence[Callable]):
         super().__init__()
         self.parts = nn.ModuleList(part(feature_size, embedding_size, zeros=zeros) for part in parts)
         kinds = [type(part) for part in self.parts]
@@ -117,7 +119,7 @@ class Several(Conditioning):
             raise ConfigError(f"model.conditioning.parts must be of different kinds, not {names}")
         self.input_size = sum(part.input_size for part in self.parts)
 
-    def initial_state(self, vector: Tensor, zeros: State) -> State:
+    def initial_state(self, vector: Tensor, zeros: RecurrentState) -> RecurrentState:
         for part in self.parts:
             zeros = part.initial_state(vector, zeros)
         return zeros

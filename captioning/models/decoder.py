@@ -10,10 +10,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from captioning.models.attention import Glimpse, Keys
+from captioning.models.attention import Keys
+from captioning.models.interface import Decoded, Glimpse, Step
 from captioning.models.ops import Dropout, Layout, summed_at_once
-from captioning.models.readout import LazyLogits
-from captioning.models.state import State
+from captioning.models.state import RecurrentState
 
 
 class Memory(NamedTuple):
@@ -27,34 +27,6 @@ class Memory(NamedTuple):
     keys: Keys
     mask: Tensor | None
     every: Tensor
-
-
-class Step(NamedTuple):
-    """logits: [B, K, V]. state: after the step. glimpse: where it looked."""
-
-    logits: Tensor
-    state: State
-    glimpse: Glimpse
-
-
-class Decoded(NamedTuple):
-    """Teacher-forced outputs at the N real words of a batch; padding is not computed.
-
-    scores: of the N words, to be made. index: [N] position of each in the flattened targets [B · K · T]. glimpse: those
-    of all steps, [B, K, T, …] and zero at padding, without the context. state: [layers, B, K, H] after all T steps,
-    padding included; None where the steps were a loop, which leaves out rows that have ended: where it was not asked
-    for, or a recurrence needs the loop.
-    """
-
-    scores: LazyLogits
-    index: Tensor
-    glimpse: Glimpse
-    state: State | None
-
-    @property
-    def logits(self) -> Tensor:
-        """[N, V], made anew each time: in the grad mode, and with the weights, of where it is read."""
-        return self.scores.compute()
 
 
 class Decoder(nn.Module):
@@ -84,13 +56,13 @@ class Decoder(nn.Module):
         self.recurrence, self.attention, self.readout, self.pad = recurrence, attention, readout, pad
         self.dropout, self.word_dropout = Dropout(dropout), nn.Dropout1d(word_dropout)
 
-    def step(self, token: Tensor, state: State, memory: Memory) -> Step:
+    def step(self, token: Tensor, state: RecurrentState, memory: Memory) -> Step:
         """One word: token [B, K] int64 -> scores of the next word."""
         word = self._embed(token)
         state, glimpse = self.recurrence.step(self._project(word, memory), state, self._look(memory))
         return Step(self.readout(word, state.top, glimpse.context), state, glimpse)
 
-    def first_step(self, vector: Tensor, state: State, memory: Memory) -> State:
+    def first_step(self, vector: Tensor, state: RecurrentState, memory: Memory) -> RecurrentState:
         """Feeds an image vector [B, E] in the place of a word, and sees nothing (Show and Tell's x_{-1})."""
 
         def blind(query: Tensor, sentinel=None) -> Glimpse:
@@ -98,7 +70,7 @@ class Decoder(nn.Module):
 
         return self.recurrence.step(self._project(vector[:, None], memory), state, blind)[0]
 
-    def forward(self, tokens: Tensor, state: State, memory: Memory, *, carry: bool = False) -> Decoded:
+    def forward(self, tokens: Tensor, state: RecurrentState, memory: Memory, *, carry: bool = False) -> Decoded:
         """Teacher forcing: the same numbers as a loop over `step`, for K captions an image.
 
         Args:
@@ -114,7 +86,7 @@ class Decoder(nn.Module):
         words, hidden, context, index, glimpse, state = run(tokens[..., :-1], real, state, memory)
         return Decoded(self.readout.scores(words, hidden, context), index, glimpse, state)
 
-    def _sequence(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
+    def _sequence(self, tokens: Tensor, real: Tensor, state: RecurrentState, memory: Memory):
         """Nothing feeds back: the fused kernel runs all steps, and all of them look at once."""
         words = self._embed(tokens)
         outputs, state = self.recurrence.sequence(self._join(words, memory).permute(2, 0, 1, 3), state)
@@ -125,19 +97,19 @@ class Decoder(nn.Module):
         fields = [None if part is None else part.unflatten(1, real.shape[1:]) for part in seen]
         return words.flatten(0, 2)[index], hidden.flatten(0, 2)[index], context, index, _at_words(fields, real), state
 
-    def _loop(self, tokens: Tensor, real: Tensor, state: State, memory: Memory):
+    def _loop(self, tokens: Tensor, real: Tensor, state: RecurrentState, memory: Memory):
         """A step a word, over the n_t rows that have one, as [1, n_t, …]; attention alone has them by image."""
         layout = Layout.of(real)
         words = self._embed(tokens.flatten()[layout.index])  # [N, E]
         inputs = torch.cat((words, memory.every[layout.image]), -1) if memory.every.shape[-1] else words
         # Taken apart at once: a slice a step would fill the whole with zeros in the backward pass of each.
         projected = self.recurrence.project(inputs).split(layout.counts)
-        state = State(*(part.flatten(1, 2).unsqueeze(1) for part in state))  # [layers, 1, B · K, H]
+        state = RecurrentState(*(part.flatten(1, 2).unsqueeze(1) for part in state))  # [layers, 1, B · K, H]
         hidden, seen = [], []
         with summed_at_once():
             for inputs, rows, slots, kept in zip(projected, *layout[3:], strict=True):
                 if kept is not None:
-                    state = State(*(part[:, :, kept] for part in state))
+                    state = RecurrentState(*(part[:, :, kept] for part in state))
                 look = partial(self._look_by_image, memory=memory, rows=rows, slots=slots)
                 state, glimpse = self.recurrence.step(inputs[None], state, look)
                 hidden.append(state.top[0])

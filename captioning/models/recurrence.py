@@ -4,7 +4,7 @@
 
 `look(query, sentinel=None) -> Glimpse` is the attention over the images at hand; `projected` is `project` of what is
 known before the loop (the word, the image). Each recurrence is made of the same cells, and keeps all their layers in
-one State.
+one RecurrentState.
 
 Attributes of each: layers, of its state; context_size, of the context that the readout sees; loops, whether a step
 needs the glimpse or the cells of the one before, so that no fused kernel can run the sequence.
@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError
-from captioning.models.attention import Glimpse, Sentinel
+from captioning.models.attention import Sentinel
 from captioning.models.cells import Cell
+from captioning.models.interface import Glimpse
 from captioning.models.ops import linear
-from captioning.models.state import State
+from captioning.models.state import RecurrentState
 
 Look = Callable[..., Glimpse]
 
@@ -59,7 +60,7 @@ class LookFirst(nn.Module):
         self.word = nn.Linear(input_size, state_size, bias=False) if word and context_size else None
         self.layers, self.context_size, self.loops = layers, context_size, context_size > 0
 
-    def zero_state(self, batch: int, *, like: Tensor) -> State:
+    def zero_state(self, batch: int, *, like: Tensor) -> RecurrentState:
         """All zeros for `batch` images, one row each."""
         return self.cell.zero_state(batch, like=like)
 
@@ -68,7 +69,7 @@ class LookFirst(nn.Module):
         projected = self.cell.project(inputs)
         return projected if self.word is None else torch.cat((projected, self.word(inputs)), -1)
 
-    def step(self, projected: Tensor, state: State, look: Look) -> tuple[State, Glimpse]:
+    def step(self, projected: Tensor, state: RecurrentState, look: Look) -> tuple[RecurrentState, Glimpse]:
         query = state.top
         if self.word is not None:
             projected, word = projected.split((self.cell.projected_size, query.shape[-1]), -1)
@@ -80,7 +81,7 @@ class LookFirst(nn.Module):
             )
         return self.cell.step(projected, glimpse.context, state), glimpse
 
-    def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def sequence(self, inputs: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Without attention: [T, B, K, I] -> all outputs [T, B, K, H] and the last state, by torch's fused
         kernel."""
         return self.cell.sequence(inputs, state)
@@ -127,7 +128,7 @@ class LookAfter(nn.Module):
         self.sentinel_state = nn.Linear(state_size, state_size, bias=False) if sentinel else None
         self.sentinel_key = nn.Linear(state_size, key_size, bias=False) if sentinel else None
 
-    def zero_state(self, batch: int, *, like: Tensor) -> State:
+    def zero_state(self, batch: int, *, like: Tensor) -> RecurrentState:
         """All zeros for `batch` images, one row each."""
         return self.cell.zero_state(batch, like=like)
 
@@ -138,7 +139,7 @@ class LookAfter(nn.Module):
             return projected
         return torch.cat((projected, self.sentinel_input(inputs)), -1)
 
-    def step(self, projected: Tensor, state: State, look: Look) -> tuple[State, Glimpse]:
+    def step(self, projected: Tensor, state: RecurrentState, look: Look) -> tuple[RecurrentState, Glimpse]:
         size = self.cell.projected_size
         new = self.cell.step(projected[..., :size], projected[..., :0], state)
         if self.sentinel_state is None:
@@ -147,7 +148,7 @@ class LookAfter(nn.Module):
         vector = gate * torch.tanh(new.cell[-1] if self.cell.has_cell else new.top)
         return new, look(new.top, sentinel=Sentinel(vector, linear(vector, self.sentinel_key.weight)))
 
-    def sequence(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+    def sequence(self, inputs: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
         """Without a sentinel: [T, B, K, I] -> all outputs [T, B, K, H] and the last state, by torch's fused
         kernel."""
         return self.cell.sequence(inputs, state)
@@ -182,7 +183,7 @@ class UpDown(nn.Module):
         self.attention_cell = cell(input_size, state_size, state_size=state_size)
         self.language_cell = cell(state_size, context_size, state_size=state_size, layers=layers, dropout=dropout)
 
-    def zero_state(self, batch: int, *, like: Tensor) -> State:
+    def zero_state(self, batch: int, *, like: Tensor) -> RecurrentState:
         """All zeros for `batch` images, one row each; the attention cell's layer first."""
         attention, language = (c.zero_state(batch, like=like) for c in (self.attention_cell, self.language_cell))
         return attention.below(language)
@@ -191,7 +192,7 @@ class UpDown(nn.Module):
         """The known input's share of the attention cell's sums: [..., I] -> [..., X]."""
         return self.attention_cell.project(inputs)
 
-    def step(self, projected: Tensor, state: State, look: Look) -> tuple[State, Glimpse]:
+    def step(self, projected: Tensor, state: RecurrentState, look: Look) -> tuple[RecurrentState, Glimpse]:
         attention = self.attention_cell.step(projected, state.top, state.layers(0, 1))
         glimpse = look(attention.top)
         known = self.language_cell.project(attention.top)

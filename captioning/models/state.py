@@ -1,4 +1,4 @@
-"""What a recurrent decoder carries from word to word."""
+"""The state that a recurrent decoder carries from word to word."""
 
 from typing import NamedTuple
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class State(NamedTuple):
+class RecurrentState(NamedTuple):
     """Hidden states of all layers for B images × K rows (captions, beams or samples of the same image).
 
     hidden: [layers, B, K, H]. cell: [layers, B, K, H], or [layers, B, K, 0] for recurrences without one.
@@ -20,29 +20,29 @@ class State(NamedTuple):
         """Hidden state of the last layer, [B, K, H]."""
         return self.hidden[-1]
 
-    def layers(self, start: int, stop: int | None = None) -> "State":
+    def layers(self, start: int, stop: int | None = None) -> "RecurrentState":
         """Layers start … stop − 1."""
-        return State(*(part[start:stop] for part in self))
+        return RecurrentState(*(part[start:stop] for part in self))
 
-    def below(self, above: "State") -> "State":
+    def below(self, above: "RecurrentState") -> "RecurrentState":
         """These layers, and those of another state above them."""
-        return State(*(torch.cat(parts) for parts in zip(self, above, strict=True)))
+        return RecurrentState(*(torch.cat(parts) for parts in zip(self, above, strict=True)))
 
-    def select(self, index: Tensor) -> "State":
+    def select(self, index: Tensor) -> "RecurrentState":
         """Row index[b, j] of image b becomes its row j; index is [B, J] int64 (a beam's reordering)."""
-        return State(*(_gather_rows(part, index) for part in self))
+        return RecurrentState(*(_gather_rows(part, index) for part in self))
 
-    def repeat(self, rows: int) -> "State":
+    def repeat(self, rows: int) -> "RecurrentState":
         """[…, B, 1, H] -> […, B, rows, H], as a view."""
-        return State(*(part.expand(-1, -1, rows, -1) for part in self))
+        return RecurrentState(*(part.expand(-1, -1, rows, -1) for part in self))
 
-    def first(self, rows: int) -> "State":
+    def first(self, rows: int) -> "RecurrentState":
         """The first `rows` rows of each image."""
-        return State(*(part[:, :, :rows] for part in self))
+        return RecurrentState(*(part[:, :, :rows] for part in self))
 
-    def detach(self) -> "State":
+    def detach(self) -> "RecurrentState":
         """The same numbers without history: where truncated backpropagation through time cuts."""
-        return State(*(part.detach() for part in self))
+        return RecurrentState(*(part.detach() for part in self))
 
 
 def _gather_rows(part: Tensor, index: Tensor) -> Tensor:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.cells import Cell, Layer
-from captioning.models.state import State
+from captioning.models.state import RecurrentState
 
 
 @torch.no_grad()
-def trace(step: Callable, state: State, tokens: Tensor, *, model: nn.Module) -> dict[str, Tensor]:
+def trace(step: Callable, state: RecurrentState, tokens: Tensor, *, model: nn.Module) -> dict[str, Tensor]:
     """What every layer holds after each word that is read, and what its gates let through on the way there.
 
     Args:
@@ -55,7 +55,7 @@ def watched(model: nn.Module) -> Iterator[list[tuple[tuple[str, ...], Layer]]]:
             hook.remove()
 
 
-def _named(state: State, layers: list[tuple[tuple[str, ...], Layer]]) -> dict[str, Tensor]:
+def _named(state: RecurrentState, layers: list[tuple[tuple[str, ...], Layer]]) -> dict[str, Tensor]:
     """The decoder's own state, layer by layer, and the gates that led to it: each [B, K, H]."""
     seen = {}
     for index, (gates, layer) in enumerate(layers):

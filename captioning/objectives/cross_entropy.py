@@ -51,12 +51,12 @@ class CrossEntropy(nn.Module):
         self.teacher, self.teacher_share = teacher, teacher_share
 
     def forward(self, model, batch) -> Loss:
-        """Loss of `model` (Captioner) on `batch` (CaptionBatch)."""
+        """Loss of `model` (a `CaptionModel`) on `batch` (CaptionBatch)."""
         batch = batch._replace(tokens=self.location_loss.repeat(batch.tokens) if model.training else batch.tokens)
         run = self.inputs if self.inputs is not None and model.training else teacher_force
         scores, index, glimpse = run(model, batch)
         targets = batch.tokens[..., 1:]
-        real = targets != model.decoder.pad
+        real = targets != model.pad
         captions = real.any(-1)  # [B, K]: slots that hold a caption
         count = per_caption(captions, training=model.training)
         soft_targets = None
@@ -119,7 +119,7 @@ class ScheduledSampling(nn.Module):
             return torch.where(torch.rand(teacher.shape, device=teacher.device) < probability, own, teacher)
 
         rows, length = targets.shape[1:]
-        real = targets != model.decoder.pad
+        real = targets != model.pad
         _, logits, glimpse = roll_out(
             model, batch, rows=rows, length=length, start=inputs[..., 0], choose=choose, real=real
         )

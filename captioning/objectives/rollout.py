@@ -5,9 +5,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from captioning.models import stack_glimpses
+
 
 def teacher_force(model, batch):
-    """Scores at the N real words, their index, and the glimpses: `Captioner.forward` on a batch."""
+    """Scores at the N real words, their index, and the glimpses: `CaptionModel.forward` on a batch."""
     decoded = model(batch.images, batch.tokens, batch.mask)
     return decoded.scores, decoded.index, decoded.glimpse
 
@@ -16,7 +18,7 @@ def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choos
     """A loop over the model's `step` in which `choose` picks each next word; gradients flow through the logits.
 
     Args:
-        model, batch: Captioner and CaptionBatch (of which the images are used).
+        model, batch: `CaptionModel` and CaptionBatch (of which the images are used).
         rows: K, captions an image. length: T, steps at the most.
         start: the first input, an id or [B, K].
         choose: (t, logits [B, K, V]) -> the word of step t, [B, K]: the next input.
@@ -40,10 +42,8 @@ def roll_out(model, batch, *, rows: int, length: int, start: int | Tensor, choos
         if stop is not None and stop():
             break
     tokens = torch.stack(tokens, 2)
-    real = tokens != model.decoder.pad if real is None else real
-    fields = [None if parts[0] is None else torch.stack(parts, 2) for parts in zip(*seen, strict=True)]
-    fields = [part if part is None else part * real.view(real.shape + (1,) * (part.dim() - 3)) for part in fields]
-    return tokens, torch.stack(logits, 2), type(out.glimpse)(*fields)
+    real = tokens != model.pad if real is None else real
+    return tokens, torch.stack(logits, 2), stack_glimpses(seen, real)
 
 
 def draw_ids(probabilities: Tensor) -> Tensor:

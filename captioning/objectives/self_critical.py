@@ -64,12 +64,12 @@ class SelfCritical(nn.Module):
         self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
 
     def forward(self, model, batch) -> Loss:
-        """Loss of `model` (Captioner) on the images of `batch` (CaptionBatch)."""
+        """Loss of `model` (a `CaptionModel`) on the images of `batch` (CaptionBatch)."""
         if not model.training:
             return self.teacher(model, batch)
         tokens, log_probs, glimpse = self._sample(model, batch)
-        real = tokens != model.decoder.pad
-        rewards = self._rewards(batch.image_ids, tokens, model.decoder.pad, like=log_probs)
+        real = tokens != model.pad
+        rewards = self._rewards(batch.image_ids, tokens, model.pad, like=log_probs)
         advantage = rewards - self.baseline(rewards, partial(self._greedy, model, batch, like=log_probs))
         count = rewards.numel()
         parts = {"self_critical": -(advantage * (log_probs * real).sum(-1)).sum() / count}
@@ -87,8 +87,8 @@ class SelfCritical(nn.Module):
             scores = wide(logits).index_fill(-1, forbidden, -torch.inf).log_softmax(-1)
             token = draw_ids(scores.detach().exp())
             log_probs.append(scores.gather(-1, token[..., None]).squeeze(-1))
-            token = token.masked_fill(done[-1], model.decoder.pad) if done else token
-            done.append((token == self.end) | (token == model.decoder.pad))
+            token = token.masked_fill(done[-1], model.pad) if done else token
+            done.append((token == self.end) | (token == model.pad))
             return token
 
         tokens, _, glimpse = roll_out(

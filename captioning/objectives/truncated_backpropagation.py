@@ -34,13 +34,13 @@ class TruncatedBackpropagation(nn.Module):
             self.register_buffer(name, torch.zeros_like(part))
 
     def forward(self, model, batch) -> Loss:
-        """Loss of `model` (Captioner, without an image) on `batch` (TextBatch), window after window in order."""
+        """Loss of `model` (a `CaptionModel` without an image) on `batch` (TextBatch), window after window in order."""
         streams = len(batch.tokens)
         state, memory = model.begin(batch.tokens.new_zeros(streams, 0))
         carried = self._carried() if model.training else self.looking or state
         fresh = batch.fresh[:, None, None]  # of [layers, B, 1, H]
         state = self.kind(*(torch.where(fresh, new, old) for new, old in zip(state, carried, strict=True)))
-        decoded = model.decoder(batch.tokens, state, memory, carry=True)
+        decoded = model.teacher_force(batch.tokens, state, memory, carry=True)
         self._carry(decoded.state.detach(), model.training)
         targets = batch.tokens[..., 1:].flatten()[decoded.index]
         nats, _ = self.words(decoded.scores, targets)

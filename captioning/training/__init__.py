@@ -16,6 +16,7 @@ TOOLS = {
     "csv_logger": ["RunLog"],
     "datamodule": ["CaptionModule"],
     "lightning_module": ["CaptioningTask"],
+    "run": ["train"],
     "provenance": ["describe_run", "digest", "digest_of", "record"],
     "trainer": ["ProgressBar", "clear_run"],
 }

@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "server": ["Demo", "Limits", "serve"],
-        "work": ["attention_kind", "checkpoint_names", "with_encoder"],
+        "work": ["checkpoint_names", "with_encoder"],
     },
 )

@@ -27,7 +27,7 @@ from captioning.data import read_picture
 from captioning.errors import CaptioningError, ConfigError
 from captioning.inference import Predictor
 from captioning.web import as_jpeg, palette, read_asset, shrink
-from captioning.web.demo.work import BOUNDS, DemoRequest, attention_kind, caption_picture, read_request
+from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, read_request
 
 AT_ONCE = 4  # requests whose uploads are in memory: one with the models, and those that come next
 THUMBNAIL = 240  # pixels of an example's longer side
@@ -136,7 +136,7 @@ class Demo:
         return web.Response(text=text, content_type=kind, charset="utf-8")
 
     async def _about(self, request: web.Request) -> web.Response:
-        models = [{"name": name, "attention": attention_kind(each)} for name, each in self.predictors.items()]
+        models = [{"name": name, "attention": each.attention_kind} for name, each in self.predictors.items()]
         wishes = {key: {"least": BOUNDS[key][0], "most": BOUNDS[key][1], "value": v} for key, v in _defaults().items()}
         limits = {"bytes": self.limits.upload_bytes, "pixels": self.limits.pixels}
         content = {"models": models, "examples": len(self.examples), "wishes": wishes, "limits": limits}

@@ -60,13 +60,6 @@ def checkpoint_names(paths: Sequence[Path]) -> list[str]:
     return [f"{number}: {path}" for number, path in enumerate(paths, start=1)]
 
 
-def attention_kind(predictor: Predictor) -> str:
-    """ "hard", "soft", or "no" attention."""
-    if predictor.hard_attention:
-        return "hard"
-    return "soft" if predictor.captioner.decoder.attention.context_size else "no"
-
-
 def with_encoder(predictor: Predictor) -> Predictor:
     """The predictor with its encoder built, so that the first picture need not wait for it.
 
@@ -96,7 +89,7 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
         found = predictor.caption_by_each(picture, searches)
         box = predictor.transform.box(*picture.size)
         told = {key: [_told(made) for made in captions] for key, captions in found.items()}
-        models.append({"name": name, "attention": attention_kind(predictor), "box": list(box), "searches": told})
+        models.append({"name": name, "attention": predictor.attention_kind, "box": list(box), "searches": told})
     shown = as_address(shrink(picture, _SHOWN))
     return {"width": picture.width, "height": picture.height, "picture": shown, "models": models}
 

@@ -7,6 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "caption_statistics": ["choose"],
         "examples": ["make_example"],
+        "page": ["make_page"],
         "rendering": ["render"],
+        "run_settings": ["build_reader", "moved", "read_settings"],
     },
 )
