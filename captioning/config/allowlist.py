@@ -99,7 +99,8 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
     if names and look_here and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in names:
-        if not isinstance(name, str) or not all(part.isidentifier() for part in name.split(".")):
+        parts = name.split(".") if isinstance(name, str) else [""]
+        if not all(part.isidentifier() for part in parts) or parts[1:] == ["py"]:
             raise ConfigError(f"plugins: {name!r:.80} is no name of a module: give plugins=[my_parts] for my_parts.py")
         try:
             importlib.import_module(name)

@@ -12,7 +12,6 @@ from PIL import Image
 
 from captioning.errors import ConfigError
 from captioning.inference.caption import Caption
-from captioning.inference.predictor import Predictor
 from captioning.visualise import attention_figure, caption_figure, find_ffmpeg, save_figure, save_gaze, strip_figure
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
@@ -49,8 +48,8 @@ def save_caption_figure(
         save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
 
 
-def check_drawable(kinds: tuple[str, ...] | list[str], predictor: Predictor) -> None:
-    """Refuses moving kinds that could not be made, before anything is captioned.
+def check_drawable(kinds: tuple[str, ...] | list[str], predictor) -> None:
+    """Refuse moving kinds that could not be made by a `Predictor`, before anything is captioned.
 
     Raises:
         ConfigError: the checkpoint (or one of an ensemble) has no attention. ToolError: a film without ffmpeg.
