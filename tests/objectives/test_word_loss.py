@@ -1,0 +1,57 @@
+"""The chunked cross-entropy kernel against the equation of the word loss, and that equation against its definition."""
+
+import pytest
+import torch
+
+from captioning.objectives import chunked_cross_entropy as kernel
+from captioning.objectives.chunked_cross_entropy import SoftTargets
+from captioning.objectives.word_loss import word_loss_equation
+
+
+def world(words: int, vocabulary: int, *, soft: bool):
+    torch.manual_seed(0)
+    features = torch.randn(words, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(vocabulary, 4, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(vocabulary, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(vocabulary, (words,))
+    shares = 0.3 * torch.rand(words, 2, dtype=torch.float64)
+    soft_targets = SoftTargets(torch.randint(vocabulary, (words, 2)), shares) if soft else None
+    return features, weight, bias, targets, soft_targets
+
+
+@pytest.mark.parametrize("cached", [1, 20, 10**6])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("words", [0, 1, 9])
+def test_the_kernel_computes_the_equation_and_its_gradients(monkeypatch, words, soft, smoothing, cached):
+    monkeypatch.setattr(kernel, "_CACHED", cached)
+    features, weight, bias, targets, soft_targets = world(words, 6, soft=soft)
+    logits = features @ weight.T + bias
+    expected, of_words = word_loss_equation(logits, targets, soft_targets, label_smoothing=smoothing)
+    found, given = kernel.chunked_cross_entropy(
+        features, weight, bias, targets, soft_targets, label_smoothing=smoothing
+    )
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(given, of_words, rtol=0, atol=1e-12)
+    leaves = (features, weight, bias)
+    for one, other in zip(torch.autograd.grad(found, leaves), torch.autograd.grad(expected, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_equation_is_the_cross_entropy_with_the_distribution_that_it_names(smoothing):
+    features, weight, bias, targets, soft_targets = world(5, 6, soft=True)
+    logits = (features @ weight.T + bias).detach()
+    total = 0.0
+    for n in range(5):
+        wanted = [smoothing / 6 + (1 - smoothing) * (v == int(targets[n])) for v in range(6)]
+        left = 1 - sum(map(float, soft_targets.shares[n]))
+        wanted = [left * value for value in map(float, wanted)]
+        for word, share in zip(soft_targets.ids[n], soft_targets.shares[n], strict=True):
+            wanted[int(word)] += float(share)
+        assert sum(wanted) == pytest.approx(1)
+        log_probs = [float(value - logits[n].exp().sum().log()) for value in logits[n]]
+        total -= sum(a * b for a, b in zip(wanted, log_probs, strict=True))
+    loss, of_words = word_loss_equation(logits, targets, soft_targets, label_smoothing=smoothing)
+    assert float(loss) == pytest.approx(total, abs=1e-12)
+    torch.testing.assert_close(of_words, logits.log_softmax(-1).gather(1, targets[:, None])[:, 0])
