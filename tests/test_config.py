@@ -33,7 +33,7 @@ from captioning.config.composition import conf_dir
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CheckpointError, ConfigError
 from captioning.evaluation import decoding_name
-from captioning.models import State
+from captioning.models import RecurrentState
 
 ENTRY_POINTS = {
     "train": (TrainConfig, []),
@@ -89,7 +89,7 @@ def test_every_yaml_composes_checks_and_builds(override):
         elif key == "objective" and config.get("teacher"):
             assert build(config[key], teacher=None)
         elif key == "objective" and config["task"]["_target_"].endswith(".LanguageModelTask"):
-            assert build(config[key], zeros=State(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)))
+            assert build(config[key], zeros=RecurrentState(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)))
         else:
             assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
 

@@ -19,7 +19,7 @@ from captioning.analysis.gradients import (
 )
 from captioning.data import CaptionBatch
 from captioning.errors import ConfigError, DataError
-from captioning.models import State
+from captioning.models import RecurrentState
 from captioning.objectives import CrossEntropy
 from captioning.visualise.cells import course_figure, flow_figure
 
@@ -62,7 +62,7 @@ def test_two_steps_of_an_rnn_by_hand():
     cell, embedding, output, step = chain("rnn")
     w, b, u, d = parameters(cell)
     zeros = torch.zeros(1, 1, 1, 3, dtype=torch.float64)
-    flow = state_gradients(step, State(zeros, zeros[..., :0]), torch.tensor([[[1, 2, 3]]]), pad=PAD)
+    flow = state_gradients(step, RecurrentState(zeros, zeros[..., :0]), torch.tensor([[[1, 2, 3]]]), pad=PAD)
     h0 = np.tanh(w @ embedding[1] + b + d)
     h1 = np.tanh(w @ embedding[2] + b + u @ h0 + d)
     own = [softmax_error(output, h0, 2), softmax_error(output, h1, 3)]
@@ -78,7 +78,7 @@ def test_two_steps_of_an_lstm_by_hand():
     cell, embedding, output, step = chain("lstm")
     w, b, u, d = parameters(cell)
     zeros = torch.zeros(1, 1, 1, 3, dtype=torch.float64)
-    flow = state_gradients(step, State(zeros, zeros), torch.tensor([[[1, 2, 3]]]), pad=PAD)
+    flow = state_gradients(step, RecurrentState(zeros, zeros), torch.tensor([[[1, 2, 3]]]), pad=PAD)
 
     def gates(x, h):
         i, f, g, o = np.split(w @ x + b + u @ h + d, 4)
@@ -125,7 +125,7 @@ def by_differences(model, images, line, kind, size=1e-5):
             for sign in (1, -1):
                 parts = [part.clone() for part in states[t]]
                 parts[kind].view(-1)[index] += sign * size
-                both.append(losses(State(*parts), t + 1))
+                both.append(losses(RecurrentState(*parts), t + 1))
             for s in moved:
                 moved[s].append((both[0][s] - both[1][s]) / (2 * size))
         for s, gradient in moved.items():
@@ -289,5 +289,5 @@ def test_flow_can_be_of_any_step():
     _, _, _, step = chain("gru")
     zeros = torch.zeros(1, 2, 1, 3, dtype=torch.float64)
     tokens = torch.tensor([[[1, 2, 3]], [[2, 1, PAD]]])
-    flow = state_gradients(partial(step), State(zeros, zeros[..., :0]), tokens, pad=PAD)
+    flow = state_gradients(partial(step), RecurrentState(zeros, zeros[..., :0]), tokens, pad=PAD)
     assert flow.hidden.shape == (2, 2, 2) and np.isnan(flow.hidden[1, 1]).all()

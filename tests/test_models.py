@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import ATTENTIONS, CELLS, CONDITIONINGS, PAD, RECURRENCES
 
-from captioning.models import GRU, LSTM, RNN, InitialState, State, build_captioner
+from captioning.models import GRU, LSTM, RNN, InitialState, RecurrentState, build_captioner
 
 # cell, attention, conditioning, recurrence, layers
 EVERY = [
@@ -22,7 +22,7 @@ def test_steps_equal_torchs_fused_kernel(kind, layers):
     for parameter in cell.parameters():
         torch.nn.init.normal_(parameter)
     inputs = torch.randn(6, 2, 3, 4, dtype=torch.float64)
-    start = state = State(*(torch.randn_like(part) for part in cell.zero_state(2, like=inputs).repeat(3)))
+    start = state = RecurrentState(*(torch.randn_like(part) for part in cell.zero_state(2, like=inputs).repeat(3)))
     outputs, last = cell.sequence(inputs, start)
     for t in range(6):
         state = cell.step(cell.project(inputs[t]), inputs.new_zeros(2, 3, 0), state)
@@ -41,14 +41,14 @@ def test_lstm_step_equals_the_equations_with_feedback():
     i, f, g, o = gates[:5], gates[5:10], gates[10:15], gates[15:]
     new_c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
     new_h = torch.sigmoid(o) * torch.tanh(new_c)
-    state = State(h.view(1, 1, 1, 5), c.view(1, 1, 1, 5))
+    state = RecurrentState(h.view(1, 1, 1, 5), c.view(1, 1, 1, 5))
     state = cell.step(cell.project(x.view(1, 1, 4)), z.view(1, 1, 3), state)
-    torch.testing.assert_close(state, State(new_h.view(1, 1, 1, 5), new_c.view(1, 1, 1, 5)))
+    torch.testing.assert_close(state, RecurrentState(new_h.view(1, 1, 1, 5), new_c.view(1, 1, 1, 5)))
 
 
 def test_state_select_reorders_rows_of_each_image():
     hidden = torch.arange(12.0).view(1, 2, 3, 2)
-    chosen = State(hidden, hidden[..., :0]).select(torch.tensor([[2, 2], [0, 1]]))
+    chosen = RecurrentState(hidden, hidden[..., :0]).select(torch.tensor([[2, 2], [0, 1]]))
     assert chosen.hidden[0, :, :, 0].tolist() == [[4, 4], [6, 8]]
     assert chosen.cell.shape == (1, 2, 2, 0)
 
@@ -123,9 +123,9 @@ def test_stored_fp16_features_and_masks(toy, toy_tokens):
 
 
 def test_initial_state_equals_its_formula():
-    part = InitialState(6, 4, zeros=State(*[torch.zeros(2, 1, 1, 7)] * 2), dropout=0.0).double()
+    part = InitialState(6, 4, zeros=RecurrentState(*[torch.zeros(2, 1, 1, 7)] * 2), dropout=0.0).double()
     vector = torch.randn(1, 6, dtype=torch.float64)
-    zeros = State(*(torch.zeros(2, 1, 1, 7, dtype=torch.float64) for _ in range(2)))
+    zeros = RecurrentState(*(torch.zeros(2, 1, 1, 7, dtype=torch.float64) for _ in range(2)))
     state = part.initial_state(vector, zeros)
     shared = torch.relu(part.shared[0].weight @ vector[0] + part.shared[0].bias)
     for layer in range(2):
