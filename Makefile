@@ -83,7 +83,7 @@ test-all: .venv/ready
 
 # Processes that train, killed at 20 random moments and resumed; docs/reliability.md
 kills: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python tests/kills.py --kills 20 --stops 8 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/kills.py --kills 20 --stops 8 $(ARGS)
 
 # The suite with the oldest versions that setup.cfg allows, and with the newest; docs/maintaining.md
 test-oldest: CONSTRAINTS = --constraint tests/oldest.txt
@@ -115,7 +115,7 @@ bench-compare: .venv/ready
 # Ten minutes and half an hour; docs/reliability.md has what they found.
 .PHONY: fuzz soak
 fuzz: .venv/ready
-	PYTHONPATH=. $(BIN)/python tests/fuzzing.py --inputs 57600 $(ARGS)
+	PYTHONPATH=. $(BIN)/python tests/robustness/fuzzing.py --inputs 57600 $(ARGS)
 
 soak: .venv/ready
 	$(BIN)/python tests/benchmarks/soak.py --minutes 30 --figures --output bench.json $(ARGS)

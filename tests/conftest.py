@@ -1,59 +1,17 @@
 """A toy world: small models in float64, and where real data may be found."""
 
 import logging
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, PAD, RECURRENCES, SCORERS, START
 
 from captioning.models import (
-    GRU,
-    LSTM,
-    RNN,
-    Additive,
     DeepReadout,
-    DotProduct,
-    EveryStep,
-    FirstStep,
-    HardAttention,
-    InitialState,
     LinearReadout,
-    LookAfter,
-    LookFirst,
-    NoAttention,
-    Several,
-    SoftAttention,
-    StraightThrough,
-    UpDown,
     build_captioner,
 )
-
-PAD, START, END, UNKNOWN = range(4)
-CELLS = {"rnn": RNN, "gru": GRU, "lstm": LSTM}
-INITIAL = partial(InitialState, dropout=0.0)  # else half of a toy's few units are often gone
-CONDITIONINGS = {
-    "initial_state": INITIAL,
-    "first_step": FirstStep,
-    "every_step": EveryStep,
-    "initial_first": partial(Several, parts=(INITIAL, FirstStep)),
-    "initial_every": partial(Several, parts=(INITIAL, EveryStep)),
-    "first_every": partial(Several, parts=(FirstStep, EveryStep)),
-}
-ATTENTIONS = {
-    "none": NoAttention,
-    "soft": SoftAttention,
-    "hard": HardAttention,
-    "hard_gumbel": partial(HardAttention, draw=StraightThrough()),
-}
-SCORERS = {"additive": partial(Additive, width=5), "dot_product": partial(DotProduct, width=5)}
-RECURRENCES = {
-    "look_first": LookFirst,
-    "look_with_word": partial(LookFirst, word=True),
-    "look_after": LookAfter,
-    "adaptive": partial(LookAfter, sentinel=True),
-    "up_down": UpDown,
-}
 
 
 def pytest_addoption(parser):

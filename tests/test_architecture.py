@@ -24,7 +24,7 @@ ARROWS = {
     "text": {"errors"},
     "io": {"errors"},
     "pretrained": {"errors"},
-    **{folder: BASE for folder in ("config", "data", "models", "decoding", "metrics", "visualise")},
+    **dict.fromkeys(("config", "data", "models", "decoding", "metrics", "visualise"), BASE),
     "objectives": {*BASE, "models", "decoding"},
     "features": {*BASE, "data"},
     "checkpoints": {*BASE, "config", "data", "models"},
@@ -186,7 +186,10 @@ def test_configurations_name_parts_of_faces():
     named = set()
     for path in (ROOT / "conf").rglob("*.yaml"):
         named |= set(re.findall(r"_target_: *(captioning\.[\w.]+)", path.read_text(encoding="utf-8")))
-    parts = {f"{name}.{part}" for name in FACES for part in sum(getattr(face_of(name), "PARTS", {}).values(), [])}
+    parts = set()
+    for name in FACES:
+        for listed in getattr(face_of(name), "PARTS", {}).values():
+            parts |= {f"{name}.{part}" for part in listed}
     assert named == parts
 
 

@@ -1,4 +1,4 @@
-"""A model of the user's own, with an installed package and nothing else: trained, scored, captioned, exported, loaded."""
+"""A model of the user's own beside an installed package: trained, scored, captioned, exported, loaded."""
 
 import json
 import os
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-TOY = '''
+TOY = """
 from typing import NamedTuple
 
 import torch
@@ -47,7 +47,7 @@ class Toy(CaptionModel):
         context = weights @ memory
         hidden = self.cell(torch.cat((self.words(token), state.hidden, context), -1)).tanh()
         return Step(self.output(hidden), ToyState(hidden), Glimpse(context, weights))
-'''
+"""
 DATA = ["data.reader.train=12", "data.reader.val=4", "data.reader.test=2", "data.min_count=1"]
 LOAD = """
 import captioning, sys

@@ -42,7 +42,12 @@ def length_penalty(captions, *, split):
     return {"words": sum(len(text.split()) for text in captions.values()) / max(1, len(captions))}
 '''
 SMALL = ["data.reader.train=6", "data.reader.val=2", "data.reader.test=2", "data.min_count=1", "model.width=16"]
-SMALL += ["model.embedding_size=8", "encoder.image_size=64", "trainer.enable_progress_bar=false", "trainer.max_epochs=1"]
+SMALL += [
+    "model.embedding_size=8",
+    "encoder.image_size=64",
+    "trainer.enable_progress_bar=false",
+    "trainer.max_epochs=1",
+]
 
 
 @pytest.fixture
@@ -150,4 +155,6 @@ def test_a_group_in_ones_own_folder(my_parts):
     done = command("train", *given, cwd=my_parts)
     assert done.returncode == 0, done.stderr
     best = my_parts / "run" / "checkpoints" / "best.ckpt"
-    assert captioning.load(best, device="cpu", plugins=["my_parts"]).metadata["config"]["model"]["scorer"]["scale"] == 0.5
+    assert (
+        captioning.load(best, device="cpu", plugins=["my_parts"]).metadata["config"]["model"]["scorer"]["scale"] == 0.5
+    )

@@ -1,0 +1,393 @@
+"""Every YAML composes, passes the check and builds; every fault is told at once."""
+
+import inspect
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from captioning.config import (
+    AnswerConfig,
+    AuditConfig,
+    CaptionConfig,
+    CompareConfig,
+    DemoConfig,
+    DistillConfig,
+    EvaluateAnswersConfig,
+    EvaluateConfig,
+    ExportConfig,
+    GroundConfig,
+    PrepareConfig,
+    ReportConfig,
+    SampleConfig,
+    ScoreConfig,
+    build,
+    build_trusted,
+    check,
+    compose,
+)
+from captioning.config import composition as configuration
+from captioning.config.composition import conf_dir
+from captioning.config.schemas import TrainConfig
+from captioning.errors import CheckpointError, ConfigError
+from captioning.evaluation import decoding_name
+from captioning.models import RecurrentState
+
+ENTRY_POINTS = {
+    "train": (TrainConfig, []),
+    "prepare": (PrepareConfig, []),
+    "evaluate": (EvaluateConfig, ["checkpoint=x", "data=scenes"]),
+    "score": (ScoreConfig, ["results=x", "annotations=y"]),
+    "compare": (CompareConfig, ["a=x", "b=y"]),
+    "caption": (CaptionConfig, ["checkpoint=x", "images=[a.jpg]"]),
+    "audit": (AuditConfig, ["data=scenes"]),
+    "ground": (GroundConfig, ["checkpoint=x", "data=scenes"]),
+    "report": (ReportConfig, ["run_dir=x"]),
+    "demo": (DemoConfig, ["checkpoint=x"]),
+    "answer": (AnswerConfig, ["checkpoint=x", "image=a.jpg", "question=why"]),
+    "evaluate_answers": (EvaluateAnswersConfig, ["checkpoint=x", "data=easy_vqa"]),
+    "sample": (SampleConfig, ["checkpoint=x"]),
+    "export": (ExportConfig, ["checkpoint=x", "output=y"]),
+    "distill": (DistillConfig, ["checkpoint=x", "data=scenes", "output=y"]),
+}
+GROUPS = sorted(
+    f"{path.parent.relative_to(conf_dir())}={path.stem}"
+    for path in conf_dir().rglob("*.yaml")
+    if path.parent not in (conf_dir(), conf_dir() / "shared")
+)
+# What some choices ask for beside them.
+BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
+BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in ("leave_one_out", "greedy")}
+LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=truncated")
+BESIDE |= {override: ["task=language_model"] for override in LANGUAGE_MODEL}
+BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
+BESIDE["objective=distilled"] = ["teacher.file=x"]
+BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
+ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
+BESIDE |= {choice: ["task=vqa"] for choice in ANSWERS}
+README = Path(__file__).parents[2] / "README.md"
+TARGETS_WITHOUT_DATA = ("model", "objective", "optimizer", "schedule", "decoding", "trainer", "transform", "features")
+
+
+def checked(name: str, overrides: list[str]) -> dict:
+    schema, required = ENTRY_POINTS[name]
+    return check(compose(name, required + overrides), schema)
+
+
+@pytest.mark.parametrize("override", GROUPS)
+def test_every_yaml_composes_checks_and_builds(override):
+    config = checked("train", ["model.width=8", "model.embedding_size=8", *BESIDE.get(override, []), override])
+    for key in config.keys() & set(TARGETS_WITHOUT_DATA):
+        if key == "model":
+            sizes = {"answers": 3} if config[key]["_target_"].endswith("build_answerer") else {}
+            assert build(config[key], feature_size=6, grid=True, vocabulary_size=9, **sizes)
+        elif key == "objective" and config.get("reward"):
+            reward = build(config["reward"], references={1: ["a dog runs"]})
+            assert build(config[key], reward=reward, start=1, end=2)
+        elif key == "objective" and config.get("teacher"):
+            assert build(config[key], teacher=None)
+        elif key == "objective" and config["task"]["_target_"].endswith(".LanguageModelTask"):
+            assert build(config[key], zeros=RecurrentState(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8)))
+        else:
+            assert build(config[key], **({"enable_progress_bar": False, "logger": False} if key == "trainer" else {}))
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_every_entry_point_checks_out_with_its_defaults(name):
+    config = checked(name, [])
+    assert config
+    if "metrics" in config:
+        assert build(config["metrics"]).bootstrap == 1000
+
+
+@pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])
+def test_every_data_set_goes_into_every_command(data):
+    for name in ("train", "prepare", "evaluate", "audit", "ground"):
+        config = checked(name, [f"data={data}", "data.root=somewhere"])
+        assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
+
+
+@pytest.mark.parametrize("data", ["easy_vqa", "vqa_v2"])
+def test_every_set_of_questions_goes_into_every_command_for_them(data):
+    for name, beside in (("train", ["task=vqa"]), ("prepare", []), ("evaluate_answers", [])):
+        config = checked(name, [*beside, f"data={data}", "data.root=somewhere"])
+        assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'data\.answers'"):
+        checked("evaluate", ["data=easy_vqa"])
+
+
+@pytest.mark.parametrize(
+    ("override", "place", "value"),
+    [
+        ("model/attention=none", ("attention", "_target_"), "captioning.models.NoAttention"),
+        ("model/conditioning=every_step", ("conditioning", "_target_"), "captioning.models.EveryStep"),
+        ("model/cell=gru", ("cell", "_target_"), "captioning.models.GRU"),
+        ("model.layers=2", ("layers",), 2),
+    ],
+)
+def test_one_override_swaps_one_part_and_nothing_else(override, place, value):
+    before, after = checked("train", ["run_dir=x"]), checked("train", ["run_dir=x", override])
+    found = after["model"]
+    for key in place:
+        found = found[key]
+    assert found == value
+    top = place[0]
+    assert {k: v for k, v in before["model"].items() if k != top} == {
+        k: v for k, v in after["model"].items() if k != top
+    }
+    assert {k: v for k, v in before.items() if k != "model"} == {k: v for k, v in after.items() if k != "model"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "place", "target"),
+    [
+        (
+            ["objective/location_loss/baseline=leave_one_out"],
+            ("places", "baseline"),
+            "captioning.objectives.LeaveOneOut",
+        ),
+        (["objective=self_critical", "objective/baseline=greedy"], ("baseline",), "captioning.objectives.greedy"),
+    ],
+)
+def test_a_baseline_is_swapped_by_one_override(overrides, place, target):
+    kept = overrides[:-1]
+    before, after = (checked("train", ["run_dir=x", *given]) for given in (kept, overrides))
+    *inside, last = ("objective", *place)
+    old, new = before, after
+    for key in inside:
+        old, new = old[key], new[key]
+    assert new.pop(last)["_target_"] == target != old.pop(last)["_target_"]
+    assert before == after
+
+
+def test_the_readme_lists_all_choices_of_a_captioner():
+    rows = re.findall(r"^\| (`[^|]+=`) \| (.+) \|$", README.read_text(encoding="utf-8"), re.MULTILINE)
+    told = {}
+    for keys, choices in rows:
+        keys, choices = re.findall(r"`([^`]+)=`", keys), choices.split(" · ")
+        told |= zip(keys, choices if len(keys) > 1 else [" · ".join(choices)], strict=True)
+    assert len(told) >= 14
+    for group, choices in told.items():
+        known = {path.stem for path in (conf_dir() / group).glob("*.yaml")}
+        known -= {name for name in known if f"{group}={name}" in (*LANGUAGE_MODEL, *ANSWERS)}
+        assert known == set(re.findall(r"`(\w+)`", choices)), group
+
+
+def test_the_448_pixel_encoder_takes_its_transform_along():
+    config = checked("train", ["encoder=resnet101_448"])
+    assert config["encoder"]["image_size"] == config["transform"]["size"] == 448
+
+
+def test_all_faults_at_once_with_the_nearest_names():
+    overrides = ["+modle.width=3", "+trainer.max_epoch=2", "decoding.max_length=many", "+objective.alpha=1", "seed=x"]
+    with pytest.raises(ConfigError) as caught:
+        checked("train", overrides)
+    message = str(caught.value)
+    assert "unknown configuration key 'modle': did you mean 'model'?" in message
+    assert "unknown configuration key 'trainer.max_epoch': did you mean 'trainer.max_epochs'?" in message
+    assert "decoding.max_length must be int, not 'many'" in message
+    assert "unknown configuration key 'objective.alpha'" in message
+    assert "seed must be int, not 'x'" in message
+
+
+def test_a_target_that_does_not_exist_is_named():
+    with pytest.raises(ConfigError, match=r"objective\._target_: cannot find 'captioning\.objectives\.Nothing'"):
+        checked("train", ["objective._target_=captioning.objectives.Nothing"])
+
+
+def test_the_task_brings_its_schema():
+    with pytest.raises(ConfigError, match=r"task\._target_: 'captioning\.decoding\.beam_search' is none: choose task="):
+        checked("train", ["task._target_=captioning.decoding.beam_search"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'task\.flavour'"):
+        checked("train", ["+task.flavour=1"])
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'rewards': did you mean 'reward'\?"):
+        checked("train", ["+rewards=1"])
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "its", "task"),
+    [
+        (["objective=truncated"], "TruncatedBackpropagation", "language_model", "image_captioning"),
+        (
+            ["objective=truncated", "experiment=scenes_soft"],
+            "TruncatedBackpropagation",
+            "language_model",
+            "image_captioning",
+        ),
+        (["objective=answers", "experiment=scenes_soft"], "AnswerCrossEntropy", "vqa", "image_captioning"),
+        (["objective=self_critical", "task=vqa"], "SelfCritical", "image_captioning", "vqa"),
+        (["objective=cross_entropy", "experiment=char_hello"], "CrossEntropy", "image_captioning", "language_model"),
+    ],
+)
+def test_an_objective_of_another_task_is_told_as_such(given, name, its, task):
+    with pytest.raises(ConfigError) as caught:
+        checked("train", given)
+    assert str(caught.value) == (
+        f"objective: {name} is for task={its}, but this run has task={task}: set task={its}, or leave objective= out"
+    )
+
+
+def test_missing_values_are_asked_for():
+    with pytest.raises(ConfigError, match=r"checkpoint is not set.*output is not set"):
+        check(compose("export", []), ExportConfig)
+    with pytest.raises(ConfigError, match=r"^images is not set: give images=VALUE$"):
+        check(compose("caption", []), CaptionConfig)
+
+
+def run_main(monkeypatch, capsys, name, *overrides) -> tuple[int, str]:
+    """Exit status and message of a command, in this process."""
+
+    def job(config):
+        raise AssertionError("the job must not start")
+
+    monkeypatch.setattr(sys, "argv", [f"captioning-{name}", *overrides])
+    with pytest.raises(SystemExit) as exit_:
+        configuration.entry_point(name, ENTRY_POINTS[name][0], job)()
+    message = exit_.value.code if isinstance(exit_.value.code, str) else capsys.readouterr().err
+    return (1 if isinstance(exit_.value.code, str) else exit_.value.code), message
+
+
+def test_an_unknown_override_names_the_nearest_key(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    status, message = run_main(monkeypatch, capsys, "train", "data.rot=x", "model.witdh=3", "seed=1")
+    assert status == 1
+    assert message == (
+        "error: unknown configuration key 'data.rot': did you mean 'data.root'?; "
+        "unknown configuration key 'model.witdh': did you mean 'model.width'?"
+    )
+    assert not list(tmp_path.iterdir())  # nothing was written
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["weight_averaging=none", "+weight_averaging.decay=0.9"],
+        ["experiment=scenes_fc", "weight_averaging=none", "weight_averaging.decay=0.9"],  # which the experiment sets
+        ["experiment=scenes_fc", "weight_averaging=none", "++weight_averaging.decay=0.9"],
+    ],
+)
+def test_an_argument_of_a_group_that_is_none_is_refused(monkeypatch, capsys, tmp_path, given):
+    monkeypatch.chdir(tmp_path)
+    given = [*given, "early_stopping=none", "+early_stopping.patience=3"]
+    status, message = run_main(monkeypatch, capsys, "train", *given)
+    assert status == 1
+    assert message == (
+        "error: weight_averaging.decay: weight_averaging=none takes no arguments: choose weight_averaging=ema beside "
+        "it; early_stopping.patience: early_stopping=none takes no arguments: choose early_stopping=score beside it"
+    )
+
+
+def test_an_argument_of_a_group_that_is_not_chosen_names_the_choices(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, message = run_main(monkeypatch, capsys, "train", "weight_averaging.decay=0.9")
+    assert message == "error: weight_averaging.decay needs weight_averaging=NAME beside it, one of ema"
+
+
+def test_a_group_of_none_beside_an_experiment_that_sets_its_arguments_starts(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(AssertionError, match="the job must not start"):  # it does
+        run_main(monkeypatch, capsys, "train", "experiment=scenes_fc", "weight_averaging=none", "early_stopping=none")
+
+
+def test_an_unknown_key_of_an_experiment_is_told_as_its(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    given = ["experiment=flickr8k_fc", "encoder=regions"]
+    status, message = run_main(monkeypatch, capsys, "train", *given)
+    assert status == 1 and message == (
+        "error: unknown configuration key 'encoder.output': experiment=flickr8k_fc sets it, for another encoder: "
+        "add '~encoder.output' to leave it out"
+    )
+    with pytest.raises(AssertionError, match="the job must not start"):  # it does
+        run_main(monkeypatch, capsys, "train", *given, "~encoder.output")
+    assert {"optimizer.lr", "model.scorer.width"} < configuration._set_by("scenes_scst")  # builds on scenes_soft
+    assert configuration._set_by("of_a_folder_elsewhere") == set()
+
+
+def test_an_experiment_without_its_package_line_is_told_of_it(monkeypatch, capsys, tmp_path):
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("model:\n  width: 64\n")
+    monkeypatch.chdir(tmp_path)
+    status, message = run_main(
+        monkeypatch, capsys, "train", f"--config-dir={tmp_path}", "data=scenes", "experiment=mine"
+    )
+    assert status == 1
+    assert message == "error: experiment/mine.yaml needs the line '# @package _global_' at its beginning"
+
+
+def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
+    assert "data/imagenet" in message and "flickr8k" in message
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "captioning.models.encoder.torch.load",
+        "captioning.inference.predictor.load",
+        "captioning.io.download_coco",
+    ],
+)
+def test_a_file_may_not_name_what_is_built(target):
+    with pytest.raises(CheckpointError, match=r"only this package's own parts are built"):
+        build_trusted({"_target_": "captioning.models.build_captioner", "cell": {"_target_": target}})
+
+
+def test_names_of_decodings():
+    target = {"_target_": "captioning.decoding.beam_search", "beam_size": 5}
+    assert decoding_name(target | {"length_normalization": 0.0}) == "beam5"
+    assert decoding_name(target | {"length_normalization": 0.7}) == "beam5_length0.7"
+    assert decoding_name({"_target_": "captioning.decoding.greedy_search"}) == "greedy"
+
+
+def test_names_of_decodings_say_what_changes_the_captions():
+    def name(*overrides):
+        return decoding_name(checked("evaluate", list(overrides))["decoding"])
+
+    assert name("decoding=greedy") == "greedy"
+    assert name("decoding=beam", "decoding.beam_size=5", "decoding.n_best=2") == "beam5_length0.6"
+    assert name("decoding=beam", "decoding.length_normalization=0") == "beam3"
+    assert name("decoding=diverse_beam") == "diverse6x3_length0.6"
+    assert name("decoding=diverse_beam", "decoding.diversity=2") == "diverse6x3_lambda2_length0.6"
+    assert name("decoding=sample", "decoding.temperature=0.7", "decoding.samples=9") == "sample_t0.7"
+    assert name("decoding=consensus") == "consensus5of15+40_length0.6"
+    shorter = ["decoding.finalists=3", "decoding.samples=9", "decoding.temperature=1"]
+    assert name("decoding=consensus", *shorter) == "consensus3of15+9_t1_length0.6"
+    assert name("decoding=consensus", "decoding.finalists=0") == "consensus40_length0.6"
+    assert name("decoding=sample", "decoding.top_k=5", "decoding.top_p=0.9") == "sample_k5_p0.9"
+    rules = ["min_length=3", "max_length=30", "no_repeat_ngram=3", "avoid_endings=[a,the,of]", "require=[dog]"]
+    rules = [f"decoding.{rule}" for rule in rules]
+    assert name("decoding=greedy", *rules) == "greedy_min3_max30_ngram3_require-dog_noend-a-the-of"
+    assert name("decoding.length_penalty=0.6", 'decoding.allow=["<unk>"]') == "beam3_gnmt0.6_allow-<unk>"
+    assert name("decoding=greedy", "decoding.checkpoints=[b.ckpt,c.ckpt]") == "ensemble3_greedy"
+
+
+def test_decodings_are_checked_with_all_their_rules():
+    bad = ["decoding=sample", "decoding.no_repeat_ngram=x", "+decoding.beam_size=3", "decoding.checkpoints=b.ckpt"]
+    with pytest.raises(ConfigError) as caught:
+        checked("caption", bad)
+    message = str(caught.value)
+    assert "decoding.no_repeat_ngram must be int, not 'x'" in message
+    assert "unknown configuration key 'decoding.beam_size'" in message
+    assert "decoding.checkpoints must be list or null, not 'b.ckpt'" in message
+    with pytest.raises(ConfigError, match=r"unknown configuration key 'decoding\.checkpoints'"):
+        checked("train", ["+decoding.checkpoints=[b.ckpt]"])
+
+
+def test_lightnings_arguments_are_known_without_it():
+    import lightning
+    from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+
+    from captioning.training import lightning_arguments as trainers
+
+    targets = {
+        trainers.lightning_trainer: lightning.Trainer,
+        trainers.early_stopping: EarlyStopping,
+        trainers.moving_average: EMAWeightAveraging,
+    }
+    for stand_in, target in targets.items():
+        own, real = (set(inspect.signature(each).parameters) for each in (stand_in, target))
+        assert own - {"skip_nonfinite", "save_every_minutes", "compile"} == real - {"kwargs"}

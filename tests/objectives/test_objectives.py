@@ -1,0 +1,258 @@
+"""Losses against two-line formulas."""
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from toys import (
+    END,
+    PAD,
+    START,
+)
+
+from captioning.data import CaptionBatch
+from captioning.errors import ConfigError
+from captioning.models.readout import LazyLogits
+from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical, chunked_cross_entropy
+from captioning.objectives.word_loss import WordLoss
+
+
+@pytest.fixture
+def batch(toy_tokens):
+    return CaptionBatch(torch.arange(3), torch.randn(3, 4, 6, dtype=torch.float64), None, toy_tokens)
+
+
+def test_cross_entropy_is_summed_over_words_and_averaged_over_captions(toy, batch):
+    model = toy()
+    loss = CrossEntropy(doubly_stochastic=0.0)(model, batch)
+    decoded = model(batch.images, batch.tokens)
+    targets = batch.tokens[..., 1:].flatten()[decoded.index]
+    nll = -sum(row.log_softmax(-1)[target] for row, target in zip(decoded.logits, targets, strict=True))
+    assert loss.parts["cross_entropy"].item() == pytest.approx(nll.item() / 8, rel=1e-6)  # 8 captions
+    assert loss.words == (batch.tokens[..., 1:] != PAD).sum()
+
+
+def test_doubly_stochastic_term_is_summed_over_places_and_averaged_over_captions(toy, batch):
+    model = toy()
+    loss = CrossEntropy(doubly_stochastic=0.7)(model, batch)
+    alpha = model(batch.images, batch.tokens).glimpse.weights
+    terms = [
+        sum((1 - alpha[b, k, :, i].sum()) ** 2 for i in range(4))
+        for b in range(3)
+        for k in range(3)
+        if (b, k) != (2, 2)  # the missing caption
+    ]
+    assert loss.parts["doubly_stochastic"].item() == pytest.approx(0.7 * sum(terms).item() / 8)
+    assert loss.total.item() == pytest.approx(sum(part.item() for part in loss.parts.values()))
+
+
+def test_label_smoothing(toy, batch):
+    model = toy()
+    loss = CrossEntropy(doubly_stochastic=0.0, label_smoothing=0.1)(model, batch)
+    decoded = model(batch.images, batch.tokens)
+    log_probs = decoded.logits.log_softmax(-1)
+    targets = batch.tokens[..., 1:].flatten()[decoded.index]
+    smooth = 0.9 * torch.nn.functional.one_hot(targets, 11) + 0.1 / 11
+    assert loss.total.item() == pytest.approx(-(smooth * log_probs).sum().item() / 8, rel=1e-6)
+
+
+def test_padding_and_missing_captions_change_no_loss(toy, batch):
+    model, objective = toy(), CrossEntropy()
+    padded = batch._replace(tokens=torch.nn.functional.pad(batch.tokens, (0, 3, 0, 2), value=PAD))
+    torch.testing.assert_close(objective(model, padded).total, objective(model, batch).total)
+
+
+def test_without_attention_there_is_no_doubly_stochastic_part(toy, batch):
+    loss = CrossEntropy(doubly_stochastic=1.0)(toy(attention="none"), batch)
+    assert loss.parts.keys() == {"cross_entropy"}
+
+
+def test_scheduled_sampling_at_its_ends(toy, batch):
+    """Probability 0 is teacher forcing; probability 1 is free running: only the first word is the caption's."""
+    model = toy().train()
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    never = CrossEntropy(inputs=ScheduledSampling(increase=0.0))(model, batch)
+    assert never.total.item() == pytest.approx(CrossEntropy()(model, batch).total.item(), rel=1e-6)
+    always = ScheduledSampling(start=-1, every=1, increase=1.0, maximum=1.0)
+    torch.manual_seed(0)
+    logits, index, glimpse = always(model, batch)
+    # Free running by hand, with the same draws of words and coins.
+    torch.manual_seed(0)
+    state, memory = model.begin(batch.images)
+    state, token, expected, weights = state.repeat(3), batch.tokens[..., 0], [], []
+    for _ in range(6):
+        out = model.step(token, state, memory)
+        state = out.state
+        token = out.logits.softmax(-1).flatten(0, 1).multinomial(1).view(3, 3)
+        torch.rand(3, 3)
+        expected.append(out.logits)
+        weights.append(out.glimpse.weights)
+    real = batch.tokens[..., 1:] != PAD
+    torch.testing.assert_close(logits, torch.stack(expected, 2)[real])
+    torch.testing.assert_close(glimpse.weights, torch.stack(weights, 2) * real[..., None])
+    assert index.tolist() == real.flatten().nonzero().squeeze(1).tolist()
+
+
+def test_scheduled_sampling_rises_with_the_batches_and_not_in_validation(toy, batch):
+    inputs = ScheduledSampling(start=2, every=3, increase=0.1, maximum=0.25)
+    model, objective = toy().train(), CrossEntropy(inputs=inputs)
+    told = []
+    for _ in range(14):
+        told.append(round(inputs.probability(), 3))
+        objective(model, batch)
+        objective(model.eval(), batch)
+        model.train()
+    assert told == [0, 0, 0, 0, 0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.25, 0.25, 0.25]
+    assert objective.state_dict()["inputs.batches"] == 14  # travels in a checkpoint
+
+
+def test_scheduled_sampling_mixes_in_proportion(toy, batch):
+    """With a model that always says 9, the share of inputs that became 9 is the probability."""
+    many = batch._replace(tokens=torch.tensor([[[START] + [5] * 40 + [END]]]).expand(3, 30, -1))
+    model = toy().train()
+    fed = []
+    step = type(model).step
+
+    def says_nine(self, token, state, memory):
+        fed.append(token)
+        out = step(self, token, state, memory)
+        return out._replace(logits=torch.full_like(out.logits, -1e4).index_fill(-1, torch.tensor([9]), 0.0))
+
+    type(model).step = says_nine
+    try:
+        ScheduledSampling(start=-1, every=1, increase=0.3, maximum=0.3)(model, many)
+    finally:
+        type(model).step = step
+    inner = torch.stack(fed[1:], 2)
+    assert set(inner.unique().tolist()) == {5, 9} and (fed[0] == START).all()
+    assert (inner == 9).double().mean().item() == pytest.approx(0.3, abs=4 * (0.21 / inner.numel()) ** 0.5)
+
+
+def test_self_critical_equals_its_formula_and_ends_captions(toy, batch):
+    seen = []
+
+    def reward(image_ids, captions):
+        seen.append((image_ids, captions))
+        return [float(len(caption)) for caption in captions]
+
+    model = toy().train()
+    objective = SelfCritical(reward, start=START, end=END, forbidden=(PAD, START, 3), samples=4, max_length=5)
+    loss = objective(model, batch)
+    ((ids, captions),) = seen
+    assert ids == [0] * 4 + [1] * 4 + [2] * 4
+    for caption in captions:
+        assert 1 <= len(caption) <= 5 and not set(caption) & {PAD, START, 3}
+        assert END not in caption[:-1] and (len(caption) == 5 or caption[-1] == END)
+    lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float64)
+    assert loss.words == lengths.sum() and loss.stats["reward"].item() == pytest.approx(lengths.mean().item())
+    assert objective(model.eval(), batch).parts == CrossEntropy()(model, batch).parts  # the validation loss
+
+
+def test_self_critical_needs_something_to_compare_with():
+    with pytest.raises(ConfigError, match=r"objective\.samples \(1\)"):
+        SelfCritical(len, start=START, end=END, samples=1)
+    with pytest.raises(ConfigError, match=r"baseline\.samples"):
+        LeaveOneOut(samples=1)
+
+
+def test_masked_places_are_no_part_of_the_doubly_stochastic_term(toy, batch):
+    model, objective = toy(), CrossEntropy()
+    more = torch.nn.functional.pad(batch.images, (0, 0, 0, 5))
+    masked = batch._replace(images=more, mask=(torch.arange(9) < 4).expand(3, -1))
+    torch.testing.assert_close(objective(model, masked).total, objective(model, batch).total)
+
+
+def test_a_batch_without_a_word_has_no_loss(toy, batch):
+    nothing = batch._replace(tokens=torch.full((3, 1, 2), PAD))
+    assert CrossEntropy()(toy(attention="hard").train(), nothing).total == 0
+
+
+@pytest.fixture
+def words():
+    """Scores to be made of seven words, of a vocabulary of 30, and their targets."""
+    output = torch.nn.Linear(5, 30).double()
+    return LazyLogits(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor(
+        [0, 29, 5, 17, 5, 8, 1]
+    )
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("scale", [1.0, 300.0])  # of scores; of the larger ones nearly all probabilities are 0
+@pytest.mark.parametrize("made", [True, False])
+@pytest.mark.parametrize("at_once", [1, 3, 7, 100])
+def test_the_word_loss_and_its_gradient_are_those_of_the_formula(words, smoothing, scale, made, at_once, monkeypatch):
+    monkeypatch.setattr(chunked_cross_entropy, "_CACHED", at_once * 30 + 29)
+    (features, output), targets = words
+    with torch.no_grad():
+        output.weight *= scale
+    inputs = [features, output.weight, output.bias]
+    logits = features @ output.weight.T + output.bias
+    log_p = logits - logits.logsumexp(-1, keepdim=True)
+    wanted = torch.full_like(logits, smoothing / 30)
+    wanted[range(7), targets] += 1 - smoothing
+    expected = -(wanted * log_p).sum()
+    total, log_probs = WordLoss(label_smoothing=smoothing)(logits if made else LazyLogits(features, output), targets)
+    torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
+    torch.testing.assert_close(log_probs, log_p[range(7), targets].detach(), rtol=1e-12, atol=1e-12)
+    assert not log_probs.requires_grad
+    found, other = (torch.autograd.grad(3 * value, inputs, retain_graph=True) for value in (total, expected))
+    torch.testing.assert_close(found, other, rtol=1e-9, atol=1e-12)
+    torch.testing.assert_close(torch.autograd.grad(total, inputs), [part / 3 for part in other], rtol=1e-9, atol=1e-12)
+    with torch.no_grad():
+        again, _ = WordLoss(label_smoothing=smoothing)(LazyLogits(features, output), targets)
+        torch.testing.assert_close(again, expected, rtol=1e-12, atol=0)
+
+
+def test_the_word_loss_never_holds_all_scores(words, monkeypatch):
+    monkeypatch.setattr(chunked_cross_entropy, "_CACHED", 2 * 30)
+    sizes = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), keywords=None):
+            made = function(*arguments, **(keywords or {}))
+            sizes.extend(part.numel() for part in tree_leaves(made) if isinstance(part, torch.Tensor))
+            return made
+
+    with Watch():
+        total, _ = WordLoss(label_smoothing=0.1)(*words)
+        total.backward()
+    assert max(sizes) == 30 * 5 < 7 * 30  # the matrix, and its gradient
+
+
+@pytest.mark.parametrize("frozen", ["features", "output"])
+def test_the_word_loss_gives_no_gradient_to_what_is_frozen(words, frozen):
+    scores, targets = words
+    getattr(scores, frozen).requires_grad_(False)
+    free = [part for part in (scores.features, *scores.output.parameters()) if part.requires_grad]
+    ours, theirs = WordLoss()(scores, targets)[0], WordLoss()(scores.compute(), targets)[0]
+    torch.testing.assert_close(*(torch.autograd.grad(total, free) for total in (ours, theirs)))
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_word_loss_makes_no_gradient_that_nobody_wants(words, mode):
+    with torch.profiler.profile() as profile, mode():
+        WordLoss()(*words)
+    assert not [event for event in profile.events() if event.name == "aten::mm"]
+
+
+def test_the_word_loss_of_a_matrix_without_bias(words):
+    (features, output), targets = words
+    output.bias = None
+    (ours, _), (theirs, _) = (WordLoss()(scores, targets) for scores in (words[0], words[0].compute()))
+    asked = [features, output.weight]
+    torch.testing.assert_close(*(torch.autograd.grad(total, asked) for total in (ours, theirs)))
+
+
+def test_a_word_loss_in_half_precision_is_summed_in_float32():
+    output = torch.nn.Linear(16, 50)
+    features, targets = torch.randn(6, 16).requires_grad_(), torch.arange(6)
+    with torch.autocast("cpu", torch.bfloat16):
+        total, log_probs = WordLoss()(LazyLogits(features, output), targets)
+        logits = output(features)
+    expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
+    assert total.dtype == log_probs.dtype == torch.float32
+    torch.testing.assert_close(total, expected)
+    found, other = (torch.autograd.grad(value, [features, *output.parameters()]) for value in (total, expected))
+    torch.testing.assert_close(found, other, rtol=0.02, atol=0.02)
