@@ -1,4 +1,4 @@
-"""Image captioning with attention: train, evaluate, and see where the model looked.
+"""Train, evaluate and use image captioning models with attention, and see where the model looked.
 
 import captioning
 captioner = captioning.load("runs/…/checkpoints/best.ckpt")  # or "flickr8k-small", which comes with the package

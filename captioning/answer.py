@@ -1,4 +1,4 @@
-"""Answers a question about your own picture: `captioning-answer checkpoint=PATH image=a.jpg question="is it red?"`."""
+"""Answer a question about your own image: `captioning-answer checkpoint=PATH image=a.jpg question="is it red?"`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Lists everything that is wrong with a data set: `captioning-audit data=flickr8k data.root=DIR output=DIR`."""
+"""List everything that is wrong with a data set: `captioning-audit data=flickr8k data.root=DIR output=DIR`."""
 
 from collections.abc import Mapping
 from pathlib import Path

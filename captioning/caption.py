@@ -1,4 +1,4 @@
-"""Captions your own pictures: `captioning-caption checkpoint=PATH images=[a.jpg,folder/] output=DIR`."""
+"""Caption your own images: `captioning-caption checkpoint=PATH images=[a.jpg,folder/] output=DIR`."""
 
 import sys
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Is one run better than another? `captioning-compare A B`: a paired bootstrap over the images that both captioned."""
+"""Compare two runs by a paired bootstrap over the images that both captioned: `captioning-compare A B`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A page to try checkpoints on: `captioning-demo checkpoint=PATH`, or `checkpoint=[SOFT,HARD]` side by side."""
+"""Serve a page for trying checkpoints: `captioning-demo checkpoint=PATH`, or `checkpoint=[SOFT,HARD]` side by side."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""The package's own errors: each names the file or key at fault and says what to do.
+"""Define the package's errors; each message names the file or key at fault and says what to do.
 
 The entry points print them as one line and exit with status 1; any other exception is a bug and keeps its traceback.
 """

@@ -1,4 +1,4 @@
-"""Scores a checkpoint: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val`."""
+"""Caption a split and score it: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Scores an answerer: `captioning-evaluate-answers checkpoint=PATH data=easy_vqa split=test`."""
+"""Answer a split and score it: `captioning-evaluate-answers checkpoint=PATH data=easy_vqa split=test`."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

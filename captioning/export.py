@@ -1,4 +1,4 @@
-"""What captioning needs of a checkpoint, to be published: `captioning-export checkpoint=PATH output=exports/soft`."""
+"""Export a checkpoint for publication: `captioning-export checkpoint=PATH output=exports/soft`."""
 
 from collections.abc import Mapping
 from pathlib import Path

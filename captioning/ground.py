@@ -1,7 +1,4 @@
-"""Does attention look at what it names?
-
-`captioning-ground checkpoint=PATH data=coco data.root=DIR split=val output=DIR`
-"""
+"""Measure whether attention looks at the objects that words name."""
 
 from pathlib import Path
 from typing import Any

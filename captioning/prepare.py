@@ -1,4 +1,4 @@
-"""Downloads or draws a data set and stores its features: `captioning-prepare data=coco download=true`."""
+"""Download or draw a data set, and store its features: `captioning-prepare data=coco download=true`."""
 
 from typing import Any
 

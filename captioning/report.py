@@ -1,4 +1,4 @@
-"""One page about a run: `captioning-report runs/soft`, or `captioning-report run_dir=runs/soft`."""
+"""Write one HTML page about a run: `captioning-report runs/soft`, or `captioning-report run_dir=runs/soft`."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Writes text with a language model: `captioning-sample checkpoint=PATH prime="def " temperature=0.7 length=500`."""
+"""Sample text from a language model: `captioning-sample checkpoint=PATH prime="def " temperature=0.7 length=500`."""
 
 from typing import Any
 

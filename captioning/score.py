@@ -1,4 +1,4 @@
-"""Scores captions in COCO format: `captioning-score results.json annotations.json [output=DIR]`."""
+"""Score captions in COCO format: `captioning-score results.json annotations.json [output=DIR]`."""
 
 from pathlib import Path
 from typing import Any

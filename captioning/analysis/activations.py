@@ -1,4 +1,4 @@
-"""A captioner while it reads: its states and gates word by word, for single captions and over a data set."""
+"""Record the states and gates of a captioner word by word, for single captions or over a data set."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""How far a loss reaches back: gradients of a caption's words to the states before them, and of a training's steps.
+"""Measure how far gradients reach back through time: from the loss of each word to every state before it.
 
 Vanishing and exploding gradients (Bengio et al. 1994; Pascanu et al. 2013), seen on captions. Clipping changes what a
 step does to the parameters; the gradients to the states it leaves as they are.

@@ -1,4 +1,4 @@
-"""What notebooks look at beside one caption: a data set and its numbers, captions on a sheet, words on things."""
+"""Load a data set for a notebook, count its captions, and collect entries for contact sheets and boxes of words."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

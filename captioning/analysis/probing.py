@@ -1,4 +1,4 @@
-"""Which units of a recurrent network follow a property of the text: correlation, on held-out data, against chance.
+"""Find the units of a recurrent network that follow a property of the text, and compare them with chance.
 
 Of hundreds of units, the best one correlates with anything. So a unit is chosen on one half of the data, told of on the
 other, and held against the best of all units under labels that were moved about, in two ways:

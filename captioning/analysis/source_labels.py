@@ -1,4 +1,4 @@
-"""What Python's own tokeniser says of each character of a source file: what a unit of a model might follow.
+"""Label each character of a Python source file by its syntax: strings, comments, brackets, indentation, column.
 
 A label tells of the moment after its character has been read, as a recurrent state does: on a bracket that opens the
 reader is inside, on the one that closes it no longer is.

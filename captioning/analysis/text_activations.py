@@ -1,4 +1,4 @@
-"""A language model while it reads files: the table of its states and of what can be said of each character."""
+"""Record the states of a language model over files, with labels of each character beside them."""
 
 from collections.abc import Callable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""What can be said of each word of a caption by rule: what a unit of a recurrent network might follow.
+"""Label each word of a caption by rule: position, prepositional phrase, plural, color.
 
 There is no tagger: word lists and the shape of English captions decide, so a number told of these is of these rules.
 """

@@ -1,4 +1,4 @@
-"""The card of an exported checkpoint: what it is, how it was scored, and what its maker has to say, as Markdown."""
+"""Write the card of an exported checkpoint as Markdown: model, encoder, data, scores, and the author's text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

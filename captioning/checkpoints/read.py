@@ -23,7 +23,7 @@ from captioning.errors import CheckpointError, DataError
 
 FORMAT = 2  # of metadata; 1 named files inside the package and had other keys
 IMAGE_CAPTIONING = "image_captioning"  # the task of a checkpoint; see captioning.tasks
-_PARTS = {"config": dict, "vocabulary": list, "plugins": list}  # of a metadata
+_PARTS = {"config": dict, "vocabulary": list, "plugins": list}  # of the metadata
 SEEING = {"fingerprint": str, "features": dict}  # besides, of one with an encoder
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint holds beside weights, its metadata: made in training, and a model built again from it."""
+"""Collect the metadata of a checkpoint in training, and rebuild encoder and model from it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -41,7 +41,7 @@ def make_metadata(
 
 
 def encoder_metadata(config: Mapping[str, Any], encoder: nn.Module, *, tuned: bool) -> dict[str, Any]:
-    """The encoder's part of a metadata.
+    """The encoder's part of the metadata.
 
     A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`.
     """

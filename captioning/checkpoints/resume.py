@@ -1,4 +1,4 @@
-"""Going on from a checkpoint, resume= or start_from=: whether it fits this run, and what is taken over from it.
+"""Check that a checkpoint fits a run that continues from it (resume=, start_from=), and take over its weights.
 
 The `same_…` functions raise a ConfigError that names the key and what to set; the `take_…` ones a CheckpointError
 where weights do not fit.

@@ -1,4 +1,4 @@
-"""Exported checkpoints: what it takes to caption, as two files that any tool reads.
+"""Write and read exported checkpoints: NAME.safetensors with the weights, NAME.json with the metadata.
 
 NAME.safetensors holds the weights, by the names that a checkpoint has for them; NAME.json the rest of the checkpoint's
 metadata, and the SHA-256 of the weights, so that files of two exports are not taken for one.

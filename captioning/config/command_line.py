@@ -1,4 +1,4 @@
-"""Arguments of a command line that need not be written as hydra's: plain ones, and free text."""
+"""Accept plain arguments and free text on a command line beside hydra's overrides."""
 
 import re
 import sys

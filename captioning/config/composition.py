@@ -1,4 +1,4 @@
-"""Configuration: one strict check against a schema, and building parts from `_target_` nodes.
+"""Compose a configuration, check it strictly against its schema, and build parts from `_target_` nodes.
 
 Only this module and the entry points know hydra; below them a configuration has become plain arguments.
 """

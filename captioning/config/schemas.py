@@ -1,4 +1,6 @@
-"""What a run's configuration holds: one class a YAML file of conf/. Only names and types; the values are in conf/."""
+"""Declare the keys and types of every command's configuration: one class per YAML file; the values are in conf/.
+
+Only names and types; the values are in conf/."""
 
 import dataclasses
 from typing import ClassVar

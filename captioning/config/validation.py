@@ -1,4 +1,4 @@
-"""What is wrong with settings: plain containers, held against a schema and against the signatures of what they name."""
+"""Find every fault in settings: compare them with a schema and with the signatures of the parts that they name."""
 
 import dataclasses
 import difflib

@@ -1,4 +1,6 @@
-"""All that is wrong or noteworthy in a data set: its files, pictures, captions and words. docs/audit.md has the list.
+"""List every fault of a data set: its files, images, captions and words; docs/audit.md describes them.
+
+docs/audit.md has the list.
 
 Nothing here stops at a fault: what cannot be read is told, and the rest is looked at.
 """

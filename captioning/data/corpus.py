@@ -1,4 +1,4 @@
-"""Running text for a language model: files, their characters or words as ids, and B contiguous streams cut in windows.
+"""Read running text for a language model: files as ids of characters or words, cut into B streams of windows.
 
 Files are joined by <end>, which stands before the first one too: what follows it is a file's beginning.
 """

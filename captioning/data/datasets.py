@@ -1,4 +1,4 @@
-"""Pictures (or their stored features) with all their captions: one item an image, one batch for every split."""
+"""Batch images, or their stored features, with all their captions: one item per image, one batch for every split."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""Pictures that are the same, by the bytes of their files, or nearly the same, by a perceptual hash and their colours.
+"""Find identical images by the bytes of their files, and near-duplicates by a perceptual hash and their colors.
 
 The hash has 64 bits: the signs of the 64 lowest frequencies of the grey picture (DCT, without the mean), so that scale,
 compression, brightness and contrast hardly change it. Two unrelated photographs differ in about 32 bits. Drawings of

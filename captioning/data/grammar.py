@@ -1,4 +1,4 @@
-"""What a drawn scene holds, the small English grammar that describes it, and the way back from words to claims.
+"""Describe a drawn scene in a small English grammar, and parse captions of that grammar back into claims.
 
     caption  = [opening] body [ground] "."
     opening  = "there is" | "there are" | "a picture of" | "an image of" | "a drawing of"

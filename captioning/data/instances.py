@@ -1,4 +1,4 @@
-"""What is where in a picture, from COCO's instances JSON; and the words by which captions name it."""
+"""Read which objects are where in an image from COCO's instances JSON, with the words that name their categories."""
 
 import difflib
 from collections.abc import Mapping, Sequence

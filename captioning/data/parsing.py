@@ -1,4 +1,4 @@
-"""JSON entries and table rows out of files that people wrote: every fault names the file, the place and the key."""
+"""Parse JSON entries and table rows of files that people wrote; every error names the file, the entry and the key."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""Pictures from files, and the exact geometry of what an encoder sees of them.
+"""Open images, transform them for an encoder, and compute the region of the image that the encoder sees.
 
 Coordinates are pixels of the upright picture: x to the right, y down, (0, 0) is the outer corner of the first pixel, so
 that pixel (column, row) covers column…column + 1 and row…row + 1.

@@ -1,4 +1,4 @@
-"""Pictures (or their stored features) with all their questions: one item a picture, one batch for every split."""
+"""Batch images, or their stored features, with all their questions: one item per image, one batch for every split."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple

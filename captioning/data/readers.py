@@ -1,4 +1,6 @@
-"""Pictures with their captions: COCO captions JSON, Karpathy's JSON or a CSV file -> records, checked against the disk.
+"""Read images with captions from COCO JSON, Karpathy's JSON or a CSV file, and check that the image files exist.
+
+COCO captions JSON, Karpathy's JSON or a CSV file -> records, checked against the disk.
 
 Each reader gives the records of all splits together, in the file's order of images. What every file format goes
 through is at the end: an image id belongs to one picture, every picture with captions is on disk, pictures without

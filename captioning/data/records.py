@@ -1,4 +1,4 @@
-"""A record: one image of a data set with its captions."""
+"""Define a record, one image of a data set with its captions, and select the records of a split."""
 
 from collections import Counter
 from collections.abc import Iterable

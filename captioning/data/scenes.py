@@ -1,4 +1,4 @@
-"""The built-in data set: coloured shapes on varied backgrounds, drawn on first use, on disk as ordinary COCO files.
+"""Draw the built-in data set on first use: colored shapes on varied backgrounds, stored as ordinary COCO files.
 
     root/train/000000000001.png …            pictures, 224 × 224
     root/annotations/captions_train.json     five captions a picture, from `captioning.data.grammar`

@@ -1,4 +1,4 @@
-"""Words and their ids, built from the training split only; travels inside every checkpoint as plain lists."""
+"""Map words to ids and back; built from the training split only, and stored in checkpoints as a plain list."""
 
 import math
 from collections import Counter

@@ -1,4 +1,4 @@
-"""Pictures with questions and answers: the easy-vqa package or VQA v2's official JSON -> records; the answers' ids.
+"""Read images with questions and answers from the easy-vqa package or VQA v2's JSON, and map answers to ids.
 
 A record here has what a feature store wants of one (id, path, split), so that pictures go through the same encoder
 into the same store as for captions.

@@ -1,4 +1,4 @@
-"""Beam search; greedy search is a beam of one."""
+"""Search for captions by beam search, diverse beam search and greedy search (a beam of one)."""
 
 from collections.abc import Callable
 

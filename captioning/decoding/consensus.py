@@ -1,4 +1,4 @@
-"""Consensus decoding: of many captions that the model might write, the one that agrees most with all of them."""
+"""Choose, among many candidate captions, the one that agrees most with all of them (minimum Bayes risk)."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Rules of what may be written and how captions of different lengths compare; the same for every search.
+"""Apply constraints and length normalization to any search: minimum length, forbidden, required and repeated words.
 
 All are off by default. A rule takes words out (log-probability -inf) and leaves the others the model's own
 probabilities, so a caption's log_prob never depends on the rules that it was found under.

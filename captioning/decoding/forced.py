@@ -1,4 +1,4 @@
-"""Given captions in the place of a search: the model is led along them, to see where it looks."""
+"""Run a model along given captions (forced decoding), for their log-probabilities and attention weights."""
 
 from collections.abc import Callable, Sequence
 

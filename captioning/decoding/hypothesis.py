@@ -1,4 +1,4 @@
-"""What a search returns, and the trail of its steps from which it is read."""
+"""Define a search's result, and read it from the backpointers of the search's steps."""
 
 from typing import NamedTuple
 

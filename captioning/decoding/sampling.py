@@ -1,4 +1,4 @@
-"""Captions drawn from the model's own distribution, or from its head."""
+"""Sample captions from the model's distribution, or from its most probable words (top-k, nucleus)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Two runs on the same images: their scores side by side, and the images that make the difference."""
+"""Compare two runs on the same images: scores side by side, and the images on which they differ most."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a score calls the decoding that it is of."""
+"""Build short labels for decoding settings, for example `beam5`."""
 
 import inspect
 from collections.abc import Mapping

@@ -1,4 +1,6 @@
-"""Captions and scores as files: COCO results and annotations in; scores, tables and server files out."""
+"""Read COCO results and annotations, and write scores, tables and files for the COCO server.
+
+COCO results and annotations in; scores, tables and server files out."""
 
 import re
 from collections.abc import Collection, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Captions for all pictures of a split, from the sources of their features."""
+"""Caption all images of a split, from features that one or several models read."""
 
 from collections.abc import Callable, Sequence
 

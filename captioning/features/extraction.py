@@ -1,4 +1,4 @@
-"""Runs an encoder once over pictures and stores their features: the one place where networks and the store meet."""
+"""Run an encoder once over images and store their features; only here do encoders and the store meet."""
 
 import time
 from collections.abc import Sequence

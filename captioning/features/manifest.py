@@ -1,4 +1,4 @@
-"""What a feature store's folder says of its shards: a manifest, and a journal of the shards that came after it.
+"""Read and write the manifest of a feature store's shards, and the journal of shards that are not in it yet.
 
     folder/manifest.json    format, key, shape of one item, and per shard its size, checksum and pictures in order
     folder/journal.jsonl    one such shard a line; gone as soon as the manifest lists it too

@@ -1,4 +1,6 @@
-"""Region features from a detector (Anderson et al. 2018): a file a picture, of 10 to 100 regions with their boxes.
+"""Read a detector's region features (Anderson et al. 2018): one file per image, 10 to 100 regions with boxes.
+
+2018): a file a picture, of 10 to 100 regions with their boxes.
 
 The layout of the bottom-up-attention extractors, IMAGE_ID.npz (or the picture's own name with .npz) with
 

@@ -1,4 +1,4 @@
-"""Where a run's features come from: a store made beforehand, the encoder in each step, a detector's regions, nowhere.
+"""Choose where a run's features come from: a store, the encoder in each step, a detector's files, or nowhere.
 
 All functions share one signature and give a `Source`; a run's configuration picks one (conf/features).
 """

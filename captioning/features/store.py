@@ -1,4 +1,4 @@
-"""Feature store: one fp16 array a picture, in shards of one file each, keyed by what made it.
+"""Store features in shards: one fp16 array per image, keyed by the encoder, weights and transform that made it.
 
     folder/manifest.json     what it is, and which shards it has (see `captioning.features.manifest`)
     folder/shard-00000.npy   [pictures, P, D] or [pictures, D] float16

@@ -1,4 +1,4 @@
-"""Other views of a picture: in training one of them at a time, in decoding the picture and its corners together."""
+"""Read mirrored and cropped views of an image: one at a time in training, image and crops together in decoding."""
 
 from collections.abc import Callable, Sequence
 from numbers import Real

@@ -1,4 +1,4 @@
-"""A caption: its words, its probability, and where each word looked."""
+"""Define a generated caption: its words, its log-probability, and the attention weights of each word."""
 
 from typing import NamedTuple
 

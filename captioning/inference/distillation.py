@@ -1,4 +1,4 @@
-"""Soft targets of trained captioners for another: written once, read by the runs that learn from them."""
+"""Compute a teacher's soft targets for the training captions, write them to a file, and read them for a student."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

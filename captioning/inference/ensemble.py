@@ -1,4 +1,4 @@
-"""Several checkpoints of one vocabulary that write together: the mean of their probabilities, word by word."""
+"""Decode with several checkpoints of one vocabulary by averaging their probabilities word by word."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The figures of a `Caption` that a predictor made: what `captioning-caption figures=[…]` and notebooks draw.
+"""Draw the figures of a `Caption` for `captioning-caption figures=[…]` and for notebooks.
 
 grid    a panel a word                          strip   the same in one row, for a paper
 cells   the same, the places as they are        gaze    a moving picture (GIF)   film   the same as MP4

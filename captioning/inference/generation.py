@@ -1,4 +1,4 @@
-"""Searches as a configuration or a user names them: by name, with words for ids and a seed for a generator."""
+"""Get a search by its name, turn its words into ids and its seed into a generator, and generate captions with it."""
 
 import difflib
 import inspect

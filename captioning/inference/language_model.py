@@ -1,4 +1,4 @@
-"""A trained language model, out of a checkpoint: text in, its probability, its states and more text out."""
+"""Load a trained language model, score and read text with it, and sample more text."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""How probable a captioner finds given captions."""
+"""Compute the log-probability and perplexity of given captions under a model."""
 
 import math
 from collections.abc import Sequence

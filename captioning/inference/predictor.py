@@ -1,4 +1,4 @@
-"""A trained captioner, out of a checkpoint: pictures in, captions and attention out."""
+"""Load a trained captioner, and caption images with it, with attention weights for every word."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial

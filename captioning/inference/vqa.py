@@ -1,4 +1,4 @@
-"""A trained answerer, out of a checkpoint: pictures and questions in, answers and attention out."""
+"""Load a trained VQA model, and answer questions about images with it, with attention weights."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Whole files only: written to a temporary name beside the target, synced to the disk, then renamed."""
+"""Write files whole or not at all: to a temporary name, synced to the disk, then renamed."""
 
 import json
 import os

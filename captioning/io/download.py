@@ -1,4 +1,4 @@
-"""Fetches the official COCO archives: resumes what was broken off, checks sizes and free disk, unpacks all or nothing.
+"""Download and unpack the official COCO archives: resume, check sizes and free disk space, unpack all or nothing.
 
 An archive grows as NAME.zip.part, is unpacked into .NAME.zip.unpacking beside it, and goes once its files are in
 place; each of these says after a kill where to go on.

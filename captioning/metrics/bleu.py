@@ -1,4 +1,4 @@
-"""BLEU (Papineni et al., ACL 2002) as coco-caption computes it, from counts that add up over captions.
+"""Compute BLEU (Papineni et al., ACL 2002) as coco-caption does, from counts that add up over captions.
 
 A caption's counts are all that corpus BLEU needs, so a bootstrap resamples them and never the captions.
 """

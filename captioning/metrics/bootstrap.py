@@ -1,4 +1,4 @@
-"""How sure a score is: the bootstrap over images (Efron 1979), also paired (Koehn, EMNLP 2004).
+"""Estimate confidence intervals by a bootstrap over images (Efron 1979), also paired (Koehn, EMNLP 2004).
 
 Images are drawn with replacement; BLEU and METEOR are computed anew from the added counts of each resample. CIDEr's
 document frequencies stay those of the whole split, and a run's training seed is not part of what is drawn.

@@ -1,4 +1,4 @@
-"""CIDEr-D and CIDEr (Vedantam, Zitnick and Parikh, CVPR 2015) over many captions at once, in plain numpy.
+"""Compute CIDEr-D and CIDEr (Vedantam, Zitnick and Parikh, CVPR 2015) for many captions at once, in plain numpy.
 
 What coco-caption prints as "CIDEr" is CIDEr-D: with h(c) the n-grams' counts times log(images / images that have the
 n-gram), and l a caption's number of bigrams,

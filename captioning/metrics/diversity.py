@@ -1,4 +1,4 @@
-"""How captions differ from one another, from those of training, and in length."""
+"""Measure how captions differ from one another and from the training captions, and how long they are."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

@@ -1,4 +1,4 @@
-"""Does attention look at what it names? Pointing and mass inside instances, in the picture's own geometry.
+"""Measure whether attention looks at the named objects: pointing and mass inside their boxes or masks.
 
 A caption's word names a category; the region is the union of all instances of that category in the picture, as boxes
 or as masks. Attention is one weight a cell of a grid; within a cell it is taken to be even. docs/grounding.md has the

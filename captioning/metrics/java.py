@@ -1,4 +1,6 @@
-"""The original tokeniser, METEOR and SPICE: Java programs that come with pycocoevalcap, for machines that have Java.
+"""Run the original tokenizer, METEOR and SPICE: Java programs of pycocoevalcap, for machines that have Java.
+
+Java programs that come with pycocoevalcap, for machines that have Java.
 
 Nothing is downloaded here. METEOR is Denkowski and Lavie's (WMT 2014), version 1.5 with its settings for English;
 SPICE is Anderson et al.'s (ECCV 2016).

@@ -1,4 +1,4 @@
-"""Which words of a caption name which category."""
+"""Find the words of a caption that name a category."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

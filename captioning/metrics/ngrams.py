@@ -1,4 +1,4 @@
-"""n-grams of many captions at once, as 64-bit numbers: what BLEU and CIDEr share.
+"""Encode the n-grams of many captions as 64-bit numbers, for BLEU and CIDEr.
 
 A word is a number from 1; an n-gram (w₁ … wₙ) is the polynomial w₁ bⁿ⁻¹ + … + wₙ modulo 2⁶⁴. With b = 2¹⁶ (n = 4) that
 is packing, each word in bits of its own, and exact: so it is for up to 32 767 reference words. Larger vocabularies take

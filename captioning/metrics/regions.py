@@ -1,4 +1,4 @@
-"""Parts of a picture: unions of boxes or masks, and exactly how much of a grid's cells they cover.
+"""Compute how much of each cell of a grid a union of boxes or masks covers.
 
 Coordinates are pixels of the picture, (0, 0) is the outer corner of the first pixel; sizes are (width, height).
 """

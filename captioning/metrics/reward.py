@@ -1,4 +1,4 @@
-"""What a sampled caption is worth in self-critical training (Rennie et al., CVPR 2017)."""
+"""Compute the reward of a sampled caption for self-critical training (Rennie et al., CVPR 2017)."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,6 @@
-"""ROUGE-L (Lin, 2004) as coco-caption computes it: β = 1.2, best precision and best recall over references apart."""
+"""Compute ROUGE-L (Lin 2004) as coco-caption does: β = 1.2, precision and recall maximized separately.
+
+β = 1.2, best precision and best recall over references apart."""
 
 from collections.abc import Sequence
 

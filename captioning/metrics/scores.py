@@ -1,4 +1,4 @@
-"""BLEU-1…4, ROUGE-L, CIDEr, METEOR and SPICE of a split, as coco-caption computes them on Penn-Treebank tokens.
+"""Score a split as coco-caption does, on Penn-Treebank tokens: BLEU, ROUGE-L, CIDEr, METEOR, SPICE.
 
 "CIDEr" is coco-caption's, that is CIDEr-D; document frequencies come from the references being scored, so a subset's
 score is not a slice of the whole's, and one image alone scores 0. docs/metrics.md has the definitions.

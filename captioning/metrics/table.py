@@ -1,4 +1,4 @@
-"""Scores image by image, and what they add up to over a split, a part of it, or a resample."""
+"""Hold the scores of every image, and compute totals over a split, a part of it, or a bootstrap resample."""
 
 import csv
 import io

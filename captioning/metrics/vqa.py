@@ -1,4 +1,6 @@
-"""VQA's accuracy of answers, over all questions and by type (Antol et al. 2015, and its published code)."""
+"""Compute VQA accuracy, over all questions and by type (Antol et al. 2015, and its published code).
+
+2015, and its published code)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence

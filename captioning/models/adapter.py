@@ -1,4 +1,4 @@
-"""From an encoder's features to what conditioning and attention take: positions, width, and the image vector."""
+"""Adapt encoder features for conditioning and attention: add positions, change the width, average over locations."""
 
 from collections.abc import Callable
 

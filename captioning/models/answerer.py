@@ -1,4 +1,4 @@
-"""A picture and a question in, scores of answers out: many words to one state, which looks at the picture."""
+"""Answer a question about an image: encode the question, attend to the image, score the answers."""
 
 from collections.abc import Callable
 from functools import partial

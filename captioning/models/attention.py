@@ -1,4 +1,4 @@
-"""Where the decoder looks: no attention, soft and hard attention, one signature.
+"""Attend to the locations of the feature grid: soft attention, hard attention, or none, with one signature.
 
     keys    = attention.project(grid)                              once an image
     glimpse = attention(query, grid, keys, mask, sentinel)         each step

@@ -1,4 +1,4 @@
-"""Encoder + conditioning + decoder: an image in, word scores out."""
+"""Compose encoder, conditioning and recurrent decoder into a model that scores the words of a caption."""
 
 from collections.abc import Callable
 from functools import partial

@@ -1,4 +1,4 @@
-"""Recurrent cells, one step or a whole sequence at a time, over the same parameters.
+"""Compute recurrent cells (RNN, GRU, LSTM) one step or a whole sequence at a time, with the same parameters.
 
 The parameters are those of torch's own recurrence, so a whole sequence runs in its fused kernel; a step does the same
 sums by hand, because attention must look between two of them. The input of a cell is what is known before the loop

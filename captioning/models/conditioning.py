@@ -1,4 +1,4 @@
-"""Where the image enters the recurrence: its initial state, its first step, every step, or several of these.
+"""Feed the image vector into the recurrence: as initial state, as first input, at every step, or several of these.
 
 A conditioning answers three questions about the image vector v [B, F] (an fc vector, or the mean over a grid's
 places); each part below answers one of them, and leaves the others at "nothing".

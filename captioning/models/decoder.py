@@ -1,4 +1,4 @@
-"""The recurrent decoder: `step` for decoding, `forward` for teacher forcing, one set of sums.
+"""Decode with a recurrence: `step` for search, `forward` for teacher forcing, with the same numbers.
 
 Every tensor leads with [B, K]: B images, and K rows that share an image's features (its captions in training, its
 beams or samples in decoding).

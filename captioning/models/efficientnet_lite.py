@@ -1,4 +1,6 @@
-"""Networks for `Encoder`: EfficientNet-Lite, and what it shares with other classifiers: weights from files."""
+"""Build EfficientNet-Lite networks for `Encoder`, with weights from a package or a file.
+
+EfficientNet-Lite, and what it shares with other classifiers: weights from files."""
 
 import importlib.util
 from collections import OrderedDict

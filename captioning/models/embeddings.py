@@ -1,4 +1,4 @@
-"""What a word is before the recurrence: a learnt vector, or a one-hot one."""
+"""Embed words before the recurrence: by learned vectors or one-hot vectors."""
 
 import torch
 from torch import nn

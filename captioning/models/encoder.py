@@ -1,4 +1,4 @@
-"""CNN encoders: uint8 pictures -> an fc vector [B, D] or a grid of places [B, P, D].
+"""Encode uint8 images with a CNN: one fc vector [B, D], or a grid of P locations [B, P, D].
 
 `Encoder` takes a built network; `torchvision_encoder` and `efficientnet_lite_encoder` build the ready ones.
 """

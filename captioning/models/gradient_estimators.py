@@ -1,4 +1,4 @@
-"""How hard attention draws a place in training, and how a gradient reaches α: two estimators, one signature.
+"""Draw a location for hard attention in training, and carry the gradient to α: REINFORCE or straight-through.
 
     expected = draw.expected(grid)                 once an image: which images see the expected context, [B] or None
     draw(log α [B, K, P], expected) -> Draw        each step

@@ -1,4 +1,4 @@
-"""Where a place lies, told to the decoder: features of a grid -> the same features with a code of their place."""
+"""Add a code of its location to every feature vector of the grid."""
 
 import math
 

@@ -1,6 +1,7 @@
-"""From the decoder's state to word scores; all parts share one signature, (word, hidden, context) -> logits.
+"""Score the next word from the last word, the state and the context; all readouts share one signature.
 
-`read` is all of it but the product with the vocabulary's matrix, for who makes the scores a few words at a time.
+`read` computes everything but the product with the vocabulary's matrix, for callers that compute a few words' logits at a
+time (`LazyLogits`).
 """
 
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""The order of one step: look, then step; step, then look; or a cell on either side of the look.
+"""Order one step of the decoder: attend before the cell, after it, or between two cells.
 
     state, glimpse = recurrence.step(projected, state, look)
 

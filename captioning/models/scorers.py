@@ -1,4 +1,4 @@
-"""How well a place fits the decoder's state: two scorers, one signature.
+"""Score how well each location of the grid fits the decoder's state: additive and scaled dot-product scorers.
 
     keys   = scorer.project(grid)       once an image: [B, P, D] -> [B, P, A]
     scores = scorer(query, keys)        each step: [B, K, H] -> [B, K, P]

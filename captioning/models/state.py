@@ -1,4 +1,4 @@
-"""The state that a recurrent decoder carries from word to word."""
+"""Define the state that a recurrent decoder carries from word to word."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Networks for `Encoder`: torchvision's classifiers, cut off behind a layer.
+"""Build torchvision's classifiers for `Encoder`, cut off after a given layer.
 
 Apart from the other networks, since torchvision takes a second to import.
 """

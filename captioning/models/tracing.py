@@ -1,4 +1,4 @@
-"""The recurrent cell, seen: its states and gates while it reads given words, by the very steps that decoding makes."""
+"""Record the states and gates of recurrent cells while the model reads given words by its own `step`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

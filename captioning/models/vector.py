@@ -1,4 +1,4 @@
-"""What becomes of the image vector before it enters the recurrence; both kinds share a signature, [B, D] -> [B, D]."""
+"""Transform the image vector before it enters the recurrence: leave it as it is, or standardize it."""
 
 import torch
 from torch import Tensor, nn

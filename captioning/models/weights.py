@@ -1,4 +1,4 @@
-"""Load the weights of an encoder's network from a file, and say what does not fit."""
+"""Load the weights of an encoder's network from a file, and report what does not fit."""
 
 import difflib
 import re

@@ -1,4 +1,4 @@
-"""Maximum likelihood of answers: cross-entropy, and the gradient of places that hard attention drew on the way."""
+"""Train a VQA model by maximum likelihood: cross-entropy of the answers, and REINFORCE for hard attention."""
 
 from typing import ClassVar
 

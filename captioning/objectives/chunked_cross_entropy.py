@@ -1,4 +1,4 @@
-"""Cross-entropy over a large vocabulary, a few words at a time: a kernel with its own backward pass."""
+"""Compute cross-entropy over a large vocabulary a few words at a time, with an own backward pass."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""Maximum likelihood of the captions: cross-entropy, the doubly stochastic term, and scheduled sampling."""
+"""Train captions by maximum likelihood: cross-entropy, doubly stochastic attention, scheduled sampling."""
 
 from typing import ClassVar
 

@@ -1,4 +1,4 @@
-"""What an objective returns, and what objectives share: teacher forcing, and a loop over `step` of their own."""
+"""Define what an objective returns, and the number of captions that its sums are divided by."""
 
 from typing import NamedTuple
 

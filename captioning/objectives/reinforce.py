@@ -1,4 +1,4 @@
-"""The score-function gradient of places that hard attention drew, and its baselines."""
+"""Compute the score-function (REINFORCE) gradient of the locations that hard attention drew, with its baselines."""
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +46,14 @@ class Reinforce(nn.Module):
         if not self.reward_to_go:
             returns, left = (part[..., :1] * real for part in (returns, left))
         baseline = self.baseline(returns, left, real)
-        figures = {"places_return": returns[..., 0].sum() / real[..., 0].sum().clamp(min=1)}
+        figures = {"location_return": returns[..., 0].sum() / real[..., 0].sum().clamp(min=1)}
         return self.terms((returns - baseline) * real, glimpse, real), figures
 
     def terms(self, advantage: Tensor, glimpse, real: Tensor) -> dict[str, Tensor]:
         """The two terms for a given advantage [B, K, T], summed over captions."""
         return {
             "location": -self.scale * (advantage.detach() * glimpse.log_prob).sum(),
-            "places_entropy": -self.entropy * (glimpse.entropy * real).sum(),
+            "location_entropy": -self.entropy * (glimpse.entropy * real).sum(),
         }
 
 

@@ -1,4 +1,4 @@
-"""Self-critical sequence training: captions that the model samples, rewarded by a score of whole captions."""
+"""Train by self-critical sequence training: sample captions, and reward each by a score of the whole caption."""
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager

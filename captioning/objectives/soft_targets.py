@@ -1,4 +1,4 @@
-"""What a teacher, such as an ensemble, thinks of every word of the training captions: targets for distillation."""
+"""Look up a teacher's soft targets for every word of the training captions, for knowledge distillation."""
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class Teacher(nn.Module):
         return self.ids[row].long(), self.probs[row] * known[..., None]
 
     def knows(self, image_ids: Tensor, tokens: Tensor) -> Tensor:
-        """Whether it has soft_targets of each caption: [B, K] bool."""
+        """Whether it has soft targets of each caption: [B, K] bool."""
         return torch.isin(number_captions(image_ids, tokens), self.keys)
 
 

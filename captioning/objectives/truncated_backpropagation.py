@@ -1,4 +1,4 @@
-"""Maximum likelihood of running text, by truncated backpropagation through time."""
+"""Train a language model on running text by truncated backpropagation through time."""
 
 import math
 from typing import ClassVar

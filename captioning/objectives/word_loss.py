@@ -1,4 +1,4 @@
-"""The negative log-likelihood of words, with label smoothing and soft targets: the equation, and who computes it."""
+"""Compute the negative log-likelihood of words, with label smoothing and soft targets."""
 
 import torch
 from torch import Tensor, nn

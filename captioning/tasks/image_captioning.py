@@ -1,4 +1,4 @@
-"""Image captioning as a kind of run: captions of pictures to learn from, captions of pictures to be scored."""
+"""Train image captioning: build model, objective and data, and score the captions of each validation."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ _SPLITS = ("train", "val")
 
 
 class ImageCaptioningTask:
-    """See `captioning.kinds`; validation writes a caption for every picture and scores them."""
+    """See `captioning.tasks.parts`; validation writes a caption for every picture and scores them."""
 
     name: ClassVar = IMAGE_CAPTIONING
     schema: ClassVar = CaptionTrainConfig

@@ -1,4 +1,4 @@
-"""A language model as a kind of run: the captioner without a picture, on running text."""
+"""Train a language model on running text: the captioner without an image."""
 
 import math
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _SPLITS = ("train", "val")
 
 
 class LanguageModelTask:
-    """See `captioning.kinds`; validation is the likelihood of the split's whole text."""
+    """See `captioning.tasks.parts`; validation is the likelihood of the split's whole text."""
 
     name: ClassVar = LANGUAGE_MODEL
     schema: ClassVar = LanguageModelTrainConfig

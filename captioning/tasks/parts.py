@@ -1,4 +1,4 @@
-"""What a task gives the training command: a model, its objective, its data and its scores.
+"""Declare what a task gives the training command: a model, its objective, its data and its scores.
 
 A task is a class without arguments, named by `task._target_` (conf/task). It has
 

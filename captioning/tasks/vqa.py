@@ -1,4 +1,4 @@
-"""Visual question answering as a kind of run: pictures and questions in, answers out, held against annotators'."""
+"""Train visual question answering: build model, objective and data, and score the answers of each validation."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -20,7 +20,7 @@ _SPLITS = ("train", "val")
 
 
 class VqaTask:
-    """See `captioning.kinds`; validation answers every question and scores the answers by VQA's accuracy."""
+    """See `captioning.tasks.parts`; validation answers every question and scores the answers by VQA's accuracy."""
 
     name: ClassVar = VQA
     schema: ClassVar = AnswerTrainConfig

@@ -1,4 +1,4 @@
-"""The one normal form of short answers, shared by the answer vocabulary (training) and the scorer (evaluation).
+"""Normalize short answers as VQA's evaluation program does, for the answer vocabulary and the scorer alike.
 
 What VQA's evaluation program does to answers before it compares them (Antol et al. 2015 and its published code, in
 the version for VQA v2), its oddities included: an accuracy is official only with them.

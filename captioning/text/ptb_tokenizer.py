@@ -1,4 +1,4 @@
-"""The one tokeniser, shared by the vocabulary (training) and the scorers (evaluation).
+"""Split captions into Penn-Treebank tokens, for the vocabulary (training) and the scorers (evaluation) alike.
 
 Penn-Treebank tokens as coco-caption's Java tokeniser (Stanford CoreNLP 3.4.1) makes them: lower case, punctuation
 dropped. The rules were found by asking the original about captions and made-up words; docs/metrics.md says how often

@@ -1,4 +1,4 @@
-"""Lightning's side of what a run saves: whole checkpoint files, at the ends of epochs and between steps; the log."""
+"""Save whole checkpoint files at the ends of epochs and between steps, by Lightning's callbacks."""
 
 import signal
 import sys

@@ -1,4 +1,4 @@
-"""Compiles a model's small parts with torch.compile: what lies between the matrix products of a step."""
+"""Compile a model's small parts with torch.compile: the sums between the matrix products of a step."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""Loaders for Lightning: nothing but loaders."""
+"""Give Lightning the loaders of the training and validation splits."""
 
 from collections.abc import Callable
 

@@ -1,5 +1,6 @@
-"""Lightning's trainer and callbacks by light names: a configuration is held against their arguments before the seconds
-that Lightning takes to import. A test holds the lists against Lightning's own."""
+"""Declare the arguments of Lightning's trainer and callbacks, so that settings are checked without importing it.
+
+A test holds the lists against Lightning's own."""
 
 import importlib
 import inspect

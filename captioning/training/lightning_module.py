@@ -1,4 +1,6 @@
-"""The one LightningModule, and its Trainer. Glue: what is trained, looked at and scored is passed in."""
+"""Train any model by any objective: one LightningModule, which validates, scores and saves what resumes a run.
+
+Glue: what is trained, looked at and scored is passed in."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where a run is, between two of its steps, and how Lightning's loops are put there again.
+"""Save and restore the position inside Lightning's training loops.
 
 Lightning saves its loops' counters as they are in the middle of whatever hook saves, and guesses from them on loading
 where that was. Its guess takes a run of `max_steps` one epoch too far, and a run that was broken off before a

@@ -1,4 +1,4 @@
-"""Learning-rate schedules: functions (steps of the run) -> (step -> factor on the optimiser's rate)."""
+"""Compute learning-rate schedules: functions (steps of the run) -> (step -> factor on the learning rate)."""
 
 import math
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What made a run: versions, commit, seed, data and command, so that it can be made again."""
+"""Record what made a run, so that it can be repeated: versions, commit, seed, data and command."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: remembered, so that it stops between two steps with everything saved."""
+"""Remember signals that ask a run to stop, so that it stops between two steps with everything saved."""
 
 import os
 import signal

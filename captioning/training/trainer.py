@@ -1,4 +1,4 @@
-"""Lightning's Trainer with the options of a captioning run, and its progress bar."""
+"""Extend Lightning's Trainer by the options of a captioning run, and show its progress bar."""
 
 import shutil
 import sys

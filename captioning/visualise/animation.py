@@ -1,4 +1,6 @@
-"""The gaze as a moving picture: word by word, where the caption's writer looked. GIF, or MP4 where ffmpeg is."""
+"""Animate where each word of a caption looked: a GIF, or an MP4 with ffmpeg.
+
+GIF, or MP4 where ffmpeg is."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The figure of one caption: the picture, and a panel a word of where it looked, in the picture's own geometry."""
+"""Draw the figure of one caption: the image, and one attention map per word in the image's own geometry."""
 
 from collections.abc import Sequence
 from math import ceil, log, sqrt

@@ -1,4 +1,4 @@
-"""Counts as bars: lengths of captions, frequent words."""
+"""Draw counts as bars: lengths of captions, frequent words."""
 
 from collections.abc import Mapping
 from math import ceil

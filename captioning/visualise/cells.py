@@ -1,4 +1,4 @@
-"""Figures of the recurrent cell: states and gates over words, units that follow a property, how far gradients reach.
+"""Draw figures of recurrent cells: states and gates per word, units that follow a property, reach of gradients.
 
 Colours are for the colour-blind and in grey print alike: maps grow evenly lighter with the value, and lines also differ
 in their dashes and marks. There is no pyplot; a figure belongs to its caller.

@@ -1,4 +1,6 @@
-"""A caption sheet: many pictures, and beneath each its captions, references and scores. Sizes are in pixels."""
+"""Draw many images on one sheet, each with its captions, references and scores.
+
+Sizes are in pixels."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil

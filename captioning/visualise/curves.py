@@ -1,4 +1,4 @@
-"""Curves of one run or several: losses and scores over the steps, from the metrics.csv that training leaves.
+"""Draw losses and scores over the steps of one or several runs, from their metrics.csv.
 
 Colours are Okabe and Ito's, for the colour-blind; runs also differ by line and marker, for grey print.
 """

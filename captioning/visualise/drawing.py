@@ -1,4 +1,4 @@
-"""What all figures are made with: texts measured and wrapped, marks, and figures written whole.
+"""Share what all figures need: measuring and wrapping text, drawing marks, writing figures whole.
 
 Sizes are in pixels of the figure at its own resolution unless they are said to be the picture's. There is no pyplot: a
 figure belongs to nobody but its caller, so that thousands of them leave nothing behind.

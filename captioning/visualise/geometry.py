@@ -1,4 +1,4 @@
-"""Where weights lie on a picture: over the cells of a grid, smoothly or cell by cell, or over boxes of regions.
+"""Place attention weights on an image: over the cells of a grid, smoothly or cell by cell, or over region boxes.
 
 Coordinates are pixels of the picture, x to the right, y down, (0, 0) the outer corner of the first pixel; a picture of
 another size has them scaled. Pixels count where their centres lie.

@@ -1,4 +1,4 @@
-"""Where each word of one caption looked, checked and ready to be drawn: `Maps`."""
+"""Check the attention weights of one caption, and prepare them for drawing: `Maps`."""
 
 from collections.abc import Sequence
 from math import isqrt, sqrt

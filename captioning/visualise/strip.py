@@ -1,4 +1,6 @@
-"""One caption in one row, for a paper: small panels, the words beneath, and nothing else. Sizes are in inches."""
+"""Draw one caption in one row of small panels with the words beneath, for a paper.
+
+Sizes are in inches."""
 
 from collections.abc import Sequence
 from math import ceil, sqrt

@@ -1,4 +1,4 @@
-"""The pages' own files, out of the package, and pictures and colours in a form that a page can hold."""
+"""Read the pages' own files, and encode images and colors so that a page can contain them."""
 
 import base64
 import io

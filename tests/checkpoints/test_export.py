@@ -309,7 +309,7 @@ def test_a_language_model(tmp_path):
 
 
 def test_an_answerer(tmp_path, pictures):
-    small_model("answers", tmp_path / "x.ckpt", "data=easy_vqa", "model=answerer", "objective=answers",
+    small_model("vqa", tmp_path / "x.ckpt", "data=easy_vqa", "model=answerer", "objective=answers",
                 "encoder.image_size=64")  # fmt: skip
     path = exported(tmp_path / "x.ckpt", tmp_path / "x", "dtype=float32")
     own, again = answering.load_answerer(tmp_path / "x.ckpt"), answering.load_answerer(path)

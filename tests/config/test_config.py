@@ -145,7 +145,7 @@ def test_one_override_swaps_one_part_and_nothing_else(override, place, value):
     [
         (
             ["objective/location_loss/baseline=leave_one_out"],
-            ("places", "baseline"),
+            ("location_loss", "baseline"),
             "captioning.objectives.LeaveOneOut",
         ),
         (["objective=self_critical", "objective/baseline=greedy"], ("baseline",), "captioning.objectives.greedy"),

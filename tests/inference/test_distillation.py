@@ -186,7 +186,7 @@ def test_lessons_that_do_not_fit_are_told(soft_targets, trained, data, tmp_path,
         train(file=tmp_path / "bad.npz")
     with pytest.raises(CheckpointError, match=r"a teacher with another vocabulary"):
         train("data.min_count=2")
-    with pytest.raises(CheckpointError, match=r"soft_targets of other captions than these"):
+    with pytest.raises(CheckpointError, match=r"soft targets of other captions than these"):
         train("data.max_length=1")
     with pytest.raises(ConfigError, match=r"leave it out beside a reward"):
         train("+reward._target_=captioning.metrics.Reward")
@@ -204,7 +204,7 @@ def test_lessons_that_do_not_fit_are_told(soft_targets, trained, data, tmp_path,
     np.savez(tmp_path / "fewer.npz", **fewer)
     capsys.readouterr()
     train(file=tmp_path / "fewer.npz")
-    assert "teacher: soft_targets of 5 of 8 training captions; the others are learnt without" in capsys.readouterr().out
+    assert "teacher: soft targets of 5 of 8 training captions; the others are learnt without" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"is a folder: give the name of a file"):
         write(trained, data, tmp_path)
     with pytest.raises(ConfigError, match=r"checkpoint is empty"):

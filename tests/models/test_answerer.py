@@ -169,7 +169,7 @@ def test_drawn_places_have_the_gradient_of_the_lower_bound_on_average(glimpses, 
 def test_hard_attention_looks_at_one_place_a_glimpse():
     model, given = make(attention="hard", glimpses=2).train(), batch()
     loss = AnswerCrossEntropy()(model, given)
-    assert {"cross_entropy", "places", "places_entropy"} == loss.parts.keys()
+    assert {"cross_entropy", "location", "location_entropy"} == loss.parts.keys()
     torch.testing.assert_close(sum(loss.parts.values()), loss.total.detach())
     found = model.eval()(given.images, given.questions).glimpse
     assert found.places.shape == (2, 3, 2) and (found.places == found.weights.argmax(-1)).all()

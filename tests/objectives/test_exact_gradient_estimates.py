@@ -106,17 +106,17 @@ def test_the_terms_equal_their_formulas(model, batch):
     glimpse = model(batch.images, batch.tokens).glimpse
     rewards = torch.tensor([[[-1.0, -2.0, -0.5]]], dtype=torch.float64)
     terms, figures = places(rewards, glimpse, torch.ones(1, 1, 3, dtype=torch.bool))
-    assert terms["places"].item() == pytest.approx(-0.3 * (-3.5 + 2.0) * glimpse.log_prob.sum().item())
+    assert terms["location"].item() == pytest.approx(-0.3 * (-3.5 + 2.0) * glimpse.log_prob.sum().item())
     alpha = glimpse.weights
-    assert terms["places_entropy"].item() == pytest.approx(0.2 * (alpha * alpha.log()).sum().item())
-    assert figures["places_return"].item() == -3.5
+    assert terms["location_entropy"].item() == pytest.approx(0.2 * (alpha * alpha.log()).sum().item())
+    assert figures["location_return"].item() == -3.5
     assert places.baseline.value.item() == pytest.approx(0.9 * -2.0 + 0.1 * -3.5)
     places.reward_to_go = True
     places.baseline.value.fill_(-3.0)
     terms, _ = places(rewards, glimpse, torch.ones(1, 1, 3, dtype=torch.bool))
     advantage = [-3.5 + 3.0, -2.5 + 2.0, -0.5 + 1.0]
     expected = -0.3 * sum(a * p for a, p in zip(advantage, glimpse.log_prob[0, 0].tolist(), strict=True))
-    assert terms["places"].item() == pytest.approx(expected)
+    assert terms["location"].item() == pytest.approx(expected)
 
 
 def test_the_straight_through_estimator_is_biased_and_by_how_much(model, batch):

@@ -372,7 +372,9 @@ def small_checkpoint() -> dict[str, Any]:
     encoder = {"_target_": parts + "efficientnet_lite_encoder", "name": "efficientnet-lite0", "weights": None}
     transform = {"_target_": "captioning.data.Transform", "size": 64, "fit": "squash"}
     metadata = {
-        "format": 1,
+        "format": 2,
+        "task": "image_captioning",
+        "plugins": [],
         "config": {"encoder": encoder, "transform": transform, "model": model, "data": {}, "decoding": {}, "seed": 0},
         "vocabulary": vocabulary,
         "frequencies": None,

@@ -26,9 +26,10 @@ import json, os, resource, signal, sys
 from pathlib import Path
 import numpy as np
 from PIL import Image
-from captioning.data.features import FeatureStore, Stamp
+from captioning.features.manifest import Stamp
+from captioning.features.store import FeatureStore
 from captioning.errors import CaptioningError
-from captioning.files import write_json, write_text
+from captioning.io import write_json, write_text
 from captioning.visualise import caption_figure, save_figure
 
 trouble, folder = sys.argv[1], Path(sys.argv[2])
@@ -163,7 +164,7 @@ def test_what_runtime_errors_of_torch_become(tmp_path):
 
 # What else may write: an archive that grows as it comes, a data set in a folder that is renamed when it is whole, texts
 # for a Java program that are gone with it, and the run's own files, which the training keeps whole.
-OTHERS = {"data/download.py", "data/scenes.py", "metrics/java.py", "task.py", "files.py"}
+OTHERS = {"io/download.py", "data/scenes.py", "metrics/java.py", "io/atomic_files.py"}
 
 
 def test_no_file_is_written_otherwise():
@@ -177,7 +178,7 @@ def test_no_file_is_written_otherwise():
             opens = name == "open" and any(isinstance(text, str) and set(text) & set("wax") for text in texts)
             if opens or (name in ("write_text", "write_bytes") and isinstance(node.func, ast.Attribute)):
                 found.add(path.relative_to(PACKAGE).as_posix())
-    assert "files.py" in found and found <= OTHERS
+    assert "io/atomic_files.py" in found and found <= OTHERS
 
 
 # Checksums of stored features

@@ -34,8 +34,8 @@ def hard(data, tmp_path_factory):
 
 
 def test_hard_attention_logs_its_parts_and_remembers_its_baseline(hard):
-    parts = {"train/cross_entropy", "train/doubly_stochastic", "train/location", "train/places_entropy"}
-    assert parts | {"train/places_return"} <= rows(hard)[0].keys()
+    parts = {"train/cross_entropy", "train/doubly_stochastic", "train/location", "train/location_entropy"}
+    assert parts | {"train/location_return"} <= rows(hard)[0].keys()
     for row in rows(hard):
         if row["train/loss"]:
             assert float(row["train/loss"]) == pytest.approx(sum(float(row[part]) for part in parts), rel=1e-4)

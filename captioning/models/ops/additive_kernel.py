@@ -1,4 +1,4 @@
-"""The additive scorer's sum without its hidden layer in memory: a kernel with its own backward pass."""
+"""Compute additive attention scores without keeping the hidden layer in memory, with an own backward pass."""
 
 from collections.abc import Iterator
 

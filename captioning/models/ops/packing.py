@@ -1,4 +1,4 @@
-"""Which rows of a batch have a word at which step: for a loop over time that computes nothing for padding."""
+"""Lay out a batch so that a loop over time computes nothing for padding."""
 
 from typing import NamedTuple
 

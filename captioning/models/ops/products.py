@@ -1,4 +1,4 @@
-"""Matrix products of a loop over steps, whose matrices are learnt by one product over all steps at once.
+"""Compute the matrix products of a loop over steps, and each matrix's gradient by one product over all steps.
 
 A step multiplies few rows: the gradient of a matrix, summed up step by step, would be as many small products and as
 many passes over a matrix as there are steps.

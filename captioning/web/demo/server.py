@@ -1,4 +1,4 @@
-"""The demo's server: one page, its pictures, and one address that takes a picture and gives captions.
+"""Serve the demo: one page, its images, and one address that takes an image and returns captions.
 
 An upload is the body of a request as it is, so that no parser of forms would lay it on a disk. One thread runs the
 models. A request that has to wait is not read before its turn comes: of however many, only a few uploads are in memory.

@@ -1,4 +1,4 @@
-"""What the demo does with a picture: captions of several checkpoints, with attention, as plain values for JSON."""
+"""Caption an image with several checkpoints for the demo, and return captions and attention as plain values."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What the report says of a split's captions, beside their scores: examples, repeats, lengths, unknown words."""
+"""Summarize a split's captions for the report: examples, repeated captions, lengths, unknown words."""
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Where the lines and bars of the report's charts lie: numbers -> coordinates of an SVG picture (x right, y down)."""
+"""Compute the SVG coordinates (x right, y down) of the lines and bars in the report's charts."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil, floor, isfinite, log10

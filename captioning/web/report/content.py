@@ -1,4 +1,4 @@
-"""What the report says of the run itself: its head, scores, curves, settings and versions, ready for the template."""
+"""Prepare the report's text about the run itself: head, scores, curves, settings and versions."""
 
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -61,7 +61,7 @@ def panels(run_dir: Path) -> tuple[list[Chart], str]:
 
 
 def variety(facts: Mapping[str, float]) -> list[tuple[str, str]]:
-    """What `metrics.diversity.describe` tells, for a reader."""
+    """What `metrics.diversity.describe_diversity` tells, for a reader."""
     shares = ("distinct", "novel", "with unknown words", "unknown words", "empty", "div-1", "div-2")
     return [(name, f"{value:.1%}" if name in shares else f"{value:.4g}") for name, value in facts.items()]
 

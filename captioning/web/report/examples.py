@@ -1,4 +1,4 @@
-"""A caption as the report shows it: its picture, its references, and for each word where the model looked."""
+"""Prepare a caption for the report: its image, its references, and an attention map per word."""
 
 from collections.abc import Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Put the page of a run together from its scores, curves, examples and settings."""
+"""Build the report's page from scores, curves, examples and settings."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A page out of a template, all that is put into it escaped."""
+"""Render a page from a template, with all inserted text escaped."""
 
 from typing import Any
 

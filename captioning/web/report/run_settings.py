@@ -1,4 +1,4 @@
-"""Read a run's config.yaml, which may be a stranger's, and build its readers of data and features."""
+"""Read a run's config.yaml, which may come from a stranger, and build its readers of data and features."""
 
 from collections.abc import Mapping
 from pathlib import Path
