@@ -12,7 +12,7 @@ __version__ = "0.1.0"
 
 
 def __getattr__(name: str):
-    # At first use: scoring and tokenising need no torch.
+    # At first use: scoring and tokenizing need no torch.
     if name in ("load", "score_captions"):
         from captioning.inference import predictor
 

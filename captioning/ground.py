@@ -14,7 +14,7 @@ def ground(config: dict[str, Any]) -> None:
     from captioning.features import report_unreadable
     from captioning.inference import load, with_generator
     from captioning.io import make_folder, write_json, write_text
-    from captioning.metrics import summarise
+    from captioning.metrics import summarize
 
     data, split = config["data"], config["split"]
     if data["instances"] is None:
@@ -43,7 +43,7 @@ def ground(config: dict[str, Any]) -> None:
         skip_unreadable=data["skip_unreadable"],
         source=source,
     )
-    summary = summarise(grounded, samples=config["samples"], seed=config["seed"])
+    summary = summarize(grounded, samples=config["samples"], seed=config["seed"])
     output, decoding = make_folder(Path(config["output"])), decoding_name(config["decoding"])
     about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
     write_json(output / "grounding.json", about | summary)

@@ -12,8 +12,8 @@ from PIL import Image
 
 import captioning
 from captioning.data import open_picture, truth
-from captioning.inference import figures
-from captioning.visualise import few_colours, thumbnail
+from captioning.inference import draw_figure
+from captioning.visualise import few_colors, thumbnail
 
 FOLDER = Path(__file__).parent / "gallery"
 COUNT, STEP, FIRST = 20, 20, 1_000_001
@@ -43,14 +43,14 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
 
 def strip(picture: Image.Image, caption: captioning.inference.caption.Caption) -> Image.Image:
     """As small as the page is wide, or smaller where the words are few."""
-    figure = figures.draw_figure(picture, caption, "strip")
+    figure = draw_figure(picture, caption, "strip")
     return thumbnail(figure, round(WIDTH * figure.get_figwidth() / 6.75))
 
 
 def save(picture: Image.Image, made: Iterable[captioning.inference.caption.Caption], path: Path) -> None:
     """The strips of one picture, small."""
     whole = stack([strip(picture, caption) for caption in made])
-    few_colours(whole, 128).save(path, optimize=True)
+    few_colors(whole, 128).save(path, optimize=True)
 
 
 def main(soft: str, hard: str, scenes: str = "data/scenes") -> None:

@@ -96,15 +96,15 @@ def correlate_units(
 
 def correlate(states: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Pearson's r of each unit with each label, [N, H] and [N, L] -> [H, L]; 0 where either is constant."""
-    return _standardise(states).T @ _standardise(labels)
+    return _standardize(states).T @ _standardize(labels)
 
 
 def largest_by_chance(states: Mapping[str, np.ndarray], labels: np.ndarray, orders: Sequence[np.ndarray]) -> np.ndarray:
     """The largest |r| of all units of all states with each label, under each order of the labels' rows: [orders, L]."""
-    standard = _standardise(labels)
+    standard = _standardize(labels)
     largest = np.zeros((len(orders), labels.shape[1]))
     for values in states.values():
-        units = _standardise(values).T
+        units = _standardize(values).T
         for start in range(0, len(orders), _CHUNK):
             moved = np.stack([standard[order] for order in orders[start : start + _CHUNK]], 1)  # [N, chunk, L]
             found = np.abs(units @ moved.reshape(len(moved), -1)).max(0).reshape(moved.shape[1:])
@@ -162,7 +162,7 @@ def beyond_position(labels: Mapping[str, np.ndarray], sequences: np.ndarray) -> 
     return rest
 
 
-def _standardise(values: np.ndarray) -> np.ndarray:
+def _standardize(values: np.ndarray) -> np.ndarray:
     """Columns with mean 0 and a sum of squares of 1; constant ones are all 0."""
     values = np.array(values, dtype=np.float64)  # a copy, the only one: a text may have gigabytes of states
     lengths = np.sqrt(np.einsum("nh,nh->h", values, values))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from captioning.analysis.activations import ActivationTable
-from captioning.analysis.source_labels import source_labels
+from captioning.analysis.python_labels import source_labels
 from captioning.data import Text, read_texts
 from captioning.errors import DataError, must_be
 from captioning.inference import LanguageModel

@@ -10,7 +10,7 @@ def _set(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
 
-_COLOURS = _set("""
+_COLORS = _set("""
     black white red green yellow blue brown orange pink purple grey gray magenta cyan gold golden silver tan beige
     maroon violet turquoise
 """)
@@ -49,7 +49,7 @@ def properties(words: Sequence[str]) -> dict[str, list[float]]:
     after: what a network that has read this one should expect.
     """
     length = len(words)
-    colour = [float(word in _COLOURS) for word in words]
+    colour = [float(word in _COLORS) for word in words]
     return {
         "position": [float(position) for position in range(1, length + 1)],
         "words left": [float(length - position) for position in range(1, length + 1)],

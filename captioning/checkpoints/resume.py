@@ -36,11 +36,11 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
 def can_go_on(checkpoint: Mapping[str, Any] | None) -> None:
     """An exported checkpoint is no place in a run; no checkpoint is fine."""
     if checkpoint and "optimizer_states" not in checkpoint:
-        raise ConfigError("resume: an exported checkpoint has no optimiser: begin a new run with it by start_from=")
+        raise ConfigError("resume: an exported checkpoint has no optimizer: begin a new run with it by start_from=")
 
 
 def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:
-    """A resumed run goes on as what it was. A changed rate would not even be heard: it is in the optimiser's state.
+    """A resumed run goes on as what it was. A changed rate would not even be heard: it is in the optimizer's state.
 
     Args:
         data: digest of what is learnt from.

@@ -22,7 +22,7 @@ WEIGHTS, METADATA = ".safetensors", ".json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
 _MODEL = "captioner."  # before the names of the model's weights; a checkpoint has the objective's beside them
 _ENCODER = "encoder."  # before those of an encoder that the metadata itself holds
-# What loading asks for, and what tells whoever reads the file. Left out: optimiser, document frequencies, and where
+# What loading asks for, and what tells whoever reads the file. Left out: optimizer, document frequencies, and where
 # the data and weights lay on the machine that trained.
 _PARTS = ("format", "task", "plugins", "features", "fingerprint", "images", "config", "answers", "vocabulary")
 DATA = ("name", "unit", "min_count", "max_length", "captions_per_image", "window", "answers")

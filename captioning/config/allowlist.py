@@ -70,9 +70,10 @@ def allowed_in_checkpoint(target: Any) -> bool:
 
 
 def allowed_as_reader(target: Any) -> bool:
-    """Tell whether a run's config.yaml may name this as what reads its data or features, for a page about the run."""
+    """Tell whether a run's config.yaml may name this as what reads its data or features or scores its captions."""
     module, name = _parted(target)
-    return (module in ("captioning.data", "captioning.features") and name in parts_of(module)) or _of_plugin(target)
+    faces = ("captioning.data", "captioning.features", "captioning.metrics")
+    return (module in faces and name in parts_of(module)) or _of_plugin(target)
 
 
 def parts_of(face: str) -> set[str]:

@@ -15,7 +15,7 @@ PARTS = {
     "vqa": ["annotators", "read_easy_vqa", "read_vqa_v2"],
 }
 TOOLS = {
-    "checks": ["audit_records"],
+    "checks": ["audit_records", "audit_table"],
     "corpus": ["Text", "Windows", "encode_texts", "only", "split_text"],
     "datasets": [
         "CaptionBatch",

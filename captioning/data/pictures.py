@@ -25,7 +25,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 FITS = ("squash", "crop", "pad")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
-_GREY = (127, 127, 127)
+_GRAY = (127, 127, 127)
 LARGEST_INPUT = 4096  # side of an encoder's input in pixels
 # Beyond, a file of a few kilobytes could fill the memory: decoded, turned upright and freed of transparency, a picture
 # takes up to 20 bytes a pixel. Enough for cameras of 100 megapixels, and for a strip of 30 000 by 3 600.
@@ -88,7 +88,7 @@ class Transform:
             picture = picture.crop(_corner(*picture.size, *self.corner))
         if self.fit == "pad":
             inner, offset = self._place(*picture.size)
-            seen = Image.new("RGB", square, _GREY)
+            seen = Image.new("RGB", square, _GRAY)
             seen.paste(picture.resize(inner, Image.Resampling.BICUBIC), offset)
         else:
             # One step from the exact region: no intermediate picture whose sides are rounded to whole pixels.

@@ -169,7 +169,7 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, l
     tones = None
     while tones is None:
         pieces = _layout(random, number=number)
-        tones = _tones(random, contrast=CONTRAST[background], colours=[piece.colour for piece in pieces])
+        tones = _tones(random, contrast=CONTRAST[background], colors=[piece.colour for piece in pieces])
     picture = Image.fromarray(tones[_pattern(random, background=background)])
     for piece in pieces:
         mask = Image.new("L", (_SIDE * SUPERSAMPLING,) * 2)

@@ -28,7 +28,7 @@ class Vocabulary:
 
     @classmethod
     def build(cls, captions: Iterable[Sequence[str]], *, min_count: int = 5) -> "Vocabulary":
-        """Words that occur at least `min_count` times in the tokenised captions, the most frequent first."""
+        """Words that occur at least `min_count` times in the tokenized captions, the most frequent first."""
         must_be("data.min_count", min_count, least=1)
         counts = Counter(word for tokens in captions for word in tokens)
         kept = [word for word, count in counts.items() if count >= min_count]

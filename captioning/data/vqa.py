@@ -15,7 +15,7 @@ from captioning.data.readers import missing_files
 from captioning.errors import CheckpointError, DataError, must_be
 from captioning.text import normalize
 
-_COLOURS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
+_COLORS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
 _SHAPES = {"circle", "rectangle", "triangle"}
 VAL_EVERY = 10  # easy-vqa has no validation split: every tenth training picture becomes one
 ANNOTATORS = 10
@@ -82,7 +82,7 @@ def _easy_questions(file: Path, *, first: int) -> dict[int, list[Question]]:
         if not isinstance(entry, list) or [type(part) for part in entry] != [str, str, int] or entry[2] < 0:
             raise DataError(f"{where}: wanted [question, answer, number of the picture], not {entry!r:.60}")
         text, answer, number = entry
-        kind = "color" if answer in _COLOURS else "shape" if answer in _SHAPES else "yes/no"
+        kind = "color" if answer in _COLORS else "shape" if answer in _SHAPES else "yes/no"
         beginning = " ".join(text.split()[:2])
         negated = " … not" if {"not", "no"} & set(text.split()[2:]) else ""
         question = Question(first + index, text, (answer,) * ANNOTATORS, kind, beginning + negated)

@@ -118,7 +118,7 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
 
 
 def title(about: Mapping[str, Any]) -> str:
-    """What every printed score says: data, split, decoding, tokeniser, number of images."""
+    """What every printed score says: data, split, decoding, tokenizer, number of images."""
     return (
         f"{about['data']} {about['split']}, decoding {about['decoding']}, Penn-Treebank tokens ({about['tokenizer']}), "
         f"{about['images']} images"
@@ -177,6 +177,6 @@ def write_server_file(
     if found:
         raise DataError(f"the COCO server would refuse this: {'; '.join(found)}")
     path = make_folder(folder) / f"captions_{split}_{name}_results.json"
-    # The server's tokeniser reads a caption a line: a line end of any kind would shift all captions that follow.
+    # The server's tokenizer reads a caption a line: a line end of any kind would shift all captions that follow.
     write_json(path, [{"image_id": key, "caption": " ".join(text.split())} for key, text in captions.items()])
     return path

@@ -10,7 +10,7 @@ TOOLS = {
     "caption": ["Caption"],
     "distillation": ["soft_targets_of", "write_soft_targets"],
     "ensemble": ["load_all"],
-    "figures": ["check_drawable", "endings", "save_caption_figure"],
+    "figures": ["check_drawable", "draw_figure", "endings", "save_caption_figure"],
     "generation": ["generate", "generate_texts", "get_search", "with_generator"],
     "language_model": [
         "LANGUAGE_MODEL",

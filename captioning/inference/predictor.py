@@ -178,7 +178,7 @@ class Predictor:
         had it written them. Unknown words are <unk>.
 
         Args:
-            images: pictures, as in `caption`. texts: as many, tokenised as the training captions were.
+            images: pictures, as in `caption`. texts: as many, tokenized as the training captions were.
         """
         images, texts = _listed(images), [texts] if isinstance(texts, str) else list(texts)
         if len(images) != len(texts):
@@ -225,7 +225,7 @@ class Predictor:
 
         Args:
             images: pictures, as in `caption`.
-            captions: for each picture a text, or a list of texts; tokenised as the training captions were.
+            captions: for each picture a text, or a list of texts; tokenized as the training captions were.
             batch_size: pictures scored together.
 
         Returns:
@@ -311,9 +311,10 @@ def score_captions(
     *,
     device: str = "auto",
     batch_size: int = 16,
+    plugins: Sequence[str] = (),
 ) -> list[ScoredCaption | list[ScoredCaption]]:
-    """`Predictor.score_captions` of a checkpoint."""
-    return load(checkpoint, device=device).score_captions(images, captions, batch_size=batch_size)
+    """`Predictor.score_captions` of a checkpoint; device and plugins are those of `load`."""
+    return load(checkpoint, device=device, plugins=plugins).score_captions(images, captions, batch_size=batch_size)
 
 
 def _listed(images: Sequence[Any] | Any) -> list[Any]:

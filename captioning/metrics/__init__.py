@@ -11,7 +11,7 @@ PARTS = {
     "scores": ["Scorer"],
 }
 TOOLS = {
-    "grounding": ["MEASURES", "ground_caption", "summarise"],
+    "grounding": ["MEASURES", "ground_caption", "summarize"],
     "mentions": ["compile_phrases"],
     "regions": ["overlaps"],
     "scores": ["Report", "name_ids", "score"],

@@ -36,7 +36,7 @@ class Grounded(NamedTuple):
     measures: dict[str, float] | None
 
 
-def centre_prior(*, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
+def center_prior(*, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
     """[P] weights that always look at the middle: a Gaussian about the picture's centre, integrated over each cell."""
 
     def masses(first: float, last: float, cells: int, side: int) -> np.ndarray:
@@ -111,7 +111,7 @@ def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], siz
         "mask": mask_region((thing.segmentation for thing in things), size),
     }
     places = grid[0] * grid[1]
-    rivals = {"uniform": np.full(places, 1 / places), "centre": centre_prior(box=box, grid=grid, size=size)}
+    rivals = {"uniform": np.full(places, 1 / places), "centre": center_prior(box=box, grid=grid, size=size)}
 
     def ruler(kind: str, region: Region) -> Callable:
         shares = cell_shares(region, box=box, grid=grid)
@@ -131,7 +131,7 @@ def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], siz
 # Over a split
 
 
-def summarise(grounded: Mapping[int, Sequence[Grounded]], *, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
+def summarize(grounded: Mapping[int, Sequence[Grounded]], *, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
     """Means over all mentions that are in their picture, with 95 % intervals by bootstrap over pictures.
 
     Args:

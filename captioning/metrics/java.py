@@ -43,7 +43,7 @@ def jar(name: str) -> Path:
 
 
 def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
-    """Tokens of each caption, by the tokeniser that coco-caption runs.
+    """Tokens of each caption, by the tokenizer that coco-caption runs.
 
     Line ends of every kind become spaces: the program reads a caption a line, and one more line than captions would
     shift all that follow. A caption's last token may depend on the caption after it; so it is there.
@@ -52,11 +52,11 @@ def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", errors="replace", newline="") as file:
         file.write("\n".join(" ".join(caption.split()) for caption in captions))
         file.flush()
-        run = command("-Dfile.encoding=UTF-8", *arguments, file.name, wanted_by="the Java tokeniser")
+        run = command("-Dfile.encoding=UTF-8", *arguments, file.name, wanted_by="the Java tokenizer")
         done = subprocess.run(run, capture_output=True, check=False)
     lines = done.stdout.decode("utf-8").split("\n")[: len(captions)]
     if done.returncode or len(lines) != len(captions):
-        raise ToolError(f"the Java tokeniser failed: {_last_line(done.stderr.decode(errors='replace'))}")
+        raise ToolError(f"the Java tokenizer failed: {_last_line(done.stderr.decode(errors='replace'))}")
     return [[word for word in line.strip(" \r").split(" ") if word and word not in PUNCTUATION] for line in lines]
 
 

@@ -35,7 +35,7 @@ class Accuracy(NamedTuple):
 def answer_accuracy(answer: str, annotators: Sequence[str]) -> float:
     """min(n / 3, 1), n of the other annotators agreeing, averaged over leaving each annotator out once.
 
-    The answer is normalised whole. The annotators' answers are held against it as they are where all are the same,
+    The answer is normalized whole. The annotators' answers are held against it as they are where all are the same,
     and without their punctuation where they differ: so does the official program, whose files come in lower case, with
     digits for number words and without articles.
 

@@ -27,6 +27,7 @@ TOOLS = {
     "captioner": ["Captioner"],
     "cells": ["Cell"],
     "decoder": ["Memory"],
+    "encoder": ["Encoder"],
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
     "multi_crop": ["MultiCrop"],
     "state": ["RecurrentState"],

@@ -33,7 +33,7 @@ class Encoder(nn.Module):
     convolutions before them, and a caption batch is too small to learn them anew.
 
     Args:
-        network: normalised pictures [B, 3, S, S] -> [B, D], [B, D, H, W], [B, P, D] or [B, 1 + P, D].
+        network: normalized pictures [B, 3, S, S] -> [B, D], [B, D, H, W], [B, P, D] or [B, 1 + P, D].
         name, layer: what the features are called; they key a feature store.
         output: "fc" or "grid".
         mean, std: of the three channels, for pictures in 0…1.
@@ -75,12 +75,12 @@ class Encoder(nn.Module):
             _unfreeze(self.network, unfreeze_from)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of uint8 pictures [B, 3, S, S]; float pictures are refused, they would be normalised twice."""
+        """Features of uint8 pictures [B, 3, S, S]; float pictures are refused, they would be normalized twice."""
         expected = (3, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
             raise ValueError(f"{self.name} takes uint8 [B, {expected}], not {images.dtype} {tuple(images.shape)}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.unfreeze_from is not None):
-            features = _as_places(self.network(self._normalise(images)))
+            features = _as_places(self.network(self._normalize(images)))
             if features.dim() == 3:
                 features = features[:, self.class_tokens :]
                 features = features.mean(1) if self.output == "fc" else features
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
             "fingerprint": self.fingerprint(),
         }
 
-    def _normalise(self, images: Tensor) -> Tensor:
+    def _normalize(self, images: Tensor) -> Tensor:
         """(x − 255 mean) / (255 std), channels last."""
         return images.to(self.shift.dtype, memory_format=torch.channels_last).sub(self.shift).div_(self.scale)
 
@@ -125,7 +125,7 @@ class Encoder(nn.Module):
         """Class tokens (0 or 1), P and D, from a black picture."""
         black = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8, device=self.shift.device)
         try:
-            features = self.network(self._normalise(black))
+            features = self.network(self._normalize(black))
         except (RuntimeError, AssertionError) as error:  # too small a map, or a transformer built for another size
             side = f"{self.image_size}×{self.image_size}"
             raise ConfigError(f"encoder {self.name} cannot take pictures of {side}: {error}") from error

@@ -1,7 +1,7 @@
 """Score the next word from the last word, the state and the context; all readouts share one signature.
 
-`read` computes everything but the product with the vocabulary's matrix, for callers that compute a few words' logits at a
-time (`LazyLogits`).
+`read` computes everything but the product with the vocabulary's matrix, for callers that compute a few words' logits at
+a time (`LazyLogits`).
 """
 
 from typing import NamedTuple

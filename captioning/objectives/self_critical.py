@@ -27,7 +27,7 @@ class SelfCritical(nn.Module):
 
     Args:
         reward: (image ids, captions as id lists, with <end> where it was written) -> one number a caption.
-        start, end: token ids. forbidden: ids that are never written; the others' probabilities are normalised.
+        start, end: token ids. forbidden: ids that are never written; the others' probabilities are normalized.
         samples: captions an image.
         baseline: leave_one_out or greedy.
         max_length: words a caption, <end> included.

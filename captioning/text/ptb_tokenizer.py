@@ -1,6 +1,6 @@
 """Split captions into Penn-Treebank tokens, for the vocabulary (training) and the scorers (evaluation) alike.
 
-Penn-Treebank tokens as coco-caption's Java tokeniser (Stanford CoreNLP 3.4.1) makes them: lower case, punctuation
+Penn-Treebank tokens as coco-caption's Java tokenizer (Stanford CoreNLP 3.4.1) makes them: lower case, punctuation
 dropped. The rules were found by asking the original about captions and made-up words; docs/metrics.md says how often
 the two agree, and what remains.
 """
@@ -8,7 +8,7 @@ the two agree, and what remains.
 import re
 import unicodedata
 
-# What coco-caption drops after tokenising. Its drop list is upper case while the text is lower case by then, so a
+# What coco-caption drops after tokenizing. Its drop list is upper case while the text is lower case by then, so a
 # bracket ("-lrb-") survives there; so it does here.
 PUNCTUATION = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 SPELLINGS = {

@@ -35,7 +35,7 @@ class CaptioningTask(lightning.LightningModule):
         objective: (model, batch) -> objectives.Loss; what it remembers travels in checkpoints.
         predict: (captioner, batch, loss) -> {id: finding} of a validation batch, such as one caption an image.
         score: {id: finding} of all processes together -> {name: value}, logged by these names.
-        optimizer: parameter groups -> optimiser.
+        optimizer: parameter groups -> optimizer.
         schedule: steps of the run -> (step -> factor on the learning rates).
         encoder_lr: learning rate of the encoder's unfrozen parameters; may be None where it has none.
         encoder_warmup: steps over which that rate rises from 0, beside the schedule.
@@ -92,7 +92,7 @@ class CaptioningTask(lightning.LightningModule):
             if self._not_finite("" if finite else "the gradient is not finite"):
                 optimizer.zero_grad()
         if not self._learnt:
-            optimizer.zero_grad()  # None, by which an optimiser does not move: by zeros its momentum would
+            optimizer.zero_grad()  # None, by which an optimizer does not move: by zeros its momentum would
         self._learnt = False
 
     def _nothing(self) -> torch.Tensor:
@@ -180,7 +180,7 @@ class CaptioningTask(lightning.LightningModule):
         )
 
     def configure_optimizers(self) -> dict[str, Any]:
-        """All but the encoder's parameters at the optimiser's rate, the encoder's unfrozen ones at `encoder_lr`."""
+        """All but the encoder's parameters at the optimizer's rate, the encoder's unfrozen ones at `encoder_lr`."""
         encoder = [parameter for parameter in self.captioner.encoder.parameters() if parameter.requires_grad]
         inside = set(encoder)
         rest = [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]

@@ -34,7 +34,7 @@ def go_to(trainer, place: Position, loops: dict[str, Any]) -> None:
     """Sets the loops' counters; the next epoch, validation or batch is then as if the run had come there by itself.
 
     Args:
-        loops: the state of the fit loop that Lightning saved beside the position; the optimiser's steps are of it.
+        loops: the state of the fit loop that Lightning saved beside the position; the optimizer's steps are of it.
     """
     fit = trainer.fit_loop
     loop, validation = fit.epoch_loop, fit.epoch_loop.val_loop

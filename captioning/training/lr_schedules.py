@@ -9,13 +9,13 @@ Factor = Callable[[int], float]
 
 
 def constant(steps: int, *, warmup: int = 0) -> Factor:
-    """The optimiser's rate throughout, after a linear rise over `warmup` steps."""
+    """The optimizer's rate throughout, after a linear rise over `warmup` steps."""
     must_be("schedule.warmup", warmup, least=0)
     return lambda step: rise(step, warmup)
 
 
 def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Factor:
-    """Half a cosine from the optimiser's rate to `final` times it at the last of `steps` (Loshchilov, Hutter 2017)."""
+    """Half a cosine from the optimizer's rate to `final` times it at the last of `steps` (Loshchilov, Hutter 2017)."""
     must_be("schedule.warmup", warmup, least=0)
     must_be("schedule.final", final, least=0)
 

@@ -65,7 +65,7 @@ def train(config: dict[str, Any]) -> None:
 
 
 def _task(config: Mapping[str, Any], parts):
-    """What a kind of run gave, with the optimiser and the schedule."""
+    """What a kind of run gave, with the optimizer and the schedule."""
     optimizer, schedule = _optimizer(config), _schedule(config)
     from captioning.training import CaptioningTask
 
@@ -83,7 +83,7 @@ def _task(config: Mapping[str, Any], parts):
 
 
 def _optimizer(config: Mapping[str, Any]) -> Callable:
-    """Parameter groups -> optimiser; tried on one parameter."""
+    """Parameter groups -> optimizer; tried on one parameter."""
     import torch
 
     settings, precision = config["optimizer"], config["trainer"]["precision"]
@@ -104,7 +104,7 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
 
 
 def _has_fused(settings: Mapping[str, Any]) -> bool:
-    """Whether an optimiser can make one pass over the weights, as torch's own, and nothing is said of another way."""
+    """Whether an optimizer can make one pass over the weights, as torch's own, and nothing is said of another way."""
     takes = inspect.signature(pydoc.locate(settings["_target_"])).parameters
     return "fused" in takes and not settings.keys() & {"fused", "foreach", "differentiable"}
 

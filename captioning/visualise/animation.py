@@ -15,7 +15,7 @@ from PIL import Image
 
 from captioning.errors import ToolError
 from captioning.io import write_whole
-from captioning.visualise.drawing import TEXT, few_colours, fit, mark, new_figure, show, text_height, text_width
+from captioning.visualise.drawing import TEXT, few_colors, fit, mark, new_figure, show, text_height, text_width
 from captioning.visualise.maps import Maps
 
 SIDE, SLIMMEST = 420, 280  # of a square picture in pixels, another shape has its area; width of a frame at least
@@ -138,7 +138,7 @@ def _place(words: Sequence[str], width: float) -> tuple[list[tuple[float, int, f
 
 
 def _write_gif(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
-    first, *rest = (few_colours(frame, 128) for frame in frames)
+    first, *rest = (few_colors(frame, 128) for frame in frames)
     milliseconds = [round(100 * each) * 10 for each in durations]  # a GIF counts hundredths
     first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
 

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
-_COLOURS = colormaps["cividis"]
+_COLORS = colormaps["cividis"]
 # Okabe and Ito's, in order of lightness, each with its dashes and mark.
 LINES = (
     ("#0072B2", "-", "o"),
@@ -56,7 +56,7 @@ def states_figure(
         shown = values[:, units].T
         gate = name.split()[0] in GATES
         largest = 1 if gate else max(np.percentile(np.abs(shown), BRIGHTEST), 1e-9)
-        image = each.imshow(shown, cmap=_COLOURS, vmin=0 if gate else -largest, vmax=largest, aspect="auto")
+        image = each.imshow(shown, cmap=_COLORS, vmin=0 if gate else -largest, vmax=largest, aspect="auto")
         each.set_title(_kind(name))
         _words(each, words)
         _units(each, units if index % columns == 0 else [""] * len(units))
@@ -91,7 +91,7 @@ def units_figure(readings: Sequence[Any], followers: Sequence[Any]) -> Figure:
     figure, axes = _figure(size, len(readings), 1)
     for each, reading, shown, marks in zip(axes.flat, readings, values, told, strict=True):
         scaled = (shown - low) / np.maximum(high - low, 1e-9)
-        each.imshow(scaled, cmap=_COLOURS, vmin=0, vmax=1, aspect="auto")
+        each.imshow(scaled, cmap=_COLORS, vmin=0, vmax=1, aspect="auto")
         each.hlines(np.arange(len(names) - 1) + 0.5, -0.5, len(reading.words) - 0.5, color="white", lw=1.5)
         _words(each, reading.words, rotation=30)
         _units(each, names)
@@ -193,7 +193,7 @@ def compact(figure: Figure) -> Image.Image:
     return drawn.quantize(96, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
 
 
-def coloured_text(tokens: Sequence[str], values: np.ndarray, *, between: str = " ") -> str:
+def colored_text(tokens: Sequence[str], values: np.ndarray, *, between: str = " ") -> str:
     """HTML of a text with each token on the colour of a unit's value, from the lowest (dark) to the highest (light).
 
     Args:
@@ -203,7 +203,7 @@ def coloured_text(tokens: Sequence[str], values: np.ndarray, *, between: str = "
     low, high = values.min(), values.max()
     pieces = []
     for token, value in zip(tokens, (values - low) / max(high - low, 1e-9), strict=True):
-        style = f"background:{to_hex(_COLOURS(value))};color:{_ink(value)}"
+        style = f"background:{to_hex(_COLORS(value))};color:{_ink(value)}"
         pieces.append(f'<span style="{style}">{html.escape(token)}</span>')
     return f'<pre style="line-height:1.5;white-space:pre-wrap">{html.escape(between).join(pieces)}</pre>'
 

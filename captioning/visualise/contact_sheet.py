@@ -15,7 +15,7 @@ from captioning.visualise.drawing import TEXT, fit, new_figure, show, text_heigh
 CARD, TALLEST = 380, 420  # width of a card; of a picture at most that height
 MARGIN, GAP, SPACE = 30, 28, 8  # around the sheet, between cards, between the texts of a card
 TITLE, CAPTION, REFERENCE, NOTE = 14, 10.5, 8, 8
-_GREY = {"parse_math": False, "color": "0.38"}
+_GRAY = {"parse_math": False, "color": "0.38"}
 
 
 class Entry(NamedTuple):
@@ -77,7 +77,7 @@ class _Card(NamedTuple):
 def _card(entry: Entry, most_references: int) -> _Card:
     scaling = min(CARD / entry.picture.width, TALLEST / entry.picture.height)
     shown = fit(entry.picture, tuple(max(1, round(side * scaling)) for side in entry.picture.size))
-    above = [_text(entry.title, NOTE, _GREY)] if entry.title else []
+    above = [_text(entry.title, NOTE, _GRAY)] if entry.title else []
     captions = {"": entry.captions} if isinstance(entry.captions, str) else entry.captions
     below = [
         _text(f"{label}: {text}" if label else text or "(empty)", CAPTION, TEXT) for label, text in captions.items()
@@ -85,7 +85,7 @@ def _card(entry: Entry, most_references: int) -> _Card:
     if entry.scores:
         told = " · ".join(f"{name} {value:.2f}" for name, value in entry.scores.items())
         below.append(_text(told, NOTE, TEXT | {"fontweight": "bold"}))
-    below += [_text(f"– {text}", REFERENCE, _GREY) for text in entry.references[:most_references]]
+    below += [_text(f"– {text}", REFERENCE, _GRAY) for text in entry.references[:most_references]]
     texts = [*above, *below]
     height = shown.height + sum(text_height(text, points) for text, points, _ in texts) + SPACE * len(texts)
     return _Card(above, shown, entry.picture.size, below, ceil(height))

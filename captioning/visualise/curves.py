@@ -17,7 +17,7 @@ from matplotlib.lines import Line2D
 from captioning.errors import DataError
 from captioning.visualise.drawing import TEXT, new_figure
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
 PANEL, COLUMNS, LEGEND = (520, 380), 3, 34  # pixels of a panel, panels in a row, height of a line of the legend
 _LEFT_OUT = ("epoch", "words/s", "BLEU-1", "BLEU-2", "BLEU-3")  # ends of names
@@ -109,7 +109,7 @@ def _legend(figure: Figure, runs: Mapping[str, Curves], panels: Sequence[str]) -
 
 
 def _style(index: int) -> tuple[str, str, str]:
-    return tuple(of[index % len(of)] for of in (_COLOURS, LINES, MARKERS))
+    return tuple(of[index % len(of)] for of in (_COLORS, LINES, MARKERS))
 
 
 def _measured_here(run: Curves, panel: str) -> bool:

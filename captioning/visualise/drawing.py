@@ -56,16 +56,16 @@ def save_figure(figure: Figure, path: Path | str) -> None:
         write_whole(path, lambda file: figure.savefig(file, **options))
 
 
-def thumbnail(figure: Figure, width: int = 1000, *, colours: int = 256) -> Image.Image:
+def thumbnail(figure: Figure, width: int = 1000, *, colors: int = 256) -> Image.Image:
     """The figure as a picture of at most that width and so many colours: small, for a notebook to keep."""
     figure.canvas.draw()
     whole = Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3])
     if whole.width > width:
         whole = whole.resize((width, round(whole.height * width / whole.width)), Image.Resampling.LANCZOS)
-    return few_colours(whole, colours)
+    return few_colors(whole, colors)
 
 
-def few_colours(picture: Image.Image, count: int) -> Image.Image:
+def few_colors(picture: Image.Image, count: int) -> Image.Image:
     """In a palette that spans all of its colours; Pillow's usual one drops those of small things, however bright."""
     return picture.quantize(count, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
 

@@ -12,7 +12,7 @@ from captioning.visualise.geometry import MapRegion, cell, cell_overlay, overlay
 
 # The bright end of a map for the colour-blind too: its lightness rises evenly and starts above the dimmed picture's, so
 # that more weight is lighter in grey print as well.
-COLOURS, FAINTEST, BRIGHTEST = colormaps["inferno"], 0.62, 0.94
+COLORS, FAINTEST, BRIGHTEST = colormaps["inferno"], 0.62, 0.94
 
 
 class Panel(NamedTuple):
@@ -136,7 +136,7 @@ def light(picture: Image.Image, strength: np.ndarray, inside: np.ndarray) -> np.
     # Dimmed, a flat picture would be lost: its contrast is raised, at most twofold.
     grey = np.clip(middle + (grey - middle) * np.clip(0.5 / max(high - low, 0.25), 1, 2), 0, 1)
     strength = np.clip(strength, 0, 1)
-    colour = COLOURS(FAINTEST + (BRIGHTEST - FAINTEST) * strength)[..., :3] * (0.62 + 0.38 * grey)
+    colour = COLORS(FAINTEST + (BRIGHTEST - FAINTEST) * strength)[..., :3] * (0.62 + 0.38 * grey)
     opacity = 0.92 * strength[..., None] ** 0.7
     lit = (0.05 + 0.34 * grey) * (1 - opacity) + colour * opacity
     height, width = inside.shape

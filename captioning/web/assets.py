@@ -7,7 +7,7 @@ from importlib import resources
 import numpy as np
 from PIL import Image
 
-from captioning.visualise import BRIGHTEST, COLOURS, FAINTEST
+from captioning.visualise import BRIGHTEST, COLORS, FAINTEST
 
 STEPS = 256  # of the palette
 
@@ -20,7 +20,7 @@ def read_asset(name: str) -> str:
 def palette() -> np.ndarray:
     """The colours of attention from faint to strong, those of the figures: [STEPS, 3] uint8."""
     ramp = FAINTEST + (BRIGHTEST - FAINTEST) * np.linspace(0, 1, STEPS)
-    return (255 * COLOURS(ramp)[:, :3] + 0.5).astype(np.uint8)
+    return (255 * COLORS(ramp)[:, :3] + 0.5).astype(np.uint8)
 
 
 def shrink(picture: Image.Image, side: int) -> Image.Image:

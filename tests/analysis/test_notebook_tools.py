@@ -104,7 +104,7 @@ def test_a_thumbnail_is_small_and_keeps_small_bright_things():
     picture = Image.effect_noise((300, 300), 90).convert("RGB")
     picture.paste((255, 0, 255), (140, 140, 152, 152))
     figure = caption_sheet([Entry(picture, "a magenta square")], columns=1)
-    small = thumbnail(figure, 300, colours=64)
+    small = thumbnail(figure, 300, colors=64)
     assert small.width == 300 and len(small.getcolors()) <= 64
     pixels = np.asarray(small.convert("RGB")).astype(int)
     assert (np.abs(pixels - [255, 0, 255]).max(2) < 40).sum() > 20

@@ -1,11 +1,11 @@
-"""Labels of Python source against texts marked by hand, and Python's tokeniser against a reader of its own."""
+"""Labels of Python source against texts marked by hand, and Python's tokenizer against a reader of its own."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from captioning.analysis.source_labels import source_labels
+from captioning.analysis.python_labels import source_labels
 from captioning.data import read_texts
 from captioning.errors import DataError
 

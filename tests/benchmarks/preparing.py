@@ -53,7 +53,7 @@ def draw_pictures(folder: Path, count: int, *, seed: int = 0) -> list[Record]:
 
 
 class PlainPictures(Dataset):
-    """Float pictures [3, S, S], normalised one by one."""
+    """Float pictures [3, S, S], normalized one by one."""
 
     def __init__(self, records: list[Record], size: int):
         self.records, self.size = records, size

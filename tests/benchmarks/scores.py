@@ -2,7 +2,7 @@
 
     python tests/benchmarks/scores.py [--quick] [--shared DIR] [--only ciderd] [--output bench.json]
 
-`score/5000` is BLEU, ROUGE-L and CIDEr of that many images, tokenising included; `ciderd/250` the reward of 50 images
+`score/5000` is BLEU, ROUGE-L and CIDEr of that many images, tokenizing included; `ciderd/250` the reward of 50 images
 with five samples and a greedy caption each; `tokenize/67000` that many captions. Each is taken in a process of its own,
 so that its peak of memory is its own. Captions are real ones (flickr8k/captions_train.json), crossed with one another
 where more are wanted than there are.
@@ -69,7 +69,7 @@ def measure_score(shared: str, images: int) -> dict[str, float]:
 
 
 def measure_rival(shared: str, images: int) -> dict[str, float]:
-    """pycocoevalcap: its Java tokeniser, then BLEU, ROUGE-L and CIDEr."""
+    """pycocoevalcap: its Java tokenizer, then BLEU, ROUGE-L and CIDEr."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -158,7 +158,7 @@ def beside(
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Scores of two sizes, a reward and tokenising; none without the captions."""
+    """Scores of two sizes, a reward and tokenizing; none without the captions."""
     shared, java = arguments.shared, shutil.which("java") is not None
     if not captions_of(shared).is_file():
         print(f"left out: {captions_of(shared)} is not there: give its folder by --shared=DIR", file=sys.stderr)

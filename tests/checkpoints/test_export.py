@@ -338,7 +338,7 @@ def test_it_is_evaluated_and_captions_in_an_ensemble(checkpoint, half, data, pic
 
 def test_a_run_starts_from_it_and_none_goes_on(half, data, tmp_path):
     overrides = [*data, *SMALL, "trainer.max_epochs=1", f"run_dir={tmp_path}/run"]
-    with pytest.raises(ConfigError, match=r"resume: an exported checkpoint has no optimiser: .* start_from="):
+    with pytest.raises(ConfigError, match=r"resume: an exported checkpoint has no optimizer: .* start_from="):
         run("train", *overrides, f"resume={half}")
     run("train", *overrides, f"start_from={half}", "optimizer.lr=1e-9", "weight_averaging=none")
     started = read_checkpoint(tmp_path / "run" / "checkpoints" / "last.ckpt")["state_dict"]

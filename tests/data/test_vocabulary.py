@@ -1,4 +1,4 @@
-"""Tokeniser and vocabulary."""
+"""Tokenizer and vocabulary."""
 
 import gzip
 import json
@@ -28,7 +28,7 @@ def test_penn_treebank_tokens(caption, tokens):
     assert " ".join(tokenize(caption)) == tokens
 
 
-def test_agrees_with_the_recorded_java_tokeniser(shared_dir):
+def test_agrees_with_the_recorded_java_tokenizer(shared_dir):
     pairs = json.loads(gzip.decompress((shared_dir / "metrics" / "ptb_java_pairs.json.gz").read_bytes()))
     for recorded in pairs.values():
         equal = sum(" ".join(tokenize(raw)) == tokens for raw, tokens in recorded[::4])

@@ -167,8 +167,8 @@ def test_a_journal_is_read_up_to_where_its_writer_was_killed(tmp_path, records):
 
 def test_what_a_shard_costs_does_not_grow_with_those_before_it(tmp_path, records, monkeypatch):
     store, written = FeatureStore(tmp_path / "store", KEY, shard_pictures=1), []
-    real = module.manifest.write
-    monkeypatch.setattr(module.manifest, "write", lambda *arguments: written.append(1) or real(*arguments))
+    real = module.manifest.write_manifest
+    monkeypatch.setattr(module.manifest, "write_manifest", lambda *arguments: written.append(1) or real(*arguments))
     for record in records:
         store.append(record.image_id, stamp_picture(record.path), values(record))
     lines = (store.folder / "journal.jsonl").read_bytes().splitlines()

@@ -19,8 +19,8 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation import caption_and_ground
 from captioning.ground import ground as ground_command
 from captioning.inference import load
-from captioning.metrics import compile_phrases, ground_caption, summarise
-from captioning.metrics.grounding import AnnotatedThing, centre_prior, interval, pointing
+from captioning.metrics import compile_phrases, ground_caption, summarize
+from captioning.metrics.grounding import AnnotatedThing, center_prior, interval, pointing
 from captioning.metrics.mentions import find_mentions, plural
 from captioning.metrics.regions import area_share, box_region, cell_shares, contains, mask_region
 from captioning.train import train
@@ -188,14 +188,14 @@ def test_any_of_several_instances_counts_and_others_do_not():
 def test_peaks_that_tie_count_by_their_share_and_the_centre_prior_looks_at_the_middle():
     box, region = (0, 0, 80, 80), box_region([(0, 0, 40, 40)], (80, 80))
     assert pointing(np.array([0.4, 0.1, 0.1, 0.4]), region, box=box, grid=(2, 2)) == 0.5
-    even = centre_prior(box=box, grid=(4, 4), size=(80, 80))
+    even = center_prior(box=box, grid=(4, 4), size=(80, 80))
     assert pointing(even, region, box=box, grid=(4, 4)) == 0.25
     assert even.sum() == pytest.approx(1)
     # Cells against a fine sum of the Gaussian.
     middles = (np.arange(8000) + 0.5) / 100
     slices = np.exp(-0.5 * ((middles - 40) / 20) ** 2).reshape(4, -1).sum(1)
     np.testing.assert_allclose(even.reshape(4, 4), np.outer(slices, slices) / slices.sum() ** 2, rtol=1e-5)
-    odd = centre_prior(box=Transform(224, fit="pad").box(640, 320), grid=GRID, size=(640, 320))
+    odd = center_prior(box=Transform(224, fit="pad").box(640, 320), grid=GRID, size=(640, 320))
     assert odd.argmax() == 24
 
 
@@ -304,7 +304,7 @@ def test_means_are_over_words_and_intervals_over_pictures():
         things = [AnnotatedThing("dog", (*random.uniform(0, 40, 2), 25, 25), [])] if image_id % 5 else []
         weights = random.dirichlet(np.full(49, 0.2), len(words)).reshape(-1, 49)
         grounded[image_id] = ground_caption(words, weights, box=box, size=size, things=things, phrases=phrases)
-    summary = summarise(grounded, samples=200, seed=5)
+    summary = summarize(grounded, samples=200, seed=5)
     pictures = [[w.measures for w in own if w.measures] for own in grounded.values()]
     pictures = [own for own in pictures if own]
     every = [measures for own in pictures for measures in own]
@@ -324,8 +324,8 @@ def test_means_are_over_words_and_intervals_over_pictures():
     chance = summary["means"]["chance"]
     assert chance["pointing box"] == chance["mass box"]
     assert summary["categories"]["dog"]["words"] == len(every)
-    assert summarise(grounded, samples=200, seed=5) == summary != summarise(grounded, samples=200, seed=6)
-    assert summarise({1: [], 2: []})["means"] is None
+    assert summarize(grounded, samples=200, seed=5) == summary != summarize(grounded, samples=200, seed=6)
+    assert summarize({1: [], 2: []})["means"] is None
 
 
 def test_the_interval_of_a_mean_is_about_its_standard_error():

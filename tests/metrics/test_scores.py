@@ -149,7 +149,7 @@ def test_without_java_nothing_is_zero(monkeypatch):
     report = Scorer(meteor=True, spice=True, bootstrap=0)(REFERENCES, CAPTIONS)
     assert list(report.scores) == NAMES and list(report.table.values) == NAMES
     assert "METEOR needs Java" in report.unavailable["METEOR"] and "install" in report.unavailable["SPICE"]
-    with pytest.raises(ToolError, match="Java tokeniser needs Java"):
+    with pytest.raises(ToolError, match="Java tokenizer needs Java"):
         Scorer(tokenizer="java")(REFERENCES, CAPTIONS)
 
 
@@ -160,7 +160,7 @@ def test_a_program_that_breaks_off_is_told(monkeypatch):
     report = Scorer(meteor=True, spice=True, bootstrap=0)(REFERENCES, CAPTIONS)
     assert "METEOR's Java program broke off" in report.unavailable["METEOR"]
     assert "stanford-corenlp-3.6.0" in report.unavailable["SPICE"]  # told, not downloaded
-    with pytest.raises(ToolError, match="the Java tokeniser failed"):
+    with pytest.raises(ToolError, match="the Java tokenizer failed"):
         Scorer(tokenizer="java")(REFERENCES, CAPTIONS)
 
 

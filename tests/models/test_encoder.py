@@ -48,7 +48,7 @@ def pictures(count: int, size: int) -> torch.Tensor:
 
 
 def through(module: nn.Module, classifier: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What goes into and comes out of a module as the classifier runs on pictures normalised by torchvision."""
+    """What goes into and comes out of a module as the classifier runs on pictures normalized by torchvision."""
     seen = []
     module.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].clone(), output.clone())))
     with torch.no_grad():
@@ -62,7 +62,7 @@ def reference(name: str) -> nn.Module:
         return models.get_model(name, weights=None).eval()
 
 
-def test_grid_runs_row_by_row_and_lite_normalisation_is_exact():
+def test_grid_runs_row_by_row_and_lite_normalization_is_exact():
     images = pictures(2, 4)
     encoder = Encoder(nn.Identity(), name="pixels", output="grid", mean=LITE_MEAN, std=LITE_STD, image_size=4)
     grid = encoder(images)
@@ -72,7 +72,7 @@ def test_grid_runs_row_by_row_and_lite_normalisation_is_exact():
             assert torch.equal(grid[:, 4 * row + column], (images[:, :, row, column].float() - 127) / 128)
 
 
-def test_imagenet_normalisation_is_torchvisions():
+def test_imagenet_normalization_is_torchvisions():
     images = pictures(2, 4)
     encoder = Encoder(nn.Identity(), name="pixels", output="grid", image_size=4)
     expected = normalize(images / 255, IMAGENET_MEAN, IMAGENET_STD)

@@ -1,4 +1,4 @@
-"""The standardised image vector: against NumPy over all that was seen, and in a captioner."""
+"""The standardized image vector: against NumPy over all that was seen, and in a captioner."""
 
 import numpy as np
 import pytest

@@ -5,7 +5,7 @@
 Each trial draws a place (all PLACES in turn, and any moment by the clock), a run that passes it (RUNS) and how often
 it is passed before the process ends there: by SIGKILL, or for `--stops` by SIGTERM or SIGINT, which must save and exit
 with their status. Some are killed twice. The run is then resumed to its end, and its checkpoints must be equal bit for
-bit: weights, their average, optimiser, schedule, generators, callbacks; and metrics.csv but for its speeds.
+bit: weights, their average, optimizer, schedule, generators, callbacks; and metrics.csv but for its speeds.
 
 Processes are forked from this one, which has imported everything and computed nothing: a start takes no seconds.
 """

@@ -1,4 +1,4 @@
-"""The tokeniser against the recorded answers of the original, and the rules one by one."""
+"""The tokenizer against the recorded answers of the original, and the rules one by one."""
 
 import gzip
 import json
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from captioning.text import tokenize
 from captioning.text.ptb_tokenizer import split
 
-# Caption -> what coco-caption's Java tokeniser makes of it, punctuation dropped.
+# Caption -> what coco-caption's Java tokenizer makes of it, punctuation dropped.
 ANSWERS = {
     "A plate. There is a fork..": "a plate there is a fork",
     "A man.The field.three dogs .hit a tree.,": "a man.the field.three dogs hit a tree.",
@@ -97,7 +97,7 @@ def test_java_itself_says_the_same():
     }
 
 
-def test_plain_captions_are_cut_as_nltks_treebank_tokeniser_cuts_them():
+def test_plain_captions_are_cut_as_nltks_treebank_tokenizer_cuts_them():
     """An independent implementation of the same rules, where captions hold nothing that it does otherwise."""
     from nltk.tokenize.destructive import NLTKWordTokenizer
 

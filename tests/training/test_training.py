@@ -50,20 +50,30 @@ def test_decoding_states_where_hard_attention_looks(hard, data, tmp_path, capsys
     assert "hard attention at the expectation place" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"most_likely, sample, expectation"):
         run("evaluate", checkpoint, *data, f"output={tmp_path}", "hard_attention=best")
-    assert load(hard / "checkpoints" / "last.ckpt", hard_attention="sample").places == "sample"
+    assert load(hard / "checkpoints" / "last.ckpt", hard_attention="sample").hard_attention == "sample"
 
 
-def test_a_checkpoint_of_another_kind_of_run_is_told_apart(hard, tmp_path):
+def test_a_checkpoint_of_another_task_is_told_apart(hard, tmp_path):
     checkpoint = torch.load(hard / "checkpoints" / "last.ckpt", weights_only=True)
-    assert checkpoint["captioning"].pop("kind") == "captions"
-    torch.save(checkpoint, tmp_path / "first.ckpt")  # as before there were kinds
-    assert load(tmp_path / "first.ckpt").vocabulary.words
-    checkpoint["captioning"]["kind"] = "melodies"
+    assert checkpoint["captioning"]["task"] == "image_captioning"
+    checkpoint["captioning"]["task"] = "melodies"
     torch.save(checkpoint, tmp_path / "other.ckpt")
     with pytest.raises(
         CheckpointError, match=r"other\.ckpt is a checkpoint of task=melodies, but one of task=image_captioning"
     ):
         load(tmp_path / "other.ckpt")
+
+
+def test_a_checkpoint_of_an_older_format_is_refused_in_one_sentence(hard, tmp_path):
+    checkpoint = torch.load(hard / "checkpoints" / "last.ckpt", weights_only=True)
+    for older in (1, None, "2"):
+        checkpoint["captioning"]["format"] = older
+        torch.save(checkpoint, tmp_path / "older.ckpt")
+        expected = (
+            rf"^\S+older\.ckpt has format {older}, but this version reads format 2: train it again, or load it with "
+        )
+        with pytest.raises(CheckpointError, match=expected + "the version of captioning that wrote it$"):
+            load(tmp_path / "older.ckpt")
 
 
 def test_resumed_hard_attention_equals_a_run_that_never_stopped(data, tmp_path, monkeypatch):
@@ -349,13 +359,13 @@ def test_a_group_of_none_is_none_beside_an_experiment_that_sets_its_arguments(da
         ({"_target_": "torch.optim.NAdam"}, "32-true", None),
     ],
 )
-def test_the_optimiser_is_fused_where_it_can_be(settings, precision, fused):
+def test_the_optimizer_is_fused_where_it_can_be(settings, precision, fused):
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3}
     make = _optimizer({"optimizer": adam | settings, "trainer": {"precision": precision}})
     assert make([torch.nn.Parameter(torch.zeros(2))]).defaults.get("fused") == fused
 
 
-def test_a_fused_optimiser_in_mixed_precision_is_refused():
+def test_a_fused_optimizer_in_mixed_precision_is_refused():
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "fused": True}
     with pytest.raises(ConfigError, match=r"optimizer\.fused=true: .* trainer\.precision=bf16-mixed"):
         _optimizer({"optimizer": adam, "trainer": {"precision": "bf16-mixed"}})

@@ -124,7 +124,7 @@ def test_regions_pixel_by_pixel():
 
 # What models look at
 
-COLOURS = {"red": (248, 8, 8), "yellow": (250, 222, 40), "green": (4, 104, 38), "blue": (40, 80, 215)}
+COLORS = {"red": (248, 8, 8), "yellow": (250, 222, 40), "green": (4, 104, 38), "blue": (40, 80, 215)}
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 
 
@@ -149,8 +149,8 @@ def test_the_trained_scenes_model_peaks_in_the_right_quadrant(size, pytestconfig
     if not checkpoint.is_file():
         pytest.skip(f"no {checkpoint}: `make train` leaves it")
     captioner = captioning.load(checkpoint)
-    wanted = [(name, quadrant) for name in COLOURS for quadrant in range(4)]
-    pictures = [square(size, quadrant, COLOURS[name]) for name, quadrant in wanted]
+    wanted = [(name, quadrant) for name in COLORS for quadrant in range(4)]
+    pictures = [square(size, quadrant, COLORS[name]) for name, quadrant in wanted]
     captions = captioner.caption(pictures, beam_size=3)
     peaks = [
         quadrant_of(caption.attention[caption.tokens.index("square")], caption.box, size) == quadrant
@@ -201,7 +201,7 @@ def test_a_model_that_must_look_into_each_quadrant_is_drawn_looking_there(fit):
     for line in names:
         picture = Image.new("RGB", size, (110, 110, 110))
         for quadrant, name in enumerate(line):
-            square(size, quadrant, list(COLOURS.values())[name], picture)
+            square(size, quadrant, list(COLORS.values())[name], picture)
         with torch.inference_mode():
             features.append(encoder(transform(picture)[None])[0].clone())
     features = torch.stack(features)

@@ -461,7 +461,7 @@ def test_examples_are_drawn_or_given(tmp_path):
 def test_a_caption_without_words(predictors, monkeypatch):
     """A model may write <end> at once."""
     picture, predictor = noise(9, 9), predictors["soft"]
-    monkeypatch.setattr(work, "named", lambda *_, **__: lambda *_, **__: [[_nothing()]])
+    monkeypatch.setattr(work, "get_search", lambda *_, **__: lambda *_, **__: [[_nothing()]])
     answer = caption_picture({"soft": predictor}, picture, DemoRequest())
     assert answer["models"][0]["searches"]["greedy"] == [{"words": [], "log_prob": -1.0, "weights": [], "places": None}]
 

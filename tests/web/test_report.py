@@ -239,7 +239,7 @@ def test_an_evaluation_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     captions = dict.fromkeys((record.image_id for record in records), "a dog runs")
     leave_evaluation(run / "val", captions)
     os.utime(run / "val" / "captions.json")
-    monkeypatch.setattr("captioning.evaluation.split_captions.write_captions", None)
+    monkeypatch.setattr("captioning.evaluation.write_captions", None)
     text = Page(run_report(run)).text
     assert "decoding beam7" in text and "a dog runs 4 0" in text and "for 100 % of the pictures" in text
 
@@ -257,7 +257,7 @@ def test_examples_look_where_the_evaluation_looked(tmp_path, monkeypatch):
         loaded.append(load(*given, **named))
         return loaded[-1]
 
-    monkeypatch.setattr("captioning.inference.predictor.load", watched)
+    monkeypatch.setattr("captioning.inference.load", watched)
     run_report(run)
     assert [len(predictor.views) for predictor in loaded] == [5]
 

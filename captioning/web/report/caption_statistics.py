@@ -59,7 +59,7 @@ def repeated(
 
 
 def unknown_words(references: Iterable[Sequence[str]], vocabulary: Collection[str], *, most: int) -> Unknown:
-    """Of tokenised references; see `Unknown`."""
+    """Of tokenized references; see `Unknown`."""
     counts: Counter[str] = Counter()
     words = captions = hit = 0
     for reference in references:
