@@ -19,7 +19,7 @@ TOOLS = {
         "load_language_model",
         "make_language_model_metadata",
     ],
-    "predictor": ["Predictor", "load"],
+    "predictor": ["Predictor", "load", "score_captions"],
     "vqa": ["VQA", "load_answerer", "make_answerer_metadata", "write_answers"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(
