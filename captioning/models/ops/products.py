@@ -107,5 +107,7 @@ class _Step(torch.autograd.Function):
     @once_differentiable
     def backward(context, outer: Tensor):
         inputs, weight = context.saved_tensors
-        context.sums.add(inputs.reshape(-1, inputs.shape[-1]), outer.reshape(-1, outer.shape[-1]))
+        # Detached: a pass by no `_Begin` leaves them with the sum, which the graph holds, and which must not hold it.
+        rows = (part.detach().reshape(-1, part.shape[-1]) for part in (inputs, outer))
+        context.sums.add(*rows)
         return None, outer @ weight if context.needs_input_grad[1] else None, None, None

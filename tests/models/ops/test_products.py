@@ -127,6 +127,19 @@ def test_a_step_leaves_nothing_in_memory(dtype, bias):
         gc.enable()
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+@pytest.mark.parametrize("asked", [[0], [1], [2], [0, 2]])
+def test_a_pass_that_asks_for_some_gradients_leaves_nothing_in_memory(asked, create_graph):
+    gc.collect()
+    before = {id(one) for one in gc.get_objects() if type(one) is _Sum}
+    given = parts()
+    total = sum(summed(*given))
+    torch.autograd.grad(total, [given[index] for index in asked], create_graph=create_graph)
+    del total, given
+    gc.collect()
+    assert not [one for one in gc.get_objects() if type(one) is _Sum and id(one) not in before]
+
+
 def test_float64_stays_so_under_autocast():
     weight, bias, inputs = parts()
     with torch.autocast("cpu", torch.bfloat16), summed_at_once():
