@@ -1,10 +1,14 @@
-"""A toy world: small models in float64, and where real data may be found."""
+"""Fixtures of several folders: small models in float64, a small world of images, and where real data may be found."""
 
+import csv
 import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from small_world import SENTENCES, run, short
 from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, PAD, RECURRENCES, SCORERS, START
 
 from captioning.models import (
@@ -90,3 +94,33 @@ def toy_tokens():
                 line = [START, *words, END]
                 slot[: len(line)] = torch.tensor(line)
     return tokens
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """Eight pictures of noise with a caption each, for training and validation alike in a CSV file."""
+    root = tmp_path_factory.mktemp("world")
+    random = np.random.default_rng(0)
+    with (root / "captions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["image", "caption", "split"])
+        for index, sentence in enumerate(SENTENCES):
+            for split in ("train", "val"):
+                name = f"{split}{index}.png"
+                noise = random.integers(0, 256, (4, 6, 3), np.uint8) if split == "train" else noise  # noqa: F821
+                Image.fromarray(noise).resize((96, 64), Image.NEAREST).save(root / name)
+                writer.writerow([name, sentence.capitalize() + ".", split])
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(world):
+    return ["data=csv", f"data.root={world}", f"features.root={world / 'features'}"]
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A checkpoint of one step."""
+    run_dir = tmp_path_factory.mktemp("trained")
+    run("train", *short(data, run_dir, "trainer.max_steps=1"))
+    return run_dir / "checkpoints" / "last.ckpt"

@@ -6,15 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import compare
+import measure
 import pytest
 import torch
+import training
 
 FOLDER = Path(__file__).parent / "benchmarks"
-sys.path.insert(0, str(FOLDER))
-
-import compare  # noqa: E402
-import measure  # noqa: E402
-import training  # noqa: E402
 
 
 def test_results_of_several_benchmarks_are_merged(tmp_path):

@@ -237,6 +237,6 @@ def test_chance_is_drawn_beside_what_was_found(world):
 def test_coloured_text_is_lighter_where_the_unit_is_higher():
     text = colored_text(list("a<b"), np.array([-3.0, 0.5, 7.0]), between="")
     assert text.count("<span") == 3 and "&lt;" in text and "<b" not in text
-    colours = [part[:7] for part in text.split("background:")[1:]]
-    lightness = [sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.3), (3, 0.59), (5, 0.11))) for c in colours]
+    colors = [part[:7] for part in text.split("background:")[1:]]
+    lightness = [sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.3), (3, 0.59), (5, 0.11))) for c in colors]
     assert lightness[0] < lightness[1] - 50 < lightness[2] - 100

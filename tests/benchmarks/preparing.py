@@ -43,8 +43,8 @@ def draw_pictures(folder: Path, count: int, *, seed: int = 0) -> list[Record]:
         width, height = random.integers(*SIDES, size=2, endpoint=True).tolist()
         picture = np.zeros((height, width, 3), np.float32)
         for cells, share in ((4, 0.5), (16, 0.25), (64, 0.15)):
-            colours = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
-            picture += share * np.asarray(colours.resize((width, height), Image.Resampling.BICUBIC))
+            colors = Image.fromarray(random.integers(0, 256, (cells, cells, 3), np.uint8))
+            picture += share * np.asarray(colors.resize((width, height), Image.Resampling.BICUBIC))
         picture += 0.1 * random.integers(0, 256, picture.shape)
         path = folder / f"{number:06d}.jpg"
         Image.fromarray(picture.astype(np.uint8)).save(path, quality=90)

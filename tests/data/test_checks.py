@@ -280,7 +280,7 @@ def test_groups_are_chains_of_close_files_of_like_colours():
         (b"g", 2**30, bytes(192)),  # two of one colour
         (b"h", 2**30, bytes([1] * 192)),
     ]
-    looks = [Appearance(digest, code, colours, None) for digest, code, colours in files]
+    looks = [Appearance(digest, code, colors, None) for digest, code, colors in files]
     assert [group.members for group in same_files([each.digest for each in looks])] == [(0, 4), (5, 6)]
     assert [tuple(group) for group in near_duplicates(looks, distance=2)] == [((0, 1, 2, 4), 2), ((9, 10), 0)]
     assert [tuple(group) for group in near_duplicates(looks, distance=1)] == [((9, 10), 0)]

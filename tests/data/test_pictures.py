@@ -224,11 +224,11 @@ def test_transparent_parts_are_white(tmp_path):
 def test_palettes(tmp_path):
     palette = Image.fromarray(np.array([[0, 1, 2]], dtype=np.uint8), mode="P")
     palette.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
-    colours = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
+    colors = [[10, 20, 30], [40, 50, 60], [70, 80, 90]]
     for file in ("palette.png", "palette.gif", "palette.bmp"):
-        assert rgb(tmp_path, palette, file)[0].tolist() == colours
+        assert rgb(tmp_path, palette, file)[0].tolist() == colors
     for file in ("clear.png", "clear.gif"):
-        assert rgb(tmp_path, palette, file, transparency=1)[0].tolist() == [colours[0], [255] * 3, colours[2]]
+        assert rgb(tmp_path, palette, file, transparency=1)[0].tolist() == [colors[0], [255] * 3, colors[2]]
 
 
 def test_four_inks(tmp_path):

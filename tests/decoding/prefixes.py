@@ -1,6 +1,7 @@
 """Random models whose next word depends on the whole prefix, and slow searches over lists to hold fast ones against."""
 
 import math
+import random
 from collections import Counter
 from typing import NamedTuple
 
@@ -188,3 +189,49 @@ def share_out(candidates, room, require):
         used[bank] += 1
         (served if used[bank] <= share else others).append(candidate)
     return (served + others)[:room]
+
+
+def draw_rules(generator, vocabulary, length):
+    """Each rule on in about a third of the draws, alone and together with others."""
+    words = [word for word in range(vocabulary) if word != END]
+
+    def some(k):
+        return tuple(generator.sample(words, min(k, len(words))))
+
+    def on():
+        return generator.random() < 0.35
+
+    rules = {}
+    if on():
+        rules["forbidden"] = some(generator.choice([1, 2]))
+        if on():
+            rules["allow"] = rules["forbidden"][:1]
+    if on():
+        rules["avoid"] = some(1)
+    if on():
+        rules["min_length"] = generator.randint(1, length)
+    if on():
+        rules["no_repeat_ngram"] = generator.randint(1, 3)
+    if on():
+        rules["avoid_endings"] = some(generator.choice([1, 2]))
+    if on():
+        out = set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ()))
+        require = tuple(word for word in some(generator.choice([1, 2])) if word not in out)
+        if require and len(require) < length:
+            rules["require"] = require
+    if on():
+        for name in generator.sample(["length_normalization", "length_penalty"], generator.choice([1, 1, 2])):
+            rules[name] = generator.choice([0.5, 1.0, 2.0])
+    return rules
+
+
+def draw_world(seed, **options):
+    """A random model, and random rules for it."""
+    generator = random.Random(seed)
+    vocabulary, length = generator.randint(3, 5), generator.choice([1, 2, 3, 4, 4, 5])
+    options = {
+        "end_bias": generator.choice([-4.0, 0.0, 2.0]),
+        "impossible": generator.choice([0.0, 0.0, 0.3]),
+    } | options
+    model = PrefixModel(2, vocabulary=vocabulary, length=length, seed=seed, **options)
+    return model, draw_rules(generator, vocabulary, length), generator

@@ -7,8 +7,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from prefixes import END, PrefixModel, every_caption, obeys
-from test_constraints import world
+from prefixes import END, PrefixModel, draw_world, every_caption, obeys
 
 from captioning.data import Vocabulary
 from captioning.decoding import beam_search, consensus_search, sample
@@ -65,7 +64,7 @@ def test_agreement_is_cider_d_where_all_n_grams_are_as_rare():
 
 def test_the_elected_agree_most_with_the_beams_and_samples_of_the_two_searches():
     for seed in range(5000, 5040):
-        model, rules, generator = world(seed)
+        model, rules, generator = draw_world(seed)
         rarity = [generator.random() for _ in range(model.vocabulary)]
         width, samples, n_best = generator.randint(1, 5), generator.randint(1, 6), generator.randint(1, 3)
         finalists = generator.randint(0, width)

@@ -7,56 +7,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from prefixes import END, START, PrefixModel, every_caption, obeys, permitted, score, slow_search
+from prefixes import (
+    END,
+    START,
+    PrefixModel,
+    draw_rules,
+    draw_world,
+    every_caption,
+    obeys,
+    permitted,
+    score,
+    slow_search,
+)
 
 from captioning.decoding import beam, beam_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import ConfigError
-
-
-def draw_rules(generator, vocabulary, length):
-    """Each rule on in about a third of the draws, alone and together with others."""
-    words = [word for word in range(vocabulary) if word != END]
-
-    def some(k):
-        return tuple(generator.sample(words, min(k, len(words))))
-
-    def on():
-        return generator.random() < 0.35
-
-    rules = {}
-    if on():
-        rules["forbidden"] = some(generator.choice([1, 2]))
-        if on():
-            rules["allow"] = rules["forbidden"][:1]
-    if on():
-        rules["avoid"] = some(1)
-    if on():
-        rules["min_length"] = generator.randint(1, length)
-    if on():
-        rules["no_repeat_ngram"] = generator.randint(1, 3)
-    if on():
-        rules["avoid_endings"] = some(generator.choice([1, 2]))
-    if on():
-        out = set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ()))
-        require = tuple(word for word in some(generator.choice([1, 2])) if word not in out)
-        if require and len(require) < length:
-            rules["require"] = require
-    if on():
-        for name in generator.sample(["length_normalization", "length_penalty"], generator.choice([1, 1, 2])):
-            rules[name] = generator.choice([0.5, 1.0, 2.0])
-    return rules
-
-
-def world(seed, **options):
-    """A random model, and random rules for it."""
-    generator = random.Random(seed)
-    vocabulary, length = generator.randint(3, 5), generator.choice([1, 2, 3, 4, 4, 5])
-    options = {
-        "end_bias": generator.choice([-4.0, 0.0, 2.0]),
-        "impossible": generator.choice([0.0, 0.0, 0.3]),
-    } | options
-    model = PrefixModel(2, vocabulary=vocabulary, length=length, seed=seed, **options)
-    return model, draw_rules(generator, vocabulary, length), generator
 
 
 def facts(hypotheses):
@@ -69,7 +34,7 @@ def facts(hypotheses):
 def test_a_beam_as_wide_as_the_space_finds_the_true_best_under_every_rule(block):
     unfinished_seen = required_seen = 0
     for seed in range(block * 150, block * 150 + 150):
-        model, rules, generator = world(seed)
+        model, rules, generator = draw_world(seed)
         length = model.length
         n_best = generator.randint(1, 4)
         results = model.search(beam_search, beam_size=model.vocabulary**length + 3, n_best=n_best, **rules)
@@ -87,7 +52,7 @@ def test_a_beam_as_wide_as_the_space_finds_the_true_best_under_every_rule(block)
 @pytest.mark.parametrize("block", range(4))
 def test_narrow_beams_and_groups_equal_a_slow_search_that_never_ends_early(block):
     for seed in range(1000 + block * 150, 1150 + block * 150):
-        model, rules, generator = world(seed)
+        model, rules, generator = draw_world(seed)
         groups, width = generator.randint(1, 3), generator.randint(1, 4)
         n_best = generator.randint(1, groups * width)
         arguments = {"beam_size": groups * width, "n_best": n_best, **rules}
@@ -111,7 +76,7 @@ def test_narrow_beams_and_groups_equal_a_slow_search_that_never_ends_early(block
 
 @pytest.mark.parametrize("seed", range(40))
 def test_width_one_equals_greedy_and_a_loop(seed):
-    model, rules, _ = world(2000 + seed)
+    model, rules, _ = draw_world(2000 + seed)
     results = model.search(greedy_search, **rules)
     assert [h.tokens for (h,) in results] == [h.tokens for (h,) in model.search(beam_search, beam_size=1, **rules)]
     for image, (hypothesis,) in enumerate(results):
@@ -130,7 +95,7 @@ def test_width_one_equals_greedy_and_a_loop(seed):
 
 
 def test_ending_early_changes_nothing(monkeypatch):
-    models = [world(3000 + seed, end_bias=1.0) for seed in range(60)]
+    models = [draw_world(3000 + seed, end_bias=1.0) for seed in range(60)]
 
     def results():
         return [
@@ -178,7 +143,7 @@ METHODS = [
 @pytest.mark.parametrize(("method", "options"), METHODS)
 def test_words_probabilities_attention_and_rules_of_every_search(method, options):
     for seed in range(4000, 4060):
-        model, rules, _ = world(seed)
+        model, rules, _ = draw_world(seed)
         for image, hypotheses in enumerate(model.search(method, **options, **rules)):
             assert 1 <= len(hypotheses) <= options.get("n_best", options.get("samples", 1))
             for hypothesis in hypotheses:

@@ -561,7 +561,7 @@ def test_captions_outlive_a_figure_that_cannot_be_written(adaptive, world, tmp_p
     def fail(*arguments):
         raise ConfigError("no space left")
 
-    monkeypatch.setattr(figures, "save_caption_figure", fail)
+    monkeypatch.setattr(captioning.inference, "save_caption_figure", fail)
     with pytest.raises(ConfigError, match="no space left"):
         run_caption(f"checkpoint={adaptive}", f"images=[{world}/p0.png,{world}/p5.png]", f"output={tmp_path}/o")
     kept = json.loads((tmp_path / "o" / "captions.json").read_text())

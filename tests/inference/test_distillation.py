@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_world import SENTENCES, data, run, short, weights, world  # noqa: F401
+from small_world import SENTENCES, run, short, weights
 from toys import PAD
 
 from captioning.config import DistillConfig, check, compose

@@ -374,9 +374,9 @@ def test_every_scene_word_is_found_where_it_was_drawn(tmp_path):
         for instance in annotated.instances:
             box, mask = box_region([instance.box], (224, 224)), mask_region([instance.segmentation], (224, 224))
             assert area_share(mask, (224, 224)) <= area_share(box, (224, 224)) * 1.05
-            colours = drawn[mask.inside]
-            middle = np.median(colours, axis=0)  # one flat colour, but for the smoothed edge
-            assert (np.abs(colours - middle).max(1) == 0).mean() > 0.8
+            colors = drawn[mask.inside]
+            middle = np.median(colors, axis=0)  # one flat colour, but for the smoothed edge
+            assert (np.abs(colors - middle).max(1) == 0).mean() > 0.8
 
 
 def test_faults_of_instances_and_words_are_named(tmp_path):

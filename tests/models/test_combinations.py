@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, LOOKS, OBJECTIVES, PAD, RECURRENCES, SCORERS, START, UNKNOWN  # noqa: F401  # noqa: F401
+from toys import CELLS, CONDITIONINGS, LOOKS, OBJECTIVES, SCORERS
 
 from captioning.data import CaptionBatch
 

@@ -12,12 +12,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
-from small_world import (  # noqa: F401
-    data,
-    run,
-    trained,
-    world,
-)
+from small_world import run
 from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, LOOKS, OBJECTIVES, PAD, SCORERS, START, UNKNOWN
 
 from captioning.checkpoints import read_checkpoint

@@ -1,11 +1,10 @@
 """Up-Down, adaptive and plain recurrences against loops from the papers' equations; sizes, states, gradients."""
 
+from functools import partial
+
 import pytest
 import torch
-from toys import (
-    CELLS,
-    START,
-)
+from toys import ATTENTIONS, CELLS, START
 
 from captioning.errors import ConfigError
 from captioning.models import LookAfter, SumReadout, build_captioner
@@ -169,10 +168,6 @@ def test_where_nothing_feeds_back_the_fused_kernel_and_the_loop_agree(toy, toy_t
     ],
 )
 def test_parts_that_cannot_go_together_say_so(arguments, words):
-    from functools import partial
-
-    from conftest import ATTENTIONS
-
     sizes = {"feature_size": 6, "grid": True, "vocabulary_size": 11, "width": 7, "embedding_size": 4}
     recurrence = partial(LookAfter, sentinel=arguments["recurrence"] == "adaptive")
     with pytest.raises(ConfigError, match=words):

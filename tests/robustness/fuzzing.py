@@ -1,7 +1,8 @@
 """Damaged and odd input for every reader: each ends in a result or in an error of the package that names its file.
 
 As a script it makes as many inputs as are asked for, within a bound on memory and time, and counts:
-`python tests/fuzzing.py --inputs 50000 --seed 0`. The tests run the same targets with fewer inputs (test_fuzz.py).
+`python tests/robustness/fuzzing.py --inputs 50000 --seed 0`. The tests run the same targets with fewer inputs
+(test_fuzz.py).
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Ends real processes that train, resumes them, and holds all they leave against a run that was never ended.
 
-    python tests/kills.py --kills 20 --stops 6 --seed 0
+    python tests/robustness/kills.py --kills 20 --stops 6 --seed 0
 
 Each trial draws a place (all PLACES in turn, and any moment by the clock), a run that passes it (RUNS) and how often
 it is passed before the process ends there: by SIGKILL, or for `--stops` by SIGTERM or SIGINT, which must save and exit

@@ -12,13 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import (  # noqa: F401
-    data,
-    run,
-    short,
-    trained,
-    world,
-)
+from small_world import run, short
 from toys import ATTENTIONS, RECURRENCES
 
 import captioning.features.sources

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 from kills import differing, left
-from small_world import data, run, short, weights, world  # noqa: F401
+from small_world import run, short, weights
 
 from captioning.checkpoints.resume import FIXED
 from captioning.data import ImageSampler

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_world import data, run, world  # noqa: F401
+from small_world import run
 
 from captioning.errors import ConfigError, DataError
 from captioning.features.store import FeatureStore

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_world import COMMANDS, SENTENCES, SMALL, data, run, short, weights, world  # noqa: F401
+from small_world import SENTENCES, SMALL, run, short, weights
 
 import captioning
 from captioning.checkpoints import read_checkpoint

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from language_models import QUIET, run  # noqa: F401
+from language_models import run
 
 from captioning.analysis.text_activations import held_out
 from captioning.checkpoints import read_checkpoint

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from small_world import SMALL, data, run, world  # noqa: F401
+from small_world import SMALL, run
 
 from captioning.checkpoints import read_checkpoint
 from captioning.data import CaptionBatch

@@ -8,14 +8,7 @@ import sys
 import pytest
 import torch
 from processes import Objective, learn, of_images
-from small_world import (  # noqa: F401
-    data,
-    rows,
-    run,
-    short,
-    weights,
-    world,
-)
+from small_world import rows, run, short, weights
 from torch import multiprocessing, nn
 from toys import PAD
 

@@ -6,15 +6,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_world import (  # noqa: F401
-    SENTENCES,
-    data,
-    rows,
-    run,
-    short,
-    weights,
-    world,
-)
+from small_world import SENTENCES, rows, run, short, weights
 
 from captioning.checkpoints import read_checkpoint
 from captioning.data import read_csv

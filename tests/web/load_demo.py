@@ -1,4 +1,5 @@
-"""Does the demo serve many at once, and stay as large as it is? `python tests/load_demo.py` (minutes; --quick seconds).
+"""Does the demo serve many at once, and stay as large as it is? `python tests/web/load_demo.py` (minutes; --quick
+seconds).
 
 Starts the demo as a user does, on an untrained checkpoint, and sends rounds of concurrent uploads to it: photographs of
 several megapixels, small pictures, and every tenth one damaged. Counts what was served, refused and lost, reads the

@@ -476,7 +476,7 @@ def _nothing():
 
 @pytest.mark.slow
 def test_a_hundred_at_once():
-    """The short form of tests/load_demo.py: all served, the damaged ones refused, none lost."""
+    """The short form of load_demo.py: all served, the damaged ones refused, none lost."""
     from load_demo import main
 
     result = main(["--quick"])
