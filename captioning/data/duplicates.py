@@ -31,7 +31,7 @@ class Appearance(NamedTuple):
 
     digest: bytes
     code: int
-    colours: bytes
+    colors: bytes
     fault: str | None
 
 
@@ -128,8 +128,8 @@ def near_duplicates(looks: Sequence[Appearance], *, distance: int) -> list[Group
             files.setdefault(each.digest, []).append(number)
     copies = list(files.values())  # of each file its pictures; one of them stands for all
     pairs, bits = close_pairs(np.array([looks[first].code for first, *_ in copies], dtype=np.uint64), distance=distance)
-    colours = np.array([np.frombuffer(looks[first].colours, np.uint8) for first, *_ in copies])
-    alike = [_correlate(colours[first], colours[second]) >= CORRELATION for first, second in pairs]
+    colors = np.array([np.frombuffer(looks[first].colors, np.uint8) for first, *_ in copies])
+    alike = [_correlate(colors[first], colors[second]) >= CORRELATION for first, second in pairs]
     pairs, bits = pairs[alike].tolist(), bits[alike].tolist()
     parents = list(range(len(copies)))
     for first, second in pairs:

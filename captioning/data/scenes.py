@@ -56,7 +56,7 @@ STRAIGHT = 3  # at least so many times further apart along the line than across 
 CONTRAST = {"plain": 0, "striped": 0.16, "dotted": 0.2, "checked": 0.16, "noisy": 0.28, "shaded": 0.35}  # of brightness
 APART = 85  # Euclidean RGB distance at least between an object and any tone behind it
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 def _corners(number: int) -> np.ndarray:
@@ -81,7 +81,7 @@ class Piece(NamedTuple):
 
     thing: Thing
     outline: np.ndarray
-    colour: Colour
+    colour: Color
 
 
 def _outline(random: Random, *, shape: str, size: str) -> np.ndarray:
@@ -124,18 +124,18 @@ def _layout(random: Random, *, number: int) -> list[Piece]:
     ]
 
 
-def _tint(random: Random, color: str) -> Colour:
+def _tint(random: Random, color: str) -> Color:
     """A colour of that name, a little different each time."""
     return tuple(max(0, min(255, level + random.randint(-VARIATION, VARIATION))) for level in PALETTE[color])
 
 
-def _tones(random: Random, *, contrast: float, colours: Sequence[Colour]) -> np.ndarray | None:
+def _tones(random: Random, *, contrast: float, colors: Sequence[Color]) -> np.ndarray | None:
     """256 muted tones from one to another [256, 3], none close to an object's colour; None when out of luck."""
     tint = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0, 0.15), 1.0))
     bright = random.uniform(0.2, 0.93)
     dark = bright - contrast
     tones = 255 * np.linspace(bright * tint, dark * tint, 256)
-    distances = np.linalg.norm(tones[::51, None] - np.array(colours), axis=-1)
+    distances = np.linalg.norm(tones[::51, None] - np.array(colors), axis=-1)
     return tones.round().astype(np.uint8) if dark >= 0.12 and distances.min() >= APART else None
 
 

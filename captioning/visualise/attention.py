@@ -190,8 +190,8 @@ def _draw_legend(figure: Figure, notes: tuple[str, int], *, largest: float, unif
     (text, foot), (width, height) = notes, figure.canvas.get_width_height()
     left, middle, right = MARGIN + 22, (MARGIN + foot) / 2, MARGIN + 22 + BAR[0]
     ramp = np.tile(np.linspace(0, 1, BAR[0]), (BAR[1], 1))
-    colours = light(Image.new("L", BAR, 160), ramp, np.ones_like(ramp, dtype=bool))
-    figure.figimage(colours, left, middle - BAR[1] / 2)
+    colors = light(Image.new("L", BAR, 160), ramp, np.ones_like(ramp, dtype=bool))
+    figure.figimage(colors, left, middle - BAR[1] / 2)
     at = (left + BAR[0] * min(1, uniform / largest)) / width
     ends = [(middle - BAR[1] * 0.8) / height, (middle + BAR[1] * 0.8) / height]
     figure.add_artist(Line2D([at, at], ends, color="0.1", linewidth=1.2))
