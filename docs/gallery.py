@@ -12,7 +12,7 @@ from PIL import Image
 
 import captioning
 from captioning.data import open_picture, truth
-from captioning.inference import draw_figure
+from captioning.inference import Caption, draw_figure
 from captioning.visualise import few_colors, thumbnail
 
 FOLDER = Path(__file__).parent / "gallery"
@@ -41,13 +41,13 @@ def stack(pictures: list[Image.Image]) -> Image.Image:
     return whole
 
 
-def strip(picture: Image.Image, caption: captioning.inference.caption.Caption) -> Image.Image:
+def strip(picture: Image.Image, caption: Caption) -> Image.Image:
     """As small as the page is wide, or smaller where the words are few."""
     figure = draw_figure(picture, caption, "strip")
     return thumbnail(figure, round(WIDTH * figure.get_figwidth() / 6.75))
 
 
-def save(picture: Image.Image, made: Iterable[captioning.inference.caption.Caption], path: Path) -> None:
+def save(picture: Image.Image, made: Iterable[Caption], path: Path) -> None:
     """The strips of one picture, small."""
     whole = stack([strip(picture, caption) for caption in made])
     few_colors(whole, 128).save(path, optimize=True)
