@@ -29,7 +29,7 @@ import sys
 from time import monotonic
 from captioning.caption import caption
 from captioning.config import check, compose
-from captioning.schemas import CaptionConfig
+from captioning.config import CaptionConfig
 
 minutes, *overrides = sys.argv[1:]
 config, until = check(compose("caption", overrides), CaptionConfig), monotonic() + 60 * float(minutes)
