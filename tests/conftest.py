@@ -37,6 +37,12 @@ def seed():
 
 
 @pytest.fixture(autouse=True)
+def whole_float32():
+    """A training that ran in this process lets a GPU round the factors of products, for all that comes after it."""
+    torch.set_float32_matmul_precision("highest")
+
+
+@pytest.fixture(autouse=True)
 def log_of_its_own():
     """A command that ran in this process has hydra's handler log to that test's stdout, which is closed after it."""
     yield

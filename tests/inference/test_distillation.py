@@ -22,7 +22,7 @@ WORDS = 3  # kept of each distribution
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("made", [True, False])
 @pytest.mark.parametrize("at_once", [1, 3, 100])
-def test_the_word_loss_with_lessons_is_the_cross_entropy_of_the_mixture(smoothing, made, at_once, monkeypatch):
+def test_the_word_loss_with_soft_targets_is_the_cross_entropy_of_the_mixture(smoothing, made, at_once, monkeypatch):
     monkeypatch.setattr(chunked_cross_entropy, "_CACHED", at_once * 30 + 29)
     output, features = torch.nn.Linear(5, 30).double(), torch.randn(7, 5, dtype=torch.float64).requires_grad_()
     targets, ids = torch.tensor([0, 29, 5, 17, 5, 8, 1]), torch.stack([torch.randperm(30)[:4] for _ in range(7)])
@@ -55,7 +55,7 @@ def lookup(image_ids, tokens, probs):
     return Teacher(keys=keys[order], starts=starts, ids=torch.ones(len(rows), 1, dtype=torch.int32), probs=rows)
 
 
-def test_a_lesson_is_found_by_image_and_words_however_the_batch_is_padded(toy_tokens):
+def test_a_soft_target_is_found_by_image_and_words_however_the_batch_is_padded(toy_tokens):
     image_ids = torch.tensor([3, 2**40, 17])
     probs = torch.rand(toy_tokens[..., 0].numel(), toy_tokens.shape[-1] - 1, 1)
     teacher = lookup(image_ids, toy_tokens, probs)
@@ -116,7 +116,7 @@ def soft_targets(trained, data, tmp_path_factory):
     return output
 
 
-def test_lessons_are_the_mean_of_what_the_checkpoints_say_step_by_step(soft_targets, trained, world):
+def test_soft_targets_are_the_mean_of_what_the_checkpoints_say_step_by_step(soft_targets, trained, world):
     predictors = [load(path, device="cpu") for path in trained]
     vocabulary = predictors[0].vocabulary
     teacher = read_teacher(soft_targets, vocabulary=vocabulary)
@@ -145,7 +145,7 @@ def test_lessons_are_the_mean_of_what_the_checkpoints_say_step_by_step(soft_targ
         )  # words of nearly one probability may change places, as features were stored in half precision
 
 
-def test_a_run_learns_from_lessons_and_goes_on_as_if_never_stopped(soft_targets, data, tmp_path, monkeypatch):
+def test_a_run_learns_from_soft_targets_and_goes_on_as_if_never_stopped(soft_targets, data, tmp_path, monkeypatch):
     arguments = ["objective=distilled", f"teacher.file={soft_targets}", "trainer.log_every_n_steps=1"]
     run("train", *short(data, tmp_path / "whole", *arguments, "trainer.max_epochs=2"))
     run("train", *short(data, tmp_path / "plain", "trainer.max_epochs=2", "trainer.log_every_n_steps=1"))
@@ -174,7 +174,7 @@ def test_a_run_learns_from_lessons_and_goes_on_as_if_never_stopped(soft_targets,
         run("train", *short(data, tmp_path / "broken", "trainer.max_epochs=3", "resume=auto"))
 
 
-def test_lessons_that_do_not_fit_are_told(soft_targets, trained, data, tmp_path, capsys):
+def test_soft_targets_that_do_not_fit_are_told(soft_targets, trained, data, tmp_path, capsys):
     def train(*overrides: str, file=soft_targets):
         given = ["objective=distilled", f"teacher.file={file}", "trainer.max_epochs=1", *overrides]
         run("train", *short(data, tmp_path / "run", *given))

@@ -174,7 +174,7 @@ def test_a_reward_of_nothing():
 
 
 def travelled(state):
-    """The state as it comes out of a checkpoint: what make_recipe makes of it, written and read."""
+    """The state as it comes out of a checkpoint: what make_metadata makes of it, written and read."""
     file = io.BytesIO()
     torch.save({key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in state.items()}, file)
     file.seek(0)

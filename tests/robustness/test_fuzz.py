@@ -180,7 +180,7 @@ def test_sizes_of_pictures_that_cannot_be(tmp_path, size):
         read_instances(tmp_path, [Record(7, tmp_path / "train" / "a.jpg", "train", ())], words={})
 
 
-def test_a_recipe_without_one_of_its_parts(tmp_path):
+def test_metadata_without_one_of_its_parts(tmp_path):
     """A KeyError and an AttributeError reached the user."""
     for change in ("encoder", "vocabulary", "features", "fingerprint", "config"):
         document = small_checkpoint()

@@ -147,71 +147,71 @@ def checkpoint_of_weights_that_are_no_numbers(folder):
 
 
 @hostile
-def recipe_that_names_a_command(folder):
+def metadata_that_names_a_command(folder):
     checkpoint(folder, cell=call(folder))
 
 
 @hostile
-def recipe_with_a_command_for_a_model(folder):
+def metadata_with_a_command_for_a_model(folder):
     checkpoint(folder, **call(folder))
 
 
 @hostile
-def recipe_with_a_command_in_a_list_of_parts(folder):
+def metadata_with_a_command_in_a_list_of_parts(folder):
     several = {"_target_": "captioning.models.Several", "_partial_": True}
     checkpoint(folder, conditioning=several | {"parts": [call(folder)]})
 
 
 @hostile
-def recipe_with_a_command_in_a_tuple(folder):
+def metadata_with_a_command_in_a_tuple(folder):
     several = {"_target_": "captioning.models.Several", "_partial_": True}
     checkpoint(folder, conditioning=several | {"parts": (call(folder),)})
 
 
 @hostile
-def recipe_with_a_command_in_a_text(folder):
+def metadata_with_a_command_in_a_text(folder):
     text = f"${{oc.create:'{{_target_: os.system, _args_: [touch {ran(folder)}]}}'}}"
     checkpoint(folder, scorer=text)
 
 
 @hostile
-def recipe_with_a_command_in_an_argument(folder):
+def metadata_with_a_command_in_an_argument(folder):
     checkpoint(folder, width=call(folder))
 
 
 @hostile
-def recipe_that_asks_for_the_environment(folder):
+def metadata_that_asks_for_the_environment(folder):
     checkpoint(folder, width="${oc.env:HOME}")
 
 
 @hostile
-def recipe_that_evaluates(folder):
+def metadata_that_evaluates(folder):
     checkpoint(folder, cell={"_target_": "builtins.eval", "_args_": [f"open({str(ran(folder))!r}, 'w')"]})
 
 
 @hostile
-def recipe_that_goes_through_an_imported_module(folder):
+def metadata_that_goes_through_an_imported_module(folder):
     checkpoint(folder, cell=call(folder, "captioning.io.atomic_files.os.system"))
 
 
 @hostile
-def recipe_that_writes_by_this_package(folder):
+def metadata_that_writes_by_this_package(folder):
     target = {"_target_": "captioning.io.atomic_files.write_text", "_args_": [str(ran(folder)), "x"]}
     checkpoint(folder, cell=target)
 
 
 @hostile
-def recipe_that_loads_by_this_package(folder):
+def metadata_that_loads_by_this_package(folder):
     checkpoint(folder, cell={"_target_": "captioning.inference.predictor.load", "path": str(folder / "y.ckpt")})
 
 
 @hostile
-def recipe_that_names_a_private_function(folder):
+def metadata_that_names_a_private_function(folder):
     checkpoint(folder, cell={"_target_": "captioning.models.efficientnet_lite._wheel_weights", "name": "os"})
 
 
 @hostile
-def recipe_with_a_command_for_a_transform(folder):
+def metadata_with_a_command_for_a_transform(folder):
     document = small_checkpoint()
     document["captioning"]["config"]["transform"] = call(folder)
     torch.save(document, folder / "x.ckpt")
@@ -219,7 +219,7 @@ def recipe_with_a_command_for_a_transform(folder):
 
 
 @hostile
-def recipe_with_a_command_for_an_encoder(folder):
+def metadata_with_a_command_for_an_encoder(folder):
     document = small_checkpoint()
     document["captioning"]["config"]["encoder"] = call(folder) | {"name": "x", "weights": None}
     torch.save(document, folder / "x.ckpt")
@@ -227,17 +227,17 @@ def recipe_with_a_command_for_an_encoder(folder):
 
 
 @hostile
-def recipe_of_a_model_that_fills_the_memory(folder):
+def metadata_of_a_model_that_fills_the_memory(folder):
     checkpoint(folder, width=10**6, embedding_size=10**6)
 
 
 @hostile
-def recipe_of_a_million_layers(folder):
+def metadata_of_a_million_layers(folder):
     checkpoint(folder, layers=10**6)
 
 
 @hostile
-def recipe_of_a_picture_that_fills_the_memory(folder):
+def metadata_of_a_picture_that_fills_the_memory(folder):
     document = small_checkpoint()
     document["captioning"]["config"]["transform"]["size"] = 10**6
     torch.save(document, folder / "x.ckpt")
@@ -245,7 +245,7 @@ def recipe_of_a_picture_that_fills_the_memory(folder):
 
 
 @hostile
-def recipe_nested_a_hundred_deep(folder):
+def metadata_nested_a_hundred_deep(folder):
     node: dict = {}
     for _ in range(100):
         node = {"parts": [node]}
@@ -278,38 +278,38 @@ def test_an_exported_one_that_is_not_hostile_is_taken(tmp_path):
 
 
 @hostile
-def exported_recipe_that_names_a_command(folder):
+def exported_metadata_that_names_a_command(folder):
     exported(folder, lambda document: document["config"]["model"].update(cell=call(folder)))
 
 
 @hostile
-def exported_recipe_with_a_command_for_a_transform(folder):
+def exported_metadata_with_a_command_for_a_transform(folder):
     exported(folder, lambda document: document["config"].update(transform=call(folder)))
 
 
 @hostile
-def exported_recipe_with_a_command_for_an_encoder(folder):
+def exported_metadata_with_a_command_for_an_encoder(folder):
     encoder = call(folder) | {"name": "x", "weights": None}
     _ = exported(folder, lambda document: document["config"].update(encoder=encoder)).encoder
 
 
 @hostile
-def exported_recipe_of_a_model_that_fills_the_memory(folder):
+def exported_metadata_of_a_model_that_fills_the_memory(folder):
     exported(folder, lambda document: document["config"]["model"].update(width=10**6, embedding_size=10**6))
 
 
 @hostile
-def exported_recipe_with_numbers_for_an_encoder(folder):
+def exported_metadata_with_numbers_for_an_encoder(folder):
     exported(folder, lambda document: document.update(encoder={"network.weight": [1.0, 2.0]}))
 
 
 @hostile
-def exported_recipe_with_numbers_for_words(folder):
+def exported_metadata_with_numbers_for_words(folder):
     exported(folder, lambda document: document["vocabulary"].__setitem__(4, 7))
 
 
 @hostile
-def exported_recipe_nested_beyond_all_depth(folder):
+def exported_metadata_nested_beyond_all_depth(folder):
     small_export(folder)
     (folder / "x.json").write_text("[" * 10**6)
     load(folder / "x.json", device="cpu")
