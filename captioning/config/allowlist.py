@@ -96,7 +96,9 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
     Raises:
         ConfigError: a name that is none, or a module that cannot be imported.
     """
-    names = [names] if isinstance(names, str) else list(names or ())
+    names = [names] if isinstance(names, str) else () if names is None else names
+    if not isinstance(names, list | tuple):
+        raise ConfigError(f"plugins must be a list of modules, such as [my_parts], not {names!r:.80}")
     if names and look_here and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     for name in names:
@@ -109,6 +111,9 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
             raise ConfigError(
                 f"plugins=[{name}]: cannot import this module ({error}): install it, or start where {name}.py is"
             ) from error
+        except SyntaxError as error:
+            where = f"{error.filename}, line {error.lineno}"
+            raise ConfigError(f"plugins=[{name}]: cannot import this module: {error.msg} ({where})") from error
     token = _plugins.set((*_plugins.get(), *names))
     try:
         yield

@@ -96,7 +96,13 @@ def test_a_plugin_that_is_none_is_told(my_parts):
         plugins_allowed(["my_prats"]),
     ):
         pass
-    for wrong in ("my_parts.py", "", "a b", 3):
+    (my_parts / "slip.py").write_text("x = (\n")
+    with pytest.raises(ConfigError, match=r"plugins=\[slip\]: .*never closed \(.*slip\.py, line 1\)"):
+        plugins_allowed(["slip"]).__enter__()
+    for wrong in (3, {"my_parts": 1}, True):
+        with pytest.raises(ConfigError, match="plugins must be a list of modules"), plugins_allowed(wrong):
+            pass
+    for wrong in ("my_parts.py", "", "a b", 3, ["my_parts"]):
         with pytest.raises(ConfigError, match="is no name of a module"), plugins_allowed([wrong]):
             pass
 
