@@ -437,7 +437,7 @@ def test_two_processes_stop_together_and_draw_on_each_from_its_own_generators(da
 
 @pytest.mark.slow
 def test_runs_killed_at_random_moments_are_the_same_runs(pytestconfig):
-    script = pytestconfig.rootpath / "tests" / "kills.py"
+    script = pytestconfig.rootpath / "tests" / "robustness" / "kills.py"
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, script, "--kills", "4", "--stops", "2", "--seed", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=900, env=environment)
