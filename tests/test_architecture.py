@@ -222,7 +222,7 @@ def test_scores_need_no_torch():
     code = (
         "import sys; import captioning.metrics as m; [getattr(m, name) for name in m.__all__]; "
         "import captioning.score, captioning.compare; "
-        "assert not {'torch', 'lightning', 'hydra.core'} & {n for n in sys.modules if n in ('torch', 'lightning')}"
+        "assert not {'torch', 'lightning'} & sys.modules.keys()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
