@@ -32,6 +32,16 @@ OWN_PARTS = (
     "plugins=[…] are built"
 )
 INTERPOLATION = "${"  # hydra resolves it while it builds, and omegaconf's oc.create makes a new node of a text
+# A file that a stranger wrote could have any function of these called, if a user could be talked into naming them.
+NOT_PLUGINS = sys.stdlib_module_names | {
+    "captioning",
+    "torch",
+    "torchvision",
+    "lightning",
+    "numpy",
+    "hydra",
+    "omegaconf",
+}
 _plugins: ContextVar[tuple[str, ...]] = ContextVar("plugins", default=())
 
 
@@ -105,6 +115,8 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
         parts = name.split(".") if isinstance(name, str) else [""]
         if not all(part.isidentifier() for part in parts) or parts[1:] == ["py"]:
             raise ConfigError(f"plugins: {name!r:.80} is no name of a module: give plugins=[my_parts] for my_parts.py")
+        if parts[0] in NOT_PLUGINS:
+            raise ConfigError(f"plugins=[{name}]: {parts[0]} is a library, and not a module of parts of your own")
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -193,8 +205,8 @@ def _is_plugin(module: str) -> bool:
 
 def _of_plugin(target: Any) -> bool:
     """Whether a named plug-in defines it: what a plug-in imports, such as `os.system`, is not its own."""
-    module, name = _parted(target)
-    if not _is_plugin(module) or name.startswith("_"):
+    module, _ = _parted(target)
+    if not _is_plugin(module) or any(part.startswith("_") for part in target.split(".")):
         return False
     try:
         found = locate(target)

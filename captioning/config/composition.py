@@ -91,6 +91,8 @@ def _like(given: Sequence[str]) -> list[str]:
     path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
     if not path.is_file():
         raise ConfigError(f"like={path}: there is no such file; give the config.yaml of a run")
+    if path.name != "config.yaml":  # hydra would look for NAME.yaml, in conf/ of the package first
+        raise ConfigError(f"like={path}: give the config.yaml of a run, by this name")
     with plugins_allowed(_plugins_of(rest, path), look_here=True):
         check_settings_file(path)
     groups = [argument for argument in rest if _choices(argument.partition("=")[0].partition("@")[0].lstrip("+~"))]

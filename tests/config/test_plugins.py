@@ -99,6 +99,9 @@ def test_a_plugin_that_is_none_is_told(my_parts):
     (my_parts / "slip.py").write_text("x = (\n")
     with pytest.raises(ConfigError, match=r"plugins=\[slip\]: .*never closed \(.*slip\.py, line 1\)"):
         plugins_allowed(["slip"]).__enter__()
+    for library in ("os", "shutil", "captioning", "captioning.io", "torch"):
+        with pytest.raises(ConfigError, match="is a library"), plugins_allowed([library]):
+            pass
     for wrong in (3, {"my_parts": 1}, True):
         with pytest.raises(ConfigError, match="plugins must be a list of modules"), plugins_allowed(wrong):
             pass
