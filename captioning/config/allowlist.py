@@ -70,13 +70,14 @@ def allowed_in_settings(target: Any) -> bool:
 
 
 def allowed_in_checkpoint(target: Any) -> bool:
-    """Tell whether a checkpoint may name this: parts of `captioning.models`, and classes of `captioning.data`."""
+    """Tell whether a checkpoint may name this: parts of `captioning.models`, classes of data and of plug-ins."""
     module, name = _parted(target)
     if module == "captioning.models":
         return name in parts_of(module)
     if module == "captioning.data":
         return name in parts_of(module) and inspect.isclass(locate(target))
-    return _of_plugin(target)
+    # Of a plug-in a stranger may choose less than its user: classes, in modules that the user's naming has imported.
+    return module in sys.modules and _of_plugin(target) and inspect.isclass(locate(target))
 
 
 def allowed_as_reader(target: Any) -> bool:

@@ -34,13 +34,15 @@ class Checkpoint(ModelCheckpoint):
         folder = Path(self.dirpath)
 
         def moved(path: str) -> str:
-            return str(folder / Path(path).name) if path else path
+            # A stranger's checkpoint may name other files, and Lightning deletes what it takes for its own.
+            return str(folder / Path(path).name) if path and Path(path).suffix == ".ckpt" else ""
 
-        best = moved(state_dict.get("best_model_path", ""))
-        if best and Path(best).is_file():
-            paths = {key: moved(state_dict[key]) for key in ("kth_best_model_path", "last_model_path")}
-            scores = {moved(path): score for path, score in state_dict["best_k_models"].items()}
-            state_dict = state_dict | paths | {"best_model_path": best, "best_k_models": scores, "dirpath": str(folder)}
+        keys = ("best_model_path", "kth_best_model_path", "last_model_path")
+        paths = {key: moved(state_dict.get(key, "")) for key in keys}
+        scores = {moved(path): score for path, score in state_dict.get("best_k_models", {}).items() if moved(path)}
+        state_dict = state_dict | paths | {"best_k_models": scores}
+        if paths["best_model_path"] and Path(paths["best_model_path"]).is_file():
+            state_dict["dirpath"] = str(folder)
         super().load_state_dict(state_dict)
         self.current_score = state_dict.get("current_score")
 

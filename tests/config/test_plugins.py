@@ -85,6 +85,9 @@ def test_only_what_a_named_module_defines_is_built(my_parts):
                 build({"_target_": other})
             with pytest.raises(CheckpointError):
                 build_trusted({"_target_": other})
+        with pytest.raises(CheckpointError):  # a checkpoint calls no function of one's own
+            build_trusted({"_target_": "my_parts.length_penalty"})
+        assert callable(build({"_target_": "my_parts.length_penalty", "_partial_": True}))
     assert allowed_plugins() == ()
     with pytest.raises(CheckpointError):
         build_trusted(node)

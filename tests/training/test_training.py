@@ -1,6 +1,7 @@
 """Training beyond the plain path: hard attention, self-critical, regions, fine-tuning's warm-up, numbers gone wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -361,3 +362,15 @@ def test_a_fused_optimizer_in_mixed_precision_is_refused():
     adam = {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 1e-3, "fused": True}
     with pytest.raises(ConfigError, match=r"optimizer\.fused=true: .* trainer\.precision=bf16-mixed"):
         _optimizer({"optimizer": adam, "trainer": {"precision": "bf16-mixed"}})
+
+
+@pytest.mark.parametrize("path", ["/checkpoints/../../victim", "/checkpoints/../../victim/..", "/elsewhere/x.ckpt"])
+def test_a_checkpoint_cannot_name_what_training_deletes(tmp_path, path):
+    from captioning.training import Checkpoint
+
+    folder = tmp_path / "checkpoints"
+    callback = Checkpoint(dirpath=folder, filename="best", monitor="x", mode="max")
+    state = callback.state_dict() | {"best_k_models": {f"{tmp_path}{path}": torch.tensor(-5.0)}, "best_model_path": ""}
+    callback.load_state_dict(state | {"kth_best_model_path": f"{tmp_path}{path}", "dirpath": str(folder)})
+    named = [callback.kth_best_model_path, callback.best_model_path, *callback.best_k_models]
+    assert all(not name or Path(name).parent == folder for name in named)
