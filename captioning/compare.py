@@ -21,8 +21,9 @@ def compare(config: dict[str, Any]) -> None:
     runs = {side: [config[side]] if isinstance(config[side], str) else config[side] for side in ("a", "b")}
     if empty := [side for side, paths in runs.items() if not paths]:
         raise ConfigError(f"no runs to compare in {' and '.join(empty)}")
+    options = {key: config[key] for key in ("split", "subset")}
     annotations = Path(config["annotations"]) if config["annotations"] else None
-    read = {side: [_read(Path(path), annotations, scorer) for path in paths] for side, paths in runs.items()}
+    read = {side: [_read(Path(path), annotations, scorer, **options) for path in paths] for side, paths in runs.items()}
     tables = aligned({side: [table for table, _ in found] for side, found in read.items()}, runs)
     scores = compared(tables, resamples=resamples, seed=config["metrics"]["seed"])
     if config["by"] not in scores:
@@ -43,9 +44,9 @@ def compare(config: dict[str, Any]) -> None:
         _write(Path(config["output"]), scores, rows, config["by"])
 
 
-def _read(path: Path, annotations: Path | None, scorer) -> tuple[Any, str]:
+def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, subset: bool) -> tuple[Any, str]:
     """(table, title) of a folder, or of a results file, which is scored now."""
-    from captioning.evaluation import read_references, read_results, read_title, title
+    from captioning.evaluation import match, read_references, read_results, read_title, title
     from captioning.metrics import from_csv
 
     if path.is_dir():
@@ -54,9 +55,13 @@ def _read(path: Path, annotations: Path | None, scorer) -> tuple[Any, str]:
         raise ConfigError(
             f"{path} is no folder of scores; where it is a results file, give annotations=FILE to score it"
         )
-    report = scorer(read_references(annotations), read_results(path))
-    about = {"data": path.name, "split": annotations.stem, "decoding": "not stated"}
-    return report.table, title(about | {"tokenizer": report.tokenizer, "images": len(report.table.image_ids)})
+    references, split = read_references(annotations, split)
+    found = match(read_results(path), references, files=(path, annotations), subset=subset)
+    report = scorer(found.references, {image_id: texts[0] for image_id, texts in found.captions.items()})
+    about = {"data": path.name, "split": split, "decoding": "not stated", **found.about}
+    names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
+    about |= {"tokenizer": report.tokenizer, "images": len(names)}
+    return report.table._replace(names=names if any(names) else None), title(about)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ def evaluate(config: dict[str, Any]) -> None:
     """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
     from captioning.data import select
     from captioning.errors import must_be
-    from captioning.evaluation import describe_scores, sources_of, write_captions, write_report
+    from captioning.evaluation import describe_scores, file_name, sources_of, write_captions, write_report
     from captioning.features import crop_shares
     from captioning.inference import load_all, with_generator
 
@@ -38,9 +38,10 @@ def evaluate(config: dict[str, Any]) -> None:
         about["decoding"] += f", with crops of {' and '.join(map(str, shares))}"
         about["crops"] = list(shares)
     output = Path(config["output"])
-    write_report(output, report, about, extra=extra)
+    names = {record.image_id: file_name(record.path, data["root"]) for record in records}
+    write_report(output, report, about, extra=extra, names=names)
     print(describe_scores(report, about, extra=extra))
-    print(f"captions and scores: {output}")
+    print(f"wrote {output}/captions.json and scores.json, with per_image.csv and statistics.json beside them")
 
 
 main = entry_point("evaluate", EvaluateConfig, evaluate)

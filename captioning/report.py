@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import ReportConfig, build, entry_point, positional
-from captioning.errors import ConfigError, must_be
+from captioning.errors import ConfigError, DataError, must_be
 from captioning.evaluation import decoding_name
 from captioning.web.report import build_reader, make_page, moved, read_settings
 
@@ -12,7 +12,7 @@ from captioning.web.report import build_reader, make_page, moved, read_settings
 def report(config: dict[str, Any]) -> None:
     """Leaves report.html; evaluates the run's best checkpoint first where that was not done."""
     from captioning.data import select
-    from captioning.evaluation import read_about, read_results, read_title
+    from captioning.evaluation import read_about, read_title
     from captioning.inference import load
     from captioning.io import make_folder, write_text
 
@@ -31,7 +31,7 @@ def report(config: dict[str, Any]) -> None:
     records = select(everything, config["split"])
     training = [caption for record in everything if record.split == "train" for caption in record.captions]
     if evaluation:
-        captions, title = read_results(evaluation / "captions.json"), read_title(evaluation)
+        captions, title = _evaluated(evaluation, records, data.get("root")), read_title(evaluation)
     else:
         captions, title = _captions(config, data, features, predictor=predictor, records=records)
     records = [record for record in records if record.image_id in captions]
@@ -49,6 +49,17 @@ def report(config: dict[str, Any]) -> None:
     make_folder(output.parent)
     write_text(output, page)
     print(f"report: {output}")
+
+
+def _evaluated(evaluation: Path, records, root: str | None) -> dict[int, str]:
+    """The captions of an evaluation by the image ids of the records; records that it left out have none."""
+    from captioning.evaluation import match, of_records, read_results
+
+    results, of_data = read_results(file := evaluation / "captions.json"), of_records(records, root)
+    matched = match(results, of_data, files=(file, "the data set"), subset=True)
+    if matched.unscored:
+        raise DataError(f"{file}: {matched.unscored} captions of images that the data set does not have; evaluate anew")
+    return {image_id: texts[0] for image_id, texts in matched.captions.items()}
 
 
 def _evaluation(config, run_dir: Path) -> Path | None:

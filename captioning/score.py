@@ -7,25 +7,37 @@ from captioning.config import ScoreConfig, build, entry_point, positional
 
 
 def score_results(config: dict[str, Any]) -> None:
-    """Prints the scores; with `output`, leaves scores.json, statistics.json, per_image.csv and captions.json there."""
-    from captioning.evaluation import describe_scores, read_references, read_results, read_samples, write_report
+    """Prints the scores; with `output`, writes scores.json, statistics.json, per_image.csv and captions.json there."""
+    from captioning.evaluation import describe_scores, match, read_references, read_results, write_report
 
-    file = Path(config["annotations"])
-    split = config["split"] or file.stem
+    results, annotations = Path(config["results"]), Path(config["annotations"])
     if config["server"]:
-        _prepare_for_server(config, split)
+        _prepare_for_server(config, config["split"] or annotations.stem)
         return
+    references, split = read_references(annotations, config["split"])
+    found = match(read_results(results), references, files=(results, annotations), subset=config["subset"])
+    samples = _samples(config["samples"], references, annotations, found) if config["samples"] else None
     report = build(config["metrics"])(
-        read_references(file),
-        read_results(Path(config["results"])),
+        found.references,
+        {image_id: texts[0] for image_id, texts in found.captions.items()},
         training=_training(config["training"]),
-        samples=read_samples(Path(config["samples"])) if config["samples"] else None,
+        samples=samples,
     )
-    about = {"data": Path(config["results"]).name, "split": split, "decoding": config["decoded_by"]}
+    about = {"data": results.name, "split": split, "decoding": config["decoded_by"]}
+    about |= found.about
     print(describe_scores(report, about, extra={}))
     if config["output"]:
-        write_report(Path(config["output"]), report, about, extra={})
-        print(f"scores: {config['output']}")
+        write_report(Path(config["output"]), report, about, extra={}, names=found.names)
+        print(f"wrote {config['output']}/scores.json, with statistics.json, per_image.csv and captions.json beside it")
+
+
+def _samples(file: str, references, annotations: Path, found) -> dict[Any, list[str]]:
+    """The samples of the images that are scored."""
+    from captioning.evaluation import match, read_samples
+
+    of_scored = [entry for entry in references if entry.image_id in found.references]
+    part = len(of_scored) < len(references)  # of a subset, samples of other images are not wanted
+    return match(read_samples(Path(file)), of_scored, files=(file, annotations), subset=part).captions
 
 
 def _prepare_for_server(config: dict[str, Any], split: str) -> None:
@@ -44,7 +56,7 @@ def _prepare_for_server(config: dict[str, Any], split: str) -> None:
 def _training(file: str | None) -> list[str] | None:
     from captioning.evaluation import read_references
 
-    return [text for texts in read_references(Path(file)).values() for text in texts] if file else None
+    return [text for entry in read_references(Path(file), "train")[0] for text in entry.texts] if file else None
 
 
 main = positional(entry_point("score", ScoreConfig, score_results), "results", "annotations")

@@ -1,12 +1,17 @@
 """Declare the keys and types of every command's configuration: one class per YAML file; the values are in conf/.
 
-Only names and types; the values are in conf/."""
+Only names and types; the values are in conf/. A `PathName` keeps the text that was typed for it (`2024`, `José (1)`),
+and a `FreeText` even its quotes; any other `str` keeps it too, but is no name of a file."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+PATH, VERBATIM = "path", "verbatim"
+PathName = Annotated[str, PATH]
+FreeText = Annotated[str, VERBATIM]
 
 # Settings that stand inside a `_target_` node without being arguments of its target: the command takes them out.
-BESIDE_DECODING = {"decoding": {"checkpoints": list[str] | None}}
+BESIDE_DECODING = {"decoding": {"checkpoints": list[PathName] | None}}
 
 
 @dataclasses.dataclass
@@ -14,7 +19,7 @@ class DataConfig:
     """conf/data: a data set on disk and how its captions are read."""
 
     name: str
-    root: str
+    root: PathName
     layout: str | int | None
     reader: dict
     min_count: int
@@ -32,7 +37,7 @@ class AnswerDataConfig:
 
     name: str
     pictures: str
-    root: str | None
+    root: PathName | None
     reader: dict
     min_count: int
     max_length: int
@@ -79,9 +84,9 @@ class TrainConfig:
     weight_averaging: dict | None
     trainer: dict
     seed: int
-    run_dir: str
-    start_from: str | None
-    resume: str | None
+    run_dir: PathName
+    start_from: PathName | None
+    resume: PathName | None
     overwrite: bool
     plugins: list[str] | str
 
@@ -120,7 +125,7 @@ class TextDataConfig:
     """conf/data/text.yaml: running text and how it becomes tokens."""
 
     name: str
-    files: list[str] | str | None
+    files: list[PathName] | PathName | None
     unit: str
     window: int
     min_count: int
@@ -140,7 +145,7 @@ class EvaluateConfig:
     """conf/evaluate.yaml."""
 
     beside_target: ClassVar = BESIDE_DECODING
-    checkpoint: str
+    checkpoint: PathName
     data: DataConfig
     split: str
     features: dict
@@ -150,7 +155,7 @@ class EvaluateConfig:
     batch_size: int
     device: str
     metrics: dict
-    output: str
+    output: PathName
     plugins: list[str] | str
 
 
@@ -158,15 +163,16 @@ class EvaluateConfig:
 class ScoreConfig:
     """conf/score.yaml."""
 
-    results: str
-    annotations: str
-    samples: str | None
-    training: str | None
+    results: PathName
+    annotations: PathName
+    samples: PathName | None
+    training: PathName | None
     split: str | None
+    subset: bool
     decoded_by: str
     metrics: dict
     server: str | None
-    output: str | None
+    output: PathName | None
     plugins: list[str] | str
 
 
@@ -174,13 +180,15 @@ class ScoreConfig:
 class CompareConfig:
     """conf/compare.yaml."""
 
-    a: str | list[str]
-    b: str | list[str]
-    annotations: str | None
+    a: PathName | list[PathName]
+    b: PathName | list[PathName]
+    annotations: PathName | None
+    split: str | None
+    subset: bool
     metrics: dict
     by: str
     show: int
-    output: str | None
+    output: PathName | None
     plugins: list[str] | str
 
 
@@ -189,17 +197,17 @@ class CaptionConfig:
     """conf/caption.yaml."""
 
     beside_target: ClassVar = BESIDE_DECODING
-    checkpoint: str
-    images: list[str] | str
+    checkpoint: PathName
+    images: list[PathName] | PathName
     decoding: dict
     hard_attention: str | None
     crops: float | list[float] | None
-    regions: str | None
+    regions: PathName | None
     figures: list[str]
     format: str
     batch_size: int
     device: str
-    output: str
+    output: PathName
     skip_unreadable: bool
     plugins: list[str] | str
 
@@ -208,7 +216,7 @@ class CaptionConfig:
 class EvaluateAnswersConfig:
     """conf/evaluate_answers.yaml."""
 
-    checkpoint: str
+    checkpoint: PathName
     data: AnswerDataConfig
     split: str
     features: dict
@@ -216,7 +224,7 @@ class EvaluateAnswersConfig:
     batch_size: int
     device: str
     server: str | None
-    output: str
+    output: PathName
     plugins: list[str] | str
 
 
@@ -224,13 +232,13 @@ class EvaluateAnswersConfig:
 class AnswerConfig:
     """conf/answer.yaml."""
 
-    checkpoint: str
-    image: str
-    question: str
+    checkpoint: PathName
+    image: PathName
+    question: FreeText
     top: int
     hard_attention: str | None
     device: str
-    output: str
+    output: PathName
     plugins: list[str] | str
 
 
@@ -238,8 +246,8 @@ class AnswerConfig:
 class SampleConfig:
     """conf/sample.yaml."""
 
-    checkpoint: str
-    prime: str
+    checkpoint: PathName
+    prime: FreeText
     length: int
     temperature: float
     top_k: int | None
@@ -253,13 +261,13 @@ class SampleConfig:
 class DistillConfig:
     """conf/distill.yaml."""
 
-    checkpoint: str | list[str]
+    checkpoint: PathName | list[PathName]
     data: DataConfig
     features: dict
     words: int
     batch_size: int
     device: str
-    output: str
+    output: PathName
     plugins: list[str] | str
 
 
@@ -267,11 +275,11 @@ class DistillConfig:
 class ExportConfig:
     """conf/export.yaml."""
 
-    checkpoint: str
-    output: str
+    checkpoint: PathName
+    output: PathName
     dtype: str
-    scores: str | None
-    card: str | None
+    scores: PathName | None
+    card: PathName | None
     overwrite: bool
     plugins: list[str] | str
 
@@ -284,7 +292,7 @@ class AuditConfig:
     max_distance: int
     workers: int | None
     examples: int
-    output: str
+    output: PathName
     plugins: list[str] | str
 
 
@@ -292,7 +300,7 @@ class AuditConfig:
 class GroundConfig:
     """conf/ground.yaml."""
 
-    checkpoint: str
+    checkpoint: PathName
     data: DataConfig
     split: str
     features: dict
@@ -301,7 +309,7 @@ class GroundConfig:
     device: str
     samples: int
     seed: int
-    output: str
+    output: PathName
     plugins: list[str] | str
 
 
@@ -319,8 +327,8 @@ class DemoLimits:
 class DemoConfig:
     """conf/demo.yaml."""
 
-    checkpoint: str | list[str]
-    examples: list[str] | str | None
+    checkpoint: PathName | list[PathName]
+    examples: list[PathName] | PathName | None
     host: str
     port: int
     hosts: list[str]
@@ -333,15 +341,15 @@ class DemoConfig:
 class Root:
     """Where a folder is now; null: where it was."""
 
-    root: str | None
+    root: PathName | None
 
 
 @dataclasses.dataclass
 class ReportConfig:
     """conf/report.yaml."""
 
-    run_dir: str
-    evaluation: str | None
+    run_dir: PathName
+    evaluation: PathName | None
     split: str
     data: Root
     features: Root
@@ -352,5 +360,5 @@ class ReportConfig:
     most: int
     batch_size: int
     device: str
-    output: str | None
+    output: PathName | None
     plugins: list[str] | str

@@ -33,7 +33,7 @@ TOOLS = {
     "parsing": ["Faults", "entries", "field", "id_of", "read_json"],
     "pictures": ["Box", "CORNERS", "list_pictures", "open_picture", "read_picture", "upright"],
     "questions": ["NOTHING", "QuestionBatch", "QuestionDataset", "collate_questions", "encode_question"],
-    "records": ["Record", "select"],
+    "records": ["Record", "SPLITS", "select"],
     "scenes": ["draw_scene"],
     "vocabulary": ["Vocabulary"],
     "vqa": ["Answers", "most_frequent", "prior_answers", "questions_of"],

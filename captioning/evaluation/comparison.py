@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from captioning.errors import DataError
-from captioning.metrics import ScoreTable, bootstrap, from_csv, name_ids
+from captioning.evaluation.identity import ImageTexts, listed, pair
+from captioning.metrics import ScoreTable, bootstrap, from_csv
 
 Tables = dict[str, list[ScoreTable]]  # of the sides "a" and "b", a table a run
 
@@ -23,16 +24,30 @@ def read_tables(a: str | Path, b: str | Path) -> Tables:
 
 
 def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
-    """All tables in the order of the first one's images; `runs` names them in errors."""
-    first, result = tables["a"][0].image_ids, {}
+    """All tables in the order of the first one's images; `runs` names them in errors.
+
+    Images are the same by file name where both tables have them, by image id otherwise (`evaluation.pair`).
+
+    Raises:
+        DataError: they are of other images, or file names and image ids contradict each other.
+    """
+    first, result = _images(tables["a"][0]), {}
     for side, found in tables.items():
         result[side] = []
         for table, path in zip(found, runs[side], strict=True):
-            if odd := set(first) ^ set(table.image_ids):
-                raise DataError(f"{runs['a'][0]} and {path} are not of the same images: image ids {name_ids(odd)}")
-            place = {image_id: row for row, image_id in enumerate(table.image_ids)}
-            result[side].append(table.take(np.array([place[image_id] for image_id in first])))
+            files = (path, runs["a"][0])
+            paired = pair(rows := _images(table), first, files=files)
+            odd = [rows[row] for row in paired.extra] + [first[row] for row in paired.missing]
+            if odd:
+                told = listed(odd, range(len(odd)))
+                raise DataError(f"{runs['a'][0]} and {path} are not of the same images: {told}")
+            result[side].append(table.take(np.array([paired.rows[row] for row in range(len(first))])))
     return result
+
+
+def _images(table: ScoreTable) -> list[ImageTexts]:
+    names = table.names or [""] * len(table.image_ids)
+    return [ImageTexts(key, name or None, []) for key, name in zip(table.image_ids, names, strict=True)]
 
 
 def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[str, bootstrap.Comparison]:
@@ -58,12 +73,13 @@ def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tabl
 
 
 def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
-    """One row an image, those where A is better first; captions are those of each side's first run."""
+    """One row per image, those where A is better first; captions are those of each side's first run."""
     a, b = (np.mean([table.values[by] for table in tables[side]], axis=0) for side in ("a", "b"))
     first = {side: tables[side][0] for side in tables}
     return [
         {
             "image_id": first["a"].image_ids[row],
+            **({"file_name": first["a"].names[row]} if first["a"].names else {}),
             "a": float(a[row]),
             "b": float(b[row]),
             "difference": float(b[row] - a[row]),

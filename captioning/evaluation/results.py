@@ -1,93 +1,39 @@
-"""Read COCO results and annotations, and write scores, tables and files for the COCO server.
-
-COCO results and annotations in; scores, tables and server files out."""
+"""Write the scores of a split as text, tables and files, read them again, and write files for the COCO server."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioning.data import entries, field, id_of, read_json
+from captioning.data import field, read_json
 from captioning.errors import ConfigError, DataError
 from captioning.io import make_folder, write_json, write_text
 from captioning.metrics import Report, name_ids, to_csv
 from captioning.text import tokenize
 
 
-def read_results(file: Path) -> dict[int, str]:
-    """COCO results, [{"image_id": 1, "caption": "…"}, …]: one caption an image.
-
-    Raises:
-        DataError: it is not that; ids of images with two captions, or with one that is no text, are named.
-    """
-    samples = read_samples(file)
-    repeated = [image_id for image_id, texts in samples.items() if len(texts) > 1]
-    if repeated:
-        raise DataError(
-            f"{file}: more than one caption for {len(repeated)} images: image ids {name_ids(repeated)}; "
-            "keep one each (several an image are scored by captioning-score … samples=FILE)"
-        )
-    return {image_id: texts[0] for image_id, texts in samples.items()}
-
-
-def read_samples(file: Path) -> dict[int, list[str]]:
-    """As `read_results`, with one or more captions an image."""
-    content = read_json(file)
-    if not isinstance(content, list):
-        raise DataError(f"{file}: COCO results are a list of image_id and caption, not {type(content).__name__}")
-    return _by_image(file, [(f"{file}[{index}]", entry) for index, entry in enumerate(content)])
-
-
-def read_references(file: Path) -> dict[int, list[str]]:
-    """COCO captions: image id -> its reference captions. Images without any are not there."""
-    return _by_image(file, list(entries(read_json(file), "annotations", file)))
-
-
-def read_for_server(file: Path, images: Path) -> tuple[dict[int, str], list[int]]:
-    """(captions, ids of all images that a COCO file lists, with captions or without).
-
-    Results that name files, as captioning-caption leaves them, get the ids that `images` gives these files.
-    """
-    content, listed = read_json(file), list(entries(read_json(images), "images", images))
-    wanted = [id_of(image, "id", where) for where, image in listed]
-    if not isinstance(content, list) or not all(isinstance(entry, dict) and "file_name" in entry for entry in content):
-        return read_results(file), wanted
-    ids = {field(image, "file_name", str, where): number for (where, image), number in zip(listed, wanted, strict=True)}
-    captions: dict[int, str] = {}
-    for index, entry in enumerate(content):
-        name = Path(field(entry, "file_name", str, where := f"{file}[{index}]")).name
-        if name not in ids or ids[name] in captions:
-            raise DataError(
-                f"{where}: {name} is {'here twice' if name in ids else f'not among the images of {images}'}"
-            )
-        captions[ids[name]] = field(entry, "caption", str, where)
-    return captions, wanted
-
-
-def _by_image(file: Path, listed: Sequence[tuple[str, Any]]) -> dict[int, list[str]]:
-    result: dict[int, list[str]] = {}
-    wrong = []
-    for where, entry in listed:
-        image_id = id_of(entry, "image_id", where)
-        if not isinstance(entry.get("caption"), str):  # null, NaN, a number, or not there
-            wrong.append(image_id)
-        result.setdefault(image_id, []).append(entry.get("caption"))
-    if wrong:
-        raise DataError(f'{file}: captions that are no text: image ids {name_ids(wrong)}; write one, or ""')
-    return result
-
-
-def write_report(folder: Path, report: Report, about: Mapping[str, Any], *, extra: Mapping[str, float]) -> None:
+def write_report(
+    folder: Path,
+    report: Report,
+    about: Mapping[str, Any],
+    *,
+    extra: Mapping[str, float],
+    names: Mapping[Any, str] | None = None,
+) -> None:
     """captions.json, scores.json (flat, fractions), per_image.csv and statistics.json.
 
     Args:
         about: what the scores are of: data, split, decoding.
         extra: further scores of a data set's own.
+        names: image id -> file name, which then identifies the image in whatever reads these files.
     """
     make_folder(folder)
-    table = report.table
+    table, names = report.table, names or {}
+    if names:
+        table = table._replace(names=[names.get(key, "") for key in table.image_ids])
     captions = zip(table.image_ids, table.captions, strict=True)
-    write_json(folder / "captions.json", [{"image_id": key, "caption": text} for key, text in captions])
+    named = [({"file_name": names[key]} if key in names else {}, key, text) for key, text in captions]
+    write_json(folder / "captions.json", [{"image_id": key, "caption": text, **name} for name, key, text in named])
     write_json(folder / "scores.json", report.scores | extra)
     write_text(folder / "per_image.csv", to_csv(table))
     statistics = {
@@ -97,6 +43,7 @@ def write_report(folder: Path, report: Report, about: Mapping[str, Any], *, extr
         "captions": report.captions,
         "samples": report.samples,
         "unavailable": report.unavailable,
+        "notes": report.notes,
     }
     write_json(folder / "statistics.json", statistics)
 
@@ -106,7 +53,9 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
     lines = [title({**about, "tokenizer": report.tokenizer, "images": len(report.table.image_ids)})]
     for name, value in (report.scores | extra).items():
         low, high = report.intervals.get(name, (None, None))
-        lines.append(f"  {name:<10}{value:8.4f}" + ("" if low is None else f"   95 % {low:.4f} … {high:.4f}"))
+        interval = "" if low is None else f"   95 % {low:.4f} … {high:.4f}"
+        note = f"   ({report.notes[name]})" if name in report.notes else ""
+        lines.append(f"  {name:<10}{value:8.4f}{interval}{note}")
     lines += [f"  {name:<10}not available: {reason}" for name, reason in report.unavailable.items()]
     shares = ("distinct", "novel", "with unknown words", "empty")
     told = [f"{report.captions[name]:.1%} {name}" for name in shares if name in report.captions]
@@ -114,14 +63,21 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
     lines.append(f"  captions: {', '.join(told)}; {length}, {report.captions['vocabulary']} different")
     if report.samples:
         lines.append("  samples: " + ", ".join(f"{name} {value:.4g}" for name, value in report.samples.items()))
+    lines += [f"  {name:<10}{note}" for name, note in report.notes.items() if name not in report.scores]
     return "\n".join(lines)
 
 
 def title(about: Mapping[str, Any]) -> str:
-    """What every printed score says: data, split, decoding, tokenizer, number of images."""
+    """What every printed score says: data, split, decoding, tokenizer, number of images, by what they were matched."""
+    subset, by = about.get("subset"), about.get("matched by")
+    images = f"{about['images']} images"
+    if subset:
+        images = f"SUBSET: {about['images']} of {subset['annotated']} annotated images"
+        if left := subset["captions without references"]:
+            images += f", {left} captions without references left out"
     return (
         f"{about['data']} {about['split']}, decoding {about['decoding']}, Penn-Treebank tokens ({about['tokenizer']}), "
-        f"{about['images']} images"
+        f"{images}{f', matched by {by}' if by else ''}"
     )
 
 

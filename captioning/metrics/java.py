@@ -106,9 +106,11 @@ def spice(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) 
         )
     from pycocoevalcap.spice.spice import Spice
 
-    truths = {image_id: list(texts) for image_id, texts in references.items()}
+    # The scorer sorts its keys, and image ids may be numbers and texts.
+    truths = {row: list(texts) for row, texts in enumerate(references.values())}
+    texts = {row: [captions[image_id]] for row, image_id in enumerate(references)}
     try:
-        _, scores = Spice().compute_score(truths, {image_id: [captions[image_id]] for image_id in truths})
+        _, scores = Spice().compute_score(truths, texts)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         raise ToolError(f"SPICE's Java program broke off: {error}") from error
     # The official scorer hands them back in the order of sorted ids, whatever the order that they came in.

@@ -18,7 +18,7 @@ from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
 from captioning.text import tokenize
 
-Tokens = dict[int, list[list[str]]]
+Tokens = dict[int | str, list[list[str]]]
 TOKENIZERS: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {
     "python": lambda texts: [tokenize(text) for text in texts],
     "java": java.tokenize_all,
@@ -36,6 +36,7 @@ class Report(NamedTuple):
     unavailable: dict[str, str]  # score -> why it is not there
     tokenizer: str
     resamples: int
+    notes: dict[str, str]  # score -> what its reader must know about it
 
 
 class Scorer:
@@ -99,12 +100,17 @@ class Scorer:
                 table = _with_program(name, table, truths, flat)
             except ToolError as error:
                 unavailable[name] = str(error)
-        known = (
-            {tuple(words) for words in TOKENIZERS[self.tokenizer](sorted(training))} if training is not None else None
-        )
+        if training is not None and not training:
+            unavailable["novel"] = "the data set has no training captions"
+        known = {tuple(words) for words in TOKENIZERS[self.tokenizer](sorted(training))} if training else None
+        scores, notes = _scores(table), {}
+        errors = intervals(table, resamples=self.bootstrap, seed=self.seed) if self.bootstrap else {}
+        if reason := cider_is_zero(truths):
+            notes["CIDEr"] = reason
+            errors.pop("CIDEr", None)
         return Report(
-            scores=_scores(table),
-            intervals=intervals(table, resamples=self.bootstrap, seed=self.seed) if self.bootstrap else {},
+            scores=scores,
+            intervals=errors,
             table=table,
             captions=diversity.describe_diversity(
                 list(flat.values()), truths.values(), training=known, unknown=unknown
@@ -113,6 +119,7 @@ class Scorer:
             unavailable=unavailable,
             tokenizer=self.tokenizer,
             resamples=self.bootstrap,
+            notes=notes,
         )
 
 
@@ -124,6 +131,24 @@ def score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) 
     truths, (hypotheses, _) = tokenize_captions_of("python", references, {k: [v] for k, v in captions.items()}, None)
     flat = {image_id: group[0] for image_id, group in hypotheses.items()}
     return _scores(_table(_index(truths), truths, flat, captions))
+
+
+def cider_is_zero(truths: Tokens) -> str | None:
+    """Why CIDEr is 0 for these references whatever the captions are; None where it is not.
+
+    An n-gram weighs log(images / images whose references have it), so one that all images have weighs nothing.
+    """
+    grams = ({gram for reference in group for gram in _grams(_words(reference))} for group in truths.values())
+    first = next(grams)
+    if any(each != first for each in grams):  # most end at the second image
+        return None
+    if len(truths) == 1:
+        return "0 for any caption of one image alone, by its definition; score two images or more"
+    return f"0 for any caption, by its definition: all {len(truths)} images have the same references"
+
+
+def _grams(words: Sequence[str]) -> set[tuple[str, ...]]:
+    return {tuple(words[at : at + order]) for order in range(1, 5) for at in range(len(words) - order + 1)}
 
 
 def tokenize_captions_of(
@@ -162,7 +187,8 @@ def check_captions(references: Mapping[int, Sequence[str]], captions: Mapping[in
 
 def name_ids(ids: Collection) -> str:
     """The first few of some ids."""
-    return ", ".join(map(str, sorted(ids)[:5])) + (" …" if len(ids) > 5 else "")
+    ordered = sorted(ids, key=lambda number: (isinstance(number, str), number))
+    return ", ".join(map(str, ordered[:5])) + (" …" if len(ids) > 5 else "")
 
 
 def _whose(groups: Mapping[int, Sequence[str]], fault: Callable[[Sequence[str]], bool]) -> list[int]:

@@ -12,6 +12,7 @@ from captioning.errors import DataError
 from captioning.metrics.bleu import bleu
 from captioning.metrics.java import meteor
 
+NAME = "file_name"
 # The scores that are no mean over images: how they follow from counts that were added up over images.
 FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "BLEU": bleu,
@@ -20,12 +21,13 @@ FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class ScoreTable(NamedTuple):
-    """One row an image."""
+    """One row per image. names: the images' file names, "" for one without; None where none is known."""
 
-    image_ids: list[int]
+    image_ids: list[int | str]
     captions: list[str]
     values: dict[str, np.ndarray]  # "BLEU-1", …, "CIDEr": [I], each image's own score
     counts: dict[str, np.ndarray]  # "BLEU", "METEOR": [I, K]
+    names: list[str] | None = None
 
     def totals(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """The split's scores; with weights [B, I], how often each image counts, those of B resamples [B]."""
@@ -45,19 +47,26 @@ class ScoreTable(NamedTuple):
             [self.captions[row] for row in rows],
             {name: values[rows] for name, values in self.values.items()},
             {family: counts[rows] for family, counts in self.counts.items()},
+            None if self.names is None else [self.names[row] for row in rows],
         )
 
 
 def to_csv(table: ScoreTable) -> str:
-    """image_id, caption, a column a score, then the counts as BLEU:0 …: all that comparing two runs takes."""
+    """image_id, caption, file_name if known, one column per score, then the counts as BLEU:0 …
+
+    That is all that comparing two runs takes.
+    """
     columns = dict(table.values)
     for family, counts in table.counts.items():
         columns |= {f"{family}:{place}": counts[:, place] for place in range(counts.shape[1])}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image_id", "caption", *columns])
-    for image_id, caption, *numbers in zip(table.image_ids, table.captions, *columns.values(), strict=True):
-        writer.writerow([image_id, caption, *(f"{number:.10g}" for number in numbers)])
+    writer.writerow(["image_id", "caption", *([] if table.names is None else [NAME]), *columns])
+    named = [[]] * len(table.image_ids) if table.names is None else [[name] for name in table.names]
+    for image_id, caption, name, *numbers in zip(
+        table.image_ids, table.captions, named, *columns.values(), strict=True
+    ):
+        writer.writerow([image_id, caption, *name, *(f"{number:.10g}" for number in numbers)])
     return text.getvalue()
 
 
@@ -71,17 +80,28 @@ def from_csv(path: Path) -> ScoreTable:
         header, *rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""))
         if header[:2] != ["image_id", "caption"]:
             raise ValueError("the first columns must be image_id and caption")
-        numbers = np.array([[float(cell) for cell in row[2:]] for row in rows]).reshape(len(rows), len(header) - 2)
-        if not rows or len({int(row[0]) for row in rows}) < len(rows):
+        first = 3 if header[2:3] == [NAME] else 2  # column of numbers
+        numbers = np.array([[float(cell) for cell in row[first:]] for row in rows])
+        numbers = numbers.reshape(len(rows), len(header) - first)
+        ids = [_image_id(row[0]) for row in rows]
+        if not rows or len(set(ids)) < len(rows):
             raise ValueError("each image must have one row, and there must be some")
         if len(set(header)) < len(header) or not np.isfinite(numbers).all():
             raise ValueError("a column is there twice, or a number is not finite")
-        return _table([int(row[0]) for row in rows], [row[1] for row in rows], dict(zip(header[2:], numbers.T)))  # noqa: B905
+        names = [row[2] for row in rows] if first == 3 else None
+        table = _table(ids, [row[1] for row in rows], dict(zip(header[first:], numbers.T, strict=True)))
+        return table._replace(names=names)
     except (OSError, ValueError, IndexError, KeyError, csv.Error) as error:
         raise DataError(f"cannot read {path} as a table of scores ({error}); score the captions anew") from error
 
 
-def _table(image_ids: list[int], captions: list[str], columns: Mapping[str, np.ndarray]) -> ScoreTable:
+def _image_id(cell: str) -> int | str:
+    if not cell.strip():
+        raise ValueError("an image id is blank")
+    return int(cell) if cell.isascii() and cell.isdecimal() else cell
+
+
+def _table(image_ids: list[int | str], captions: list[str], columns: Mapping[str, np.ndarray]) -> ScoreTable:
     values = {name: column for name, column in columns.items() if ":" not in name}
     families = dict.fromkeys(name.partition(":")[0] for name in columns if ":" in name)
     counts = {

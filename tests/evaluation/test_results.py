@@ -48,7 +48,9 @@ def test_scores_of_a_file(tmp_path, monkeypatch, capsys, annotations):
     run(score, monkeypatch, file, annotations, f"output={output}", f"samples={samples}", f"training={annotations}",
         "split=val", "decoded_by=beam5", "metrics.bootstrap=50")  # fmt: skip
     printed = capsys.readouterr().out
-    assert printed.startswith("results (1).json val, decoding beam5, Penn-Treebank tokens (python), 3 images\n")
+    assert printed.startswith(
+        "results (1).json val, decoding beam5, Penn-Treebank tokens (python), 3 images, matched by image id\n"
+    )
     scores = json.loads((output / "scores.json").read_text())
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert all(isinstance(value, float) for value in scores.values())
@@ -79,12 +81,17 @@ BAD = {
     "null": (results(GOOD | {3: None}), r"no text: image ids 3;"),
     "not a number": (results(GOOD | {1: float("nan")}), r"no text: image ids 1;"),
     "no caption": ([{"image_id": 7}], r"no text: image ids 7;"),
-    "odd id": ([{"image_id": float("inf"), "caption": "a"}], r"\[0\].*'image_id' must be a whole number, not inf"),
-    "text id": ([{"caption": "a", "image_id": "1"}], r"'image_id' must be a whole number, not '1'"),
+    "odd id": ([{"image_id": float("inf"), "caption": "a"}], r"\[0\].*'image_id' must be a whole number .*, not inf"),
+    "half id": ([{"caption": "a", "image_id": 1.5}], r"'image_id' must be a whole number .* or a text, not 1\.5"),
+    "true id": ([{"caption": "a", "image_id": True}], r"'image_id' must be a whole number .*, not True"),
+    "no id": ([{"caption": "a", "image_id": None}], r"'image_id' must be a whole number .*, not None"),
+    "blank id": ([{"caption": "a", "image_id": " "}], r"'image_id' must be a whole number .*, not ' '"),
+    "inexact id": ([{"caption": "a", "image_id": 1e16}], r"'image_id' must be a whole number .*, not 1e\+16"),
+    "empty": ([], r"no captions in it"),
     "no entry": (["a dog"], r"'image_id' is missing"),
     "no list": ({"annotations": []}, r"COCO results are a list"),
-    "missing": (results({1: "a", 2: "b"}), r"1 images without a caption: image ids 3"),
-    "extra": (results(GOOD | {9: "b"}), r"1 images without references: image ids 9"),
+    "missing": (results({1: "a", 2: "b"}), r"1 of 3 annotated images without a caption: image ids 3\. Add --subset"),
+    "extra": (results(GOOD | {9: "b"}), r"1 of 4 images without references: image ids 9\. Add --subset"),
 }
 
 
@@ -100,10 +107,12 @@ def test_bad_results_are_one_line_with_the_ids(tmp_path, monkeypatch, annotation
 
 
 def test_readers(tmp_path, annotations):
-    assert read_references(annotations_path := tmp_path / "captions_val2014.json") == REFERENCES
-    assert str(annotations_path) == annotations
+    references, split = read_references(tmp_path / "captions_val2014.json")
+    assert {entry.image_id: entry.texts for entry in references} == REFERENCES and split == "captions_val2014"
+    assert read_references(tmp_path / "captions_val2014.json", "val")[1] == "val"
     several = write(tmp_path / "samples.json", results(GOOD) + results(POOR))
-    assert read_samples(tmp_path / "samples.json") == {key: [GOOD[key], POOR[key]] for key in GOOD}
+    samples = read_samples(tmp_path / "samples.json")
+    assert {entry.image_id: entry.texts for entry in samples} == {key: [GOOD[key], POOR[key]] for key in GOOD}
     with pytest.raises(DataError, match=r"3 images: image ids 1, 2, 3; keep one each"):
         read_results(tmp_path / "samples.json")
     assert several
@@ -244,8 +253,8 @@ def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch
         assert "3 captions for the COCO server, not scored" in capsys.readouterr().out
         file.unlink()
     for content, message in (
-        ([named[0], *named], r"COCO_1\.jpg is here twice"),
-        ([named[0] | {"file_name": "x.jpg"}], r"x\.jpg is not among the images"),
+        ([named[0], *named], r"more than one caption for 1 images: image ids 0"),
+        ([named[0] | {"file_name": "x.jpg"}], r"captions of images that are not among those of .*x\.jpg"),
         (named[:2], r"1 captions missing: image ids 3"),
     ):
         with pytest.raises(SystemExit, match=message):

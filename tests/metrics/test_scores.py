@@ -170,7 +170,8 @@ def test_spice_of_images_in_any_order(monkeypatch, tmp_path):
 
     class Sorting:
         def compute_score(self, truths, results):
-            return 0.0, [{"All": {"f": image_id / 100}} for image_id in sorted(results)]
+            ids = {text: image_id for image_id, text in CAPTIONS.items()}
+            return 0.0, [{"All": {"f": ids[results[key][0]] / 100}} for key in sorted(results)]
 
     monkeypatch.setattr(spice, "Spice", Sorting)
     monkeypatch.setattr(java, "command", lambda *arguments, **names: [])

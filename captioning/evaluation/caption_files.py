@@ -1,0 +1,191 @@
+"""Read captions and references from files: COCO results, JSON lines, COCO annotations, Karpathy's file."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from captioning.data import SPLITS, entries, field, read_json
+from captioning.errors import DataError
+from captioning.evaluation.identity import ImageId, ImageTexts, listed, pair, read_id
+from captioning.metrics import name_ids
+
+
+def read_results(file: Path) -> list[ImageTexts]:
+    """One caption per image.
+
+    Formats: COCO results, [{"image_id": 1, "caption": "…"}, …], where 'file_name' may stand beside 'image_id' or in its
+    place; the same entries, one per line (JSON lines); an object {"1": "…"} or {"1": ["…"]}.
+
+    Raises:
+        DataError: it is not that; ids of images with two captions, or with one that is no text, are named.
+    """
+    samples = read_samples(file)
+    several = [entry for entry in samples if len(entry.texts) > 1]
+    repeated = [entry.name if entry.image_id is None else entry.image_id for entry in several]
+    if repeated:
+        raise DataError(
+            f"{file}: more than one caption for {len(repeated)} images: image ids {name_ids(repeated)}; "
+            "keep one each (several an image are scored by captioning-score … samples=FILE)"
+        )
+    return samples
+
+
+def read_samples(file: Path) -> list[ImageTexts]:
+    """As `read_results`, with one or more captions per image."""
+    content = _json_or_lines(file)
+    if isinstance(content, dict) and content and all(map(_is_caption, content.values())):
+        groups = {key: [texts] if isinstance(texts, str) else texts for key, texts in content.items()}
+        content = [{"image_id": key, "caption": text} for key, texts in groups.items() for text in texts]
+    if not isinstance(content, list):
+        raise DataError(
+            f'{file}: COCO results are a list [{{"image_id": 1, "caption": "…"}}, …], not {type(content).__name__}'
+        )
+    if not content:
+        raise DataError(f"{file}: no captions in it")
+    return _by_image(file, [(f"{file}[{index}]", entry) for index, entry in enumerate(content)])
+
+
+def read_references(file: Path, split: str | None = None) -> tuple[list[ImageTexts], str]:
+    """(reference captions of a COCO file or of one split of Karpathy's, the split's name). Images without are left out.
+
+    Args:
+        split: of Karpathy's file: train (restval with it), val or test; None: test, or the only one there. Of a COCO
+            file, which has no splits, only a name; None: the file's.
+
+    Raises:
+        DataError: it is neither; the split has no captions; an id has several file names.
+    """
+    content = read_json(file)
+    if is_karpathy(content):
+        split = split or _test_split(content, file)
+        return _karpathy(file, content, split), split
+    found = _by_image(file, entries(content, "annotations", file))
+    names = _file_names(file, content)
+    return [entry._replace(name=names.get(entry.image_id, entry.name)) for entry in found], split or file.stem
+
+
+def is_karpathy(content: Any) -> bool:
+    """Whether a JSON file has Karpathy's form: the captions stand inside the images."""
+    images = content.get("images") if isinstance(content, dict) else None
+    return isinstance(images, list) and bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
+
+
+def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[ImageId]]:
+    """(captions, ids of all images that a COCO file lists, with captions or without).
+
+    Results that name files, as captioning-caption leaves them, get the ids that `images` gives these files.
+    """
+    content = read_json(images)
+    names = _file_names(images, content)
+    ids = [read_id(_required(image, "id", where), where, "id") for where, image in entries(content, "images", images)]
+    wanted = [ImageTexts(number, names.get(number), []) for number in ids]
+    results = read_results(file)
+    found = pair(results, wanted, files=(file, images))
+    if found.extra:
+        raise DataError(
+            f"{file}: {len(found.extra)} captions of images that are not among those of {images}: "
+            f"{listed(results, found.extra)}"
+        )
+    return {ids[row]: results[place].texts[0] for row, place in found.rows.items()}, ids
+
+
+def _json_or_lines(file: Path) -> Any:
+    """What a JSON file holds; of JSON lines, the list of them."""
+    try:
+        return read_json(file)
+    except DataError:
+        try:
+            lines = file.read_text(encoding="utf-8-sig").splitlines()
+            found = [json.loads(line) for line in lines if line.strip()]
+        except (OSError, ValueError, RecursionError):
+            found = []
+        if len(found) > 1 and all(isinstance(entry, dict) for entry in found):
+            return found
+        raise
+
+
+def _is_caption(value: Any) -> bool:
+    texts = value if isinstance(value, list) and value else [value]
+    return all(isinstance(text, str) for text in texts)
+
+
+def _by_image(file: Path, listed: Iterable[tuple[str, Any]]) -> list[ImageTexts]:
+    """Entries of one image together, in order of their first."""
+    result: dict[Any, ImageTexts] = {}
+    wrong = []
+    for where, entry in listed:
+        name = entry.get("file_name") if isinstance(entry, dict) else None
+        if not (name is None or (isinstance(name, str) and name.strip())):
+            raise DataError(f"{where}: 'file_name' must be a text, not {name!r:.60}")
+        only_name = name is not None and "image_id" not in entry
+        image_id = None if only_name else read_id(_required(entry, "image_id", where), where)
+        if not isinstance(entry.get("caption"), str):  # null, NaN, a number, or not there
+            wrong.append(name if only_name else image_id)
+        found = result.setdefault(("name", name) if only_name else image_id, ImageTexts(image_id, name, []))
+        if found.name != name:
+            raise DataError(_two_names(where, image_id, name, found.name))
+        found.texts.append(entry.get("caption"))
+    if wrong:
+        raise DataError(f'{file}: captions that are no text: image ids {name_ids(wrong)}; write one, or ""')
+    return list(result.values())
+
+
+def _file_names(file: Path, content: Any) -> dict[ImageId, str]:
+    """Image id -> file name, of the images that have one."""
+    names: dict[ImageId, str] = {}
+    spelled: dict[ImageId, Any] = {}
+    if "images" not in content:
+        return {}
+    for where, image in entries(content, "images", file):
+        raw = _required(image, "id", where)
+        number, name = read_id(raw, where, "id"), image.get("file_name")
+        if spelled.setdefault(number, raw) != raw:
+            raise DataError(
+                f"{where}: the ids {spelled[number]!r} and {raw!r} are one; give each image an id of its own"
+            )
+        if isinstance(name, str) and names.setdefault(number, name) != name:
+            raise DataError(_two_names(where, number, name, names[number]))
+    return names
+
+
+def _test_split(content: Any, file: Path) -> str:
+    """The test split, or the one split that there is."""
+    there = {field(image, "split", str, where) for where, image in entries(content, "images", file)}
+    found = {"train" if split == "restval" else split for split in there}
+    if "test" not in found and len(found) > 1:
+        raise DataError(f"{file} has no test split: choose split={' or split='.join(sorted(found))}")
+    return "test" if "test" in found else found.pop()
+
+
+def _karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
+    if split not in SPLITS:
+        raise DataError(f"{file} has the splits {', '.join(SPLITS)}, not {split}: choose one with split=NAME")
+    images = [(where, image) for where, image in entries(content, "images", file) if _in_split(image, split, where)]
+    key = "cocoid" if images and all("cocoid" in image for _, image in images) else "imgid"
+    found: dict[ImageId, ImageTexts] = {}
+    for where, image in images:
+        texts = [field(sentence, "raw", str, where) for sentence in field(image, "sentences", list, where)]
+        number, name = read_id(_required(image, key, where), where, key), field(image, "filename", str, where)
+        if number in found:
+            raise DataError(_two_names(where, number, name, found[number].name))
+        found[number] = ImageTexts(number, name, [text for text in texts if text.strip()])
+    result = [entry for entry in found.values() if entry.texts]
+    if not result:
+        raise DataError(f"{file}: no captions in split {split}: choose another with split=train, val or test")
+    return result
+
+
+def _in_split(image: Any, split: str, where: str) -> bool:
+    own = field(image, "split", str, where)
+    return ("train" if own == "restval" else own) == split
+
+
+def _two_names(where: str, number: ImageId | None, name: str | None, before: str | None) -> str:
+    return f"{where}: image id {number} is {name} here and {before} before; give each image an id of its own"
+
+
+def _required(entry: Any, key: str, where: str) -> Any:
+    if not isinstance(entry, dict) or key not in entry:
+        raise DataError(f"{where}: the key '{key}' is missing")
+    return entry[key]
