@@ -1,4 +1,4 @@
-"""Split captions and answers into words: the Penn-Treebank tokenizer, and the normalization of answers."""
+"""Split captions and answers into words: the Penn-Treebank tokenizer, the normalization of answers, other scripts."""
 
 import lazy_loader
 
@@ -7,5 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "answer_normalizer": ["clean", "normalize", "without_punctuation"],
         "ptb_tokenizer": ["PUNCTUATION", "tokenize"],
+        "scripts": ["is_unsplit", "script_of", "unsplit", "unsplit_share", "unsplit_warning"],
     },
 )

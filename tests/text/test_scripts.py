@@ -1,0 +1,55 @@
+"""Text without spaces between words is noticed; other scripts, spaced text and a foreign name are not."""
+
+import pytest
+
+from captioning.text import is_unsplit, script_of, unsplit, unsplit_share, unsplit_warning
+
+UNSPLIT = {
+    "一只狗在草地上奔跑。": "Han",
+    "红色方块": "Han",
+    "一个女人拿着Samsung Galaxy手机": "Han",
+    "赤い四角は、青い円の上にあります。": "Hiragana",
+    "スケートボードニノルダンセイ": "Katakana",
+    "สุนัขวิ่งเล่นบนสนามหญ้า": "Thai",
+    "ຊາຍຄົນໜຶ່ງກຳລັງຂີ່ລົດຖີບ": "Lao",
+    "បុរសម្នាក់កំពុងជិះកង់": "Khmer",
+    "လူတစ်ယောက်စက်ဘီးစီးနေသည်": "Myanmar",
+}
+SPLIT = [
+    *["一只 狗 在 草地 上 奔跑 。", "一 只 狗 在 跑", "熊猫", "赤い 四角 は 、 青い 円 の 上 に あり ます 。"],
+    *["สุนัข วิ่ง เล่น บน สนามหญ้า", "លោក\u200bម្នាក់\u200bកំពុង\u200bជិះ\u200bកង់", "མི་ཞིག་རྐང་འཁོར་བཞོན།"],
+    *["한 남자가 자전거를 타고 있다", "رجل يركب دراجة", "एक आदमी साइकिल चला रहा है", "человек едет на велосипеде"],
+    *["a man stands in front of the 北京天安门广场 sign", "a dog", "", "。", "ein Mädchen läuft über die Straße"],
+]
+
+
+@pytest.mark.parametrize("caption", UNSPLIT)
+def test_a_sentence_without_spaces_is_noticed_and_its_script_named(caption):
+    assert is_unsplit(caption)
+    assert script_of(caption) == UNSPLIT[caption]
+
+
+@pytest.mark.parametrize("caption", SPLIT)
+def test_spaced_text_of_any_script_is_not(caption):
+    assert not is_unsplit(caption)
+
+
+def test_the_share_is_of_captions_with_words():
+    assert unsplit_share(["一只狗在草地上奔跑。", "a dog runs", " ", ""]) == 0.5
+    assert unsplit_share([]) == 0.0
+    assert unsplit(["a dog", "一只狗在\n草地上奔跑。"]) == (1, 2, "一只狗在 草地上奔跑。", "Han")
+
+
+def test_the_warning_names_file_share_and_example_and_what_to_do():
+    warning = unsplit_warning(iter(["一只狗在草地上奔跑。"] * 3 + ["a dog"]), "refs.json")
+    assert warning.startswith(
+        "refs.json: 3 of 4 captions (75%) are written without spaces between words (Han script), for example "
+        "'一只狗在草地上奔跑。': the tokenizer makes one word of a whole sentence"
+    )
+    assert warning.endswith("put spaces between the words (or between all characters) of the captions first")
+    assert "\n" not in warning
+
+
+def test_one_foreign_caption_in_a_hundred_and_one_is_no_reason_to_warn():
+    assert unsplit_warning(["一只狗在草地上奔跑。"] + ["a dog"] * 100, "x") is None
+    assert unsplit_warning([], "x") is None
