@@ -112,7 +112,8 @@ def _too_long(tokens: list[str], script: re.Pattern) -> bool:
     others = sum(map(_is_letter, "".join(tokens))) - sum(counts)
     if not counts or 2 * sum(counts) < others:  # one such character says as much as two or more Latin letters
         return False
-    return sum(counts) > _MEAN[script] * len(counts) or (len(tokens) == 1 and counts[0] >= _ALONE[script])
+    alone = len(tokens) == 1 and counts[0] >= _ALONE[script]
+    return alone or sum(counts) > _MEAN[script] * len(counts)
 
 
 def _is_letter(sign: str) -> bool:

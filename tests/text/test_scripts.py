@@ -7,7 +7,7 @@ from captioning.text import is_unsplit, script_of, unsplit, unsplit_share, unspl
 UNSPLIT = {
     "一只狗在草地上奔跑。": "Han",
     "红色方块": "Han",
-    "一个女人拿着Samsung Galaxy手机": "Han",
+    "一个女人拿着iPhone在打电话": "Han",
     "赤い四角は、青い円の上にあります。": "Hiragana",
     "スケートボードニノルダンセイ": "Katakana",
     "สุนัขวิ่งเล่นบนสนามหญ้า": "Thai",
