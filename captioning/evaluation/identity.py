@@ -253,7 +253,7 @@ class _Names:
 
 
 def _parts(name: str) -> tuple[str, ...]:
-    parts = [part for part in re.split(r"[\\/]+", unicodedata.normalize("NFC", name.strip())) if part not in ("", ".")]
+    parts = [part for part in re.split(r"[\\/]+", unicodedata.normalize("NFC", name)) if part not in ("", ".")]
     *folders, last = parts or [""]
     return (*folders, COCO_NAME.sub("", last))
 

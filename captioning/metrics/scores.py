@@ -16,7 +16,7 @@ from captioning.metrics.ciderd import CiderD
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
-from captioning.text import tokenize
+from captioning.text import tokenize, unsplit_warning
 
 Tokens = dict[int | str, list[list[str]]]
 TOKENIZERS: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {
@@ -108,6 +108,9 @@ class Scorer:
         if reason := cider_is_zero(truths):
             notes["CIDEr"] = reason
             errors.pop("CIDEr", None)
+        given = {"references": [text for texts in references.values() for text in texts], "captions": captions.values()}
+        unsplit = [warning for where, texts in given.items() if (warning := unsplit_warning(texts, where))]
+        notes |= {"WARNING": unsplit[0]} if unsplit else {}
         return Report(
             scores=scores,
             intervals=errors,

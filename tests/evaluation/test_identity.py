@@ -316,3 +316,21 @@ def test_thousand_shuffled_files_are_scored_right_or_refused():
                 assert texts == matched.references[key]
         outcomes["right"] += 1
     assert min(outcomes.values()) > 100
+
+
+def test_text_that_the_tokenizer_cannot_split_is_told_with_its_scores(tmp_path, monkeypatch, capsys):
+    """One character off scored BLEU-4 0 without a word."""
+    texts = ["一只黑色的猫在草地上奔跑", "两个男孩在沙滩上玩球", "一个老人在公园里坐着"]
+    truths = {
+        "images": [{"id": at} for at in range(3)],
+        "annotations": [{"image_id": at, "id": at, "caption": text} for at, text in enumerate(texts)],
+    }
+    near = [{"image_id": at, "caption": text[:-1]} for at, text in enumerate(texts)]
+    _, bleu = scores(tmp_path, monkeypatch, capsys, near, truths)
+    run(score, monkeypatch, tmp_path / "results.json", tmp_path / "annotations.json", "metrics.bootstrap=0")
+    printed = capsys.readouterr().out
+    assert bleu < 1e-6 and "WARNING   references: 3 of 3 captions (100%) are written without spaces" in printed
+    spaced = [{"image_id": at, "caption": " ".join(text[:-1])} for at, text in enumerate(texts)]
+    truths["annotations"] = [row | {"caption": " ".join(row["caption"])} for row in truths["annotations"]]
+    _, bleu = scores(tmp_path, monkeypatch, capsys, spaced, truths)
+    assert bleu > 0.8 and not json.loads((tmp_path / "out" / "statistics.json").read_text())["notes"]
