@@ -15,6 +15,7 @@ PARTS = {
     "vqa": ["annotators", "read_easy_vqa", "read_vqa_v2"],
 }
 TOOLS = {
+    "annotations": ["counted_annotations", "left_out_notice", "mark_of"],
     "checks": ["audit_records", "audit_table"],
     "corpus": ["Text", "Windows", "encode_texts", "only", "split_text"],
     "datasets": [
