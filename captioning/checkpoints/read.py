@@ -20,6 +20,7 @@ from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS, read_ex
 from captioning.config import missing_plugins
 from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, DataError
+from captioning.io import likeness
 
 FORMAT = 2  # of metadata; 1 named files inside the package and had other keys
 IMAGE_CAPTIONING = "image_captioning"  # the task of a checkpoint; see captioning.tasks
@@ -100,7 +101,7 @@ def _read_archive(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes lead torch.load to
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason})") from error
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason}){likeness(path)}") from error
     if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
         raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
     return checkpoint
@@ -154,7 +155,8 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except Exception as error:  # zipfile meets damaged bytes with anything
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({error or type(error).__name__})") from error
+        reason = str(error) or type(error).__name__
+        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason}){likeness(path)}") from error
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(f"{path} is compressed, as no checkpoint of captioning-train is: it is not unfolded")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captioning.data import field, read_json
 from captioning.errors import CheckpointError, DataError
-from captioning.io import write_json, write_whole
+from captioning.io import looks_like, write_json, write_whole
 
 WEIGHTS, METADATA = ".safetensors", ".json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
@@ -66,6 +66,10 @@ def read_exported(path: Path) -> dict[str, Any]:
         CheckpointError: one of the files is missing or damaged, or they are of two exports.
     """
     file = path.with_suffix(METADATA)
+    for each in (path, file):
+        found = looks_like(each)
+        if found and (each == path or found not in ("JSON text", "plain text")):
+            raise CheckpointError(f"{each} is not a part of an exported checkpoint: it looks like {found}")
     try:
         metadata = read_json(file)
         sha256 = field(field(metadata, "weights", dict, str(file)), "sha256", str, f"{file}: weights")

@@ -17,6 +17,7 @@ TOOLS = {
         "write_whole",
     ],
     "download": ["KARPATHY_URL"],
+    "file_kinds": ["described", "likeness", "looks_like"],
     "safe_paths": ["inside"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -3,12 +3,16 @@
 Apart from the other networks, since torchvision takes a second to import.
 """
 
+from pathlib import Path
+from urllib.parse import urlsplit
+
 import torch
 from torch import Tensor, fx, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
 from captioning.errors import CheckpointError, ConfigError
+from captioning.io import likeness
 from captioning.models.weights import fixed_seed, load_weights_file, nearest
 
 
@@ -38,12 +42,27 @@ def torchvision_network(
 
 def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:
     """A classifier with torchvision's own weights, downloaded at their first use."""
+    cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(weights.url).path).name)
+    was_there = cached.exists()
     try:
         return models.get_model(name, weights=weights)
-    except (OSError, RuntimeError) as error:  # no network, no such address, no room, or a broken download
+    except Exception as error:  # of a damaged file, torch.load raises anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if was_there and not cached.is_file():
+            raise CheckpointError(
+                f"{cached} is not a file, but should hold the weights {weights.name} of {name}: delete it, then run again"
+            ) from error
+        if was_there:
+            raise CheckpointError(
+                f"{cached} should hold the weights {weights.name} of {name}, but cannot be loaded"
+                f"{likeness(cached) or f' ({reason})'}. Delete that file, then run again: it is downloaded anew"
+            ) from error
+        if not isinstance(error, (OSError, RuntimeError)):
+            raise
+        # no network, no such address, no room, or a broken download
         raise CheckpointError(
-            f"cannot download the weights {weights.name} of {name} from {weights.url} ({error}): put that file into "
-            f"{torch.hub.get_dir()}/checkpoints, or give its path as encoder.weights"
+            f"cannot download the weights {weights.name} of {name} from {weights.url} ({reason}): put that file into "
+            f"{cached.parent}, or give its path as encoder.weights"
         ) from error
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import CheckpointError
+from captioning.io import likeness
 
 
 def load_weights_file(
@@ -58,7 +59,7 @@ def _read_state(file: Path, *, what: str, names: Iterable[str]) -> dict[str, Ten
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever the bytes lead torch.load to
-        raise CheckpointError(f"{file}: not a weights file that torch can load safely") from error
+        raise CheckpointError(f"{file}: not a weights file that torch can load safely{likeness(file)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{file}: not a state_dict (names to tensors); save model.state_dict() alone")
     # torchvision's own DenseNet files predate its present names, and are renamed as they are downloaded.

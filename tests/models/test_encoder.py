@@ -12,6 +12,7 @@ from torch import nn
 from torchvision import models
 from torchvision.transforms.functional import normalize
 
+from captioning.checkpoints import read_checkpoint
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models import efficientnet_lite_encoder, torchvision_encoder
 from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, Encoder
@@ -314,6 +315,75 @@ def test_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(CheckpointError, match=r"IMAGENET1K_V1 of resnet18 from http.*no route.*encoder\.weights"):
         torchvision_encoder("resnet18", weights="IMAGENET1K_V1", output="fc")
+
+
+PAGE = b"<!DOCTYPE html>\n<html><head><title>Sign in</title></head></html>"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 46830571\n"
+BROKEN = {
+    "page": (PAGE, "a web page"),
+    "pointer": (POINTER, "a Git LFS pointer.*git lfs pull"),
+    "empty": (b"", "an empty file"),
+    "denied": (b'<?xml version="1.0"?><Error/>', "XML text"),
+    "json": (b'{"error": 404}', "JSON text"),
+    "text": (b"Not found\n", "plain text"),
+    "zeros": (bytes(4096), "a file of zeros"),
+    "cut": (None, "a file that was cut short"),
+}
+
+
+def broken_weights(file, kind: str) -> None:
+    content = BROKEN[kind][0]
+    torch.save({"weight": torch.zeros(4000)}, file)
+    file.write_bytes(file.read_bytes()[:9000] if content is None else content)
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_file_in_torchs_cache_is_named_and_to_be_deleted(tmp_path, monkeypatch, kind):
+    file = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    file.parent.mkdir()
+    broken_weights(file, kind)
+    wanted = rf"{file} should hold the weights IMAGENET1K_V1 of resnet18, but cannot be loaded; it looks like .*"
+    with pytest.raises(
+        CheckpointError, match=rf"(?s){wanted}{BROKEN[kind][1]}.*Delete that file, then run again"
+    ) as caught:
+        torchvision_encoder("resnet18", weights="DEFAULT", output="fc")
+    assert "put that file into" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_weights_of_another_network_in_torchs_cache(tmp_path, monkeypatch):
+    file = tmp_path / "checkpoints" / "resnet18-f37072fd.pth"
+    monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
+    file.parent.mkdir()
+    torch.save({"weight": torch.zeros(4)}, file)
+    with pytest.raises(
+        CheckpointError, match=r"resnet18-f37072fd.pth should hold .*Missing key.*Delete that file"
+    ) as caught:
+        torchvision_encoder("resnet18", weights="DEFAULT", output="fc")
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth is not a file, but .*delete it, then run again"):
+        torchvision_encoder("resnet18", weights="DEFAULT", output="fc")
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_weights_of_ones_own_that_are_broken(tmp_path, kind):
+    file = tmp_path / "own.pth"
+    broken_weights(file, kind)
+    with pytest.raises(CheckpointError, match=f"own.pth: not a weights file.*; it looks like .*{BROKEN[kind][1]}"):
+        torchvision_encoder("resnet18", weights=str(file), output="fc", image_size=32)
+    with pytest.raises(CheckpointError, match=r"own.pth: not a weights file.*; it looks like "):
+        efficientnet_lite_encoder(weights=str(file))
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_checkpoints_that_are_broken(tmp_path, kind):
+    for name in ("best.ckpt", "best.safetensors"):
+        broken_weights(tmp_path / name, kind)
+        (tmp_path / "best.json").write_text("{}")
+        with pytest.raises(CheckpointError, match=f"{name} is not a .*it looks like .*{BROKEN[kind][1]}"):
+            read_checkpoint(tmp_path / name)
 
 
 def test_lite_grid_is_the_wheels_own_features(capsys):
