@@ -18,6 +18,7 @@ def caption(config: dict[str, Any]) -> None:
 
     from captioning.data import list_pictures, open_picture
     from captioning.errors import ConfigError, DataError, must_be
+    from captioning.evaluation import image_ids
     from captioning.inference import check_drawable, endings, load_all, save_caption_figure, with_generator
     from captioning.io import make_folder, printable, write_json
 
@@ -30,6 +31,7 @@ def caption(config: dict[str, Any]) -> None:
     check_drawable(config["figures"], predictor)
     search = with_generator(build(decoding))
     output = make_folder(Path(config["output"]))
+    numbers = image_ids(paths, Path(config["annotations"]) if config["annotations"] else None)
     figures = figure_names(paths, tuple(kinds.values()))
     for path, names in zip(paths, figures, strict=True):
         for name in names:
@@ -54,8 +56,8 @@ def caption(config: dict[str, Any]) -> None:
             elif opened:
                 names = [path for _, path, _ in opened]
                 captions = predictor.all_captions([picture for *_, picture in opened], search, names=names)
-            for (_, path, _), found in zip(opened, captions, strict=True):  # before a figure that may fail
-                results.append(_result(len(results), path, found))
+            for (index, path, _), found in zip(opened, captions, strict=True):  # before a figure that may fail
+                results.append(_result(numbers[index] if numbers else len(results), path, found))
             for (index, path, picture), found in zip(opened, captions, strict=True):
                 for made in found:
                     bar.write(printable(f"{path}: {made.text}"))  # to stdout, past the bar
@@ -74,7 +76,7 @@ def caption(config: dict[str, Any]) -> None:
     print(f"{len(results)} pictures captioned, {len(skipped)} left out; all of it: {output}")
 
 
-def _result(image_id: int, path: Path, found: Sequence) -> dict[str, Any]:
+def _result(image_id: int | str, path: Path, found: Sequence) -> dict[str, Any]:
     """One picture's entry of captions.json: its best caption in COCO's results format, and all that is known of it."""
     best, *others = found
     further = {"others": [_facts(made) for made in others]} if others else {}
@@ -115,7 +117,7 @@ def figure_names(paths: Sequence[Path], endings: Sequence[str]) -> list[list[str
     return names
 
 
-main = entry_point("caption", CaptionConfig, caption)
+main = entry_point("caption", CaptionConfig, caption, plain=["images..."])
 
 if __name__ == "__main__":
     main()

@@ -1,13 +1,13 @@
 """Read captions and references from files: COCO results, JSON lines, COCO annotations, Karpathy's file."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from captioning.data import SPLITS, entries, field, read_json
 from captioning.errors import DataError
-from captioning.evaluation.identity import ImageId, ImageTexts, listed, pair, read_id
+from captioning.evaluation.identity import COCO_ID, ImageId, ImageTexts, listed, pair, read_id
 from captioning.metrics import name_ids
 
 
@@ -76,10 +76,7 @@ def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[
 
     Results that name files, as captioning-caption leaves them, get the ids that `images` gives these files.
     """
-    content = read_json(images)
-    names = _file_names(images, content)
-    ids = [read_id(_required(image, "id", where), where, "id") for where, image in entries(content, "images", images)]
-    wanted = [ImageTexts(number, names.get(number), []) for number in ids]
+    wanted = _listed_images(images)
     results = read_results(file)
     found = pair(results, wanted, files=(file, images))
     if found.extra:
@@ -87,7 +84,39 @@ def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[
             f"{file}: {len(found.extra)} captions of images that are not among those of {images}: "
             f"{listed(results, found.extra)}"
         )
-    return {ids[row]: results[place].texts[0] for row, place in found.rows.items()}, ids
+    captions = {wanted[row].image_id: results[place].texts[0] for row, place in found.rows.items()}
+    return captions, [entry.image_id for entry in wanted]
+
+
+def image_ids(paths: Sequence[Path], annotations: Path | None) -> list[ImageId] | None:
+    """The ids of images in their data set; None where they are of none.
+
+    Args:
+        annotations: a COCO file or Karpathy's that lists the images; None: COCO's numbers, where all names have one.
+
+    Raises:
+        DataError: images that `annotations` does not list.
+    """
+    if annotations is None:
+        found = [COCO_ID.fullmatch(path.name) for path in paths]
+        numbers = [int(match[1]) for match in found if match]
+        return numbers if len(set(numbers)) == len(paths) else None
+    own, wanted = [ImageTexts(None, str(path), []) for path in paths], _listed_images(annotations)
+    paired = pair(own, wanted, files=("images", annotations))
+    if paired.extra:
+        raise DataError(f"{annotations} does not list {len(paired.extra)} of the images: {listed(own, paired.extra)}")
+    numbers = {place: wanted[row].image_id for row, place in paired.rows.items()}
+    return [numbers[place] for place in range(len(paths))]
+
+
+def _listed_images(file: Path) -> list[ImageTexts]:
+    """All images that a COCO file or Karpathy's lists, of every split, with captions or without."""
+    content = read_json(file)
+    if is_karpathy(content):
+        return [entry for split in SPLITS for entry in _of_karpathy(file, content, split)]
+    names = _file_names(file, content)
+    ids = [read_id(_required(image, "id", where), where, "id") for where, image in entries(content, "images", file)]
+    return [ImageTexts(number, names.get(number), []) for number in ids]
 
 
 def _json_or_lines(file: Path) -> Any:
@@ -159,6 +188,13 @@ def _test_split(content: Any, file: Path) -> str:
 
 
 def _karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
+    result = [entry for entry in _of_karpathy(file, content, split) if entry.texts]
+    if not result:
+        raise DataError(f"{file}: no captions in split {split}: choose another with split=train, val or test")
+    return result
+
+
+def _of_karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
     if split not in SPLITS:
         raise DataError(f"{file} has the splits {', '.join(SPLITS)}, not {split}: choose one with split=NAME")
     images = [(where, image) for where, image in entries(content, "images", file) if _in_split(image, split, where)]
@@ -170,10 +206,7 @@ def _karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
         if number in found:
             raise DataError(_two_names(where, number, name, found[number].name))
         found[number] = ImageTexts(number, name, [text for text in texts if text.strip()])
-    result = [entry for entry in found.values() if entry.texts]
-    if not result:
-        raise DataError(f"{file}: no captions in split {split}: choose another with split=train, val or test")
-    return result
+    return list(found.values())
 
 
 def _in_split(image: Any, split: str, where: str) -> bool:

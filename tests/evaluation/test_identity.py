@@ -334,3 +334,19 @@ def test_text_that_the_tokenizer_cannot_split_is_told_with_its_scores(tmp_path, 
     truths["annotations"] = [row | {"caption": " ".join(row["caption"])} for row in truths["annotations"]]
     _, bleu = scores(tmp_path, monkeypatch, capsys, spaced, truths)
     assert bleu > 0.8 and not json.loads((tmp_path / "out" / "statistics.json").read_text())["notes"]
+
+
+def test_images_of_a_data_set_keep_its_ids(tmp_path):
+    from captioning.evaluation import image_ids
+
+    coco = [tmp_path / "COCO_val2014_000000397133.jpg", tmp_path / "000000000007.jpg"]
+    assert image_ids(coco, None) == [397133, 7]
+    assert image_ids([*coco, tmp_path / "a.jpg"], None) is None
+    assert image_ids([*coco, tmp_path / "x" / coco[0].name], None) is None
+    paths = [tmp_path / name for name in reversed(NAMES)]
+    file = write(tmp_path / "annotations.json", annotations(["a", 9, 7, 5]))
+    assert image_ids(paths, file) == [5, 7, 9, "a"]
+    named = write(tmp_path / "named.json", karpathy(["train", "restval", "val", "test"]))
+    assert image_ids(paths[:2], named) == [53, 52]
+    with pytest.raises(DataError, match=r"annotations\.json does not list 1 of the images: .*b\.jpg"):
+        image_ids([tmp_path / "b.jpg"], file)
