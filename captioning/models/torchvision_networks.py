@@ -50,7 +50,8 @@ def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if was_there and not cached.is_file():
             raise CheckpointError(
-                f"{cached} is not a file, but should hold the weights {weights.name} of {name}: delete it, then run again"
+                f"{cached} is not a file, but should hold the weights {weights.name} of {name}: "
+                "delete it, then run again"
             ) from error
         if was_there:
             raise CheckpointError(
