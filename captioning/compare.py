@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config import CompareConfig, build, entry_point, positional
+from captioning.config import CompareConfig, build, entry_point
 from captioning.errors import ConfigError
 
 
@@ -55,13 +55,15 @@ def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, su
         raise ConfigError(
             f"{path} is no folder of scores; where it is a results file, give annotations=FILE to score it"
         )
-    references, split = read_references(annotations, split)
-    found = match(read_results(path), references, files=(path, annotations), subset=subset)
+    references = read_references(annotations, split)
+    options = {"unscored": references.unscored, "subset": subset}
+    found = match(read_results(path), references.images, files=(path, annotations), **options)
     report = scorer(found.references, {image_id: texts[0] for image_id, texts in found.captions.items()})
-    about = {"data": path.name, "split": split, "decoding": "not stated", **found.about}
+    about = {"data": path.name, "split": references.split, "decoding": "not stated", **found.about}
     names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
     about |= {"tokenizer": report.tokenizer, "images": len(names)}
-    return report.table._replace(names=names if any(names) else None), title(about)
+    told = title(about) + (f"; {references.notice}" if references.notice else "")
+    return report.table._replace(names=names if any(names) else None), told
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -84,7 +86,7 @@ def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str
     print(f"comparison: {folder / 'compare.json'}; image by image, by {by}: {folder / 'differences.csv'}")
 
 
-main = positional(entry_point("compare", CompareConfig, compare), "a", "b")
+main = entry_point("compare", CompareConfig, compare, plain=["a", "b"])
 
 if __name__ == "__main__":
     main()

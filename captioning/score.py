@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import ScoreConfig, build, entry_point, positional
+from captioning.config import ScoreConfig, build, entry_point
 
 
 def score_results(config: dict[str, Any]) -> None:
@@ -14,8 +14,9 @@ def score_results(config: dict[str, Any]) -> None:
     if config["server"]:
         _prepare_for_server(config, config["split"] or annotations.stem)
         return
-    references, split = read_references(annotations, config["split"])
-    found = match(read_results(results), references, files=(results, annotations), subset=config["subset"])
+    references = read_references(annotations, config["split"])
+    options = {"unscored": references.unscored, "subset": config["subset"]}
+    found = match(read_results(results), references.images, files=(results, annotations), **options)
     samples = _samples(config["samples"], references, annotations, found) if config["samples"] else None
     report = build(config["metrics"])(
         found.references,
@@ -23,7 +24,9 @@ def score_results(config: dict[str, Any]) -> None:
         training=_training(config["training"]),
         samples=samples,
     )
-    about = {"data": results.name, "split": split, "decoding": config["decoded_by"]}
+    if references.notice:
+        report = report._replace(notes=report.notes | {"NOTE": references.notice})
+    about = {"data": results.name, "split": references.split, "decoding": config["decoded_by"]}
     about |= found.about
     print(describe_scores(report, about, extra={}))
     if config["output"]:
@@ -35,9 +38,10 @@ def _samples(file: str, references, annotations: Path, found) -> dict[Any, list[
     """The samples of the images that are scored."""
     from captioning.evaluation import match, read_samples
 
-    of_scored = [entry for entry in references if entry.image_id in found.references]
-    part = len(of_scored) < len(references)  # of a subset, samples of other images are not wanted
-    return match(read_samples(Path(file)), of_scored, files=(file, annotations), subset=part).captions
+    scored = [entry for entry in references.images if entry.image_id in found.references]
+    part = len(scored) < len(references.images)  # of a subset, samples of other images are not wanted
+    options = {"unscored": references.unscored, "subset": part}
+    return match(read_samples(Path(file)), scored, files=(file, annotations), **options).captions
 
 
 def _prepare_for_server(config: dict[str, Any], split: str) -> None:
@@ -56,10 +60,10 @@ def _prepare_for_server(config: dict[str, Any], split: str) -> None:
 def _training(file: str | None) -> list[str] | None:
     from captioning.evaluation import read_references
 
-    return [text for entry in read_references(Path(file), "train")[0] for text in entry.texts] if file else None
+    return [text for entry in read_references(Path(file), "train").images for text in entry.texts] if file else None
 
 
-main = positional(entry_point("score", ScoreConfig, score_results), "results", "annotations")
+main = entry_point("score", ScoreConfig, score_results, plain=["results", "annotations"])
 
 if __name__ == "__main__":
     main()

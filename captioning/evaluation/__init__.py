@@ -5,7 +5,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "caption_files": ["image_ids", "read_for_server", "read_references", "read_results", "read_samples"],
+        "caption_files": [
+            "References",
+            "image_ids",
+            "read_for_server",
+            "read_references",
+            "read_results",
+            "read_samples",
+        ],
         "comparison": ["aligned", "compared", "describe_comparison", "differences", "read_tables"],
         "decoding_label": ["decoding_name"],
         "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],

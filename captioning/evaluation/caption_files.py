@@ -3,9 +3,9 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from captioning.data import SPLITS, entries, field, read_json
+from captioning.data import SPLITS, counted_annotations, entries, field, left_out_notice, read_json
 from captioning.errors import DataError
 from captioning.evaluation.identity import COCO_ID, ImageId, ImageTexts, listed, pair, read_id
 from captioning.metrics import name_ids
@@ -46,8 +46,21 @@ def read_samples(file: Path) -> list[ImageTexts]:
     return _by_image(file, [(f"{file}[{index}]", entry) for index, entry in enumerate(content)])
 
 
-def read_references(file: Path, split: str | None = None) -> tuple[list[ImageTexts], str]:
-    """(reference captions of a COCO file or of one split of Karpathy's, the split's name). Images without are left out.
+class References(NamedTuple):
+    """The reference captions of a file.
+
+    images: those with one or more. split: its name. unscored: images all of whose captions are rejected or precanned
+    (`data.counted_annotations`), which official evaluators skip. notice: a line that says so; None where all count.
+    """
+
+    images: list[ImageTexts]
+    split: str
+    unscored: list[ImageTexts]
+    notice: str | None
+
+
+def read_references(file: Path, split: str | None = None) -> References:
+    """The reference captions of a COCO file, or of one split of Karpathy's. Images without any are not there.
 
     Args:
         split: of Karpathy's file: train (restval with it), val or test; None: test, or the only one there. Of a COCO
@@ -59,10 +72,17 @@ def read_references(file: Path, split: str | None = None) -> tuple[list[ImageTex
     content = read_json(file)
     if is_karpathy(content):
         split = split or _test_split(content, file)
-        return _karpathy(file, content, split), split
-    found = _by_image(file, entries(content, "annotations", file))
-    names = _file_names(file, content)
-    return [entry._replace(name=names.get(entry.image_id, entry.name)) for entry in found], split or file.stem
+        return References(_karpathy(file, content, split), split, [], None)
+    given = list(entries(content, "annotations", file))
+    counted, left_out = counted_annotations(given)
+    names, texts = _file_names(file, content), {entry.image_id: entry.texts for entry in _by_image(file, counted)}
+    everything = [entry._replace(name=names.get(entry.image_id, entry.name)) for entry in _by_image(file, given)]
+    images = [entry._replace(texts=texts[entry.image_id]) for entry in everything if entry.image_id in texts]
+    unscored = [entry for entry in everything if entry.image_id not in texts]
+    notice = left_out_notice(left_out, len(given), str(file))
+    if unscored:
+        notice = f"{notice}; {len(unscored)} images without any other are not scored"
+    return References(images, split or file.stem, unscored, notice)
 
 
 def is_karpathy(content: Any) -> bool:

@@ -48,6 +48,11 @@ class Pairing(NamedTuple):
     missing: list[int]
     extra: list[int]
 
+    def of_first(self, count: int) -> "Pairing":
+        """The same without the references from row `count` on."""
+        rows = {row: place for row, place in self.rows.items() if row < count}
+        return self._replace(rows=rows, missing=[row for row in self.missing if row < count])
+
     @property
     def matched_by(self) -> str:
         """What was compared, in words: "file name", "image id", or how many by each."""
@@ -167,19 +172,21 @@ def match(
     *,
     files: tuple[str | Path, str | Path],
     subset: bool = False,
+    unscored: Sequence[ImageTexts] = (),
 ) -> Matched:
     """Captions with the references of their images, ready to be scored.
 
     Args:
         files: of the results and of the references, for errors.
         subset: whether images that only one side has are left out; they are counted in what is returned.
+        unscored: images of which a caption may be there, and is not scored.
 
     Raises:
         DataError: as `pair`; images that only one side has, without `subset`; no image that both have.
     """
     if not references:
         raise DataError(f"{files[1]}: nothing to score: there are no references")
-    found = pair(results, references, files=files)
+    found = pair(results, [*references, *unscored], files=files).of_first(len(references))
     faults = []
     if found.missing:
         faults.append(

@@ -350,3 +350,23 @@ def test_images_of_a_data_set_keep_its_ids(tmp_path):
     assert image_ids(paths[:2], named) == [53, 52]
     with pytest.raises(DataError, match=r"annotations\.json does not list 1 of the images: .*b\.jpg"):
         image_ids([tmp_path / "b.jpg"], file)
+
+
+def test_rejected_and_precanned_captions_are_no_references(tmp_path, monkeypatch, capsys):
+    """As VizWiz's official evaluator has it, which skips images that have no other caption."""
+    truths = annotations([1, 2, 3, 4])
+    for at, key in ((0, "is_rejected"), (1, "is_precanned")):
+        bad = {"image_id": [1, 2][at], "id": 9 + at, "caption": "quality issues are too severe"}
+        truths["annotations"].append(bad | {"is_rejected": False, "is_precanned": False} | {key: True})
+    truths["annotations"][3] |= {"is_rejected": True}
+    title, bleu = scores(tmp_path, monkeypatch, capsys, results([1, 2, 3, 4]), truths)
+    assert bleu == pytest.approx(1.0) and title.endswith("3 images, matched by file name")
+    assert json.loads((tmp_path / "out" / "statistics.json").read_text())["notes"] == {
+        "NOTE": f"{tmp_path}/annotations.json: 3 of 6 annotations are left out, as the VizWiz API does: "
+        "2 rejected ('is_rejected') and 1 precanned ('is_precanned'); 1 images without any other are not scored"
+    }
+    _, without = scores(tmp_path, monkeypatch, capsys, results([1, 2, 3], NAMES[:3], NAMES[:3]), truths)
+    assert without == bleu
+    canned = results([1, 2, 3, 4], NAMES, [*NAMES[1:], NAMES[0]])
+    _, wrong = scores(tmp_path, monkeypatch, capsys, canned, truths)
+    assert wrong < 0.1

@@ -107,9 +107,10 @@ def test_bad_results_are_one_line_with_the_ids(tmp_path, monkeypatch, annotation
 
 
 def test_readers(tmp_path, annotations):
-    references, split = read_references(tmp_path / "captions_val2014.json")
-    assert {entry.image_id: entry.texts for entry in references} == REFERENCES and split == "captions_val2014"
-    assert read_references(tmp_path / "captions_val2014.json", "val")[1] == "val"
+    references = read_references(tmp_path / "captions_val2014.json")
+    assert {entry.image_id: entry.texts for entry in references.images} == REFERENCES
+    assert references.split == "captions_val2014" and not references.unscored and references.notice is None
+    assert read_references(tmp_path / "captions_val2014.json", "val").split == "val"
     several = write(tmp_path / "samples.json", results(GOOD) + results(POOR))
     samples = read_samples(tmp_path / "samples.json")
     assert {entry.image_id: entry.texts for entry in samples} == {key: [GOOD[key], POOR[key]] for key in GOOD}

@@ -89,7 +89,7 @@ class Identities:
         self.check(self.write("results.json", entries), references, ids, draw)
 
     def check(self, results: Path, references: Path, ids: list[int], draw: random.Random) -> None:
-        found, (truths, _) = read_results(results), read_references(references)
+        found, truths = read_results(results), read_references(references).images
         matched = match(found, truths, files=(results, references), subset=draw.random() < 0.5)
         named = {entry.texts[0]: entry for entry in found}
         for key, (text,) in matched.captions.items():
