@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from captioning.checkpoints.read import load_state
-from captioning.errors import ConfigError
+from captioning.errors import CheckpointError, ConfigError
 
 _ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
 
@@ -33,10 +33,31 @@ def settings(config: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _at(config, name) for name in FIXED}
 
 
-def can_go_on(checkpoint: Mapping[str, Any] | None) -> None:
-    """An exported checkpoint is no place in a run; no checkpoint is fine."""
-    if checkpoint and "optimizer_states" not in checkpoint:
+# What a run goes on from beside the weights, and what each must be.
+_STATES = {
+    "optimizer_states": list, "lr_schedulers": list, "callbacks": dict, "loops": dict, "generators": (list, dict),
+    "position": dict, "epoch": int, "global_step": int, "skipped": int,
+}  # fmt: skip
+_OF_METADATA = {"settings": dict, "data": str, "images": dict}
+
+
+def can_go_on(checkpoint: Mapping[str, Any] | None, path: str | Path | None = None) -> None:
+    """An exported checkpoint is no place in a run; no checkpoint is fine.
+
+    Raises:
+        ConfigError: it has no optimizer. CheckpointError: what the run would go on from is not what training writes.
+    """
+    if not checkpoint:
+        return
+    if "optimizer_states" not in checkpoint:
         raise ConfigError("resume: an exported checkpoint has no optimizer: begin a new run with it by start_from=")
+    for held, kinds in ((checkpoint, _STATES), (checkpoint["captioning"], _OF_METADATA)):
+        for key, kind in kinds.items():
+            if key in held and (not isinstance(held[key], kind) or isinstance(held[key], bool)):
+                raise CheckpointError(
+                    f"resume={path}: '{key}' in it is {held[key]!r:.60}, which captioning-train never writes: go on "
+                    "from another checkpoint, or take its weights over with start_from="
+                )
 
 
 def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:

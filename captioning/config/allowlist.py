@@ -124,6 +124,11 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
             raise ConfigError(
                 f"plugins=[{name}]: cannot import this module ({error}): install it, or start where {name}.py is"
             ) from error
+        except SystemExit as error:  # else its status, which may be 0, would become the command's
+            raise ConfigError(
+                f"plugins=[{name}]: importing this module ends the program (SystemExit: {error.code}): put what it "
+                "does below `if __name__ == '__main__':`"
+            ) from error
         except SyntaxError as error:
             where = f"{error.filename}, line {error.lineno}"
             raise ConfigError(f"plugins=[{name}]: cannot import this module: {error.msg} ({where})") from error

@@ -1,6 +1,7 @@
 """Train image captioning: build model, objective and data, and score the captions of each validation."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from captioning.checkpoints import IMAGE_CAPTIONING, make_metadata, same_encoder, same_images, same_words, take_encoder
 from captioning.config import CaptionTrainConfig, build
 from captioning.data import CaptionDataset, Vocabulary, collate, select, tokenize_captions
-from captioning.errors import CheckpointError, ConfigError
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation import decoding_name
 from captioning.features import report_unreadable
 from captioning.inference import generate_texts
@@ -20,6 +21,7 @@ from captioning.tasks.parts import Parts
 from captioning.training import digest
 
 _SPLITS = ("train", "val")
+LEAST_FOR_CIDER = 20  # validation images
 
 
 class ImageCaptioningTask:
@@ -31,7 +33,7 @@ class ImageCaptioningTask:
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
         """The captioner and what trains and scores it; see `Parts`."""
         data, records = config["data"], build(config["data"]["reader"])
-        splits = {split: select(records, split) for split in _SPLITS}
+        splits = {"train": select(records, "train"), "val": _validation(records, config)}
         wanted = [record for split in _SPLITS for record in splits[split]]
         tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
         training = (caption for record in splits["train"] for caption in tokens[record.image_id])
@@ -63,7 +65,7 @@ class ImageCaptioningTask:
             )
             report_unreadable(source)
             captioner.encoder = source.encoder
-            kept = {split: select(source.records, split) for split in _SPLITS}
+            kept = {"train": select(source.records, "train"), "val": _validation(source.records, config)}
             metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
                 same_images(resumed, metadata["images"])
@@ -82,7 +84,47 @@ class ImageCaptioningTask:
             encoder=encoder,
             encoder_lr=config["encoder_lr"],
             encoder_warmup=config["encoder_warmup"],
+            monitor_fault=lambda: _no_cider(splits["val"], tokens, metadata.get("images"), config),
         )
+
+
+def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
+    """The validation images. There may be none only where none are asked for.
+
+    Raises:
+        DataError: there are none; says how to have some, or how to train without.
+    """
+    chosen = [record for record in records if record.split == "val"]
+    if chosen or config["trainer"].get("limit_val_batches") == 0:
+        return chosen
+    counts = Counter(record.split for record in records)
+    there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
+    raise DataError(
+        f"no pictures with captions in split 'val'; pictures by split: {there}. Of your own photos (data=csv), write a "
+        "`split` column with val for about a tenth of them; data/README.md says what must be on disk for other data "
+        "sets. To train to the last epoch without validation: trainer.limit_val_batches=0 early_stopping=none"
+    )
+
+
+def _no_cider(records: Sequence, tokens: Mapping, read: Mapping[str, int] | None, config: Mapping[str, Any]) -> str:
+    """Why CIDEr cannot tell captions of this validation apart; "" where it can. It weights words by how few images'
+    references have them: with one image, or the same references everywhere, all weights are 0, and with few the scores
+    are mostly chance.
+
+    Args:
+        read: images by split that could be read, where that is known.
+    """
+    count = read["val"] if read else len(records)
+    limit = config["trainer"].get("limit_val_batches")
+    limit = 1.0 if limit is None else limit  # a share; an int is a number of batches
+    count = min(count, limit * config["loader"]["val_batch_size"] if isinstance(limit, int) else int(limit * count))
+    if count == 1:
+        return "the validation has 1 image, for which CIDEr is 0 whatever the caption"
+    if count < LEAST_FOR_CIDER:
+        return f"the validation has {count} images, and CIDEr needs at least {LEAST_FOR_CIDER}"
+    if len({frozenset(map(tuple, tokens[record.image_id])) for record in records}) == 1:
+        return "all validation images have the same references, for which CIDEr is 0 whatever the caption"
+    return ""
 
 
 def _captioner(config: Mapping[str, Any], vocabulary, encoder):

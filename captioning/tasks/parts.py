@@ -27,6 +27,8 @@ class Parts(NamedTuple):
         digest: of the data that are learnt from and scored against (`provenance`), by which a resumed run knows them.
         encoder: what becomes `model.encoder`, at the latest by `load`.
         encoder_lr, encoder_warmup: of its unfrozen layers, where it may have any.
+        monitor_fault: () -> why that score cannot tell epochs apart on these validation data, or "": the validation
+            loss then takes its place.
     """
 
     model: nn.Module
@@ -41,3 +43,4 @@ class Parts(NamedTuple):
     encoder: nn.Module
     encoder_lr: float | None = None
     encoder_warmup: int = 0
+    monitor_fault: Callable[[], str] = str

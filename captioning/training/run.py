@@ -15,11 +15,19 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import build
-from captioning.errors import ConfigError, must_be
+from captioning.errors import ConfigError, TrainingError, must_be
+from captioning.training.monitor import choose_monitor, stopped_early
+from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
+
+FINISHED_BEFORE = "skipped, already finished"  # in the table of a sweep
 
 
-def train(config: dict[str, Any]) -> None:
-    """One run; leaves checkpoints/{best,last}.ckpt, config.yaml and metrics.csv in its `run_dir`."""
+def train(config: dict[str, Any]) -> str | None:
+    """One run; leaves checkpoints/{best,last}.ckpt, config.yaml, metrics.csv and outcome.json in its `run_dir`.
+
+    Returns:
+        `FINISHED_BEFORE` where a run to go on with has nothing left to do.
+    """
     import torch
 
     from captioning.checkpoints import read_checkpoint
@@ -31,7 +39,7 @@ def train(config: dict[str, Any]) -> None:
     resumed, started = (
         read_checkpoint(Path(config[key]), task=task.name) if config[key] else None for key in ("resume", "start_from")
     )
-    continuing.can_go_on(resumed)
+    continuing.can_go_on(resumed, config["resume"])
     # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
     random.seed(config["seed"])
     torch.manual_seed(config["seed"])
@@ -41,20 +49,39 @@ def train(config: dict[str, Any]) -> None:
     parts.metadata.update(settings=continuing.settings(config), data=parts.digest)
     task = _task(config, parts)
     _quiet()
-    trainer = _trainer(config, run_dir, resumed, monitor=parts.monitor, mode=parts.mode)
+    monitor = choose_monitor(parts, resumed)
+    trainer = _trainer(config, run_dir, resumed, monitor)
     if started:
         continuing.take_over(parts.model, started, Path(config["start_from"]))
     if resumed:
         continuing.same_parts(resumed["state_dict"], task, parts.encoder)
+        if _is_of(run_dir, config["resume"]) and has_finished(run_dir, config, step=resumed["global_step"]):
+            print(f"{run_dir} has finished already, by these settings: nothing is left to do")
+            return FINISHED_BEFORE
 
     loaders, about = parts.load()
+    if not resumed and choose_monitor(parts, None) != monitor:  # unreadable images were left out
+        monitor = choose_monitor(parts, None)
+        trainer = _trainer(config, run_dir, resumed, monitor)
     _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.metadata.get("images")})
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
     print(f"{about}; {weights / 1e6:.1f} M weights")
+    _tell_monitor(config, parts, monitor[0])
     torch.set_float32_matmul_precision("high")
     if trainer.compile:
         _compile(task, trainer)
-    trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
+    try:
+        trainer.fit(task, loaders, ckpt_path=config["resume"], weights_only=True)
+    except TrainingError as error:
+        if trainer.is_global_zero:
+            keep_outcome(run_dir, "failed", config, step=trainer.global_step, why=str(error))
+        raise
+    early = stopped_early(trainer)
+    if trainer.is_global_zero:
+        why = early or f"all of its {trainer.current_epoch} epochs"
+        keep_outcome(run_dir, "finished", config, step=trainer.global_step, why=why)
+    if early:
+        print(early)
     best = trainer.checkpoint_callbacks[0]
     if best.best_model_score is None:
         print(f"no validation was run; last checkpoint: {run_dir / 'checkpoints' / 'last.ckpt'}")
@@ -62,6 +89,20 @@ def train(config: dict[str, Any]) -> None:
         path = run_dir / "checkpoints" / Path(best.best_model_path).name
         print(f"best {best.monitor} {float(best.best_model_score):.3f}: {path}")
     print(f"log and configuration: {run_dir}")
+    return None
+
+
+def _tell_monitor(config: Mapping[str, Any], parts, monitor: str) -> None:
+    """One line where best.ckpt goes by something else than the task's score."""
+    if config["trainer"].get("limit_val_batches") == 0:
+        print(
+            "no validation (trainer.limit_val_batches=0): the run trains to its last epoch, and checkpoints/last.ckpt "
+            "is the checkpoint to use; there is no best.ckpt"
+        )
+    elif monitor != parts.monitor:
+        stopping = " and early stopping" if config["early_stopping"] else ""
+        why = parts.monitor_fault() or "as before"
+        print(f"best.ckpt{stopping} go{'' if stopping else 'es'} by {monitor}, not by {parts.monitor}: {why}")
 
 
 def _task(config: Mapping[str, Any], parts):
@@ -116,7 +157,7 @@ def _schedule(config: Mapping[str, Any]) -> Callable:
     return schedule
 
 
-def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, *, monitor: str, mode: str):
+def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, monitor: tuple[str, str]):
     """Writes nothing yet; its first logger is the run's RunLog."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
@@ -126,7 +167,7 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
         return build(
             config["trainer"],
             logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir, resumed)],
-            callbacks=_callbacks(config, monitor=monitor, mode=mode),
+            callbacks=_callbacks(config, monitor=monitor[0], mode=monitor[1]),
             default_root_dir=str(run_dir),
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
@@ -157,6 +198,7 @@ def _open_run(
     make_folder(run_dir)
     for folder in (run_dir, run_dir / "checkpoints"):
         clear_temporary(folder)
+    forget_outcome(run_dir)
     if resumed:
         trainer.loggers[0].resume(resumed["global_step"])
     _write_config(config, run_dir)
@@ -179,7 +221,8 @@ def _without(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
 
 def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[str, Any]:
     """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew, and one
-    that was killed right before the first goes on from the best.ckpt that is saved before it.
+    that was killed right before the first goes on from the best.ckpt that is saved before it. One that failed by itself
+    starts anew, unless settings that may change were changed for it to go on.
 
     Raises:
         ConfigError: a best.ckpt of a later epoch alone, which no kill leaves: what is to become of it is not guessed.
@@ -189,6 +232,9 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[s
     from captioning.checkpoints import read_checkpoint
 
     last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
+    if why := starts_again(run_dir, config):
+        print(f"resume=auto: the run in {run_dir} failed, and starts again from the beginning ({why})")
+        return {**config, "resume": None, "overwrite": True}
     if last.is_file():
         return {**config, "resume": str(last)}
     if not best.is_file() or config["overwrite"]:
@@ -203,11 +249,15 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[s
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
     """A finished or broken-off run is never overwritten by accident."""
-    resumed_here = config["resume"] and Path(config["resume"]).resolve().parent == (run_dir / "checkpoints").resolve()
+    resumed_here = config["resume"] and _is_of(run_dir, config["resume"])
     if any((run_dir / "checkpoints").glob("*.ckpt")) and not (resumed_here or config["overwrite"]):
         last = run_dir / "checkpoints" / "last.ckpt"
         go_on = f"go on with resume={last}, " if last.is_file() else ""  # a kill may have come before there was one
         raise ConfigError(f"{run_dir} already holds a run: {go_on}give another run_dir, or set overwrite=true")
+
+
+def _is_of(run_dir: Path, checkpoint: str) -> bool:
+    return Path(checkpoint).resolve().parent == (run_dir / "checkpoints").resolve()
 
 
 def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
@@ -233,7 +283,7 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
     if config["trainer"]["enable_progress_bar"]:
         callbacks.append(ProgressBar())
     if config["early_stopping"]:
-        if not config["trainer"].get("limit_val_batches", 1):
+        if config["trainer"].get("limit_val_batches") == 0:
             raise ConfigError(
                 "trainer.limit_val_batches=0 leaves no score for early stopping to watch: set early_stopping=none"
             )

@@ -53,7 +53,7 @@ class Trainer(lightning.Trainer):
 @rank_zero_only
 def clear_run(run_dir: Path) -> None:
     """Removes what an earlier run left in its folder: its best.ckpt would be taken for the new run's."""
-    for path in (*run_dir.glob("checkpoints/*.ckpt"), run_dir / "metrics.csv"):
+    for path in (*run_dir.glob("checkpoints/*.ckpt"), run_dir / "metrics.csv", run_dir / "outcome.json"):
         path.unlink(missing_ok=True)
     shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
 

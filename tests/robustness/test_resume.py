@@ -19,6 +19,7 @@ from captioning.checkpoints.resume import FIXED
 from captioning.data import ImageSampler
 from captioning.errors import ConfigError
 from captioning.io import write_whole
+from captioning.tasks import image_captioning
 from captioning.training import CaptioningTask, Checkpoint, SaveBetweenSteps, digest
 from captioning.training.signals import StopRequest
 
@@ -190,6 +191,7 @@ def test_a_run_that_stopped_early_does_not_start_again(data, tmp_path, monkeypat
         "log_dict",
         lambda self, scores, **options: original(self, dict.fromkeys(scores, float(next(fall))), **options),
     )
+    monkeypatch.setattr(image_captioning, "LEAST_FOR_CIDER", 1)  # there are 8 images
     arguments = ["trainer.max_epochs=6", "early_stopping.patience=1", "resume=auto"]
     run("train", *short(data, tmp_path, *arguments))
     before = (tmp_path / "checkpoints" / "last.ckpt").read_bytes()
