@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "caption_files": [
-            "References",
+            "ReferenceFile",
             "image_ids",
             "read_for_server",
             "read_references",

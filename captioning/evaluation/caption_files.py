@@ -46,7 +46,7 @@ def read_samples(file: Path) -> list[ImageTexts]:
     return _by_image(file, [(f"{file}[{index}]", entry) for index, entry in enumerate(content)])
 
 
-class References(NamedTuple):
+class ReferenceFile(NamedTuple):
     """The reference captions of a file.
 
     images: those with one or more. split: its name. unscored: images all of whose captions are rejected or precanned
@@ -59,7 +59,7 @@ class References(NamedTuple):
     notice: str | None
 
 
-def read_references(file: Path, split: str | None = None) -> References:
+def read_references(file: Path, split: str | None = None) -> ReferenceFile:
     """The reference captions of a COCO file, or of one split of Karpathy's. Images without any are not there.
 
     Args:
@@ -72,7 +72,7 @@ def read_references(file: Path, split: str | None = None) -> References:
     content = read_json(file)
     if is_karpathy(content):
         split = split or _test_split(content, file)
-        return References(_karpathy(file, content, split), split, [], None)
+        return ReferenceFile(_karpathy(file, content, split), split, [], None)
     given = list(entries(content, "annotations", file))
     counted, left_out = counted_annotations(given)
     names, texts = _file_names(file, content), {entry.image_id: entry.texts for entry in _by_image(file, counted)}
@@ -82,7 +82,7 @@ def read_references(file: Path, split: str | None = None) -> References:
     notice = left_out_notice(left_out, len(given), str(file))
     if unscored:
         notice = f"{notice}; {len(unscored)} images without any other are not scored"
-    return References(images, split or file.stem, unscored, notice)
+    return ReferenceFile(images, split or file.stem, unscored, notice)
 
 
 def is_karpathy(content: Any) -> bool:

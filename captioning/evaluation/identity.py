@@ -17,10 +17,10 @@ from captioning.errors import DataError
 from captioning.metrics import name_ids
 
 ImageId = int | str
-COCO_NAME = re.compile(r"COCO_[a-z]+\d{4}_(?=\d{12}(\.\w+)?$)")  # 2014's names; 2017's are the same without it
+_COCO_PREFIX = re.compile(r"COCO_[a-z]+\d{4}_(?=\d{12}(\.\w+)?$)")  # 2014's names; 2017's are the same without it
 COCO_ID = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:\.jpg)?")
-DISTINCTIVE = re.compile(r"\d{8}")  # in a file's name: no other folder has another image of that name by chance
-SHOWN = 3  # examples in an error
+_DISTINCTIVE = re.compile(r"\d{8}")  # in a file's name: no other folder has another image of that name by chance
+_SHOWN = 3  # examples in an error
 
 
 class ImageTexts(NamedTuple):
@@ -245,7 +245,7 @@ class _Names:
         if stem and not rows:
             rows = self.stems.get(parts[-1], [])
         fitting = [row for row in rows if _agree(self.parts[row][:-1], parts[:-1])]
-        if not fitting and len(rows) == 1 and self.one_folder and DISTINCTIVE.search(parts[-1]):
+        if not fitting and len(rows) == 1 and self.one_folder and _DISTINCTIVE.search(parts[-1]):
             fitting = rows  # a folder that all share tells nothing apart
         if len(fitting) > 1:  # "1.jpg" beside "cats/1.jpg"
             depths = [len(self.parts[row]) for row in fitting if len(self.parts[row]) <= len(parts)]
@@ -253,7 +253,7 @@ class _Names:
             fitting = [row for row in fitting if len(self.parts[row]) == nearest] or fitting
         if len(fitting) > 1:
             raise DataError(
-                f"{files[0]}: {name} may be {' or '.join('/'.join(self.parts[row]) for row in fitting[:SHOWN])} of "
+                f"{files[0]}: {name} may be {' or '.join('/'.join(self.parts[row]) for row in fitting[:_SHOWN])} of "
                 f"{files[1]}: write its folder beside it"
             )
         return fitting[0] if fitting else None
@@ -262,7 +262,7 @@ class _Names:
 def _parts(name: str) -> tuple[str, ...]:
     parts = [part for part in re.split(r"[\\/]+", unicodedata.normalize("NFC", name)) if part not in ("", ".")]
     *folders, last = parts or [""]
-    return (*folders, COCO_NAME.sub("", last))
+    return (*folders, _COCO_PREFIX.sub("", last))
 
 
 def _agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
@@ -280,7 +280,7 @@ def listed(entries: Sequence[ImageTexts], rows: Sequence[int]) -> str:
     """The first few of some images, as errors name them."""
     if all(entries[row].name is None for row in rows):
         return f"image ids {name_ids([entries[row].image_id for row in rows])}"
-    return ", ".join(called(entries[row]) for row in rows[:SHOWN]) + (" …" if len(rows) > SHOWN else "")
+    return ", ".join(called(entries[row]) for row in rows[:_SHOWN]) + (" …" if len(rows) > _SHOWN else "")
 
 
 def _contradiction(against: Sequence[tuple], references: Sequence[ImageTexts], files) -> str:
