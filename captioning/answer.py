@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import AnswerConfig, entry_point, verbatim
+from captioning.config import AnswerConfig, entry_point
 
 
 def answer(config: dict[str, Any]) -> None:
@@ -43,7 +43,7 @@ def _draw(picture, question: str, found, path: Path) -> None:
         save_figure(attention_figure(picture, words, found.attention, box=found.box, title=title), path)
 
 
-main = verbatim(entry_point("answer", AnswerConfig, answer), "question")
+main = entry_point("answer", AnswerConfig, answer, plain=["image", "question"])
 
 if __name__ == "__main__":
     main()

@@ -21,7 +21,7 @@ def audit(config: dict[str, Any]) -> None:
     print(f"\nall of it: {output / 'audit.json'}")
 
 
-main = entry_point("audit", AuditConfig, audit)
+main = entry_point("audit", AuditConfig, audit, plain=["data.root"])
 
 if __name__ == "__main__":
     main()

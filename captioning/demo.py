@@ -73,7 +73,7 @@ def _examples(given: list[str] | str | None) -> list:
     return [shrink(open_picture(path), EXAMPLE_SIDE) for path in paths]
 
 
-main = entry_point("demo", DemoConfig, demo)
+main = entry_point("demo", DemoConfig, demo, plain=["checkpoint..."])
 
 if __name__ == "__main__":
     main()

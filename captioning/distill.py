@@ -42,7 +42,7 @@ def distill(config: dict[str, Any]) -> None:
     print(f"written: {output}")
 
 
-main = entry_point("distill", DistillConfig, distill)
+main = entry_point("distill", DistillConfig, distill, plain=["checkpoint..."])
 
 if __name__ == "__main__":
     main()

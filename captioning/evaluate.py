@@ -44,7 +44,7 @@ def evaluate(config: dict[str, Any]) -> None:
     print(f"wrote {output}/captions.json and scores.json, with per_image.csv and statistics.json beside them")
 
 
-main = entry_point("evaluate", EvaluateConfig, evaluate)
+main = entry_point("evaluate", EvaluateConfig, evaluate, plain=["checkpoint"])
 
 if __name__ == "__main__":
     main()

@@ -135,7 +135,7 @@ def server_file(config: Mapping[str, Any]) -> Path | None:
     return Path(config["output"], f"v2_OpenEnded_mscoco_{subset}_{name}_results.json")
 
 
-main = entry_point("evaluate_answers", EvaluateAnswersConfig, evaluate_answers)
+main = entry_point("evaluate_answers", EvaluateAnswersConfig, evaluate_answers, plain=["checkpoint"])
 
 if __name__ == "__main__":
     main()

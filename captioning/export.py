@@ -79,7 +79,7 @@ def _about(config: Mapping[str, Any]) -> dict[str, Any]:
     return about
 
 
-main = entry_point("export", ExportConfig, export)
+main = entry_point("export", ExportConfig, export, plain=["checkpoint", "output"])
 
 if __name__ == "__main__":
     main()

@@ -52,7 +52,7 @@ def ground(config: dict[str, Any]) -> None:
     print(f"means: {output / 'grounding.json'}; every word: {output / 'words.csv'}")
 
 
-main = entry_point("ground", GroundConfig, ground)
+main = entry_point("ground", GroundConfig, ground, plain=["checkpoint"])
 
 if __name__ == "__main__":
     main()

@@ -59,7 +59,7 @@ def _splits(records: list) -> list[str]:
     return list(dict.fromkeys(record.split for record in records))
 
 
-main = entry_point("prepare", PrepareConfig, prepare)
+main = entry_point("prepare", PrepareConfig, prepare, plain=["data.root"])
 
 if __name__ == "__main__":
     main()

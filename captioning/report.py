@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from captioning.config import ReportConfig, build, entry_point, positional
+from captioning.config import ReportConfig, build, entry_point
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.evaluation import decoding_name
 from captioning.web.report import build_reader, make_page, moved, read_settings
@@ -92,7 +92,7 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
     return made, f"{data['name']} {config['split']}, decoding {decoding}, {len(made)} images, evaluated for this report"
 
 
-main = positional(entry_point("report", ReportConfig, report), "run_dir")
+main = entry_point("report", ReportConfig, report, plain=["run_dir"])
 
 if __name__ == "__main__":
     main()

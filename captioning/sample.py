@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from captioning.config import SampleConfig, entry_point, verbatim
+from captioning.config import SampleConfig, entry_point
 
 
 def sample_text(config: dict[str, Any]) -> None:
@@ -14,7 +14,7 @@ def sample_text(config: dict[str, Any]) -> None:
     print(config["prime"] + model.sample(config["prime"], **options))
 
 
-main = verbatim(entry_point("sample", SampleConfig, sample_text), "prime")
+main = entry_point("sample", SampleConfig, sample_text, plain=["checkpoint", "prime"])
 
 if __name__ == "__main__":
     main()

@@ -3,7 +3,7 @@
 from captioning.config import TrainConfig, entry_point
 from captioning.training import train
 
-main = entry_point("train", TrainConfig, train)
+main = entry_point("train", TrainConfig, train, plain=["experiment"])
 
 if __name__ == "__main__":
     main()

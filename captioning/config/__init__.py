@@ -16,7 +16,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plugins_allowed",
             "plugins_in",
         ],
-        "command_line": ["positional", "verbatim"],
         "composition": ["build", "build_trusted", "check", "compose", "entry_point"],
         "schemas": [
             "AnswerConfig",

@@ -1,36 +1,284 @@
-"""Accept plain arguments and free text on a command line beside hydra's overrides."""
+"""Read a command line as people type it, and write it as hydra takes it; end quietly where nobody reads the output.
 
+Beside hydra's `key=value` a command takes plain arguments (`photo.jpg`) for the keys that it names, and `--key value`.
+Behind `--` all arguments are plain.
+"""
+
+import difflib
+import os
 import re
+import shlex
 import sys
-from collections.abc import Callable
+import typing
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+
+from captioning.config.typed_text import (
+    TextKind,
+    any_value,
+    exists,
+    hydra_value,
+    literal,
+    plain_path,
+    text_kind,
+)
+from captioning.errors import ConfigError
+
+# Hydra's own options (hydra._internal.utils.get_args_parser).
+SHORT = {"-h": "--help", "-c": "--cfg", "-p": "--package", "-r": "--run", "-m": "--multirun", "-i": "--info"}
+SHORT |= {"-sc": "--shell-completion", "-cp": "--config-path", "-cn": "--config-name", "-cd": "--config-dir"}
+WITH_VALUE = ["--cfg", "--package", "--config-path", "--config-name", "--config-dir", "--experimental-rerun"]
+SWITCHES = ["--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion"]
+INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+SETTING = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[A-Za-z_$][\w$./@:-]*)=", re.ASCII)
+BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 
 
-def positional(main: Callable[[], None], *keys: str) -> Callable[[], None]:
-    """The command with its first plain arguments taken for `key=argument`; what hydra would parse in them is quoted."""
+class Command(NamedTuple):
+    """What is known of a command before its settings are composed."""
 
-    def run() -> None:
-        left = list(keys)
-        for place, argument in enumerate(sys.argv[1:], start=1):
-            plain = "=" not in argument or Path(argument).exists()
-            if left and plain and not argument.startswith("-"):
-                quoted = argument.replace("\\", "\\\\").replace("'", "\\'")
-                sys.argv[place] = f"{left.pop(0)}='{quoted}'"
-        main()
+    name: str
+    schema: type
+    plain: tuple[str, ...] = ()  # keys of its plain arguments, in their order; "images...": all that are left
 
-    return run
+    @property
+    def program(self) -> str:
+        """Return the name of its script."""
+        return f"captioning-{self.name.replace('_', '-')}"
+
+    def usage(self) -> str:
+        """Return its usage line."""
+        plain = "".join(f"[{key.upper().replace('...', ' ...')}] " for key in self.plain)
+        return f"{self.program} {plain}[KEY=VALUE | --KEY VALUE] ..."
 
 
-def verbatim(main: Callable[[], None], *keys: str) -> Callable[[], None]:
-    """The command with the values of some keys taken as they stand: free text, that hydra would parse."""
+class Setting(NamedTuple):
+    """One setting as it was typed."""
 
-    def run() -> None:
-        for place, argument in enumerate(sys.argv[1:], start=1):
-            key, _, value = argument.partition("=")
-            if key in keys:
-                # Within quotes, hydra takes backslashes as they are but for those before a quote.
-                value = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + found[2].replace("'", r"\'"), value)
-                sys.argv[place] = f"{key}='{value.replace('${', chr(92) + '${')}'"
-        main()
+    key: str  # with hydra's + or ++ or ~ in front
+    values: tuple[str, ...]  # several of an option that is repeated, and of plain arguments; none behind `~key`
+    plain: bool = False  # nothing is read in it, not even quotes
 
-    return run
+    @property
+    def value(self) -> str:
+        return self.values[-1] if self.values else ""
+
+
+class CommandLine(NamedTuple):
+    """A command line as it was typed: hydra's options, and settings."""
+
+    flags: list[str]
+    settings: list[Setting]
+
+    def sweeps(self) -> bool:
+        """Tell whether it is a sweep, in which commas part its jobs."""
+        modes = [each.value.upper() for each in self.settings if each.key == "hydra.mode"]
+        return modes[-1] == "MULTIRUN" if modes else "--multirun" in self.flags
+
+
+def conf_dir() -> Path:
+    """Folder of the YAML files: inside the installed package, or `conf/` beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def read_command_line(given: Sequence[str], command: Command) -> CommandLine:
+    """Sort a command line's arguments.
+
+    Raises:
+        ConfigError: an option that there is not, or without its value; a plain argument too many.
+    """
+    flags: list[str] = []
+    settings: list[Setting] = []
+    plain: list[str] = []
+    rest = list(given)
+    while rest:
+        argument = rest.pop(0)
+        if argument == "--":
+            plain += rest
+            break
+        if argument.startswith("-") and argument != "-":
+            if flag := _flag(argument, rest, command):
+                flags += flag
+            else:
+                _add(settings, _option(argument, rest, command), command)
+        elif _is_setting(argument, flags, command):
+            key, equals, value = argument.partition("=")
+            settings.append(Setting(key, (value,) if equals else ()))
+        else:
+            plain.append(argument)
+    return CommandLine(flags, settings + _placed(plain, settings, command))
+
+
+def _flag(argument: str, rest: list[str], command: Command) -> list[str]:
+    """One of hydra's options with its value, which is taken from `rest`; [] for an option of the command's own."""
+    name, equals, value = argument.partition("=")
+    own = name.removeprefix("--").replace("-", "_")
+    if name.startswith("--") and name not in (*SWITCHES, *WITH_VALUE, "--info") and _known(own, command):
+        return []
+    name = SHORT.get(name, name)
+    if name.startswith("--"):
+        fits = [each for each in (*SWITCHES, *WITH_VALUE, "--info") if each.startswith(name)]
+        name = name if name in fits else fits[0] if len(fits) == 1 and len(name) > 2 else name
+    if name in SWITCHES and not equals:
+        return [name]
+    if name in WITH_VALUE:
+        if not equals and not rest:
+            raise ConfigError(f"{argument} needs a value behind it")
+        return [f"{name}={value if equals else rest.pop(0)}"]
+    if name == "--info":
+        return [f"--info={value if equals else rest.pop(0) if rest and rest[0] in INFO else 'all'}"]
+    raise ConfigError(_no_option(argument, command))
+
+
+def _no_option(argument: str, command: Command) -> str:
+    name = argument.partition("=")[0]
+    options = [f"--{key}" for key in heads(command)] + SWITCHES + WITH_VALUE
+    nearest = difflib.get_close_matches(name.replace("-", "_").replace("__", "--", 1), options, n=1, cutoff=0.6)
+    guess = f": did you mean {nearest[0]}?" if nearest else ""
+    file = f"; for a file of this name, type {shlex.quote(f'./{argument}')}" if command.plain else ""
+    return f"{command.program} has no option {name}{guess}{file}"
+
+
+def _option(argument: str, rest: list[str], command: Command) -> Setting:
+    """A setting that was typed as `--key value`, `--key=value`, or `--key` for what is true or false."""
+    name, equals, value = argument.removeprefix("--").partition("=")
+    key = name.replace("-", "_")
+    if equals:
+        return Setting(key, (value,))
+    if _hint(key, command) is bool:
+        return Setting(key, (rest.pop(0) if rest and rest[0] in ("true", "false") else "true",))
+    if not rest:
+        raise ConfigError(f"{argument} needs a value behind it")
+    return Setting(key, (rest.pop(0),))
+
+
+def _add(settings: list[Setting], new: Setting, command: Command) -> None:
+    """Adds an option; one of a list is joined with those of the same name before it."""
+    kind = text_kind(new.key, command.schema)
+    before = [at for at, each in enumerate(settings) if each.key == new.key]
+    if kind and kind.several and before:
+        settings[before[-1]] = settings[before[-1]]._replace(values=(*settings[before[-1]].values, *new.values))
+    else:
+        settings.append(new)
+
+
+def _is_setting(argument: str, flags: Sequence[str], command: Command) -> bool:
+    """Whether an argument is hydra's; a file's name may look like it (`lr=0.1.jpg`, `runs/lr=0.1/best.ckpt`)."""
+    if argument.startswith("~"):
+        key = argument[1:].partition("=")[0]
+        return not argument.startswith("~/") and _known(key, command)
+    found = SETTING.match(argument)
+    if not found:
+        return False
+    key = found["key"].partition("@")[0]
+    if "/" in key:
+        folders = [conf_dir(), *(Path(each.partition("=")[2]) for each in flags if each.startswith("--config-dir="))]
+        return key.startswith("hydra/") or any((folder / key).is_dir() for folder in folders)
+    return bool(found["sign"]) or _known(key, command) or not exists(argument)
+
+
+def _known(key: str, command: Command) -> bool:
+    """Whether the command has the group or setting in which the key is."""
+    head = re.split(r"[./@]", key)[0]
+    return head == "hydra" or head in heads(command) or (command.name == "train" and key == "like")
+
+
+def heads(command: Command) -> list[str]:
+    """Return the names of the command's top-level settings and groups."""
+    kinds = [typing.get_type_hints(each) for each in (*command.schema.__subclasses__(), command.schema)]
+    return list(dict.fromkeys([key for each in kinds for key in each if key != "schema_of"] + _groups(command)))
+
+
+def _groups(command: Command) -> list[str]:
+    """The groups that are chosen in the command's own YAML file."""
+    with suppress(OSError, yaml.YAMLError):
+        content = yaml.safe_load((conf_dir() / f"{command.name}.yaml").read_text(encoding="utf-8"))
+        chosen = [key for each in content.get("defaults", []) if isinstance(each, dict) for key in each]
+        return [key for key in chosen if not key.startswith("override ")]
+    return []
+
+
+def _hint(key: str, command: Command) -> object:
+    for each in (*command.schema.__subclasses__(), command.schema):
+        if key in (hints := typing.get_type_hints(each)):
+            return hints[key]
+    return None
+
+
+def _placed(plain: Sequence[str], settings: Sequence[Setting], command: Command) -> list[Setting]:
+    """The plain arguments as settings of the keys that are not set otherwise."""
+    if command.name == "train":  # a run's settings are an experiment as well
+        likes = [text for text in plain if Path(text).name == "config.yaml"]
+        plain = [text for text in plain if text not in likes]
+        return [Setting("like", (text,), True) for text in likes] + _placed_by_name(plain, settings, command)
+    return _placed_by_name(plain, settings, command)
+
+
+def _placed_by_name(plain: Sequence[str], settings: Sequence[Setting], command: Command) -> list[Setting]:
+    taken = {each.key for each in settings}
+    free = [key for key in command.plain if key.removesuffix("...") not in taken]
+    placed = []
+    for at, text in enumerate(plain):
+        if free and free[0].endswith("..."):
+            placed.append(Setting(free[0].removesuffix("..."), tuple(plain[at:]), True))
+            break
+        if not free:
+            takes = " ".join(key.upper() for key in command.plain) or "none"
+            twice = " (some are typed as KEY=VALUE already)" if taken & set(command.plain) else ""
+            raise ConfigError(
+                f"{command.program}: {text!r} is one plain argument too many, it takes {takes}{twice}; "
+                "settings are typed KEY=VALUE or --KEY VALUE"
+            )
+        placed.append(Setting(free.pop(0), (text,), True))
+    return placed
+
+
+def hydra_arguments(line: CommandLine, command: Command) -> list[str]:
+    """Return a command line as hydra takes it: every text in quotes where its grammar needs them.
+
+    Raises:
+        ConfigError: a name that is empty, or a list without its brackets.
+    """
+    sweeping = line.sweeps()
+    return [*line.flags, *(_override(each, command, sweeping) for each in line.settings)]
+
+
+def _override(setting: Setting, command: Command, sweeping: bool) -> str:
+    if not setting.values or setting.key.startswith("~"):
+        return f"{setting.key}={setting.value}" if setting.values else setting.key
+    key = setting.key.lstrip("+")
+    kind = None if re.search(r"[/@:]", key) else text_kind(key, command.schema)
+    kind = TextKind(path=True) if key == "like" else kind
+    if kind is None:
+        return f"{setting.key}={any_value(setting.value, sweeping=sweeping)}"
+    if len(setting.values) == 1 and not setting.plain:
+        return f"{setting.key}={hydra_value(key, setting.value, kind, sweeping=sweeping)}"
+    values = [_item(key, text, kind, setting.plain) for text in setting.values]
+    return f"{setting.key}={values[0] if len(values) == 1 else '[' + ','.join(values) + ']'}"
+
+
+def _item(key: str, text: str, kind: TextKind, plain: bool) -> str:
+    if not text and kind.path:
+        raise ConfigError(f"{key} is empty: an empty name is no file (is a variable of the shell empty?)")
+    if not plain:
+        return hydra_value(key, text, kind._replace(several=False), sweeping=False)
+    return literal(plain_path(text) if kind.path else text)
+
+
+@contextmanager
+def quiet_pipe() -> Iterator[None]:
+    """Ends the program without a traceback where its output is closed early, as by `| head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        with suppress(OSError, ValueError, AttributeError):  # what is buffered goes nowhere when Python ends
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(BROKEN_PIPE)

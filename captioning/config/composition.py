@@ -3,9 +3,11 @@
 Only this module and the entry points know hydra; below them a configuration has become plain arguments.
 """
 
+import difflib
 import inspect
 import os
 import re
+import shlex
 import sys
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,7 +21,7 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,25 +35,36 @@ from captioning.config.allowlist import (
     plugins_allowed,
     targets,
 )
+from captioning.config.command_line import (
+    Command,
+    conf_dir,
+    heads,
+    hydra_arguments,
+    quiet_pipe,
+    read_command_line,
+)
+from captioning.config.help_text import help_text
+from captioning.config.sweep import register as register_sweeper
+from captioning.config.typed_text import literal
 from captioning.config.validation import schema_faults, unknown_key
 from captioning.errors import CaptioningError, CheckpointError, ConfigError
 
 
-def conf_dir() -> Path:
-    """Folder of the YAML files: inside the installed package, or `conf/` beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
-
-
-def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callable[[], None]:
+def entry_point(
+    name: str, schema: type, job: Callable[[dict], None], *, plain: Sequence[str] = ()
+) -> Callable[[], None]:
     """A command: composes conf/NAME.yaml with the command line's overrides, checks it, and runs `job`.
 
     `job(config)` gets plain containers; in a sweep (-m), each job's `run_dir` or `output` is its own folder in that
     of the sweep. What a user can mend is one line on stderr and exit status 1; anything else is a bug and keeps its
     traceback.
-    """
 
-    def task(config: DictConfig) -> None:
+    Args:
+        plain: keys whose values are typed as plain arguments, in this order; the last may be "images...": all others.
+    """
+    command = Command(name, schema, tuple(plain))
+
+    def task(config: DictConfig) -> Any:
         try:
             given = HydraConfig.get()
             plugins = OmegaConf.to_container(config).get("plugins")
@@ -61,18 +74,29 @@ def entry_point(name: str, schema: type, job: Callable[[dict], None]) -> Callabl
                 if given.mode is RunMode.MULTIRUN:
                     folder = given.runtime.output_dir
                     plain |= {key: folder for key in ("run_dir", "output") if key in plain}
-                job(plain)
+                return job(plain)
         except CaptioningError as error:
+            if HydraConfig.get().mode is RunMode.MULTIRUN:  # told in the sweep's table
+                raise
             sys.exit(f"error: {error}")
+
+    task.explain = partial(explain_error, command=command)  # to a sweep
 
     def main() -> None:
         # Hydra's documented switch for handing exceptions on instead of printing its own summary of them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
         try:
-            sys.argv[1:] = _arguments(_like(sys.argv[1:]) if name == "train" else sys.argv[1:])
-            hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
+            with quiet_pipe():
+                line = read_command_line(sys.argv[1:], command)
+                given = hydra_arguments(line, command)
+                sys.argv[1:] = _arguments(_like(given) if name == "train" else given)
+                if "--help" in line.flags:
+                    print(_help(command, sys.argv[1:]))
+                    return
+                register_sweeper()
+                hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except (CaptioningError, HydraException, OmegaConfBaseException) as error:
-            sys.exit(f"error: {explain_error(error, name)}")
+            sys.exit(f"error: {explain_error(error, command)}")
         except KeyboardInterrupt:
             sys.exit(130)
 
@@ -85,7 +109,7 @@ def _like(given: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is no such file, or a choice of a group stands beside it, whose parts are settled in it.
     """
-    files = [Path(argument.partition("=")[2]) for argument in given if argument.startswith("like=")]
+    files = [Path(str(_value_of(argument))) for argument in given if argument.startswith("like=")]
     if not files:
         return list(given)
     path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
@@ -110,9 +134,9 @@ def _plugins_of(given: Sequence[str], path: Path) -> list[str] | str:
     Raises:
         ConfigError: the file names modules, which may be a stranger's, and the command line does not.
     """
-    named = [argument.partition("=")[2] for argument in given if argument.startswith("plugins=")]
+    named = [_value_of(argument) for argument in given if argument.startswith("plugins=")]
     if named:
-        return yaml.safe_load(named[-1]) or []
+        return named[-1] or []
     with suppress(OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):  # told by check_settings_file
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
         if isinstance(content, dict) and content.get("plugins"):
@@ -122,6 +146,11 @@ def _plugins_of(given: Sequence[str], path: Path) -> list[str] | str:
                 f"like={path} builds parts of modules of its own: if you trust them, add plugins=[{listed:.200}]"
             )
     return []
+
+
+def _value_of(argument: str) -> Any:
+    """The value that hydra reads in `key=value`."""
+    return OverridesParser.create().parse_override(argument).value()
 
 
 def _arguments(given: Sequence[str]) -> list[str]:
@@ -172,11 +201,30 @@ def _refuse_idle(config: Mapping[str, Any], overrides: Sequence[str]) -> None:
         raise ConfigError("; ".join(faults))
 
 
-def compose(name: str, overrides: list[str]) -> DictConfig:
-    """conf/NAME.yaml with overrides, as the command line would compose it."""
+def compose(name: str, overrides: list[str], *, return_hydra_config: bool = False) -> DictConfig:
+    """conf/NAME.yaml with overrides, as the command line would compose it; with hydra's own settings, if wanted."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return hydra.compose(name, overrides)
+        return hydra.compose(name, overrides, return_hydra_config=return_hydra_config)
+
+
+def _help(command: Command, arguments: Sequence[str]) -> str:
+    """What --help prints of a command with the settings beside it."""
+    overrides = [each for each in arguments if not each.startswith("--")]
+    folders = [each.partition("=")[2] for each in arguments if each.startswith("--config-dir=")]
+    search = [f"hydra.searchpath=[{','.join(literal(f'file://{os.path.abspath(each)}') for each in folders)}]"]
+    overrides = [each for each in overrides if not _value_is_swept(each)] + (search if folders else [])
+    composed = compose(command.name, overrides, return_hydra_config=True)
+    chosen = {key: choice for key, choice in composed.hydra.runtime.choices.items() if not key.startswith("hydra/")}
+    options = {key: _choices(key) for key in sorted(chosen)}
+    OmegaConf.set_struct(composed, False)
+    composed.pop("hydra")
+    about = (conf_dir() / f"{command.name}.yaml").read_text(encoding="utf-8")
+    return help_text(command, about, OmegaConf.to_yaml(composed), chosen, options)
+
+
+def _value_is_swept(override: str) -> bool:
+    return OverridesParser.create().parse_override(override).is_sweep_override()
 
 
 def check(config: DictConfig, schema: type, *, experiment: str | None = None) -> dict:
@@ -291,21 +339,29 @@ def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:
         raise CheckpointError(f"checkpoint's configuration builds no part of a model ({reason:.200})") from error
 
 
-def explain_error(error: Exception, name: str) -> str:
-    """One line (or few) for an exception of ours, hydra's or omegaconf's; unknown keys get the nearest known ones."""
+def explain_error(error: Exception, command: Command, overrides: Sequence[str] | None = None) -> str:
+    """One line (or few) for an exception of ours, hydra's or omegaconf's; unknown keys get the nearest known ones.
+
+    Args:
+        overrides: of a job of a sweep; None: those of the command line.
+    """
     if isinstance(error, ConfigCompositionException) and "Could not override" in str(error):
-        return "; ".join(_unknown_overrides(name)) or str(error)
+        return "; ".join(_unknown_overrides(command, sys.argv[1:] if overrides is None else overrides)) or str(error)
+    if isinstance(error, OverrideParseException):
+        key, equals, value = error.override.partition("=")
+        advice = f": for this text as it stands, type {shlex.quote(f'{key}={literal(value)}')}" if equals else ""
+        return f"{command.program} cannot read {error.override}{advice}"
     cause = error.__cause__
     lines = [str(error)] + ([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])
     return "\n".join(lines)
 
 
-def _unknown_overrides(name: str) -> list[str]:
-    """All overrides on the command line whose key does not exist, found by composing without them."""
-    faults, overrides = [], [argument for argument in sys.argv[1:] if "=" in argument and not argument.startswith("-")]
+def _unknown_overrides(command: Command, given: Sequence[str]) -> list[str]:
+    """What to say of all given overrides whose key does not exist, found by composing without them."""
+    faults, overrides = [], [argument for argument in given if "=" in argument and not argument.startswith("-")]
     while True:
         try:
-            known = list(_dotted(compose(name, overrides)))
+            composed = compose(command.name, overrides, return_hydra_config=True)
             break
         except ConfigCompositionException as error:
             key = re.search(r"Could not override '([^']+)'", str(error))
@@ -314,15 +370,35 @@ def _unknown_overrides(name: str) -> list[str]:
                 return []
             overrides = [o for o in overrides if o not in bad]
             faults.append(key[1])
-    return [_no_choice(fault, known) or unknown_key(fault, known) for fault in faults]
+    chosen = {key: choice for key, choice in composed.hydra.runtime.choices.items() if not key.startswith("hydra")}
+    known = [key for key in _dotted(composed) if not key.startswith("hydra")]
+    return [_unknown_override(fault, command, chosen, known) for fault in faults]
 
 
-def _no_choice(key: str, known: list[str]) -> str:
-    """What is wrong with `data.root=…` where no data set is chosen; "" where that is not it."""
-    group = key.partition(".")[0]
+def _unknown_override(key: str, command: Command, chosen: Mapping[str, Any], known: list[str]) -> str:
+    """What is wrong with a key: the command has no such setting, its group is not chosen, or it is misspelled."""
+    group = key.partition("@")[0] if "/" in key else key.partition(".")[0]
     options = [choice for choice in _choices(group) if choice != "none"]
-    unset = options and not any(other.startswith(f"{group}.") for other in known)
-    return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}" if unset else ""
+    own = heads(command)
+    if group.partition("/")[0] not in own and options:
+        return f"{command.program} has no setting {key}{_nearest(key, [*chosen, *known])}"
+    if "/" in group:  # the group of a part that the whole, which is chosen, does not have
+        whole = next((f" with {each}={chosen[each]}" for each in _wholes(group) if chosen.get(each)), "")
+        return f"{command.program} has no setting {key}{whole}{_nearest(key, list(chosen))}"
+    if options and not any(other.startswith(f"{group}.") for other in known):
+        return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}"
+    return unknown_key(key, known)
+
+
+def _wholes(group: str) -> list[str]:
+    """The groups that a group is in, the nearest first: `model` of `model/attention`."""
+    return [str(parent) for parent in Path(group).parents][:-1]
+
+
+def _nearest(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
+    near = near or difflib.get_close_matches(re.split(r"[/.]", key)[-1], known, n=3, cutoff=0.5)
+    return f": did you mean {' or '.join(near)}?" if near else ": --help lists those that it has"
 
 
 def _with_experiment(fault: str, experiment: str | None) -> str:

@@ -199,6 +199,7 @@ class CaptionConfig:
     beside_target: ClassVar = BESIDE_DECODING
     checkpoint: PathName
     images: list[PathName] | PathName
+    annotations: PathName | None
     decoding: dict
     hard_attention: str | None
     crops: float | list[float] | None

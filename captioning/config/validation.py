@@ -3,14 +3,20 @@
 import dataclasses
 import difflib
 import inspect
+import shlex
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from captioning.config.allowlist import OWN_PARTS, allowed_in_settings, locate
 from captioning.errors import ConfigError
 
+# By annotation: the types of the values that fit, as a configuration holds them.
+PLAIN = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
+PLAIN |= {list: (list,), Path: (str,)}
+NAMES = {type(None): "null", Path: "str"}
 FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
 
 
@@ -84,27 +90,70 @@ def _signature_faults(node: dict, path: str) -> Iterator[str]:
 
 
 def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
-    """Wrong types among plain values; anything but plain annotations is left to the constructor."""
-    kinds = (
-        typing.get_args(kind)
-        if isinstance(kind, types.UnionType) or typing.get_origin(kind) is typing.Union
-        else [kind]
-    )
-    plain = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
-    plain |= {list: (list,)}
-    origins = [typing.get_origin(k) or k for k in kinds]
-    if set(origins) - {type(None)} == {Callable} and value is not None:
-        if not (isinstance(value, dict) and "_target_" in value):
-            yield f"{path} must be a part, a group with _target_, not {value!r:.60}"
+    """Wrong types among plain values and the items of lists; anything but plain annotations is left to the constructor.
+
+    A `_target_` node may stand for any value.
+    """
+    kinds = _members(kind)
+    if isinstance(value, dict) and "_target_" in value:
         return
-    if not all(origin in plain for origin in origins):
+    origins = [typing.get_origin(each) or each for each in kinds]
+    if set(origins) - {type(None)} == {Callable} and value is not None:
+        yield f"{path} must be a part, a group with _target_, not {value!r:.60}"
+        return
+    if not all(origin in PLAIN for origin in origins):
         if value is None and not {type(None), None, Any, object, inspect.Parameter.empty} & set(kinds):
             yield f"{path} must not be null"
         return
-    fits = any(isinstance(value, plain[o]) and not (isinstance(value, bool) and o in (int, float)) for o in origins)
-    if not fits and not (isinstance(value, dict) and "_target_" in value):
-        names = " or ".join("null" if origin is type(None) else origin.__name__ for origin in origins)
-        yield f"{path} must be {names}, not {value!r}"
+    fitting = [each for each, origin in zip(kinds, origins, strict=True) if _is(value, PLAIN[origin])]
+    if not fitting:
+        names = " or ".join(dict.fromkeys(NAMES.get(origin, origin.__name__) for origin in origins))
+        yield f"{path} must be {names}, not {'null' if value is None else repr(value)}{_advice(value, kinds, path)}"
+    elif isinstance(value, list):
+        yield from _item_faults(value, fitting[0], path)
+    elif isinstance(value, dict) and typing.get_args(fitting[0]):
+        for key, item in value.items():
+            yield from _value_faults(item, typing.get_args(fitting[0])[1], f"{path}.{key}")
+
+
+def _members(kind: Any) -> list[Any]:
+    """The members of a union, or the annotation itself; sequences and mappings of plain values as lists and dicts.
+
+    Sequences of ids are left as they are: in a configuration they are words.
+    """
+    members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else [kind]
+    plain = {Sequence[str]: list[str], Sequence[float]: list[float], Mapping[str, str]: dict[str, str]}
+    return [
+        plain.get(member, member) if typing.get_origin(member) in (Sequence, Mapping) else member for member in members
+    ]
+
+
+def _is(value: Any, kinds: tuple[type, ...]) -> bool:
+    return isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+
+
+def _item_faults(items: list[Any], kind: Any, path: str) -> Iterator[str]:
+    """Items of another type than the annotation's, by their places."""
+    (its_kind,) = typing.get_args(kind) or (Any,)
+    for place, item in enumerate(items):
+        for fault in _value_faults(item, its_kind, f"{path}[{place}]"):
+            text = "null" if item is None else item
+            of_text = its_kind is str and not isinstance(text, list | dict)
+            typed = shlex.quote(f"{path}=[{_double_quoted(text)}]")
+            yield f"{fault.partition(': type ')[0]}: type {typed} for that text" if of_text else fault
+
+
+def _advice(value: Any, kinds: list[Any], path: str) -> str:
+    """What to type instead of a text that is no list, or of a number that is no text."""
+    if isinstance(value, str) and any((typing.get_origin(kind) or kind) is list for kind in kinds):
+        return f": type {shlex.quote(f'{path}=[{value}]')}"
+    if str in kinds and isinstance(value, int | float):
+        return f": type {shlex.quote(f'{path}={_double_quoted(value)}')} for that text"
+    return ""
+
+
+def _double_quoted(value: Any) -> str:
+    return f'"{str(value).lower() if isinstance(value, bool) else value}"'
 
 
 def unknown_key(key: str, known: list[str]) -> str:

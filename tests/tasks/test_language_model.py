@@ -3,7 +3,6 @@
 import csv
 import itertools
 import math
-import shlex
 import sys
 
 import numpy as np
@@ -13,7 +12,7 @@ from language_models import run
 
 from captioning.analysis.text_activations import held_out
 from captioning.checkpoints import read_checkpoint
-from captioning.config import SampleConfig, check, compose, verbatim
+from captioning.config import SampleConfig, check, compose, entry_point
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference import load_language_model
 from captioning.objectives import TruncatedBackpropagation
@@ -200,7 +199,8 @@ def test_kinds_of_checkpoints_are_told_apart(hello, files, tmp_path):
     ],
 )
 def test_free_text_reaches_the_job_as_it_stands(prime, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["captioning-sample", "checkpoint=x", f"prime={prime}", "seed=1"])
-    verbatim(lambda: None, "prime")()
-    assert check(compose("sample", sys.argv[1:]), SampleConfig)["prime"] == prime
-    assert sys.argv[1::2] == ["checkpoint=x", "seed=1"] and shlex.split(shlex.quote(prime)) == [prime]
+    for given in ([f"prime={prime}"], ["--prime", prime], ["--", prime]):
+        monkeypatch.setattr(sys, "argv", ["captioning-sample", "checkpoint=x", "seed=1", *given])
+        made = []
+        entry_point("sample", SampleConfig, made.append, plain=["prime"])()
+        assert made[0]["prime"] == prime and made[0]["seed"] == 1
