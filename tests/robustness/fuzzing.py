@@ -33,6 +33,7 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import seed as seeded
 from hypothesis import strategies as st
+from naughty import CommandLines, Identities, Tables
 from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
@@ -529,6 +530,9 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "export parts": ExportParts,
     "settings": Settings,
     "archives": Archives,
+    "identities": Identities,
+    "tables": Tables,
+    "command lines": CommandLines,
 }
 
 

@@ -1,17 +1,30 @@
 """File names, image ids and list items that people do type, and what each of them must lead to."""
 
+import io
 import json
+import os
 import random
+import sys
 import unicodedata
 from collections import defaultdict
+from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hypothesis import strategies as st
 from PIL import Image
 
+from captioning.config import (
+    CaptionConfig,
+    CompareConfig,
+    DemoConfig,
+    EvaluateConfig,
+    PrepareConfig,
+    ScoreConfig,
+    entry_point,
+)
 from captioning.data import read_csv
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
 from captioning.evaluation import match, read_references, read_results
 
 # Stems of file names; no two are the same in other letters or another normal form. A suffix follows.
@@ -155,3 +168,68 @@ class Tables:
 def _in_folder(name: str, draw: random.Random) -> str:
     folder = draw.choice(FOLDERS)
     return f"{folder}/{name}" if folder else name
+
+
+class CommandLines:
+    """Command lines with file names and list items of every kind: the job gets what was typed, or one line says why.
+
+    Behind `--` any text is a file name; elsewhere hydra's grammar may refuse it, with an error and exit status 1.
+    """
+
+    known: tuple[type[Exception], ...] = (ConfigError,)
+    names_file = False
+    COMMANDS: ClassVar = {
+        "caption": (CaptionConfig, "images", ["figures=[]"], ["images", "figures", "crops", "decoding.checkpoints"]),
+        "score": (ScoreConfig, "results", ["annotations=a.json"], ["results", "samples", "output", "plugins"]),
+        "compare": (CompareConfig, "a", ["b=b"], ["a", "b", "annotations", "output"]),
+        "prepare": (PrepareConfig, "data.root", ["data=scenes"], ["splits", "data.root", "download", "features.root"]),
+        "demo": (DemoConfig, "checkpoint", [], ["checkpoint", "examples", "hosts", "limits.waiting"]),
+        "evaluate": (EvaluateConfig, "checkpoint", ["data=scenes"], ["checkpoint", "output", "crops", "split"]),
+    }
+    ITEM = st.one_of(st.sampled_from(ITEMS), st.sampled_from(NAMES), st.text(max_size=6))
+    strategy = st.tuples(
+        st.sampled_from(sorted(COMMANDS)),
+        st.sampled_from(["plain", "behind --", "setting", "option", "list", "nested"]),
+        st.integers(0, 3),
+        st.lists(ITEM, min_size=1, max_size=3),
+    )
+
+    def __init__(self, folder: Path):
+        self.folder, self.jobs, self.given = folder, {}, []
+        for name, (schema, plain, *_) in self.COMMANDS.items():
+            several = name in ("caption", "demo")
+            plain = [f"{plain}..." if several else plain]
+            self.jobs[name] = entry_point(name, schema, self.given.append, plain=plain)
+
+    def __call__(self, value: Any) -> None:
+        name, form, which, items = value
+        items = [item for item in items if "\0" not in item and item.isprintable()] or ["a.png"]
+        _, plain, beside, keys = self.COMMANDS[name]
+        key = keys[which]
+        typed = {
+            "plain": items[:1],
+            "behind --": ["--", items[0]],
+            "setting": [f"{key}={items[0]}"],
+            "option": [f"--{key.replace('_', '-')}", items[0]],
+            "list": [f"{key}=[{','.join(items)}]"],
+            "nested": [f"{key}=[[{','.join(items)}],{{a: {items[0]}}}]"],
+        }[form]
+        self.given.clear()
+        before, argv, here = sys.argv, [f"captioning-{name}", *beside, *typed], Path.cwd()
+        try:
+            sys.argv = argv
+            os.chdir(self.folder)
+            with redirect_stdout(io.StringIO()):
+                self.jobs[name]()
+        except SystemExit as error:
+            told = error.code
+            assert isinstance(told, str) and told.startswith("error: "), f"exit status {told!r}"
+            raise ConfigError(told) from None
+        finally:
+            sys.argv = before
+            os.chdir(here)
+        if form == "behind --":
+            found = self.given[0]
+            for part in plain.split("."):
+                found = found[part]
+            assert (found[0] if isinstance(found, list) else found) == items[0], f"{items[0]!r} came as {found!r}"
