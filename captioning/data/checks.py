@@ -18,7 +18,7 @@ import numpy as np
 from tqdm import tqdm
 
 from captioning.data.duplicates import BITS, Appearance, Group, appearance, near_duplicates, same_files
-from captioning.data.pictures import SUFFIXES
+from captioning.data.image_files import holds_image
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
@@ -156,7 +156,7 @@ def _picture_findings(records: Sequence[Record], looks: dict[Path, Appearance]) 
     stated = {record.path.resolve() for record in records}
     folders = sorted({record.path.parent for record in records})
     files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
-    unlisted = [p for p in files if p.suffix.lower() in SUFFIXES and p.name[0] != "." and p.resolve() not in stated]
+    unlisted = [p for p in files if p.name[0] != "." and p.resolve() not in stated and holds_image(p)]
     return {
         "unreadable pictures": [_name(record) | {"reason": looks[record.path].fault} for record in faulty],
         "pictures without captions": silent,

@@ -6,23 +6,27 @@ that pixel (column, row) covers column…column + 1 and row…row + 1.
 
 import io
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from captioning.data.image_files import HEAD, image_kind, needed_for, unreadable_format
+from captioning.data.pixel_range import BITS, UnknownRange, eight_bits, is_deep, stated_bits, whole_channels
 from captioning.errors import ConfigError, DataError
+from captioning.io import described
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Only these are decoded: Pillow would, for one, hand a stranger's EPS file to Ghostscript.
-FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF")
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF")  # the last two where they are installed
+MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")  # besides greys of more bits
 FITS = ("squash", "crop", "pad")
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 _GRAY = (127, 127, 127)
@@ -172,15 +176,17 @@ def open_picture(path: Path | str) -> Image.Image:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: the file is empty; fetch it again or leave it out")
         with _opened(path) as picture:
-            return upright(picture)
+            return upright(picture, name=str(path))
     except DataError:
         raise
+    except UnknownRange as error:
+        raise DataError(f"{path}: {error}") from error
     except (FileNotFoundError, NotADirectoryError) as error:
         raise DataError(f"{path}: there is no such picture") from error
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: not a picture, or damaged, or of a format other than {', '.join(FORMATS)}") from error
+        raise DataError(f"{path}: {_no_picture(_first_bytes(path))}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large ({error}); shrink it first or leave it out") from error
     except Exception as error:  # a decoder that meets damaged bytes raises anything, from OSError to struct.error
@@ -193,21 +199,34 @@ def _opened(file: Path | BinaryIO, *, most_pixels: float = MOST_PIXELS) -> Itera
     """The decoded picture, refused by its header where it is too large. Pillow's remarks on odd tags are not told."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(file, formats=FORMATS) as picture:
+        with Image.open(file, formats=_formats()) as picture:
             if picture.width * picture.height > most_pixels:
                 raise Image.DecompressionBombError(f"{picture.width} × {picture.height} pixels")
+            stated, deep = stated_bits(picture, file), is_deep(picture)
             picture.load()
-            yield picture
+            picture.info[BITS] = stated
+            yield whole_channels(picture, file) if deep else picture
 
 
-def upright(picture: Image.Image) -> Image.Image:
+@cache
+def _formats() -> tuple[str, ...]:
+    """FORMATS that this installation decodes."""
+    readable = tuple(kind for kind in FORMATS if not needed_for(kind))
+    if "HEIF" in readable:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
+    return readable
+
+
+def upright(picture: Image.Image, *, name: str = "") -> Image.Image:
     """A picture in RGB, turned by its EXIF orientation; none of its tags are left, to turn it once more.
 
     Raises:
-        ValueError: pixels of 32 bits whose range is unknown.
+        UnknownRange: pixels whose range is unknown; a ValueError.
     """
     picture.load()  # Pillow turns a TIFF by itself as it is decoded, and takes its tag away
-    made = to_rgb(_upright(picture))
+    made = to_rgb(_upright(picture), name=name)
     made = made.copy() if made is picture else made
     made.info = {}
     return made
@@ -223,52 +242,50 @@ def read_picture(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
         raise DataError(f"{name} is empty")
     try:
         with _opened(io.BytesIO(content), most_pixels=max_pixels) as picture:
-            return upright(picture)
+            return upright(picture, name=name)
+    except UnknownRange as error:
+        raise DataError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} has more than {max_pixels / 1e6:g} million pixels: shrink it first") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is not a picture, or damaged; {', '.join(FORMATS)} can be read") from error
+        raise DataError(f"{name} is {_no_picture(content[:HEAD])}") from error
     except Exception as error:  # as in `open_picture`
         raise DataError(f"{name} is damaged or cut short") from error
 
 
-def list_pictures(paths: Sequence[Path | str]) -> list[Path]:
-    """Files as they are given; in place of a folder the pictures in it, by name. Sub-folders and hidden files are left.
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
+def _no_picture(head: bytes) -> str:
+    """What a file is that no decoder takes."""
+    if reason := unreadable_format(head):
+        return reason
+    if kind := image_kind(head):
+        return f"damaged: it begins as a {kind} image, but cannot be decoded; fetch it again or leave it out"
+    if found := described(head):
+        return f"not a picture: it looks like {found}"
+    return f"not a picture, or damaged, or of a format other than {', '.join(_formats())}"
+
+
+def to_rgb(picture: Image.Image, *, name: str = "") -> Image.Image:
+    """8-bit RGB from any mode: transparent parts over white, deeper greys scaled to 8 bits (`pixel_range`).
+
+    Args:
+        name: of the file, for the remark on a guessed range.
 
     Raises:
-        DataError: nothing is given, a path does not exist, or a folder has no pictures.
+        UnknownRange: pixels whose range is unknown, or colors that cannot be converted.
     """
-    if not paths:
-        raise DataError("no pictures given: name at least one file or folder")
-    found = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise DataError(f"{path}: there is no such picture or folder")
-        found += _pictures_in(path) if path.is_dir() else [path]
-    return found
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """8-bit RGB from any mode: transparent parts over white, 16-bit greys scaled to 8 bits.
-
-    Raises:
-        ValueError: pixels of 32 bits whose range is unknown.
-    """
-    if picture.mode.startswith("I"):
-        picture = _eight_bits(picture)
-    elif picture.mode == "F":
-        raise ValueError("floating-point pixels of unknown range: save it with 8 bits a channel")
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        picture = eight_bits(picture, name=name)
+    elif picture.mode not in MODES:
+        raise UnknownRange(f"colors of mode {picture.mode}: save it as RGB")
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture if picture.mode == "RGB" else picture.convert("RGB")
-
-
-def _eight_bits(picture: Image.Image) -> Image.Image:
-    values = np.asarray(picture).astype(np.int32)  # Pillow's own conversion would clip at 255
-    if values.min() < 0 or values.max() > 65535:
-        raise ValueError("32-bit pixels of unknown range: save it with 8 or 16 bits a channel")
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def _upright(picture: Image.Image) -> Image.Image:
@@ -277,11 +294,3 @@ def _upright(picture: Image.Image) -> Image.Image:
     except Exception:  # SyntaxError, struct.error, …: damaged EXIF tags are no reason to refuse sound pixels
         turn = None
     return picture if turn is None else picture.transpose(turn)
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    pictures = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.is_dir()]
-    pictures = [path for path in pictures if not path.name.startswith(".")]  # such as macOS's "._photo.jpg"
-    if not pictures:
-        raise DataError(f"{folder}: no pictures in this folder ({', '.join(SUFFIXES)})")
-    return sorted(pictures, key=lambda path: path.name)

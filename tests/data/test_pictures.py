@@ -3,13 +3,14 @@
 import json
 import pickle
 import struct
+import zlib
 
 import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageFile, ImageOps
 
-from captioning.data import Box, Transform, list_pictures, open_picture
+from captioning.data import Box, Transform, list_pictures, open_picture, pixel_range, read_picture
 from captioning.data.pictures import to_rgb
 from captioning.errors import ConfigError, DataError
 
@@ -203,10 +204,180 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, file):
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.int32])
-def test_pixels_of_unknown_range_are_refused(tmp_path, kind):
-    Image.fromarray(np.array([[0, 70000], [1, 2]], dtype=kind)).save(tmp_path / "range.tif")
-    with pytest.raises(DataError, match=r"range\.tif.*unknown range"):
+@pytest.mark.parametrize("values", [[0, 70000], [-3, 2]])
+def test_pixels_of_unknown_range_are_refused(tmp_path, kind, values):
+    Image.fromarray(np.array([values, [1, 2]], dtype=kind)).save(tmp_path / "range.tif")
+    with pytest.raises(DataError, match=r"range\.tif: (32-bit|floating-point) pixels of unknown range.*save it with 8"):
         open_picture(tmp_path / "range.tif")
+
+
+def test_floats_that_are_not_finite_are_refused(tmp_path):
+    Image.fromarray(np.array([[0, np.nan]], dtype=np.float32)).save(tmp_path / "range.tif")
+    with pytest.raises(DataError, match=r"range\.tif: floating-point pixels that are not finite: save it with 8 bits"):
+        open_picture(tmp_path / "range.tif")
+
+
+@pytest.fixture
+def told(capsys):
+    """told() -> what was printed to stderr; the remark on a guessed range comes once per process."""
+    pixel_range._told.clear()
+    yield lambda: capsys.readouterr().err
+    pixel_range._told.clear()
+
+
+@pytest.mark.parametrize("file", ["deep.png", "deep.tif", "old.tif"])
+@pytest.mark.parametrize(("bits", "highest"), [(8, 201), (10, 1001), (12, 4001), (12, 1025), (14, 16001)])
+def test_few_bits_in_sixteen_are_not_nearly_black(tmp_path, file, bits, highest, told):
+    deep, white = np.array([[0, 1, highest // 2, highest]]), 2**bits - 1
+    kind = np.int32 if file == "old.tif" else np.uint16
+    opened = rgb(tmp_path, Image.fromarray(deep.astype(kind)), file)
+    assert opened[0, :, 0].tolist() == np.rint(deep[0] * 255 / white).astype(int).tolist()
+    assert told() == (
+        f"{tmp_path / file}: 16-bit pixels, but none is above {white}: read as {bits}-bit values. "
+        "If this is wrong, save it with 8 bits. Further such files are read alike and not named\n"
+    )
+    open_picture(tmp_path / file)
+    assert told() == ""
+
+
+def test_true_sixteen_bits_stay(tmp_path, told):
+    shifted = np.array([[0, 16, 3200, 4080]], dtype=np.uint16)  # 12 bits, shifted up by 4: a dark picture
+    assert rgb(tmp_path, Image.fromarray(shifted), "a.png")[0, :, 0].tolist() == [0, 0, 12, 16]
+    repeated = np.array([[0, 257, 514, 7710]], dtype=np.uint16)  # 8 bits made 16
+    assert rgb(tmp_path, Image.fromarray(repeated), "b.png")[0, :, 0].tolist() == [0, 1, 2, 30]
+    bright = np.array([[0, 1, 16384, 16385]], dtype=np.uint16)
+    assert rgb(tmp_path, Image.fromarray(bright), "c.png")[0, :, 0].tolist() == [0, 0, 64, 64]
+    black = np.zeros((1, 4), dtype=np.uint16)
+    assert not rgb(tmp_path, Image.fromarray(black), "d.png").any()
+    assert told() == ""
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(values: np.ndarray, *, significant: bytes = b"") -> bytes:
+    """A PNG of 16 bits: values [H, W, C] of 1 (grey), 2 (with alpha), 3 (color) or 4 channels."""
+    height, width, channels = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    stated = chunk(b"sBIT", significant) if significant else b""
+    return b"".join(
+        (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), stated, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "bits", "expected"),
+    [
+        ([0, 1, 1000, 2000], 12, [0, 0, 62, 125]),  # 11 bits would hold them: 12 are stated
+        ([0, 1, 100, 200], 10, [0, 0, 25, 50]),
+        ([0, 16, 3200, 4080], 12, [0, 0, 12, 16]),  # shifted up as the standard wants it
+        ([0, 4095 << 4 | 15, 2048 << 4 | 8, 1 << 4], 12, [0, 255, 128, 0]),  # the low bits repeat the high ones
+        ([0, 1, 300, 600], 16, [0, 0, 1, 2]),  # all 16 count: a dark picture
+        ([0, 1, 1000, 5000], 12, [0, 0, 16, 78]),  # the chunk is wrong: 14 bits hold them
+    ],
+)
+def test_a_png_states_its_bits(tmp_path, values, bits, expected, told):
+    (tmp_path / "a.png").write_bytes(png(np.array(values)[None, :, None], significant=bytes([bits])))
+    assert np.asarray(open_picture(tmp_path / "a.png"))[0, :, 0].tolist() == expected
+    assert bool(told()) == (values[-1] == 5000)
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("upload", [False, True])
+def test_few_bits_in_colors_of_sixteen(tmp_path, channels, upload, told):
+    """Pillow keeps the high byte alone: 4095 would be 15."""
+    values = np.array([[[0] * channels, [4095] * channels, list(range(1001, 1001 + 100 * channels, 100))]])
+    if channels in (2, 4):
+        values[..., -1] = 65535
+    content = png(values)
+    (tmp_path / "a.png").write_bytes(content)
+    opened = read_picture(content, name="it", max_pixels=99) if upload else open_picture(tmp_path / "a.png")
+    last = np.rint(values[0, 2, : max(1, channels - channels % 2 - 1) if channels != 3 else 3] * 255 / 4095).astype(int)
+    assert np.asarray(opened)[0].tolist() == [[0] * 3, [255] * 3, last.tolist() if channels > 2 else last.tolist() * 3]
+    assert "none is above 4095: read as 12-bit values" in told()
+
+
+def test_colors_of_true_sixteen_bits(tmp_path, told):
+    (tmp_path / "a.png").write_bytes(png(np.array([[[65535, 0, 32768], [257, 1, 258]]])))
+    assert np.asarray(open_picture(tmp_path / "a.png"))[0].tolist() == [[255, 0, 128], [1, 0, 1]]
+    (tmp_path / "a.png").write_bytes(png(np.array([[[257, 514, 5140]]])))
+    assert np.asarray(open_picture(tmp_path / "a.png"))[0].tolist() == [[1, 2, 20]]
+    Image.fromarray(np.full((2, 2, 3), 20, np.uint8)).save(tmp_path / "dark.png")
+    assert (np.asarray(open_picture(tmp_path / "dark.png")) == 20).all() and told() == ""
+
+
+def tiff(pixels: bytes, *, width: int, bits: list[int], order: str, extra=()) -> bytes:
+    """A TIFF of one row, uncompressed."""
+    mark = {"<": b"II", ">": b"MM"}[order]
+    tags = [(256, 4, [width]), (257, 4, [1]), (258, 3, bits), (259, 3, [1]), (262, 3, [1 if len(bits) == 1 else 2])]
+    tags += [(273, 4, None), (277, 3, [len(bits)]), (278, 4, [1]), (279, 4, [len(pixels)]), *extra]
+    after, rest, entries = 8 + 2 + 12 * len(tags) + 4, b"", b""
+    for number, kind, values in sorted(tags, key=lambda tag: tag[0]):
+        one = {3: "H", 4: "I"}[kind]
+        packed = struct.pack(f"{order}{len(values)}{one}", *values) if values else b"\xff" * 4
+        if len(packed) > 4:
+            packed, rest = struct.pack(f"{order}I", after + len(rest)), rest + packed
+        entries += struct.pack(f"{order}HHI", number, kind, len(values or [0])) + packed.ljust(4, b"\0")
+    entries = entries.replace(b"\xff" * 4, struct.pack(f"{order}I", after + len(rest)), 1)
+    return mark + struct.pack(f"{order}HIH", 42, 8, len(tags)) + entries + bytes(4) + rest + pixels
+
+
+def test_a_tiff_states_its_bits(tmp_path, told):
+    packed = bytes([0x00, 0x07, 0xD0, 0xFF, 0xF0, 0x10])  # 12 bits each: 0, 2000, 4095, 16
+    (tmp_path / "a.tif").write_bytes(tiff(packed, width=4, bits=[12], order="<"))
+    assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 125, 255, 1]
+    for order in "<>":
+        values = np.array([0, 100, 1000], dtype=f"{order}u2").tobytes()
+        most = [(281, 3, [4095])]  # MaxSampleValue
+        (tmp_path / "a.tif").write_bytes(tiff(values, width=3, bits=[16], order=order, extra=most))
+        assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 6, 62]
+    assert told() == ""
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_a_tiff_of_colors_with_few_bits(tmp_path, order, told):
+    values = np.array([[0, 2001, 4095], [1001, 3, 4000]], dtype=f"{order}u2").tobytes()
+    (tmp_path / "a.tif").write_bytes(tiff(values, width=2, bits=[16] * 3, order=order))
+    assert np.asarray(open_picture(tmp_path / "a.tif"))[0].tolist() == [[0, 125, 255], [62, 0, 249]]
+    assert "a.tif: 16-bit pixels, but none is above 4095" in told()
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0, 0.2, 0.5, 1], [0, 51, 128, 255]),
+        ([0, 0.2, -0.0005, 1.0005], [0, 51, 0, 255]),
+        ([0, 51.4, 128, 255], [0, 51, 128, 255]),
+        ([0, 1, 100, 201], [0, 1, 100, 201]),
+        ([0, 1, 2000, 4095], [0, 0, 125, 255]),
+        ([0, 257, 32896, 65535], [0, 1, 128, 255]),
+    ],
+)
+def test_floats(tmp_path, values, expected, told):
+    opened = rgb(tmp_path, Image.fromarray(np.array([values], dtype=np.float32)), "float.tif")
+    assert opened[0, :, 0].tolist() == expected
+    assert bool(told()) == (values[-1] == 4095)
+
+
+def test_a_deep_grey_that_is_clear(tmp_path):
+    deep = Image.fromarray(np.array([[0, 7, 65535]], dtype=np.uint16))
+    assert rgb(tmp_path, deep, "key.png", transparency=7)[0, :, 0].tolist() == [0, 255, 255]
+
+
+def test_colors_that_cannot_be_converted(tmp_path):
+    Image.new("LAB", (3, 2)).save(tmp_path / "lab.tif")
+    with pytest.raises(DataError, match=r"lab\.tif: colors of mode LAB: save it as RGB"):
+        open_picture(tmp_path / "lab.tif")
+
+
+def test_palettes_with_alpha():
+    palette = Image.new("PA", (2, 1))
+    palette.putpalette([10, 20, 30, 200, 100, 0])
+    palette.putpixel((0, 0), (0, 255))
+    palette.putpixel((1, 0), (1, 51))
+    assert np.asarray(to_rgb(palette))[0].tolist() == [[10, 20, 30], [244, 224, 204]]
 
 
 def test_transparent_parts_are_white(tmp_path):
@@ -302,28 +473,6 @@ def test_files_that_are_no_pictures(tmp_path, monkeypatch):
         with pytest.raises(DataError, match=message) as caught:
             open_picture(tmp_path / file)
         assert str(tmp_path / file) in str(caught.value)
-
-
-def test_files_and_folders_are_listed(tmp_path):
-    for file in ("b.jpg", "a.PNG", "C.jpeg", "d.TIFF", "e.webp", "f.gif", "g.bmp", "notes.txt", "._b.jpg", "jpg"):
-        (tmp_path / file).touch()
-    (tmp_path / "deeper.png").mkdir()
-    (tmp_path / "deeper.png" / "h.tif").touch()
-    inside = [tmp_path / file for file in ("C.jpeg", "a.PNG", "b.jpg", "d.TIFF", "e.webp", "f.gif", "g.bmp")]
-    assert list_pictures([tmp_path]) == inside
-    files = [tmp_path / "notes.txt", tmp_path / "b.jpg"]  # a file that is named is taken as it is
-    assert list_pictures([str(files[0]), tmp_path, files[1]]) == [files[0], *inside, files[1]]
-    assert list_pictures([tmp_path / "deeper.png"]) == [tmp_path / "deeper.png" / "h.tif"]
-
-
-def test_nothing_to_list(tmp_path):
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match="no pictures given"):
-        list_pictures([])
-    with pytest.raises(DataError, match=r"gone\.jpg: there is no such picture or folder"):
-        list_pictures([tmp_path / "notes.txt", tmp_path / "gone.jpg"])
-    with pytest.raises(DataError, match=f"{tmp_path}: no pictures in this folder"):
-        list_pictures([tmp_path])
 
 
 def test_real_photographs(shared_dir):

@@ -1,0 +1,220 @@
+"""Scale pixels of more than 8 bits to 8: decide which value is white.
+
+A 16-bit file often holds 10-, 12- or 14-bit values of a camera or a scanner. Divided by 65535 they would be nearly
+black. The rule, for whole numbers:
+
+1. The file states its bits. TIFF: BitsPerSample below 16, or MaxSampleValue. PNG: a chunk sBIT of b bits; where all
+   samples are below 2^b and do not fill 16 bits as the standard wants it (shifted up, the low bits empty or repeated),
+   white is 2^b - 1, otherwise 65535.
+2. All samples are multiples of 257 (8 bits made 16) or of 4 or more (shifted up): white is 65535.
+3. Otherwise white is the largest value of 8, 10, 12, 14 or 16 bits, whichever is the fewest that hold the image's
+   maximum. This is a guess: an image of true 16 bits whose brightest pixel has less than a quarter of the full value
+   is brightened. So the first such file is named in a remark. Save files as 8 bits where their brightness matters.
+
+Floating-point pixels are 0 … 1, or 0 … 255 where the maximum is above 1; whole numbers beyond 255 follow the rule.
+"""
+
+import struct
+import sys
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+BITS = "captioning:bits"  # in a picture's info: the bits of a sample that its file states, or None
+DEPTHS = (8, 10, 12, 14, 16)
+FULL = 65535
+TOLERANCE = 1e-3  # of floats that should be 0 … 1: interpolation overshoots
+BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281  # TIFF tags
+# Of 16 bits a channel, Pillow's decoders keep the high byte; the second name makes them keep the low byte.
+LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
+LOW_BYTE |= {"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B"}
+_OPPOSITE = {"little": "B", "big": "L"}[sys.byteorder]
+LOW_BYTE |= {f"{mode};16N": f"{mode};16{_OPPOSITE}" for mode in ("RGB", "RGBA", "RGBX")}
+_told: set[str] = set()
+
+
+class UnknownRange(ValueError):
+    """Pixels of which nobody knows which value is white."""
+
+
+def eight_bits(picture: Image.Image, *, name: str = "") -> Image.Image:
+    """The grey picture of 8 bits: `pixel_range` scaled to 0 … 255.
+
+    Raises:
+        UnknownRange: values that are negative, not finite, or beyond 16 bits.
+    """
+    values = np.asarray(picture)  # Pillow's own conversion would clip at 255
+    if picture.mode == "F":
+        made = _of_floats(values.astype(np.float64), name)
+    else:
+        made = _scaled(values.astype(np.int64), picture.info.get(BITS), name)
+    key = picture.info.get("transparency")
+    if isinstance(key, int):
+        made = np.where(values == key, np.uint8(255), made)
+    return Image.fromarray(made)
+
+
+def white_value(values: np.ndarray, stated: int | None) -> tuple[int, bool]:
+    """The value of white by the rule above, and whether it is a guess below 16 bits."""
+    highest = int(values.max(initial=0))
+    if stated and highest < 2**stated:
+        low = 16 - stated
+        if stated == 16 or not (highest and _fills_sixteen_bits(values, low)):
+            return 2**stated - 1, False
+        return FULL, False
+    if highest >= 2 ** DEPTHS[-2] or not highest:
+        return FULL, False
+    if not (values % 257).any() or not (values % 4).any():
+        return FULL, False
+    return 2 ** next(bits for bits in DEPTHS if highest < 2**bits) - 1, True
+
+
+def stated_bits(picture: Image.Image, file: Path | BinaryIO) -> int | None:
+    """Bits of a sample that a PNG's or a TIFF's header states, where they are more than 8; before it is decoded."""
+    if picture.format == "TIFF":
+        bits, most = _tag(picture, BITS_PER_SAMPLE), _tag(picture, MAX_SAMPLE_VALUE)
+        if 8 < bits < 16:
+            return bits
+        return most.bit_length() if 255 < most < FULL else None
+    if picture.format == "PNG":
+        return _png_bits(_start_of(file))
+    return None
+
+
+def _tag(picture: Any, number: int) -> int:
+    """The largest whole number of a TIFF's tag; 0 where it has none."""
+    found = picture.tag_v2.get(number)
+    found = found if isinstance(found, tuple) else (found,)
+    return max((value for value in found if isinstance(value, int)), default=0)
+
+
+def is_deep(picture: Image.Image) -> bool:
+    """Whether a PNG or TIFF of several channels has 16 bits each; before it is decoded."""
+    return picture.format in ("PNG", "TIFF") and bool(picture.tile) and _raw_mode(picture) in (*LOW_BYTE, "LA;16B")
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    given = picture.tile[0][3]
+    given = given[0] if isinstance(given, tuple) and given else given
+    return given if isinstance(given, str) else ""
+
+
+def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
+    """A decoded picture that `is_deep`; where all its high bytes are small, scaled as greys are.
+
+    Of 16 bits a channel, Pillow keeps the high byte: of 12-bit values, 4 bits. Those are decoded once more for the
+    low bytes.
+    """
+    if picture.mode not in ("RGB", "RGBA", "LA"):
+        return picture
+    colors = 1 if picture.mode == "LA" else 3
+    high = np.asarray(picture)
+    if not high.size or high[..., :colors].max() > 63:  # white is 65535
+        return picture
+    values = high.astype(np.int64) * 256 + _low_bytes(file, picture.mode)
+    white, guessed = white_value(values[..., :colors], picture.info.get(BITS))
+    if guessed:
+        _tell(white, str(file) if isinstance(file, Path) else "")
+    made = high.copy()
+    made[..., :colors] = _to_eight(values[..., :colors], white)
+    scaled = Image.fromarray(made)
+    scaled.info = dict(picture.info)
+    scaled.getexif().update(picture.getexif())
+    return scaled
+
+
+def _low_bytes(file: Path | BinaryIO, mode: str) -> np.ndarray:
+    """The channels' low bytes, of a picture that `is_deep`."""
+    if not isinstance(file, Path):
+        file.seek(0)
+    with Image.open(file, formats=("PNG", "TIFF")) as again:
+        raw = _raw_mode(again)
+        if raw == "LA;16B":  # no decoder keeps its low bytes: read as if it were 8-bit RGBA
+            again._mode = "RGBA"
+        wanted = LOW_BYTE.get(raw, "RGBA")
+        again.tile = [_with_raw_mode(tile, wanted) for tile in again.tile]
+        again.load()
+        found = np.asarray(again)
+    if raw == "LA;16B":  # a file's grey and alpha: (high, low, high, low)
+        return found[..., [1, 3] if mode == "LA" else [1, 1, 1, 3]]
+    return found[..., : len(mode)]
+
+
+def _with_raw_mode(tile: Any, wanted: str) -> Any:
+    decoder, extents, offset, given = tile
+    return type(tile)(decoder, extents, offset, wanted if isinstance(given, str) else (wanted, *given[1:]))
+
+
+def _of_floats(values: np.ndarray, name: str) -> np.ndarray:
+    if not np.isfinite(values).all():
+        raise UnknownRange("floating-point pixels that are not finite: save it with 8 bits a channel")
+    least, most = float(values.min(initial=0)), float(values.max(initial=0))
+    if least >= -TOLERANCE and most <= 1 + TOLERANCE:
+        return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
+    if least >= 0 and most <= 255:
+        return np.rint(values).astype(np.uint8)
+    if least >= 0 and most <= FULL and (values == np.rint(values)).all():
+        return _scaled(values.astype(np.int64), None, name)
+    raise UnknownRange(
+        f"floating-point pixels of unknown range ({least:g} … {most:g}, neither 0 … 1 nor 0 … 255): "
+        "save it with 8 bits a channel"
+    )
+
+
+def _scaled(values: np.ndarray, stated: int | None, name: str) -> np.ndarray:
+    if values.min(initial=0) < 0 or values.max(initial=0) > FULL:
+        raise UnknownRange("32-bit pixels of unknown range: save it with 8 or 16 bits a channel")
+    white, guessed = white_value(values, stated)
+    if guessed:
+        _tell(white, name)
+    return _to_eight(values, white)
+
+
+def _to_eight(values: np.ndarray, white: int) -> np.ndarray:
+    return ((values * 255 + white // 2) // white).astype(np.uint8)
+
+
+def _fills_sixteen_bits(values: np.ndarray, low: int) -> bool:
+    """Whether samples are 16 - low bits, shifted up by `low`; the low bits are empty or repeat the high ones."""
+    top = values >> low << low
+    return bool((values == top).all() or (values == top | values >> (16 - low)).all())
+
+
+def _tell(white: int, name: str) -> None:
+    """One remark per process on a guessed range."""
+    if "guess" not in _told:
+        _told.add("guess")
+        print(
+            f"{name or 'an image'}: 16-bit pixels, but none is above {white}: read as {white.bit_length()}-bit values. "
+            "If this is wrong, save it with 8 bits. Further such files are read alike and not named",
+            file=sys.stderr,
+        )
+
+
+def _start_of(file: Path | BinaryIO) -> bytes:
+    if isinstance(file, Path):
+        with file.open("rb") as opened:
+            return opened.read(1 << 16)
+    at = file.tell()
+    file.seek(0)
+    start = file.read(1 << 16)
+    file.seek(at)
+    return start
+
+
+def _png_bits(start: bytes) -> int | None:
+    """The most bits of a color that the chunk sBIT states, of a PNG with 16-bit samples; it precedes the pixels."""
+    if start[24:25] != b"\x10":
+        return None
+    at, colors = 8, 3 if start[25:26] in (b"\2", b"\6") else 1
+    while at + 8 <= len(start):
+        (length,), kind = struct.unpack(">I", start[at : at + 4]), start[at + 4 : at + 8]
+        if kind == b"sBIT":
+            bits = max(start[at + 8 : at + 8 + min(length, colors)], default=0)
+            return bits if 8 <= bits <= 16 else None
+        if kind == b"IDAT":
+            return None
+        at += length + 12
+    return None
