@@ -12,7 +12,7 @@ from typing import Any
 from captioning.errors import DataError
 
 # Key of an annotation -> what to call an annotation that it is true of; the first that is true counts.
-MARKS = {"is_rejected": "rejected", "is_precanned": "precanned"}
+_MARKS = {"is_rejected": "rejected", "is_precanned": "precanned"}
 _VALUES = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "none": False, "": False}
 
 
@@ -39,7 +39,7 @@ def mark_of(annotation: Any, where: str) -> str | None:
     """
     if not isinstance(annotation, dict):
         return None  # whoever reads its keys refuses it
-    for key, mark in MARKS.items():
+    for key, mark in _MARKS.items():
         value = annotation.get(key)
         truth = _VALUES.get(str(value).strip().lower())
         if truth is None:
@@ -51,7 +51,7 @@ def mark_of(annotation: Any, where: str) -> str | None:
 
 def left_out_notice(left_out: Mapping[str, int], total: int, where: str) -> str | None:
     """One line that says how many annotations of a file are left out, and why; None where all count."""
-    kinds = [f"{left_out[mark]} {mark} ('{key}')" for key, mark in MARKS.items() if left_out.get(mark)]
+    kinds = [f"{left_out[mark]} {mark} ('{key}')" for key, mark in _MARKS.items() if left_out.get(mark)]
     if not kinds:
         return None
     count = sum(left_out.values())

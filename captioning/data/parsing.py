@@ -1,8 +1,8 @@
-"""Parse JSON entries and table rows of files that people wrote; every error names the file, the entry and the key."""
+"""Parse JSON entries of files that people wrote; every error names the file, the entry and the key."""
 
-import csv
-import io
 import json
+import sys
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -10,7 +10,6 @@ from typing import Any
 
 from captioning.errors import DataError
 
-COLUMNS = (["caption", "image"], ["caption", "image", "split"])  # sorted: they may come in any order
 KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
 
@@ -19,15 +18,28 @@ STRICT = nullcontext()  # a DataError stops the reader
 
 
 class Faults(AbstractContextManager):
-    """Keeps the message of a DataError raised in its block and goes on behind the block; may be entered many times."""
+    """Keeps the message of a DataError raised in its block and goes on behind the block; may be entered many times.
+
+    messages: of the errors. noted: what a reader does not refuse, but tells of: kind -> items, as in audit.json.
+    """
 
     def __init__(self):
         self.messages: list[str] = []
+        self.noted: dict[str, list[dict[str, Any]]] = defaultdict(list)
 
     def __exit__(self, kind, error, traceback) -> bool:
         if isinstance(error, DataError):
             self.messages.append(str(error))
         return isinstance(error, DataError)
+
+
+def note(faults: Handling, kind: str | None, item: dict[str, Any] | None, line: str | None = None) -> None:
+    """Tell of what is no fault: an item where faults are collected, else a line on stderr."""
+    if isinstance(faults, Faults):
+        if kind and item:
+            faults.noted[kind].append(item)
+    elif line:
+        print(line, file=sys.stderr)
 
 
 def read_json(file: Path) -> Any:
@@ -59,59 +71,3 @@ def id_of(entry: Any, key: str, where: str) -> int:
     if not 0 <= number < 2**63:
         raise DataError(f"{where}: '{key}' must be from 0 to 2**63 - 1, not {number}")
     return number
-
-
-def table_rows(table: Path, faults: Handling = STRICT) -> Iterator[tuple[str, dict[str, str]]]:
-    """(file and line where it starts, column -> text) for each row of `image,caption[,split]` that is not empty."""
-    reader = csv.reader(io.StringIO(_table_text(table, faults), newline=""), skipinitialspace=True, strict=True)
-    columns: list[str] = []
-    with faults:
-        columns = _columns(table, reader)
-    while columns:
-        where, row = f"{table}, line {reader.line_num + 1}", {}
-        with faults:
-            cells = _cells(reader, where)
-            if cells is None:
-                return
-            row = _row(columns, cells, where) if cells else {}
-        if row:
-            yield where, row
-
-
-def _table_text(table: Path, faults: Handling) -> str:
-    try:
-        content = table.read_bytes()
-    except OSError as error:
-        fault = error.strerror or error
-        raise DataError(
-            f"cannot read {table} ({fault}): wanted a table image,caption[,split] (see data/README.md)"
-        ) from error
-    with faults:
-        try:
-            return content.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{table} is not UTF-8 ({error.reason}); save it as UTF-8") from error
-    return content.decode("utf-8-sig", errors="replace")
-
-
-def _columns(table: Path, reader: Iterator[list[str]]) -> list[str]:
-    columns = [name.strip().lower() for name in _cells(reader, f"{table}, line 1") or []]
-    if sorted(columns) not in COLUMNS:
-        found = ",".join(columns)
-        raise DataError(f"{table}: the first line must be image,caption or image,caption,split, not '{found}'")
-    return columns
-
-
-def _cells(reader: Iterator[list[str]], where: str) -> list[str] | None:
-    """The next row; None at the end."""
-    try:
-        return next(reader, None)
-    except csv.Error as error:
-        raise DataError(f"{where}: {error}; inside quotes, a quote is written twice") from error
-
-
-def _row(columns: list[str], cells: list[str], where: str) -> dict[str, str]:
-    if len(cells) != len(columns):
-        fault = f"{len(cells)} fields, not {len(columns)}"
-        raise DataError(f"{where}: {fault}; a caption with a comma needs quotes round it")
-    return dict(zip(columns, cells, strict=True))

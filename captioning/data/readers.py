@@ -12,22 +12,32 @@ and returns all that can be read, blank captions, pictures without captions and 
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from captioning.data.parsing import STRICT, Faults, Handling, entries, field, id_of, read_json, table_rows
+from captioning.data.annotations import left_out_notice, mark_of
+from captioning.data.parsing import STRICT, Faults, Handling, entries, field, id_of, note, read_json
+from captioning.data.places import PICTURE_FOLDERS, CocoPictures, Disk, Places, have_all, own_folder, why_missing
 from captioning.data.records import SPLITS, Record
+from captioning.data.tables import names_of, table_rows
 from captioning.errors import ConfigError, DataError
-from captioning.io import KARPATHY_URL, inside
+from captioning.io import KARPATHY_URL
 
 COCO_LAYOUTS = {
     "karpathy": "dataset_coco.json with train2014/ and val2014/",
     "2014": "annotations/captions_{train,val}2014.json with train2014/ and val2014/",
     "2017": "annotations/captions_{train,val}2017.json with train2017/ and val2017/",
 }
-PICTURE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
+
+
+class CaptionFile(NamedTuple):
+    """A file of captions, its records, and the folder that the names in it are relative to."""
+
+    file: Path
+    records: list[Record]
+    folder: Path
 
 
 def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling = STRICT) -> list[Record]:
@@ -55,8 +65,9 @@ def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling 
     if found == ["2014", "2017"]:
         raise ConfigError(f"{root} holds COCO 2014 and COCO 2017: choose with data.layout=2014 or data.layout=2017")
     if found[0] == "karpathy":
-        file = root / "dataset_coco.json"
-        return _checked([(file, _karpathy_records(file, root, id_key="cocoid", faults=faults))], faults)
+        file, disk = root / "dataset_coco.json", Disk()
+        records = _karpathy_records(file, root, disk, id_key="cocoid", faults=faults)
+        return _checked([CaptionFile(file, records, root)], disk, faults)
     return read_coco_files(root, **_official(found[0]), faults=faults)
 
 
@@ -80,8 +91,10 @@ def read_coco_files(
             f"no captions in COCO format in {root}: wanted {annotations} with pictures in {images}/, "
             f"for one or more splits of {', '.join(splits)} (see data/README.md)"
         )
-    sources = [(file, _coco_records(file, folder, split=split, faults=faults)) for split, file, folder in places]
-    return _checked(sources, faults)
+    disk, sources = Disk(), []
+    for split, file, folder in places:
+        sources.append(CaptionFile(file, _coco_records(file, folder, disk, split=split, faults=faults), folder))
+    return _checked(sources, disk, faults)
 
 
 def read_karpathy(
@@ -108,11 +121,12 @@ def read_karpathy(
             f"no {annotations} with pictures in {root}: wanted {file} (in {KARPATHY_URL}) "
             f"and a folder of its pictures, one of {', '.join(names)} (see data/README.md for where to get them)"
         )
-    sources = [(file, _karpathy_records(file, folder, id_key="imgid", faults=faults))]
-    for split in sorted(set(SPLITS) - {record.split for record in sources[0][1]}):
+    disk = Disk()
+    sources = [CaptionFile(file, _karpathy_records(file, folder, disk, id_key="imgid", faults=faults), folder)]
+    for split in sorted(set(SPLITS) - {record.split for record in sources[0].records}):
         if (extra := root / f"captions_{split}.json").is_file():
-            sources.append((extra, _coco_records(extra, folder, split=split, faults=faults)))
-    return _checked(sources, faults)
+            sources.append(CaptionFile(extra, _coco_records(extra, folder, disk, split=split, faults=faults), folder))
+    return _checked(sources, disk, faults)
 
 
 def read_csv(
@@ -126,11 +140,13 @@ def read_csv(
 ) -> list[Record]:
     """A table `image,caption[,split]`, one row a caption. Image ids are 0, 1, … in order of first appearance.
 
-    Without a split column a hash of the picture's file name decides, so that more rows never move a picture.
+    The cells may be separated by commas, semicolons, tabs or bars; the published tables of Flickr8k
+    (Flickr8k.token.txt, captions.txt) and Flickr30k (results.csv) are read too. Without a split column a hash of the
+    picture's file name decides, so that more rows never move a picture.
 
     Args:
         root: folder of the data set.
-        file: the table (UTF-8), relative to root.
+        file: the table (UTF-8 or UTF-16), relative to root.
         images: folder of the pictures, relative to root.
         val_share, test_share: expected shares of the pictures, where there is no split column.
     """
@@ -138,14 +154,21 @@ def read_csv(
         raise ConfigError(
             f"data.reader.val_share ({val_share}) and test_share ({test_share}) must be 0 or more, and below 1 together"
         )
-    table, folder = Path(root, file), Path(root, images)
+    table, folder, disk = Path(root, file), Path(root, images), Disk()
+    rows = list(table_rows(table, faults, lambda names: have_all(folder, names, disk)))
+    if images == ".":
+        folder = own_folder(folder, names_of(rows), disk)
+    places = Places(folder, names_of(rows), disk)
+    folder = places.folder
     captions: dict[Path, list[str]] = {}
     splits: dict[Path, str] = {}
-    for where, row in table_rows(table, faults):
+    for where, row in rows:
         with faults:
             name, split = row["image"].strip(), row.get("split")
-            path = inside(folder, name, source=where)
-            split = _hashed_split(name, val_share, test_share) if split is None else split.strip()
+            path = places.path(name, where)
+            if split is None:
+                split = _hashed_split(path.relative_to(folder).as_posix(), val_share, test_share)
+            split = split.strip()
             if split not in SPLITS:
                 raise DataError(f"{where}: split must be train, val or test, not {split!r}")
             if splits.setdefault(path, split) != split:
@@ -153,9 +176,10 @@ def read_csv(
             if faults is STRICT and not row["caption"].strip():
                 raise DataError(f"{where}: the caption of {name} is blank; write one or delete the row")
             captions.setdefault(path, []).append(row["caption"])
+    places.report(table, faults)
     items = enumerate(captions.items())
     records = [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items]
-    return _checked([(table, records)], faults)
+    return _checked([CaptionFile(table, records, folder)], disk, faults)
 
 
 def _official(year: str) -> dict[str, Any]:
@@ -175,20 +199,34 @@ def _present(root: Path, *, annotations: str, images: str, splits: Sequence[str]
     return [place for place in found if place[1].is_file() and place[2].is_dir()]
 
 
-def _coco_records(file: Path, folder: Path, *, split: str, faults: Handling) -> list[Record]:
+def _coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: Handling) -> list[Record]:
     content, captions, records = {}, defaultdict(list), []
     with faults:
         content = read_json(file)
     with faults:
+        left_out, total = Counter(), 0
         for where, annotation in entries(content, "annotations", file):
             with faults:
-                captions[id_of(annotation, "image_id", where)].append(field(annotation, "caption", str, where))
+                number, caption = id_of(annotation, "image_id", where), field(annotation, "caption", str, where)
+                total += 1
+                if mark := mark_of(annotation, where):
+                    left_out[mark] += 1
+                    reason = f"{mark}, of image {number}"
+                    item = {"file": str(file), "split": split, "caption": caption, "reason": reason}
+                    note(faults, "rejected annotations, left out", item)
+                    captions[number] += []  # so that an id which is not listed is told
+                else:
+                    captions[number].append(caption)
+        note(faults, None, None, left_out_notice(left_out, total, str(file)))
     with faults:
-        for where, image in entries(content, "images", file):
+        listed = list(entries(content, "images", file))
+        places = Places(folder, [image.get("file_name") for _, image in listed if isinstance(image, dict)], disk)
+        for where, image in listed:
             with faults:
                 number, name = id_of(image, "id", where), field(image, "file_name", str, where)
-                path = inside(folder, name, source=where)
+                path = places.path(name, where)
                 records.append(Record(number, path, split, _spoken(captions[number], faults)))
+        places.report(file, faults)
     known = {record.image_id for record in records}
     unknown = [number for number in captions if number not in known]
     advice = "add them or drop the captions"
@@ -196,28 +234,41 @@ def _coco_records(file: Path, folder: Path, *, split: str, faults: Handling) -> 
     return records
 
 
-def _karpathy_records(file: Path, folder: Path, *, id_key: str, faults: Handling) -> list[Record]:
+def _karpathy_records(file: Path, folder: Path, disk: Disk, *, id_key: str, faults: Handling) -> list[Record]:
     records = []
     with faults:
-        for where, image in entries(read_json(file), "images", file):
+        listed = list(entries(read_json(file), "images", file))
+        places = Places(folder, [image.get("filename") for _, image in listed if isinstance(image, dict)], disk)
+        coco = CocoPictures(folder, disk) if id_key == "cocoid" else None
+        for where, image in listed:
             with faults:
-                records.append(_karpathy_record(image, where, folder, id_key=id_key, faults=faults))
+                records.append(_karpathy_record(image, where, places, coco, id_key=id_key, faults=faults))
+        places.report(file, faults)
+        if coco and coco.moved:
+            found = " and ".join(f"{count} in {where}" for where, count in coco.moved.items())
+            line = f"{file}: pictures found by their names in other folders than the file's: {found}"
+            note(faults, None, None, line)
     return records
 
 
-def _karpathy_record(image: Any, where: str, folder: Path, *, id_key: str, faults: Handling) -> Record:
+def _karpathy_record(
+    image: Any, where: str, places: Places, coco: CocoPictures | None, *, id_key: str, faults: Handling
+) -> Record:
     split = field(image, "split", str, where)
     if split not in (*SPLITS, "restval"):
         raise DataError(f"{where}: 'split' must be train, restval, val or test, not {split!r}")
     filepath = field(image, "filepath", str, where) if "filepath" in image else ""
-    name = os.path.join(filepath, field(image, "filename", str, where))
+    filename = field(image, "filename", str, where)
     texts = []
     for sentence in field(image, "sentences", list, where):
         with faults:
             texts.append(field(sentence, "raw", str, where))
-    path = inside(folder, name, source=where)
+    number = id_of(image, id_key, where)
+    path = places.path(os.path.join(filepath, filename), where)
+    if coco and not places.disk.has(path):
+        path = coco.find(filename, number) or path
     split = "train" if split == "restval" else split
-    return Record(id_of(image, id_key, where), path, split, _spoken(texts, faults))
+    return Record(number, path, split, _spoken(texts, faults))
 
 
 def _spoken(captions: Iterable[str], faults: Handling) -> tuple[str, ...]:
@@ -231,21 +282,24 @@ def _hashed_split(name: str, val_share: float, test_share: float) -> str:
     return "test" if place < test_share else "val" if place < test_share + val_share else "train"
 
 
-def _checked(sources: Sequence[tuple[Path, list[Record]]], faults: Handling) -> list[Record]:
-    """The records that have captions, of all (file, its records); faults are laid to the file."""
+def _checked(sources: Sequence[CaptionFile], disk: Disk, faults: Handling) -> list[Record]:
+    """The records that have captions, of all sources; faults are laid to the file."""
     result, first = [], {}
-    for file, records in sources:
+    for file, records, folder in sources:
         repeated = [record.image_id for record in records if first.setdefault(record.image_id, record) is not record]
         advice = "ids must differ, also between splits"
         _refuse(file, "image ids of more than one picture", repeated, advice=advice, faults=faults)
         if faults is STRICT:
             records = [record for record in records if record.captions]
-            missing, outside = _on_disk(record.path for record in records)
-            _refuse(file, "pictures that are not on disk", missing, advice="fetch them or take them out of the file")
+            missing, outside = _on_disk((record.path for record in records), disk)
+            advice = "fetch them or take them out of the file"
+            if missing and (why := why_missing(missing[0], folder, disk)):
+                advice = f"{why}. {advice[0].upper()}{advice[1:]}, or write the names as they are on disk"
+            _refuse(file, "pictures that are not on disk", missing, advice=advice)
             _refuse(file, "pictures that are links out of their folder", outside, advice="copy or hard-link them there")
         result += records
     if not result and faults is STRICT:
-        raise DataError(f"{', '.join(str(file) for file, _ in sources)}: no pictures with captions")
+        raise DataError(f"{', '.join(str(source.file) for source in sources)}: no pictures with captions")
     return result
 
 
@@ -260,46 +314,11 @@ def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults
 
 def missing_files(paths: Iterable[Path]) -> list[Path]:
     """Paths that are no files."""
-    return _on_disk(paths)[0]
+    return _on_disk(paths, Disk())[0]
 
 
-def _on_disk(paths: Iterable[Path]) -> tuple[list[Path], list[Path]]:
-    """(paths that are no files, paths that are links out of their folder).
-
-    One scan a folder: a hundred thousand look-ups take minutes on a network disk.
-    """
-    folders: dict[Path, tuple[set[str], set[str]]] = {}
-    missing, outside = [], []
-    for path in paths:
-        folder = path.parent
-        if folder not in folders:
-            folders[folder] = _file_names(folder)
-        files, links = folders[folder]
-        if path.name not in files:
-            missing.append(path)
-        elif path.name in links:
-            outside.append(path)
-    return missing, outside
-
-
-def _file_names(folder: Path) -> tuple[set[str], set[str]]:
-    """Names of the files, and of those among them that are links to files elsewhere than beside or below them.
-
-    A folder that is a link is its user's own arrangement. A picture that is one may have come with the data set, and
-    have anything on this machine read.
-    """
-    try:
-        with os.scandir(folder) as listing:
-            files = [item for item in listing if item.is_file()]
-        links = {item.name for item in files if item.is_symlink()}
-        home = os.path.realpath(folder)
-        outside = {name for name in links if not _is_below(os.path.realpath(folder / name), home)}
-        return {item.name for item in files}, outside
-    except (FileNotFoundError, NotADirectoryError):
-        return set(), set()
-    except OSError as error:
-        raise DataError(f"cannot list {folder}: {error}") from error
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return os.path.commonpath((path, folder)) == folder
+def _on_disk(paths: Iterable[Path], disk: Disk) -> tuple[list[Path], list[Path]]:
+    """(paths that are no files, paths that are links out of their folder)."""
+    paths = list(paths)
+    missing = [path for path in paths if not disk.has(path)]
+    return missing, [path for path in paths if path.name in disk.listing(path.parent).outside]

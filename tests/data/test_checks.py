@@ -93,7 +93,7 @@ def test_each_planted_fault_is_found_and_nothing_else(clean, tmp_path):
         "val0.png,N/A,val",
         "val0.png,a caf\u00c3\u00a9 with dogs,val",
         "val0.png,a dog,vall",
-        "val0.png,a dog, with a comma,val",
+        "val0.png,a dog, with a comma,3,val",
         "../up.png,a dog,val",
         'val0.png,"a dog "of sorts",val',
         "train1.png,a " + "very " * 20 + "old dog,train",

@@ -1,0 +1,244 @@
+"""Parse tables of captions: CSV with commas, semicolons, tabs or bars, and the published tables of Flickr8k and 30k.
+
+What cannot be told for certain is an error that says what is wanted.
+"""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from captioning.data.parsing import STRICT, Faults, Handling, note
+from captioning.data.records import SPLITS
+from captioning.errors import DataError
+
+_WANTED = "image,caption or image,caption,split"
+_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+_IMAGE = ("image", "image_name", "image_file", "image_path", "image_filename", "img", "file", "file_name", "filename")
+_NAMES = {
+    **dict.fromkeys((*_IMAGE, "file_path", "filepath", "path", "picture", "photo"), "image"),
+    **dict.fromkeys(("caption", "captions", "caption_text", "comment", "sentence", "description"), "caption"),
+    **dict.fromkeys(("comment_number", "caption_number", "caption_index", "comment number"), "number"),
+    **dict.fromkeys(("", "index"), "ignored"),  # what pandas writes in front of the columns
+    "split": "split",
+}
+_TOKEN = re.compile(r"\s*(\S(?:.*\S)?)#(\d+)\t(.*)")  # Flickr8k.token.txt: x.jpg#0, a tab, the caption
+_SHORT_OF_A_BAR = re.compile(r"\s*(\d+)\s+(\S.*)")  # one row of Flickr30k's results.csv
+_PICTURE = re.compile(r"\.(?:jpe?g|png|gif|bmp|webp|tiff?)$", re.I)
+# Where the names of files tell which of these it is, the table is read.
+_ENCODINGS = ("cp1252", "cp1250", "cp1251", "cp850", "mac_roman")
+
+
+class TableForm(NamedTuple):
+    """How a table is written: what separates its cells (None: NAME#NUMBER, a tab, a caption) and what they are."""
+
+    delimiter: str | None
+    columns: list[str]
+
+
+def table_rows(
+    table: Path, faults: Handling = STRICT, are_there: Callable[[list[str]], bool] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """(file and line where it starts, column -> text) for each row that is not empty; columns: image, caption, split.
+
+    Args:
+        are_there: whether each of these names is a picture's; it tells the encoding of a table that is not UTF-8.
+    """
+    yield from _rows(table, _text(table, faults, are_there), faults)
+
+
+def _rows(table: Path, text: str, faults: Handling) -> Iterator[tuple[str, dict[str, str]]]:
+    lines = list(io.StringIO(text, newline=""))
+    form = None
+    with faults:
+        form = _form(table, lines)
+    if form is None:
+        return
+    if form.delimiter is None:
+        yield from _by_line(table, lines, 0, _token_row, faults)
+    elif form.delimiter == "|" and form.columns == ["image", "number", "caption"]:
+        yield from _by_line(table, lines, 1, _numbered_row, faults)
+    else:
+        yield from _csv_rows(table, lines, form, faults)
+
+
+def _text(table: Path, faults: Handling, are_there: Callable[[list[str]], bool] | None) -> str:
+    try:
+        content = table.read_bytes()
+    except OSError as error:
+        fault = error.strerror or error
+        raise DataError(
+            f"cannot read {table} ({fault}): wanted a table image,caption[,split] (see data/README.md){_others(table)}"
+        ) from error
+    encoding = "utf-8-sig"
+    if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encoding = "utf-16"
+    elif b"\0" in content[:2]:  # no header begins so in UTF-8
+        encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
+    with faults:
+        try:
+            return content.decode(encoding)
+        except UnicodeDecodeError as error:
+            if encoding == "utf-8-sig" and (found := _guessed(table, content, are_there, faults)):
+                return found
+            name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
+            raise DataError(f"{table} is not {name} ({error.reason}); save it as UTF-8") from error
+    return content.decode(encoding, errors="replace")
+
+
+def _guessed(
+    table: Path, content: bytes, are_there: Callable[[list[str]], bool] | None, faults: Handling
+) -> str | None:
+    """The text in the encoding in which the names of pictures are those of files; None where that is not certain."""
+    texts = {}
+    for encoding in _ENCODINGS if are_there else ():
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        names = {row["image"].strip() for _, row in _rows(table, text, Faults())}
+        names = {name for name in names if not name.isascii()}
+        if names and are_there(sorted(names)):
+            texts.setdefault(text, encoding)
+    if len(texts) != 1:
+        return None
+    ((text, encoding),) = texts.items()
+    line = f"{table} is not UTF-8: read as {encoding}, in which its names are those of files"
+    note(faults, "tables in another encoding", {"file": str(table), "reason": f"read as {encoding}"}, line)
+    return text
+
+
+def _others(table: Path) -> str:
+    """The tables beside one that is not there."""
+    try:
+        files = sorted(f.name for f in table.parent.iterdir() if f.suffix.lower() in (".csv", ".tsv", ".txt", ".token"))
+    except OSError:
+        return ""
+    return f"; beside it: {', '.join(files[:5])} (data.reader.file=NAME)" if files else ""
+
+
+def _form(table: Path, lines: list[str]) -> TableForm:
+    first = lines[0].strip("\r\n") if lines else ""
+    found = {delimiter: names for delimiter in _DELIMITERS if (names := _columns(first, delimiter))}
+    if len(found) == 1:
+        return TableForm(*next(iter(found.items())))
+    if _TOKEN.fullmatch(first):
+        return TableForm(None, ["image", "number", "caption"])
+    shown = ",".join(name.strip().lower() for name in _cells_of(first, ",") or [first])
+    kinds = ", ".join(_DELIMITERS.values())
+    advice = ""
+    if any(_PICTURE.search(cell.strip()) for delimiter in _DELIMITERS for cell in first.split(delimiter)):
+        advice = "; where that is the first picture already, write such a line above it"
+    raise DataError(
+        f"{table}: the first line must be {_WANTED}, not '{shown}' (between the names {kinds} of one kind){advice}"
+    )
+
+
+def _cells_of(line: str, delimiter: str) -> list[str] | None:
+    try:
+        return next(csv.reader([line], delimiter=delimiter, skipinitialspace=True, strict=True), [])
+    except csv.Error:
+        return None
+
+
+def _columns(line: str, delimiter: str) -> list[str] | None:
+    """What each column is; None where that is not known for each, or image or caption is not there once."""
+    names = [name.strip().lower() for name in _cells_of(line, delimiter) or []]
+    columns = [_NAMES.get("" if re.fullmatch(r"unnamed: \d+", name) else name) for name in names]
+    once = columns.count("image") == columns.count("caption") == 1
+    return columns if once and None not in columns and max(map(columns.count, ("split", "number"))) <= 1 else None
+
+
+def _by_line(
+    table: Path, lines: list[str], start: int, parse: Callable[[str, str], dict[str, str]], faults: Handling
+) -> Iterator[tuple[str, dict[str, str]]]:
+    for number, line in enumerate(lines[start:], start=start + 1):
+        where, row = f"{table}, line {number}", {}
+        with faults:
+            row = parse(line.strip("\r\n"), where) if line.strip() else {}
+        if row:
+            yield where, row
+
+
+def _token_row(line: str, where: str) -> dict[str, str]:
+    if not (found := _TOKEN.fullmatch(line)):
+        raise DataError(f"{where}: must be NAME#NUMBER, a tab and a caption, as the first line is, not {line!r:.60}")
+    return {"image": found[1], "caption": found[3].strip()}
+
+
+def _numbered_row(line: str, where: str) -> dict[str, str]:
+    """image_name| comment_number| comment; a quote is a character as any other."""
+    name, *rest = line.split("|", 2)
+    if len(rest) == 1 and (found := _SHORT_OF_A_BAR.fullmatch(rest[0])):
+        rest = [found[1], found[2]]
+    if len(rest) != 2 or not rest[0].strip().isdigit():
+        raise DataError(f"{where}: must be NAME| NUMBER| CAPTION, not {line!r:.60}")
+    return {"image": name.strip(), "caption": rest[1].strip()}
+
+
+def _csv_rows(table: Path, lines: list[str], form: TableForm, faults: Handling) -> Iterator[tuple[str, dict[str, str]]]:
+    reader = csv.reader(iter(lines), delimiter=form.delimiter, skipinitialspace=True, strict=True)
+    next(reader)
+    while True:
+        start = reader.line_num
+        where, row = f"{table}, line {start + 1}", {}
+        with faults:
+            cells = _cells(reader, where)
+            if cells is None:
+                return
+            whole = lines[start] if reader.line_num == start + 1 else None
+            row = _row(form, cells, whole, where) if cells else {}
+        if row:
+            yield where, row
+
+
+def _cells(reader: Iterator[list[str]], where: str) -> list[str] | None:
+    """The next row; None at the end."""
+    try:
+        return next(reader, None)
+    except csv.Error as error:
+        raise DataError(f"{where}: {error}; inside quotes, a quote is written twice") from error
+
+
+def _row(form: TableForm, cells: list[str], line: str | None, where: str) -> dict[str, str]:
+    columns = form.columns
+    if len(cells) > len(columns):
+        cells = _joined(form, line) or cells
+    if len(cells) != len(columns):
+        kind = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}[form.delimiter]
+        fault = f"{len(cells)} fields, not {len(columns)}"
+        raise DataError(f"{where}: {fault}; a caption with {kind} needs quotes round it")
+    row = dict(zip(columns, cells, strict=True))
+    return {column: row[column] for column in ("image", "caption", "split") if column in row}
+
+
+def _joined(form: TableForm, line: str | None) -> list[str] | None:
+    """The cells of a line whose caption has delimiters and no quotes round it; None where that is not certain.
+
+    It is not where a cell is quoted, or where what is too much may be a column that the first line does not name.
+    """
+    cells = (line or "").rstrip("\r\n").split(form.delimiter)
+    before, more = form.columns.index("caption"), len(cells) - len(form.columns)
+    if more <= 0 or any(cell.lstrip().startswith('"') for cell in cells):
+        return None
+    last = before + more
+    caption = cells[before : last + 1]
+    if last == len(cells) - 1 and not any(cell.strip() for cell in caption[1:]):  # trailing delimiters
+        return [cell.lstrip(" ") for cell in cells[: before + 1]]
+    if any(map(_is_no_prose, (caption[0], caption[-1]), (caption[1], None))):
+        return None
+    text = form.delimiter.join(caption).lstrip(" ")
+    return [*(cell.lstrip(" ") for cell in cells[:before]), text, *(cell.lstrip(" ") for cell in cells[last + 1 :])]
+
+
+def _is_no_prose(cell: str, after: str | None) -> bool:
+    """Whether a cell may be a column of its own: a number (but not that of "3,000"), a split, a picture's name."""
+    number = re.fullmatch(r"\s*[-+]?\d+(?:\.\d+)?\s*", cell) and not (after and re.match(r"\d{3}(?!\d)", after))
+    return bool(number) or cell.strip().lower() in (*SPLITS, "restval") or bool(_PICTURE.search(cell.strip()))
+
+
+def names_of(rows: Iterable[tuple[str, dict[str, str]]]) -> list[str]:
+    """The pictures' names as they are written, in the order of the rows."""
+    return [row["image"].strip() for _, row in rows]
