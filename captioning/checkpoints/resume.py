@@ -54,10 +54,17 @@ def can_go_on(checkpoint: Mapping[str, Any] | None, path: str | Path | None = No
     for held, kinds in ((checkpoint, _STATES), (checkpoint["captioning"], _OF_METADATA)):
         for key, kind in kinds.items():
             if key in held and (not isinstance(held[key], kind) or isinstance(held[key], bool)):
-                raise CheckpointError(
-                    f"resume={path}: '{key}' in it is {held[key]!r:.60}, which captioning-train never writes: go on "
-                    "from another checkpoint, or take its weights over with start_from="
-                )
+                raise CheckpointError(_never_written(path, key, held[key]))
+    for state in checkpoint.get("callbacks", {}).values():
+        if not isinstance(state, dict):
+            raise CheckpointError(_never_written(path, "callbacks", state))
+
+
+def _never_written(path: str | Path | None, key: str, value: Any) -> str:
+    return (
+        f"resume={path}: '{key}' in it is {value!r:.60}, which captioning-train never writes: go on from another "
+        "checkpoint, or take its weights over with start_from="
+    )
 
 
 def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:

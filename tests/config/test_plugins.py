@@ -102,6 +102,11 @@ def test_a_plugin_that_is_none_is_told(my_parts):
     (my_parts / "slip.py").write_text("x = (\n")
     with pytest.raises(ConfigError, match=r"plugins=\[slip\]: .*never closed \(.*slip\.py, line 1\)"):
         plugins_allowed(["slip"]).__enter__()
+    (my_parts / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(
+        ConfigError, match=r"plugins=\[leaves\]: importing this module ends the program \(SystemExit: 0\)"
+    ):
+        plugins_allowed(["leaves"]).__enter__()
     for library in ("os", "shutil", "captioning", "captioning.io", "torch"):
         with pytest.raises(ConfigError, match="is a library"), plugins_allowed([library]):
             pass
