@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"]
     + [".avif", ".heic", ".heif", ".hif"]
 )
-UNFINISHED = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".aria2", ".tmp")
+UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".opdownload", ".aria2", ".tmp")
 RAW = frozenset(
     [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"]
 )
@@ -188,7 +188,7 @@ def _not_an_image(path: Path) -> str:
         head = _head(path)
     except OSError as error:
         return "" if named else f"it cannot be read ({error.strerror})"
-    if path.suffix.lower() in UNFINISHED and (image_kind(head) or not described(head)):
+    if path.suffix.lower() in UNFINISHED_SUFFIXES and (image_kind(head) or not described(head)):
         return f"an unfinished download ({path.suffix})"
     if path.suffix.lower() in RAW:  # many are a TIFF by their first bytes, of a tiny preview
         return f"a camera's raw file ({path.suffix}), which is not read: save it as JPEG"

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioning.data.image_files import HEAD, image_kind, needed_for, unreadable_format
-from captioning.data.pixel_range import BITS, UnknownRange, eight_bits, is_deep, stated_bits, whole_channels
+from captioning.data.pixel_range import STATED, UnknownRange, eight_bits, is_deep, stated_bits, whole_channels
 from captioning.errors import ConfigError, DataError
 from captioning.io import described
 
@@ -204,7 +204,7 @@ def _opened(file: Path | BinaryIO, *, most_pixels: float = MOST_PIXELS) -> Itera
                 raise Image.DecompressionBombError(f"{picture.width} × {picture.height} pixels")
             stated, deep = stated_bits(picture, file), is_deep(picture)
             picture.load()
-            picture.info[BITS] = stated
+            picture.info[STATED] = stated
             yield whole_channels(picture, file) if deep else picture
 
 

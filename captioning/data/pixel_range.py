@@ -22,7 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-BITS = "captioning:bits"  # in a picture's info: the bits of a sample that its file states, or None
+STATED = "captioning:bits"  # in a picture's info: the bits of a sample that its file states, or None
 DEPTHS = (8, 10, 12, 14, 16)
 FULL = 65535
 TOLERANCE = 1e-3  # of floats that should be 0 … 1: interpolation overshoots
@@ -49,7 +49,7 @@ def eight_bits(picture: Image.Image, *, name: str = "") -> Image.Image:
     if picture.mode == "F":
         made = _of_floats(values.astype(np.float64), name)
     else:
-        made = _scaled(values.astype(np.int64), picture.info.get(BITS), name)
+        made = _scaled(values.astype(np.int64), picture.info.get(STATED), name)
     key = picture.info.get("transparency")
     if isinstance(key, int):
         made = np.where(values == key, np.uint8(255), made)
@@ -114,7 +114,7 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     if not high.size or high[..., :colors].max() > 63:  # white is 65535
         return picture
     values = high.astype(np.int64) * 256 + _low_bytes(file, picture.mode)
-    white, guessed = white_value(values[..., :colors], picture.info.get(BITS))
+    white, guessed = white_value(values[..., :colors], picture.info.get(STATED))
     if guessed:
         _tell(white, str(file) if isinstance(file, Path) else "")
     made = high.copy()

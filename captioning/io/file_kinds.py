@@ -4,7 +4,7 @@ import re
 import zipfile
 from pathlib import Path
 
-HEAD = 1024  # bytes that are read
+_HEAD = 1024  # bytes that are read
 _WEB_PAGE = re.compile(rb"<(!doctype\s+html|html|head|body|script|title|meta)\b", re.IGNORECASE)
 _XML = re.compile(rb"<(\?xml|error|!--|svg)\b|<!--", re.IGNORECASE)
 
@@ -17,7 +17,7 @@ def looks_like(path: Path | str) -> str:
     path = Path(path)
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD)
+            head = file.read(_HEAD)
         if found := described(head):
             return found
         if head.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
