@@ -15,7 +15,7 @@ def audit(config: dict[str, Any]) -> None:
     records = build(data["reader"], faults=faults)
     limits = {key: data[key] for key in ("min_count", "max_length")}
     limits |= {"max_distance": config["max_distance"]}
-    report = audit_records(records, faults.messages, **limits, workers=config["workers"])
+    report = audit_records(records, faults.messages, **limits, workers=config["workers"], noted=faults.noted)
     write_json(make_folder(output) / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})
     print(audit_table(report, title=f"{data['name']} in {data['root']}", examples=config["examples"], **limits))
     print(f"\nall of it: {output / 'audit.json'}")

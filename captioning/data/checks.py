@@ -19,10 +19,12 @@ from tqdm import tqdm
 
 from captioning.data.duplicates import BITS, Appearance, Group, appearance, near_duplicates, same_files
 from captioning.data.image_files import holds_image
+from captioning.data.lengths import cut_warning
+from captioning.data.places import Disk, canonical, caseless, why_missing
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.text import tokenize
+from captioning.text import is_unsplit, script_of, tokenize, unsplit_warning
 
 # No English sentence ends in one of these, unlike in "in", "on" or "her".
 UNFINISHED = frozenset(("a", "an", "the", "and", "or", "of", "with", "his", "its", "their", "is", "are", "as"))
@@ -35,6 +37,8 @@ NOT_TEXT = {
     "wrongly decoded characters": re.compile("\ufffd|[\u00c2-\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00e2\u0080"),
 }
 WHOLE = ("a placeholder",)  # only where it is all of the caption
+# What readers tell of (`captioning.data.parsing.note`), in the order of the report.
+NOTED = ("rejected annotations, left out", "names that are spelled otherwise on disk", "tables in another encoding")
 _LETTERS = 0.5  # of the characters of a caption, at least
 
 
@@ -46,8 +50,10 @@ def audit_records(
     max_length: int,
     max_distance: int = 4,
     workers: int | None = None,
+    noted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
-    """{"vocabulary", "splits", "findings"}: numbers of each split, and lists of everything found, as plain values.
+    """{"vocabulary", "splits", "advice", "findings"}: numbers of each split, what to do, and lists of everything found,
+    as plain values.
 
     Args:
         records: all that could be read, faulty captions and pictures included.
@@ -55,6 +61,7 @@ def audit_records(
         min_count, max_length: of the vocabulary and of training (conf/shared/data.yaml).
         max_distance: bits of 64 in which the hashes of near-duplicates differ at most; 0 … 12.
         workers: processes that decode pictures; None for one a core.
+        noted: kind -> items that the reader told of without refusing them.
 
     Raises:
         ConfigError: max_distance or workers out of range.
@@ -72,13 +79,25 @@ def audit_records(
     return {
         "vocabulary": vocabulary and {"words": size, "min_count": min_count},
         "splits": splits,
+        "advice": _advice(records, tokens, max_length),
         "findings": {
             "broken entries": list(broken_entries),
+            **{kind: list((noted or {}).get(kind, ())) for kind in NOTED},
             **_picture_findings(records, looks),
-            **_caption_findings(records, tokens),
+            **_name_findings(records),
+            **_caption_findings(records, tokens, max_length),
             **_duplicates(records, looks, max_distance),
         },
     }
+
+
+def _advice(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int) -> list[str]:
+    """What to do before training, a line each."""
+    lengths = [
+        len(words) for record, texts in zip(records, tokens, strict=True) if record.split == "train" for words in texts
+    ]
+    unsplit = unsplit_warning((caption for record in records for caption in record.captions), "all splits")
+    return [line for line in (unsplit, cut_warning(lengths, max_length)) if line]
 
 
 def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None:
@@ -156,24 +175,63 @@ def _picture_findings(records: Sequence[Record], looks: dict[Path, Appearance]) 
     stated = {record.path.resolve() for record in records}
     folders = sorted({record.path.parent for record in records})
     files = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
+    disk, tops = Disk(), _tops(folders)
     unlisted = [p for p in files if p.name[0] != "." and p.resolve() not in stated and holds_image(p)]
     return {
-        "unreadable pictures": [_name(record) | {"reason": looks[record.path].fault} for record in faulty],
+        "unreadable pictures": [_name(record) | {"reason": _why(record.path, looks, disk, tops)} for record in faulty],
         "pictures without captions": silent,
         "files that no entry names": [{"file": str(path)} for path in unlisted],
     }
 
 
-def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]]]) -> dict[str, list]:
+def _tops(folders: Sequence[Path]) -> dict[Path, Path]:
+    """For each folder the highest of them that it is in."""
+    return {folder: next((top for top in folders if top in (folder, *folder.parents)), folder) for folder in folders}
+
+
+def _why(path: Path, looks: Mapping[Path, Appearance], disk: Disk, tops: Mapping[Path, Path]) -> str:
+    """The fault of a picture, and what lies in the place of one that is not there."""
+    why = "" if disk.has(path) else why_missing(path, tops[path.parent], disk)
+    return f"{looks[path].fault}; {why}" if why else looks[path].fault
+
+
+def _name_findings(records: Sequence[Record]) -> dict[str, list]:
+    """Pictures, of the records and beside them, whose names are one name to a file system that knows no case."""
+    disk, alike = Disk(), defaultdict(set)
+    for folder in dict.fromkeys(record.path.parent for record in records):
+        for name in disk.listing(folder).files:
+            alike[caseless(str(folder / name))].add(folder / name)
+    for record in records:
+        alike[caseless(str(record.path))].add(record.path)
+    items = []
+    for paths in alike.values():
+        for path in sorted(paths) if len(paths) > 1 else ():
+            others = sorted(paths - {path})
+            same = all(canonical(path.name) == canonical(other.name) for other in others)
+            kind = "composition of accents" if same else "case"
+            item = {"file": str(path), "reason": f"{', '.join(o.name for o in others)} differs by {kind} only"}
+            items.append(item)
+    return {"names that differ only by case or normalization": items}
+
+
+def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int) -> dict[str, list]:
     found = defaultdict(list)
     for record, texts in zip(records, tokens, strict=True):
         for caption, words in zip(record.captions, texts, strict=True):
+            if is_unsplit(caption):
+                item = {"caption": caption, "reason": f"{script_of(caption)} script, without spaces between words"}
+                found["unsplit"].append(_name(record) | item)
+            if len(words) > max_length:
+                item = {"caption": caption, "reason": f"{len(words)} words, cut to {max_length}"}
+                found["long"].append(_name(record) | item)
             if fault := caption_fault(caption, words):
                 found[fault[0]].append(_name(record) | {"caption": caption, "reason": fault[1]})
     return {
         "empty captions": found["empty"],
         "captions that are cut": found["cut"],
         "captions that are not text": found["not text"],
+        "captions that the tokenizer cannot split": found["unsplit"],
+        "captions that training cuts": found["long"],
     }
 
 
@@ -220,6 +278,7 @@ def audit_table(
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [title, f"vocabulary of train, words seen {min_count} times or more: {words}", ""]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines += ["", *(f"note: {line}" for line in report["advice"])] if report.get("advice") else []
     lines += ["", f"findings (near-duplicates: at most {max_distance} of 64 bits apart)"]
     for kind, found in report["findings"].items():
         lines.append(f"  {len(found):6d}  {kind}")

@@ -127,6 +127,7 @@ def test_each_planted_fault_is_found_and_nothing_else(clean, tmp_path):
     assert names(near["pictures"]) == ["train1.png", "smaller.jpg"]
     (near,) = kinds.pop("near-duplicates within a split")
     assert sorted(names(near["pictures"])) == ["again.jpg", "test0.png"] and near["bits"] <= 4
+    assert [item["reason"] for item in kinds.pop("captions that training cuts")] == ["23 words, cut to 20"]
     assert kinds == {}
     assert report["splits"]["train"]["longer than max_length"] == 1
     with pytest.raises(DataError):
