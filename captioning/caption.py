@@ -10,7 +10,7 @@ from typing import Any
 
 from captioning.config import CaptionConfig, build, entry_point
 
-LINES = 20  # lines on stderr about files that were left out
+LEFT_OUT_LINES = 20  # lines on stderr about files that were left out
 LEFT_OUT = "left_out.txt"
 LONGEST_STEM = 200  # bytes of a figure's name
 SECONDS = 10.0  # between two writes of captions.json, which is written whole
@@ -87,7 +87,7 @@ def _report_left_out(left_out: Sequence[str], file: Path) -> None:
     """Names files that were left out, the first ones on stderr; where there are more, all of them in a file."""
     from captioning.io import printable, write_text
 
-    shown = left_out if len(left_out) <= LINES else left_out[: LINES - 1]
+    shown = left_out if len(left_out) <= LEFT_OUT_LINES else left_out[: LEFT_OUT_LINES - 1]
     for reason in shown:
         print(printable(f"left out: {reason}"), file=sys.stderr)
     if len(shown) < len(left_out):

@@ -2,12 +2,14 @@
 
 import asyncio
 import socket
+import sys
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from captioning.config import DemoConfig, entry_point
 
-SCENES = 6  # drawn as examples where none are given
+MOST_NAMED = 20  # files of the examples' folders that are left out
 EXAMPLE_SIDE = 1600  # pixels at most, of examples that are kept in memory
 
 
@@ -38,7 +40,7 @@ def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     predictors = [with_encoder(load(path, device=config["device"])) for path in paths]
     demo = Demo(
         dict(zip(checkpoint_names(paths), predictors, strict=True)),
-        _examples(config["examples"]),
+        _examples(config["examples"], [predictor.metadata for predictor in predictors]),
         limits=Limits(
             upload_bytes=int(limits["upload_megabytes"] * 1e6),
             upload_seconds=limits["upload_seconds"],
@@ -62,15 +64,23 @@ def _listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"cannot listen on host={host} port={port} ({reason}): give another port=") from error
 
 
-def _examples(given: list[str] | str | None) -> list:
-    """The pictures that are given, or scenes drawn now, of which no checkpoint has seen any."""
-    from captioning.data import draw_scene, list_pictures, open_picture
+def _examples(given: list[str] | str | None, metadata: Sequence[Mapping[str, Any]]) -> list:
+    """The images that are given, or those that come with the package and fit the models."""
+    from captioning.data import find_images, open_picture
+    from captioning.io import printable
     from captioning.web import shrink
+    from captioning.web.demo import DemoExample, built_in_examples
 
     if given is None:
-        return [draw_scene(0, "demo", index)[0] for index in range(SCENES)]
-    paths = list_pictures([given] if isinstance(given, str) else given) if given else []
-    return [shrink(open_picture(path), EXAMPLE_SIDE) for path in paths]
+        return built_in_examples(metadata)
+    if not given:
+        return []
+    found = find_images([given] if isinstance(given, str) else given)
+    for path, reason in found.left_out[:MOST_NAMED]:
+        print(printable(f"left out: {path}: {reason}"), file=sys.stderr)
+    if (more := len(found.left_out) - MOST_NAMED) > 0:
+        print(f"… and {more} more are left out", file=sys.stderr)
+    return [DemoExample(shrink(open_picture(path), EXAMPLE_SIDE)) for path in found.paths]
 
 
 main = entry_point("demo", DemoConfig, demo, plain=["checkpoint..."])

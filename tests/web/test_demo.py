@@ -1,8 +1,10 @@
 """The demo's server: what it answers, whom it turns away, and what a request leaves behind."""
 
 import asyncio
+import configparser
 import gzip
 import io
+import json
 import re
 import signal
 import socket
@@ -24,7 +26,7 @@ from captioning.config import DemoConfig, check, compose
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference import load
-from captioning.web.demo import Demo, Limits, checkpoint_names, server, with_encoder, work
+from captioning.web.demo import Credit, Demo, DemoExample, Limits, checkpoint_names, server, with_encoder, work
 from captioning.web.demo.server import AT_ONCE, HEADERS, is_here
 from captioning.web.demo.work import DemoRequest, caption_picture, read_request
 
@@ -125,7 +127,10 @@ def test_a_photograph_taken_on_its_side_is_shown_upright(predictors):
 
 
 def test_examples(predictors):
-    demo = Demo({"soft": predictors["soft"]}, [noise(300, 200), noise(20, 30)])
+    credit = Credit(
+        "CC BY 2.0", "https://creativecommons.org/licenses/by/2.0/", "https://www.flickr.com/photo.gne?id=1"
+    )
+    demo = Demo({"soft": predictors["soft"]}, [DemoExample(noise(300, 200), credit), DemoExample(noise(20, 30))])
 
     async def job(client):
         about = await (await client.get("/api/about")).json()
@@ -139,6 +144,7 @@ def test_examples(predictors):
         return about, shown.size, captioned, missing
 
     about, size, captioned, missing = visit(demo, job)
+    assert about["credits"] == [credit._asdict(), None]
     assert about["examples"] == 2 and about["models"] == [{"name": "soft", "attention": "soft"}]
     assert size == (240, 160) and (captioned["width"], captioned["height"]) == (20, 30)
     assert missing == [404] * 6
@@ -446,16 +452,69 @@ def test_a_checkpoint_of_regions_is_refused(tmp_path):
         with_encoder(load(path, device="cpu"))
 
 
-def test_examples_are_drawn_or_given(tmp_path):
+SCENES, FLICKR8K = ({"config": {"data": {"name": name}}} for name in ("scenes", "flickr8k"))
+
+
+def test_examples_that_are_given(tmp_path, capsys):
     from captioning.demo import _examples
 
-    assert [picture.size for picture in _examples(None)] == [(224, 224)] * 6
-    assert _examples([]) == []
+    assert _examples([], [FLICKR8K]) == []
     noise(20, 10).save(tmp_path / "b.png")
-    noise(3000, 1500).save(tmp_path / "a.png")
-    assert [picture.size for picture in _examples(str(tmp_path))] == [(1600, 800), (20, 10)]
+    noise(3000, 1500).save(tmp_path / "a", format="PNG")
+    (tmp_path / "notes.txt").write_text("words")
+    given = _examples(str(tmp_path), [FLICKR8K])
+    assert [(each.picture.size, each.credit) for each in given] == [((1600, 800), None), ((20, 10), None)]
+    assert capsys.readouterr().err == f"left out: {tmp_path / 'notes.txt'}: not an image: plain text\n"
     with pytest.raises(DataError, match="no such"):
-        _examples(["missing.png"])
+        _examples(["missing.png"], [FLICKR8K])
+
+
+def test_examples_fit_the_model(predictors):
+    """A model of photographs called a drawn square a dog."""
+    from captioning.demo import _examples
+
+    renamed = {"config": {"data": {"name": "mine", "reader": {"_target_": "captioning.data.read_scenes"}}}}
+    for drawn in (SCENES, renamed, predictors["soft"].metadata):
+        scenes = _examples(None, [drawn])
+        assert [each.picture.size for each in scenes] == [(224, 224)] * 6 and not any(each.credit for each in scenes)
+    for other in (FLICKR8K, {"config": {"data": {"name": "csv"}}}, {"config": {}}, load("flickr8k-small").metadata):
+        photographs = _examples(None, [other])
+        assert len(photographs) == 6 and all(each.credit.license == "CC BY 2.0" for each in photographs)
+    both = _examples(None, [FLICKR8K, SCENES])
+    assert [bool(each.credit) for each in both] == [True] * 6 + [False] * 6
+
+
+def test_photographs_are_small_and_credited():
+    folder = Path(server.__file__).parent / "photos"
+    licenses = (folder / "LICENSES.md").read_text(encoding="utf-8")
+    listed = json.loads((folder / "photos.json").read_text(encoding="utf-8"))
+    assert sorted(each["file"] for each in listed) == sorted(path.name for path in folder.glob("*.jpg"))
+    for each in listed:
+        assert (folder / each["file"]).stat().st_size <= 40_000
+        with Image.open(folder / each["file"]) as picture:
+            assert max(picture.size) <= 400 and picture.format == "JPEG"
+        assert each["source"].startswith("https://www.flickr.com/") and each["license"] == "CC BY 2.0"
+        row = next(line for line in licenses.splitlines() if f"`{each['file']}`" in line)
+        assert each["source"] in row and each["original"] in row and each["coco"] in row
+
+
+def test_photographs_are_in_the_package(pytestconfig):
+    settings = configparser.ConfigParser()
+    settings.read(pytestconfig.rootpath / "setup.cfg")
+    assert settings["options.package_data"]["captioning.web.demo"] == "photos/*"
+
+
+def test_photographs_have_the_license_that_coco_states(shared_dir):
+    folder = Path(server.__file__).parent / "photos"
+    stated = {}
+    for split in ("train2017", "val2017"):
+        content = json.loads((shared_dir / "coco-sample" / "annotations" / f"captions_{split}.json").read_text())
+        names = {each["id"]: each["name"] for each in content["licenses"]}
+        stated |= {
+            f"{split}/{each['file_name']}": (names[each["license"]], each["flickr_url"]) for each in content["images"]
+        }
+    for each in json.loads((folder / "photos.json").read_text(encoding="utf-8")):
+        assert stated[each["coco"]] == ("Attribution License", each["original"])
 
 
 def test_a_caption_without_words(predictors, monkeypatch):

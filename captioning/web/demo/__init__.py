@@ -5,6 +5,7 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "examples": ["built_in_examples", "Credit", "DemoExample", "photograph_examples"],
         "server": ["Demo", "Limits", "serve"],
         "work": ["checkpoint_names", "with_encoder"],
     },

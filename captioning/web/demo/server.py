@@ -27,6 +27,7 @@ from captioning.data import read_picture
 from captioning.errors import CaptioningError, ConfigError
 from captioning.inference import Predictor
 from captioning.web import as_jpeg, palette, read_asset, shrink
+from captioning.web.demo.examples import DemoExample
 from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, read_request
 
 AT_ONCE = 4  # requests whose uploads are in memory: one with the models, and those that come next
@@ -67,7 +68,7 @@ class Demo:
 
     Args:
         predictors: by the name that the page shows.
-        examples: pictures to pick from.
+        examples: images to pick from.
         limits: see `Limits`.
         names: host names, beside localhost and plain addresses, under which this machine may be called.
     """
@@ -75,7 +76,7 @@ class Demo:
     def __init__(
         self,
         predictors: Mapping[str, Predictor],
-        examples: Sequence[Image.Image] = (),
+        examples: Sequence[DemoExample] = (),
         *,
         limits: Limits | None = None,
         names: Collection[str] = (),
@@ -140,6 +141,7 @@ class Demo:
         wishes = {key: {"least": BOUNDS[key][0], "most": BOUNDS[key][1], "value": v} for key, v in _defaults().items()}
         limits = {"bytes": self.limits.upload_bytes, "pixels": self.limits.pixels}
         content = {"models": models, "examples": len(self.examples), "wishes": wishes, "limits": limits}
+        content["credits"] = [example.credit and example.credit._asdict() for example in self.examples]
         return web.json_response(content | {"palette": palette().tolist()})
 
     async def _example(self, request: web.Request) -> web.Response:
@@ -149,7 +151,7 @@ class Demo:
     def _example_of(self, number: str) -> Image.Image:
         if not (number.isdecimal() and len(number) < 5) or int(number) >= len(self.examples):
             raise Refusal(404, "there is no such example")
-        return self.examples[int(number)]
+        return self.examples[int(number)].picture
 
     async def _captions(self, request: web.Request) -> web.Response:
         """Captions of the picture in the body, or of ?example=NUMBER."""

@@ -132,9 +132,15 @@ function makeCard(model, answer, picture) {
   return card;
 }
 
+function makeCredit(credit) {
+  const link = (href, textContent) => make("a", { href, textContent, target: "_blank", rel: "noopener noreferrer" });
+  return make("figcaption", {}, link(credit.license_url, credit.license), " · ", link(credit.source, "source"));
+}
+
 function makeLine(card, search, made) {
   const line = { card, search, made, words: [] };
   const text = make("p", { className: "caption" });
+  if (!made.words.length) text.append("(empty caption)");
   made.words.forEach((word, index) => {
     const button = make("button", { type: "button", className: "word", textContent: word, disabled: !made.weights });
     button.addEventListener("pointerenter", () => show(line, index));
@@ -269,7 +275,7 @@ async function ask(source) {
   if (state.request) state.request.abort();
   const request = (state.request = new AbortController());
   state.source = source;
-  for (const button of find("examples").children) {
+  for (const button of find("examples").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(button.dataset.number === String(source.example)));
   }
   const query = new URLSearchParams(Object.keys(state.about.wishes).map((key) => [key, find(key).value]));
@@ -354,7 +360,8 @@ async function begin() {
     const button = make("button", { type: "button" }, image);
     button.dataset.number = number;
     button.addEventListener("click", () => ask({ example: number }));
-    find("examples").append(button);
+    const credit = state.about.credits[number];
+    find("examples").append(make("figure", {}, button, ...(credit ? [makeCredit(credit)] : [])));
   }
   listen();
   if (state.about.examples) ask({ example: 0 });
