@@ -229,7 +229,8 @@ def _placed_by_name(plain: Sequence[str], settings: Sequence[Setting], command: 
             break
         if not free:
             takes = " ".join(key.upper() for key in command.plain) or "none"
-            twice = " (some are typed as KEY=VALUE already)" if taken & set(command.plain) else ""
+            again = taken & {key.removesuffix("...") for key in command.plain}
+            twice = f" ({', '.join(sorted(again))} typed as KEY=VALUE already)" if again else ""
             raise ConfigError(
                 f"{command.program}: {text!r} is one plain argument too many, it takes {takes}{twice}; "
                 "settings are typed KEY=VALUE or --KEY VALUE"

@@ -75,10 +75,10 @@ def entry_point(
                     folder = given.runtime.output_dir
                     plain |= {key: folder for key in ("run_dir", "output") if key in plain}
                 return job(plain)
-        except CaptioningError as error:
+        except (CaptioningError, OmegaConfBaseException) as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # told in the sweep's table
                 raise
-            sys.exit(f"error: {error}")
+            sys.exit(f"error: {explain_error(error, command)}")
 
     task.explain = partial(explain_error, command=command)  # to a sweep
 
@@ -89,10 +89,10 @@ def entry_point(
             with quiet_pipe():
                 line = read_command_line(sys.argv[1:], command)
                 given = hydra_arguments(line, command)
-                sys.argv[1:] = _arguments(_like(given) if name == "train" else given)
                 if "--help" in line.flags:
-                    print(_help(command, sys.argv[1:]))
+                    print(_help(command, _arguments([each for each in given if not each.startswith("like=")])))
                     return
+                sys.argv[1:] = _arguments(_like(given) if name == "train" else given)
                 register_sweeper()
                 hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except (CaptioningError, HydraException, OmegaConfBaseException) as error:
@@ -351,9 +351,20 @@ def explain_error(error: Exception, command: Command, overrides: Sequence[str] |
         key, equals, value = error.override.partition("=")
         advice = f": for this text as it stands, type {shlex.quote(f'{key}={literal(value)}')}" if equals else ""
         return f"{command.program} cannot read {error.override}{advice}"
+    if isinstance(error, CaptioningError):
+        return str(error)
     cause = error.__cause__
-    lines = [str(error)] + ([str(cause)] if isinstance(cause, OmegaConfBaseException) else [])
-    return "\n".join(lines)
+    told = [_one_line(each) for each in (error, cause) if each is error or isinstance(each, OmegaConfBaseException)]
+    return "; ".join(told)
+
+
+def _one_line(error: BaseException) -> str:
+    """An exception's message in one line; omegaconf's begins with the key."""
+    if not isinstance(error, OmegaConfBaseException):
+        return " ".join(str(error).partition("Config search path:")[0].split())
+    text = f"{error.full_key}: {error.msg or error}" if error.full_key else str(error)
+    hint = r"; for a text with ${ in it, type \${" if "nterpolation" in text or "${" in text else ""
+    return " ".join(text.partition("\n    full_key")[0].split()) + hint
 
 
 def _unknown_overrides(command: Command, given: Sequence[str]) -> list[str]:
@@ -380,13 +391,17 @@ def _unknown_override(key: str, command: Command, chosen: Mapping[str, Any], kno
     group = key.partition("@")[0] if "/" in key else key.partition(".")[0]
     options = [choice for choice in _choices(group) if choice != "none"]
     own = heads(command)
-    if group.partition("/")[0] not in own and options:
+    if re.split(r"[/.@]", key)[0] not in own:
         return f"{command.program} has no setting {key}{_nearest(key, [*chosen, *known])}"
     if "/" in group:  # the group of a part that the whole, which is chosen, does not have
         whole = next((f" with {each}={chosen[each]}" for each in _wholes(group) if chosen.get(each)), "")
         return f"{command.program} has no setting {key}{whole}{_nearest(key, list(chosen))}"
     if options and not any(other.startswith(f"{group}.") for other in known):
         return f"{key} needs {group}=NAME beside it, one of {', '.join(options)}"
+    if key in known:  # KEY={…} with a key in it that is none
+        inside = [other.removeprefix(f"{key}.") for other in known if other.startswith(f"{key}.")]
+        its = ", ".join(each for each in inside if "." not in each)
+        return f"{key}={{…}} sets keys that it does not have; it has {its}"
     return unknown_key(key, known)
 
 
@@ -396,6 +411,7 @@ def _wholes(group: str) -> list[str]:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
+    known = list(dict.fromkeys(known))
     near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
     near = near or difflib.get_close_matches(re.split(r"[/.]", key)[-1], known, n=3, cutoff=0.5)
     return f": did you mean {' or '.join(near)}?" if near else ": --help lists those that it has"

@@ -132,7 +132,7 @@ def hydra_value(key: str, typed: str, kind: TextKind, *, sweeping: bool) -> str:
     if kind.verbatim:
         return literal(typed)
     if (kind.path and exists(typed)) or QUOTED.fullmatch(typed):
-        return _one(key, typed, kind)
+        return _wrapped(_one(key, typed, kind), kind)
     if (CASTS.match(typed) or (sweeping and SWEEPS.match(typed))) and parses(f"x={typed}"):
         return typed
     parts = split_at_commas(typed, kind.path) if "," in typed else [typed]
@@ -141,8 +141,12 @@ def hydra_value(key: str, typed: str, kind: TextKind, *, sweeping: bool) -> str:
     if is_list(typed):
         return _list(key, typed, kind)
     if kind.several and len(parts) > 1:
-        raise ConfigError(f"{key}={typed} is not one of this name: for several, type {shlex.quote(f'{key}=[{typed}]')}")
-    value = _one(key, typed, kind)
+        raise ConfigError(f"{key}={typed}: nothing has this name; for several, type {shlex.quote(f'{key}=[{typed}]')}")
+    return _wrapped(_one(key, typed, kind), kind)
+
+
+def _wrapped(value: str, kind: TextKind) -> str:
+    """A single text where only lists are taken: the list of it."""
     return value if kind.one or value == "null" else f"[{value}]"
 
 
@@ -177,10 +181,14 @@ def _one(key: str, typed: str, kind: TextKind) -> str:
 
 def any_value(typed: str, *, sweeping: bool) -> str:
     """Return what hydra must be given for a value of any type: as typed where its grammar reads this, else as a text,
-    or a list of texts. Mappings are left to hydra, which refuses them.
+    or a list or mapping of texts.
     """
-    if parses(f"x={typed}") or typed.lstrip().startswith("{") or CASTS.match(typed) or SWEEPS.match(typed):
+    if parses(f"x={typed}") or CASTS.match(typed) or SWEEPS.match(typed):
         return typed
+    if typed.startswith("{") and typed.endswith("}"):
+        pairs = [item.partition(":") for item in split_at_commas(typed[1:-1], False)]
+        mapping = ",".join(f"{key}:{any_value(value.strip(), sweeping=False)}" for key, _, value in pairs)
+        return f"{{{mapping}}}" if parses(f"x={{{mapping}}}") else typed
     parts = split_at_commas(typed, False) if sweeping else [typed]
     if len(parts) > 1:
         return ",".join(any_value(part.strip(), sweeping=False) for part in parts)
@@ -204,8 +212,8 @@ def is_list(typed: str) -> bool:
     typed = typed.strip()
     if len(typed) < 2 or typed[0] != "[" or typed[-1] != "]":
         return False
-    closed = next((at for at, depth in _depths(typed) if depth == 0), len(typed) - 1)
-    return closed == len(typed) - 1
+    closed = next((at for at, depth in _depths(typed, "[]") if depth == 0), len(typed) - 1)
+    return typed[closed + 1 :].lstrip()[:1] in ("", ",", "]")
 
 
 def split_at_commas(typed: str, paths: bool) -> list[str]:
@@ -230,7 +238,7 @@ def _joined(parts: list[str]) -> list[str]:
     return joined
 
 
-def _depths(typed: str) -> Iterator[tuple[int, int]]:
+def _depths(typed: str, brackets: str = "[({])}") -> Iterator[tuple[int, int]]:
     """(place, depth of brackets behind it) of every character outside of quotes, which open only where an item does."""
     depth, at, opens = 0, 0, True
     while at < len(typed):
@@ -238,7 +246,8 @@ def _depths(typed: str) -> Iterator[tuple[int, int]]:
             at = found.end()
             opens = False
             continue
-        depth += (typed[at] in "[({") - (typed[at] in "])}")
+        if typed[at] in brackets:
+            depth += 1 if typed[at] in "[({" else -1
         yield at, depth
         opens = typed[at] in ",[" or (opens and typed[at].isspace())
         at += 1

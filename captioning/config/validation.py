@@ -17,6 +17,9 @@ from captioning.errors import ConfigError
 PLAIN = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
 PLAIN |= {list: (list,), Path: (str,)}
 NAMES = {type(None): "null", Path: "str"}
+# Parts that commands build before they use them; the others, such as a search, they call as functions.
+BUILT_WHOLE = {"task", "model", "encoder", "transform", "objective", "trainer", "early_stopping", "weight_averaging"}
+BUILT_WHOLE |= {"metrics", "reward", "teacher", "reader", "download"}
 FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
 
 
@@ -39,6 +42,8 @@ def schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
                 yield from schema_faults(node[key], kind, f"{path}{key}.")
         else:
             yield from _value_faults(node[key], kind, f"{path}{key}")
+            if key in BUILT_WHOLE and isinstance(node[key], dict) and node[key].get("_partial_"):
+                yield f"{path}{key}._partial_ must be left out: {path}{key} is built as a whole"
             beside = getattr(schema, "beside_target", {}).get(key, {}) if isinstance(node[key], dict) else {}
             for name, its_kind in beside.items():
                 yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
@@ -85,8 +90,16 @@ def _signature_faults(node: dict, path: str) -> Iterator[str]:
     for key in node.keys() - {"_target_", *FLAGS}:
         if key in parameters:
             yield from _value_faults(node[key], hints.get(key, Any), f"{path}.{key}")
+            if isinstance(node[key], dict) and node[key].get("_partial_") and not _may_be_called(hints.get(key, Any)):
+                yield f"{path}.{key}._partial_ must be left out: {path}.{key} is built as a whole"
         elif not takes_any:
             yield unknown_key(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
+
+
+def _may_be_called(kind: Any) -> bool:
+    """Whether an annotation may stand for a function: anything but classes."""
+    members = [member for member in _members(kind) if member is not type(None)]
+    return any(member in (Any, object, Callable) or not inspect.isclass(member) for member in members)
 
 
 def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
@@ -121,11 +134,17 @@ def _members(kind: Any) -> list[Any]:
 
     Sequences of ids are left as they are: in a configuration they are words.
     """
+    kind = _bare(kind)
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else [kind]
     plain = {Sequence[str]: list[str], Sequence[float]: list[float], Mapping[str, str]: dict[str, str]}
     return [
         plain.get(member, member) if typing.get_origin(member) in (Sequence, Mapping) else member for member in members
     ]
+
+
+def _bare(kind: Any) -> Any:
+    """An annotation without what `Annotated` adds to it."""
+    return kind.__origin__ if typing.get_origin(kind) is typing.Annotated else kind
 
 
 def _is(value: Any, kinds: tuple[type, ...]) -> bool:
@@ -134,7 +153,7 @@ def _is(value: Any, kinds: tuple[type, ...]) -> bool:
 
 def _item_faults(items: list[Any], kind: Any, path: str) -> Iterator[str]:
     """Items of another type than the annotation's, by their places."""
-    (its_kind,) = typing.get_args(kind) or (Any,)
+    its_kind = _bare((typing.get_args(kind) or (Any,))[0])
     for place, item in enumerate(items):
         for fault in _value_faults(item, its_kind, f"{path}[{place}]"):
             text = "null" if item is None else item
@@ -145,7 +164,9 @@ def _item_faults(items: list[Any], kind: Any, path: str) -> Iterator[str]:
 
 def _advice(value: Any, kinds: list[Any], path: str) -> str:
     """What to type instead of a text that is no list, or of a number that is no text."""
-    if isinstance(value, str) and any((typing.get_origin(kind) or kind) is list for kind in kinds):
+    if value is None:
+        return "" if path.endswith("]") else ": leave it out, or give a value"
+    if isinstance(value, str) and any(_bare(item) is str for kind in kinds for item in typing.get_args(kind)):
         return f": type {shlex.quote(f'{path}=[{value}]')}"
     if str in kinds and isinstance(value, int | float):
         return f": type {shlex.quote(f'{path}={_double_quoted(value)}')} for that text"

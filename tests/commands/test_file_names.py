@@ -1,14 +1,14 @@
 """What is typed for a file's name reaches the job unchanged: plainly, as KEY=NAME, as --KEY NAME, and in lists."""
 
 import os
-import re
-import shlex
-import subprocess
 import sys
 import unicodedata
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from captioning.config import (
     AnswerConfig,
@@ -25,6 +25,7 @@ from captioning.config import (
     TrainConfig,
     entry_point,
 )
+from captioning.config.command_line import Command, hydra_arguments, read_command_line
 
 COMMANDS = {
     "caption": (CaptionConfig, ["images..."], []),
@@ -183,6 +184,18 @@ def start(monkeypatch, name: str, *arguments: str) -> dict:
     return config
 
 
+def read(name: str, *arguments: str) -> dict:
+    """What hydra and omegaconf read of the arguments, without the time that composing takes: key -> value."""
+    schema, plain, _ = COMMANDS[name]
+    command = Command(name, schema, tuple(plain))
+    overrides = hydra_arguments(read_command_line(arguments, command), command)
+    parsed = [OverridesParser.create().parse_override(each) for each in overrides]
+    assert not any(each.is_sweep_override() for each in parsed)
+    config = OmegaConf.create({each.key_or_group: each.value() for each in parsed} | {"seed": 0})
+    assert "???" not in OmegaConf.missing_keys(config)
+    return OmegaConf.to_container(config, resolve=True)
+
+
 def refused(monkeypatch, name: str, *arguments: str) -> str:
     """The one line with which a command ends, with exit status 1."""
     with pytest.raises(SystemExit) as ending:
@@ -209,34 +222,55 @@ def _in_a_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("name", NAUGHTY, ids=ascii)
-def test_a_file_that_exists_reaches_the_job_by_its_name(name, tmp_path, monkeypatch):
+def test_a_file_that_exists_reaches_the_job_by_its_name(name, tmp_path):
     make(tmp_path, name)
-    other = "other.jpg"
-    wanted = named(name)
-    assert start(monkeypatch, "caption", other, "--", name)["images"] == [other, wanted]
+    other, wanted = "other.jpg", named(name)
+    assert read("caption", other, "--", name)["images"] == [other, wanted]
     if not name.startswith("-") or name == "-":
-        assert start(monkeypatch, "caption", name)["images"] == wanted
-        assert start(monkeypatch, "caption", other, name, "decoding.beam_size=2")["images"] == [other, wanted]
-    assert start(monkeypatch, "caption", f"images={name}")["images"] == wanted
-    assert start(monkeypatch, "caption", "--images", name)["images"] == wanted
-    assert start(monkeypatch, "caption", f"--images={name}")["images"] == wanted
-    assert start(monkeypatch, "caption", f"images=[{other},{name}]")["images"] == [other, wanted]
-    assert start(monkeypatch, "caption", f"images=[{name}]", "output=o")["images"] == [wanted]
-    beside = start(monkeypatch, "caption", "images=a", f"decoding.checkpoints=[{name}]", f"output={name}")
-    assert (beside["decoding"]["checkpoints"], beside["output"]) == ([wanted], wanted)
-    assert start(monkeypatch, "evaluate", f"checkpoint={name}", f"data.root={name}")["data"]["reader"]["root"] == wanted
-    assert start(monkeypatch, "export", f"checkpoint={name}", f"output={name}")["output"] == wanted
+        assert read("caption", name)["images"] == wanted
+        assert read("caption", other, name, "batch_size=2")["images"] == [other, wanted]
+    assert read("caption", f"images={name}")["images"] == wanted
+    assert read("caption", "--images", name)["images"] == wanted
+    assert read("caption", f"--images={name}", "--images", other)["images"] == [wanted, other]
+    assert read("caption", f"images=[{other},{name}]")["images"] == [other, wanted]
+    assert read("caption", f"images=[{name}, {other}]")["images"] == [wanted, other]
+    assert read("caption", f"images=[{name}]", f"output={name}") == {"images": [wanted], "output": wanted, "seed": 0}
+    assert read("caption", f"decoding.checkpoints=[{name}]")["decoding.checkpoints"] == [wanted]
+    assert read("caption", f"decoding.checkpoints={name}")["decoding.checkpoints"] == [wanted]
+    for key in ("run_dir", "data.root", "data.reader.root", "features.root", "data.reader.file", "start_from"):
+        assert read("train", f"{key}={name}")[key] == wanted
 
 
 @pytest.mark.parametrize("name", NAUGHTY, ids=ascii)
-def test_a_name_of_no_file_stays_what_was_typed(name, monkeypatch):
+def test_a_name_of_no_file_stays_what_was_typed(name):
     wanted = named(name)
-    assert start(monkeypatch, "score", "--", name, "b")["results"] == wanted
+    assert read("score", "--", name, "b")["results"] == wanted
     if name not in READ:
-        for key in ("output", "samples"):
-            if re.fullmatch(r"\[.*\]", name) is None:
-                assert start(monkeypatch, "score", "a", "b", f"{key}={name}")[key] == wanted
-        assert start(monkeypatch, "train", f"run_dir={name}")["run_dir"] == wanted
-    quoted = shlex.split(shlex.quote(f'output="{name}"'))[0]
+        assert read("score", f"output={name}")["output"] == wanted
+        assert read("train", "--run_dir", name)["run_dir"] == wanted
+        assert read("train", "--run-dir", name, f"data.root={name}")["data.root"] == wanted
+        if "," not in name:
+            assert read("caption", f"images={name}")["images"] == wanted
+            assert read("caption", f"images=[b,{name.strip()}]")["images"] == ["b", named(name.strip())]
     if not set(name) & {'"', "\\", "$"}:  # hydra's own way keeps working
-        assert start(monkeypatch, "score", "a", "b", quoted)["output"] == wanted
+        assert read("score", f'output="{name}"')["output"] == wanted
+
+
+def test_all_these_files_at_once_reach_the_job(tmp_path, monkeypatch):
+    there = []
+    for name in NAUGHTY:
+        with suppress(OSError, ValueError):
+            (tmp_path / name).touch()
+            there.append(name)
+    assert len(there) > 50
+    wanted = [named(name) for name in there]
+    assert start(monkeypatch, "caption", "decoding.beam_size=2", "--output", "lr=0.1", "--", *there)["images"] == wanted
+    config = start(monkeypatch, "caption", *(f"--images={name}" for name in there), "output=\\${x}", "crops=0.5")
+    assert config["images"] == wanted and config["crops"] == 0.5
+    some = [name for name in there if not set(name) & set("[](){},'\"")]
+    assert start(monkeypatch, "caption", f"images=[{','.join(some)}]")["images"] == [named(name) for name in some]
+    config = start(
+        monkeypatch, "evaluate", "data=csv", f"data.root={tmp_path}/José (1)/{{x}}", "epoch=3-step=100.ckpt"
+    )
+    assert config["checkpoint"] == "epoch=3-step=100.ckpt" and config["data"]["root"] == f"{tmp_path}/José (1)/{{x}}"
+    assert config["data"]["reader"]["root"] == config["data"]["root"]
