@@ -263,7 +263,7 @@ def _no_picture(head: bytes) -> str:
     if reason := unreadable_format(head):
         return reason
     if kind := image_kind(head):
-        return f"damaged: it begins as a {kind} image, but cannot be decoded; fetch it again or leave it out"
+        return f"damaged: it begins as a {kind} image, but cannot be decoded"
     if found := described(head):
         return f"not a picture: it looks like {found}"
     return f"not a picture, or damaged, or of a format other than {', '.join(_formats())}"
