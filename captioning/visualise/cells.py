@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from PIL import Image
 
+from captioning.visualise.fonts import ReadableFigure
+
 _COLORS = colormaps["cividis"]
 # Okabe and Ito's, in order of lightness, each with its dashes and mark.
 LINES = (
@@ -209,7 +211,7 @@ def colored_text(tokens: Sequence[str], values: np.ndarray, *, between: str = " 
 
 
 def _figure(size: tuple[float, float], rows: int, columns: int, **shared: Any) -> tuple[Figure, np.ndarray]:
-    figure = Figure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
+    figure = ReadableFigure(figsize=size, dpi=_DPI, facecolor="white", layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False, **shared)
     for each in axes.flat:

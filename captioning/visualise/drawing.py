@@ -19,6 +19,7 @@ from matplotlib.textpath import text_to_path
 from PIL import Image
 
 from captioning.io import write_whole
+from captioning.visualise.fonts import ReadableFigure, families, without_glyph_warnings
 from captioning.visualise.geometry import MapRegion
 from captioning.visualise.maps import Panel
 
@@ -36,7 +37,7 @@ logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 def new_figure(width: float, height: float, *, dpi: int = DPI) -> Figure:
     """White, of so many pixels."""
-    figure = Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
+    figure = ReadableFigure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor="white")
     FigureCanvasAgg(figure)
     return figure
 
@@ -105,8 +106,9 @@ def fit(picture: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def text_width(text: str, points: float, *, dpi: int = DPI, weight: str = "normal") -> float:
     """Of one line of text, at least 1; two per cent more, as hinting may widen it."""
-    font = FontProperties(size=points, weight=weight)
-    width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
+    font = FontProperties(family=families(text), size=points, weight=weight)
+    with without_glyph_warnings():
+        width, _, _ = text_to_path.get_text_width_height_descent(text, font, ismath=False)
     return max(1, 1.02 * width * dpi / 72)
 
 
