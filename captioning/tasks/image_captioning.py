@@ -11,17 +11,19 @@ import torch
 
 from captioning.checkpoints import IMAGE_CAPTIONING, make_metadata, same_encoder, same_images, same_words, take_encoder
 from captioning.config import CaptionTrainConfig, build
-from captioning.data import CaptionDataset, Vocabulary, collate, select, tokenize_captions
+from captioning.data import CaptionDataset, Vocabulary, collate, cut_warning, select, tokenize_captions
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation import decoding_name
 from captioning.features import report_unreadable
 from captioning.inference import generate_texts
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
+from captioning.text import unsplit_share, unsplit_warning
 from captioning.training import digest
 
 _SPLITS = ("train", "val")
 LEAST_FOR_CIDER = 20  # validation images
+_MOST_UNSPLIT = 0.5  # of the training captions: with more, what is learnt is whole sentences by heart
 
 
 class ImageCaptioningTask:
@@ -36,6 +38,7 @@ class ImageCaptioningTask:
         splits = {"train": select(records, "train"), "val": _validation(records, config)}
         wanted = [record for split in _SPLITS for record in splits[split]]
         tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
+        _check_captions(config, splits, tokens)
         training = (caption for record in splits["train"] for caption in tokens[record.image_id])
         vocabulary = Vocabulary.build(training, min_count=data["min_count"])
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
@@ -86,6 +89,24 @@ class ImageCaptioningTask:
             encoder_warmup=config["encoder_warmup"],
             monitor_fault=lambda: _no_cider(splits["val"], tokens, metadata.get("images"), config),
         )
+
+
+def _check_captions(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping) -> None:
+    """Warn of captions that the tokenizer cannot split, and of those that are cut.
+
+    Raises:
+        DataError: most training captions cannot be split.
+    """
+    data, limit = config["data"], config["decoding"].get("max_length")
+    for split, records in splits.items():
+        texts = [caption for record in records for caption in record.captions]
+        if line := unsplit_warning(texts, f"data={data['name']}, data.root={data['root']}, split '{split}'"):
+            if split == "train" and unsplit_share(texts) > _MOST_UNSPLIT:
+                raise DataError(line)
+            print(f"warning: {line}", file=sys.stderr)
+    lengths = [len(words) for record in splits["train"] for words in tokens[record.image_id]]
+    if line := cut_warning(lengths, data["max_length"], decoding_length=limit):
+        print(f"warning: {line}", file=sys.stderr)
 
 
 def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
