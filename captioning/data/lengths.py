@@ -37,5 +37,5 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
             f"more than {max_length} words"
         )
     if decoding_length < needed:
-        line += f" and decoding.max_length={needed}, so that captions as long can be written too"
+        line += f" and decoding.max_length={needed}, so that captions as long can be written"
     return line

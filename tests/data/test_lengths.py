@@ -32,7 +32,7 @@ def test_a_limit_for_99_percent_where_a_few_are_far_longer():
     [
         (
             20,
-            "set data.max_length=35 (holds all) and decoding.max_length=35, so that captions as long can be written too",
+            "set data.max_length=35 (holds all) and decoding.max_length=35, so that captions as long can be written",
         ),
         (35, "decoding.max_length=35 does not help by itself: the model never sees a caption of more than 20 words"),
     ],
