@@ -348,3 +348,41 @@ def test_a_file_whose_name_is_no_text_is_told_and_written(clean, tmp_path_factor
     report = run(tmp_path_factory.mktemp("out"), *write_table(root, rows))
     assert names(report["findings"]["files that no entry names"]) == ["caf\udce9.png"]
     assert r"caf\udce9.png" in capsys.readouterr().out
+
+
+def test_what_is_left_out_cut_or_cannot_be_split(tmp_path, capsys):
+    for number in range(4):
+        (tmp_path / "train2017").mkdir(exist_ok=True)
+        scenery(number).save(tmp_path / f"train2017/{number}.png")
+    scenery(7).save(tmp_path / "train2017/A.PNG")
+    scenery(8).save(tmp_path / "train2017/a.png")
+    chinese = "\u4e00\u53ea\u72d7\u5728\u8349\u5730\u4e0a\u5954\u8dd1\u3002"
+    names = ["0.PNG", "1.png", "2.png", "3.png", "A.PNG", "a.png", "5.jpg", "3.jpg"]
+    texts = ["a dog runs", "a " + "very " * 30 + "old dog", chinese, *["a cat sits"] * 5]
+    annotations = [{"image_id": n, "caption": text} for n, text in enumerate(texts)]
+    annotations += [{"image_id": 0, "caption": "quality issues", "is_rejected": True, "is_precanned": True}]
+    content = {"images": [{"id": n, "file_name": name} for n, name in enumerate(names)], "annotations": annotations}
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations/captions_train2017.json").write_text(json.dumps(content))
+    report = run(tmp_path / "out", "data=coco", "data.layout=2017", f"data.root={tmp_path}", "data.min_count=1")
+    kinds = found(report)
+    (rejected,) = kinds.pop("rejected annotations, left out")
+    assert (rejected["caption"], rejected["reason"]) == ("quality issues", "rejected, of image 0")
+    (spelled,) = kinds.pop("names that are spelled otherwise on disk")
+    assert spelled["reason"] == "written '0.PNG' in captions_train2017.json: other case"
+    assert [item["reason"] for item in kinds.pop("names that differ only by case or normalization")] == [
+        "a.png differs by case only",
+        "A.PNG differs by case only",
+    ]
+    (unsplit,) = kinds.pop("captions that the tokenizer cannot split")
+    assert (unsplit["caption"], unsplit["reason"]) == (chinese, "Han script, without spaces between words")
+    assert [item["reason"] for item in kinds.pop("captions that training cuts")] == ["33 words, cut to 20"]
+    reasons = [item["reason"] for item in kinds.pop("unreadable pictures")]
+    assert "there is no such picture" in reasons[0]
+    assert reasons[1].endswith("; 3.jpg is not there, but 3.png is (another suffix)")
+    assert kinds == {}
+    assert [line.partition(" (")[0] for line in report["advice"]] == [
+        "all splits: 1 of 8 captions",
+        "1 of 8 training captions are longer than data.max_length=20 words and are cut: set data.max_length=33",
+    ]
+    assert "note: all splits: 1 of 8 captions (12%) are written without spaces" in capsys.readouterr().out
