@@ -7,6 +7,7 @@ user installs and chooses are left as they are.
 import gc
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -32,6 +33,7 @@ from captioning.io import make_folder
 
 HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 DONE, NEVER = "done", "never ran"
+_QUOTED = re.compile(r"=(['\"])([\w./-]+)\1$")  # by hydra or before it: of plain words, quotes tell nothing
 
 
 def register() -> None:
@@ -104,7 +106,7 @@ class SweeperOfJobs(Sweeper):
         given = [*self.basic._parse_config(), *arguments]
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         every = self.basic.split_arguments(parser.parse_overrides(given), None)[0]
-        shown = [list(filter_overrides(overrides)) for overrides in every]
+        shown = [[_QUOTED.sub(r"=\2", item) for item in filter_overrides(overrides)] for overrides in every]
         common = set.intersection(*map(set, shown)) if len(shown) > 1 else set()
         settings = [" ".join(item for item in items if item not in common) for items in shown]
         return [_Job(n, list(every[n]), settings[n]) for n in range(len(every))]

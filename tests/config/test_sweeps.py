@@ -163,6 +163,7 @@ def test_other_commands_sweep_as_well(sweep, tmp_path, monkeypatch):
     )
     assert status == 1 and splits == [("test", "0"), ("val", "1")]
     assert last_words(rows, "o") == ["FAILED: no split 'test'", "done"] and "resume" not in err
+    assert [row.split()[1] for row in rows] == ["split=test", "split=val"]
 
 
 def test_a_folder_that_cannot_be_made(sweep, tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def test_eight_pictures_are_learnt_by_heart(overfitted, data, tmp_path):
     only_csv = [item for item in data if not item.startswith("features.root")]
     run("evaluate", checkpoint, *data, f"output={tmp_path}", "decoding.beam_size=5", "split=val")
     captions = json.loads((tmp_path / "captions.json").read_text())
-    assert sorted(captions[0]) == ["caption", "image_id"]
+    assert sorted(captions[0]) == ["caption", "file_name", "image_id"]
     assert [result["caption"] for result in captions] == SENTENCES
     scores = json.loads((tmp_path / "scores.json").read_text())
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
