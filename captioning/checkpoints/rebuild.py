@@ -141,7 +141,17 @@ def named_file(path: Path) -> Iterator[None]:
 
 
 def pick_device(device: str) -> str:
-    """The device itself; for "auto" a GPU where there is one."""
-    if device != "auto":
-        return device
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """Return the device itself; for "auto" a GPU where there is one.
+
+    Raises:
+        ConfigError: torch knows no such device, or it is a GPU and there is none.
+    """
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise ConfigError(f"device={device}: there is no such device: give auto, cpu, cuda, or cuda:1") from error
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device={device}: torch finds no GPU: give device=cpu, or leave it out")
+    return device

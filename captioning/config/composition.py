@@ -74,7 +74,8 @@ def entry_point(
                 if given.mode is RunMode.MULTIRUN:
                     folder = given.runtime.output_dir
                     plain |= {key: folder for key in ("run_dir", "output") if key in plain}
-                return job(plain)
+                with quiet_pipe():  # hydra would print a line about it
+                    return job(plain)
         except (CaptioningError, OmegaConfBaseException) as error:
             if HydraConfig.get().mode is RunMode.MULTIRUN:  # told in the sweep's table
                 raise
@@ -411,10 +412,11 @@ def _wholes(group: str) -> list[str]:
 
 
 def _nearest(key: str, known: Sequence[str]) -> str:
-    known = list(dict.fromkeys(known))
-    near = difflib.get_close_matches(key, known, n=3, cutoff=0.5)
-    near = near or difflib.get_close_matches(re.split(r"[/.]", key)[-1], known, n=3, cutoff=0.5)
-    return f": did you mean {' or '.join(near)}?" if near else ": --help lists those that it has"
+    """The settings that a key may stand for, by their whole names and by their last parts."""
+    leaves = {re.split(r"[/.]", other)[-1]: other for other in reversed(known)}
+    by_leaf = difflib.get_close_matches(re.split(r"[/.]", key)[-1], leaves, n=2, cutoff=0.6)
+    near = difflib.get_close_matches(key, known, n=2, cutoff=0.6) + [leaves[leaf] for leaf in by_leaf]
+    return f": did you mean {' or '.join(dict.fromkeys(near))}?" if near else ": --help lists those that it has"
 
 
 def _with_experiment(fault: str, experiment: str | None) -> str:

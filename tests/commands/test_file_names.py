@@ -1,6 +1,9 @@
 """What is typed for a file's name reaches the job unchanged: plainly, as KEY=NAME, as --KEY NAME, and in lists."""
+# ruff: noqa: E501 - whole messages, as they are printed
 
 import os
+import re
+import subprocess
 import sys
 import unicodedata
 from contextlib import suppress
@@ -269,8 +272,135 @@ def test_all_these_files_at_once_reach_the_job(tmp_path, monkeypatch):
     assert config["images"] == wanted and config["crops"] == 0.5
     some = [name for name in there if not set(name) & set("[](){},'\"")]
     assert start(monkeypatch, "caption", f"images=[{','.join(some)}]")["images"] == [named(name) for name in some]
-    config = start(
-        monkeypatch, "evaluate", "data=csv", f"data.root={tmp_path}/José (1)/{{x}}", "epoch=3-step=100.ckpt"
-    )
+    config = start(monkeypatch, "evaluate", "data=csv", f"data.root={tmp_path}/José (1)/{{x}}", "epoch=3-step=100.ckpt")
     assert config["checkpoint"] == "epoch=3-step=100.ckpt" and config["data"]["root"] == f"{tmp_path}/José (1)/{{x}}"
     assert config["data"]["reader"]["root"] == config["data"]["root"]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("caption", ["images=[null]"], "images[0] must be str, not null: type 'images=[\"null\"]' for that text"),
+        ("caption", ["images=[[a]]"], "images[0] must be str, not ['a']"),
+        ("caption", ["images=[a,[b,c]]"], "images[1] must be str, not ['b', 'c']"),
+        ("caption", ["images=null"], "images must be list or str, not null: leave it out, or give a value"),
+        ("caption", ["a", "figures=[grid,null]"], "figures[1] must be str, not null: type 'figures=[\"null\"]' for that text"),
+        ("caption", ["a", "figures=grid,strip"], "figures=grid,strip: nothing has this name; for several, type 'figures=[grid,strip]'"),
+        ("caption", ["a", "crops=[0.75,x]"], "crops[1] must be float, not 'x'"),
+        ("caption", ["a", "crops=[true]"], "crops[0] must be float, not True"),
+        ("caption", ["a", "decoding.checkpoints=[null]"], "decoding.checkpoints[0] must be str, not null: type 'decoding.checkpoints=[\"null\"]' for that text"),
+        ("prepare", ["splits=[train,null]"], "splits[1] must be str, not null: type 'splits=[\"null\"]' for that text"),
+        ("demo", ["hosts=[[a]]"], "hosts[0] must be str, not ['a']"),
+        ("demo", ["examples=[null]"], "examples[0] must be str, not null: type 'examples=[\"null\"]' for that text"),
+        ("compare", ["a", "b=[null]"], "b[0] must be str, not null: type 'b=[\"null\"]' for that text"),
+        ("distill", ["checkpoint=[null]"], "checkpoint[0] must be str, not null: type 'checkpoint=[\"null\"]' for that text"),
+        ("caption", ["a", "plugins=null"], "plugins must be list or str, not null: leave it out, or give a value"),
+        ("caption", ["a", "plugins=[a"], "plugins: '[a' is no name of a module: give plugins=[my_parts] for my_parts.py"),
+        ("caption", ["images=a,b"], "images=a,b: nothing has this name; for several, type 'images=[a,b]'"),
+        ("caption", ["images="], "images is empty: type a name after images=, or leave images out"),
+        ("caption", [""], "images is empty: an empty name is no file (is a variable of the shell empty?)"),
+        ("evaluate", ["c", "output=[a]"], "output must be str, not ['a']"),
+        ("caption", ["images=${x}"], r"images: Interpolation key 'x' not found; for a text with ${ in it, type \${"),
+        ("train", ["seed=José"], "seed must be int, not 'José'"),
+        ("train", ["data.reader.train=[1,é"], "data.reader.train must be int, not '[1,é'"),
+        ("train", ["model=choice(José)"], "captioning-train cannot read model=choice(José): for this text as it stands, type 'model='\"'\"'choice(José)'\"'\"''"),
+        ("train", ["task=vqa", "data=vqa_v2", "data.reader.subsets.train=2017"], "data.reader.subsets.train must be str, not 2017: type 'data.reader.subsets.train=\"2017\"' for that text"),
+        ("train", ["+model._partial_=true"], "model._partial_ must be left out: model is built as a whole"),
+        ("train", ["+encoder._partial_=true"], "encoder._partial_ must be left out: encoder is built as a whole"),
+        ("train", ["+transform._partial_=true"], "transform._partial_ must be left out: transform is built as a whole"),
+        ("train", ["+data.reader._partial_=true"], "data.reader._partial_ must be left out: data.reader is built as a whole"),
+        ("caption", ["a", "model/attention=hard"], "captioning-caption has no setting model/attention: did you mean hard_attention or annotations?"),
+        ("caption", ["a", "experiment=scenes_soft"], "captioning-caption has no setting experiment: --help lists those that it has"),
+        ("caption", ["a", "beem_size=3"], "captioning-caption has no setting beem_size: did you mean batch_size or decoding.beam_size?"),
+        ("evaluate", ["c", "--outptu", "x"], "captioning-evaluate has no option --outptu: did you mean --output?; for a file of this name, type ./--outptu"),
+        ("evaluate", ["c", "--output"], "--output needs a value behind it"),
+        ("score", ["a", "b", "c"], "captioning-score: 'c' is one plain argument too many, it takes RESULTS ANNOTATIONS; settings are typed KEY=VALUE or --KEY VALUE"),
+        ("caption", ["a", "images=b"], "captioning-caption: 'a' is one plain argument too many, it takes IMAGES... (images typed as KEY=VALUE already); settings are typed KEY=VALUE or --KEY VALUE"),
+    ],
+)  # fmt: skip
+def test_what_is_refused_is_told_in_one_line_with_what_to_type(name, given, told, monkeypatch):
+    assert refused(monkeypatch, name, *given) == told
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "key", "value"),
+    [
+        ("caption", ["images=[2024]"], "images", ["2024"]),
+        ("caption", ["images=2024"], "images", "2024"),
+        ("caption", ["images=[1.5,true,1e3]"], "images", ["1.5", "true", "1e3"]),
+        ("caption", ["images=['it',\"is\"]"], "images", ["it", "is"]),
+        ("caption", ["images=[ a , b ]"], "images", ["a", "b"]),
+        ("caption", ["images=[]"], "images", []),
+        ("caption", ["images=[~/x.jpg]"], "images", ["HOME/x.jpg"]),
+        ("caption", ["~/x.jpg"], "images", "HOME/x.jpg"),
+        ("caption", ["images=IMG\\ \\(1\\).jpg"], "images", "IMG (1).jpg"),
+        ("caption", ["a.jpg", "figures=grid"], "figures", ["grid"]),
+        ("caption", ["a.jpg", "--skip-unreadable", "b.jpg"], "images", ["a.jpg", "b.jpg"]),
+        ("caption", ["a.jpg", "--skip-unreadable"], "skip_unreadable", True),
+        ("score", ["a", "b", "output=2024_01_01"], "output", "2024_01_01"),
+        ("score", ["a", "b", "output=null"], "output", None),
+        ("score", ["a", "--split=2014", "b"], "split", "2014"),
+        ("score", ["a", "b", "output=${split}/x", "split=val"], "output", "val/x"),
+        ("score", ["results=a", "b"], "annotations", "b"),
+        ("evaluate", ["checkpoint=epoch=3-step=100.ckpt"], "checkpoint", "epoch=3-step=100.ckpt"),
+        ("evaluate", ["runs/lr=0.1/best.ckpt"], "checkpoint", "runs/lr=0.1/best.ckpt"),
+        ("prepare", ["splits=train"], "splits", ["train"]),
+        ("demo", ["a.ckpt", "b.ckpt"], "checkpoint", ["a.ckpt", "b.ckpt"]),
+        ("demo", ["hosts=[1,x.org]"], "hosts", ["1", "x.org"]),
+        ("answer", ["a.jpg", "what is {this}: 1=1, 'x'?"], "question", "what is {this}: 1=1, 'x'?"),
+        ("compare", ["a=[a0,2024]", "b0"], "b", "b0"),
+        ("train", ["run_dir=007"], "run_dir", "007"),
+        ("train", ["scenes_soft", "--seed", "-3"], "seed", -3),
+        ("distill", ["a", "b"], "checkpoint", ["a", "b"]),
+    ],
+)  # fmt: skip
+def test_what_is_read_of_what_is_typed(name, given, key, value, monkeypatch):
+    monkeypatch.setenv("HOME", "HOME")
+    monkeypatch.setenv("USERPROFILE", "HOME")
+    assert start(monkeypatch, name, *given)[key] == value
+
+
+def test_a_sweep_over_names(monkeypatch, tmp_path):
+    schema, plain, _ = COMMANDS["train"]
+    jobs: list[dict] = []
+    given = ["-m", "data.root=José (1),2024,'a,b'", "run_dir=lr=0.1", "seed=1,2"]
+    monkeypatch.setattr(sys, "argv", ["captioning-train", *given])
+    entry_point("train", schema, jobs.append, plain=plain)()
+    assert [(job["data"]["root"], job["seed"]) for job in jobs] == [
+        (root, seed) for root in ("José (1)", "2024", "a,b") for seed in (1, 2)
+    ]
+    assert {Path(job["run_dir"]).parent.name for job in jobs} == {"lr=0.1"}
+    (tmp_path / "c,d").mkdir()  # a name of a folder, and no sweep over two
+    jobs.clear()
+    monkeypatch.setattr(sys, "argv", ["captioning-train", "-m", "data.root=c,d", "run_dir=x"])
+    entry_point("train", schema, jobs.append, plain=plain)()
+    assert [job["data"]["root"] for job in jobs] == ["c,d"]
+
+
+@pytest.mark.parametrize("name", ["caption", "train", "score", "evaluate"])
+def test_help_lists_what_a_command_takes_and_nothing_else(name, monkeypatch, capsys):
+    schema, plain, _ = COMMANDS[name]
+    monkeypatch.setattr(sys, "argv", [f"captioning-{name}", "--help"])
+    entry_point(name, schema, None, plain=plain)()
+    text = capsys.readouterr().out
+    usage = next(line for line in text.splitlines() if line.startswith("usage: "))
+    assert all(key.upper().rstrip(".") in usage for key in plain)
+    groups = set(re.findall(r"^  ([a-z_/]+)=\S*$", text, re.MULTILINE))
+    assert groups == {
+        "caption": {"decoding"},
+        "score": set(),
+        "evaluate": {"data", "features", "decoding"},
+    }.get(name, groups)
+    assert ("model/attention" in groups) == (name == "train")
+    assert name != "caption" or re.search(r"^  images: \?\?\? +# files and folders$", text, re.MULTILINE)
+
+
+def test_an_output_that_is_closed_early_ends_quietly(tmp_path):
+    job = "lambda config: [print('x' * 99) for _ in range(9999)]"
+    code = f"from captioning.config import CaptionConfig, entry_point; entry_point('caption', CaptionConfig, {job})()"
+    for argument in ("--help", "images=a", "--hydra-help"):
+        command = [sys.executable, "-c", code, argument]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path) as process:
+            process.stdout.close()
+            assert process.stderr.read() == b""
+            assert process.wait() in (0, 141)
