@@ -299,7 +299,7 @@ def _list(folder: Path) -> Listing:
         home = os.path.realpath(folder)
         outside = {name for name in links if not _is_below(os.path.realpath(folder / name), home)}
         return Listing({item.name for item in files}, outside, {item.name for item in items if item.is_dir()})
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
         return Listing(set(), set(), set())
     except OSError as error:
         raise DataError(f"cannot list {folder}: {error}") from error

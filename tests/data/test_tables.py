@@ -109,3 +109,12 @@ def test_collected_faults_are_of_rows(tmp_path):
     faults = Faults()
     assert read_csv(tmp_path, faults=faults)[0].captions == ("ok",)
     assert len(faults.messages) == 1 and "line 2" in faults.messages[0]
+
+
+def test_the_image_that_flickr8k_names_and_does_not_have(tmp_path, capsys):
+    lines = "2258277193_586949ec62.jpg.1#0\tPeople wait .\na.jpg#0\ta dog\n"
+    table(tmp_path, lines, "a.jpg")
+    assert captions(tmp_path) == {"a.jpg": ["a dog"]}
+    assert "the captions of 2258277193_586949ec62.jpg.1 are left out" in capsys.readouterr().err
+    table(tmp_path, "b.jpg.1#0\ta cat\na.jpg#0\ta dog\n")
+    assert "pictures that are not on disk: " in message(tmp_path)
