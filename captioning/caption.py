@@ -44,7 +44,7 @@ def caption(config: dict[str, Any]) -> None:
                 raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
     look_up = _regions(predictor, config["regions"])
     results, skipped, empty, saved_at = [], [], 0, perf_counter()
-    bar = tqdm(total=len(paths), desc="pictures", unit="picture", disable=None)
+    bar = tqdm(total=len(paths), desc="images", unit="image", disable=None)
     try:
         for at in range(0, len(paths), config["batch_size"]):
             opened = []

@@ -41,11 +41,12 @@ def test_pictures_that_are_opened_beforehand(kind, monkeypatch, tmp_path):
 @pytest.mark.parametrize("terminal", [True, False])
 def test_a_command_in_a_pipe_and_on_a_terminal(terminal, tmp_path):
     """captioning-caption writes its captions to stdout alike; the bar is on stderr, where that is a terminal."""
-    run = make_run(tmp_path)
+    run, photos = make_run(tmp_path), tmp_path / "photos"
+    photos.mkdir()
     for index in range(3):
-        Image.new("RGB", (32, 32), (index, 9, 9)).save(tmp_path / f"{index}.png")
+        Image.new("RGB", (32, 32), (index, 9, 9)).save(photos / f"{index}.png")
     command = [sys.executable, "-m", "captioning.caption", f"checkpoint={run / 'checkpoints' / 'best.ckpt'}",
-               f"images=[{tmp_path}]", f"output={tmp_path / 'out'}", "decoding=greedy", "device=cpu"]  # fmt: skip
+               f"images=[{photos}]", f"output={tmp_path / 'out'}", "decoding=greedy", "device=cpu"]  # fmt: skip
     leader, follower = pty.openpty() if terminal else os.pipe()
     if terminal:
         termios.tcsetwinsize(leader, (24, 100))
@@ -61,4 +62,4 @@ def test_a_command_in_a_pipe_and_on_a_terminal(terminal, tmp_path):
     os.close(leader)
     captions = [line for line in done.stdout.decode().splitlines() if line.startswith(str(tmp_path))]
     assert len(captions) == 3
-    assert (b"pictures: 100%" in shown) is terminal and (shown == b"") is not terminal
+    assert (b"images: 100%" in shown) is terminal and (shown == b"") is not terminal
