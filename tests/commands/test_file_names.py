@@ -392,7 +392,9 @@ def test_help_lists_what_a_command_takes_and_nothing_else(name, monkeypatch, cap
         "evaluate": {"data", "features", "decoding"},
     }.get(name, groups)
     assert ("model/attention" in groups) == (name == "train")
-    assert name != "caption" or re.search(r"^  images: \?\?\? +# files and folders, sub-folders included", text, re.MULTILINE)
+    assert name != "caption" or re.search(
+        r"^  images: \?\?\? +# files and folders, sub-folders included", text, re.MULTILINE
+    )
 
 
 def test_an_output_that_is_closed_early_ends_quietly(tmp_path):

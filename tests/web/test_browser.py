@@ -185,7 +185,10 @@ def test_what_is_wrong_is_said_on_the_page(page, tmp_path):
     Image.fromarray(noise).save(tmp_path / "<b>large.png")
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing more")
     (tmp_path / "letter.txt").write_text("words")
-    faults = {"<b>large.png": "“<b>large.png” has 0.5 MB", "broken.png": "The file is damaged: it begins as a PNG image"}
+    faults = {
+        "<b>large.png": "“<b>large.png” has 0.5 MB",
+        "broken.png": "The file is damaged: it begins as a PNG image",
+    }
     for name, words in (faults | {"letter.txt": "“letter.txt” is not a picture"}).items():
         send(page, tmp_path / name)
         until(page, f"document.getElementById('message').textContent.includes({json.dumps(words)})")
