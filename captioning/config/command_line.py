@@ -124,6 +124,8 @@ def _flag(argument: str, rest: list[str], command: Command) -> list[str]:
     if name.startswith("--"):
         fits = [each for each in (*SWITCHES, *WITH_VALUE, "--info") if each.startswith(name)]
         name = name if name in fits else fits[0] if len(fits) == 1 and len(name) > 2 else name
+    if name == "--shell-completion" and not any(each.startswith(("install=", "uninstall=", "query=")) for each in rest):
+        raise ConfigError(f"{argument} needs install=bash, uninstall=bash or query=bash behind it")
     if name in SWITCHES and not equals:
         return [name]
     if name in WITH_VALUE:
