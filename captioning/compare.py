@@ -10,7 +10,7 @@ from captioning.errors import ConfigError
 
 def compare(config: dict[str, Any]) -> None:
     """Prints each score of both, the interval of their difference, and the images that make it."""
-    from captioning.evaluation import aligned, compared, describe_comparison, differences
+    from captioning.evaluation import aligned, compared, describe_comparison, differences, matched_by
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # for results files, which have no scores yet
     resamples = config["metrics"]["bootstrap"]
@@ -31,6 +31,7 @@ def compare(config: dict[str, Any]) -> None:
     for side, paths in runs.items():
         print(f"{side.upper()}: {', '.join(paths)}")
     print("\n".join(dict.fromkeys(title for found in read.values() for _, title in found)))
+    print(f"{len(tables['a'][0].image_ids)} images, matched by {matched_by(tables)}")
     print(describe_comparison(scores, tables, resamples=resamples))
     rows = differences(tables, config["by"])
     better = {

@@ -13,7 +13,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "read_results",
             "read_samples",
         ],
-        "comparison": ["aligned", "compared", "describe_comparison", "differences", "read_tables"],
+        "comparison": ["aligned", "compared", "describe_comparison", "differences", "matched_by", "read_tables"],
         "decoding_label": ["decoding_name"],
         "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
         "identity": ["ImageTexts", "Matched", "file_name", "match", "of_records", "pair", "read_id"],

@@ -45,6 +45,14 @@ def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
     return result
 
 
+def matched_by(tables: Tables) -> str:
+    """By what `aligned` tables know that their images are the same: "file name" or "image id"."""
+    named = [[bool(name) for name in table.names or [""]] for found in tables.values() for table in found]
+    if all(map(all, named)):
+        return "file name"
+    return "file name, or image id where a file name is missing" if all(map(any, named)) else "image id"
+
+
 def _images(table: ScoreTable) -> list[ImageTexts]:
     names = table.names or [""] * len(table.image_ids)
     return [ImageTexts(key, name or None, []) for key, name in zip(table.image_ids, names, strict=True)]

@@ -281,7 +281,8 @@ def test_runs_are_compared_by_file_names(tmp_path, monkeypatch, capsys):
     (tmp_path / "b" / "per_image.csv").write_text(text)
     capsys.readouterr()
     run(compare, monkeypatch, tmp_path / "a", tmp_path / "b", "metrics.bootstrap=10", f"output={tmp_path / 'out'}")
-    assert "none\n" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "none\n" in printed and "\n4 images, matched by file name\n" in printed
     rows = (tmp_path / "out" / "differences.csv").read_text().splitlines()
     assert rows[0].startswith("image_id,file_name,a,b,") and all(",0.0," in row for row in rows[1:])
 
