@@ -5,6 +5,7 @@ Behind `--` all arguments are plain.
 """
 
 import difflib
+import errno
 import os
 import re
 import shlex
@@ -275,13 +276,23 @@ def _item(key: str, text: str, kind: TextKind, plain: bool) -> str:
 
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
-    """Ends the program without a traceback where its output is closed early, as by `| head`."""
+    """Ends the program without a traceback where its output is closed early, as by `| head`, or a disk is full."""
     try:
         try:
             yield
         finally:
             sys.stdout.flush()
     except BrokenPipeError:
-        with suppress(OSError, ValueError, AttributeError):  # what is buffered goes nowhere when Python ends
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_output()
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _close_output()
+        sys.exit(f"error: cannot write {error.filename or 'the output'}: {error.strerror}; free some space, then again")
+
+
+def _close_output() -> None:
+    """Lets what is buffered go nowhere when Python ends."""
+    with suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -406,3 +406,12 @@ def test_an_output_that_is_closed_early_ends_quietly(tmp_path):
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait() in (0, 141)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_is_told_in_one_line():
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "captioning.score", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr == "error: cannot write the output: No space left on device; free some space, then again\n"
