@@ -121,6 +121,7 @@ def _search(
         log_probs = normalized(logits)
         referee.rule_out(log_probs)
         chosen = _choose(groups, log_probs, looks(glimpse), diversity=diversity)
+        _end_early(groups)
         token, parents = (torch.cat(part, 1) for part in zip(*chosen, strict=True))
         # The one transfer from the device a step.
         if t + 1 == rules.max_length or bool(torch.stack([group.is_over() for group in groups]).all()):
@@ -147,6 +148,16 @@ def _choose(groups: list["_Group"], log_probs: Tensor, seen, *, diversity: float
             counts = log_probs.new_zeros(len(log_probs), log_probs.shape[-1]) if counts is None else counts
             counts.scatter_add_(1, tokens, lives.to(counts.dtype))
     return chosen
+
+
+def _end_early(groups: list["_Group"]) -> None:
+    """Ends each image in the groups that can find nothing better, from the last group backwards.
+
+    A group that is behind a live one would rank its words otherwise if that one ended, so it must have ended first.
+    """
+    ended = None
+    for group in reversed(groups):
+        ended = group.end_early(ended)
 
 
 def _best(hypotheses: list[Hypothesis], n_best: int, *, end: int) -> list[Hypothesis]:
@@ -194,7 +205,6 @@ class _Group:
         self.room = self.room - ends.sum(1)
         scores = self.rules.score(self.ended[-1], len(self.trail))
         self.best = torch.cat((self.best, scores), 1).topk(self.n_best, dim=1).values
-        self._end_early()
         return tokens, parents + first, taken
 
     def _candidates(self, log_probs: Tensor, penalty: Tensor | None) -> tuple[Tensor, ...]:
@@ -233,13 +243,19 @@ class _Group:
         served = (place <= (self.room // banks)[:, None]) & rank.gather(1, order).isfinite()
         return order.gather(1, served.to(torch.int8).argsort(dim=1, descending=True, stable=True))[:, :count]
 
-    def _end_early(self) -> None:
-        """Ends an image when none of its live rows can enter its n best any more.
+    def end_early(self, may: Tensor | None) -> Tensor:
+        """Ends an image when none of its live rows can enter its n best any more; returns [B] where none is live.
 
         Single rows are not ended: their continuations would make room for others, and the result would depend on it.
+
+        Args:
+            may: [B], images that may be ended; None: all.
         """
         hopeless = self.rules.bound(self.live).amax(1) <= self.best[:, -1]
+        hopeless = hopeless if may is None else hopeless & may
         self.live = self.live.masked_fill(hopeless[:, None], -torch.inf)
+        ended = self.live.isneginf().all(1)
+        return ended if may is None else ended & may
 
     def is_over(self) -> Tensor:
         """Whether no image has a live row, a tensor on the device."""

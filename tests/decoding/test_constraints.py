@@ -74,6 +74,30 @@ def test_narrow_beams_and_groups_equal_a_slow_search_that_never_ends_early(block
             assert wanted == facts(hypotheses), (seed, rules)
 
 
+# Worlds, among some 6 000 each, in which a group that has ended would have changed what a later group writes.
+@pytest.mark.parametrize(
+    ("world", "image", "widths", "rules"),
+    [
+        ({"seed": 12, "vocabulary": 7, "length": 4, "spread": 1.5, "end_bias": 0.5}, 3, [2] * 3, {}),
+        ({"seed": 295, "vocabulary": 6, "length": 5, "spread": 1.0, "end_bias": 0.5}, 11, [3] * 3, {}),
+        ({"seed": 545, "vocabulary": 5, "length": 5, "spread": 1.5, "end_bias": -1.0}, 4, [2] * 3, {}),
+        (
+            {"seed": 56, "vocabulary": 4, "length": 4, "spread": 1.5, "end_bias": 0.5},
+            2,
+            [3] * 3,
+            {"length_normalization": 0.6},
+        ),
+    ],
+)
+def test_a_group_that_cannot_win_still_penalizes_those_behind_it(world, image, widths, rules):
+    model = PrefixModel(16, **world)
+    arguments = {"beam_size": sum(widths), "groups": len(widths), "diversity": 3.0, **rules}
+    (found,) = model.search(diverse_beam_search, [image], **arguments)
+    options = {"n_best": 1, "rules": rules, "max_length": model.length, "diversity": 3.0}
+    assert slow_search(model, image, widths, **options) == facts(found)
+    assert facts(model.search(diverse_beam_search, **arguments)[image]) == facts(found)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_width_one_equals_greedy_and_a_loop(seed):
     model, rules, _ = draw_world(2000 + seed)
@@ -105,7 +129,7 @@ def test_ending_early_changes_nothing(monkeypatch):
 
     steps = count_steps(monkeypatch)
     early, early_steps = results(), len(steps)
-    monkeypatch.setattr(beam._Group, "_end_early", lambda self: None)
+    monkeypatch.setattr(beam, "_end_early", lambda groups: None)
     steps.clear()
     assert [[[f[0] for f in h] for h in r] for r in early] == [[[f[0] for f in h] for h in r] for r in results()]
     assert early_steps < len(steps)
