@@ -32,7 +32,7 @@ TOOLS = {
     ],
     "instances": ["Instances"],
     "lengths": ["cut_warning"],
-    "parsing": ["Faults", "entries", "field", "id_of", "read_json"],
+    "parsing": ["Faults", "entries", "field", "id_of", "parse_json", "read_json"],
     "image_files": ["find_images", "FoundImages", "holds_image", "list_pictures"],
     "pictures": ["Box", "CORNERS", "open_picture", "read_picture", "upright"],
     "questions": ["NOTHING", "QuestionBatch", "QuestionDataset", "collate_questions", "encode_question"],

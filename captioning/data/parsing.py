@@ -45,9 +45,27 @@ def note(faults: Handling, kind: str | None, item: dict[str, Any] | None, line: 
 def read_json(file: Path) -> Any:
     """What the file holds: UTF-8 (with or without a byte order mark) or UTF-16."""
     try:
-        return json.loads(file.read_bytes())
+        return parse_json(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"cannot read {file} as JSON ({error}); fetch or write it anew") from error
+
+
+def parse_json(content: str | bytes) -> Any:
+    """What JSON text holds.
+
+    Raises:
+        ValueError: it is no JSON, or an object has a key twice, of which one would be lost.
+    """
+    return json.loads(content, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        double = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key '{double:.60}' is there twice in one object; keep one")
+    return found
 
 
 def entries(content: Any, key: str, file: Path) -> Iterator[tuple[str, Any]]:

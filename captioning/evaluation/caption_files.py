@@ -1,11 +1,10 @@
 """Read captions and references from files: COCO results, JSON lines, COCO annotations, Karpathy's file."""
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioning.data import SPLITS, counted_annotations, entries, field, left_out_notice, read_json
+from captioning.data import SPLITS, counted_annotations, entries, field, left_out_notice, parse_json, read_json
 from captioning.errors import DataError
 from captioning.evaluation.identity import COCO_ID, ImageId, ImageTexts, listed, pair, read_id
 from captioning.metrics import name_ids
@@ -34,6 +33,8 @@ def read_results(file: Path) -> list[ImageTexts]:
 def read_samples(file: Path) -> list[ImageTexts]:
     """As `read_results`, with one or more captions per image."""
     content = _json_or_lines(file)
+    if isinstance(content, dict) and {"image_id", "file_name"} & content.keys() and "caption" in content:
+        content = [content]  # JSON lines of one line
     if isinstance(content, dict) and content and all(map(_is_caption, content.values())):
         groups = {key: [texts] if isinstance(texts, str) else texts for key, texts in content.items()}
         content = [{"image_id": key, "caption": text} for key, texts in groups.items() for text in texts]
@@ -70,6 +71,8 @@ def read_references(file: Path, split: str | None = None) -> ReferenceFile:
         DataError: it is neither; the split has no captions; an id has several file names.
     """
     content = read_json(file)
+    if isinstance(content, list):
+        raise DataError(f"{file}: references are COCO captions, an object with 'images' and 'annotations', not a list")
     if is_karpathy(content):
         split = split or _test_split(content, file)
         return ReferenceFile(_karpathy(file, content, split), split, [], None)
@@ -77,6 +80,12 @@ def read_references(file: Path, split: str | None = None) -> ReferenceFile:
     counted, left_out = counted_annotations(given)
     names, texts = _file_names(file, content), {entry.image_id: entry.texts for entry in _by_image(file, counted)}
     everything = [entry._replace(name=names.get(entry.image_id, entry.name)) for entry in _by_image(file, given)]
+    complete = len(names) == len(content.get("images", []))  # all images have a name
+    if complete and names and (unlisted := [entry.image_id for entry in everything if entry.image_id not in names]):
+        raise DataError(
+            f"{file}: captions of image ids that 'images' does not list: {name_ids(unlisted)}; add these images or "
+            "drop the captions"
+        )
     images = [entry._replace(texts=texts[entry.image_id]) for entry in everything if entry.image_id in texts]
     unscored = [entry for entry in everything if entry.image_id not in texts]
     notice = left_out_notice(left_out, len(given), str(file))
@@ -145,12 +154,16 @@ def _json_or_lines(file: Path) -> Any:
         return read_json(file)
     except DataError:
         try:
-            lines = file.read_text(encoding="utf-8-sig").splitlines()
-            found = [json.loads(line) for line in lines if line.strip()]
+            lines = file.read_text(encoding="utf-8-sig").split("\n")  # a caption may hold other line ends
+            found = [parse_json(line) for line in lines if line.strip()]
         except (OSError, ValueError, RecursionError):
             found = []
         if len(found) > 1 and all(isinstance(entry, dict) for entry in found):
             return found
+        if file.is_file() and file.suffix.lower() in (".csv", ".tsv", ".txt"):
+            raise DataError(
+                f'{file}: results are JSON, [{{"image_id": 1, "caption": "…"}}, …], not a table; write them so'
+            ) from None
         raise
 
 
@@ -171,7 +184,8 @@ def _by_image(file: Path, listed: Iterable[tuple[str, Any]]) -> list[ImageTexts]
         image_id = None if only_name else read_id(_required(entry, "image_id", where), where)
         if not isinstance(entry.get("caption"), str):  # null, NaN, a number, or not there
             wrong.append(name if only_name else image_id)
-        found = result.setdefault(("name", name) if only_name else image_id, ImageTexts(image_id, name, []))
+        text = spelled if isinstance(spelled := entry.get("image_id"), str) else None
+        found = result.setdefault(("name", name) if only_name else image_id, ImageTexts(image_id, name, [], text))
         if found.name != name:
             raise DataError(_two_names(where, image_id, name, found.name))
         found.texts.append(entry.get("caption"))

@@ -18,8 +18,8 @@ from captioning.metrics import name_ids
 
 ImageId = int | str
 _COCO_PREFIX = re.compile(r"COCO_[a-z]+\d{4}_(?=\d{12}(\.\w+)?$)")  # 2014's names; 2017's are the same without it
-COCO_ID = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:\.jpg)?")
-_DISTINCTIVE = re.compile(r"\d{8}")  # in a file's name: no other folder has another image of that name by chance
+COCO_ID = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})(?:\.jpg)?")  # of a file name or a text id
+_COCO_FILE = re.compile(r"\d{12}\.\w+")  # names one image in whatever folder
 _SHOWN = 3  # examples in an error
 
 
@@ -27,12 +27,13 @@ class ImageTexts(NamedTuple):
     """One image's caption, samples or references, as a file gives them.
 
     image_id: a whole number, a text, or None where the file gives a name alone. name: the file name, with folders or
-    without, or None. texts: the captions.
+    without, or None. texts: the captions. text: the id as the file spells it, where that is a text: it may be a name.
     """
 
     image_id: ImageId | None
     name: str | None
     texts: list[str]
+    text: str | None = None
 
 
 class Pairing(NamedTuple):
@@ -135,18 +136,18 @@ def pair(
         DataError: names and ids contradict each other, a name fits several references, or two results are of one image.
     """
     names, ids = _Names(references), {entry.image_id: row for row, entry in enumerate(references)}
+    _refuse_doubles(results, files[0])
     # What captioning-caption counts is no identity, but only beside names.
     counted = [entry.image_id for entry in results] == list(range(len(results)))
     running = counted and all(entry.name is not None for entry in results)
     rows: dict[int, int] = {}
     kinds, extra, against = {"name": 0, "id": 0}, [], []
     for place, entry in enumerate(results):
-        row, kind = names.find(entry.name, files) if entry.name is not None and names else None, "name"
         its_id = None if running and names else ids.get(entry.image_id)
+        wanted, stem = (entry.text, True) if entry.name is None else (entry.name, False)
+        row, kind = names.find(wanted, files, stem=stem) if wanted is not None and names else None, "name"
         if row is None and its_id is not None and (entry.name is None or references[its_id].name is None):
             row, kind = its_id, "id"
-        elif row is None and its_id is None and entry.name is None and isinstance(entry.image_id, str):
-            row = names.find(entry.image_id, files, stem=True)
         elif its_id is not None and row != its_id:
             against.append((entry, its_id, row))
         if row is None:
@@ -164,6 +165,17 @@ def pair(
         raise DataError(_contradiction(against, references, files))
     missing = [row for row in range(len(references)) if row not in rows]
     return Pairing(rows, kinds["name"], kinds["id"], missing, extra)
+
+
+def _refuse_doubles(entries: Sequence[ImageTexts], file: str | Path) -> None:
+    """Refuses one file name for two images: neither could be told from the other."""
+    seen: dict[tuple[str, ...], ImageTexts] = {}
+    for entry in entries:
+        if entry.name is not None and (other := seen.setdefault(_parts(entry.name), entry)) is not entry:
+            raise DataError(
+                f"{file}: {called(other)} and {called(entry)} have one file name: give each image one entry, or write "
+                "its folder beside its name"
+            )
 
 
 def match(
@@ -205,6 +217,11 @@ def match(
             f"{files[0]}, {files[1]}: cannot score {'; '.join(faults)}. Add --subset to score the {len(found.rows)} "
             "images that both have"
         )
+    if found.missing and len(found.extra) > len(found.rows) / 2 and not found.by_name:
+        raise DataError(
+            f"{files[0]}, {files[1]}: only some image ids agree, perhaps by chance: {'; '.join(faults)}. Write "
+            "'file_name' into both files, or score against the annotations of these images"
+        )
     order = sorted(found.rows)
     keys = {row: references[row].image_id for row in order}
     return Matched(
@@ -245,12 +262,14 @@ class _Names:
         if stem and not rows:
             rows = self.stems.get(parts[-1], [])
         fitting = [row for row in rows if _agree(self.parts[row][:-1], parts[:-1])]
-        if not fitting and len(rows) == 1 and self.one_folder and _DISTINCTIVE.search(parts[-1]):
-            fitting = rows  # a folder that all share tells nothing apart
+        if not fitting and len(rows) == 1 and self.one_folder and _COCO_FILE.fullmatch(parts[-1]):
+            fitting = rows
         if len(fitting) > 1:  # "1.jpg" beside "cats/1.jpg"
             depths = [len(self.parts[row]) for row in fitting if len(self.parts[row]) <= len(parts)]
             nearest = max(depths, default=0)
             fitting = [row for row in fitting if len(self.parts[row]) == nearest] or fitting
+        if len({self.parts[row] for row in fitting}) < len(fitting):
+            raise DataError(f"{files[1]}: {name} is the file name of {len(fitting)} images; give each image one entry")
         if len(fitting) > 1:
             raise DataError(
                 f"{files[0]}: {name} may be {' or '.join('/'.join(self.parts[row]) for row in fitting[:_SHOWN])} of "
@@ -272,7 +291,7 @@ def _agree(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
 
 def called(entry: ImageTexts) -> str:
     """An image as errors name it: its file name and its id, as far as it has them."""
-    number = "" if entry.image_id is None else f"image id {entry.image_id}"
+    number = "" if entry.image_id is None else f"image id {entry.text or entry.image_id}"
     return f"{entry.name} ({number})" if entry.name and number else entry.name or number
 
 

@@ -113,7 +113,7 @@ def test_without_names_on_one_side_ids_count(tmp_path, monkeypatch, capsys):
         ("./a.jpg", "a.jpg"),
         ("COCO_val2014_000000397133.jpg", "val2017/000000397133.jpg"),
         ("val2014/COCO_val2014_000000397133.jpg", "images/COCO_val2014_000000397133.jpg"),
-        ("flickr30k_images/1000092795.jpg", "photos/1000092795.jpg"),
+        ("val2014/COCO_val2014_000000397133.jpg", "train2017/000000397133.jpg"),
     ],
 )
 def test_spellings_of_one_name(theirs, ours):
@@ -125,6 +125,8 @@ def test_spellings_of_one_name(theirs, ours):
 def test_names_that_are_not_the_same():
     cats = [ImageTexts(5, "cats/1.jpg", ["a"])]
     assert pair([ImageTexts(0, "dogs/1.jpg", ["a"])], cats, files=FILES).extra == [0]  # another folder's image
+    numbered = [ImageTexts(5, "val/00000001.jpg", ["a"])]  # as data sets number each split from 1
+    assert pair([ImageTexts(0, "train/00000001.jpg", ["a"])], numbered, files=FILES).extra == [0]
     assert pair([ImageTexts(0, "2.jpg", ["a"])], cats, files=FILES).extra == [0]
     assert pair([ImageTexts(0, "1.png", ["a"])], cats, files=FILES).extra == [0]
     both = [*cats, ImageTexts(6, "dogs/1.jpg", ["b"])]
@@ -371,3 +373,64 @@ def test_rejected_and_precanned_captions_are_no_references(tmp_path, monkeypatch
     canned = results([1, 2, 3, 4], NAMES, [*NAMES[1:], NAMES[0]])
     _, wrong = scores(tmp_path, monkeypatch, capsys, canned, truths)
     assert wrong < 0.1
+
+
+def test_a_text_id_that_is_a_file_name_is_that_file(tmp_path, monkeypatch, capsys):
+    """Image 1 is 000000000003.jpg here, and image 3 is another."""
+    names = [f"{number:012}.jpg" for number in (3, 1, 4, 2)]
+    truths = annotations([1, 2, 3, 4], names)
+    for spelled in (names, [f"COCO_val2014_{name[:12]}" for name in names], [f"COCO_val2014_{name}" for name in names]):
+        with pytest.raises(SystemExit, match="file names and image ids contradict each other"):
+            scores(tmp_path, monkeypatch, capsys, results(spelled, [None] * 4), truths)
+    own = annotations([7, 8, 9, 10], names)
+    for spelled in (names, [name[:12] for name in names], [f"COCO_val2014_{name}" for name in names]):
+        title, bleu = scores(tmp_path, monkeypatch, capsys, results(spelled, [None] * 4), own)
+        assert bleu == pytest.approx(1.0) and title.endswith("matched by file name")
+    title, bleu = scores(tmp_path, monkeypatch, capsys, results([1, 2, 3, 4], [None] * 4), truths)
+    assert bleu == pytest.approx(1.0) and title.endswith("matched by image id")
+
+
+def test_a_key_that_is_there_twice_loses_no_caption(tmp_path, monkeypatch):
+    truths = write(tmp_path / "a.json", {"images": [{"id": 1}], "annotations": [{"image_id": 1, "caption": "a dog"}]})
+    for text in ('{"1": "a dog", "1": "the moon"}', '[{"image_id": 1, "caption": "a dog", "caption": "the moon"}]'):
+        (tmp_path / "r.json").write_text(text)
+        with pytest.raises(
+            SystemExit, match=r"r\.json as JSON \(the key '(1|caption)' is there twice in one object; keep"
+        ):
+            run(score, monkeypatch, tmp_path / "r.json", truths)
+    (tmp_path / "r.json").write_text('{"1": "a dog", "01": "the moon"}')
+    with pytest.raises(SystemExit, match=r"more than one caption for 1 images: image ids 1"):
+        run(score, monkeypatch, tmp_path / "r.json", truths)
+
+
+def test_forms_of_results_and_what_is_none(tmp_path, monkeypatch, capsys):
+    listed = [{"image_id": 1, "caption": "a dog"}, {"image_id": 2, "caption": "a cat"}]
+    truths = {"images": [{"id": 1}, {"id": 2}], "annotations": listed}
+    file, annotated = tmp_path / "r.jsonl", write(tmp_path / "a.json", truths)
+    lines = [json.dumps(row | {"caption": f"{row['caption']}\u2028"}, ensure_ascii=False) for row in listed]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    run(score, monkeypatch, file, annotated, "metrics.bootstrap=0")
+    assert "  BLEU-1      1.0000" in capsys.readouterr().out
+    file.write_text(json.dumps(listed[0]))
+    run(score, monkeypatch, file, annotated, "metrics.bootstrap=0", "subset=true")
+    assert "SUBSET: 1 of 2" in capsys.readouterr().out
+    (tmp_path / "r.csv").write_text("image_id,caption\n1,a dog\n")
+    with pytest.raises(SystemExit, match=r"r\.csv: results are JSON, .*, not a table"):
+        run(score, monkeypatch, tmp_path / "r.csv", annotated)
+    with pytest.raises(SystemExit, match=r"references are COCO captions, an object .*, not a list"):
+        run(score, monkeypatch, annotated, write(tmp_path / "list.json", listed))
+    stray = annotations([1, 2, 3, 4])
+    stray["images"].pop()
+    with pytest.raises(SystemExit, match=r"captions of image ids that 'images' does not list: 4; add these images"):
+        scores(tmp_path, monkeypatch, capsys, results([1, 2, 3, 4]), stray)
+    with pytest.raises(SystemExit, match=r"a\.jpg \(image id 4\) and a\.jpg \(image id 5\) have one file name"):
+        scores(
+            tmp_path,
+            monkeypatch,
+            capsys,
+            results([4, 5, 6, 7], ["a.jpg", "a.jpg", "b", "c"]),
+            annotations([4, 5, 6, 7]),
+        )
+    by_chance = results([42, 1, 2, 9], [None] * 4)
+    with pytest.raises(SystemExit, match=r"only some image ids agree, perhaps by chance"):
+        scores(tmp_path, monkeypatch, capsys, by_chance, annotations([42, 73, 133, 11]), "subset=true")
