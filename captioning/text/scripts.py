@@ -43,6 +43,9 @@ _ANY = re.compile(f"[{''.join(UNSPACED.values())}]")
 # token must have.
 _MEAN = {_DENSE: 4, _LONGER: 8}
 _ALONE = {_DENSE: 3, _LONGER: 6}
+# The mean over all captions of a file beyond which its tokens are phrases between marks or spaces, and no words.
+_TYPICAL = {_DENSE: 2.5, _LONGER: 4.0}
+_KATAKANA = re.compile(f"[{DENSE['Katakana']}]")
 WARN_FROM = 0.01  # of the captions
 HELP = "put spaces between the words (or between all characters) of the captions first"
 
@@ -82,14 +85,20 @@ def describe(found: Unsplit) -> str:
 
 
 def unsplit(texts: Iterable[str]) -> Unsplit:
-    """Count the captions that the tokenizer cannot split; those without any word are not counted at all."""
-    count, total, example = 0, 0, ""
+    """Count the captions that the tokenizer cannot split; those without any word are not counted at all.
+
+    Where the tokens of all captions together are too long to be words, each caption of such tokens counts: phrases
+    between commas (Chinese, Japanese) or between spaces (Thai, Lao, Myanmar) are no words either.
+    """
+    count, total, example, lengths = 0, 0, "", []
     for text in texts:
-        if text.isascii() or not _ANY.search(text):
-            total += bool(text.strip())
-            continue
-        total += 1
-        if is_unsplit(text):
+        dense = not text.isascii() and _ANY.search(text)
+        total += bool(dense or text.strip())
+        if dense:
+            lengths.append((text, _lengths(text)))
+    phrases = {script for script in _TYPICAL if _mean([row[script] for _, row in lengths]) > _TYPICAL[script]}
+    for text, row in lengths:
+        if is_unsplit(text) or any(_mean([row[script]]) > _TYPICAL[script] for script in phrases):
             count += 1
             example = example or " ".join(text.split())
     return Unsplit(count, total, example, script_of(example) if example else "")
@@ -114,6 +123,25 @@ def _too_long(tokens: list[str], script: re.Pattern) -> bool:
         return False
     alone = len(tokens) == 1 and counts[0] >= _ALONE[script]
     return alone or sum(counts) > _MEAN[script] * len(counts)
+
+
+def _lengths(caption: str) -> dict[re.Pattern, tuple[float, int]]:
+    """Of each kind of script: its letters and the tokens that have any; (0, 0) where another script prevails.
+
+    A sign of Katakana counts half, since foreign words are spelled out in it.
+    """
+    tokens = tokenize(unicodedata.normalize("NFC", caption))
+    result = {}
+    for script in _TYPICAL:
+        found = [[sign for sign in script.findall(token) if _is_letter(sign)] for token in tokens]
+        letters = sum(0.5 if _KATAKANA.match(sign) else 1.0 for signs in found for sign in signs)
+        others = sum(map(_is_letter, "".join(tokens))) - sum(map(len, found))
+        result[script] = (letters, sum(map(bool, found))) if 2 * letters >= others else (0.0, 0)
+    return result
+
+
+def _mean(lengths: list[tuple[float, int]]) -> float:
+    return sum(letters for letters, _ in lengths) / max(1, sum(tokens for _, tokens in lengths))
 
 
 def _is_letter(sign: str) -> bool:

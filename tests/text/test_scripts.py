@@ -53,3 +53,31 @@ def test_the_warning_names_file_share_and_example_and_what_to_do():
 def test_one_foreign_caption_in_a_hundred_and_one_is_no_reason_to_warn():
     assert unsplit_warning(["一只狗在草地上奔跑。"] + ["a dog"] * 100, "x") is None
     assert unsplit_warning([], "x") is None
+
+
+PHRASES = [
+    ["一个男人，骑着马，在海边", "两只狗，在草地上", "一只猫，睡在，沙发上"],
+    ["黒い犬が、芝生の上を、走る", "白い猫が、寝ている"],
+    ["白色的猫 睡在 沙发上面", "一个男人 骑着一匹马"],
+    ["สุนัขสีดำ กำลังวิ่ง บนหญ้า", "ชายคนหนึ่ง ขี่ม้า ริมทะเล"],
+    ["ခွေးနက်တစ်ကောင် မြက်ခင်းပေါ်မှာ ပြေးနေသည်"],
+    ["ຫມາສີດໍາ ແລ່ນຢູ່ ຢູ່ຫຍ້າ"],
+]
+
+
+@pytest.mark.parametrize("captions", PHRASES, ids=lambda captions: script_of(captions[0]))
+def test_phrases_between_marks_or_spaces_are_no_words(captions):
+    assert unsplit(captions).count == len(captions)
+
+
+@pytest.mark.parametrize(
+    "captions",
+    [
+        ["一 个 男 人 骑 着 马", "一个 男人 骑着 自行车 在 海边", "滑雪板 运动员"],
+        ["スケートボード に 乗る 男", "赤い 四角 は 、 青い 円 の 上 に あり ます 。"],
+        ["สุนัข วิ่ง เล่น บน สนามหญ้า", "ผู้ชาย ขี่ ม้า"],
+        ["a man in front of the 北京天安门 sign", "a dog named 小白 runs", "two cats"],
+    ],
+)
+def test_words_between_spaces_are(captions):
+    assert unsplit(captions).count == 0
