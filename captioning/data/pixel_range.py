@@ -6,10 +6,13 @@ black. The rule, for whole numbers:
 1. The file states its bits. TIFF: BitsPerSample below 16, or MaxSampleValue. PNG: a chunk sBIT of b bits; where all
    samples are below 2^b and do not fill 16 bits as the standard wants it (shifted up, the low bits empty or repeated),
    white is 2^b - 1, otherwise 65535.
-2. All samples are multiples of 257 (8 bits made 16) or of 4 or more (shifted up): white is 65535.
+2. All samples are multiples of 257 or of 256 (8 bits made 16): white is 65535. Smaller shifts say nothing: 8 bits
+   shifted up to 10 or 12 are as common as 12 shifted up to 16.
 3. Otherwise white is the largest value of 8, 10, 12, 14 or 16 bits, whichever is the fewest that hold the image's
    maximum. This is a guess: an image of true 16 bits whose brightest pixel has less than a quarter of the full value
    is brightened. So the first such file is named in a remark. Save files as 8 bits where their brightness matters.
+
+Alpha has the white of the colors, unless it exceeds it. In a TIFF whose zero is white, the result is inverted.
 
 Floating-point pixels are 0 … 1, or 0 … 255 where the maximum is above 1; whole numbers beyond 255 follow the rule.
 """
@@ -66,7 +69,7 @@ def white_value(values: np.ndarray, stated: int | None) -> tuple[int, bool]:
         return FULL, False
     if highest >= 2 ** DEPTHS[-2] or not highest:
         return FULL, False
-    if not (values % 257).any() or not (values % 4).any():
+    if not (values % 257).any() or not (values % 256).any():
         return FULL, False
     return 2 ** next(bits for bits in DEPTHS if highest < 2**bits) - 1, True
 

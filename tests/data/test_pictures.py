@@ -241,8 +241,10 @@ def test_few_bits_in_sixteen_are_not_nearly_black(tmp_path, file, bits, highest,
 
 
 def test_true_sixteen_bits_stay(tmp_path, told):
-    shifted = np.array([[0, 16, 3200, 4080]], dtype=np.uint16)  # 12 bits, shifted up by 4: a dark picture
-    assert rgb(tmp_path, Image.fromarray(shifted), "a.png")[0, :, 0].tolist() == [0, 0, 12, 16]
+    shifted = np.array([[0, 16, 3200, 65520]], dtype=np.uint16)  # 12 bits, shifted up by 4
+    assert rgb(tmp_path, Image.fromarray(shifted), "a.png")[0, :, 0].tolist() == [0, 0, 12, 255]
+    high = np.array([[0, 256, 512, 7680]], dtype=np.uint16)  # 8 bits, shifted up by 8: a dark picture
+    assert rgb(tmp_path, Image.fromarray(high), "e.png")[0, :, 0].tolist() == [0, 1, 2, 30]
     repeated = np.array([[0, 257, 514, 7710]], dtype=np.uint16)  # 8 bits made 16
     assert rgb(tmp_path, Image.fromarray(repeated), "b.png")[0, :, 0].tolist() == [0, 1, 2, 30]
     bright = np.array([[0, 1, 16384, 16385]], dtype=np.uint16)
@@ -250,6 +252,24 @@ def test_true_sixteen_bits_stay(tmp_path, told):
     black = np.zeros((1, 4), dtype=np.uint16)
     assert not rgb(tmp_path, Image.fromarray(black), "d.png").any()
     assert told() == ""
+
+
+@pytest.mark.parametrize("file", ["shifted.png", "shifted.tif"])
+@pytest.mark.parametrize(
+    ("values", "shift", "bits", "expected"),
+    [
+        ([0, 1, 100, 255], 4, 12, [0, 1, 100, 254]),  # 8 bits in 12
+        ([0, 1, 100, 255], 2, 10, [0, 1, 100, 254]),  # 8 bits in 10
+        ([0, 4, 500, 1023], 4, 14, [0, 1, 125, 255]),  # 10 bits in 14
+        ([0, 16, 32, 63], 2, 8, [0, 64, 128, 252]),
+    ],
+)
+def test_values_shifted_up_below_sixteen_bits(tmp_path, file, values, shift, bits, expected, told):
+    shifted = np.array([values], dtype=np.uint16) << shift
+    assert rgb(tmp_path, Image.fromarray(shifted), file)[0, :, 0].tolist() == expected
+    assert f"{file}: 16-bit pixels, but none is above {2**bits - 1}: read as {bits}-bit values" in told()
+    (tmp_path / "color.png").write_bytes(png(np.repeat(shifted[..., None], 3, 2)))
+    assert np.asarray(open_picture(tmp_path / "color.png"))[0, :, 2].tolist() == expected
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:
