@@ -17,7 +17,17 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from captioning.data.image_files import HEAD, image_kind, needed_for, unreadable_format
-from captioning.data.pixel_range import STATED, UnknownRange, eight_bits, is_deep, stated_bits, whole_channels
+from captioning.data.pixel_range import (
+    NEGATIVE,
+    STATED,
+    UnknownRange,
+    eight_bits,
+    is_deep,
+    is_negative,
+    mend_tiles,
+    stated_bits,
+    whole_channels,
+)
 from captioning.errors import ConfigError, DataError
 from captioning.io import described
 
@@ -202,9 +212,10 @@ def _opened(file: Path | BinaryIO, *, most_pixels: float = MOST_PIXELS) -> Itera
         with Image.open(file, formats=_formats()) as picture:
             if picture.width * picture.height > most_pixels:
                 raise Image.DecompressionBombError(f"{picture.width} × {picture.height} pixels")
-            stated, deep = stated_bits(picture, file), is_deep(picture)
+            mend_tiles(picture)
+            found, deep = {STATED: stated_bits(picture, file), NEGATIVE: is_negative(picture)}, is_deep(picture)
             picture.load()
-            picture.info[STATED] = stated
+            picture.info |= found
             yield whole_channels(picture, file) if deep else picture
 
 

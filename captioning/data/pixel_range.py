@@ -23,19 +23,28 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 STATED = "captioning:bits"  # in a picture's info: the bits of a sample that its file states, or None
+NEGATIVE = "captioning:negative"  # in a picture's info: whether zero is white, and its decoder has not inverted it
 DEPTHS = (8, 10, 12, 14, 16)
 FULL = 65535
 TOLERANCE = 1e-3  # of floats that should be 0 … 1: interpolation overshoots
-BITS_PER_SAMPLE, MAX_SAMPLE_VALUE = 258, 281  # TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR = 258, 262, 281, 284  # TIFF tags
 # Of 16 bits a channel, Pillow's decoders keep the high byte; the second name makes them keep the low byte.
 LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
 LOW_BYTE |= {"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B"}
 _OPPOSITE = {"little": "B", "big": "L"}[sys.byteorder]
 LOW_BYTE |= {f"{mode};16N": f"{mode};16{_OPPOSITE}" for mode in ("RGB", "RGBA", "RGBX")}
+LOW_BYTE |= {f"{band};16{a}": f"{band};16{b}" for band in "RGBA" for a, b in ("LB", "BL")}  # planes
+NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}  # libtiff has turned their bytes
+# Pillow has the little-endian ones among these, but not all the big-endian ones.
+for _order, _raw in ((b"II", "I;16"), (b"MM", "I;16B")):
+    TiffImagePlugin.OPEN_INFO.setdefault((_order, 0, (1,), 1, (16,), ()), (_raw, _raw))
 _told: set[str] = set()
+
+
+PLANES = "16-bit TIFF whose channels lie in planes: save it interleaved (chunky) or with 8 bits a channel"
 
 
 class UnknownRange(ValueError):
@@ -53,6 +62,7 @@ def eight_bits(picture: Image.Image, *, name: str = "") -> Image.Image:
         made = _of_floats(values.astype(np.float64), name)
     else:
         made = _scaled(values.astype(np.int64), picture.info.get(STATED), name)
+    made = 255 - made if picture.info.get(NEGATIVE) else made
     key = picture.info.get("transparency")
     if isinstance(key, int):
         made = np.where(values == key, np.uint8(255), made)
@@ -86,6 +96,45 @@ def stated_bits(picture: Image.Image, file: Path | BinaryIO) -> int | None:
     return None
 
 
+def is_negative(picture: Image.Image) -> bool:
+    """Whether zero is white in a TIFF of one channel; Pillow inverts those of up to 8 bits by itself."""
+    return picture.format == "TIFF" and _photometric(picture) == 0 and (picture.mode == "F" or picture.mode[0] == "I")
+
+
+def _photometric(picture: Any) -> Any:
+    return picture.tag_v2.get(PHOTOMETRIC)
+
+
+def mend_tiles(picture: Image.Image) -> None:
+    """Let two kinds of TIFF be decoded rightly; before they are decoded.
+
+    Where 16-bit channels lie one after the other, uncompressed, Pillow reads them as if they had 8 bits. Of a
+    compressed big-endian one with signed or 32-bit greys, it turns the bytes twice.
+
+    Raises:
+        UnknownRange: channels of a kind that cannot be decoded.
+    """
+    if picture.format != "TIFF" or not picture.tile:
+        return
+    if not _has_planes(picture):
+        if picture.tile[0][0] == "libtiff" and (native := NATIVE.get(_raw_mode(picture))):
+            picture.tile = [_with_raw_mode(tile, native) for tile in picture.tile]
+        return
+    if picture.mode not in ("RGB", "RGBA") or any("a" in _first(tile[3]) for tile in picture.tile):
+        raise UnknownRange(PLANES)
+    if picture.tile[0][0] == "libtiff":
+        return
+    order = {b"II": "L", b"MM": "B"}[picture.tag_v2.prefix]
+    wanted = [(tile, _first(tile[3])) for tile in picture.tile]
+    picture.tile = [_with_raw_mode(tile, f"{band};16{order}") for tile, band in wanted if band in tuple(picture.mode)]
+
+
+def _has_planes(picture: Any) -> bool:
+    if picture.format != "TIFF" or picture.mode in ("L", "P", "1", "F") or picture.mode[0] == "I":
+        return False
+    return _tag(picture, PLANAR) == 2 and _tag(picture, BITS_PER_SAMPLE) > 8
+
+
 def _tag(picture: Any, number: int) -> int:
     """The largest whole number of a TIFF's tag; 0 where it has none."""
     found = picture.tag_v2.get(number)
@@ -95,17 +144,21 @@ def _tag(picture: Any, number: int) -> int:
 
 def is_deep(picture: Image.Image) -> bool:
     """Whether a PNG or TIFF of several channels has 16 bits each; before it is decoded."""
-    return picture.format in ("PNG", "TIFF") and bool(picture.tile) and _raw_mode(picture) in (*LOW_BYTE, "LA;16B")
+    return picture.format in ("PNG", "TIFF") and _raw_mode(picture) in (*LOW_BYTE, "LA;16B")
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    given = picture.tile[0][3]
+    return _first(picture.tile[0][3]) if picture.tile else ""
+
+
+def _first(given: Any) -> str:
+    """The raw mode among a tile's arguments."""
     given = given[0] if isinstance(given, tuple) and given else given
     return given if isinstance(given, str) else ""
 
 
 def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
-    """A decoded picture that `is_deep`; where all its high bytes are small, scaled as greys are.
+    """A decoded picture that `is_deep`; where all its colors' high bytes are small, scaled as greys are.
 
     Of 16 bits a channel, Pillow keeps the high byte: of 12-bit values, 4 bits. Those are decoded once more for the
     low bytes.
@@ -116,12 +169,16 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     high = np.asarray(picture)
     if not high.size or high[..., :colors].max() > 63:  # white is 65535
         return picture
+    if _has_planes(picture) and picture.info.get("compression") != "raw":
+        raise UnknownRange(PLANES)  # no decoder keeps its low bytes
     values = high.astype(np.int64) * 256 + _low_bytes(file, picture.mode)
-    white, guessed = white_value(values[..., :colors], picture.info.get(STATED))
+    few = high.max() <= 63  # alpha included: being opaque, it shows what is white better than a dark image does
+    white, guessed = white_value(values if few else values[..., :colors], picture.info.get(STATED))
     if guessed:
         _tell(white, str(file) if isinstance(file, Path) else "")
     made = high.copy()
-    made[..., :colors] = _to_eight(values[..., :colors], white)
+    scaled_too = high.shape[-1] if values.max() <= white < FULL else colors
+    made[..., :scaled_too] = _to_eight(values[..., :scaled_too], white)
     scaled = Image.fromarray(made)
     scaled.info = dict(picture.info)
     scaled.getexif().update(picture.getexif())
@@ -133,11 +190,11 @@ def _low_bytes(file: Path | BinaryIO, mode: str) -> np.ndarray:
     if not isinstance(file, Path):
         file.seek(0)
     with Image.open(file, formats=("PNG", "TIFF")) as again:
+        mend_tiles(again)
         raw = _raw_mode(again)
         if raw == "LA;16B":  # no decoder keeps its low bytes: read as if it were 8-bit RGBA
             again._mode = "RGBA"
-        wanted = LOW_BYTE.get(raw, "RGBA")
-        again.tile = [_with_raw_mode(tile, wanted) for tile in again.tile]
+        again.tile = [_with_raw_mode(tile, LOW_BYTE.get(_first(tile[3]), "RGBA")) for tile in again.tile]
         again.load()
         found = np.asarray(again)
     if raw == "LA;16B":  # a file's grey and alpha: (high, low, high, low)

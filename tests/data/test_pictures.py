@@ -319,6 +319,34 @@ def test_few_bits_in_colors_of_sixteen(tmp_path, channels, upload, told):
     assert "none is above 4095: read as 12-bit values" in told()
 
 
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("kind", ["f4", "i4", "i2"])
+def test_signed_and_32_bit_greys(tmp_path, order, deflate, kind):
+    pixels, extra = np.array([0, 51, 1000, 4095], dtype=order + kind), [(339, 3, [3 if kind == "f4" else 2])]
+    bits = [8 * pixels.itemsize]
+    content = tiff(pixels.tobytes(), width=4, bits=bits, order=order, extra=extra, deflate=deflate)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 3, 62, 255]
+
+
+@pytest.mark.parametrize("colors", [1, 3])
+@pytest.mark.parametrize(
+    ("pixels", "expected"),  # pixels of (color, alpha)
+    [
+        ([(4095, 4095), (0, 4095), (2001, 4095), (0, 819), (0, 0)], [255, 0, 125, 204, 255]),
+        ([(1000, 4095), (0, 4095), (16, 4095)], [62, 0, 1]),  # a dark image: 10 bits would hold its colors
+        ([(16368, 16383), (0, 3277)], [255, 204]),
+        ([(4095, 65535), (0, 65535), (0, 13107)], [255, 0, 204]),  # alpha of 16 bits
+    ],
+)
+def test_alpha_of_few_bits(tmp_path, colors, pixels, expected, told):
+    values = np.array([[[color] * colors + [alpha] for color, alpha in pixels]])
+    (tmp_path / "a.png").write_bytes(png(values))
+    assert np.asarray(open_picture(tmp_path / "a.png"))[0].tolist() == [[value] * 3 for value in expected]
+    assert "a.png: 16-bit pixels, but none is above" in told()
+
+
 def test_colors_of_true_sixteen_bits(tmp_path, told):
     (tmp_path / "a.png").write_bytes(png(np.array([[[65535, 0, 32768], [257, 1, 258]]])))
     assert np.asarray(open_picture(tmp_path / "a.png"))[0].tolist() == [[255, 0, 128], [1, 0, 1]]
@@ -328,20 +356,39 @@ def test_colors_of_true_sixteen_bits(tmp_path, told):
     assert (np.asarray(open_picture(tmp_path / "dark.png")) == 20).all() and told() == ""
 
 
-def tiff(pixels: bytes, *, width: int, bits: list[int], order: str, extra=()) -> bytes:
-    """A TIFF of one row, uncompressed."""
+def tiff(
+    pixels: bytes,
+    *,
+    width: int,
+    bits: list[int],
+    order: str,
+    extra=(),
+    photometric: int | None = None,
+    planes: bool = False,
+    deflate: bool = False,
+) -> bytes:
+    """A TIFF of one row; its pixels are those of one channel after the other where it has planes."""
+    strips = len(bits) if planes else 1
+    if photometric is None:
+        photometric = 1 if len(bits) == 1 else 2
+    pieces = [pixels[at : at + len(pixels) // strips] for at in range(0, len(pixels), len(pixels) // strips)]
+    pieces = [zlib.compress(piece) for piece in pieces] if deflate else pieces
     mark = {"<": b"II", ">": b"MM"}[order]
-    tags = [(256, 4, [width]), (257, 4, [1]), (258, 3, bits), (259, 3, [1]), (262, 3, [1 if len(bits) == 1 else 2])]
-    tags += [(273, 4, None), (277, 3, [len(bits)]), (278, 4, [1]), (279, 4, [len(pixels)]), *extra]
-    after, rest, entries = 8 + 2 + 12 * len(tags) + 4, b"", b""
-    for number, kind, values in sorted(tags, key=lambda tag: tag[0]):
-        one = {3: "H", 4: "I"}[kind]
-        packed = struct.pack(f"{order}{len(values)}{one}", *values) if values else b"\xff" * 4
+    tags = [(256, 4, [width]), (257, 4, [1]), (258, 3, bits), (259, 3, [8 if deflate else 1]), (262, 3, [photometric])]
+    tags += [(273, 4, [0] * strips), (277, 3, [len(bits)]), (278, 4, [1]), (279, 4, [len(piece) for piece in pieces])]
+    tags = sorted([*tags, (284, 3, [2 if planes else 1]), *extra], key=lambda tag: tag[0])
+    after, kinds = 8 + 2 + 12 * len(tags) + 4, {3: "H", 4: "I"}
+    start = after + sum(len(values) * {3: 2, 4: 4}[kind] for _, kind, values in tags)  # room for all the values
+    starts = [start + sum(map(len, pieces[:number])) for number in range(strips)]
+    rest, entries = b"", b""
+    for number, kind, values in tags:
+        values = starts if number == 273 else values
+        packed = struct.pack(f"{order}{len(values)}{kinds[kind]}", *values)
         if len(packed) > 4:
             packed, rest = struct.pack(f"{order}I", after + len(rest)), rest + packed
-        entries += struct.pack(f"{order}HHI", number, kind, len(values or [0])) + packed.ljust(4, b"\0")
-    entries = entries.replace(b"\xff" * 4, struct.pack(f"{order}I", after + len(rest)), 1)
-    return mark + struct.pack(f"{order}HIH", 42, 8, len(tags)) + entries + bytes(4) + rest + pixels
+        entries += struct.pack(f"{order}HHI", number, kind, len(values)) + packed.ljust(4, b"\0")
+    head = mark + struct.pack(f"{order}HIH", 42, 8, len(tags)) + entries + bytes(4) + rest
+    return head.ljust(start, b"\0") + b"".join(pieces)
 
 
 def test_a_tiff_states_its_bits(tmp_path, told):
@@ -362,6 +409,65 @@ def test_a_tiff_of_colors_with_few_bits(tmp_path, order, told):
     (tmp_path / "a.tif").write_bytes(tiff(values, width=2, bits=[16] * 3, order=order))
     assert np.asarray(open_picture(tmp_path / "a.tif"))[0].tolist() == [[0, 125, 255], [62, 0, 249]]
     assert "a.tif: 16-bit pixels, but none is above 4095" in told()
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("alpha", [False, True])
+def test_a_tiff_of_planes(tmp_path, order, alpha, told):
+    """Three or four planes of 16 bits, read as 8 bits before: noise."""
+
+    def opened(*planes: list[int], **options) -> list[list[int]]:
+        planes = (*planes, [planes[0][0]] * 3) if alpha else planes
+        values = np.array(planes, dtype=f"{order}u2").tobytes()
+        extra = [(338, 3, [2])] if alpha else []
+        content = tiff(values, width=3, bits=[16] * len(planes), order=order, extra=extra, planes=True, **options)
+        (tmp_path / "a.tif").write_bytes(content)
+        return np.asarray(open_picture(tmp_path / "a.tif"))[0].T.tolist()
+
+    full = ([65535, 0, 32768], [257, 258, 2570], [1, 5140, 65535])
+    assert opened(*full) == opened(*full, deflate=True) == [[255, 0, 128], [1, 1, 10], [0, 20, 255]]
+    assert told() == ""
+    few = ([4095, 2001, 0], [1001, 3, 4000], [16, 32, 48])
+    assert opened(*few) == [[255, 125, 0], [62, 0, 249], [1, 2, 3]]
+    assert "a.tif: 16-bit pixels, but none is above 4095" in told()
+    with pytest.raises(DataError, match=r"a\.tif: 16-bit TIFF whose channels lie in planes: save it interleaved"):
+        opened(*few, deflate=True)
+
+
+def test_planes_that_no_decoder_reads(tmp_path):
+    values = np.arange(12, dtype="<u2").tobytes()
+    inks = tiff(values, width=3, bits=[16] * 4, order="<", photometric=5, planes=True)
+    premultiplied = tiff(values, width=3, bits=[16] * 4, order="<", extra=[(338, 3, [1])], planes=True)
+    for content in (inks, premultiplied):
+        (tmp_path / "a.tif").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.tif: 16-bit TIFF whose channels lie in planes: save it interleaved"):
+            open_picture(tmp_path / "a.tif")
+    unused = tiff(values, width=3, bits=[16] * 4, order="<", extra=[(338, 3, [0])], planes=True)
+    (tmp_path / "a.tif").write_bytes(unused)
+    assert np.asarray(open_picture(tmp_path / "a.tif"))[0].tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+    plain = tiff(bytes(range(9)), width=3, bits=[8] * 3, order="<", planes=True)
+    (tmp_path / "a.tif").write_bytes(plain)
+    assert np.asarray(open_picture(tmp_path / "a.tif"))[0].tolist() == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflate", [False, True])
+@pytest.mark.parametrize("upload", [False, True])
+def test_a_tiff_whose_zero_is_white(tmp_path, order, deflate, upload, told):
+    def opened(values: list, kind: str = "u2", extra=()) -> list[int]:
+        pixels = np.array(values, dtype=order + kind)
+        bits, options = [8 * pixels.itemsize], {"order": order, "deflate": deflate, "photometric": 0, "extra": extra}
+        content = tiff(pixels.tobytes(), width=len(values), bits=bits, **options)
+        (tmp_path / "a.tif").write_bytes(content)
+        picture = read_picture(content, name="it", max_pixels=9) if upload else open_picture(tmp_path / "a.tif")
+        return np.asarray(picture)[0, :, 0].tolist()
+
+    assert opened([0, 257, 32896, 65535]) == [255, 254, 127, 0]
+    assert opened([0, 50, 255], "u1") == [255, 205, 0]
+    assert opened([0, 0.2, 1], "f4", [(339, 3, [3])]) == [255, 204, 0]
+    assert told() == ""
+    assert opened([0, 2001, 4095]) == [255, 130, 0]
+    assert "16-bit pixels, but none is above 4095" in told()
 
 
 @pytest.mark.parametrize(
