@@ -44,6 +44,7 @@ from captioning.config.command_line import (
     read_command_line,
 )
 from captioning.config.help_text import help_text
+from captioning.config.interpolations import followers
 from captioning.config.sweep import register as register_sweeper
 from captioning.config.typed_text import literal
 from captioning.config.validation import schema_faults, unknown_key
@@ -110,9 +111,14 @@ def _like(given: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: there is no such file, or a choice of a group stands beside it, whose parts are settled in it.
     """
-    files = [Path(str(_value_of(argument))) for argument in given if argument.startswith("like=")]
+    likes = [argument for argument in given if argument.startswith("like=")]
+    if any(_value_is_swept(argument) for argument in likes):
+        raise ConfigError("like= cannot be swept: give the config.yaml of one run")
+    files = [Path(str(_value_of(argument))) for argument in likes]
     if not files:
         return list(given)
+    if len(files) > 1:
+        raise ConfigError(f"{' '.join(f'like={file}' for file in files)}: one run at a time: give one config.yaml")
     path, rest = files[-1], [argument for argument in given if not argument.startswith("like=")]
     if not path.is_file():
         raise ConfigError(f"like={path}: there is no such file; give the config.yaml of a run")
@@ -125,8 +131,11 @@ def _like(given: Sequence[str]) -> list[str]:
         raise ConfigError(f"{groups[0]}: like= brings all parts with it; change single settings (model.width=512)")
     if not any(argument.startswith("run_dir=") for argument in rest):
         raise ConfigError(f"like={path} needs a run_dir=DIR of its own beside it")
+    content = yaml.safe_load(path.read_text(encoding="utf-8"))
     ours = ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=stdout"]  # as conf/train.yaml has them
-    return ["--config-dir", str(path.parent.resolve()), "--config-name", path.stem, *ours, *rest]
+    flags, rest = ([each for each in rest if each.startswith("-") is flag] for flag in (True, False))
+    flags += ["--config-dir", str(path.parent.resolve()), "--config-name", path.stem]  # the last one counts
+    return [*flags, *ours, *followers(content, rest), *rest]  # argparse wants all that is no option in one place
 
 
 def _plugins_of(given: Sequence[str], path: Path) -> list[str] | str:
