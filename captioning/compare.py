@@ -10,7 +10,7 @@ from captioning.errors import ConfigError
 
 def compare(config: dict[str, Any]) -> None:
     """Prints each score of both, the interval of their difference, and the images that make it."""
-    from captioning.evaluation import aligned, compared, describe_comparison, differences, matched_by
+    from captioning.evaluation import aligned, compared, describe_comparison, differences, matched_by, same_references
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # for results files, which have no scores yet
     resamples = config["metrics"]["bootstrap"]
@@ -24,13 +24,15 @@ def compare(config: dict[str, Any]) -> None:
     options = {key: config[key] for key in ("split", "subset")}
     annotations = Path(config["annotations"]) if config["annotations"] else None
     read = {side: [_read(Path(path), annotations, scorer, **options) for path in paths] for side, paths in runs.items()}
-    tables = aligned({side: [table for table, _ in found] for side, found in read.items()}, runs)
+    tables = aligned({side: [table for table, *_ in found] for side, found in read.items()}, runs)
+    marks = {side: [mark for *_, mark in found] for side, found in read.items()}
+    same_references(marks, runs)
     scores = compared(tables, resamples=resamples, seed=config["metrics"]["seed"])
     if config["by"] not in scores:
         raise ConfigError(f"by={config['by']}: both have {', '.join(scores)}")
     for side, paths in runs.items():
         print(f"{side.upper()}: {', '.join(paths)}")
-    print("\n".join(dict.fromkeys(title for found in read.values() for _, title in found)))
+    print("\n".join(dict.fromkeys(title for found in read.values() for _, title, _ in found)))
     print(f"{len(tables['a'][0].image_ids)} images, matched by {matched_by(tables)}")
     print(describe_comparison(scores, tables, resamples=resamples))
     rows = differences(tables, config["by"])
@@ -45,13 +47,13 @@ def compare(config: dict[str, Any]) -> None:
         _write(Path(config["output"]), scores, rows, config["by"])
 
 
-def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, subset: bool) -> tuple[Any, str]:
-    """(table, title) of a folder, or of a results file, which is scored now."""
-    from captioning.evaluation import match, read_references, read_results, read_title, title
+def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, subset: bool) -> tuple[Any, str, Any]:
+    """(table, title, fingerprint of the references) of a folder, or of a results file, which is scored now."""
+    from captioning.evaluation import match, read_fingerprint, read_references, read_results, read_title, title
     from captioning.metrics import from_csv
 
     if path.is_dir():
-        return from_csv(path / "per_image.csv"), read_title(path)
+        return from_csv(path / "per_image.csv"), read_title(path), read_fingerprint(path)
     if annotations is None:
         raise ConfigError(
             f"{path} is no folder of scores; where it is a results file, give annotations=FILE to score it"
@@ -64,7 +66,7 @@ def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, su
     names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
     about |= {"tokenizer": report.tokenizer, "images": len(names)}
     told = title(about) + (f"; {references.notice}" if references.notice else "")
-    return report.table._replace(names=names if any(names) else None), told
+    return report.table._replace(names=names if any(names) else None), told, report.references
 
 
 def _line(row: Mapping[str, Any]) -> str:

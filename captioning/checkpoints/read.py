@@ -160,6 +160,13 @@ def _check_archive(path: Path) -> None:
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
         raise CheckpointError(f"{path} is compressed, as no checkpoint of captioning-train is: it is not unfolded")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:
+        damaged = str(error) or type(error).__name__
+    if damaged:  # torch.load compares no checksum, and would take other weights for those that were written
+        raise CheckpointError(f"{path} is damaged: {damaged:.100} has not the checksum that was written; copy it anew")
 
 
 def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from captioning.errors import DataError
 from captioning.evaluation.identity import ImageTexts, listed, pair
+from captioning.evaluation.results import read_fingerprint
 from captioning.metrics import ScoreTable, bootstrap, from_csv
 
 Tables = dict[str, list[ScoreTable]]  # of the sides "a" and "b", a table a run
@@ -20,7 +21,10 @@ def read_tables(a: str | Path, b: str | Path) -> Tables:
         DataError: they are not there, or of other images.
     """
     read = {side: [from_csv(Path(path) / "per_image.csv")] for side, path in (("a", a), ("b", b))}
-    return aligned(read, {"a": [str(a)], "b": [str(b)]})
+    runs = {"a": [str(a)], "b": [str(b)]}
+    tables = aligned(read, runs)
+    same_references({side: [read_fingerprint(Path(path)) for path in paths] for side, paths in runs.items()}, runs)
+    return tables
 
 
 def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
@@ -43,6 +47,23 @@ def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
                 raise DataError(f"{runs['a'][0]} and {path} are not of the same images: {told}")
             result[side].append(table.take(np.array([paired.rows[row] for row in range(len(first))])))
     return result
+
+
+def same_references(marks: Mapping[str, Sequence[str | None]], runs: Mapping[str, Sequence[str]]) -> None:
+    """Refuse scores against different references, whose difference would not be the captions'.
+
+    Args:
+        marks: fingerprints of the references, of the sides "a" and "b", one per run; None where a run has none.
+
+    Raises:
+        DataError: two of them differ.
+    """
+    known = [(path, mark) for side in marks for path, mark in zip(runs[side], marks[side], strict=True) if mark]
+    if odd := [path for path, mark in known if mark != known[0][1]]:
+        raise DataError(
+            f"{known[0][0]} and {odd[0]} are scored against different references: score both against the same "
+            "annotations, then compare"
+        )
 
 
 def matched_by(tables: Tables) -> str:

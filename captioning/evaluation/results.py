@@ -38,6 +38,7 @@ def write_report(
     write_text(folder / "per_image.csv", to_csv(table))
     statistics = {
         "about": {**about, "tokenizer": report.tokenizer, "images": len(table.image_ids)},
+        "references": report.references,
         "intervals": report.intervals,
         "intervals are": f"95 %, {report.resamples} resamples of images, CIDEr's document frequencies kept",
         "captions": report.captions,
@@ -85,6 +86,14 @@ def read_about(folder: Path) -> dict[str, Any]:
     """What the scores in a folder that `write_report` left are of."""
     file = folder / "statistics.json"
     return field(read_json(file), "about", dict, str(file))
+
+
+def read_fingerprint(folder: Path) -> str | None:
+    """The fingerprint of the references that the scores in a folder are of; None where it is older than those."""
+    file = folder / "statistics.json"
+    content = read_json(file) if file.is_file() else None
+    found = content.get("references") if isinstance(content, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def read_title(folder: Path) -> str:

@@ -4,6 +4,7 @@
 score is not a slice of the whole's, and one image alone scores 0. docs/metrics.md has the definitions.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -37,6 +38,7 @@ class Report(NamedTuple):
     tokenizer: str
     resamples: int
     notes: dict[str, str]  # score -> what its reader must know about it
+    references: str  # a fingerprint of the references' tokens, whatever the images are called and in whatever order
 
 
 class Scorer:
@@ -123,6 +125,7 @@ class Scorer:
             tokenizer=self.tokenizer,
             resamples=self.bootstrap,
             notes=notes,
+            references=fingerprint(truths),
         )
 
 
@@ -134,6 +137,12 @@ def score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) 
     truths, (hypotheses, _) = tokenize_captions_of("python", references, {k: [v] for k, v in captions.items()}, None)
     flat = {image_id: group[0] for image_id, group in hypotheses.items()}
     return _scores(_table(_index(truths), truths, flat, captions))
+
+
+def fingerprint(truths: Tokens) -> str:
+    """The same for the same references, however their images are named and ordered."""
+    images = sorted(repr(sorted(" ".join(tokens) for tokens in group if tokens)) for group in truths.values())
+    return hashlib.sha256("\n".join(images).encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
 
 def cider_is_zero(truths: Tokens) -> str | None:

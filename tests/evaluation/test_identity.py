@@ -434,3 +434,18 @@ def test_forms_of_results_and_what_is_none(tmp_path, monkeypatch, capsys):
     by_chance = results([42, 1, 2, 9], [None] * 4)
     with pytest.raises(SystemExit, match=r"only some image ids agree, perhaps by chance"):
         scores(tmp_path, monkeypatch, capsys, by_chance, annotations([42, 73, 133, 11]), "subset=true")
+
+
+def test_scores_against_different_references_are_not_compared(tmp_path, monkeypatch, capsys):
+    """The same captions: B would be worse by its references alone."""
+    other = annotations(range(4))
+    other["annotations"][0]["caption"] = "something else is here"
+    for name, truths in (("a", annotations(range(4))), ("b", other), ("c", annotations([7, 8, 9, 10]))):
+        files = write(tmp_path / "r.json", results(range(4))), write(tmp_path / f"{name}.json", truths)
+        run(score, monkeypatch, *files, f"output={tmp_path / name}", "metrics.bootstrap=0")
+    with pytest.raises(SystemExit, match=r"a and .*b are scored against different references: score both against the"):
+        run(compare, monkeypatch, tmp_path / "a", tmp_path / "b", "metrics.bootstrap=10")
+    run(compare, monkeypatch, tmp_path / "a", tmp_path / "c", "metrics.bootstrap=10")
+    shuffled = {1: ["a dog", "a cat"], "x": ["a man"]}, {"y": ["a man"], 5: ["a cat", "A dog."]}
+    marks = [Scorer(bootstrap=0)(truths, dict.fromkeys(truths, "a")).references for truths in shuffled]
+    assert marks[0] == marks[1]

@@ -292,3 +292,17 @@ def test_a_member_in_memory_is_a_picture_too():
     exif[ExifTags.Base.Orientation] = 3
     Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4)).save(file, "PNG", exif=exif)
     assert np.asarray(upright(Image.open(file)))[..., 0].tolist() == np.arange(11, -1, -1).reshape(3, 4).tolist()
+
+
+def test_a_checkpoint_with_one_bit_changed_is_refused(tmp_path):
+    """torch.load compares no checksums: the captions would be other ones."""
+    path = tmp_path / "x.ckpt"
+    document = small_checkpoint()
+    torch.save(document, path)
+    load(path, device="cpu")
+    content = bytearray(path.read_bytes())
+    weights = max(document["state_dict"].values(), key=torch.numel).contiguous().numpy().tobytes()
+    content[content.index(weights) + 3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"x\.ckpt is damaged: .* has not the checksum that was written"):
+        load(path, device="cpu")
