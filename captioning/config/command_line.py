@@ -274,6 +274,20 @@ def _item(key: str, text: str, kind: TextKind, plain: bool) -> str:
     return literal(plain_path(text) if kind.path else text)
 
 
+def open_closed_streams() -> None:
+    """Puts what goes nowhere in the place of an input or output that the shell closed (`>&-`).
+
+    Python has None there, and the next file that is opened would get its number, to which libraries print.
+    """
+    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # which gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+
+
 @contextmanager
 def quiet_pipe() -> Iterator[None]:
     """Ends the program without a traceback where its output is closed early, as by `| head`, or a disk is full."""

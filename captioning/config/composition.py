@@ -40,6 +40,7 @@ from captioning.config.command_line import (
     conf_dir,
     heads,
     hydra_arguments,
+    open_closed_streams,
     quiet_pipe,
     read_command_line,
 )
@@ -87,6 +88,7 @@ def entry_point(
     def main() -> None:
         # Hydra's documented switch for handing exceptions on instead of printing its own summary of them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
+        open_closed_streams()
         try:
             with quiet_pipe():
                 line = read_command_line(sys.argv[1:], command)

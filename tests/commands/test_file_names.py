@@ -3,6 +3,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import unicodedata
@@ -406,6 +407,19 @@ def test_an_output_that_is_closed_early_ends_quietly(tmp_path):
             process.stdout.close()
             assert process.stderr.read() == b""
             assert process.wait() in (0, 141)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closes outputs as a Unix shell does")
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("given", "written"), [("--help", ""), ("images=a output=o", "a"), ("-m images=a,b", "b")])
+def test_an_output_that_is_closed_at_the_start_is_written_nowhere(tmp_path, closed, given, written):
+    job = "lambda config: (print('told'), os.system('echo told'), open('done', 'w').write(config['images'][0]))[:0]"
+    code = "import os; from captioning.config import CaptionConfig, entry_point; "
+    code += f"entry_point('caption', CaptionConfig, {job}, plain=['images...'])()"
+    command = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)} checkpoint=c {given} {closed}"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not written or (tmp_path / "done").read_text() == written
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
