@@ -28,7 +28,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from captioning.errors import CaptioningError
+from captioning.errors import CaptioningError, ConfigError
 from captioning.io import make_folder
 
 HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
@@ -53,6 +53,7 @@ class _Job:
     folder: str = ""
     status: str = NEVER
     failed: bool = False
+    mistyped: bool = False  # its settings are at fault
 
 
 class SweeperOfJobs(Sweeper):
@@ -156,6 +157,7 @@ class SweeperOfJobs(Sweeper):
             traceback.print_exception(error)
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"
         reason = " ".join(reason.split())
+        job.mistyped = isinstance(error, ConfigError | HydraException | OmegaConfBaseException)
         job.status, job.failed = f"FAILED: {reason}", True
         print(f"error: job {job.number} ({job.settings}): {reason}", file=sys.stderr, flush=True)
 
@@ -175,9 +177,11 @@ def _tell(jobs: Sequence[_Job], folder: Path, stopped: signal.Signals | None, *,
         return
     told = [f"{len(failed)} of {len(jobs)} jobs failed"] if failed else []
     told += [f"stopped by {stopped.name}, {len(never)} of {len(jobs)} jobs never ran"] if stopped else []
-    again = (
-        f". The same command with run_dir={folder} resume=auto goes on: finished jobs are skipped" if resumes else ""
-    )
+    again = ""
+    if failed and not stopped and all(job.mistyped for job in failed):
+        again = ". Correct the settings of these jobs: with the same ones they fail again"
+    elif resumes:
+        again = f". The same command with run_dir={folder} resume=auto goes on: finished jobs are skipped"
     print(f"error: {'; '.join(told)}{again}", file=sys.stderr, flush=True)
     sys.exit(128 + stopped if stopped else 1)
 
