@@ -22,6 +22,7 @@ from captioning.data.pixel_range import (
     STATED,
     UnknownRange,
     eight_bits,
+    has_unknown_channels,
     is_deep,
     is_negative,
     mend_tiles,
@@ -196,7 +197,7 @@ def open_picture(path: Path | str) -> Image.Image:
     except PermissionError as error:
         raise DataError(f"{path}: no permission to read it") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{path}: {_no_picture(_first_bytes(path))}") from error
+        raise DataError(f"{path}: {_no_picture(_first_bytes(path), path)}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large ({error}); shrink it first or leave it out") from error
     except Exception as error:  # a decoder that meets damaged bytes raises anything, from OSError to struct.error
@@ -259,7 +260,7 @@ def read_picture(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
     except Image.DecompressionBombError as error:
         raise DataError(f"{name} has more than {max_pixels / 1e6:g} million pixels: shrink it first") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{name} is {_no_picture(content[:HEAD])}") from error
+        raise DataError(f"{name} is {_no_picture(content[:HEAD], io.BytesIO(content))}") from error
     except Exception as error:  # as in `open_picture`
         raise DataError(f"{name} is damaged or cut short") from error
 
@@ -269,11 +270,14 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(HEAD)
 
 
-def _no_picture(head: bytes) -> str:
+def _no_picture(head: bytes, file: Path | BinaryIO) -> str:
     """What a file is that no decoder takes."""
     if reason := unreadable_format(head):
         return reason
-    if kind := image_kind(head):
+    kind = image_kind(head)
+    if kind == "TIFF" and has_unknown_channels(file):
+        return "a TIFF whose channels cannot be decoded (such as colors of 32 bits): save it with 8 bits a channel"
+    if kind:
         return f"damaged: it begins as a {kind} image, but cannot be decoded"
     if found := described(head):
         return f"not a picture: it looks like {found}"

@@ -19,6 +19,7 @@ Floating-point pixels are 0 … 1, or 0 … 255 where the maximum is above 1; wh
 
 import struct
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,14 +34,18 @@ TOLERANCE = 1e-3  # of floats that should be 0 … 1: interpolation overshoots
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR = 258, 262, 281, 284  # TIFF tags
 # Of 16 bits a channel, Pillow's decoders keep the high byte; the second name makes them keep the low byte.
 LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
-LOW_BYTE |= {"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B"}
+LOW_BYTE |= {"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B", "CMYK;16B": "CMYK;16L", "CMYK;16L": "CMYK;16B"}
 _OPPOSITE = {"little": "B", "big": "L"}[sys.byteorder]
-LOW_BYTE |= {f"{mode};16N": f"{mode};16{_OPPOSITE}" for mode in ("RGB", "RGBA", "RGBX")}
+LOW_BYTE |= {f"{mode};16N": f"{mode};16{_OPPOSITE}" for mode in ("RGB", "RGBA", "RGBX", "CMYK")}
 LOW_BYTE |= {f"{band};16{a}": f"{band};16{b}" for band in "RGBA" for a, b in ("LB", "BL")}  # planes
-NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;16BS": "I;16NS"}  # libtiff has turned their bytes
-# Pillow has the little-endian ones among these, but not all the big-endian ones.
-for _order, _raw in ((b"II", "I;16"), (b"MM", "I;16B")):
-    TiffImagePlugin.OPEN_INFO.setdefault((_order, 0, (1,), 1, (16,), ()), (_raw, _raw))
+# What libtiff decodes has the machine's order of bytes.
+NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;32B": "I;32N", "I;16BS": "I;16NS"}
+# Greys that Pillow could decode, but does not know: some of big-endian TIFFs, and most whose zero is white.
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 1, (1,), 1, (12,), ()), ("I;16", "I;12"))
+TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 1, (1,), 1, (32,), ()), ("I", "I;32B"))
+for _key, _modes in list(TiffImagePlugin.OPEN_INFO.items()):
+    if _key[1] == 1 and _modes[0] in ("I", "I;16", "I;16B", "F"):
+        TiffImagePlugin.OPEN_INFO.setdefault((_key[0], 0, *_key[2:]), _modes)
 _told: set[str] = set()
 
 
@@ -129,6 +134,19 @@ def mend_tiles(picture: Image.Image) -> None:
     picture.tile = [_with_raw_mode(tile, f"{band};16{order}") for tile, band in wanted if band in tuple(picture.mode)]
 
 
+def has_unknown_channels(file: Path | BinaryIO) -> bool:
+    """Whether a file that Pillow does not open is a TIFF whose tags are sound, but whose channels it cannot decode."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with TiffImagePlugin.TiffImageFile(file):
+                return False
+    except SyntaxError as error:
+        return "unknown pixel mode" in str(error)
+    except Exception:  # damaged tags raise anything
+        return False
+
+
 def _has_planes(picture: Any) -> bool:
     if picture.format != "TIFF" or picture.mode in ("L", "P", "1", "F") or picture.mode[0] == "I":
         return False
@@ -163,9 +181,9 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     Of 16 bits a channel, Pillow keeps the high byte: of 12-bit values, 4 bits. Those are decoded once more for the
     low bytes.
     """
-    if picture.mode not in ("RGB", "RGBA", "LA"):
+    if picture.mode not in ("RGB", "RGBA", "LA", "CMYK"):
         return picture
-    colors = 1 if picture.mode == "LA" else 3
+    colors = {"LA": 1, "CMYK": 4}.get(picture.mode, 3)
     high = np.asarray(picture)
     if not high.size or high[..., :colors].max() > 63:  # white is 65535
         return picture
@@ -179,7 +197,7 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     made = high.copy()
     scaled_too = high.shape[-1] if values.max() <= white < FULL else colors
     made[..., :scaled_too] = _to_eight(values[..., :scaled_too], white)
-    scaled = Image.fromarray(made)
+    scaled = Image.frombytes(picture.mode, picture.size, made.tobytes())
     scaled.info = dict(picture.info)
     scaled.getexif().update(picture.getexif())
     return scaled
@@ -225,7 +243,10 @@ def _of_floats(values: np.ndarray, name: str) -> np.ndarray:
 
 def _scaled(values: np.ndarray, stated: int | None, name: str) -> np.ndarray:
     if values.min(initial=0) < 0 or values.max(initial=0) > FULL:
-        raise UnknownRange("32-bit pixels of unknown range: save it with 8 or 16 bits a channel")
+        raise UnknownRange(
+            f"signed or 32-bit pixels of unknown range ({values.min()} … {values.max()}, not within 0 … {FULL}): "
+            "save it with 8 bits a channel"
+        )
     white, guessed = white_value(values, stated)
     if guessed:
         _tell(white, name)

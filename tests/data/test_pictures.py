@@ -207,7 +207,9 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, file):
 @pytest.mark.parametrize("values", [[0, 70000], [-3, 2]])
 def test_pixels_of_unknown_range_are_refused(tmp_path, kind, values):
     Image.fromarray(np.array([values, [1, 2]], dtype=kind)).save(tmp_path / "range.tif")
-    with pytest.raises(DataError, match=r"range\.tif: (32-bit|floating-point) pixels of unknown range.*save it with 8"):
+    with pytest.raises(
+        DataError, match=r"range\.tif: (signed or 32|float).* pixels of unknown range \(.*save it with 8"
+    ):
         open_picture(tmp_path / "range.tif")
 
 
@@ -321,13 +323,35 @@ def test_few_bits_in_colors_of_sixteen(tmp_path, channels, upload, told):
 
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("deflate", [False, True])
-@pytest.mark.parametrize("kind", ["f4", "i4", "i2"])
+@pytest.mark.parametrize("kind", ["f4", "i4", "i2", "u4"])
 def test_signed_and_32_bit_greys(tmp_path, order, deflate, kind):
-    pixels, extra = np.array([0, 51, 1000, 4095], dtype=order + kind), [(339, 3, [3 if kind == "f4" else 2])]
-    bits = [8 * pixels.itemsize]
-    content = tiff(pixels.tobytes(), width=4, bits=bits, order=order, extra=extra, deflate=deflate)
+    pixels, extra = np.array([0, 51, 1000, 4095], dtype=order + kind), [(339, 3, ["uif".index(kind[0]) + 1])]
+    for photometric, expected in ((1, [0, 3, 62, 255]), (0, [255, 252, 193, 0])):
+        options = {"bits": [8 * pixels.itemsize], "photometric": photometric, "deflate": deflate}
+        (tmp_path / "a.tif").write_bytes(tiff(pixels.tobytes(), width=4, order=order, extra=extra, **options))
+        assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == expected
+
+
+@pytest.mark.parametrize("order", "<>")
+@pytest.mark.parametrize("deflate", [False, True])
+def test_inks_of_few_bits(tmp_path, order, deflate, told):
+    """Their high bytes alone would be nearly white."""
+    inks = np.array([[0, 0, 0, 4095], [0, 0, 0, 0], [4095, 0, 0, 0]], dtype=f"{order}u2")
+    content = tiff(inks.tobytes(), width=3, bits=[16] * 4, order=order, photometric=5, deflate=deflate)
     (tmp_path / "a.tif").write_bytes(content)
-    assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 3, 62, 255]
+    assert np.asarray(open_picture(tmp_path / "a.tif"))[0].tolist() == [[0, 0, 0], [255, 255, 255], [0, 255, 255]]
+    assert "a.tif: 16-bit pixels, but none is above 4095" in told()
+
+
+def test_channels_that_no_decoder_reads(tmp_path):
+    floats = tiff(bytes(24), width=2, bits=[32] * 3, order="<", extra=[(339, 3, [3])])
+    grey_alpha = tiff(bytes(8), width=2, bits=[16] * 2, order=">", extra=[(338, 3, [2])], photometric=1)
+    for content in (floats, grey_alpha):
+        (tmp_path / "a.tif").write_bytes(content)
+        with pytest.raises(DataError, match=r"a\.tif: a TIFF whose channels cannot be decoded .*: save it with 8 bits"):
+            open_picture(tmp_path / "a.tif")
+        with pytest.raises(DataError, match=r"^it is a TIFF whose channels cannot be decoded"):
+            read_picture(content, name="it", max_pixels=9)
 
 
 @pytest.mark.parametrize("colors", [1, 3])
@@ -393,9 +417,11 @@ def tiff(
 
 def test_a_tiff_states_its_bits(tmp_path, told):
     packed = bytes([0x00, 0x07, 0xD0, 0xFF, 0xF0, 0x10])  # 12 bits each: 0, 2000, 4095, 16
-    (tmp_path / "a.tif").write_bytes(tiff(packed, width=4, bits=[12], order="<"))
-    assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 125, 255, 1]
     for order in "<>":
+        for photometric, expected in ((1, [0, 125, 255, 1]), (0, [255, 130, 0, 254])):
+            content = tiff(packed, width=4, bits=[12], order=order, photometric=photometric)
+            (tmp_path / "a.tif").write_bytes(content)
+            assert np.asarray(open_picture(tmp_path / "a.tif"))[0, :, 0].tolist() == expected
         values = np.array([0, 100, 1000], dtype=f"{order}u2").tobytes()
         most = [(281, 3, [4095])]  # MaxSampleValue
         (tmp_path / "a.tif").write_bytes(tiff(values, width=3, bits=[16], order=order, extra=most))
