@@ -3,6 +3,8 @@
 Apart from the other networks, since torchvision takes a second to import.
 """
 
+import hashlib
+import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,7 +47,7 @@ def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(weights.url).path).name)
     was_there = cached.exists()
     try:
-        return models.get_model(name, weights=weights)
+        network = models.get_model(name, weights=weights)
     except Exception as error:  # of a damaged file, torch.load raises anything
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if was_there and not cached.is_file():
@@ -65,6 +67,23 @@ def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:
             f"cannot download the weights {weights.name} of {name} from {weights.url} ({reason}): put that file into "
             f"{cached.parent}, or give its path as encoder.weights"
         ) from error
+    _check_hash(cached, f"the weights {weights.name} of {name}")
+    return network
+
+
+def _check_hash(file: Path, what: str) -> None:
+    """Refuses a file of torch's cache whose SHA-256 does not begin as its name says; torch looks at downloads only."""
+    named = re.search(r"-([0-9a-f]{8,})\.", file.name)  # as torch.hub.load_state_dict_from_url has it
+    if named and file.is_file() and not _sha256(file).startswith(named[1]):
+        raise CheckpointError(
+            f"{file} should hold {what}, but is another file: its SHA-256 does not begin with {named[1]}, as its name "
+            "says. Delete that file, then run again: it is downloaded anew"
+        )
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def _cut(classifier: nn.Module, layer: str) -> nn.Module:

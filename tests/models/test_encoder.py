@@ -14,7 +14,7 @@ from torchvision.transforms.functional import normalize
 
 from captioning.checkpoints import read_checkpoint
 from captioning.errors import CheckpointError, ConfigError
-from captioning.models import efficientnet_lite_encoder, torchvision_encoder
+from captioning.models import efficientnet_lite_encoder, torchvision_encoder, torchvision_networks
 from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, Encoder
 from captioning.models.weights import fixed_seed
 
@@ -301,6 +301,11 @@ def test_named_weights_come_from_torchvisions_cache(tmp_path, monkeypatch):
     torch.manual_seed(1)
     torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     make = {"output": "fc", "image_size": 32}
+    with pytest.raises(
+        CheckpointError, match=r"f37072fd\.pth should hold the weights IMAGENET1K_V1 of resnet18, but is an"
+    ):
+        torchvision_encoder("resnet18", weights="DEFAULT", **make)  # other weights under that name
+    monkeypatch.setattr(torchvision_networks, "_sha256", lambda file: "f37072fd00")
     named = torchvision_encoder("resnet18", weights="DEFAULT", **make)
     file = str(tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     assert named.fingerprint() == torchvision_encoder("resnet18", weights=file, **make).fingerprint()
