@@ -60,6 +60,27 @@ def can_go_on(checkpoint: Mapping[str, Any] | None, path: str | Path | None = No
             raise CheckpointError(_never_written(path, "callbacks", state))
 
 
+def has_ahead(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], path: str | Path) -> None:
+    """Refuses to go on to an end that lies behind.
+
+    Args:
+        trainer: its settings.
+
+    Raises:
+        ConfigError: the checkpoint has made more epochs or steps than the run is to have.
+    """
+    place = checkpoint.get("position") or {}
+    epochs = int(place.get("epoch", checkpoint.get("epoch", -1) + 1))  # an earlier version saved at an epoch's end
+    begun = bool(place.get("batches") or place.get("validate"))
+    for key, made, least, what in (
+        ("max_epochs", epochs, epochs + begun, f"epoch{'s' * (epochs != 1)}{' and a part of the next' * begun}"),
+        ("max_steps", steps := int(checkpoint.get("global_step", 0)), steps, f"step{'s' * (steps != 1)}"),
+    ):
+        limit = trainer.get(key)
+        if isinstance(limit, int) and 0 < limit < least:
+            raise ConfigError(f"{path} has made {made} {what}: set trainer.{key} to {least} or more")
+
+
 def _never_written(path: str | Path | None, key: str, value: Any) -> str:
     return (
         f"resume={path}: '{key}' in it is {value!r:.60}, which captioning-train never writes: go on from another "

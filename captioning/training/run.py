@@ -40,6 +40,8 @@ def train(config: dict[str, Any]) -> str | None:
         read_checkpoint(Path(config[key]), task=task.name) if config[key] else None for key in ("resume", "start_from")
     )
     continuing.can_go_on(resumed, config["resume"])
+    if resumed:
+        continuing.has_ahead(resumed, config["trainer"], config["resume"])
     # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
     random.seed(config["seed"])
     torch.manual_seed(config["seed"])

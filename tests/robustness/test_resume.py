@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import yaml
 from kills import differing, left
 from small_world import run, short, weights
 
-from captioning.checkpoints.resume import FIXED
+from captioning.checkpoints.resume import FIXED, has_ahead
 from captioning.data import ImageSampler
 from captioning.errors import ConfigError
 from captioning.io import write_whole
@@ -285,6 +286,38 @@ def test_a_whole_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r"cannot write .*file \(No space left on device\); the file that was there"):
         write_whole(path, full)
     assert path.read_bytes() == b"old" and [each.name for each in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("resume", ["auto", "last.ckpt"])
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("trainer.max_epochs=2", "has made 3 epochs: set trainer.max_epochs to 3 or more"),
+        ("trainer.max_steps=7", "has made 12 steps: set trainer.max_steps to 12 or more"),
+    ],
+)
+def test_an_end_that_lies_behind_is_refused_before_anything_is_touched(whole, data, resume, given, told):
+    kept = {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+    last = whole / "checkpoints" / "last.ckpt"
+    resume = "auto" if resume == "auto" else last
+    with pytest.raises(ConfigError, match=f"^{re.escape(f'{last} {told}')}$"):
+        run("train", *short(data, whole, *SETTINGS, given, f"resume={resume}"))
+    assert kept == {path: path.read_bytes() for path in whole.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "told"),
+    [
+        ({"position": {"epoch": 1, "batches": 2}}, "1 epoch and a part of the next: set trainer.max_epochs to 2"),
+        ({"position": {"epoch": 2, "batches": 0}}, "2 epochs: set trainer.max_epochs to 2"),
+        ({"epoch": 1}, "2 epochs: set trainer.max_epochs to 2"),  # of an earlier version
+    ],
+)
+def test_how_many_epochs_a_checkpoint_has_made(checkpoint, told):
+    with pytest.raises(ConfigError, match=f"^x has made {told} or more$"):
+        has_ahead(checkpoint, {"max_epochs": 1, "max_steps": -1}, "x")
+    for epochs in (2, -1, None):
+        has_ahead(checkpoint, {"max_epochs": epochs, "max_steps": -1}, "x")
 
 
 def test_tensorboard_hides_steps_that_are_made_again(data, tmp_path, monkeypatch):
