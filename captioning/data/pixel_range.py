@@ -179,13 +179,15 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     """A decoded picture that `is_deep`; where all its colors' high bytes are small, scaled as greys are.
 
     Of 16 bits a channel, Pillow keeps the high byte: of 12-bit values, 4 bits. Those are decoded once more for the
-    low bytes.
+    low bytes, as are those with one color that is clear: Pillow would compare its low byte with the high bytes.
     """
     if picture.mode not in ("RGB", "RGBA", "LA", "CMYK"):
         return picture
     colors = {"LA": 1, "CMYK": 4}.get(picture.mode, 3)
     high = np.asarray(picture)
-    if not high.size or high[..., :colors].max() > 63:  # white is 65535
+    key = picture.info.get("transparency") if picture.mode == "RGB" else None
+    bright = not high.size or high[..., :colors].max() > 63  # white is 65535
+    if bright and not isinstance(key, tuple):
         return picture
     if _has_planes(picture) and picture.info.get("compression") != "raw":
         raise UnknownRange(PLANES)  # no decoder keeps its low bytes
@@ -196,9 +198,13 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
         _tell(white, str(file) if isinstance(file, Path) else "")
     made = high.copy()
     scaled_too = high.shape[-1] if values.max() <= white < FULL else colors
-    made[..., :scaled_too] = _to_eight(values[..., :scaled_too], white)
+    if not bright:
+        made[..., :scaled_too] = _to_eight(values[..., :scaled_too], white)
     scaled = Image.frombytes(picture.mode, picture.size, made.tobytes())
     scaled.info = dict(picture.info)
+    if isinstance(key, tuple):
+        scaled.putalpha(Image.fromarray(np.where((values == key).all(-1), 0, 255).astype(np.uint8)))
+        scaled.info.pop("transparency", None)
     scaled.getexif().update(picture.getexif())
     return scaled
 

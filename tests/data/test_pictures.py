@@ -278,12 +278,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def png(values: np.ndarray, *, significant: bytes = b"") -> bytes:
+def png(values: np.ndarray, *, significant: bytes = b"", clear: bytes = b"") -> bytes:
     """A PNG of 16 bits: values [H, W, C] of 1 (grey), 2 (with alpha), 3 (color) or 4 channels."""
     height, width, channels = values.shape
     header = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     stated = chunk(b"sBIT", significant) if significant else b""
+    stated += chunk(b"tRNS", clear) if clear else b""
     return b"".join(
         (b"\x89PNG\r\n\x1a\n", chunk(b"IHDR", header), stated, chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b""))
     )
@@ -369,6 +370,21 @@ def test_alpha_of_few_bits(tmp_path, colors, pixels, expected, told):
     (tmp_path / "a.png").write_bytes(png(values))
     assert np.asarray(open_picture(tmp_path / "a.png"))[0].tolist() == [[value] * 3 for value in expected]
     assert "a.png: 16-bit pixels, but none is above" in told()
+
+
+def test_a_deep_color_that_is_clear(tmp_path, told):
+    """Pillow compares the low byte of the color that is clear with the high bytes."""
+
+    def opened(*colors: tuple[int, int, int], clear: tuple[int, int, int]) -> list[list[int]]:
+        (tmp_path / "a.png").write_bytes(png(np.array([colors]), clear=struct.pack(">3H", *clear)))
+        return np.asarray(open_picture(tmp_path / "a.png"))[0].tolist()
+
+    full = [(0x1234, 0, 0), (0x3412, 0, 0), (0x1235, 0, 0), (65535, 0, 0)]
+    assert opened(*full, clear=(0x1234, 0, 0)) == [[255] * 3, [0x34, 0, 0], [0x12, 0, 0], [255, 0, 0]]
+    assert told() == ""
+    few = [(16, 16, 16), (17, 16, 16), (4095, 0, 0)]
+    assert opened(*few, clear=(16, 16, 16)) == [[255] * 3, [1, 1, 1], [255, 0, 0]]
+    assert "none is above 4095" in told()
 
 
 def test_colors_of_true_sixteen_bits(tmp_path, told):
