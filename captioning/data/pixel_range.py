@@ -31,7 +31,7 @@ NEGATIVE = "captioning:negative"  # in a picture's info: whether zero is white, 
 DEPTHS = (8, 10, 12, 14, 16)
 FULL = 65535
 TOLERANCE = 1e-3  # of floats that should be 0 … 1: interpolation overshoots
-BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR = 258, 262, 281, 284  # TIFF tags
+BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR, EXTRA_SAMPLES = 258, 262, 281, 284, 338  # TIFF tags
 # Of 16 bits a channel, Pillow's decoders keep the high byte; the second name makes them keep the low byte.
 LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
 LOW_BYTE |= {"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B", "CMYK;16B": "CMYK;16L", "CMYK;16L": "CMYK;16B"}
@@ -162,7 +162,8 @@ def _tag(picture: Any, number: int) -> int:
 
 def is_deep(picture: Image.Image) -> bool:
     """Whether a PNG or TIFF of several channels has 16 bits each; before it is decoded."""
-    return picture.format in ("PNG", "TIFF") and _raw_mode(picture) in (*LOW_BYTE, "LA;16B")
+    raw = _raw_mode(picture)
+    return picture.format in ("PNG", "TIFF") and (raw in (*LOW_BYTE, "LA;16B") or raw.startswith("RGBa;16"))
 
 
 def _raw_mode(picture: Image.Image) -> str:
@@ -180,11 +181,18 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
 
     Of 16 bits a channel, Pillow keeps the high byte: of 12-bit values, 4 bits. Those are decoded once more for the
     low bytes, as are those with one color that is clear: Pillow would compare its low byte with the high bytes.
+
+    Raises:
+        UnknownRange: few bits of a kind whose low bytes cannot be decoded.
     """
     if picture.mode not in ("RGB", "RGBA", "LA", "CMYK"):
         return picture
     colors = {"LA": 1, "CMYK": 4}.get(picture.mode, 3)
     high = np.asarray(picture)
+    if picture.format == "TIFF" and picture.mode == "RGBA" and _tag(picture, EXTRA_SAMPLES) == 1:
+        if 0 < high[..., 3].max(initial=0) <= 63:
+            raise UnknownRange("premultiplied alpha that fills less than a quarter of 16 bits: save it with 8 bits")
+        return picture
     key = picture.info.get("transparency") if picture.mode == "RGB" else None
     bright = not high.size or high[..., :colors].max() > 63  # white is 65535
     if bright and not isinstance(key, tuple):

@@ -344,6 +344,19 @@ def test_inks_of_few_bits(tmp_path, order, deflate, told):
     assert "a.tif: 16-bit pixels, but none is above 4095" in told()
 
 
+@pytest.mark.parametrize("order", "<>")
+def test_premultiplied_alpha_of_sixteen_bits(tmp_path, order):
+    for white, deflate in ((65535, False), (65535, True), (4095, False), (4095, True)):
+        values = np.array([[white, 0, 0, white], [0, 0, 0, white], [0, 0, 0, 0]], dtype=f"{order}u2").tobytes()
+        options = {"bits": [16] * 4, "order": order, "extra": [(338, 3, [1])], "deflate": deflate}
+        (tmp_path / "a.tif").write_bytes(tiff(values, width=3, **options))
+        if white == 65535:
+            assert np.asarray(open_picture(tmp_path / "a.tif"))[0].tolist() == [[255, 0, 0], [0, 0, 0], [255] * 3]
+            continue
+        with pytest.raises(DataError, match=r"a\.tif: premultiplied alpha .* of 16 bits: save it with 8 bits"):
+            open_picture(tmp_path / "a.tif")
+
+
 def test_channels_that_no_decoder_reads(tmp_path):
     floats = tiff(bytes(24), width=2, bits=[32] * 3, order="<", extra=[(339, 3, [3])])
     grey_alpha = tiff(bytes(8), width=2, bits=[16] * 2, order=">", extra=[(338, 3, [2])], photometric=1)
