@@ -179,6 +179,8 @@ def _numbered_row(line: str, where: str) -> dict[str, str]:
 
 
 def _csv_rows(table: Path, lines: list[str], form: TableForm, faults: Handling) -> Iterator[tuple[str, dict[str, str]]]:
+    with faults:
+        _refuse_unnamed_column(table, lines, form)
     reader = csv.reader(iter(lines), delimiter=form.delimiter, skipinitialspace=True, strict=True)
     next(reader)
     while True:
@@ -192,6 +194,21 @@ def _csv_rows(table: Path, lines: list[str], form: TableForm, faults: Handling) 
             row = _row(form, cells, whole, where) if cells else {}
         if row:
             yield where, row
+
+
+def _refuse_unnamed_column(table: Path, lines: list[str], form: TableForm) -> None:
+    """Refuses a column that the first line does not name: it would be read as the end of every caption.
+
+    Behind a comma of a sentence is a space, or in some row more than one word; behind one of a table is a cell.
+    """
+    rows = [line.rstrip("\r\n") for line in lines[1:] if line.strip()]
+    ends = [row.rsplit(form.delimiter, 1)[-1] for row in rows]
+    surplus = all(ends) and all(row.count(form.delimiter) == len(form.columns) for row in rows)
+    if len(rows) > 1 and surplus and '"' not in "".join(rows) and not any(re.search(r"\s", end) for end in ends):
+        raise DataError(
+            f"{table}: every row has a field more ('{ends[0]:.40}') than the first line names: name that column there, "
+            "or delete it"
+        )
 
 
 def _cells(reader: Iterator[list[str]], where: str) -> list[str] | None:

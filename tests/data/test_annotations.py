@@ -476,3 +476,17 @@ def test_select(tmp_path):
     message = error_of(select, records, "test")
     assert "'test'" in message and "val 2, train 1" in message
     assert "none" in error_of(select, [], "train")
+
+
+@pytest.mark.parametrize("last", [["en", "en"], ["95%", "97%"], ["http://x/y", "http://x/z"]])
+def test_a_column_that_the_first_line_does_not_name_is_no_part_of_the_captions(tmp_path, last):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    rows = [f"a.png,A dog,{last[0]}", f"b.png,A cat,{last[1]}"]
+    (tmp_path / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
+    with pytest.raises(
+        DataError, match=r"captions\.csv: every row has a field more \('.*'\) than the first line names"
+    ):
+        read_csv(tmp_path)
+    (tmp_path / "captions.csv").write_text("image,caption\na.png,A dog, wet\nb.png,A cat, black\n")
+    assert [record.captions for record in read_csv(tmp_path)] == [("A dog, wet",), ("A cat, black",)]
