@@ -19,7 +19,7 @@ def describe_diversity(
 ) -> dict[str, float]:
     """One caption an image, as tokens: shares are of captions, but "unknown words" of words.
 
-    "novel" (only with `training`) is the share of captions that no training caption equals, token for token.
+    "novel" (only with `training`) is the share of captions that have words and that no training caption equals, token for token.
     """
     words = [word for caption in captions for word in caption]
     lengths = np.array([len(caption) for caption in captions])
@@ -39,7 +39,7 @@ def describe_diversity(
         "unknown words": words.count(unknown) / max(len(words), 1),
     }
     if training is not None:
-        result["novel"] = sum(caption not in training for caption in spelled) / len(spelled)
+        result["novel"] = sum(bool(caption) and caption not in training for caption in spelled) / len(spelled)
     return result
 
 

@@ -267,6 +267,8 @@ def test_novel_captions_are_not_counted_without_training_captions(tmp_path, monk
     assert "novel" not in report.captions
     assert report.unavailable == {"novel": "the data set has no training captions"}
     assert Scorer(bootstrap=0)({1: ["a dog"]}, {1: "a dog"}, training=["a cat"]).captions["novel"] == 1.0
+    empty = Scorer(bootstrap=0)({1: ["a dog"], 2: ["a cat"]}, {1: "", 2: "a dog"}, training=["a cat"])
+    assert empty.captions["novel"] == 0.5  # an empty caption is not new
 
 
 def test_runs_are_compared_by_file_names(tmp_path, monkeypatch, capsys):
