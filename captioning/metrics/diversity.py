@@ -19,7 +19,8 @@ def describe_diversity(
 ) -> dict[str, float]:
     """One caption an image, as tokens: shares are of captions, but "unknown words" of words.
 
-    "novel" (only with `training`) is the share of captions that have words and that no training caption equals, token for token.
+    "novel" (only with `training`) is the share of captions with words that no training caption equals, token for
+    token.
     """
     words = [word for caption in captions for word in caption]
     lengths = np.array([len(caption) for caption in captions])

@@ -288,7 +288,7 @@ def test_captions_are_described():
         "empty": 1 / 4,
         "with unknown words": 1 / 4,
         "unknown words": 1 / 7,
-        "novel": 2 / 4,
+        "novel": 1 / 4,
     }
     assert "novel" not in diversity.describe_diversity(captions, [[["a"]]])
 
