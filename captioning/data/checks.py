@@ -37,7 +37,7 @@ NOT_TEXT = {
     "wrongly decoded characters": re.compile("\ufffd|[\u00c2-\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00e2\u0080"),
 }
 WHOLE = ("a placeholder",)  # only where it is all of the caption
-# What readers tell of (`captioning.data.parsing.note`), in the order of the report.
+# Kinds of notices that readers print (`captioning.data.parsing.note`), in the order of the report.
 NOTED = ("rejected annotations, left out", "names that are spelled otherwise on disk", "tables in another encoding")
 _LETTERS = 0.5  # of the characters of a caption, at least
 
@@ -190,7 +190,7 @@ def _tops(folders: Sequence[Path]) -> dict[Path, Path]:
 
 
 def _why(path: Path, looks: Mapping[Path, Appearance], disk: Disk, tops: Mapping[Path, Path]) -> str:
-    """The fault of a picture, and what lies in the place of one that is not there."""
+    """Why an image cannot be read. For a missing file, name the similar file that was found, if any."""
     why = "" if disk.has(path) else why_missing(path, tops[path.parent], disk)
     return f"{looks[path].fault}; {why}" if why else looks[path].fault
 

@@ -43,7 +43,7 @@ _OTHERS = (  # image formats that are not read: how the file begins, and its nam
 
 
 class FoundImages(NamedTuple):
-    """Images to open, in order, and (file, reason) of everything else that lies in the folders."""
+    """Images to open, in order, and (file, reason) for each file in the folders that is left out."""
 
     paths: list[Path]
     left_out: list[tuple[Path, str]]

@@ -231,7 +231,7 @@ def _coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: H
                     reason = f"{mark}, of image {number}"
                     item = {"file": str(file), "split": split, "caption": caption, "reason": reason}
                     note(faults, "rejected annotations, left out", item)
-                    captions[number] += []  # so that an id which is not listed is told
+                    captions[number] += []  # keeps an id that "images" does not list, for the check below
                 else:
                     captions[number].append(caption)
         note(faults, None, None, left_out_notice(left_out, total, str(file)))

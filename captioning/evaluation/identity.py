@@ -168,7 +168,7 @@ def pair(
 
 
 def _refuse_doubles(entries: Sequence[ImageTexts], file: str | Path) -> None:
-    """Refuses one file name for two images: neither could be told from the other."""
+    """Raise a DataError if two images have the same file name: captions could not be assigned to one of them."""
     seen: dict[tuple[str, ...], ImageTexts] = {}
     for entry in entries:
         if entry.name is not None and (other := seen.setdefault(_parts(entry.name), entry)) is not entry:
