@@ -1,6 +1,6 @@
 """Parse tables of captions: CSV with commas, semicolons, tabs or bars, and the published tables of Flickr8k and 30k.
 
-What cannot be told for certain is an error that says what is wanted.
+Where the meaning is not certain, the parser raises an error that names the expected form.
 """
 
 import csv
