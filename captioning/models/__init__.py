@@ -31,6 +31,7 @@ TOOLS = {
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
     "multi_crop": ["MultiCrop"],
     "state": ["RecurrentState"],
+    "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -4,12 +4,13 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
+from captioning.models.step_state import StepState
 
 EPSILON = 1e-5  # beside a variance, as BatchNorm has it
 
 
 class Raw(nn.Module):
-    """The vector as it is: an fc vector, or the mean over the places."""
+    """The vector as it is: an fc vector, or the mean over the locations."""
 
     def __init__(self, feature_size: int):
         super().__init__()
@@ -18,20 +19,22 @@ class Raw(nn.Module):
         return vector
 
 
-class Standardized(nn.Module):
-    """Every feature less its mean, over its standard deviation: (v_d − μ_d) / sqrt(σ_d² + ε).
+class Standardized(StepState):
+    """Subtract each feature's mean and divide by its standard deviation: (v_d − μ_d) / sqrt(σ_d² + ε).
 
-    μ and σ² are those of the training pictures: running averages over the batches seen in training, all alike at first
-    and then of the last hundred or so. Evaluation takes them as they are, and training too, once a batch is in them,
-    so that a picture's vector hardly depends on the others of its batch (BatchNorm takes the batch's own, and fails
-    for a batch of one). No gradient goes into them.
+    μ and σ² are running averages over the training images. They are constant during an optimizer step, and then take in
+    all images of that step, of all processes and micro-batches: an image's vector never depends on the other images of
+    its batch (BatchNorm's does, and fails for a batch of one). No gradient flows into them.
 
-    Where the image enters once, at the first step, a captioner uses it sooner for that: features behind a ReLU have a
-    common mean, and differ less from picture to picture than words do.
+    The averages start as those of one imaginary image with μ = 0 and σ² = 1. All images count equally at first; later a
+    step counts at least `momentum`, so that the averages are those of the last hundred steps or so.
+
+    Where the image enters once, at the first step, a captioner learns sooner to use a standardized vector: features
+    behind a ReLU have a common mean, and differ less from image to image than words do.
 
     Args:
         feature_size: D.
-        momentum: least share of a batch in the averages.
+        momentum: least share of a step in the averages.
     """
 
     def __init__(self, feature_size: int, *, momentum: float = 0.01):
@@ -40,19 +43,31 @@ class Standardized(nn.Module):
         self.momentum = momentum
         self.register_buffer("mean", torch.zeros(feature_size))
         self.register_buffer("variance", torch.ones(feature_size))
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))  # optimizer steps taken in
 
     def forward(self, vector: Tensor) -> Tensor:
+        """[B, D] -> [B, D]."""
+        mean, scale = self.mean, (self.variance + EPSILON).rsqrt()
         if self.training:
-            self._take_in(vector.detach())
-        return (vector - self.mean) * (self.variance + EPSILON).rsqrt()
+            apart = vector.detach().to(mean.dtype) - mean  # from the mean, so that squares lose no digits
+            images = apart.new_full((1,), len(apart))
+            standardized = (vector - mean) * scale
+            self.note(torch.cat((images, apart.sum(0), apart.square().sum(0))))
+            return standardized
+        return (vector - mean) * scale
 
     @torch.no_grad()
-    def _take_in(self, vector: Tensor) -> None:
-        """Moments of a mixture: all batches before with share 1 − s, which is 0 at first, and this one with share s."""
-        self.batches += 1
-        vector = vector.to(self.mean.dtype)
-        share = self.batches.to(vector.dtype).reciprocal().clamp(min=self.momentum)
-        apart = vector.mean(0) - self.mean
-        self.variance.mul_(1 - share).add_(share * (vector.var(0, unbiased=False) + (1 - share) * apart.square()))
+    def take(self, sums: Tensor) -> None:
+        """Moments of a mixture: the steps before with share 1 − s, and this one with share s.
+
+        With n images in each of t steps before, n / (1 + t n + n) = 1 / (1 / n + t + 1) is the share of this step.
+        """
+        images, apart, squares = sums[0], *sums[1:].chunk(2)
+        some = images > 0
+        count = images.clamp(min=1)
+        apart, squares = apart / count, squares / count  # of this step, around the mean before it
+        share = (count.reciprocal() + self.batches.to(count.dtype) + 1).reciprocal().clamp(min=self.momentum) * some
+        within = squares - apart.square()
+        self.variance.mul_(1 - share).add_(share * (within + (1 - share) * apart.square()))
         self.mean.add_(share * apart)
+        self.batches += some

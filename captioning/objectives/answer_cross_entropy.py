@@ -10,7 +10,8 @@ from captioning.objectives.reinforce import Reinforce
 
 
 class AnswerCrossEntropy(nn.Module):
-    """−Σ_a t_a log p(a | question, picture), averaged over the questions of the batch to which a right answer is known.
+    """−Σ_a t_a log p(a | question, image), averaged over the questions of the batch to which a right answer is known,
+    in training over those of all processes together.
 
     t are the shares of a QuestionBatch: the annotators' votes, or one for the most frequent answer. For hard attention
     Σ_a t_a log p(a | s) is the return of the places s of all glimpses.
@@ -36,12 +37,12 @@ class AnswerCrossEntropy(nn.Module):
         log_probs = wide(logits).log_softmax(-1).gather(-1, batch.answers)  # [B, K, M]
         likelihood = (batch.shares.to(log_probs.dtype) * log_probs).sum(-1)  # [B, K]; 0 where no answer is known
         known = batch.shares.sum(-1) > 0
-        count = known.sum().clamp(min=1)
-        parts, stats = {"cross_entropy": -likelihood.sum() / count}, {}
+        sums, stats = {"cross_entropy": -likelihood.sum()}, {}
         if glimpse.log_prob is not None:
             looks = glimpse.log_prob.shape[-1]
             rewards = likelihood.new_zeros(glimpse.log_prob.shape)
             rewards[..., -1] = likelihood.detach()
             terms, stats = self.location_loss(rewards, glimpse, known[..., None].expand(-1, -1, looks))
-            parts |= {name: term / count for name, term in terms.items()}
-        return make_loss(parts, (batch.questions != model.pad).sum(), stats)
+            sums |= terms
+        words = (batch.questions != model.pad).sum()
+        return make_loss(sums, known.sum(), words=words, stats=stats, training=model.training)

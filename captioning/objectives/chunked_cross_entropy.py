@@ -56,7 +56,7 @@ class _Words(torch.autograd.Function):
             torch.zeros_like(part) if wanted and part is not None else None for part in (features, weight, bias)
         )
         at_once = max(1, (_CACHED if features.device.type == "cpu" else HELD) // vocabulary)
-        total, log_probs = [], []
+        total, of_words = [], []
         for rows in range(0, len(targets), at_once):
             part, ids = features[rows : rows + at_once], targets[rows : rows + at_once, None]
             scores = wide(F.linear(part, weight, bias))
@@ -69,8 +69,8 @@ class _Words(torch.autograd.Function):
                 left = 1 - soft_target.shares.sum(-1, keepdim=True)
                 taught = (scores.gather(-1, soft_target.ids) * soft_target.shares).sum(-1, keepdim=True)
             normalizer = scores.exp_().sum(-1, keepdim=True)
-            log_probs.append(own - normalizer.log())
-            total.append((normalizer.log() - left * ((1 - smoothing) * own + smoothing * even) - taught).sum())
+            of_words.append(normalizer.log() - left * ((1 - smoothing) * own + smoothing * even) - taught)
+            total.append(of_words[-1].sum())
             if wanted:
                 outer = scores.div_(normalizer).scatter_add_(-1, ids, torch.full_like(own, smoothing - 1) * left)
                 outer = outer.sub_(left * (smoothing / vocabulary)) if smoothing else outer
@@ -84,9 +84,9 @@ class _Words(torch.autograd.Function):
             del scores  # before the next are made
         if wanted:
             context.save_for_backward(of_features, of_weight, of_bias)
-        log_probs = torch.cat(log_probs).squeeze(-1) if log_probs else wide(features.new_zeros(0))
-        context.mark_non_differentiable(log_probs)
-        return (torch.stack(total).sum() if total else log_probs.sum()), log_probs
+        of_words = torch.cat(of_words).squeeze(-1) if of_words else wide(features.new_zeros(0))
+        context.mark_non_differentiable(of_words)
+        return (torch.stack(total).sum() if total else of_words.sum()), of_words
 
     @staticmethod
     @once_differentiable

@@ -4,21 +4,24 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
+from captioning.models import StepState
 
 
 class Reinforce(nn.Module):
     """Gradient of the places that hard attention drew: Show, Attend and Tell section 4.1.
 
     With return R_t and baseline b the terms are −λ_r Σ_t (R_t − b_t) log α_{t,s_t} − λ_e Σ_t H[α_t], summed over a
-    caption's steps. For words by cross-entropy R is log p(y | s, a), so that with λ_r = 1 and λ_e = 0 the expected
-    gradient is exactly that of the lower bound Σ_s p(s | a) log p(y | s, a) (eq. 10). The paper's entropy term
+    caption's steps. For words by cross-entropy R is log p(y | s, a), or minus the loss where that is another (label
+    smoothing, soft targets, the doubly stochastic term). With λ_r = 1 and λ_e = 0 the expected gradient is then exactly
+    that of Σ_s p(s | a) L(s), the expected loss: of the lower bound Σ_s p(s | a) log p(y | s, a) (eq. 10) by plain
+    cross-entropy. With other λ_r it is biased, as in the paper. So it is with λ_e > 0: the paper's entropy term
     differentiates H[α_t] along the drawn path only, and so does this.
 
     Args:
         scale: λ_r. entropy: λ_e.
         baseline: MovingAverage (the paper's) or LeaveOneOut.
-        reward_to_go: R_t sums the log-probabilities of the words from t on, which alone s_t can change, instead of
-            the whole caption's.
+        reward_to_go: R_t sums the rewards of the words from t on, which alone s_t can change, instead of the whole
+            caption's.
     """
 
     def __init__(
@@ -39,10 +42,18 @@ class Reinforce(nn.Module):
         """[B, K, T] -> [B, K · n, T]: a caption in the n rows that the baseline wants, one after the other."""
         return tokens.repeat_interleave(self.baseline.samples, 1) if self.baseline.samples > 1 else tokens
 
-    def forward(self, rewards: Tensor, glimpse, real: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Terms of the loss, summed over captions, and figures to log, from each word's reward [B, K, T]."""
+    def forward(
+        self, rewards: Tensor, glimpse, real: Tensor, *, whole: Tensor | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Terms of the loss, summed over captions, and figures to log.
+
+        Args:
+            rewards: of each word, [B, K, T], without gradient. real: [B, K, T], where there are words.
+            whole: [B, K], a reward of the whole path of a caption, which is part of the return of every step: by the
+                states that follow, each location may change it.
+        """
         left = _to_go(real.to(rewards.dtype))  # words from each step on
-        returns = _to_go(rewards)
+        returns = _to_go(rewards) if whole is None else _to_go(rewards) + whole[..., None] * real
         if not self.reward_to_go:
             returns, left = (part[..., :1] * real for part in (returns, left))
         baseline = self.baseline(returns, left, real)
@@ -57,10 +68,11 @@ class Reinforce(nn.Module):
         }
 
 
-class MovingAverage(nn.Module):
+class MovingAverage(StepState):
     """b ← decay · b + (1 − decay) · mean log p(y | s, a), after its use (Show, Attend and Tell, section 4.1; 0.9).
 
-    A return over fewer words, as reward-to-go has, is held against that share of b.
+    The mean is over all captions of an optimizer step, of all its processes and micro-batches; b is constant during a
+    step. A return over fewer words, as reward-to-go has, is compared with that share of b.
     """
 
     samples = 1
@@ -76,10 +88,15 @@ class MovingAverage(nn.Module):
         share = left / real.sum(-1, keepdim=True).clamp(min=1)
         baseline = self.value.to(returns.dtype) * share
         if self.training:
-            mean = returns[..., 0].sum() / real[..., 0].sum().clamp(min=1)
-            after = self.decay * self.value + ((1 - self.decay) * mean).to(self.value.dtype)
-            self.value.copy_(torch.where(real.any(), after, self.value))  # no `if`, which would wait for the device
+            self.note(torch.stack((returns[..., 0].sum(), real[..., 0].sum().to(returns.dtype))))
         return baseline
+
+    @torch.no_grad()
+    def take(self, sums: Tensor) -> None:
+        """The sum of the captions' returns, and their number."""
+        mean = sums[0] / sums[1].clamp(min=1)
+        after = self.decay * self.value + ((1 - self.decay) * mean).to(self.value.dtype)
+        self.value.copy_(torch.where(sums[1] > 0, after, self.value))  # no `if`, which would wait for the device
 
 
 class LeaveOneOut(nn.Module):

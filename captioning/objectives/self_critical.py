@@ -21,9 +21,9 @@ class SelfCritical(nn.Module):
     """Self-critical sequence training (Rennie et al. 2017): −E_y[r(y)], by REINFORCE over sampled captions.
 
     The gradient is −(r(y) − b) ∇ log p(y), summed over a caption's words, <end> among them, and averaged over the
-    samples of the batch. Captions are sampled from the model as it trains, dropout included, so that the gradient
-    is that of the very distribution sampled from; words come from torch's global generator. In eval mode (the
-    validation loss) it is the cross-entropy.
+    samples of the batch, of all processes together. Captions are sampled from the model as it trains, dropout included,
+    so that the gradient is that of the very distribution sampled from; words come from torch's global generator. In
+    eval mode (the validation loss) it is the cross-entropy.
 
     Args:
         reward: (image ids, captions as id lists, with <end> where it was written) -> one number a caption.
@@ -71,12 +71,12 @@ class SelfCritical(nn.Module):
         real = tokens != model.pad
         rewards = self._rewards(batch.image_ids, tokens, model.pad, like=log_probs)
         advantage = rewards - self.baseline(rewards, partial(self._greedy, model, batch, like=log_probs))
-        count = rewards.numel()
-        parts = {"self_critical": -(advantage * (log_probs * real).sum(-1)).sum() / count}
+        sums = {"self_critical": -(advantage * (log_probs * real).sum(-1)).sum()}
         if glimpse.log_prob is not None:
-            terms = self.location_loss.terms(advantage[..., None] * real, glimpse, real)
-            parts |= {name: term / count for name, term in terms.items()}
-        return make_loss(parts, real.sum(), {"reward": rewards.mean(), "words_a_caption": real.sum() / count})
+            sums |= self.location_loss.terms(advantage[..., None] * real, glimpse, real)
+        samples, words = rewards.numel(), real.sum()
+        stats = {"reward": rewards.mean(), "words_a_caption": words / samples}
+        return make_loss(sums, words.new_tensor(samples), words=words, stats=stats, training=True)
 
     def _sample(self, model, batch):
         """Tokens and their log-probabilities [B, n, T], and the glimpses [B, n, T, …]; <pad> after <end>."""

@@ -50,7 +50,8 @@ class TruncatedBackpropagation(nn.Module):
             "bits_per_character": told / batch.characters / math.log(2),
             "perplexity": (told / len(targets)).exp(),
         }
-        return make_loss({"sequence": nats / streams}, told.new_tensor(len(targets)), stats)
+        words, streams = batch.positions.new_tensor(len(targets)), batch.positions.new_tensor(streams)
+        return make_loss({"sequence": nats}, streams, words=words, stats=stats, training=model.training)
 
     def _carried(self):
         return self.kind(*(getattr(self, name) for name in self.kind._fields))

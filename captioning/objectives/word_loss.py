@@ -18,7 +18,7 @@ def word_loss_equation(
         label_smoothing: ε (Szegedy et al. 2016).
 
     Returns:
-        The loss, summed over the N words, and log p_n(y_n) without gradient, [N].
+        The loss, summed over the N words, and that of each word without gradient, [N].
     """
     log_probs = wide(logits).log_softmax(-1)
     of_words = log_probs.gather(-1, targets[:, None]).squeeze(-1)
@@ -26,7 +26,7 @@ def word_loss_equation(
     if soft_targets is not None:
         shares = soft_targets.shares.to(log_probs.dtype)
         wanted = (1 - shares.sum(-1)) * wanted + (log_probs.gather(-1, soft_targets.ids) * shares).sum(-1)
-    return -wanted.sum(), of_words.detach()
+    return -wanted.sum(), -wanted.detach()
 
 
 class WordLoss(nn.Module):
@@ -45,7 +45,7 @@ class WordLoss(nn.Module):
         self.label_smoothing = label_smoothing
 
     def forward(self, scores, targets: Tensor, soft_targets: SoftTargets | None = None) -> tuple[Tensor, Tensor]:
-        """The loss and each word's log p(y_n), [N], of logits [N, V] or of `LazyLogits`; see `word_loss_equation`."""
+        """The loss and that of each word, [N], of logits [N, V] or of `LazyLogits`; see `word_loss_equation`."""
         if isinstance(scores, Tensor):
             return word_loss_equation(scores, targets, soft_targets, label_smoothing=self.label_smoothing)
         parts = (scores.features, scores.output.weight, scores.output.bias)

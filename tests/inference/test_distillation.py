@@ -37,9 +37,9 @@ def test_the_word_loss_with_soft_targets_is_the_cross_entropy_of_the_mixture(smo
             wanted[row, ids[row, place]] += shares[row, place]
     expected = -(wanted * logits.log_softmax(-1)).sum()
     scores = logits if made else LazyLogits(features, output)
-    total, log_probs = WordLoss(label_smoothing=smoothing)(scores, targets, SoftTargets(ids, shares))
+    total, of_words = WordLoss(label_smoothing=smoothing)(scores, targets, SoftTargets(ids, shares))
     torch.testing.assert_close(total, expected, rtol=1e-9, atol=0)
-    torch.testing.assert_close(log_probs, logits.log_softmax(-1)[range(7), targets].detach())
+    torch.testing.assert_close(of_words, -(wanted * logits.log_softmax(-1)).sum(-1).detach())
     inputs = [features, output.weight, output.bias]
     found, other = (torch.autograd.grad(value, inputs, retain_graph=True) for value in (total, expected))
     torch.testing.assert_close(found, other, rtol=1e-6, atol=1e-9)

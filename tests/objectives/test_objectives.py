@@ -193,10 +193,10 @@ def test_the_word_loss_and_its_gradient_are_those_of_the_formula(words, smoothin
     wanted = torch.full_like(logits, smoothing / 30)
     wanted[range(7), targets] += 1 - smoothing
     expected = -(wanted * log_p).sum()
-    total, log_probs = WordLoss(label_smoothing=smoothing)(logits if made else LazyLogits(features, output), targets)
+    total, of_words = WordLoss(label_smoothing=smoothing)(logits if made else LazyLogits(features, output), targets)
     torch.testing.assert_close(total, expected, rtol=1e-12, atol=0)
-    torch.testing.assert_close(log_probs, log_p[range(7), targets].detach(), rtol=1e-12, atol=1e-12)
-    assert not log_probs.requires_grad
+    torch.testing.assert_close(of_words, -(wanted * log_p).sum(-1).detach(), rtol=1e-12, atol=1e-12)
+    assert not of_words.requires_grad
     found, other = (torch.autograd.grad(3 * value, inputs, retain_graph=True) for value in (total, expected))
     torch.testing.assert_close(found, other, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(torch.autograd.grad(total, inputs), [part / 3 for part in other], rtol=1e-9, atol=1e-12)
@@ -249,10 +249,10 @@ def test_a_word_loss_in_half_precision_is_summed_in_float32():
     output = torch.nn.Linear(16, 50)
     features, targets = torch.randn(6, 16).requires_grad_(), torch.arange(6)
     with torch.autocast("cpu", torch.bfloat16):
-        total, log_probs = WordLoss()(LazyLogits(features, output), targets)
+        total, of_words = WordLoss()(LazyLogits(features, output), targets)
         logits = output(features)
     expected = torch.nn.functional.cross_entropy(logits.float(), targets, reduction="sum")
-    assert total.dtype == log_probs.dtype == torch.float32
+    assert total.dtype == of_words.dtype == torch.float32
     torch.testing.assert_close(total, expected)
     found, other = (torch.autograd.grad(value, [features, *output.parameters()]) for value in (total, expected))
     torch.testing.assert_close(found, other, rtol=0.02, atol=0.02)
