@@ -2,6 +2,11 @@
 
 Images are drawn with replacement; BLEU and METEOR are computed anew from the added counts of each resample. CIDEr's
 document frequencies stay those of the whole split, and a run's training seed is not part of what is drawn.
+
+An interval is the middle 95 % of the resampled scores (the percentile method). For few images it is too narrow. It
+contains the true mean of normally distributed scores with probability 0.90 for 10 images, 0.93 for 20, 0.94 for 50 and
+0.95 for 100; of scores as skewed as an exponential distribution with 0.86 for 10, 0.90 for 20, 0.93 for 50 and 0.94 for
+200.
 """
 
 from collections.abc import Iterator, Sequence

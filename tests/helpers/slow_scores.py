@@ -1,4 +1,4 @@
-"""CIDEr-D, CIDEr and BLEU of one caption with dictionaries, straight from the formulas: slow, and written apart."""
+"""Caption scores with dictionaries and loops, straight from the definitions: slow, and written apart."""
 
 import math
 from collections import Counter
@@ -41,15 +41,37 @@ def cider(words, group, frequencies, log_images, *, n=4, sigma=6.0, plain=False)
     return 10 * total / n / len(group)
 
 
+def bleu_counts(words, group, n=4):
+    """n correct n-grams, n of its own, length of the caption, length of the closest reference (the shorter of two)."""
+    correct, own = [], []
+    for order in range(1, n + 1):
+        ours, theirs = ngrams(words, order), [ngrams(reference, order) for reference in group]
+        correct.append(sum(min(count, max(other[gram] for other in theirs)) for gram, count in ours.items()))
+        own.append(max(len(words) - order + 1, 0))
+    closest = min(group, key=lambda other: (abs(len(other) - len(words)), len(other)))
+    return [*correct, *own, len(words), len(closest)]
+
+
+def bleu_of(counts):
+    """BLEU-1 … n of counts that were added up, with the official scorer's two small numbers."""
+    n = len(counts) // 2 - 1
+    length, reference = counts[2 * n], counts[2 * n + 1]
+    ratio = (length + 1e-15) / (reference + 1e-9)
+    penalty = 1.0 if ratio >= 1 else math.exp(1 - 1 / ratio)
+    scores = []
+    for orders in range(1, n + 1):
+        product = math.prod((counts[at] + 1e-15) / (counts[n + at] + 1e-9) for at in range(orders))
+        scores.append(product ** (1 / orders) * penalty)
+    return scores
+
+
+def corpus_bleu(corpus, n=4):
+    """BLEU-1 … n of (caption, references) pairs."""
+    return bleu_of([sum(column) for column in zip(*(bleu_counts(*pair, n) for pair in corpus), strict=True)])
+
+
 def bleu_4(words, group):
-    product = 1.0
-    for order in range(1, 5):
-        own, theirs = ngrams(words, order), [ngrams(reference, order) for reference in group]
-        correct = sum(min(count, max(other[gram] for other in theirs)) for gram, count in own.items())
-        product *= (correct + 1e-15) / (max(len(words) - order + 1, 0) + 1e-9)
-    reference = min((abs(len(other) - len(words)), len(other)) for other in group)[1]
-    ratio = (len(words) + 1e-15) / (reference + 1e-9)
-    return product**0.25 * (math.exp(1 - 1 / ratio) if ratio < 1 else 1.0)
+    return corpus_bleu([(words, group)])[3]
 
 
 def lcs(a, b):
@@ -65,3 +87,34 @@ def rouge_l(words, group):
     precision = max(lcs(words, other) / len(words) for other in group)
     recall = max(lcs(words, other) / len(other) for other in group)
     return 2.44 * precision * recall / (recall + 1.44 * precision) if precision and recall else 0.0
+
+
+def meteor(counts):
+    """METEOR 1.5 of its 23 statistics (Denkowski and Lavie 2014, eqs. 1-4), with its parameters for English.
+
+    Lengths of both sides, their function words, then for exact, stem, synonym and paraphrase matches: content words of
+    both sides, function words of both sides; chunks; matched words of both sides.
+    """
+    length, words = counts[0:2], counts[2:4]
+    shares = []
+    for side in (0, 1):
+        weighed = sum(
+            weight * (0.75 * counts[4 + 4 * kind + side] + 0.25 * counts[6 + 4 * kind + side])
+            for kind, weight in enumerate((1.0, 0.6, 0.8, 0.6))
+        )
+        whole = 0.75 * (length[side] - words[side]) + 0.25 * words[side]
+        shares.append(weighed / whole if whole else 0.0)
+    precision, recall = shares
+    if not precision * recall:
+        return 0.0
+    mean = precision * recall / (0.85 * precision + 0.15 * recall)
+    fragments = counts[20] / ((counts[21] + counts[22]) / 2)
+    return mean * (1 - 0.6 * fragments**0.2)
+
+
+def quantile(values, share):
+    """Linear between the two nearest of the sorted values, the first at 0 and the last at 1."""
+    ordered = sorted(values)
+    place = share * (len(ordered) - 1)
+    below = min(int(place), len(ordered) - 2)
+    return ordered[below] + (place - below) * (ordered[below + 1] - ordered[below])
