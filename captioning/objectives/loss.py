@@ -36,6 +36,7 @@ def make_loss(
         items: their number, a scalar. words, stats: see `Loss`.
         training: whether the loss is differentiated, on all processes together.
     """
+    items = items.to(next(iter(sums.values())).dtype)
     count = mean_over_processes(items) if training else items
     divisor = count.masked_fill(count == 0, 1)  # a batch without items has a loss of 0
     parts = {name: value / divisor for name, value in sums.items()}

@@ -17,6 +17,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.errors import ConfigError, TrainingError, must_be
+from captioning.models import defer, drop_batch, drop_step, end_step, keep_batch
 from captioning.training.csv_logger import RunLog
 from captioning.training.loop_progress import Position, go_to, position
 from captioning.training.lr_schedules import rise
@@ -62,7 +63,8 @@ class CaptioningTask(lightning.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_lr, self.encoder_warmup, self.metadata = encoder_lr, encoder_warmup, metadata
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
-        self._learnt = False  # whether any batch since the last step was not left out
+        self._counts: tuple[torch.Tensor, torch.Tensor] | None = None  # of the step's batches: the first, and all
+        self._val_loss: torch.Tensor | None = None  # sum over items and their number, of the validation so far
         self._predictions: dict[int, Any] = {}
         self._faults: dict[int, str] = {}  # of validation batches, by the first of their ids
         self._generators: dict[str, Any] | None = None  # to be set when training starts
@@ -70,30 +72,52 @@ class CaptioningTask(lightning.LightningModule):
         self._clock = perf_counter()
 
     def training_step(self, batch: NamedTuple, batch_index: int) -> torch.Tensor | None:
-        """One step; logs every part of the loss, and what else the objective tells, under its own name."""
+        """Loss of one batch; logs every part of it, and what else the objective reports, under its own name."""
         loss = self.objective(self.captioner, batch)
         self._ids = batch._fields[0].replace("_", " "), batch[0]
         if self._not_finite("" if loss.total.isfinite() else _fault(loss, "train")):
+            drop_batch(self)
             return self._nothing() if _world_size() > 1 else None
-        self._learnt = True
+        keep_batch(self)
         size = len(batch[0])
         self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size)
         for name, value in (loss.parts | loss.stats).items():
             self.log(f"train/{name}", value.detach(), batch_size=size)
         now, self._clock = self._clock, perf_counter()
         self.log("words/s", loss.words / (self._clock - now), prog_bar=True, batch_size=size)
-        return loss.total
+        return self._weighted(loss)
+
+    def _weighted(self, loss) -> torch.Tensor:
+        """The loss of a batch, so weighted that accumulated batches have the gradient of one batch of all.
+
+        The mean over all items of a step is Σ_i c_i L_i / Σ_i c_i, and the last c_i is known only at its end. So each
+        batch counts c_i / c_1 here, `on_before_optimizer_step` divides by Σ_i c_i / c_1, and Lightning's division by
+        the number of batches is undone. For one batch per step all of these are 1.
+        """
+        count = loss.count.to(loss.total.dtype)
+        first, before = self._counts or (_not_zero(count), 0)
+        self._counts = first, before + count
+        batches = self.trainer.accumulate_grad_batches
+        return loss.total * (count / first * batches) if batches > 1 else loss.total
 
     def on_before_optimizer_step(self, optimizer) -> None:
-        """A gradient that is not finite is never applied. In 16-bit precision the loss scaler sees to that."""
+        """Divide the gradient by the items of all accumulated batches.
+
+        A gradient that is not finite is never applied; in 16-bit precision the loss scaler sees to that.
+        """
+        counts, self._counts = self._counts, None
+        gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
+        if counts and gradients and self.trainer.accumulate_grad_batches > 1:
+            torch._foreach_mul_(gradients, counts[0] / _not_zero(counts[1]))
+        left_out = not counts
         if not str(self.trainer.precision).startswith("16"):
-            gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
             finite = not gradients or torch.nn.utils.get_total_norm(gradients).isfinite()
-            if self._not_finite("" if finite else "the gradient is not finite"):
-                optimizer.zero_grad()
-        if not self._learnt:
+            left_out |= self._not_finite("" if finite else "the gradient is not finite")
+        if left_out:
             optimizer.zero_grad()  # None, by which an optimizer does not move: by zeros its momentum would
-        self._learnt = False
+            drop_step(self)
+        else:
+            end_step(self)
 
     def _nothing(self) -> torch.Tensor:
         """A loss without a gradient, for several processes: they wait for one another in the backward pass."""
@@ -125,6 +149,14 @@ class CaptioningTask(lightning.LightningModule):
             "with a lower optimizer.lr"
         )
 
+    def on_fit_start(self) -> None:
+        """Parts with a memory wait for the end of each step, of all its processes and accumulated batches."""
+        defer(self)
+
+    def on_fit_end(self) -> None:
+        """Parts with a memory are again as in a plain loop."""
+        defer(self, False)
+
     def on_train_epoch_start(self) -> None:
         """Starts the clock of words/s anew."""
         self._clock = perf_counter()
@@ -136,7 +168,7 @@ class CaptioningTask(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         """A decoding that samples draws from here."""
-        self._before_validation = _generators()
+        self._before_validation, self._val_loss = _generators(), None
 
     def on_validation_end(self) -> None:
         """The clock of words/s stood still."""
@@ -151,11 +183,13 @@ class CaptioningTask(lightning.LightningModule):
             ids = batch[0].tolist()
             self._faults[ids[0]] = f"{_fault(loss, 'val')}; {batch._fields[0].replace('_', ' ')} {_listed(ids)}"
             return
-        self.log("val/loss", loss.total, batch_size=len(batch[0]), sync_dist=True)
+        sums = torch.stack((loss.total * loss.count, loss.count.to(loss.total.dtype)))
+        sums = sums if self.device.type == "mps" else sums.double()
+        self._val_loss = sums if self._val_loss is None else self._val_loss + sums
         self._predictions.update(self.predict(self.captioner, batch, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Scores the predictions of all processes together; every item counts once.
+        """Log the mean loss of all items, and score the predictions, of all processes together; every item counts once.
 
         Raises:
             TrainingError: a loss was not finite; nothing is saved, as it would be by a score of what is left.
@@ -163,6 +197,11 @@ class CaptioningTask(lightning.LightningModule):
         faults, self._faults = _gather(self._faults), {}
         if faults:
             self._stop(list(faults.values()))
+        sums, self._val_loss = self._val_loss, None
+        if _world_size() > 1:
+            sums = torch.zeros(2, dtype=torch.float64, device=self.device) if sums is None else sums  # no batch here
+            torch.distributed.all_reduce(sums)
+        self.log("val/loss", sums[0] / _not_zero(sums[1]))
         predictions, self._predictions = _gather(self._predictions), {}
         if not self.trainer.sanity_checking:
             self.log_dict(dict(self.score(predictions)), prog_bar=False, rank_zero_only=False)
@@ -233,8 +272,21 @@ class CaptioningTask(lightning.LightningModule):
                 self.trainer.should_stop |= state["wait_count"] >= callback.patience
 
     def on_train_start(self) -> None:
-        """A resumed run draws on as if it had never stopped."""
+        """A resumed run draws on as if it had never stopped.
+
+        Raises:
+            ConfigError: a validation would come between two accumulated batches, whose gradients no checkpoint holds.
+        """
         self._clock = perf_counter()
+        if _validates_inside_steps(self.trainer):
+            batches = self.trainer.accumulate_grad_batches
+            raise ConfigError(
+                "trainer.val_check_interval puts a validation inside an optimizer step of "
+                f"trainer.accumulate_grad_batches={batches}: set it to a whole number of batches that "
+                f"{batches} divides, or leave it out to validate at the ends of epochs"
+            )
+        if self._generators is None and self.trainer.global_rank:  # else all processes would draw the same numbers
+            torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
         if self._generators is not None:
             torch.set_rng_state(self._generators["cpu"].cpu())
             if len(self._generators["cuda"]) == torch.cuda.device_count():
@@ -291,6 +343,26 @@ def _own(states: Sequence[dict[str, Any]] | dict[str, Any], trainer) -> dict[str
             "batches: set trainer.devices and trainer.num_nodes as in the first run (its config.yaml)"
         )
     return states[trainer.global_rank]
+
+
+def _validates_inside_steps(trainer) -> bool:
+    """Whether a validation may come between two batches whose gradients are accumulated for one step."""
+    accumulated, interval, batches = (
+        trainer.accumulate_grad_batches, trainer.val_check_batch, trainer.num_training_batches
+    )  # fmt: skip
+    if accumulated == 1 or interval == float("inf"):
+        return False
+    if interval is None:  # by the clock
+        return True
+    if interval % batches == 0:  # an epoch's last batch ends a step
+        return False
+    across = trainer.check_val_every_n_epoch is None  # the interval is counted over the ends of epochs
+    return interval % accumulated != 0 or (across and batches % accumulated != 0)
+
+
+def _not_zero(count: torch.Tensor) -> torch.Tensor:
+    """A divisor of sums that are 0 where it is."""
+    return count.masked_fill(count == 0, 1)
 
 
 def _world_size() -> int:
