@@ -108,7 +108,8 @@ def meteor(counts):
     if not precision * recall:
         return 0.0
     mean = precision * recall / (0.85 * precision + 0.15 * recall)
-    fragments = counts[20] / ((counts[21] + counts[22]) / 2)
+    matched = (counts[21] + counts[22]) / 2
+    fragments = counts[20] / matched if matched else 0.0
     return mean * (1 - 0.6 * fragments**0.2)
 
 
