@@ -1,39 +1,102 @@
-"""What two processes of a test run; apart from it, so that they start with few imports."""
+"""Train small models for a few steps, whole or in shares: what the processes of test_scaling.py run.
+
+Apart from the tests, so that the processes start with few imports. Nothing here is random: hard attention, samples and
+scheduled sampling look at fixed numbers that depend on the row of a caption alone, so that every division of a batch
+draws the same.
+"""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from torch import distributed, nn
-from torch.nn.parallel import DistributedDataParallel
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from captioning.data import CaptionBatch
-from captioning.objectives import CrossEntropy
-
-
-class Objective(nn.Module):
-    """A model with its loss, as the trainer's strategy wraps them."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self.objective = model, CrossEntropy(doubly_stochastic=0.7)
-
-    def forward(self, batch: CaptionBatch) -> torch.Tensor:
-        return self.objective(self.model, batch).total
+import captioning.objectives.cross_entropy
+import captioning.objectives.self_critical
+from captioning.models import ScoreFunction
+from captioning.models.gradient_estimators import Draw, entropy
+from captioning.training import CaptioningTask
+from captioning.training.trainer import Trainer
 
 
-def of_images(batch: CaptionBatch, images: slice) -> CaptionBatch:
-    return CaptionBatch(*(None if part is None else part[images] for part in batch))
+class Case(NamedTuple):
+    """model, objective: before training. steps: the whole batch of each optimizer step."""
+
+    model: nn.Module
+    objective: nn.Module
+    steps: list
 
 
-def learn(rank: int, folder: str) -> None:
-    """One of two processes: the first two images, or the third."""
-    model, batch = torch.load(f"{folder}/whole.pt", weights_only=False)
+class ByRow(ScoreFunction):
+    """Looks at locations that the row of a caption and log α decide."""
+
+    def __init__(self):
+        super().__init__(expected_share=0.0)
+
+    def __call__(self, log_weights: Tensor, expected: Tensor | None) -> Draw:
+        rows, locations = log_weights.shape[1:]
+        noise = torch.arange(1, rows * locations + 1, dtype=log_weights.dtype).view(rows, locations)
+        places = (log_weights + 3 * (noise * 2.4).sin()).argmax(-1)
+        one_hot = nn.functional.one_hot(places, locations).to(log_weights.dtype)
+        log_prob = log_weights.gather(-1, places[..., None]).squeeze(-1)
+        return Draw(one_hot, places, log_prob, entropy(log_weights))
+
+
+def by_row(probabilities: Tensor) -> Tensor:
+    """Ids that the row of a sample and the distribution [B, K, V] decide."""
+    rows = probabilities.shape[1]
+    at = (torch.arange(rows, dtype=probabilities.dtype)[:, None] + 0.5) / rows
+    return torch.searchsorted(probabilities.cumsum(-1), at.expand(len(probabilities), -1, 1).contiguous()).squeeze(-1)
+
+
+def by_second_row(shape) -> Tensor:
+    """In the place of uniform numbers [B, K]: scheduled sampling takes the model's words in every second row."""
+    return (torch.arange(shape[-1]) % 2 * 0.9 + 0.01).expand(shape)
+
+
+def draw_nothing() -> None:
+    """Fixed numbers in the place of all draws of words."""
+    captioning.objectives.cross_entropy.draw_ids = captioning.objectives.self_critical.draw_ids = by_row
+    torch.rand = lambda shape, **_: by_second_row(shape)
+
+
+def part_of(batch, images: slice):
+    return type(batch)(*(None if part is None else part[images] for part in batch))
+
+
+def train(case: Case, batches: list, folder: Path, *, accumulate: int = 1, devices: int = 1) -> dict[str, Tensor]:
+    """Train by SGD on this process's batches, by the trainer of real runs; returns the state of model and objective."""
+    task = CaptioningTask(
+        case.model,
+        case.objective,
+        predict=lambda *_: {},
+        score=lambda _: {},
+        optimizer=partial(torch.optim.SGD, lr=0.3, momentum=0.9),
+        schedule=lambda steps: lambda step: 1.0,
+        metadata={},
+    )
+    trainer = Trainer(
+        max_epochs=1, devices=devices, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
+        accumulate_grad_batches=accumulate, strategy="ddp" if devices > 1 else "auto", limit_val_batches=0,
+    )  # fmt: skip
+    trainer.fit(task, DataLoader(batches, batch_size=None))
+    return {name: value.detach().clone() for name, value in task.state_dict().items()}
+
+
+def learn(rank: int, folder: str, port: int) -> None:
+    """One of two processes: its share of every case, step by step, and again in accumulated parts."""
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    part = of_images(batch, slice(0, 2) if rank == 0 else slice(2, 3))
-    own = DistributedDataParallel(Objective(model.train()))
-    loss = own(part)
-    loss.backward()
-    gradients = {name: parameter.grad for name, parameter in own.module.model.named_parameters()}
-    model.eval()  # then a process asks nobody: the other may have no such batch
-    seen = own.module(part).item() if rank == 0 else None
-    torch.save((loss.item(), gradients, seen), f"{folder}/{rank}.pt")
-    distributed.destroy_process_group()
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2",
+        "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
+    }  # fmt: skip
+    draw_nothing()
+    jobs = torch.load(f"{folder}/jobs.pt", weights_only=False)
+    found = {}
+    for name, (case, shares, accumulate) in jobs.items():
+        found[name] = train(case, shares[rank], Path(folder), accumulate=accumulate, devices=2)
+    torch.save(found, f"{folder}/{rank}.pt")

@@ -1,40 +1,191 @@
-"""One run on several processes, and in another precision: the same loss and gradients as on one, in 32 bits."""
+"""One run on several processes, in accumulated batches, and in another precision: the same steps as one whole batch."""
 
 import math
 import os
+import socket
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
-from processes import Objective, learn, of_images
+from processes import ByRow, Case, by_row, by_second_row, learn, part_of, train
 from small_world import rows, run, short, weights
-from torch import multiprocessing, nn
-from toys import PAD
+from torch import multiprocessing
+from toys import END, PAD, START, UNKNOWN
 
-from captioning.data import CaptionBatch
+import captioning.objectives.cross_entropy
+import captioning.objectives.self_critical
+from captioning.data import CaptionBatch, QuestionBatch
+from captioning.models import HardAttention, Standardized, build_answerer
+from captioning.objectives import (
+    AnswerCrossEntropy,
+    CrossEntropy,
+    LeaveOneOut,
+    MovingAverage,
+    Reinforce,
+    ScheduledSampling,
+    SelfCritical,
+)
+
+P, D, K, T = 4, 6, 3, 5
+# Of the images of each step: the words of their captions (None: no caption), and which answers are known. Uneven, and
+# image 2 of the first step and image 0 of the third have no caption at all.
+LENGTHS = [
+    [[4, 2, 0], [3, None, None], [None, None, None], [1, 1, None]],
+    [[4, 4, 3], [0, None, None], [2, None, None], [3, 1, None]],
+    [[None, None, None], [2, 2, 2], [4, None, None], [1, 0, None]],
+]
+KNOWN = [
+    [[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 0]],
+    [[0, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]],
+    [[0, 0, 0], [1, 1, 1], [0, 0, 1], [0, 0, 0]],
+]
+# Ways to divide the four images of a step: by process, and by micro-batch of each.
+WHOLE = slice(0, 4)
+TWO_PROCESSES = [[slice(0, 3)], [slice(3, 4)]], [[slice(0, 1)], [slice(1, 4)]], [[slice(0, 1)], [slice(1, 4)]]
+PARTS = [slice(0, 1), slice(1, 2), slice(2, 4)]
+TWO_IN_PARTS = [[slice(0, 1), slice(1, 3)], [slice(3, 4), slice(2, 2)]]  # the last part is of no image
 
 
-def test_two_processes_have_the_loss_and_gradients_of_one(toy, toy_tokens, tmp_path):
-    model = toy(conditioning="first_step")
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-    batch = CaptionBatch(torch.arange(3), torch.randn(3, 4, 6, dtype=torch.float64), None, toy_tokens)
-    counts = (toy_tokens[..., 1:] != PAD).any(-1).sum(1)
-    assert counts[:2].sum() != counts[2:].sum()  # captions: the mean of two means would be another
-    torch.save((model, batch), tmp_path / "whole.pt")
-    multiprocessing.spawn(learn, args=(str(tmp_path),), nprocs=2)
-    whole = Objective(model.train())
-    loss = whole(batch)
-    loss.backward()
+def captions(step: int) -> CaptionBatch:
+    tokens = torch.full((4, K, 1 + T), PAD)
+    random = torch.Generator().manual_seed(step)
+    for image, lengths in enumerate(LENGTHS[step]):
+        for row, length in enumerate(lengths):
+            if length is not None:
+                words = torch.randint(4, 11, (length,), generator=random).tolist()
+                tokens[image, row, : length + 2] = torch.tensor([START, *words, END])
+    images = torch.randn(4, P, D, dtype=torch.float64, generator=random) + torch.arange(D)
+    mask = torch.arange(P).expand(4, -1) < torch.tensor([4, 3, 2, 4])[:, None]
+    return CaptionBatch(torch.arange(4) + 4 * step, images, mask, tokens)
+
+
+def questions(step: int) -> QuestionBatch:
+    batch = captions(step)
+    random = torch.Generator().manual_seed(step)
+    words = torch.randint(4, 11, (4, K, 3), generator=random)
+    words[..., 2] = END
+    answers = torch.randint(0, 5, (4, K, 2), generator=random)
+    shares = torch.tensor(KNOWN[step])[..., None] * torch.tensor([0.75, 0.25])
+    ids = torch.arange(4 * K).view(4, K) + 100 * step
+    return QuestionBatch(batch.image_ids, batch.images, batch.mask, words, ids, answers, shares)
+
+
+def hard(**location_loss):
+    return CrossEntropy(doubly_stochastic=0.7, label_smoothing=0.1, location_loss=Reinforce(scale=1.0, **location_loss))
+
+
+def rewards(image_ids, found):
+    return [(7 * image + sum(caption)) % 5 / 2 for image, caption in zip(image_ids, found, strict=True)]
+
+
+def self_critical(**options):
+    forbidden = (PAD, START, UNKNOWN)
+    return SelfCritical(rewards, start=START, end=END, forbidden=forbidden, samples=3, max_length=4, **options)
+
+
+HARD = {"attention": "hard", "conditioning": "first_step"}
+CASES = {
+    "cross_entropy": ({}, lambda: CrossEntropy(doubly_stochastic=0.7, label_smoothing=0.1)),
+    "standardized vector": (
+        {"attention": "none", "grid": True, "conditioning": "initial_first", "vector": Standardized}, CrossEntropy,
+    ),
+    "moving average": (HARD, lambda: hard(baseline=MovingAverage())),
+    "moving average, to go": (HARD, lambda: hard(baseline=MovingAverage(), reward_to_go=True)),
+    "leave one out": (HARD, lambda: hard(baseline=LeaveOneOut())),
+    "scheduled sampling": (
+        {}, lambda: CrossEntropy(inputs=ScheduledSampling(start=-1, every=1, increase=0.5, maximum=1.0)),
+    ),
+    "self critical": ({"vector": Standardized, "conditioning": "first_step"}, self_critical),
+    "self critical, hard": (HARD, lambda: self_critical(location_loss=Reinforce(scale=1.0))),
+    "answers": ("soft", AnswerCrossEntropy),
+    "answers, hard": ("hard", lambda: AnswerCrossEntropy(location_loss=Reinforce(scale=1.0, baseline=MovingAverage()))),
+}  # fmt: skip
+
+
+@pytest.fixture
+def make(toy, monkeypatch):
+    """make(name) -> a Case in float64, without dropout; words are not drawn but fixed."""
+    for module in (captioning.objectives.cross_entropy, captioning.objectives.self_critical):
+        monkeypatch.setattr(module, "draw_ids", by_row)
+    monkeypatch.setattr(torch, "rand", lambda shape, **_: by_second_row(shape))
+
+    def case(name: str) -> Case:
+        torch.manual_seed(3)
+        parts, objective = CASES[name]
+        batch = questions if isinstance(parts, str) else captions
+        if isinstance(parts, str):
+            attention = {"attention": partial(HardAttention, draw=ByRow())} if parts == "hard" else {}
+            sizes = {"feature_size": D, "grid": True, "vocabulary_size": 11, "answers": 5, "pad": PAD}
+            model = build_answerer(
+                width=7, embedding_size=3, readout_width=8, dropout=0.0, **sizes, **attention
+            ).double()
+        else:
+            model = toy(dropout=0.0, **parts)
+            if parts.get("attention") == "hard":
+                model.decoder.attention.draw = ByRow()
+        return Case(model.train(), objective().double(), [batch(step) for step in range(3)])
+
+    return case
+
+
+def divided(case: Case, ways: list) -> list:
+    """The parts of all steps, one after the other; `ways` has the slices of one step, or those of each step."""
+    ways = ways if isinstance(ways[0], list) else [ways] * len(case.steps)
+    return [part_of(step, part) for step, parts in zip(case.steps, ways, strict=True) for part in parts]
+
+
+def assert_same(found: dict, expected: dict, before: dict) -> None:
+    moved = [name for name, value in expected.items() if not torch.equal(value, before[name])]
+    assert len(moved) > len(expected) / 2
+    for name, value in expected.items():
+        torch.testing.assert_close(
+            found[name], value, rtol=1e-10, atol=1e-13, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+def state(case: Case) -> dict:
+    parts = {"captioner": case.model, "objective": case.objective}
+    return {f"{at}.{name}": value.clone() for at, part in parts.items() for name, value in part.state_dict().items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_accumulated_batches_are_one_batch(make, tmp_path, name):
+    expected = train(make(name), make(name).steps, tmp_path)
+    found = train(make(name), divided(make(name), PARTS), tmp_path, accumulate=len(PARTS))
+    assert_same(found, expected, state(make(name)))
+
+
+def test_the_last_step_of_an_epoch_may_have_fewer_batches(make, tmp_path):
+    """Two and then one of three: the mean is over the captions that there are."""
+    case = make("moving average")
+    whole = [*case.steps[:1], part_of(case.steps[1], slice(0, 2))]
+    expected = train(make("moving average"), whole, tmp_path)
+    parts = [part_of(case.steps[0], part) for part in PARTS] + [
+        part_of(case.steps[1], slice(at, at + 1)) for at in (0, 1)
+    ]
+    assert_same(train(case, parts, tmp_path, accumulate=3), expected, state(make("moving average")))
+
+
+def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_path):
+    jobs = {}
+    for name in CASES:
+        case = make(name)
+        shares = [divided(case, [step[rank] for step in TWO_PROCESSES]) for rank in range(2)]
+        jobs[name, "whole"] = (make(name), shares, 1)
+        shares = [divided(case, TWO_IN_PARTS[rank]) for rank in range(2)]
+        jobs[name, "parts"] = (make(name), shares, 2)
+    torch.save(jobs, tmp_path / "jobs.pt")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    multiprocessing.spawn(learn, args=(str(tmp_path), port), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    assert sum(part for part, _, _ in found) / 2 == pytest.approx(loss.item(), rel=1e-12)
-    for _, gradients, _ in found:
-        for name, parameter in model.named_parameters():
-            torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-10, atol=1e-14)
-    model.eval()
-    assert found[0][2] == pytest.approx(whole(of_images(batch, slice(0, 2))).item(), rel=1e-12)
+    for name, how in jobs:
+        expected = train(make(name), make(name).steps, tmp_path)
+        for own in found:
+            assert_same(own[name, how], expected, state(make(name)))
 
 
 @pytest.mark.slow
