@@ -8,7 +8,7 @@ ARGS ?=
 # Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
 SHARED ?= ../shared
 
-.PHONY: train results notebooks test test-all test-oldest test-newest kills audit bench bench-compare lint clean
+.PHONY: train results notebooks test test-all test-oldest test-newest kills mutants audit bench bench-compare lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
@@ -84,6 +84,11 @@ test-all: .venv/ready
 # Processes that train, killed at 20 random moments and resumed; docs/reliability.md
 kills: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/kills.py --kills 20 --stops 8 $(ARGS)
+
+# Plants the faults that tests/mutants/ lists, one at a time in a copy, and prints those that no test notices; CONTRIBUTING.md.
+#   make mutants ARGS="--only decoding"
+mutants: .venv/ready
+	$(BIN)/python tests/mutants/run.py $(ARGS)
 
 # The suite with the oldest versions that setup.cfg allows, and with the newest; docs/maintaining.md
 test-oldest: CONSTRAINTS = --constraint tests/oldest.txt
