@@ -69,7 +69,22 @@ def part_of(batch, images: slice):
 
 def train(case: Case, batches: list, folder: Path, *, accumulate: int = 1, devices: int = 1) -> dict[str, Tensor]:
     """Train by SGD on this process's batches, by the trainer of real runs; returns the state of model and objective."""
-    task = CaptioningTask(
+    task = make_task(case)
+    trainer = make_trainer(folder, devices, accumulate_grad_batches=accumulate, limit_val_batches=0)
+    trainer.fit(task, DataLoader(batches, batch_size=None))
+    return {name: value.detach().clone() for name, value in task.state_dict().items()}
+
+
+def validate(case: Case, batches: list, folder: Path, *, devices: int = 1) -> float:
+    """val/loss of these batches of this process, with those of the others."""
+    (found,) = make_trainer(folder, devices).validate(
+        make_task(case), DataLoader(batches, batch_size=None), verbose=False
+    )
+    return found["val/loss"]
+
+
+def make_task(case: Case) -> CaptioningTask:
+    return CaptioningTask(
         case.model,
         case.objective,
         predict=lambda *_: {},
@@ -78,17 +93,18 @@ def train(case: Case, batches: list, folder: Path, *, accumulate: int = 1, devic
         schedule=lambda steps: lambda step: 1.0,
         metadata={},
     )
-    trainer = Trainer(
+
+
+def make_trainer(folder: Path, devices: int, **options) -> Trainer:
+    return Trainer(
         max_epochs=1, devices=devices, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
-        accumulate_grad_batches=accumulate, strategy="ddp" if devices > 1 else "auto", limit_val_batches=0,
+        strategy="ddp" if devices > 1 else "auto", **options,
     )  # fmt: skip
-    trainer.fit(task, DataLoader(batches, batch_size=None))
-    return {name: value.detach().clone() for name, value in task.state_dict().items()}
 
 
 def learn(rank: int, folder: str, port: int) -> None:
-    """One of two processes: its share of every case, step by step, and again in accumulated parts."""
+    """One of two processes: its share of every case, in steps of so many accumulated batches; none: in validation."""
     torch.set_num_threads(1)
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "TORCHELASTIC_RUN_ID": "test", "WORLD_SIZE": "2",
@@ -98,5 +114,8 @@ def learn(rank: int, folder: str, port: int) -> None:
     jobs = torch.load(f"{folder}/jobs.pt", weights_only=False)
     found = {}
     for name, (case, shares, accumulate) in jobs.items():
-        found[name] = train(case, shares[rank], Path(folder), accumulate=accumulate, devices=2)
+        if accumulate:
+            found[name] = train(case, shares[rank], Path(folder), accumulate=accumulate, devices=2)
+        else:
+            found[name] = validate(case, shares[rank], Path(folder), devices=2)
     torch.save(found, f"{folder}/{rank}.pt")

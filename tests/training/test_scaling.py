@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 import torch
-from processes import ByRow, Case, by_row, by_second_row, learn, part_of, train
+from processes import ByRow, Case, by_row, by_second_row, learn, part_of, train, validate
 from small_world import rows, run, short, weights
 from torch import multiprocessing
 from toys import END, PAD, START, UNKNOWN
@@ -45,7 +45,8 @@ KNOWN = [
 WHOLE = slice(0, 4)
 TWO_PROCESSES = [[slice(0, 3)], [slice(3, 4)]], [[slice(0, 1)], [slice(1, 4)]], [[slice(0, 1)], [slice(1, 4)]]
 PARTS = [slice(0, 1), slice(1, 2), slice(2, 4)]
-TWO_IN_PARTS = [[slice(0, 1), slice(1, 3)], [slice(3, 4), slice(2, 2)]]  # the last part is of no image
+TWO_IN_PARTS = [[slice(0, 1), slice(1, 2)], [slice(2, 3), slice(3, 4)]]
+ONE_IDLE = [[slice(0, 1), slice(1, 3)], [slice(3, 4), slice(2, 2)]]  # the last part is of no image
 
 
 def captions(step: int) -> CaptionBatch:
@@ -174,8 +175,12 @@ def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_pa
         case = make(name)
         shares = [divided(case, [step[rank] for step in TWO_PROCESSES]) for rank in range(2)]
         jobs[name, "whole"] = (make(name), shares, 1)
-        shares = [divided(case, TWO_IN_PARTS[rank]) for rank in range(2)]
+        ways = TWO_IN_PARTS if "answers" in name else ONE_IDLE
+        shares = [divided(case, ways[rank]) for rank in range(2)]
         jobs[name, "parts"] = (make(name), shares, 2)
+    for name in ("moving average", "answers"):  # one batch of the one process, and all others of the other
+        batches = divided(make(name), PARTS)
+        jobs[name, "validation"] = (make(name), [batches[:1], batches[1:]], 0)
     torch.save(jobs, tmp_path / "jobs.pt")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -183,9 +188,32 @@ def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_pa
     multiprocessing.spawn(learn, args=(str(tmp_path), port), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, how in jobs:
+        if how == "validation":
+            expected = validate(make(name), make(name).steps, tmp_path)
+            assert [own[name, how] for own in found] == pytest.approx([expected] * 2, rel=1e-12)
+            continue
         expected = train(make(name), make(name).steps, tmp_path)
         for own in found:
             assert_same(own[name, how], expected, state(make(name)))
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "moving average", "self critical", "answers"])
+def test_the_validation_loss_is_the_mean_over_all_captions_whatever_the_batches(make, tmp_path, name):
+    """By hand: the sum over each image's captions (or questions with a known answer), over their number."""
+    case = make(name)
+    images = [part_of(step, slice(at, at + 1)) for step in case.steps for at in range(4)]
+    with torch.no_grad():
+        model, objective = case.model.eval(), case.objective.eval()
+        alone = [objective(model, image) for image in images]
+    if name == "answers":
+        counts = [sum(known) for step in KNOWN for known in step]
+    else:
+        counts = [sum(length is not None for length in lengths) for step in LENGTHS for lengths in step]
+    assert [int(loss.count) for loss in alone] == counts
+    mean = sum(float(loss.total) * count for loss, count in zip(alone, counts, strict=True)) / sum(counts)
+    whole, parts = divided(case, [WHOLE]), divided(case, PARTS)
+    for batches in (images, whole, parts, parts[::-1]):
+        assert validate(make(name), batches, tmp_path) == pytest.approx(mean, rel=1e-12)
 
 
 @pytest.mark.slow
