@@ -3,6 +3,7 @@
 import random
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -167,5 +168,5 @@ class ImageSampler(Sampler):
         order = list(range(self.size))
         if self.shuffle:
             random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-            order += order[: len(self) * self.world - self.size]
+            order = list(islice(cycle(order), len(self) * self.world))
         return ((index, self.epoch) for index in order[self.rank :: self.world][self.start :])

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 
-MOST = 0.99  # of the captions, which the proposed limit holds where a few are far longer than the others
+MOST = 99  # percent of the captions, which the proposed limit holds where a few are far longer than the others
 
 
 def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:
     """(a limit in words, whether it holds all): the longest caption, or 99 % where that is more than twice as long."""
     ordered = sorted(lengths) or [0]
-    most = ordered[max(0, -(-int(MOST * 10_000) * len(ordered) // 10_000) - 1)]
+    most = ordered[-(-MOST * len(ordered) // 100) - 1]
     return (ordered[-1], True) if ordered[-1] <= 2 * most else (most, False)
 
 
@@ -24,7 +24,7 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
     needed, all_of_them = needed_length(lengths)
     if needed <= max_length:
         needed, all_of_them = max(lengths), True
-    share = "all" if all_of_them else f"{MOST:.0%}; the longest has {max(lengths)} words"
+    share = "all" if all_of_them else f"{MOST}%; the longest has {max(lengths)} words"
     line = (
         f"{cut} of {len(lengths)} training captions are longer than data.max_length={max_length} words and are cut: "
         f"set data.max_length={needed} (holds {share})"
@@ -36,6 +36,4 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
             f"{line}. decoding.max_length={decoding_length} does not help by itself: the model never sees a caption of "
             f"more than {max_length} words"
         )
-    if decoding_length < needed:
-        line += f" and decoding.max_length={needed}, so that captions as long can be written"
-    return line
+    return f"{line} and decoding.max_length={needed}, so that captions as long can be written"

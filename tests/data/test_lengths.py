@@ -39,3 +39,31 @@ def test_a_limit_for_99_percent_where_a_few_are_far_longer():
 )
 def test_decoding_has_a_limit_of_its_own(decoding, end):
     assert cut_warning([35], 20, decoding_length=decoding).endswith(end)
+
+
+@pytest.mark.parametrize("count", [*range(1, 120), 199, 200, 201, 1000, 20_000])
+def test_99_percent_is_the_least_limit_that_holds_so_many(count):
+    """The caption lengths 1, 2, … and one that is far longer than all of them, counted one by one."""
+    lengths = [*range(1, count), 10**6]
+    limit = next(length for place, length in enumerate(lengths, 1) if 100 * place >= 99 * count)
+    assert needed_length(lengths[::-1]) == ((10**6, True) if limit == 10**6 else (limit, False))
+
+
+def test_all_are_held_up_to_twice_as_many_words():
+    assert needed_length([10] * 99 + [20]) == (20, True)
+    assert needed_length([10] * 99 + [21]) == (10, False)
+    assert needed_length([10] * 99 + [11]) == (11, True)
+    assert needed_length([]) == (0, True)
+
+
+def test_a_limit_that_holds_99_percent_already_leaves_only_all():
+    lengths = [20] * 990 + [300] * 10
+    assert cut_warning(lengths, 20) == (
+        "10 of 1000 training captions are longer than data.max_length=20 words and are cut: set data.max_length=300 "
+        "(holds all)"
+    )
+    assert cut_warning(lengths, 300) is None
+    assert cut_warning(lengths, 19).endswith("set data.max_length=20 (holds 99%; the longest has 300 words)")
+    assert cut_warning(lengths, 19, decoding_length=19).endswith(
+        "(holds 99%; the longest has 300 words) and decoding.max_length=20, so that captions as long can be written"
+    )

@@ -2,12 +2,13 @@
 
 import gzip
 import json
+import math
 
 import pytest
 
 from captioning.data import Vocabulary
 from captioning.data.vocabulary import END, PAD, START, UNKNOWN
-from captioning.errors import CheckpointError, DataError
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.text import tokenize
 
 
@@ -64,3 +65,43 @@ def test_faults_are_told():
         Vocabulary.build([["a"]])
     with pytest.raises(DataError, match="more than once: a"):
         Vocabulary(["a", "a"])
+    with pytest.raises(DataError, match=r"more than once: <end>, a, b, c, d$"):
+        Vocabulary(["a", "b", "<end>", "c", "once", "d", "e", "e", "d", "c", "b", "a"])
+    with pytest.raises(ConfigError, match=r"data\.min_count must be at least 1, not 0"):
+        Vocabulary.build([["a"]], min_count=0)
+    with pytest.raises(CheckpointError, match=r"must begin with <pad> <start> <end> <unk>, not with a b c d$"):
+        Vocabulary.from_state_dict(["a", "b", "c", "d", "e"])
+    with pytest.raises(CheckpointError, match=r"not with <pad> <start> <end> x$"):
+        Vocabulary.from_state_dict(["<pad>", "<start>", "<end>", "x"])
+
+
+def test_words_of_one_frequency_are_in_order_of_the_alphabet():
+    captions = [["c", "b", "a"], ["d", "d", "a"], ["d"], ["d", "c"]]
+    assert Vocabulary.build(captions, min_count=1).words[4:] == ("d", "a", "c", "b")
+    assert Vocabulary.build(captions, min_count=2).words[4:] == ("d", "a", "c")
+    assert Vocabulary.build([["a", "b"] * 4, ["a"]]).words[4:] == ("a",)  # five times, by default
+    assert len(Vocabulary(["a", "b"])) == 6
+
+
+def test_rarity_is_the_logarithm_of_one_plus_the_rank_and_an_unknown_word_is_rarer_than_any():
+    assert Vocabulary(["a", "b", "c"]).rarity() == pytest.approx(
+        [0, 0, 0, math.log(5), math.log(2), math.log(3), math.log(4)], rel=1e-15
+    )
+    assert Vocabulary([]).rarity() == pytest.approx([0, 0, 0, math.log(2)])
+
+
+def test_coverage_counts_running_words_and_the_specials_are_four():
+    vocabulary = Vocabulary(["a", "b"])
+    assert vocabulary.coverage([["a", "a", "x"], [], ["b"]]) == 0.75
+    assert vocabulary.coverage([[], []]) == vocabulary.coverage([]) == 1.0
+    assert (vocabulary.pad, vocabulary.start, vocabulary.end, vocabulary.unknown) == (0, 1, 2, 3)
+    assert vocabulary.words == ("<pad>", "<start>", "<end>", "<unk>", "a", "b")
+    assert vocabulary.ids(["x", "b", "<end>"]) == [3, 5, 2]
+
+
+def test_decoding_keeps_the_unknown_word_and_needs_no_end():
+    vocabulary = Vocabulary(["a", "b"])
+    assert vocabulary.decode([START, UNKNOWN, 5, START, 4]) == ["<unk>", "b", "a"]
+    assert vocabulary.decode([END, 4]) == vocabulary.decode([]) == []
+    assert vocabulary.encode([], max_length=3) == [START, END]
+    assert vocabulary.encode(["a", "b", "a"], max_length=3) == [START, 4, 5, 4, END]
