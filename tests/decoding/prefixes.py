@@ -145,8 +145,11 @@ def reachable(tokens, rules, *, max_length):
     return all(permitted(tokens[:t], word, rules, max_length=max_length) for t, word in enumerate(tokens))
 
 
-def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.0):
-    """The search of captioning.decoding for one image, over lists, never ending early: [(tokens, log_prob, score)]."""
+def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.0, forgetful=False):
+    """The search of captioning.decoding for one image, over lists, never ending early: [(tokens, log_prob, score)].
+
+    With `forgetful`, the fault of ending early: a group that can find nothing better penalizes nobody any more.
+    """
     groups = [{"live": [((), 0.0)], "ended": [], "left": [], "room": width} for width in widths]
     for _ in range(max_length):
         chosen = Counter()
@@ -166,8 +169,12 @@ def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.
             ended = [(tokens, p) for _, tokens, p in taken if tokens[-1] == END]
             group["ended"] += ended
             group["room"] -= len(ended)
-            group["taken"] = [tokens[-1] for _, tokens, _ in taken]
-            chosen.update(group["taken"])
+            chosen.update(tokens[-1] for _, tokens, _ in taken)
+        for group, width in zip(groups, widths, strict=True):
+            best = sorted((score(p, len(tokens), rules) for tokens, p in group["ended"]), reverse=True)
+            enough = best[min(n_best, width) - 1 :][:1]
+            if forgetful and enough and all(score(p, max_length, rules) <= enough[0] for _, p in group["live"]):
+                group["live"] = []
     finished, unfinished = [], []
     for group, width in zip(groups, widths, strict=True):
         ranked = [
