@@ -1,229 +1,492 @@
-"""Estimated gradients against exact ones, by enumerating every path of places and every caption of a toy world."""
+"""REINFORCE over hard attention's locations against exact expectations over all paths, and against its equations.
+
+What is expected is computed by `PaperCaptioner`, which shares no code with the package; the package's own draws are
+forced to every path in turn.
+"""
 
 import itertools
+import math
+from typing import NamedTuple
 
 import pytest
 import torch
-from exact_gradients import Forced, gradient
-from toys import (
-    END,
-    PAD,
-    START,
-    UNKNOWN,
-)
+from exact_gradients import assert_same_gradient, forced_noise, forced_paths, gradient
+from paper_captioner import PaperCaptioner, unevenness, word_losses
+from toys import END, PAD, START
 
 from captioning.data import CaptionBatch
-from captioning.metrics import Reward
-from captioning.models import ScoreFunction
-from captioning.objectives import CrossEntropy, LeaveOneOut, MovingAverage, Reinforce, SelfCritical, greedy
+from captioning.models import ScoreFunction, StraightThrough
+from captioning.objectives import CrossEntropy, LeaveOneOut, MovingAverage, Reinforce
 
-P, WORDS = 3, [4, 5, END]
-FORBIDDEN = (PAD, START, UNKNOWN)
-
-
-@pytest.fixture
-def model(toy):
-    """Hard attention over three places that matter to the words, in training mode without dropout."""
-    torch.manual_seed(5)
-    model = toy(attention="hard", conditioning="first_step", dropout=0.0, width=3, embedding_size=2, vocabulary_size=6)
-    model.decoder.attention.draw = ScoreFunction(expected_share=0.0)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.8)
-    return model.train()
+P, V = 3, 6  # locations; words, of which 4 and 5 are no special tokens
+SHARE = 0.4  # of the target that the teacher's distribution is
 
 
 @pytest.fixture
-def batch():
-    tokens = torch.tensor([[[START, *WORDS]]])
-    return CaptionBatch(torch.tensor([0]), torch.randn(1, P, 6, dtype=torch.float64), None, tokens)
+def make_model(toy):
+    """A hard-attention model whose locations matter to the words, in training mode without dropout."""
+
+    def make(conditioning="first_step"):
+        torch.manual_seed(5)
+        model = toy(
+            attention="hard", conditioning=conditioning, dropout=0.0, width=3, embedding_size=2, vocabulary_size=V
+        )
+        model.decoder.attention.draw = ScoreFunction(expected_share=0.0)
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter, std=0.8)
+        return model.train()
+
+    return make
 
 
-def exact_lower_bound(model, batch):
-    """∇ Σ_s p(s | a) log p(y | s, a) over all P^T paths."""
-    paths = torch.tensor(list(itertools.product(range(P), repeat=len(WORDS))))
-    drawn, model.decoder.attention.draw = model.decoder.attention.draw, Forced(paths[None])
-    decoded = model(batch.images, batch.tokens.expand(1, len(paths), -1))
-    model.decoder.attention.draw = drawn
-    targets = batch.tokens[0, 0, 1:].expand(len(paths), -1).flatten()[decoded.index]
-    log_p = decoded.logits.log_softmax(-1).gather(1, targets[:, None]).squeeze(1)
-    log_likelihood = log_p.new_zeros(len(paths)).index_add(0, decoded.index // len(WORDS), log_p)
-    prior = decoded.glimpse.log_prob[0].sum(-1).exp()
-    torch.testing.assert_close(prior.sum(), prior.new_ones(()))
-    return gradient((prior * log_likelihood).sum(), model)
+class World(NamedTuple):
+    """Images with some of P locations, and captions of them.
+
+    locations: those of each image. captions: of each image, words without <end>; None: a missing slot.
+    """
+
+    locations: list[tuple[int, ...]]
+    captions: list[list[list[int] | None]]
+
+    def batch(self) -> CaptionBatch:
+        images = torch.randn(len(self.locations), P, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(6))
+        mask = torch.tensor([[place in real for place in range(P)] for real in self.locations])
+        images[~mask] = 100.0  # what is there is no feature
+        slots = max(map(len, self.captions))
+        length = 2 + max(len(words) for _, _, words in self.real())
+        tokens = torch.full((len(images), slots, length), PAD)
+        for image, slot, words in self.real():
+            tokens[image, slot, : len(words) + 1] = torch.tensor([START, *words])
+        return CaptionBatch(torch.arange(len(images)) + 10, images, None if mask.all() else mask, tokens)
+
+    def real(self):
+        """(image, slot, words with <end>) of each caption."""
+        return [
+            (image, slot, [*words, END])
+            for image, captions in enumerate(self.captions)
+            for slot, words in enumerate(captions)
+            if words is not None
+        ]
 
 
-def estimates(model, batch, objective, *, times, rows):
-    many = batch._replace(tokens=batch.tokens.expand(-1, rows, -1))
-    return torch.stack([gradient(objective(model, many).total, model) for _ in range(times)])
+class SoftTargets:
+    """A teacher that knows the captions of a world, but for those without a word."""
+
+    def __call__(self, image_ids, tokens):
+        ids = torch.zeros(*tokens.shape[:2], tokens.shape[2] - 1, 2, dtype=torch.int64)
+        probs = torch.zeros(ids.shape, dtype=torch.float64)
+        for image, captions in enumerate(tokens.tolist()):
+            for slot, caption in enumerate(captions):
+                words = [word for word in caption[1:] if word != PAD]
+                for t, shares in enumerate(taught(int(image_ids[image]), words)):
+                    for w, (word, prob) in enumerate(shares.items()):
+                        ids[image, slot, t, w], probs[image, slot, t, w] = word, prob
+        return ids, probs
 
 
-def assert_unbiased(found, exact):
-    error = found.std(0) / len(found) ** 0.5
-    assert (error > 0).sum() > 20  # most parameters are random at all
-    assert ((found.mean(0) - exact).abs() <= 4 * error + 1e-12).all()
+def taught(image_id, words):
+    """{word: probability} of each word; nothing where nothing is known."""
+    known = [{END: 0.25, 4 + (image_id + t) % 2: 0.5 - 0.1 * t} for t in range(len(words))]
+    return known if len(words) > 1 else [{} for _ in words]
 
 
+LOSSES = {  # name: arguments of CrossEntropy
+    "plain": {"doubly_stochastic": 0.0},
+    "smoothing": {"doubly_stochastic": 0.0, "label_smoothing": 0.2},
+    "soft_targets": {"doubly_stochastic": 0.0, "teacher": SoftTargets(), "teacher_share": SHARE},
+    "doubly_stochastic": {"doubly_stochastic": 0.7},
+    "all": {"doubly_stochastic": 0.7, "label_smoothing": 0.2, "teacher": SoftTargets(), "teacher_share": SHARE},
+}
+AVERAGE = -1.75  # the moving average's value
 BASELINES = {
     "none": lambda: MovingAverage(decay=1.0),  # stays at 0
     "moving_average": MovingAverage,
     "leave_one_out": LeaveOneOut,
+    "leave_two_out": lambda: LeaveOneOut(samples=3),
 }
+
+
+def make_objective(losses, baseline, *, reward_to_go, scale=1.0, entropy=0.0):
+    places = Reinforce(scale=scale, entropy=entropy, baseline=BASELINES[baseline](), reward_to_go=reward_to_go)
+    return CrossEntropy(**LOSSES[losses], location_loss=places)
+
+
+def loss_of(objective, model, batch):
+    """The package's loss; a moving average is what it is at each call."""
+    if isinstance(objective.location_loss.baseline, MovingAverage):
+        objective.location_loss.baseline.value.fill_(AVERAGE if objective.location_loss.baseline.decay < 1 else 0.0)
+    return objective(model, batch)
+
+
+def losses_along(paper, batch, world, image, words, paths, losses, *, weigh=None):
+    """Of a caption along N paths of its image's own locations: log α [N, T], each word's loss [N, T], that of the whole
+    caption's attention [N], and H[α] [N, T]."""
+    features = batch.images[image][list(world.locations[image])]
+    followed = paper.follow(features, words, paths, start=START, **({"weigh": weigh} if weigh else {}))
+    soft = None
+    if "teacher" in losses:
+        soft = [{word: SHARE * p for word, p in shares.items()} for shares in taught(10 + image, words)]
+    of_words = word_losses(followed.log_probs, words, smoothing=losses.get("label_smoothing", 0.0), soft=soft)
+    whole = losses["doubly_stochastic"] * unevenness(followed.alpha)
+    return followed.log_locations, of_words, whole, followed.entropy()
+
+
+def paths_of(world, image, words):
+    """All paths of a caption, [L^T, T], by number among its image's locations."""
+    return torch.tensor(list(itertools.product(range(len(world.locations[image])), repeat=len(words))))
+
+
+def exact_objective(model, batch, world, losses):
+    """Σ_s p(s | a) L(s), the mean over the captions, with gradients through both."""
+    paper, total = PaperCaptioner(model), 0.0
+    for image, _, words in world.real():
+        log_p, of_words, whole, _ = losses_along(
+            paper, batch, world, image, words, paths_of(world, image, words), losses
+        )
+        prior = log_p.sum(1).exp()
+        assert prior.sum().item() == pytest.approx(1.0, rel=1e-12)
+        total = total + (prior * (of_words.sum(1) + whole)).sum()
+    return total / len(world.real())
+
+
+def expected_gradient(model, batch, world, objective):
+    """The mean of the package's gradient over all its draws: every path of every row, with their probabilities."""
+    paper, n = PaperCaptioner(model), objective.location_loss.baseline.samples
+    outcomes = []  # of each row: (image, row, locations, probability)
+    for image, slot, words in world.real():
+        paths = paths_of(world, image, words)
+        log_p = losses_along(paper, batch, world, image, words, paths, LOSSES["plain"])[0]
+        probabilities = log_p.sum(1).exp().tolist()
+        places = torch.tensor(world.locations[image])[paths]
+        for row in range(slot * n, slot * n + n):
+            outcomes.append([(image, row, path, p) for path, p in zip(places, probabilities, strict=True)])
+    total, mass = 0.0, 0.0
+    size = (*batch.tokens.shape[:1], batch.tokens.shape[1] * n, batch.tokens.shape[2] - 1)
+    for joint in itertools.product(*outcomes):
+        drawn = torch.zeros(size, dtype=torch.int64)
+        for image, row, path, _ in joint:
+            drawn[image, row, : len(path)] = path
+        weight = math.prod(p for *_, p in joint)
+        with forced_paths(drawn, P):
+            total = total + weight * loss_of(objective, model, batch).total
+        mass += weight
+    assert mass == pytest.approx(1.0, rel=1e-9)
+    return gradient(total, model)
+
+
+# Of as many joint paths as can be enumerated: each step of a row multiplies them by its image's locations.
+ONE_DRAW = {
+    "lengths 1 and 2": World([(0, 1, 2), (0, 2)], [[[4]], [[5, 4]]]),
+    "an empty caption, a missing one": World([(0, 1, 2), (1, 2)], [[[4], []], [[], None]]),
+}
+SEVERAL_DRAWS = {
+    "leave_one_out": {
+        "length 1": World([(0, 1, 2)], [[[4]]]),
+        "two images": World([(1, 2), (0, 1, 2)], [[[5], None], [[]]]),
+    },
+    "leave_two_out": {
+        "length 1": World([(0, 2)], [[[4]]]),
+        "two captions": World([(0, 2)], [[[], []]]),
+    },
+}
+CASES = [(baseline, world) for baseline in ("none", "moving_average") for world in ONE_DRAW]
+CASES += [(baseline, world) for baseline, worlds in SEVERAL_DRAWS.items() for world in worlds]
+
+
+@pytest.mark.parametrize("reward_to_go", [False, True])
+@pytest.mark.parametrize(("baseline", "world"), CASES)
+def test_the_expected_gradient_is_that_of_the_expected_loss(make_model, baseline, world, reward_to_go):
+    """∇ Σ_s p(s | a) L(s), over all paths: exactly, for the lower bound of eq. 10."""
+    world = SEVERAL_DRAWS.get(baseline, ONE_DRAW)[world]
+    model, batch = make_model(), world.batch()
+    objective = make_objective("plain", baseline, reward_to_go=reward_to_go)
+    exact = gradient(exact_objective(model, batch, world, LOSSES["plain"]), model)
+    assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
+
+
+@pytest.mark.parametrize("reward_to_go", [False, True])
+@pytest.mark.parametrize("baseline", ["moving_average", "leave_one_out"])
+@pytest.mark.parametrize("losses", [name for name in LOSSES if name != "plain"])
+def test_the_expected_gradient_is_that_of_the_whole_loss_that_is_minimized(make_model, losses, baseline, reward_to_go):
+    """Label smoothing, soft targets and the doubly stochastic term are part of what a path is paid."""
+    world = {
+        "moving_average": World([(0, 2), (0, 1, 2)], [[[4, 5]], [[4]]]),
+        "leave_one_out": World([(0, 2), (1, 2)], [[[4]], [[]]]),
+    }[baseline]
+    model, batch = make_model("initial_state"), world.batch()
+    objective = make_objective(losses, baseline, reward_to_go=reward_to_go)
+    exact = gradient(exact_objective(model, batch, world, LOSSES[losses]), model)
+    assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
+
+
+MIXED = World(
+    [(0, 1, 2), (0, 2), (1,), (1, 2)],
+    [[[4, 5], [5], []], [[5, 5], None, None], [[4], [4], []], [[], None, None]],
+)
+
+
+def estimate(model, batch, world, objective, paths, losses, *, shown=(), average=0.0):
+    """The estimator's equations, for the paths [B, K · n, T] that were drawn.
+
+    Args:
+        shown: images that are shown the expected context instead of a location; nothing of them is reinforced.
+        average: b, of which a return over part of the words is compared with their share.
+
+    Returns:
+        The terms of the loss by name, and the mean return.
+    """
+    paper, places = PaperCaptioner(model), objective.location_loss
+    n = places.baseline.samples
+    nothing, mean = torch.zeros((), dtype=torch.float64), 0.0
+    sums = dict.fromkeys(("cross_entropy", "doubly_stochastic", "location", "location_entropy"), nothing)
+    for image, slot, words in world.real():
+        length, own = len(words), world.locations[image]
+        drawn = paths[image, slot * n : slot * n + n, :length].tolist()
+        drawn = torch.tensor([[own.index(place) for place in path] for path in drawn])
+        soft = (lambda t, alpha, located: alpha) if image in shown else None
+        log_p, of_words, whole, entropy = losses_along(paper, batch, world, image, words, drawn, losses, weigh=soft)
+        first = range(length) if places.reward_to_go else [0] * length
+        returns = -torch.stack([of_words[:, t:].sum(1) + whole for t in first], 1).detach()
+        if n > 1:
+            baseline = torch.stack([sum(returns[other] for other in range(n) if other != row) for row in range(n)])
+            baseline = baseline / (n - 1)
+        else:
+            baseline = torch.tensor([[average * (length - t) / length for t in first]], dtype=torch.float64)
+        if image not in shown:
+            sums["location"] = sums["location"] - places.scale * ((returns - baseline) * log_p).sum()
+        sums["cross_entropy"] = sums["cross_entropy"] + of_words.sum()
+        sums["doubly_stochastic"] = sums["doubly_stochastic"] + whole.sum()
+        sums["location_entropy"] = sums["location_entropy"] - places.entropy * entropy.sum()
+        mean += returns[:, 0].sum().item()
+    captions = n * len(world.real())
+    return {name: part / captions for name, part in sums.items()}, mean / captions
+
+
+def draw_paths(batch, world, n):
+    """Real locations for every step of every row, each as likely as another: [B, K · n, T]."""
+    images, slots, length = batch.tokens.shape
+    draws = torch.randint(6, (images, slots * n, length - 1))  # 6: of 1, 2 or 3 locations alike
+    return torch.stack([torch.tensor(own)[draw % len(own)] for own, draw in zip(world.locations, draws, strict=True)])
 
 
 @pytest.mark.parametrize("reward_to_go", [False, True])
 @pytest.mark.parametrize("baseline", BASELINES)
-def test_reinforce_is_an_unbiased_gradient_of_the_lower_bound(model, batch, baseline, reward_to_go):
-    places = Reinforce(scale=1.0, entropy=0.0, baseline=BASELINES[baseline](), reward_to_go=reward_to_go)
-    objective = CrossEntropy(doubly_stochastic=0.0, location_loss=places)
-    rows = 240 // places.baseline.samples  # captions drawn for each estimate: the same work for every baseline
-    assert_unbiased(estimates(model, batch, objective, times=80, rows=rows), -exact_lower_bound(model, batch))
+@pytest.mark.parametrize("losses", LOSSES)
+def test_each_estimate_is_that_of_the_equations(make_model, losses, baseline, reward_to_go):
+    """Every term, and its gradient, for drawn paths: images of 1 to 3 locations, captions of 0 to 2 words, missing
+    captions."""
+    model, batch = make_model(), MIXED.batch()
+    objective = make_objective(losses, baseline, reward_to_go=reward_to_go, scale=0.3, entropy=0.2)
+    paths = draw_paths(batch, MIXED, objective.location_loss.baseline.samples)
+    with forced_paths(paths, P):
+        found = loss_of(objective, model, batch)
+    average = AVERAGE if baseline == "moving_average" else 0.0
+    assert_loss(found, model, *estimate(model, batch, MIXED, objective, paths, LOSSES[losses], average=average))
 
 
-def test_baselines_lower_the_variance(model, batch):
-    variance = {}
-    for name, make in BASELINES.items():
-        places = Reinforce(scale=1.0, entropy=0.0, baseline=make())
-        objective = CrossEntropy(doubly_stochastic=0.0, location_loss=places)
-        found = estimates(model, batch, objective, times=100, rows=240 // places.baseline.samples)
-        variance[name] = found[40:].var(0).sum().item()  # once the average has moved
-    print({name: f"{value / variance['none']:.3f}" for name, value in variance.items()})
-    assert variance["moving_average"] < 0.5 * variance["none"]
-    assert variance["leave_one_out"] < 0.5 * variance["none"]
+@pytest.mark.parametrize("shown", [(0, 2), (1, 3), (0, 1, 2, 3)])
+@pytest.mark.parametrize("baseline", ["moving_average", "leave_one_out"])
+def test_an_image_that_is_shown_the_expected_context_is_not_reinforced(make_model, baseline, shown):
+    """All its captions and steps see Σ_i α_i a_i, whose gradient is exact without a score function."""
+    model, batch = make_model(), MIXED.batch()
+    objective = make_objective("all", baseline, reward_to_go=True, scale=0.3, entropy=0.2)
+    paths = draw_paths(batch, MIXED, objective.location_loss.baseline.samples)
+    model.decoder.attention.draw.expected = lambda grid: torch.tensor([image in shown for image in range(4)])
+    with forced_paths(paths, P):
+        found = loss_of(objective, model, batch)
+    average = AVERAGE if baseline == "moving_average" else 0.0
+    expected = estimate(model, batch, MIXED, objective, paths, LOSSES["all"], shown=shown, average=average)
+    assert_loss(found, model, *expected)
 
 
-def test_without_advantage_there_is_no_gradient(model, batch):
-    places = Reinforce(scale=1.0, entropy=0.0, baseline=LeaveOneOut(samples=2))
-    decoded = model(batch.images, batch.tokens.expand(-1, 4, -1))
-    real = torch.ones(1, 4, 3, dtype=torch.bool)
-    rewards = torch.full((1, 4, 3), -1.7, dtype=torch.float64)
-    terms, _ = places(rewards, decoded.glimpse, real)
-    assert (gradient(sum(terms.values()), model) == 0).all()
+def assert_loss(found, model, terms, mean_return):
+    total = sum(terms.values())
+    assert found.total.item() == pytest.approx(total.item(), rel=1e-12)
+    for name, part in found.parts.items():
+        assert part.item() == pytest.approx(float(terms[name].detach()), rel=1e-12, abs=1e-15), name
+        assert not part.requires_grad
+    assert all(name in found.parts or part == 0 for name, part in terms.items())
+    assert found.stats["location_return"].item() == pytest.approx(mean_return, rel=1e-12)
+    assert_same_gradient(gradient(found.total, model), gradient(total, model))
 
 
-def test_the_terms_equal_their_formulas(model, batch):
-    places = Reinforce(scale=0.3, entropy=0.2, baseline=MovingAverage(decay=0.9))
-    places.baseline.value.fill_(-2.0)
-    glimpse = model(batch.images, batch.tokens).glimpse
-    rewards = torch.tensor([[[-1.0, -2.0, -0.5]]], dtype=torch.float64)
-    terms, figures = places(rewards, glimpse, torch.ones(1, 1, 3, dtype=torch.bool))
-    assert terms["location"].item() == pytest.approx(-0.3 * (-3.5 + 2.0) * glimpse.log_prob.sum().item())
-    alpha = glimpse.weights
-    assert terms["location_entropy"].item() == pytest.approx(0.2 * (alpha * alpha.log()).sum().item())
-    assert figures["location_return"].item() == -3.5
-    assert places.baseline.value.item() == pytest.approx(0.9 * -2.0 + 0.1 * -3.5)
-    places.reward_to_go = True
-    places.baseline.value.fill_(-3.0)
-    terms, _ = places(rewards, glimpse, torch.ones(1, 1, 3, dtype=torch.bool))
-    advantage = [-3.5 + 3.0, -2.5 + 2.0, -0.5 + 1.0]
-    expected = -0.3 * sum(a * p for a, p in zip(advantage, glimpse.log_prob[0, 0].tolist(), strict=True))
-    assert terms["location"].item() == pytest.approx(expected)
+@pytest.mark.parametrize("losses", LOSSES)
+def test_in_evaluation_the_loss_is_that_of_the_likeliest_locations(make_model, losses):
+    """One row for each caption, no teacher, and nothing to reinforce."""
+    model, batch = make_model().eval(), MIXED.batch()
+    found = make_objective(losses, "leave_one_out", reward_to_go=False, entropy=0.2)(model, batch)
+    paper, total = PaperCaptioner(model), 0.0
+    settings = {name: value for name, value in LOSSES[losses].items() if name != "teacher"}
+    for image, _, words in MIXED.real():
 
+        def likeliest(t, alpha, located):
+            return torch.eye(alpha.shape[1]).double()[alpha.argmax(1)]
 
-def test_the_straight_through_estimator_is_biased_and_by_how_much(model, batch):
-    """No claim of no bias: this pins the size that the docs tell, so that a change of the estimator is seen."""
-    from captioning.models import StraightThrough
-
-    exact = -exact_lower_bound(model, batch)
-    model.decoder.attention.draw = StraightThrough(temperature=1.0)
-    found = estimates(model, batch, CrossEntropy(doubly_stochastic=0.0), times=60, rows=240)
-    scorer = torch.cat(
-        [torch.full((p.numel(),), "scorer" in name) for name, p in model.named_parameters()]
-    )  # the parameters that only the places can teach
-    found, exact = found[:, scorer], exact[scorer]
-    bias = (found.mean(0) - exact).norm() / exact.norm()
-    print(f"bias {bias:.3f} of the gradient's length")
-    assert 0.01 < bias < 0.5
-    assert torch.cosine_similarity(found.mean(0), exact, dim=0) > 0.9
-
-
-# Self-critical: all captions of at most LENGTH tokens over two words and <end> ---------------------------------------
-
-LENGTH = 3
-
-
-def captions(length=LENGTH):
-    """Every caption: ended, or cut at `length` tokens."""
-    ended = [(*words, END) for n in range(length) for words in itertools.product((4, 5), repeat=n)]
-    return ended + list(itertools.product((4, 5), repeat=length))
-
-
-def rewards_of(image_ids, found):
-    """A reward without structure: a number that depends on image and caption alone."""
-    return [
-        ((17 * sum((i + 2) * t for i, t in enumerate(c)) + 5 * b) % 11) / 3
-        for b, c in zip(image_ids, found, strict=True)
-    ]
-
-
-def exact_expected_reward(model, batch, reward, paths=None):
-    """∇ Σ_y p(y) r(y) over all captions (and all paths of places)."""
-    every = captions()
-    if paths is not None:
-        every = [caption for caption in every for _ in paths]
-        forced = torch.tensor([path for _ in captions() for path in paths])
-        model.decoder.attention.draw = Forced(forced[None])
-    total = 0.0
-    for image in range(len(batch.image_ids)):
-        state, memory = model.begin(batch.images[image : image + 1])
-        state = state.repeat(len(every))
-        token = torch.full((1, len(every)), START)
-        log_p = torch.zeros(len(every), dtype=torch.float64)
-        copies = torch.ones(len(every), dtype=torch.float64)
-        for t in range(LENGTH):
-            out = model.step(token, state, memory)
-            state = out.state
-            word = torch.tensor([[c[t] if t < len(c) else PAD for c in every]])
-            real = (word != PAD)[0]
-            scores = out.logits.index_fill(-1, torch.tensor(FORBIDDEN), -torch.inf).log_softmax(-1)
-            chosen = scores.masked_fill(scores.isneginf(), 0.0).gather(-1, word[..., None])[0, :, 0]
-            log_p = log_p + chosen * real
-            if paths is not None:
-                log_p = log_p + out.glimpse.log_prob[0] * real
-                copies = copies * torch.where(real, 1, P)  # paths that differ after the end alone count once
-            token = word
-        p = log_p.exp() / copies
-        assert p.sum().item() == pytest.approx(1.0)
-        total = total + (p * p.new_tensor(reward([int(batch.image_ids[image])] * len(every), every))).sum()
-    return gradient(total / len(batch.image_ids), model)
-
-
-def cider_d(image_ids, found):
-    """The package's own CIDEr-D, <end> counted, over a few references."""
-    words = {4: "dog", 5: "runs"}
-    scorer = Reward({1: ["dog runs", "dog dog"], 2: ["runs dog", "runs"], 3: ["a cat"]}, cider_d=1.0, bleu_4=0.5)
-    return scorer(image_ids, [[words[t] for t in c if t != END] for c in found], [c[-1] == END for c in found])
-
-
-@pytest.mark.parametrize(("baseline", "reward"), [(None, rewards_of), (greedy, rewards_of), (None, cider_d)])
-def test_self_critical_is_an_unbiased_gradient_of_the_expected_reward(toy, baseline, reward):
-    model = toy(conditioning="first_step", dropout=0.0, width=3, embedding_size=2, vocabulary_size=6)
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.8)
-    model.train()
-    batch = CaptionBatch(torch.tensor([1, 2]), torch.randn(2, P, 6, dtype=torch.float64), None, None)
-    exact = -exact_expected_reward(model, batch, reward)
-    assert exact.norm() > 0.01
-    objective = SelfCritical(
-        reward, start=START, end=END, forbidden=FORBIDDEN, samples=150, baseline=baseline, max_length=LENGTH
+        anywhere = torch.zeros(1, len(words), dtype=torch.int64)
+        _, of_words, whole, _ = losses_along(paper, batch, MIXED, image, words, anywhere, settings, weigh=likeliest)
+        total = total + (of_words.sum() + whole.sum()) / len(MIXED.real())
+    assert found.total.item() == pytest.approx(total.item(), rel=1e-12)
+    assert not {"location", "location_entropy"} & found.parts.keys() and not found.stats
+    assert (found.count.item(), found.words.item()) == (
+        len(MIXED.real()),
+        sum(len(words) for *_, words in MIXED.real()),
     )
-    found = torch.stack([gradient(objective(model, batch).total, model) for _ in range(80)])
-    assert_unbiased(found, exact)
 
 
-def test_self_critical_composes_with_hard_attention(model, batch):
-    objective = SelfCritical(
-        rewards_of, start=START, end=END, forbidden=FORBIDDEN, samples=300, max_length=LENGTH,
-        location_loss=Reinforce(scale=1.0, entropy=0.0),
-    )  # fmt: skip
-    found = torch.stack([gradient(objective(model, batch).total, model) for _ in range(80)])
-    paths = list(itertools.product(range(P), repeat=LENGTH))
-    assert_unbiased(found, -exact_expected_reward(model, batch, rewards_of, paths))
+def test_locations_are_drawn_with_the_probabilities_by_which_paths_are_weighted():
+    log_alpha = torch.tensor([0.05, 0.6, 0.35, 0.0], dtype=torch.float64).log()
+    times = 200_000
+    drawn = ScoreFunction(expected_share=0.0)(log_alpha.expand(1, times, 4), None)
+    counts = drawn.places.flatten().bincount(minlength=4)
+    for count, alpha in zip(counts.tolist(), log_alpha.exp().tolist(), strict=True):
+        assert count == pytest.approx(times * alpha, abs=4 * (times * alpha * (1 - alpha)) ** 0.5)
 
 
-def test_equal_rewards_give_no_gradient(model, batch):
-    objective = SelfCritical(
-        lambda ids, found: [2.5] * len(found), start=START, end=END, forbidden=FORBIDDEN, max_length=LENGTH,
-        location_loss=Reinforce(scale=1.0, entropy=0.0),
-    )  # fmt: skip
-    loss = objective(model, batch)
-    assert (gradient(loss.total, model) == 0).all() and loss.stats["reward"] == 2.5
+# Baselines -----------------------------------------------------------------------------------------------------------
+
+RETURNS = torch.tensor([[[-4.0, -3.0, -1.0], [-2.0, -1.5, 0.0], [0.0, 0.0, 0.0]], [[-9.0, 0.0, 0.0]] + 2 * [[0.0] * 3]])
+REAL = torch.tensor([[[1, 1, 1], [1, 1, 0], [0, 0, 0]], [[1, 0, 0], [0, 0, 0], [0, 0, 0]]], dtype=torch.bool)
+LEFT = REAL.flip(-1).cumsum(-1).flip(-1).double()
+
+
+def test_a_moving_average_is_of_real_captions_and_updated_after_its_use():
+    average = MovingAverage(decay=0.75)
+    average.value.fill_(-2.0)
+    found = average(RETURNS.double(), LEFT, REAL)
+    expected = [[[-2.0, -2 * 2 / 3, -2 / 3], [-2.0, -1.0, 0.0], [0.0] * 3], [[-2.0, 0.0, 0.0], [0.0] * 3, [0.0] * 3]]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    after = 0.75 * -2.0 + 0.25 * (-4 - 2 - 9) / 3  # of three captions; six slots
+    assert average.value.item() == pytest.approx(after, rel=1e-6)
+    whole = (LEFT[..., :1] * REAL).double()
+    torch.testing.assert_close(average(RETURNS.double(), whole, REAL), average_of(after) * REAL, rtol=1e-6, atol=0)
+    assert average.value.item() == pytest.approx(0.75 * after + 0.25 * -5, rel=1e-6)
+
+
+def average_of(value):
+    return torch.tensor(value, dtype=torch.float64)
+
+
+def test_a_moving_average_stays_where_it_is_without_captions_and_in_evaluation():
+    average = MovingAverage(decay=0.75)
+    average.value.fill_(-2.0)
+    average(RETURNS.double() * 0, LEFT * 0, REAL & False)
+    average.eval()(RETURNS.double(), LEFT, REAL)
+    assert average.value.item() == -2.0
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_leave_one_out_compares_a_path_with_the_other_paths_of_its_own_caption(samples):
+    returns = torch.randn(2, 2 * samples, 3, dtype=torch.float64)
+    found = LeaveOneOut(samples=samples)(returns, None, None)
+    for image, caption, row, t in itertools.product(range(2), range(2), range(samples), range(3)):
+        own = range(caption * samples, (caption + 1) * samples)
+        others = [returns[image, other, t].item() for other in own if other != own[row]]
+        assert found[image, own[row], t].item() == pytest.approx(sum(others) / len(others), rel=1e-12)
+
+
+@pytest.mark.parametrize("samples", [2, 3])
+def test_the_paths_of_a_caption_are_rows_beside_one_another(samples):
+    tokens = torch.randint(9, (2, 2, 3))
+    rows = Reinforce(baseline=LeaveOneOut(samples=samples)).repeat(tokens)
+    assert rows.tolist() == [[caption for caption in image for _ in range(samples)] for image in tokens.tolist()]
+    assert Reinforce().repeat(tokens) is tokens
+
+
+def test_without_advantage_there_is_no_gradient(make_model):
+    """The same path drawn twice has its own return as baseline."""
+    model, world = make_model(), World([(0, 1, 2)], [[[4, 5]]])
+    places = Reinforce(scale=1.0, entropy=0.0, baseline=LeaveOneOut(samples=2))
+    objective, paths = CrossEntropy(location_loss=places), torch.tensor([[[1, 0, 2]] * 2])
+    with forced_paths(paths, P):
+        loss = objective(model, world.batch())
+    assert loss.parts["location"] == 0
+    with forced_paths(paths, P):
+        alone = CrossEntropy(location_loss=Reinforce(scale=0.0, entropy=0.0))(model, world.batch())
+    assert_same_gradient(gradient(loss.total, model), gradient(alone.total, model), rtol=1e-14)
+
+
+# Figures that docs/models.md quotes ----------------------------------------------------------------------------------
+
+QUOTED = {"moving_average": 0.024, "leave_one_out": 0.037, "straight_through": 0.195}
+ONE = World([(0, 1, 2)], [[[4, 5]]])
+
+
+def quoted_toy(make_model):
+    model = make_model()
+    return model, ONE.batch()._replace(images=torch.randn(1, P, 6, dtype=torch.float64))
+
+
+def test_baselines_lower_the_variance_as_quoted(make_model):
+    """Summed over the parameters, relative to no baseline, for as many paths; over all 27 paths and pairs of them.
+
+    An estimate is A(s) − b S(s) for a baseline b, whatever it is: the moving average's is E[R] once it has moved.
+    """
+    model, batch = quoted_toy(make_model)
+    paths, words = paths_of(ONE, 0, [4, 5, END]), [4, 5, END]
+    log_p, of_words, _, _ = losses_along(PaperCaptioner(model), batch, ONE, 0, words, paths, LOSSES["plain"])
+    p, returns = log_p.sum(1).exp().detach(), -of_words.sum(1).detach()
+    objective, found = make_objective("plain", "none", reward_to_go=False), {}
+    for value in (0.0, 1.0):
+        rows = []
+        for path in paths:
+            objective.location_loss.baseline.value.fill_(value)
+            with forced_paths(path[None, None], P):
+                rows.append(gradient(objective(model, batch).total, model))
+        found[value] = torch.stack(rows)
+    unmoved, slope = found[0.0], found[0.0] - found[1.0]  # A and S
+
+    def variance(probabilities, estimates):
+        mean = probabilities @ estimates
+        return (probabilities @ (estimates - mean) ** 2).sum().item()
+
+    none, average = variance(p, unmoved), variance(p, unmoved - (p @ returns) * slope)
+    first, second = torch.tensor(list(itertools.product(range(27), repeat=2))).T
+    pairs = unmoved[first] - returns[second, None] * slope[first]
+    pairs = (pairs + unmoved[second] - returns[first, None] * slope[second]) / 2
+    twice = 2 * variance(p[first] * p[second], pairs)  # a pair costs what two paths cost
+    figures = {"moving_average": average / none, "leave_one_out": twice / none}
+    print(figures)
+    for name, figure in figures.items():
+        assert figure == pytest.approx(QUOTED[name], rel=0.03)
+
+
+def test_the_straight_through_estimator_is_biased_by_what_is_quoted(make_model):
+    """The mean gradient of the attention's parameters over evenly spread noise, against that of the expected loss."""
+    (model, batch), times = quoted_toy(make_model), 2**13
+    exact = gradient(exact_objective(model, batch, ONE, LOSSES["plain"]), model)
+    model.decoder.attention.draw = StraightThrough(temperature=1.0)
+    even = torch.quasirandom.SobolEngine(3 * P, scramble=True, seed=0).draw(times, dtype=torch.float64)
+    noise = -(-even.clamp(1e-12, 1 - 1e-12).log()).log()
+    with forced_noise(noise.view(1, times, 3, P)):
+        many = batch._replace(tokens=batch.tokens.expand(-1, times, -1))
+        found = gradient(CrossEntropy(doubly_stochastic=0.0)(model, many).total, model)
+    scorer = torch.cat([torch.full((p.numel(),), "scorer" in name) for name, p in model.named_parameters()])
+    bias = ((found - exact)[scorer].norm() / exact[scorer].norm()).item()
+    print(f"straight_through {bias:.3f} of the gradient's length")
+    assert bias == pytest.approx(QUOTED["straight_through"], rel=0.02)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.4])
+def test_a_straight_through_estimate_is_that_of_its_equations(make_model, temperature):
+    """The context is that of argmax(log α + g); its gradient that of softmax((log α + g) / τ)."""
+    model, batch = make_model(), MIXED.batch()
+    model.decoder.attention.draw = StraightThrough(temperature=temperature)
+    noise = torch.randn(len(batch.tokens), batch.tokens.shape[1], 3, P, dtype=torch.float64)
+    with forced_noise(noise):
+        found = CrossEntropy(doubly_stochastic=0.7)(model, batch)
+    paper, total = PaperCaptioner(model), 0.0
+    for image, slot, words in MIXED.real():
+        own = list(MIXED.locations[image])
+
+        def weigh(t, alpha, located):
+            noisy = alpha.log() + noise[image, slot, t, own]  # noqa: B023
+            soft = (noisy / temperature).exp() / (noisy / temperature).exp().sum(1, keepdim=True)
+            return torch.eye(len(own)).double()[noisy.argmax(1)] + soft - soft.detach()  # noqa: B023
+
+        anywhere = torch.zeros(1, len(words), dtype=torch.int64)
+        _, of_words, whole, _ = losses_along(
+            paper, batch, MIXED, image, words, anywhere, LOSSES["doubly_stochastic"], weigh=weigh
+        )
+        total = total + (of_words.sum() + whole.sum()) / len(MIXED.real())
+    assert found.total.item() == pytest.approx(total.item(), rel=1e-12) and not found.stats
+    assert_same_gradient(gradient(found.total, model), gradient(total, model))
