@@ -73,8 +73,7 @@ class _Sum:
 
     def taken(self) -> list[tuple[Tensor, Tensor]]:
         """The parts of all steps of this backward pass, which are then let go."""
-        steps = self.steps if self.task == torch._C._current_graph_task_id() else []
-        self.steps = []
+        steps, self.steps = self.steps, []
         return steps
 
 
@@ -88,12 +87,9 @@ class _Begin(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context, *_):
-        steps = context.sums.taken()
-        if not steps:
-            return None, None, None
-        inputs, outer = (torch.cat(parts) for parts in zip(*steps, strict=True))
-        _, of_weight, of_bias = context.needs_input_grad
-        return None, outer.T @ inputs if of_weight else None, outer.sum(0) if of_bias else None
+        # It comes after at least one step: nothing else sees the weight through it.
+        inputs, outer = (torch.cat(parts) for parts in zip(*context.sums.taken(), strict=True))
+        return None, outer.T @ inputs, outer.sum(0) if context.needs_input_grad[2] else None
 
 
 class _Step(torch.autograd.Function):

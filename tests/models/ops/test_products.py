@@ -61,6 +61,15 @@ def test_a_matrix_has_one_product_for_its_gradient():
     assert len(made) == 1  # of 5 + 4 + 2 times 2 rows
 
 
+def test_inputs_without_a_gradient_cost_no_product():
+    weight, bias, inputs = parts()
+    total = sum(summed(weight, bias, inputs.detach(), steps=1))
+    with torch.profiler.profile(record_shapes=True) as profile:
+        total.backward()
+    made = [event.input_shapes[0] for event in profile.events() if event.name in ("aten::mm", "aten::zeros")]
+    assert made == [[3, 10]]
+
+
 @pytest.mark.parametrize("frozen", [0, 1, 2])
 def test_what_is_frozen_has_no_gradient(frozen):
     given = parts()
