@@ -45,12 +45,18 @@ def forced_paths(paths: Tensor, places: int):
 
 
 @contextmanager
-def forced_words(tokens: Tensor) -> Iterator[None]:
-    """Inside, self-critical training draws given words [B, n, T]."""
-    drawn, steps = self_critical.draw_ids, iter(tokens.unbind(2))
-    self_critical.draw_ids = lambda probabilities: next(steps)
+def forced_words(tokens: Tensor) -> Iterator[list[Tensor]]:
+    """Inside, self-critical training draws given words [B, n, T]; gives the probabilities that it would draw from, step
+    after step."""
+    drawn, steps, probabilities = self_critical.draw_ids, iter(tokens.unbind(2)), []
+
+    def draw(given: Tensor) -> Tensor:
+        probabilities.append(given)
+        return next(steps)
+
+    self_critical.draw_ids = draw
     try:
-        yield
+        yield probabilities
     finally:
         self_critical.draw_ids = drawn
 

@@ -11,9 +11,8 @@ from toys import (
 )
 
 from captioning.data import CaptionBatch
-from captioning.errors import ConfigError
 from captioning.models.readout import LazyLogits
-from captioning.objectives import CrossEntropy, LeaveOneOut, ScheduledSampling, SelfCritical, chunked_cross_entropy
+from captioning.objectives import CrossEntropy, ScheduledSampling, SelfCritical, chunked_cross_entropy
 from captioning.objectives.word_loss import WordLoss
 
 
@@ -148,13 +147,6 @@ def test_self_critical_equals_its_formula_and_ends_captions(toy, batch):
     lengths = torch.tensor([len(caption) for caption in captions], dtype=torch.float64)
     assert loss.words == lengths.sum() and loss.stats["reward"].item() == pytest.approx(lengths.mean().item())
     assert objective(model.eval(), batch).parts == CrossEntropy()(model, batch).parts  # the validation loss
-
-
-def test_self_critical_needs_something_to_compare_with():
-    with pytest.raises(ConfigError, match=r"objective\.samples \(1\)"):
-        SelfCritical(len, start=START, end=END, samples=1)
-    with pytest.raises(ConfigError, match=r"baseline\.samples"):
-        LeaveOneOut(samples=1)
 
 
 def test_masked_places_are_no_part_of_the_doubly_stochastic_term(toy, batch):

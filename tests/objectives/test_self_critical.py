@@ -1,0 +1,388 @@
+"""Self-critical training against exact expectations over all captions, and against its equations with dropout.
+
+What is expected is computed by `PaperCaptioner`, which shares no code with the package; the package's own draws are
+forced to every caption (and every path of hard attention's locations) in turn.
+"""
+
+import itertools
+import math
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+import torch
+from exact_gradients import assert_same_gradient, forced_paths, forced_words, gradient
+from paper_captioner import PaperCaptioner, unevenness, word_losses
+from toys import END, PAD, START, UNKNOWN
+
+from captioning.data import CaptionBatch, Vocabulary
+from captioning.errors import ConfigError
+from captioning.metrics import Reward
+from captioning.models import ScoreFunction
+from captioning.objectives import LeaveOneOut, Reinforce, SelfCritical, greedy, leave_one_out
+from captioning.tasks.image_captioning import _objective
+
+P, V, FORBIDDEN = 3, 6, (PAD, START, UNKNOWN)  # words 4 and 5 are no special tokens
+
+
+def make_model(toy, attention="soft", conditioning="initial_state", dropout=0.0):
+    torch.manual_seed(5)
+    model = toy(
+        attention=attention, conditioning=conditioning, dropout=dropout, width=3, embedding_size=2, vocabulary_size=V
+    )
+    if attention == "hard":
+        model.decoder.attention.draw = ScoreFunction(expected_share=0.0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.8)
+    with torch.no_grad():
+        model.decoder.readout.output.bias[END] -= 1.4  # so that some greedy captions end, and others are cut
+    return model.train()
+
+
+def make_batch(locations):
+    """Images 10, 11, … with some of P locations each."""
+    images = torch.randn(len(locations), P, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    mask = torch.tensor([[place in real for place in range(P)] for real in locations])
+    images[~mask] = 100.0  # what is there is no feature
+    return CaptionBatch(torch.arange(len(images)) + 10, images, None if mask.all() else mask, None)
+
+
+def features_of(batch, image):
+    return batch.images[image] if batch.mask is None else batch.images[image][batch.mask[image]]
+
+
+def captions(words, length):
+    """Every caption of at most `length` tokens: ended, or cut."""
+    ended = [(*each, END) for n in range(length) for each in itertools.product(words, repeat=n)]
+    return ended + list(itertools.product(words, repeat=length))
+
+
+def any_reward(image_ids, found):
+    """A number for each image and caption, without structure; an end counts as a word does."""
+    return [
+        ((17 * sum((i + 2) * t for i, t in enumerate(c)) + 5 * b) % 11) / 3
+        for b, c in zip(image_ids, found, strict=True)
+    ]
+
+
+def cider_d(image_ids, found):
+    """The package's own CIDEr-D, <end> counted, over a few references."""
+    words = {4: "dog", 5: "runs"}
+    scorer = Reward({10: ["dog runs", "dog"], 11: ["runs dog", "runs"], 12: ["a cat"]}, cider_d=1.0, bleu_4=0.5)
+    return scorer(image_ids, [[words[t] for t in c if t != END] for c in found], [c[-1] == END for c in found])
+
+
+class Outcome(NamedTuple):
+    """What may be drawn for a row: a caption, and of hard attention a path of the batch's locations."""
+
+    caption: tuple[int, ...]
+    path: tuple[int, ...] | None
+    probability: float
+
+
+def outcomes_of(paper, batch, image, words, length, reward, *, hard):
+    """All outcomes of an image's row, and Σ p r with its gradient."""
+    features, found, expected = features_of(batch, image), [], 0.0
+    real = range(P) if batch.mask is None else batch.mask[image].nonzero().flatten().tolist()
+    for caption in captions(words, length):
+        paths = torch.tensor(list(itertools.product(range(len(real)), repeat=len(caption)))) if hard else None
+        unwritten = {4, 5} - set(words)
+        followed = paper.follow(features, caption, paths, start=START, forbidden=[*FORBIDDEN, *unwritten])
+        log_p = followed.of(caption).sum(1)
+        log_p = log_p + followed.log_locations.sum(1) if hard else log_p
+        expected = expected + log_p.exp().sum() * float(reward([10 + image], [caption])[0])
+        for row, p in enumerate(log_p.exp().tolist()):
+            found.append(Outcome(caption, tuple(real[i] for i in paths[row].tolist()) if hard else None, p))
+    assert sum(outcome.probability for outcome in found) == pytest.approx(1.0, rel=1e-12)
+    return found, expected
+
+
+def loss_of(objective, model, batch, rows, length):
+    """The package's loss where each image's rows draw the given outcomes."""
+    tokens = torch.full((len(rows), len(rows[0]), length), 5)  # what is drawn behind an end is no word
+    paths = torch.zeros_like(tokens)
+    for image, row in itertools.product(range(len(rows)), range(len(rows[0]))):
+        outcome = rows[image][row]
+        tokens[image, row, : len(outcome.caption)] = torch.tensor(outcome.caption)
+        if outcome.path is not None:
+            paths[image, row, : len(outcome.path)] = torch.tensor(outcome.path)
+    with ExitStack() as stack:
+        stack.enter_context(forced_words(tokens))
+        if rows[0][0].path is not None:
+            stack.enter_context(forced_paths(paths, P))
+        return objective(model, batch).total
+
+
+def expected_and_exact(model, batch, objective, reward, *, words, length, joint=False):
+    """The mean of the package's gradient over all its draws, and that of −Σ_y p(y) r(y), the mean over the images.
+
+    Args:
+        joint: whether all images' draws are enumerated together. Else one image's are, while the others draw always the
+            same: their parts of the gradient, which adds up over the images, are then taken off.
+    """
+    paper, hard = PaperCaptioner(model), model.hard_attention is not None
+    found = [
+        outcomes_of(paper, batch, image, words, length, reward, hard=hard) for image in range(len(batch.image_ids))
+    ]
+    exact = -sum(expected for _, expected in found) / len(found)
+    draws = [list(itertools.product(outcomes, repeat=objective.samples)) for outcomes, _ in found]
+
+    def weight(rows):
+        return math.prod(outcome.probability for outcome in rows)
+
+    if joint:
+        total = sum(
+            math.prod(map(weight, rows)) * loss_of(objective, model, batch, rows, length)
+            for rows in itertools.product(*draws)
+        )
+    else:
+        held = [image_draws[len(image_draws) // 2] for image_draws in draws]
+        total = (1 - len(draws)) * loss_of(objective, model, batch, held, length)
+        for image, image_draws in enumerate(draws):
+            for rows in image_draws:
+                every = [*held[:image], rows, *held[image + 1 :]]
+                total = total + weight(rows) * loss_of(objective, model, batch, every, length)
+    return gradient(total, model), gradient(exact, model)
+
+
+BASELINES = {"leave_one_out": leave_one_out, "greedy": greedy}
+SIZES = {  # samples, words, length of the longest caption, whether two images' draws are enumerated together
+    "2 samples of 7 captions": (2, (4, 5), 2, False),
+    "2 samples of 3 captions, jointly": (2, (4, 5), 1, True),
+    "3 samples of 3 captions": (3, (4,), 2, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "baseline", "reward"),
+    [*itertools.product(SIZES, BASELINES, [any_reward]), ("2 samples of 7 captions", "leave_one_out", cider_d)],
+)
+def test_the_expected_gradient_is_that_of_the_expected_reward(toy, size, baseline, reward):
+    samples, words, length, joint = SIZES[size]
+    model, batch = make_model(toy), make_batch([(0, 1, 2), (0, 2)])
+    objective = SelfCritical(
+        reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=samples,
+        baseline=BASELINES[baseline], max_length=length,
+    )  # fmt: skip
+    found, exact = expected_and_exact(model, batch, objective, reward, words=words, length=length, joint=joint)
+    assert_same_gradient(found, exact)
+
+
+@pytest.mark.parametrize("words", [(4, 5), (4,)])
+def test_one_sample_against_the_greedy_caption(toy, words):
+    model, batch = make_model(toy, conditioning="first_step"), make_batch([(0, 1, 2), (1, 2)])
+    objective = SelfCritical(
+        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=1, baseline=greedy,
+        max_length=3,
+    )  # fmt: skip
+    assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=3))
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize(("words", "length", "locations"), [((4, 5), 1, (0, 1, 2)), ((4,), 2, (0, 2))])
+def test_with_hard_attention_it_is_that_over_all_captions_and_paths(toy, words, length, locations, baseline):
+    model, batch = make_model(toy, "hard"), make_batch([locations, (1,)])
+    objective = SelfCritical(
+        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=2,
+        baseline=BASELINES[baseline], max_length=length, location_loss=Reinforce(scale=1.0, entropy=0.0),
+    )  # fmt: skip
+    assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=length))
+
+
+# Against the equations -----------------------------------------------------------------------------------------------
+
+DRAWN = [  # of two images, three rows each; what is drawn behind an end is no word
+    [[4, 5, END, 5], [5, 4, 4, 5], [END, 4, 4, END]],
+    [[5, 5, 5, END], [4, END, END, 4], [END, 5, END, 5]],
+]
+
+
+def written(caption):
+    return caption[: caption.index(END) + 1] if END in caption else caption
+
+
+class Masks:
+    """Fixed dropout masks of a model in training mode, remembered by layer and step."""
+
+    def __init__(self, model):
+        self.model, self.of = model, {name: [] for name in ("start", "word", "hidden", "deep")}
+        layers = {"word": model.decoder.dropout, "hidden": model.decoder.readout.dropout}
+        layers["start"] = model.conditioning.shared[2]
+        for name, layer in layers.items():
+            layer.p, layer.forward = 0.5, lambda numbers, layer=layer, name=name: self.drop(numbers, layer, name)
+
+    def drop(self, numbers, layer, name):
+        if not layer.training:
+            return numbers
+        if name == "hidden" and len(self.of["hidden"]) > len(self.of["deep"]):
+            name = "deep"  # the same layer twice in a step
+        self.of[name].append((torch.rand(numbers.shape) < 0.6).double() / 0.6)
+        return numbers * self.of[name][-1]
+
+    def paper(self, image, row):
+        """The reference with the masks of one row."""
+
+        def drop(name, t, numbers):
+            mask = self.of[name][max(t, 0)][image]
+            return numbers * (mask if name == "start" else mask[row])
+
+        return PaperCaptioner(self.model, drop)
+
+
+@pytest.mark.parametrize("attention", ["soft", "hard"])
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_the_loss_is_that_of_the_equations_with_dropout(toy, baseline, attention):
+    """Captions are drawn from the model as it trains; the greedy ones are those of the model without dropout."""
+    model, batch = make_model(toy, attention), make_batch([(0, 1, 2), (0, 2)])
+    masks, asked = Masks(model), []
+
+    def reward(image_ids, found):
+        asked.append((image_ids, found, model.training))
+        return any_reward(image_ids, found)
+
+    objective = SelfCritical(
+        reward, start=START, end=END, forbidden=FORBIDDEN, samples=3, baseline=BASELINES[baseline], max_length=4,
+        location_loss=Reinforce(scale=0.3, entropy=0.2),
+    )  # fmt: skip
+    paths = torch.tensor([[[0, 1, 2, 0], [2, 0, 0, 1], [1, 1, 1, 1]], [[2, 0, 0, 2], [0, 2, 2, 2], [2, 0, 0, 0]]])
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert all(modes.values())
+    with forced_words(torch.tensor(DRAWN)) as drawn_from, ExitStack() as stack:
+        if attention == "hard":
+            stack.enter_context(forced_paths(paths, P))
+        found = objective(model, batch)
+    assert modes == {name: module.training for name, module in model.named_modules()}  # it trains on
+    assert [len(masks.of[name]) for name in masks.of] == [1, 4, 4, 4]  # none of the greedy captions
+
+    sums, rewards = dict.fromkeys(("self_critical", "location", "location_entropy"), 0.0), []
+    bests = []
+    every = [[written(caption) for caption in rows] for rows in DRAWN]
+    for image, rows in enumerate(every):
+        features, real = features_of(batch, image), [[0, 1, 2], [0, 2]][image]
+        own = any_reward([10 + image] * 3, rows)
+        best = PaperCaptioner(model).greedy(
+            features, start=START, end=END, forbidden=FORBIDDEN, length=4, hard=attention == "hard"
+        )
+        bests.append(best)
+        rewards += own
+        for row, caption in enumerate(rows):
+            others = [own[other] for other in range(3) if other != row]
+            b = any_reward([10 + image], [best])[0] if baseline == "greedy" else sum(others) / 2
+            path = [[real.index(place) for place in paths[image, row, : len(caption)].tolist()]]
+            followed = masks.paper(image, row).follow(
+                features, caption, torch.tensor(path) if attention == "hard" else None, start=START, forbidden=FORBIDDEN
+            )
+            for t in range(len(caption)):
+                probabilities = followed.log_probs[0, t].exp().index_fill(0, torch.tensor(FORBIDDEN), 0.0)
+                torch.testing.assert_close(
+                    drawn_from[t][image, row] / drawn_from[t][image, row].sum(), probabilities, rtol=1e-10, atol=0
+                )
+            sums["self_critical"] = sums["self_critical"] - (own[row] - b) * followed.of(caption).sum()
+            if attention == "hard":
+                sums["location"] = sums["location"] - 0.3 * (own[row] - b) * followed.log_locations.sum()
+                sums["location_entropy"] = sums["location_entropy"] - 0.2 * followed.entropy().sum()
+    total = sum(sums.values()) / 6
+    assert asked[0] == ([10] * 3 + [11] * 3, every[0] + every[1], True)
+    assert asked[1:] == ([([10, 11], bests, True)] if baseline == "greedy" else [])
+    assert [END in caption for caption in bests] == [True, False]
+    for name, part in found.parts.items():
+        assert part.item() == pytest.approx(sums[name].item() / 6, rel=1e-10), name
+    assert found.total.item() == pytest.approx(total.item(), rel=1e-10)
+    assert_same_gradient(gradient(found.total, model), gradient(total, model))
+    assert found.count == 6 and found.words == sum(len(caption) for caption in every[0] + every[1]) == 15
+    assert found.stats["reward"].item() == pytest.approx(sum(rewards) / 6, rel=1e-12)
+    assert found.stats["words_a_caption"].item() == pytest.approx(15 / 6, rel=1e-12)
+
+
+def test_words_are_drawn_until_all_captions_have_ended(toy):
+    model, batch = make_model(toy), make_batch([(0, 1, 2)])
+    objective = SelfCritical(any_reward, start=START, end=END, forbidden=FORBIDDEN, samples=2, max_length=4)
+    with forced_words(torch.tensor([[[4, END], [END, 4]]])) as drawn_from:
+        assert objective(model, batch).words == 3
+    assert len(drawn_from) == 2
+
+
+def test_each_sample_is_compared_with_the_others_of_its_image_or_with_the_greedy_caption():
+    rewards = torch.randn(2, 4, dtype=torch.float64)
+    found = leave_one_out(rewards, None)
+    for image, row in itertools.product(range(2), range(4)):
+        others = [rewards[image, other].item() for other in range(4) if other != row]
+        assert found[image, row].item() == pytest.approx(sum(others) / 3, rel=1e-12)
+    assert greedy(rewards, lambda: torch.tensor([1.5, -2.0])).expand(2, 4).tolist() == [[1.5] * 4, [-2.0] * 4]
+
+
+def test_equal_rewards_give_no_gradient(toy):
+    model, batch = make_model(toy, "hard"), make_batch([(0, 1, 2), (1, 2)])
+    objective = SelfCritical(
+        lambda ids, found: [2.5] * len(found), start=START, end=END, forbidden=FORBIDDEN, max_length=3,
+        location_loss=Reinforce(scale=1.0, entropy=0.0),
+    )  # fmt: skip
+    loss = objective(model, batch)
+    assert (gradient(loss.total, model) == 0).all() and loss.stats["reward"] == 2.5
+
+
+def test_self_critical_needs_something_to_compare_with():
+    with pytest.raises(ConfigError, match=r"objective\.samples \(1\)"):
+        SelfCritical(len, start=START, end=END, samples=1)
+    with pytest.raises(ConfigError, match=r"baseline\.samples"):
+        LeaveOneOut(samples=1)
+
+
+def test_in_evaluation_the_loss_is_the_cross_entropy_of_the_captions(toy):
+    model, batch = make_model(toy, dropout=0.5).eval(), make_batch([(0, 1, 2), (0, 2)])
+    tokens = torch.tensor([[[START, 4, 5, END], [START, END, PAD, PAD]], [[START, 5, END, PAD], [PAD] * 4]])
+    objective = SelfCritical(
+        any_reward, start=START, end=END, forbidden=FORBIDDEN, doubly_stochastic=0.7, label_smoothing=0.2
+    )
+    found = objective(model, batch._replace(tokens=tokens))
+    words = smooth = uneven = 0.0
+    for image, caption in [(0, [4, 5, END]), (0, [END]), (1, [5, END])]:
+        followed = PaperCaptioner(model).follow(features_of(batch, image), caption, start=START)
+        smooth = smooth + word_losses(followed.log_probs, caption, smoothing=0.2).sum().item() / 3
+        uneven = uneven + 0.7 * unevenness(followed.alpha).sum().item() / 3
+        words += len(caption)
+    assert {name: part.item() for name, part in found.parts.items()} == pytest.approx(
+        {"cross_entropy": smooth, "doubly_stochastic": uneven}, rel=1e-12
+    )
+    assert found.count == 3 and found.words == words
+
+
+# End to end: ids become words ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
+def test_a_caption_that_was_cut_is_rewarded_as_one_without_an_end(toy, baseline):
+    """Through the task, with its vocabulary: words are those of the ids, and only a written <end> counts."""
+    vocabulary, model = Vocabulary(["dog", "runs"]), make_model(toy)
+    batch, asked = make_batch([(0, 1, 2), (0, 2)]), []
+    scorer = Reward({10: ["dog runs", "dog"], 11: ["runs", "runs dog dog"], 12: ["a cat"]})
+
+    def reward(image_ids, texts, ended):
+        asked.append((list(image_ids), texts, list(ended)))
+        return scorer(image_ids, texts, ended)
+
+    settings = {"_target_": "captioning.objectives.SelfCritical", "samples": 2, "max_length": 2}
+    settings["baseline"] = {"_target_": f"captioning.objectives.{baseline}", "_partial_": True}
+    objective = _objective({"objective": settings}, reward, None, vocabulary)
+    assert (objective.start, objective.end) == (START, END) and set(objective.forbidden) == {PAD, START, UNKNOWN}
+    with forced_words(torch.tensor([[[4, END], [4, 5]], [[END, 4], [5, END]]])):
+        loss = objective(model, batch)
+    image_ids, texts, ended = asked[0]
+    assert (image_ids, texts) == ([10, 10, 11, 11], [["dog"], ["dog", "runs"], [], ["runs"]])
+    assert ended == [True, False, True, True]
+    references = {10: ["dog runs END", "dog END"], 11: ["runs END", "runs dog dog END"], 12: ["a cat END"]}
+    by_hand = Reward(references, count_end=False)(
+        image_ids, [["dog", "end"], ["dog", "runs"], ["end"], ["runs", "end"]], [False] * 4
+    )
+    assert scorer([10], [["dog", "runs"]], [True])[0] > by_hand[1] + 0.5  # an end would have been worth much
+    assert loss.stats["reward"].item() == pytest.approx(by_hand.mean(), rel=1e-12)
+    if baseline == "greedy":
+        image_ids, texts, ended = asked[1]
+        best = [
+            PaperCaptioner(model).greedy(
+                features_of(batch, image), start=START, end=END, forbidden=FORBIDDEN, length=2, hard=False
+            )
+            for image in range(2)
+        ]
+        assert image_ids == [10, 11] and ended == [END in caption for caption in best] == [True, False]
+        assert texts == [[{4: "dog", 5: "runs"}[word] for word in caption if word != END] for caption in best]
