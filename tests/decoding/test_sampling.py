@@ -1,11 +1,12 @@
-"""Sampling against the model's own probabilities and a slow reference of its filters."""
+"""Sampling by given uniform numbers, against the distribution functions of a slow reference."""
 
 import math
+from collections import Counter
 from functools import partial
 
 import pytest
 import torch
-from prefixes import PrefixModel, every_caption
+from prefixes import PrefixModel, draw_world, permitted, score
 from toys import END, START
 
 from captioning.decoding import sample
@@ -36,71 +37,163 @@ def log_prob_of(model, image, tokens):
     return logits.log_softmax(-1)[range(len(tokens)), tokens].sum().item()
 
 
-def deviation(counts, probabilities, draws):
-    """Pearson's chi-square as standard deviations of a normal variable (Wilson and Hilferty 1931), and its cells.
-
-    Cells that expect fewer than five are pooled.
-    """
-    expected = {key: draws * p for key, p in probabilities.items()}
-    large = [key for key, value in expected.items() if value >= 5]
-    cells = [(counts.get(key, 0), expected[key]) for key in large]
-    rest = sum(expected.values()) - sum(expected[key] for key in large)
-    if rest >= 1:
-        cells.append((sum(counts.values()) - sum(counts.get(key, 0) for key in large), rest))
-    if (freedom := len(cells) - 1) == 0:
-        return 0.0, 1
-    statistic = sum((seen - wanted) ** 2 / wanted for seen, wanted in cells)
-    spread = 2 / (9 * freedom)
-    return ((statistic / freedom) ** (1 / 3) - (1 - spread)) / math.sqrt(spread), len(cells)
-
-
-def test_frequencies_are_the_models_probabilities():
-    tables, draws = PrefixModel(2, vocabulary=5, length=3, seed=6, spread=0.7), 4000
-    for image, hypotheses in enumerate(tables.search(sample, samples=draws, seed=3)):
-        finished, cut = every_caption(tables, image, {}, max_length=3)
-        probabilities = {key: math.exp(p) for key, p in (finished | cut).items()}
-        assert sum(probabilities.values()) == pytest.approx(1)
-        counts = {}
-        for hypothesis in hypotheses:
-            counts[tuple(hypothesis.tokens)] = counts.get(tuple(hypothesis.tokens), 0) + 1
-        assert counts.keys() <= probabilities.keys()
-        sigmas, cells = deviation(counts, probabilities, draws)
-        assert cells > 20 and sigmas < 4
-        # The test has power: the same counts do not fit probabilities that are somewhat sharper.
-        sharper = {key: p**1.3 for key, p in probabilities.items()}
-        wrong = {key: p / sum(sharper.values()) for key, p in sharper.items()}
-        assert deviation(counts, wrong, draws)[0] > 6
+def intervals(log_probs, *, temperature=1.0, top_k=None, top_p=None):
+    """{word: (from, to)}: the uniform numbers that draw each word, by sorting and summing a list."""
+    words = [word for word, value in enumerate(log_probs) if value > -math.inf]
+    if top_k is not None or top_p is not None:
+        words = sorted(words, key=lambda word: -log_probs[word])[: top_k or len(words)]
+    highest = max(log_probs)
+    weights = {word: math.exp((log_probs[word] - highest) / temperature) for word in words}
+    total, reached, kept = math.fsum(weights.values()), 0.0, []
+    for word in words:
+        if top_p is None or reached / total < top_p:
+            kept.append(word)
+        reached += weights[word]
+    total, found, reached = math.fsum(weights[word] for word in kept), {}, 0.0
+    for word in kept:
+        found[word] = (reached / total, (reached + weights[word]) / total)
+        reached += weights[word]
+    return found
 
 
-def slow_filter(log_probs, *, temperature, top_k, top_p):
-    """{id: probability} of one row, by sorting a list."""
-    weights = [(math.exp(value / temperature), index) for index, value in enumerate(log_probs)]
-    kept = sorted(weights, reverse=True)[: top_k or len(weights)]
-    total, reached, nucleus = sum(weight for weight, _ in kept), 0.0, []
-    for weight, index in kept:
-        if top_p is None or reached < top_p:
-            nucleus.append((weight, index))
-        reached += weight / total
-    total = sum(weight for weight, _ in nucleus)
-    return {index: weight / total for weight, index in nucleus if weight > 0}
+def boxes(model, image, rules, options):
+    """{caption: the intervals of its words}: all captions that can be drawn, in order; their volumes sum to 1."""
+    found, live = {}, {(): []}
+    for t in range(model.length):
+        grown = {}
+        for prefix, sides in live.items():
+            log_probs = [
+                value if permitted(prefix, word, rules, max_length=model.length) else -math.inf
+                for word, value in enumerate(model.log_probs[model.at(image, prefix)])
+            ]
+            if max(log_probs) == -math.inf:  # no word to go on with
+                found[prefix] = sides
+                continue
+            for word, side in intervals(log_probs, **options).items():
+                (found if word == END or t + 1 == model.length else grown)[(*prefix, word)] = [*sides, side]
+        live = grown
+    return found
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-@pytest.mark.parametrize(("top_k", "top_p"), [(None, None), (3, None), (None, 0.7), (4, 0.6), (99, 1.0), (1, None)])
-def test_draws_equal_a_slow_reference(temperature, top_k, top_p):
-    torch.manual_seed(5)
-    rows = torch.randn(2, 3, 8, dtype=torch.float64).mul(2).log_softmax(-1)
-    rows[0, 1, [2, 5]] = -torch.inf
-    draws, generator = 3000, torch.Generator().manual_seed(7)
-    arguments = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    many = torch.stack([draw_tokens(rows, **arguments, generator=generator) for _ in range(draws)])
-    for b in range(2):
-        for k in range(3):
-            wanted = slow_filter(rows[b, k].tolist(), **arguments)
-            values, counts = many[:, b, k].unique(return_counts=True)
-            counts = dict(zip(values.tolist(), counts.tolist(), strict=True))
-            assert counts.keys() <= wanted.keys()
-            assert deviation(counts, wanted, draws)[0] < 4.5  # of some hundred such tests
+def given_uniforms(monkeypatch, steps):
+    """Let torch.rand return these, one after another."""
+    left = iter(steps)
+
+    def rand(*shape, dtype, generator, device):
+        assert dtype == torch.float64 and generator is None
+        return next(left).view(shape).to(device)
+
+    monkeypatch.setattr(torch, "rand", rand)
+
+
+FILTERS = [
+    {},
+    {"temperature": 0.5},
+    {"temperature": 2.0, "top_k": 3},
+    {"top_k": 1},
+    {"top_p": 0.7},
+    {"temperature": 0.7, "top_k": 3, "top_p": 0.6},
+    {"temperature": 1.5, "top_k": 99, "top_p": 1.0},
+]
+
+
+@pytest.mark.parametrize("options", FILTERS, ids=lambda options: "-".join(options) or "plain")
+def test_every_caption_is_drawn_by_the_uniform_numbers_of_its_probability(monkeypatch, options):
+    """The numbers that draw a caption are a box: one interval per word, as long as the word is probable. Its middle
+    and two opposite corners draw it."""
+    tested = 0
+    for seed in range(6000, 6015):
+        model, rules, _ = draw_world(seed)
+        every = [boxes(model, image, rules, options) for image in range(2)]
+        for found in every:
+            assert math.fsum(math.prod(b - a for a, b in sides) for sides in found.values()) == pytest.approx(1)
+        if min(b - a for found in every for sides in found.values() for a, b in sides) < 1e-12:
+            continue  # words so improbable lie too close to their neighbors for 64 bits
+        tested += 1
+        rows = [[(*pair, at) for pair in found.items() for at in ("first", "middle", "last")] for found in every]
+        samples = max(map(len, rows))
+        rows = [part + part[:1] * (samples - len(part)) for part in rows]
+        uniforms = torch.full((model.length, 2, samples), 0.5, dtype=torch.float64)
+        for image, part in enumerate(rows):
+            for k, (_, sides, at) in enumerate(part):
+                for t, (low, high) in enumerate(sides):
+                    uniforms[t, image, k] = {"first": low + 1e-13, "middle": (low + high) / 2, "last": high - 1e-13}[at]
+        with monkeypatch.context() as patch:
+            given_uniforms(patch, uniforms)
+            results = model.search(sample, samples=samples, **options, **rules)
+        for image, (part, hypotheses) in enumerate(zip(rows, results, strict=True)):
+            for (tokens, _, _), hypothesis in zip(part, hypotheses, strict=True):
+                assert tuple(hypothesis.tokens) == tokens, (seed, rules)
+                own = model.log_prob(image, tokens)  # whatever the temperature, the filters and the rules
+                assert hypothesis.log_prob == pytest.approx(own, abs=1e-9)
+                assert hypothesis.score == pytest.approx(score(own, len(tokens), rules), abs=1e-9)
+                wanted = [model.at(image, tokens[:t]) for t in range(len(tokens))]
+                assert torch.equal(hypothesis.weights, model.weights[wanted])
+                assert torch.equal(hypothesis.places, model.places[wanted])
+    assert tested >= 10
+
+
+def test_one_uniform_number_a_row_and_step_comes_from_the_seed_or_generator():
+    model = PrefixModel(3, vocabulary=5, length=6, seed=9, end_bias=0.5)
+    alike = [
+        (torch.Generator().manual_seed(4), {"seed": 4}),
+        (torch.Generator().manual_seed(5), {"generator": torch.Generator().manual_seed(5)}),
+        (torch.Generator().manual_seed(6), {}),
+        # A seed takes the place of a generator.
+        (torch.Generator().manual_seed(4), {"seed": 4, "generator": torch.Generator().manual_seed(5)}),
+    ]
+    for generator, options in alike:
+        torch.manual_seed(6)
+        results, tokens, t = model.search(sample, samples=4, **options), [[()] * 4 for _ in range(3)], 0
+        while t < 6 and any(caption[-1:] != (END,) for group in tokens for caption in group):
+            uniforms = torch.rand(3, 4, 1, dtype=torch.float64, generator=generator).squeeze(-1).tolist()
+            for image, (group, numbers) in enumerate(zip(tokens, uniforms, strict=True)):
+                for k, number in enumerate(numbers):
+                    if group[k][-1:] != (END,):
+                        sides = intervals(model.log_probs[model.at(image, group[k])])
+                        group[k] += tuple(word for word, (low, high) in sides.items() if low <= number < high)
+            t += 1
+        assert [[tuple(h.tokens) for h in group] for group in results] == tokens
+        given = options.get("generator")
+        if given is not None and "seed" not in options:
+            assert torch.equal(given.get_state(), generator.get_state())  # no number more, none after the last <end>
+
+
+def test_the_nucleus_ends_with_the_word_that_reaches_it(monkeypatch):
+    """Eight words of exactly 1/8 each, so that sums of them are exact: k words reach k/8, and no fewer do."""
+    rows = torch.zeros(1, 1000, 8, dtype=torch.float64)
+    for words in range(1, 9):
+        for top_p, top_k, wanted in (
+            (words / 8, None, words),
+            (math.nextafter(words / 8, 0), None, words),
+            (math.nextafter(words / 8, 1), None, min(words + 1, 8)),
+            (None, words, words),
+            (0.5, words, math.ceil(words / 2)),  # half of the top_k, not half of all words
+        ):
+            if top_p is not None and top_p > 1:
+                continue
+            given_uniforms(monkeypatch, [(torch.arange(1000, dtype=torch.float64) + 0.5) / 1000])
+            counts = Counter(draw_tokens(rows, top_p=top_p, top_k=top_k).flatten().tolist())
+            assert len(counts) == wanted, (top_p, top_k)
+            assert all(abs(count - 1000 / wanted) <= 1 for count in counts.values())  # renormalized
+
+
+def test_all_samples_having_ended_ends_the_search(monkeypatch):
+    """Three samples that end with their first, second and third word, of six: three steps, and no word after <end>."""
+    model, calls = PrefixModel(1, vocabulary=4, length=6, seed=3), []
+    step, state = model.begin()
+    sides = [intervals(model.log_probs[model.at(0, (3,) * t)]) for t in range(3)]
+    middle = [{word: sum(side) / 2 for word, side in part.items()} for part in sides]
+    uniforms = torch.tensor([[middle[t][END if t == k else 3] if t <= k else 0.5 for k in range(3)] for t in range(3)])
+    given_uniforms(monkeypatch, uniforms.double())
+
+    def counted(token, state):
+        calls.append(token.tolist())
+        return step(token, state)
+
+    (found,) = sample(counted, state, batch=1, start=START, end=END, samples=3, max_length=6)
+    assert [h.tokens for h in found] == [[END], [3, END], [3, 3, END]]
+    assert calls == [[[START]], [[END, 3, 3]], [[END, END, 3]]]
 
 
 def test_a_word_without_probability_is_never_drawn(monkeypatch):
