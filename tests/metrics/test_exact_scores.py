@@ -85,6 +85,25 @@ def test_bleu_of_captions_and_of_corpora(name, base, n):
     np.testing.assert_array_equal(stacked[1], bleu(counted)[::-1])
 
 
+def test_bleu_of_any_counts():
+    """Counts of no real caption, as those of a resample may be: each column has its own part."""
+    rows = np.random.default_rng(0).integers(1, 30, (50, 10)).astype(float)
+    np.testing.assert_allclose(bleu(rows), [slow_scores.bleu_of(row) for row in rows], rtol=1e-12)
+    with np.errstate(divide="raise", over="raise", invalid="raise"):  # a caption without words is no error
+        assert bleu(np.array([0, 0, 0, 0, 0, 0, 0, 0, 0, 5.0])).tolist() == [0, 0, 0, 0]
+
+
+def test_bleu_of_long_captions_and_of_none():
+    """Lengths beyond 64; the closest of 90, 110 (the shorter) and 70."""
+    group = [["a"] * 70, ["b"] * 110, ["a", *["c"] * 89]]
+    index = References({1: group, 2: [["a"]]})
+    captions = [["a"] * length for length in (100, 101, 99, 75)]
+    counted = bleu_counts(index, index.match([1] * 4, captions))
+    assert counted[:, 9].tolist() == [90, 110, 90, 70]
+    assert counted.tolist() == [slow_scores.bleu_counts(words, group) for words in captions]
+    assert bleu_counts(index, index.match([], [])).shape == (0, 10)
+
+
 def test_bleu_by_hand():
     index = References({1: [["the", "cat", "is", "on", "the", "mat"], ["there", "is", "a", "cat", "on", "the", "mat"]]})
     (counts,) = bleu_counts(index, index.match([1], [["the"] * 7]))
