@@ -88,11 +88,7 @@ class Equations:
             if layer == 0 and fed is not None and len(fed):
                 entering = entering + self[f"{name}.feedback.weight"] @ fed
             recurrent = self[f"{rnn}weight_hh_l{layer}"] @ h + self[f"{rnn}bias_hh_l{layer}"]
-            size = len(h)
-            x, u = (
-                [numbers[start : start + size] for start in range(0, len(numbers), size)]
-                for numbers in (entering, recurrent)
-            )
+            x, u = (numbers.view(-1, len(h)).unbind() for numbers in (entering, recurrent))
             if self.cell == "rnn":
                 h = (x[0] + u[0]).tanh()
             elif self.cell == "gru":
@@ -157,7 +153,7 @@ class Equations:
                 self.affine(f"{name}.sentinel_input", known) + self[f"{name}.sentinel_state.weight"] @ hidden[-1]
             ).sigmoid()
             hidden, cell = self.advance(f"{name}.cell", known, None, hidden, cell)
-            vector = gate.sigmoid() * (cell[-1] if self.cell == "lstm" else hidden[-1]).tanh()
+            vector = gate * (cell[-1] if self.cell == "lstm" else hidden[-1]).tanh()
             context, alpha = seen(hidden[-1], (vector, self[f"{name}.sentinel_key.weight"] @ vector))
             return hidden, cell, context, alpha
         assert self.recurrence == "up_down"
