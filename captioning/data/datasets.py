@@ -95,8 +95,6 @@ class CaptionDataset(Dataset):
 
     def _read(self, record: Record, epoch: int) -> Tensor:
         reads = [view.read for view in self.views if not view.turned or may_be_mirrored(record)] + [self.source]
-        if len(reads) == 1:
-            return self.source(record)
         draw = random.Random(f"mirror/{self.seed}/{epoch}/{record.image_id}").random()
         return reads[int(draw * len(reads))](record)
 

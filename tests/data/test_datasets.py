@@ -132,6 +132,8 @@ def test_captions_are_drawn_without_replacement_and_all_stay_in_order_where_the_
         for epoch in range(10):
             expected = random.Random(f"2/{epoch}/{number}").sample(all_of_them, 3)
             assert data[index, epoch][0] == number and data[index, epoch][2] == expected
+    chosen = [CaptionDataset(records, tokenize_captions(records), captions_per_image=2, **options)[0, 0][2]]
+    assert chosen == [random.Random("0/0/7").sample(all_of_them, 2)]
     assert len(CaptionDataset(records, [[["a"] * 30]] * 2, **options)[0, 0][2][0]) == 22  # cut to 20 words
 
 
@@ -184,11 +186,11 @@ def test_a_batch_of_images_without_captions_has_one_empty_slot_each():
 
 
 def test_images_of_several_lengths_are_filled_up_and_masked():
-    images = [torch.full((rows, 2), float(rows)) for rows in (1, 3, 2)]
+    images = [torch.full((rows, 2), float(rows)) for rows in (1, 3, 2, 3)]
     ids, padded, mask = collate_images([(number, image) for number, image in enumerate(images)])
-    assert ids.tolist() == [0, 1, 2]
-    assert mask.tolist() == [[True, False, False], [True, True, True], [True, True, False]]
-    assert padded[..., 0].tolist() == [[1, 0, 0], [3, 3, 3], [2, 2, 0]] and padded.shape == (3, 3, 2)
+    assert ids.tolist() == [0, 1, 2, 3]
+    assert mask.tolist() == [[True, False, False], [True, True, True], [True, True, False], [True] * 3]
+    assert padded[..., 0].tolist() == [[1, 0, 0], [3, 3, 3], [2, 2, 0], [3, 3, 3]] and padded.shape == (4, 3, 2)
     assert torch.equal(collate([(1, image, []) for image in images]).mask, mask)
     _, same, none = collate_images([(0, images[1]), (1, images[1])])
     assert none is None and same.shape == (2, 3, 2)
