@@ -110,6 +110,7 @@ class PaperCaptioner:
         *,
         start: int,
         forbidden: Sequence[int] = (),
+        inputs: Sequence[int] | None = None,
         weigh: Callable[[int, Tensor, Tensor], Tensor] = lambda t, alpha, located: located,
     ) -> Followed:
         """A caption along paths of locations.
@@ -119,11 +120,12 @@ class PaperCaptioner:
             words: of the caption, <end> included where it is written.
             paths: [N, ≥ T] locations, or None for soft attention, z_t = Σ_i α_ti a_i, which has one path.
             forbidden: words of probability 0; those of the others are normalized.
+            inputs: the words that enter; by default <start> and the caption's own.
             weigh: (t, α_t, the path's location as one of L numbers) -> the weights of the context, [N, L].
         """
         hidden, cell = (part.expand(1 if paths is None else len(paths), -1) for part in self.start(features))
-        before, log_probs, alphas, locations = start, [], [], []
-        for t, word in enumerate(words):
+        inputs, log_probs, alphas, locations = inputs or [start, *words[:-1]], [], [], []
+        for t, before in enumerate(inputs):
 
             def look(alpha, t=t):
                 return alpha if paths is None else weigh(t, alpha, torch.eye(len(features)).double()[paths[:, t]])
@@ -135,7 +137,6 @@ class PaperCaptioner:
             alphas.append(alpha)
             if paths is not None:
                 locations.append(alpha[torch.arange(len(paths)), paths[:, t]].log())
-            before = word
         locations = None if paths is None else torch.stack(locations, 1)
         return Followed(torch.stack(log_probs, 1), torch.stack(alphas, 1), locations)
 

@@ -2,17 +2,31 @@
 
 import pytest
 import torch
+from exact_gradients import assert_same_gradient, forced_paths, gradient
+from paper_captioner import PaperCaptioner
+from small_worlds import LOSSES, MIXED, P, V, losses_along
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import (
     END,
     PAD,
     START,
+    UNKNOWN,
 )
 
 from captioning.data import CaptionBatch
+from captioning.models import ScoreFunction
 from captioning.models.readout import LazyLogits
-from captioning.objectives import CrossEntropy, ScheduledSampling, SelfCritical, chunked_cross_entropy
+from captioning.objectives import (
+    CrossEntropy,
+    MovingAverage,
+    Reinforce,
+    ScheduledSampling,
+    SelfCritical,
+    chunked_cross_entropy,
+)
+from captioning.objectives.loss import make_loss
+from captioning.objectives.rollout import draw_ids
 from captioning.objectives.word_loss import WordLoss
 
 
@@ -248,3 +262,134 @@ def test_a_word_loss_in_half_precision_is_summed_in_float32():
     torch.testing.assert_close(total, expected)
     found, other = (torch.autograd.grad(value, [features, *output.parameters()]) for value in (total, expected))
     torch.testing.assert_close(found, other, rtol=0.02, atol=0.02)
+
+
+# Against the equations, with a reference that shares no code with the package ----------------------------------------
+
+
+def paper_model(toy, attention="soft", conditioning="initial_state"):
+    torch.manual_seed(5)
+    model = toy(
+        attention=attention, conditioning=conditioning, dropout=0.0, width=3, embedding_size=2, vocabulary_size=V
+    )
+    if attention == "hard":
+        model.decoder.attention.draw = ScoreFunction(expected_share=0.0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.8)
+    return model.train()
+
+
+@pytest.mark.parametrize("conditioning", ["initial_state", "first_step"])
+@pytest.mark.parametrize("losses", LOSSES)
+def test_the_loss_and_its_gradient_are_those_of_the_equations(toy, losses, conditioning):
+    model, batch = paper_model(toy, conditioning=conditioning), MIXED.batch()
+    objective, paper = CrossEntropy(**LOSSES[losses]), PaperCaptioner(model)
+    for settings in (LOSSES[losses], {name: part for name, part in LOSSES[losses].items() if name != "teacher"}):
+        found = objective(model, batch)  # in training, and then in evaluation, which has no teacher
+        words = whole = 0.0
+        for image, _, caption in MIXED.real():
+            _, of_words, uneven, _ = losses_along(paper, batch, MIXED, image, caption, None, settings)
+            words, whole = words + of_words.sum() / 8, whole + uneven.sum() / 8
+        assert found.count == 8 and found.words == 15 and not found.stats
+        expected = {"cross_entropy": words.item()}
+        expected |= {"doubly_stochastic": whole.item()} if settings["doubly_stochastic"] else {}
+        assert {name: part.item() for name, part in found.parts.items()} == pytest.approx(expected, rel=1e-12)
+        assert found.total.item() == pytest.approx(sum(expected.values()), rel=1e-12)
+        assert_same_gradient(gradient(found.total, model), gradient(words + whole, model))
+        model.eval()
+
+
+@pytest.mark.parametrize("attention", ["soft", "hard"])
+def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, monkeypatch):
+    """Each input word is the model's own where a coin falls below the probability; the targets stay the caption's."""
+    model, batch = paper_model(toy, attention), MIXED.batch()
+    inputs = ScheduledSampling(start=-1, every=1, increase=0.35, maximum=0.35)
+    places = Reinforce(scale=0.3, entropy=0.2, baseline=MovingAverage(decay=1.0))
+    objective = CrossEntropy(doubly_stochastic=0.7, label_smoothing=0.2, inputs=inputs, location_loss=places)
+    own = torch.tensor([4, 5, UNKNOWN])[torch.randint(3, (4, 4, 3))]  # [T, B, K]
+    steps, drawn_from = iter(own), []
+    monkeypatch.setattr(
+        "captioning.objectives.cross_entropy.draw_ids", lambda given: drawn_from.append(given) or next(steps)
+    )
+    paths = torch.tensor([[0, 2, 1, 0], [2, 0, 0, 0], [1, 1, 1, 1], [1, 2, 1, 1]])[:, None].expand(4, 3, 4)
+    torch.manual_seed(1)
+    with forced_paths(paths, P):
+        found = objective(model, batch)
+    torch.manual_seed(1)
+    taken = torch.stack([torch.rand(4, 3) for _ in range(4)]) < 0.35
+    assert taken[:2].any() and not taken[:2].all()
+    paper, sums, differ = PaperCaptioner(model), dict.fromkeys(("words", "whole", "location", "entropy"), 0.0), 0
+    for image, slot, words in MIXED.real():
+        entered = [START]
+        for t in range(len(words) - 1):
+            entered.append(int(own[t, image, slot]) if taken[t, image, slot] else words[t])
+        differ += entered[1:] != words[:-1]
+        path = [[list(MIXED.locations[image]).index(place) for place in paths[image, slot].tolist()]]
+        log_p, of_words, whole, entropy = losses_along(
+            paper, batch, MIXED, image, words, torch.tensor(path) if attention == "hard" else None,
+            {"doubly_stochastic": 0.7, "label_smoothing": 0.2}, inputs=entered,
+        )  # fmt: skip
+        followed = paper.follow(
+            batch.images[image][list(MIXED.locations[image])], words,
+            torch.tensor(path) if attention == "hard" else None, start=START, inputs=entered,
+        )  # fmt: skip
+        for t in range(len(words)):
+            torch.testing.assert_close(drawn_from[t][image, slot], followed.log_probs[0, t].exp(), rtol=1e-10, atol=0)
+        sums["words"] = sums["words"] + of_words.sum()
+        sums["whole"] = sums["whole"] + whole.sum()
+        if attention == "hard":
+            returns = -(of_words.sum() + whole.sum()).detach()
+            sums["location"] = sums["location"] - 0.3 * returns * log_p.sum()
+            sums["entropy"] = sums["entropy"] - 0.2 * entropy.sum()
+    assert differ and not any(given.requires_grad for given in drawn_from)
+    total = sum(sums.values()) / 8
+    assert found.total.item() == pytest.approx(total.item(), rel=1e-12)
+    assert_same_gradient(gradient(found.total, model), gradient(total, model))
+
+
+def test_a_word_is_drawn_by_an_exponential_race():
+    """argmin_i E_i / p_i of standard exponential E_i is a draw from p: an exponential of rate p_i is the first of all
+    with probability p_i / Σ p."""
+    probabilities = torch.rand(2, 3, 5, dtype=torch.float64)
+    probabilities[..., 1] = 0.0
+    torch.manual_seed(2)
+    found = draw_ids(probabilities)
+    torch.manual_seed(2)
+    times = torch.empty_like(probabilities).exponential_() / probabilities
+    assert found.tolist() == times.argmin(-1).tolist() and found.shape == (2, 3)
+    counts = draw_ids(torch.tensor([0.1, 0.6, 0.3, 0.0]).expand(2, 50_000, 4)).flatten().bincount(minlength=4)
+    for count, p in zip(counts.tolist(), (0.1, 0.6, 0.3, 0.0), strict=True):
+        assert count == pytest.approx(1e5 * p, abs=4 * (1e5 * p * (1 - p)) ** 0.5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_in_training_sums_are_divided_by_the_mean_count_of_all_processes(training, monkeypatch):
+    class Two:
+        """A distributed run of two processes, of which the other one has 7 items."""
+
+        is_available = is_initialized = staticmethod(lambda: True)
+        get_world_size = staticmethod(lambda: 2)
+
+        @staticmethod
+        def all_reduce(count):
+            count += 7
+
+    sums = {"one": torch.tensor(6.0, requires_grad=True), "other": torch.tensor(4.0)}
+    items = torch.tensor(3)
+    for run, divisor in ((None, 3), (Two, 5 if training else 3)):
+        if run:
+            monkeypatch.setattr("captioning.objectives.loss.distributed", run)
+        found = make_loss(sums, items, words=torch.tensor(9), stats={"a": items}, training=training)
+        assert (found.total.item(), found.count.item(), found.words.item()) == (
+            pytest.approx(10 / divisor), divisor, 9
+        )  # fmt: skip
+        assert {name: part.item() for name, part in found.parts.items()} == pytest.approx(
+            {"one": 6 / divisor, "other": 4 / divisor}
+        )
+        assert found.total.requires_grad and not found.parts["one"].requires_grad
+        assert items == 3 and found.stats == {"a": items}
+
+
+def test_without_items_the_loss_is_its_sum():
+    nothing = make_loss({"a": torch.zeros(())}, torch.tensor(0), words=torch.tensor(0), stats={}, training=True)
+    assert (nothing.total.item(), nothing.count.item()) == (0.0, 0)
