@@ -33,8 +33,9 @@ def slow_moments(each: np.ndarray, momentum: float) -> tuple[np.ndarray, np.ndar
 
 
 @pytest.mark.parametrize("momentum", [0.01, 0.25])
-def test_moments_are_those_of_all_that_was_seen_and_of_one_imaginary_image(momentum):
-    each = batches(9)
+@pytest.mark.parametrize("size", [1, 4])
+def test_moments_are_those_of_all_that_was_seen_and_of_one_imaginary_image(size, momentum):
+    each = batches(9, size)
     part = seen(Standardized(6, momentum=momentum).double(), each)
     mean, variance = slow_moments(each.numpy(), momentum)
     np.testing.assert_allclose(part.mean.numpy(), mean, rtol=1e-12)
