@@ -1,16 +1,14 @@
-"""The answerer: padding, looks by hand, sizes, and gradients of drawn places against an enumeration."""
-
-import itertools
+"""The answerer: padding, looks by hand, and sizes."""
 
 import pytest
 import torch
-from exact_gradients import Forced, gradient
+from exact_gradients import gradient
 from toys import ATTENTIONS, CELLS, END, PAD, SCORERS
 
 from captioning.data import NOTHING, QuestionBatch
 from captioning.errors import ConfigError
-from captioning.models import ScoreFunction, build_answerer
-from captioning.objectives import AnswerCrossEntropy, LeaveOneOut, MovingAverage, Reinforce
+from captioning.models import build_answerer
+from captioning.objectives import AnswerCrossEntropy
 
 P, D, N = 4, 6, 5
 QUESTIONS = [[[4, 5, 6, END], [7, END], [END]], [[8, 9, END], [4, 4, 4, END], None]]
@@ -132,38 +130,6 @@ def test_the_loss_by_hand():
     torch.testing.assert_close(loss.total, sum(wanted) / 4)
     nothing = AnswerCrossEntropy()(model, given._replace(shares=torch.zeros_like(given.shares)))
     assert nothing.total == 0 and nothing.total.requires_grad
-
-
-@pytest.mark.parametrize("glimpses", [1, 2])
-@pytest.mark.parametrize("baseline", [lambda: MovingAverage(decay=1.0), MovingAverage, LeaveOneOut])
-def test_drawn_places_have_the_gradient_of_the_lower_bound_on_average(glimpses, baseline):
-    """Σ_s p(s) Σ_a t_a log p(a | s) over all P^G paths, differentiated; the estimates over random draws."""
-    torch.manual_seed(3)
-    model = make(attention="hard", glimpses=glimpses, width=3, readout_width=3, dropout=0.0).train()
-    for parameter in model.parameters():
-        torch.nn.init.normal_(parameter, std=0.8)
-    one = batch()
-    one = QuestionBatch(*(None if part is None else part[:1] for part in one))
-    one = one._replace(questions=one.questions[:, :1], answers=one.answers[:, :1], shares=one.shares[:, :1].double())
-    paths = torch.tensor(list(itertools.product(range(P), repeat=glimpses)))
-    for index, look in enumerate(model.looks):
-        look.draw = Forced(paths[None, :, index, None])
-    many = one._replace(questions=one.questions.expand(-1, len(paths), -1))
-    found = model(many.images, many.questions)
-    likelihood = (one.shares * found.logits.log_softmax(-1).gather(-1, one.answers.expand(-1, len(paths), -1))).sum(-1)
-    prior = found.glimpse.log_prob.sum(-1).exp()
-    torch.testing.assert_close(prior.sum(), prior.new_ones(()))
-    exact = -gradient((prior * likelihood).sum(), model)
-
-    for look in model.looks:
-        look.draw = ScoreFunction(expected_share=0.0)
-    objective = AnswerCrossEntropy(location_loss=Reinforce(scale=1.0, entropy=0.0, baseline=baseline()))
-    rows = 400 // objective.location_loss.baseline.samples
-    many = one._replace(**{k: getattr(one, k).expand(-1, rows, -1) for k in ("questions", "answers", "shares")})
-    estimates = torch.stack([gradient(objective(model, many).total, model) for _ in range(80)])
-    error = estimates.std(0) / len(estimates) ** 0.5
-    assert (error > 0).sum() > 20
-    assert ((estimates.mean(0) - exact).abs() <= 4 * error + 1e-12).all()
 
 
 def test_hard_attention_looks_at_one_place_a_glimpse():

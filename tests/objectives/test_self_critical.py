@@ -51,12 +51,6 @@ def features_of(batch, image):
     return batch.images[image] if batch.mask is None else batch.images[image][batch.mask[image]]
 
 
-def captions(words, length):
-    """Every caption of at most `length` tokens: ended, or cut."""
-    ended = [(*each, END) for n in range(length) for each in itertools.product(words, repeat=n)]
-    return ended + list(itertools.product(words, repeat=length))
-
-
 def any_reward(image_ids, found):
     """A number for each image and caption, without structure; an end counts as a word does."""
     return [
@@ -65,128 +59,7 @@ def any_reward(image_ids, found):
     ]
 
 
-def cider_d(image_ids, found):
-    """The package's own CIDEr-D, <end> counted, over a few references."""
-    words = {4: "dog", 5: "runs"}
-    scorer = Reward({10: ["dog runs", "dog"], 11: ["runs dog", "runs"], 12: ["a cat"]}, cider_d=1.0, bleu_4=0.5)
-    return scorer(image_ids, [[words[t] for t in c if t != END] for c in found], [c[-1] == END for c in found])
-
-
-class Outcome(NamedTuple):
-    """What may be drawn for a row: a caption, and of hard attention a path of the batch's locations."""
-
-    caption: tuple[int, ...]
-    path: tuple[int, ...] | None
-    probability: float
-
-
-def outcomes_of(paper, batch, image, words, length, reward, *, hard):
-    """All outcomes of an image's row, and Σ p r with its gradient."""
-    features, found, expected = features_of(batch, image), [], 0.0
-    real = range(P) if batch.mask is None else batch.mask[image].nonzero().flatten().tolist()
-    for caption in captions(words, length):
-        paths = torch.tensor(list(itertools.product(range(len(real)), repeat=len(caption)))) if hard else None
-        unwritten = {4, 5} - set(words)
-        followed = paper.follow(features, caption, paths, start=START, forbidden=[*FORBIDDEN, *unwritten])
-        log_p = followed.of(caption).sum(1)
-        log_p = log_p + followed.log_locations.sum(1) if hard else log_p
-        expected = expected + log_p.exp().sum() * float(reward([10 + image], [caption])[0])
-        for row, p in enumerate(log_p.exp().tolist()):
-            found.append(Outcome(caption, tuple(real[i] for i in paths[row].tolist()) if hard else None, p))
-    assert sum(outcome.probability for outcome in found) == pytest.approx(1.0, rel=1e-12)
-    return found, expected
-
-
-def loss_of(objective, model, batch, rows, length):
-    """The package's loss where each image's rows draw the given outcomes."""
-    tokens = torch.full((len(rows), len(rows[0]), length), 5)  # what is drawn behind an end is no word
-    paths = torch.zeros_like(tokens)
-    for image, row in itertools.product(range(len(rows)), range(len(rows[0]))):
-        outcome = rows[image][row]
-        tokens[image, row, : len(outcome.caption)] = torch.tensor(outcome.caption)
-        if outcome.path is not None:
-            paths[image, row, : len(outcome.path)] = torch.tensor(outcome.path)
-    with ExitStack() as stack:
-        stack.enter_context(forced_words(tokens))
-        if rows[0][0].path is not None:
-            stack.enter_context(forced_paths(paths, P))
-        return objective(model, batch).total
-
-
-def expected_and_exact(model, batch, objective, reward, *, words, length, joint=False):
-    """The mean of the package's gradient over all its draws, and that of −Σ_y p(y) r(y), the mean over the images.
-
-    Args:
-        joint: whether all images' draws are enumerated together. Else one image's are, while the others draw always the
-            same: their parts of the gradient, which adds up over the images, are then taken off.
-    """
-    paper, hard = PaperCaptioner(model), model.hard_attention is not None
-    found = [
-        outcomes_of(paper, batch, image, words, length, reward, hard=hard) for image in range(len(batch.image_ids))
-    ]
-    exact = -sum(expected for _, expected in found) / len(found)
-    draws = [list(itertools.product(outcomes, repeat=objective.samples)) for outcomes, _ in found]
-
-    def weight(rows):
-        return math.prod(outcome.probability for outcome in rows)
-
-    if joint:
-        total = sum(
-            math.prod(map(weight, rows)) * loss_of(objective, model, batch, rows, length)
-            for rows in itertools.product(*draws)
-        )
-    else:
-        held = [image_draws[len(image_draws) // 2] for image_draws in draws]
-        total = (1 - len(draws)) * loss_of(objective, model, batch, held, length)
-        for image, image_draws in enumerate(draws):
-            for rows in image_draws:
-                every = [*held[:image], rows, *held[image + 1 :]]
-                total = total + weight(rows) * loss_of(objective, model, batch, every, length)
-    return gradient(total, model), gradient(exact, model)
-
-
 BASELINES = {"leave_one_out": leave_one_out, "greedy": greedy}
-SIZES = {  # samples, words, length of the longest caption, whether two images' draws are enumerated together
-    "2 samples of 7 captions": (2, (4, 5), 2, False),
-    "2 samples of 3 captions, jointly": (2, (4, 5), 1, True),
-    "3 samples of 3 captions": (3, (4,), 2, False),
-}
-
-
-@pytest.mark.parametrize(
-    ("size", "baseline", "reward"),
-    [*itertools.product(SIZES, BASELINES, [any_reward]), ("2 samples of 7 captions", "leave_one_out", cider_d)],
-)
-def test_the_expected_gradient_is_that_of_the_expected_reward(toy, size, baseline, reward):
-    samples, words, length, joint = SIZES[size]
-    model, batch = make_model(toy), make_batch([(0, 1, 2), (0, 2)])
-    objective = SelfCritical(
-        reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=samples,
-        baseline=BASELINES[baseline], max_length=length,
-    )  # fmt: skip
-    found, exact = expected_and_exact(model, batch, objective, reward, words=words, length=length, joint=joint)
-    assert_same_gradient(found, exact)
-
-
-@pytest.mark.parametrize("words", [(4, 5), (4,)])
-def test_one_sample_against_the_greedy_caption(toy, words):
-    model, batch = make_model(toy, conditioning="first_step"), make_batch([(0, 1, 2), (1, 2)])
-    objective = SelfCritical(
-        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=1, baseline=greedy,
-        max_length=3,
-    )  # fmt: skip
-    assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=3))
-
-
-@pytest.mark.parametrize("baseline", BASELINES)
-@pytest.mark.parametrize(("words", "length", "locations"), [((4, 5), 1, (0, 1, 2)), ((4,), 2, (0, 2))])
-def test_with_hard_attention_it_is_that_over_all_captions_and_paths(toy, words, length, locations, baseline):
-    model, batch = make_model(toy, "hard"), make_batch([locations, (1,)])
-    objective = SelfCritical(
-        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=2,
-        baseline=BASELINES[baseline], max_length=length, location_loss=Reinforce(scale=1.0, entropy=0.0),
-    )  # fmt: skip
-    assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=length))
 
 
 # Against the equations -----------------------------------------------------------------------------------------------
@@ -386,3 +259,135 @@ def test_a_caption_that_was_cut_is_rewarded_as_one_without_an_end(toy, baseline)
         ]
         assert image_ids == [10, 11] and ended == [END in caption for caption in best] == [True, False]
         assert texts == [[{4: "dog", 5: "runs"}[word] for word in caption if word != END] for caption in best]
+
+
+# Against exact expectations ------------------------------------------------------------------------------------------
+
+
+def captions(words, length):
+    """Every caption of at most `length` tokens: ended, or cut."""
+    ended = [(*each, END) for n in range(length) for each in itertools.product(words, repeat=n)]
+    return ended + list(itertools.product(words, repeat=length))
+
+
+def cider_d(image_ids, found):
+    """The package's own CIDEr-D, <end> counted, over a few references."""
+    words = {4: "dog", 5: "runs"}
+    scorer = Reward({10: ["dog runs", "dog"], 11: ["runs dog", "runs"], 12: ["a cat"]}, cider_d=1.0, bleu_4=0.5)
+    return scorer(image_ids, [[words[t] for t in c if t != END] for c in found], [c[-1] == END for c in found])
+
+
+class Outcome(NamedTuple):
+    """What may be drawn for a row: a caption, and of hard attention a path of the batch's locations."""
+
+    caption: tuple[int, ...]
+    path: tuple[int, ...] | None
+    probability: float
+
+
+def outcomes_of(paper, batch, image, words, length, reward, *, hard):
+    """All outcomes of an image's row, and Σ p r with its gradient."""
+    features, found, expected = features_of(batch, image), [], 0.0
+    real = range(P) if batch.mask is None else batch.mask[image].nonzero().flatten().tolist()
+    for caption in captions(words, length):
+        paths = torch.tensor(list(itertools.product(range(len(real)), repeat=len(caption)))) if hard else None
+        unwritten = {4, 5} - set(words)
+        followed = paper.follow(features, caption, paths, start=START, forbidden=[*FORBIDDEN, *unwritten])
+        log_p = followed.of(caption).sum(1)
+        log_p = log_p + followed.log_locations.sum(1) if hard else log_p
+        expected = expected + log_p.exp().sum() * float(reward([10 + image], [caption])[0])
+        for row, p in enumerate(log_p.exp().tolist()):
+            found.append(Outcome(caption, tuple(real[i] for i in paths[row].tolist()) if hard else None, p))
+    assert sum(outcome.probability for outcome in found) == pytest.approx(1.0, rel=1e-12)
+    return found, expected
+
+
+def loss_of(objective, model, batch, rows, length):
+    """The package's loss where each image's rows draw the given outcomes."""
+    tokens = torch.full((len(rows), len(rows[0]), length), 5)  # what is drawn behind an end is no word
+    paths = torch.zeros_like(tokens)
+    for image, row in itertools.product(range(len(rows)), range(len(rows[0]))):
+        outcome = rows[image][row]
+        tokens[image, row, : len(outcome.caption)] = torch.tensor(outcome.caption)
+        if outcome.path is not None:
+            paths[image, row, : len(outcome.path)] = torch.tensor(outcome.path)
+    with ExitStack() as stack:
+        stack.enter_context(forced_words(tokens))
+        if rows[0][0].path is not None:
+            stack.enter_context(forced_paths(paths, P))
+        return objective(model, batch).total
+
+
+def expected_and_exact(model, batch, objective, reward, *, words, length, joint=False):
+    """The mean of the package's gradient over all its draws, and that of −Σ_y p(y) r(y), the mean over the images.
+
+    Args:
+        joint: whether all images' draws are enumerated together. Else one image's are, while the others draw always the
+            same: their parts of the gradient, which adds up over the images, are then taken off.
+    """
+    paper, hard = PaperCaptioner(model), model.hard_attention is not None
+    found = [
+        outcomes_of(paper, batch, image, words, length, reward, hard=hard) for image in range(len(batch.image_ids))
+    ]
+    exact = -sum(expected for _, expected in found) / len(found)
+    draws = [list(itertools.product(outcomes, repeat=objective.samples)) for outcomes, _ in found]
+
+    def weight(rows):
+        return math.prod(outcome.probability for outcome in rows)
+
+    if joint:
+        total = sum(
+            math.prod(map(weight, rows)) * loss_of(objective, model, batch, rows, length)
+            for rows in itertools.product(*draws)
+        )
+    else:
+        held = [image_draws[len(image_draws) // 2] for image_draws in draws]
+        total = (1 - len(draws)) * loss_of(objective, model, batch, held, length)
+        for image, image_draws in enumerate(draws):
+            for rows in image_draws:
+                every = [*held[:image], rows, *held[image + 1 :]]
+                total = total + weight(rows) * loss_of(objective, model, batch, every, length)
+    return gradient(total, model), gradient(exact, model)
+
+
+SIZES = {  # samples, words, length of the longest caption, whether two images' draws are enumerated together
+    "2 samples of 7 captions": (2, (4, 5), 2, False),
+    "2 samples of 3 captions, jointly": (2, (4, 5), 1, True),
+    "3 samples of 3 captions": (3, (4,), 2, False),
+}
+
+
+@pytest.mark.parametrize(
+    ("size", "baseline", "reward"),
+    [*itertools.product(SIZES, BASELINES, [any_reward]), ("2 samples of 7 captions", "leave_one_out", cider_d)],
+)
+def test_the_expected_gradient_is_that_of_the_expected_reward(toy, size, baseline, reward):
+    samples, words, length, joint = SIZES[size]
+    model, batch = make_model(toy), make_batch([(0, 1, 2), (0, 2)])
+    objective = SelfCritical(
+        reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=samples,
+        baseline=BASELINES[baseline], max_length=length,
+    )  # fmt: skip
+    found, exact = expected_and_exact(model, batch, objective, reward, words=words, length=length, joint=joint)
+    assert_same_gradient(found, exact)
+
+
+@pytest.mark.parametrize("words", [(4, 5), (4,)])
+def test_one_sample_against_the_greedy_caption(toy, words):
+    model, batch = make_model(toy, conditioning="first_step"), make_batch([(0, 1, 2), (1, 2)])
+    objective = SelfCritical(
+        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=1, baseline=greedy,
+        max_length=3,
+    )  # fmt: skip
+    assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=3))
+
+
+@pytest.mark.parametrize("baseline", BASELINES)
+@pytest.mark.parametrize(("words", "length", "locations"), [((4, 5), 1, (0, 1, 2)), ((4,), 2, (0, 2))])
+def test_with_hard_attention_it_is_that_over_all_captions_and_paths(toy, words, length, locations, baseline):
+    model, batch = make_model(toy, "hard"), make_batch([locations, (1,)])
+    objective = SelfCritical(
+        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=2,
+        baseline=BASELINES[baseline], max_length=length, location_loss=Reinforce(scale=1.0, entropy=0.0),
+    )  # fmt: skip
+    assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=length))
