@@ -61,89 +61,6 @@ def paths_of(world, image, words):
     return torch.tensor(list(itertools.product(range(len(world.locations[image])), repeat=len(words))))
 
 
-def exact_objective(model, batch, world, losses):
-    """Σ_s p(s | a) L(s), the mean over the captions, with gradients through both."""
-    paper, total = PaperCaptioner(model), 0.0
-    for image, _, words in world.real():
-        log_p, of_words, whole, _ = losses_along(
-            paper, batch, world, image, words, paths_of(world, image, words), losses
-        )
-        prior = log_p.sum(1).exp()
-        assert prior.sum().item() == pytest.approx(1.0, rel=1e-12)
-        total = total + (prior * (of_words.sum(1) + whole)).sum()
-    return total / len(world.real())
-
-
-def expected_gradient(model, batch, world, objective):
-    """The mean of the package's gradient over all its draws: every path of every row, with their probabilities."""
-    paper, n = PaperCaptioner(model), objective.location_loss.baseline.samples
-    outcomes = []  # of each row: (image, row, locations, probability)
-    for image, slot, words in world.real():
-        paths = paths_of(world, image, words)
-        log_p = losses_along(paper, batch, world, image, words, paths, LOSSES["plain"])[0]
-        probabilities = log_p.sum(1).exp().tolist()
-        places = torch.tensor(world.locations[image])[paths]
-        for row in range(slot * n, slot * n + n):
-            outcomes.append([(image, row, path, p) for path, p in zip(places, probabilities, strict=True)])
-    total, mass = 0.0, 0.0
-    size = (*batch.tokens.shape[:1], batch.tokens.shape[1] * n, batch.tokens.shape[2] - 1)
-    for joint in itertools.product(*outcomes):
-        drawn = torch.zeros(size, dtype=torch.int64)
-        for image, row, path, _ in joint:
-            drawn[image, row, : len(path)] = path
-        weight = math.prod(p for *_, p in joint)
-        with forced_paths(drawn, P):
-            total = total + weight * loss_of(objective, model, batch).total
-        mass += weight
-    assert mass == pytest.approx(1.0, rel=1e-9)
-    return gradient(total, model)
-
-
-# Of as many joint paths as can be enumerated: each step of a row multiplies them by its image's locations.
-ONE_DRAW = {
-    "lengths 1 and 2": World([(0, 1, 2), (0, 2)], [[[4]], [[5, 4]]]),
-    "an empty caption, a missing one": World([(0, 1, 2), (1, 2)], [[[4], []], [[], None]]),
-}
-SEVERAL_DRAWS = {
-    "leave_one_out": {
-        "length 1": World([(0, 1, 2)], [[[4]]]),
-        "two images": World([(1, 2), (0, 1, 2)], [[[5], None], [[]]]),
-    },
-    "leave_two_out": {
-        "length 1": World([(0, 2)], [[[4]]]),
-        "two captions": World([(0, 2)], [[[], []]]),
-    },
-}
-CASES = [(baseline, world) for baseline in ("none", "moving_average") for world in ONE_DRAW]
-CASES += [(baseline, world) for baseline, worlds in SEVERAL_DRAWS.items() for world in worlds]
-
-
-@pytest.mark.parametrize("reward_to_go", [False, True])
-@pytest.mark.parametrize(("baseline", "world"), CASES)
-def test_the_expected_gradient_is_that_of_the_expected_loss(make_model, baseline, world, reward_to_go):
-    """∇ Σ_s p(s | a) L(s), over all paths: exactly, for the lower bound of eq. 10."""
-    world = SEVERAL_DRAWS.get(baseline, ONE_DRAW)[world]
-    model, batch = make_model(), world.batch()
-    objective = make_objective("plain", baseline, reward_to_go=reward_to_go)
-    exact = gradient(exact_objective(model, batch, world, LOSSES["plain"]), model)
-    assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
-
-
-@pytest.mark.parametrize("reward_to_go", [False, True])
-@pytest.mark.parametrize("baseline", ["moving_average", "leave_one_out"])
-@pytest.mark.parametrize("losses", [name for name in LOSSES if name != "plain"])
-def test_the_expected_gradient_is_that_of_the_whole_loss_that_is_minimized(make_model, losses, baseline, reward_to_go):
-    """Label smoothing, soft targets and the doubly stochastic term are part of what a path is paid."""
-    world = {
-        "moving_average": World([(0, 2), (0, 1, 2)], [[[4, 5]], [[4]]]),
-        "leave_one_out": World([(0, 2), (1, 2)], [[[4]], [[]]]),
-    }[baseline]
-    model, batch = make_model("initial_state"), world.batch()
-    objective = make_objective(losses, baseline, reward_to_go=reward_to_go)
-    exact = gradient(exact_objective(model, batch, world, LOSSES[losses]), model)
-    assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
-
-
 def estimate(model, batch, world, objective, paths, losses, *, shown=(), average=0.0):
     """The estimator's equations, for the paths [B, K · n, T] that were drawn.
 
@@ -322,6 +239,92 @@ def test_without_advantage_there_is_no_gradient(make_model):
     with forced_paths(paths, P):
         alone = CrossEntropy(location_loss=Reinforce(scale=0.0, entropy=0.0))(model, world.batch())
     assert_same_gradient(gradient(loss.total, model), gradient(alone.total, model), rtol=1e-14)
+
+
+# Against exact expectations ------------------------------------------------------------------------------------------
+
+
+def exact_objective(model, batch, world, losses):
+    """Σ_s p(s | a) L(s), the mean over the captions, with gradients through both."""
+    paper, total = PaperCaptioner(model), 0.0
+    for image, _, words in world.real():
+        log_p, of_words, whole, _ = losses_along(
+            paper, batch, world, image, words, paths_of(world, image, words), losses
+        )
+        prior = log_p.sum(1).exp()
+        assert prior.sum().item() == pytest.approx(1.0, rel=1e-12)
+        total = total + (prior * (of_words.sum(1) + whole)).sum()
+    return total / len(world.real())
+
+
+def expected_gradient(model, batch, world, objective):
+    """The mean of the package's gradient over all its draws: every path of every row, with their probabilities."""
+    paper, n = PaperCaptioner(model), objective.location_loss.baseline.samples
+    outcomes = []  # of each row: (image, row, locations, probability)
+    for image, slot, words in world.real():
+        paths = paths_of(world, image, words)
+        log_p = losses_along(paper, batch, world, image, words, paths, LOSSES["plain"])[0]
+        probabilities = log_p.sum(1).exp().tolist()
+        places = torch.tensor(world.locations[image])[paths]
+        for row in range(slot * n, slot * n + n):
+            outcomes.append([(image, row, path, p) for path, p in zip(places, probabilities, strict=True)])
+    total, mass = 0.0, 0.0
+    size = (*batch.tokens.shape[:1], batch.tokens.shape[1] * n, batch.tokens.shape[2] - 1)
+    for joint in itertools.product(*outcomes):
+        drawn = torch.zeros(size, dtype=torch.int64)
+        for image, row, path, _ in joint:
+            drawn[image, row, : len(path)] = path
+        weight = math.prod(p for *_, p in joint)
+        with forced_paths(drawn, P):
+            total = total + weight * loss_of(objective, model, batch).total
+        mass += weight
+    assert mass == pytest.approx(1.0, rel=1e-9)
+    return gradient(total, model)
+
+
+# Of as many joint paths as can be enumerated: each step of a row multiplies them by its image's locations.
+ONE_DRAW = {
+    "lengths 1 and 2": World([(0, 1, 2), (0, 2)], [[[4]], [[5, 4]]]),
+    "an empty caption, a missing one": World([(0, 1, 2), (1, 2)], [[[4], []], [[], None]]),
+}
+SEVERAL_DRAWS = {
+    "leave_one_out": {
+        "length 1": World([(0, 1, 2)], [[[4]]]),
+        "two images": World([(1, 2), (0, 1, 2)], [[[5], None], [[]]]),
+    },
+    "leave_two_out": {
+        "length 1": World([(0, 2)], [[[4]]]),
+        "two captions": World([(0, 2)], [[[], []]]),
+    },
+}
+CASES = [(baseline, world) for baseline in ("none", "moving_average") for world in ONE_DRAW]
+CASES += [(baseline, world) for baseline, worlds in SEVERAL_DRAWS.items() for world in worlds]
+
+
+@pytest.mark.parametrize("reward_to_go", [False, True])
+@pytest.mark.parametrize(("baseline", "world"), CASES)
+def test_the_expected_gradient_is_that_of_the_expected_loss(make_model, baseline, world, reward_to_go):
+    """∇ Σ_s p(s | a) L(s), over all paths: exactly, for the lower bound of eq. 10."""
+    world = SEVERAL_DRAWS.get(baseline, ONE_DRAW)[world]
+    model, batch = make_model(), world.batch()
+    objective = make_objective("plain", baseline, reward_to_go=reward_to_go)
+    exact = gradient(exact_objective(model, batch, world, LOSSES["plain"]), model)
+    assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
+
+
+@pytest.mark.parametrize("reward_to_go", [False, True])
+@pytest.mark.parametrize("baseline", ["moving_average", "leave_one_out"])
+@pytest.mark.parametrize("losses", [name for name in LOSSES if name != "plain"])
+def test_the_expected_gradient_is_that_of_the_whole_loss_that_is_minimized(make_model, losses, baseline, reward_to_go):
+    """Label smoothing, soft targets and the doubly stochastic term are part of what a path is paid."""
+    world = {
+        "moving_average": World([(0, 2), (0, 1, 2)], [[[4, 5]], [[4]]]),
+        "leave_one_out": World([(0, 2), (1, 2)], [[[4]], [[]]]),
+    }[baseline]
+    model, batch = make_model("initial_state"), world.batch()
+    objective = make_objective(losses, baseline, reward_to_go=reward_to_go)
+    exact = gradient(exact_objective(model, batch, world, LOSSES[losses]), model)
+    assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
 
 
 # Figures that docs/models.md quotes ----------------------------------------------------------------------------------
