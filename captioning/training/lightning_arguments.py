@@ -49,7 +49,7 @@ lightning_trainer = _stand_in(
         "limit_test_batches": NUMBER,
         "limit_predict_batches": NUMBER,
         "overfit_batches": int | float,
-        "val_check_interval": Any,
+        "val_check_interval": NUMBER,
         "check_val_every_n_epoch": int | None,
         "num_sanity_val_steps": int | None,
         "log_every_n_steps": int | None,

@@ -69,10 +69,13 @@ class CaptioningTask(lightning.LightningModule):
         self._faults: dict[int, str] = {}  # of validation batches, by the first of their ids
         self._generators: dict[str, Any] | None = None  # to be set when training starts
         self._before_validation: dict[str, Any] | None = None
+        self._before_step: dict[str, Any] | None = None  # of a step of several batches, once its first has begun
         self._clock = perf_counter()
 
     def training_step(self, batch: NamedTuple, batch_index: int) -> torch.Tensor | None:
         """Loss of one batch; logs every part of it, and what else the objective reports, under its own name."""
+        if self.trainer.accumulate_grad_batches > 1 and not self._before_step:
+            self._before_step = _generators()
         loss = self.objective(self.captioner, batch)
         self._ids = batch._fields[0].replace("_", " "), batch[0]
         if self._not_finite("" if loss.total.isfinite() else _fault(loss, "train")):
@@ -105,7 +108,7 @@ class CaptioningTask(lightning.LightningModule):
 
         A gradient that is not finite is never applied; in 16-bit precision the loss scaler sees to that.
         """
-        counts, self._counts = self._counts, None
+        counts, self._counts, self._before_step = self._counts, None, None
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         if counts and gradients and self.trainer.accumulate_grad_batches > 1:
             torch._foreach_mul_(gradients, counts[0] / _not_zero(counts[1]))
@@ -242,7 +245,8 @@ class CaptioningTask(lightning.LightningModule):
         checkpoint["captioning"] = self.metadata
         checkpoint["skipped"] = self.skipped
         checkpoint["position"] = asdict(position(self.trainer))
-        checkpoint["generators"] = _of_all(self._before_validation or _generators())
+        # Batches of an unfinished step are computed again, with the numbers that they drew.
+        checkpoint["generators"] = _of_all(self._before_validation or self._before_step or _generators())
         if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
             for key in _WEIGHTS & checkpoint.keys():
                 kept = {k: v for k, v in checkpoint[key].items() if not k.startswith("captioner.encoder.")}
@@ -352,8 +356,6 @@ def _validates_inside_steps(trainer) -> bool:
     )  # fmt: skip
     if accumulated == 1 or interval == float("inf"):
         return False
-    if interval is None:  # by the clock
-        return True
     if interval % batches == 0:  # an epoch's last batch ends a step
         return False
     across = trainer.check_val_every_n_epoch is None  # the interval is counted over the ends of epochs

@@ -18,7 +18,7 @@ from small_world import run, short, weights
 
 from captioning.checkpoints.resume import FIXED, has_ahead
 from captioning.data import ImageSampler
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, TrainingError
 from captioning.io import write_whole
 from captioning.tasks import image_captioning
 from captioning.training import CaptioningTask, Checkpoint, SaveBetweenSteps, digest
@@ -28,6 +28,10 @@ ALWAYS = "trainer.save_every_minutes=1e-9"
 LOG_DICT = CaptioningTask.log_dict
 SETTINGS = ["trainer.max_epochs=3", "trainer.log_every_n_steps=1", "loader.batch_size=2", "weight_averaging=ema"]
 SETTINGS += ["model/vector=standardized"]  # which has something to remember
+IN_PARTS = [
+    "trainer.max_epochs=3", "trainer.log_every_n_steps=1", "loader.batch_size=2", "trainer.accumulate_grad_batches=2",
+    "model/vector=standardized", "model/attention=hard", "objective=scheduled_sampling", "objective.inputs.every=2",
+]  # fmt: skip
 
 
 def ends(monkeypatch, where, count: int, how) -> None:
@@ -145,6 +149,37 @@ def rise(monkeypatch) -> None:
         "log_dict",
         lambda self, found, **options: LOG_DICT(self, dict.fromkeys(found, float(next(scores))), **options),
     )
+
+
+def no_number_at(monkeypatch, count: int) -> None:
+    """The loss of the `count`-th training batch is not a number."""
+    step, calls = CaptioningTask.training_step, []
+
+    def training_step(self, batch, index):
+        calls.append(1)
+        objective = self.objective.forward
+        if len(calls) == count:
+            self.objective.forward = lambda *given: objective(*given)._replace(total=torch.tensor(float("nan")))
+        try:
+            return step(self, batch, index)
+        finally:
+            self.objective.forward = objective
+
+    monkeypatch.setattr(CaptioningTask, "training_step", training_step)
+
+
+def test_a_run_that_ends_inside_a_step_computes_its_batches_again(data, tmp_path, monkeypatch):
+    """Four batches per epoch; the last.ckpt of a loss that is not a number is saved when one of two is pending."""
+    run("train", *short(data, tmp_path / "whole", *IN_PARTS))
+    with monkeypatch.context() as patch:
+        no_number_at(patch, 8)
+        with pytest.raises(TrainingError, match="step 3: train/loss is nan"):
+            run("train", *short(data, tmp_path / "cut", *IN_PARTS))
+    saved = weights(tmp_path / "cut")
+    assert saved["position"] == {"epoch": 1, "batches": 2, "total": 6, "validate": False} and saved["global_step"] == 3
+    assert saved["state_dict"]["captioner.vector.batches"] == saved["state_dict"]["objective.inputs.batches"] == 3
+    run("train", *short(data, tmp_path / "cut", *IN_PARTS, "resume=auto"))
+    assert not differing(left(tmp_path / "whole"), left(tmp_path / "cut"))
 
 
 @pytest.mark.parametrize("count", [7, 8])  # right after a validation inside the epoch, and a step later

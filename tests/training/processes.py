@@ -67,10 +67,10 @@ def part_of(batch, images: slice):
     return type(batch)(*(None if part is None else part[images] for part in batch))
 
 
-def train(case: Case, batches: list, folder: Path, *, accumulate: int = 1, devices: int = 1) -> dict[str, Tensor]:
+def train(case: Case, batches: list, folder: Path, *, accumulate: int = 1, devices: int = 1, **options) -> dict:
     """Train by SGD on this process's batches, by the trainer of real runs; returns the state of model and objective."""
     task = make_task(case)
-    trainer = make_trainer(folder, devices, accumulate_grad_batches=accumulate, limit_val_batches=0)
+    trainer = make_trainer(folder, devices, accumulate_grad_batches=accumulate, limit_val_batches=0, **options)
     trainer.fit(task, DataLoader(batches, batch_size=None))
     return {name: value.detach().clone() for name, value in task.state_dict().items()}
 
