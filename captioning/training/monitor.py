@@ -35,7 +35,7 @@ def stopped_early(trainer) -> str:
         else:
             continue
         limit = trainer.max_epochs
-        of = f" of at most {limit}" if limit and limit > 0 else ""
+        of = f" of at most {limit}" if (limit or 0) > 0 else ""
         return f"early stopping ended the run after epoch {trainer.current_epoch}{of}: {why}"
     return ""
 

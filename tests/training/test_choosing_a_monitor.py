@@ -68,6 +68,7 @@ def test_patience_is_told_with_the_best_score_and_its_epoch():
     )
     highest = stopped_early(trainer([stopped([5.0, 3.0, 4.0, 10.0])], rows=rows, mode="max"))
     assert "(epoch 4)" in highest
+    assert "after epoch 5 of at most 1: " in stopped_early(trainer([stopped([3.0, 4.0], patience=1)], max_epochs=1))
     once = stopped_early(trainer([stopped([3.0, 4.0], patience=1)], max_epochs=-1))
     assert once == (
         "early stopping ended the run after epoch 5: val/loss has not been better than 3.000 for 1 validation "
@@ -88,4 +89,7 @@ def test_a_run_that_did_not_stop_early_says_nothing():
     resumed = stopped([3.0, 4.0, 5.0])
     resumed.patience = 3  # the run goes on with more patience
     assert stopped_early(trainer([resumed])) == ""
+    waiting = stopped([3.0])
+    waiting.wait_count = 9  # of a checkpoint
+    assert stopped_early(trainer([waiting])) == ""
     assert stopped_early(trainer([resumed, stopped([1.0, 2.0, 2.0])])).count("than 1.000") == 1
