@@ -40,9 +40,9 @@ class DocumentFrequencies:
 
     def weights(self, keys: np.ndarray) -> np.ndarray:
         """log(images / images that have the n-gram) of each key; an n-gram never seen counts as seen once."""
-        places = find(self.keys, keys)
-        counts = np.where(places >= 0, self.counts[places], 1) if len(self.counts) else np.ones(len(keys))
-        return np.log(float(max(self.images, 1))) - np.log(np.maximum(counts, 1.0))
+        places, counts = find(self.keys, keys), np.ones(len(keys))
+        counts[places >= 0] = self.counts[places[places >= 0]]
+        return np.log(max(self.images, 1)) - np.log(counts)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain containers and arrays, from which `from_state_dict` makes an object that gives the same weights.

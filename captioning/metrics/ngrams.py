@@ -77,12 +77,12 @@ class References:
         self._sort(grams.rows, inverse, np.repeat(np.arange(len(sizes)), sizes), sizes)
 
     def _sort(self, owners: np.ndarray, grams: np.ndarray, image_of: np.ndarray, sizes: np.ndarray) -> None:
-        images, widest = image_of[owners], max(sizes.max(initial=1), 1)
+        images, widest = image_of[owners], sizes.max(initial=1)
         # One sort by (image, n-gram, reference); below 2**63 for a million images of a hundred million n-grams.
         places = (images * len(self.keys) + grams) * widest + owners - self.first[images]
         places, self.counts = np.unique(places, return_counts=True)  # [E]
         pairs, slots = np.divmod(places, widest)
-        images, self.grams = np.divmod(pairs, max(len(self.keys), 1))  # [E]
+        images, self.grams = np.divmod(pairs, len(self.keys))  # [E]
         self.owners = self.first[images] + slots  # [E] reference
         self.bounds = np.searchsorted(images, np.arange(len(sizes) + 1))  # [I + 1] an image's entries
 
@@ -104,7 +104,7 @@ class References:
         orders = np.empty(len(distinct), np.int64)
         orders[inverse] = grams.orders
         places, counts = np.unique(grams.rows * len(distinct) + inverse, return_counts=True)
-        rows, which = np.divmod(places, max(len(distinct), 1))
+        rows, which = np.divmod(places, len(distinct))
         known = find(self.keys, distinct)
         entries, partners = self._pair(images[rows], known[which])
         return Matches(rows, which, orders[which], counts, distinct, known, lengths, images, entries, partners)

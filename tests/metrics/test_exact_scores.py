@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import slow_scores
 
-from captioning.errors import DataError
+from captioning.errors import CheckpointError, DataError
 from captioning.metrics import Reward, Scorer, ScoreTable, diversity, java, ngrams
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
@@ -166,6 +166,69 @@ def test_weights_of_ngrams_in_all_images_in_some_and_in_none():
     nothing = DocumentFrequencies.build({1: [[]], 2: [[]]})
     np.testing.assert_allclose(nothing.weights(np.array([1, 2], np.uint64)), [math.log(2)] * 2)
     assert DocumentFrequencies.build({}).weights(np.array([1], np.uint64)).tolist() == [0.0]
+
+
+def test_document_frequencies_of_few_orders_and_what_is_saved_of_them():
+    references = {1: [["a", "b"], ["a", "a", "b"]], 2: [["a", "b", "c"]], 3: [["d", "b"]]}
+    frequencies = DocumentFrequencies.build(references, n=3)
+    number = frequencies.words
+    assert number == {"a": 1, "b": 2, "c": 3, "d": 4} and int(frequencies.base) == 2**21
+    keys = {gram: sum(number[word] * 2 ** (21 * at) for at, word in enumerate(gram[::-1])) for gram in GRAMS}
+    wanted = {keys[gram]: images for gram, images in GRAMS.items()}
+    assert dict(zip(frequencies.keys.tolist(), frequencies.counts.tolist(), strict=True)) == wanted
+    state = frequencies.state_dict()
+    assert dict(zip(state["keys"].tolist(), state["counts"].tolist(), strict=True)) == {
+        key: images for key, images in wanted.items() if images > 1
+    }
+    assert state["keys"].dtype == np.uint64 and state["counts"].dtype == np.int32
+    assert {key: state[key] for key in ("words", "images", "n", "base")} == {
+        "words": ["a", "b", "c", "d"], "images": 3, "n": 3, "base": 2**21
+    }  # fmt: skip
+    again = DocumentFrequencies.from_state_dict(state)
+    assert (again.words, again.images, again.n, again.base) == (number, 3, 3, frequencies.base)
+    assert again.weights(frequencies.keys).tolist() == frequencies.weights(frequencies.keys).tolist()
+
+
+def test_saved_frequencies_name_what_is_wrong_with_them():
+    state = DocumentFrequencies.build({1: [["a", "b"]], 2: [["a"]], 3: [["b"]]}, n=2).state_dict()
+
+    def wrong(**changes) -> str:
+        with pytest.raises(CheckpointError) as caught:
+            DocumentFrequencies.from_state_dict(state | changes)
+        return str(caught.value).removeprefix("no document frequencies: ").removesuffix(" cannot be so")
+
+    assert state["keys"].tolist() == [1, 2] and state["counts"].tolist() == [2, 2]
+    for n in (0, -1):
+        assert wrong(n=n, base=int(ngrams.HASH_BASE)) == "n and base"
+    for keys in ([3, 5, 4], [3, 3, 5], [5, 4, 3]):
+        assert wrong(keys=np.array(keys, np.uint64), counts=np.array([1, 1, 1])) == "keys"
+    assert wrong(keys=np.array([1, 2])) == "keys" and wrong(keys=np.array([1.0, 2.0])) == "keys and counts"
+    assert wrong(counts=np.array([0, 1])) == wrong(counts=np.array([1, 4])) == wrong(counts=np.array([1])) == "counts"
+    assert wrong(words=["a", "a"]) == wrong(words=["a", 3]) == "words"
+    assert wrong(base=2**32 + 1) == wrong(base=2**16) == "base"
+    assert wrong(words=None, n=2.0, images=True, base=np.uint64(2**32)) == "words and images and n and base"
+    sound = {"keys": np.array([1, 2, 9], np.uint64), "counts": np.array([1, 2, 3])}
+    assert DocumentFrequencies.from_state_dict(state | sound).counts.tolist() == [1, 2, 3]
+    assert DocumentFrequencies.from_state_dict(state | {"base": int(ngrams.HASH_BASE)}).base == ngrams.HASH_BASE
+    for n in (1, 4):
+        built = DocumentFrequencies.build({1: [["a"]], 2: [["a", "b"]]}, n=n)
+        assert DocumentFrequencies.from_state_dict(built.state_dict()).n == n
+
+
+def test_cider_of_fewer_orders_from_references_themselves():
+    references, captions = split(ODD)
+    for n in (1, 2):
+        frequencies = slow_scores.document_frequencies(references, n)
+        pairs = zip(captions, references.values(), strict=True)
+        wanted = [slow_scores.cider(words, group, *frequencies, n=n) for words, group in pairs]
+        found = CiderD(references, n=n)
+        np.testing.assert_allclose(found(list(references), captions), wanted, rtol=1e-12, atol=1e-14)
+        shared = CiderD(references, n=n, frequencies=DocumentFrequencies.build(references, n=n))
+        np.testing.assert_allclose(shared(list(references), captions), wanted, rtol=1e-12, atol=1e-14)
+    assert (CiderD(references).n, CiderD(references).sigma, CiderD(references).plain) == (4, 6.0, False)
+
+
+GRAMS = {"a": 2, "b": 3, "c": 1, "d": 1, "ab": 2, "aa": 1, "bc": 1, "db": 1, "aab": 1, "abc": 1}  # in images
 
 
 def test_an_end_that_counts_is_a_word_of_every_order():
