@@ -11,6 +11,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, mean_over_places
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM, Cell
+from captioning.models.embeddings import learned
 from captioning.models.interface import Glimpse
 from captioning.models.ops import Dropout
 from captioning.models.positions import NoPositions
@@ -78,9 +79,8 @@ class Answerer(nn.Module):
     ):
         super().__init__()
         self.encoder, self.cell, self.adapter, self.readout, self.pad = encoder, cell, adapter, readout, pad
-        self.embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
+        self.embedding = learned(vocabulary_size, embedding_size, pad=pad)
         self.dropout = Dropout(dropout)
-        nn.init.normal_(self.embedding.weight, std=embedding_size**-0.5)
         self.looks = nn.ModuleList(looks)
         self.hard_attention = getattr(looks[0], "decode", None)
         again = [nn.Linear(look.context_size, cell.state_size, bias=False) for look in looks[1:]]

@@ -10,6 +10,7 @@ def learned(vocabulary_size: int, embedding_size: int, *, pad: int) -> nn.Embedd
     """E vectors of the vocabulary, from a normal distribution of variance 1/E; that of padding is zero and stays so."""
     embedding = nn.Embedding(vocabulary_size, embedding_size, padding_idx=pad)
     nn.init.normal_(embedding.weight, std=embedding_size**-0.5)
+    nn.init.zeros_(embedding.weight.data[pad])
     return embedding
 
 

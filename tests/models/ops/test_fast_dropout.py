@@ -25,6 +25,30 @@ def test_shares_and_scale(share):
         assert (flat[lag:] * flat[:-lag]).mean().abs() < 5 * error**2 / len(flat) ** 0.5
 
 
+@pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
+def test_of_all_random_bits_the_share_is_left_out_and_the_mean_stays(share, monkeypatch):
+    """Every number of 16 bits once: as many zeros as the nearest share has, and the mean of all is exactly that."""
+    given = []
+
+    def random_(self, low, high):
+        given.append((self.dtype, low, high))
+        return self.copy_(torch.arange(-(2**15), 2**15, dtype=torch.int16).view(torch.int64))
+
+    monkeypatch.setattr(torch.Tensor, "random_", random_)
+    made = dropout(torch.full((2**16,), 3.0, dtype=torch.float64), share, True)
+    assert given == [(torch.int64, -(2**63), None)]  # all bits of each
+    assert (made == 0).sum().item() == round(share * 2**16)
+    assert made.mean().item() == pytest.approx(3, rel=1e-14)
+
+
+def test_as_few_random_numbers_as_bits_are_needed(monkeypatch):
+    counts, random_ = [], torch.Tensor.random_
+    monkeypatch.setattr(torch.Tensor, "random_", lambda self, *given: counts.append(len(self)) or random_(self, *given))
+    for count in (1, 4, 5, 8, 9):
+        dropout(torch.ones(count), 0.5, True)
+    assert counts == [1, 1, 2, 2, 3]
+
+
 @pytest.mark.parametrize("share", [1e-9, 1 - 1e-9])
 def test_shares_at_the_ends_stay_finite(share):
     assert dropout(torch.ones(1000), share, True).isfinite().all()
