@@ -24,6 +24,7 @@ a fault survived, or if one that is listed as equivalent was noticed.
 """
 
 import argparse
+import gc
 import importlib
 import json
 import os
@@ -50,7 +51,18 @@ PACKAGE = "captioning"
 # Imported once for all faults.
 WARM = ("numpy", "torch", "torchvision", "lightning", "hydra", "pytest", "hypothesis", "matplotlib.figure", "PIL.Image")
 WARM += ("nltk.translate.bleu_score", "safetensors.torch", "pycocotools.mask", "jinja2", "filelock", "tqdm")
-PYTEST = ("-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--basetemp=../tmp")
+PYTEST = (
+    "-x",
+    "-q",
+    "-m",
+    "not slow",
+    "-p",
+    "no:cacheprovider",
+    "-p",
+    "no:unraisableexception",
+    "--hypothesis-seed=0",
+    "--basetemp=../tmp",
+)
 MEMORY = 24 << 30  # bytes of address space
 
 
@@ -268,6 +280,8 @@ def main(arguments: Sequence[str], *, root: Path = ROOT, warm: Sequence[str] = W
     for name in warm:
         importlib.import_module(name)
     assert PACKAGE not in sys.modules
+    gc.collect()
+    gc.freeze()  # else every process would go through all of the libraries' objects, several times
     with tempfile.TemporaryDirectory(prefix="mutants") as temporary:
         folders = [Path(temporary).resolve() / str(worker) for worker in range(options.workers)]
         for folder in folders:
