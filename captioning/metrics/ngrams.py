@@ -129,7 +129,7 @@ class References:
         needed, slots = np.unique(images, return_inverse=True)
         taken = ranges(self.bounds[needed], self.bounds[needed + 1])
         sizes = self.bounds[needed + 1] - self.bounds[needed]
-        width = len(self.keys) + 1
+        width = len(self.keys)
         there = np.repeat(np.arange(len(needed)), sizes) * width + self.grams[taken]  # ascending
         hits = np.flatnonzero(grams >= 0)
         wanted = slots[hits] * width + grams[hits]

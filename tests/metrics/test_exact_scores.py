@@ -282,6 +282,25 @@ def test_rouge_of_every_short_caption():
     assert rouge_l(long[0], [long[1]]) == pytest.approx(slow_scores.rouge_l(long[0], [long[1]]), rel=1e-12)
 
 
+@pytest.mark.parametrize("name", ["odd", "random", "one image", "alike"])
+def test_the_official_programs_score_each_image_alike(name):
+    """pycocoevalcap 1.2 on the same tokens; docs/metrics.md says to 1e-9."""
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    truths = {at: texts for at, (_, texts) in enumerate(WORLDS[name])}
+    captions = {at: text for at, (text, _) in enumerate(WORLDS[name])}
+    results = {at: [text] for at, text in captions.items()}
+    report = Scorer(bootstrap=0)(truths, captions)
+    totals, each = Bleu(4).compute_score(truths, results, verbose=0)
+    official = dict(zip(NAMES, zip(totals, each, strict=True), strict=False))
+    official |= {"ROUGE-L": Rouge().compute_score(truths, results), "CIDEr": Cider().compute_score(truths, results)}
+    for score in NAMES:
+        assert report.scores[score] == pytest.approx(official[score][0], abs=1e-9)
+        np.testing.assert_allclose(report.table.values[score], official[score][1], rtol=0, atol=1e-9)
+
+
 # METEOR's formula, without Java
 
 
@@ -459,10 +478,10 @@ def test_totals_are_means_of_images_and_ratios_of_counts():
     values = {f"BLEU-{n}": np.array([0.1, 0.2, 0.3]) for n in (1, 2, 3, 4)}
     values |= {"METEOR": np.array([0.1, 0.2, 0.3]), "CIDEr": np.array([1.0, 2.0, 6.0]), "ROUGE-L": np.array([1, 0, 0])}
     table = ScoreTable([5, 6, 7], ["", "", ""], values, {"BLEU": counts, "METEOR": meteors})
-    weights = np.array([[1, 1, 1.0], [2, 0, 1], [0, 0, 3]])
+    weights = np.array([[1, 1, 1.0], [2, 0, 1], [0, 0, 3], [1, 0, 3]])  # the last: of more images than there are
     for found, drawn in ((table.totals(weights), weights), (table.totals(), weights[:1])):
-        assert found["CIDEr"].tolist() == pytest.approx([3.0, 8 / 3, 6.0][: len(drawn)], rel=1e-12)
-        assert found["ROUGE-L"].tolist() == pytest.approx([1 / 3, 2 / 3, 0][: len(drawn)], rel=1e-12)
+        assert found["CIDEr"].tolist() == pytest.approx([3.0, 8 / 3, 6.0, 19 / 4][: len(drawn)], rel=1e-12)
+        assert found["ROUGE-L"].tolist() == pytest.approx([1 / 3, 2 / 3, 0, 1 / 4][: len(drawn)], rel=1e-12)
         for row, each in enumerate(drawn):
             wanted = slow_scores.bleu_of(each @ counts)
             assert [found[f"BLEU-{n}"][row] for n in (1, 2, 3, 4)] == pytest.approx(wanted, rel=1e-12)
