@@ -192,6 +192,8 @@ def test_images_of_several_lengths_are_filled_up_and_masked():
     assert mask.tolist() == [[True, False, False], [True, True, True], [True, True, False], [True] * 3]
     assert padded[..., 0].tolist() == [[1, 0, 0], [3, 3, 3], [2, 2, 0], [3, 3, 3]] and padded.shape == (4, 3, 2)
     assert torch.equal(collate([(1, image, []) for image in images]).mask, mask)
+    _, padded, mask = collate_images([(0, images[0]), (1, images[2])])
+    assert padded.shape == (2, 2, 2) and mask.tolist() == [[True, False], [True, True]]
     _, same, none = collate_images([(0, images[1]), (1, images[1])])
     assert none is None and same.shape == (2, 3, 2)
     data = ImageDataset(RECORDS, lambda record: torch.tensor([record.image_id + 0.5]))
@@ -228,5 +230,8 @@ def test_the_first_images_are_left_out_in_one_epoch_only():
     assert len(list(sampler)) == len(sampler) == 5
     sampler.set_epoch(3, start=1)
     assert [index for index, _ in sampler] == [1, 2, 3, 4]
+    sampler = ImageSampler(7, shuffle=False, rank=1, world=2)
+    sampler.set_epoch(0, start=1)  # of this process's images
+    assert [index for index, _ in sampler] == [3, 5]
     assert [index for index, _ in ImageSampler(5, shuffle=True)] != [0, 1, 2, 3, 4]
     assert list(ImageSampler(5, shuffle=True)) == list(ImageSampler(5, shuffle=True, seed=0, rank=0, world=1))

@@ -51,18 +51,8 @@ PACKAGE = "captioning"
 # Imported once for all faults.
 WARM = ("numpy", "torch", "torchvision", "lightning", "hydra", "pytest", "hypothesis", "matplotlib.figure", "PIL.Image")
 WARM += ("nltk.translate.bleu_score", "safetensors.torch", "pycocotools.mask", "jinja2", "filelock", "tqdm")
-PYTEST = (
-    "-x",
-    "-q",
-    "-m",
-    "not slow",
-    "-p",
-    "no:cacheprovider",
-    "-p",
-    "no:unraisableexception",
-    "--hypothesis-seed=0",
-    "--basetemp=../tmp",
-)
+PYTEST = "-x -q -p no:cacheprovider -p no:unraisableexception --hypothesis-seed=0 --basetemp=../tmp -m".split()
+PYTEST.append("not slow")
 MEMORY = 24 << 30  # bytes of address space
 
 
@@ -245,7 +235,7 @@ def plant(faults: Sequence[Fault], folders: list[Path]) -> list[Fault]:
         if kind == "SURVIVED" or (outcome and job.fault.equivalent):
             wrong.append(job.fault)
         print(f"[{number}/{len(faults)}] {kind} {job.seconds:.0f} s  {job.fault}  {outcome}", flush=True)
-    print(", ".join(f"{number} {kind}" for kind, number in count.items()))
+    print(", ".join(f"{count[kind]} {kind}" for kind in ("killed", "SURVIVED", "equivalent") if count[kind]))
     return wrong
 
 
