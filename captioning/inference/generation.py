@@ -133,7 +133,9 @@ class _Watched:
 
     def __call__(self, token: Tensor, state):
         made = self.step(token, state)
-        wrong = ~made.logits.sum(-1).isfinite()  # [B, K]; one pass, and any NaN or infinity shows in a sum
+        # [B, K]; one pass, and any NaN or infinity shows in a sum, which float16 could not hold for many words.
+        wide = torch.promote_types(made.logits.dtype, torch.float32)
+        wrong = ~made.logits.sum(-1, dtype=wide).isfinite()
         found = wrong.any(1)
         self.wrong = found if self.wrong is None else self.wrong | found
         return made._replace(logits=made.logits.masked_fill(wrong[..., None], 0.0))

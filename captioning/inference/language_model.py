@@ -13,7 +13,7 @@ from torch import Tensor
 from captioning.checkpoints import FORMAT, check_shapes, load_state, named_file, read_checkpoint, without_memory
 from captioning.config import build, build_trusted, plugins_allowed, plugins_in
 from captioning.data import Vocabulary, split_text
-from captioning.decoding import sample
+from captioning.decoding import normalized, sample
 from captioning.errors import DataError, must_be
 from captioning.models import CaptionModel, RecurrentState
 
@@ -106,7 +106,7 @@ class LanguageModel:
         log_probs, states = [], []
         for t in range(rows.shape[1]):
             logits, state, _ = self.model.step(rows[:, t, None], state, memory)
-            log_probs.append(logits[:, 0].log_softmax(-1).gather(-1, targets[:, t]).squeeze(-1).cpu())
+            log_probs.append(normalized(logits[:, 0]).gather(-1, targets[:, t]).squeeze(-1).cpu())
             states.append(_layers(state))
         log_probs = torch.stack(log_probs, 1)
         joined = {name: torch.stack([each[name] for each in states[1:]], 1) for name in states[0] if states[1:]}
@@ -135,7 +135,7 @@ def _layers(state: RecurrentState) -> dict[str, Tensor]:
     """{"hidden 1": [B, H], …}, on the CPU."""
     names = [f" {layer + 1}" for layer in range(len(state.hidden))] if len(state.hidden) > 1 else [""]
     kinds = [(name, part) for name, part in zip(state._fields, state, strict=True) if part.shape[-1]]
-    return {name + layer: part[i, :, 0].cpu() for name, part in kinds for i, layer in enumerate(names)}
+    return {name + layer: part[i, :, 0].float().cpu() for name, part in kinds for i, layer in enumerate(names)}
 
 
 def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callable = build) -> CaptionModel:

@@ -21,6 +21,7 @@ from captioning.checkpoints import (
 )
 from captioning.config import allowed_plugins, build_trusted, plugins_allowed, plugins_in
 from captioning.data import NOTHING, Answers, Box, QuestionBatch, Transform, Vocabulary, encode_question, open_picture
+from captioning.decoding import normalized
 from captioning.errors import must_be
 from captioning.models import Answerer
 from captioning.text import tokenize
@@ -102,7 +103,7 @@ class AnswerPredictor:
         ]
 
     def _answer(self, logits: Tensor, seen: Sequence[np.ndarray | None], box: Box, question: str, top: int) -> Answer:
-        best = logits.softmax(-1).sort(descending=True)
+        best = normalized(logits).exp().sort(descending=True)
         shown = zip(best.indices[:top].tolist(), best.values[:top].tolist(), strict=True)
         probabilities = {self.answers.texts[index]: share for index, share in shown}
         weights, places = seen

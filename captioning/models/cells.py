@@ -147,6 +147,7 @@ class GRU(Cell):
         h_reset, h_update, h_new = recurrent.chunk(3, -1)
         reset, update = torch.sigmoid(x_reset + h_reset), torch.sigmoid(x_update + h_update)
         candidate = torch.tanh(x_new + reset * h_new)
+        hidden = hidden.to(candidate.dtype)  # under autocast a state of zeros is wider than what products give
         return Layer(torch.lerp(candidate, hidden, update), cell, (reset, update, candidate))
 
 

@@ -1,5 +1,7 @@
 """Each rule at its boundaries: scores by hand, and what may be written after every prefix there is."""
 
+import dataclasses
+import inspect
 import itertools
 import math
 import random
@@ -8,8 +10,9 @@ import pytest
 import torch
 from prefixes import END, PAD, START, draw_rules, permitted
 
-from captioning.decoding import Rules
+from captioning.decoding import Rules, beam_search, consensus_search, greedy_search, sample
 from captioning.decoding.constraints import ConstraintState
+from captioning.errors import ConfigError
 
 INF = math.inf
 
@@ -176,3 +179,44 @@ def test_an_ending_is_avoided_before_the_end_and_at_the_last_step():
         assert possible(referee, 6, 1) == [set(range(6)) - ({END} if first != 4 else set())]
         referee.advance(torch.zeros(1, 1, dtype=torch.int64), torch.tensor([[second]]))
         assert possible(referee, 6, 1) == [set(range(6)) - {3, 5} - ({END} if second != 4 else set())]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        ({"max_length": 0}, r"decoding\.max_length \(0\) must be at least 1"),
+        ({"min_length": 2, "max_length": 1}, r"decoding\.min_length \(2\) must not exceed decoding\.max_length \(1\)"),
+        ({"require": (3, 4, 3), "max_length": 2}, r"decoding\.require \(2 words\) and <end> must fit .* \(2\)"),
+        ({"min_length": -1}, r"decoding\.min_length \(-1\) must not be negative"),
+        ({"length_normalization": -0.5}, r"decoding\.length_normalization \(-0\.5\) must not be negative"),
+        ({"length_penalty": -0.5}, r"decoding\.length_penalty \(-0\.5\) must not be negative"),
+        ({"no_repeat_ngram": -1}, r"decoding\.no_repeat_ngram \(-1\) must not be negative"),
+        ({"require": {3}}, r"decoding\.require must be a list of words, not \{3\}"),
+        ({"allow": "34"}, r"decoding\.allow must be a list of words, not '34'"),
+        ({"avoid_endings": (3, True)}, r"decoding\.avoid_endings holds True: a search takes ids"),
+    ],
+)
+def test_rules_that_cannot_be(bad, message):
+    with pytest.raises(ConfigError, match=message):
+        Rules(**bad)
+
+
+def test_rules_that_exclude_each_other():
+    at = {"end": END, "batch": 1, "device": torch.device("cpu")}
+    for bad, out in (({"avoid": (3, END)}, ()), ({}, (END,))):
+        with pytest.raises(ConfigError, match=r"decoding\.avoid must not hold <end>"):
+            ConstraintState(Rules(**bad), forbidden=out, **at)
+    for bad, ids in (({"require": (5, 3)}, "3"), ({"require": (5, END)}, "2"), ({"require": (4,), "avoid": (4,)}, "4")):
+        with pytest.raises(ConfigError, match=rf"decoding\.require holds what is never .* \(ids \[{ids}\]\)"):
+            ConstraintState(Rules(**bad), forbidden=(3,), **at)
+    ConstraintState(Rules(require=(3,), allow=(3,)), forbidden=(3,), **at)
+
+
+def test_a_search_takes_the_rules_one_by_one():
+    """They are what a configuration is checked against: the search's own arguments, then those of Rules."""
+    for search in (greedy_search, beam_search, sample, consensus_search):
+        names = list(inspect.signature(search).parameters)
+        assert names[:2] == ["step", "state"] and names[-9:] == [field.name for field in dataclasses.fields(Rules)]
+        assert "rules" not in names and len(names) == len(set(names))
+        assert set(search.__annotations__) == set(names)
+        assert inspect.signature(search).parameters["max_length"].default == 20
