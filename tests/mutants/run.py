@@ -51,8 +51,8 @@ PACKAGE = "captioning"
 # Imported once for all faults.
 WARM = ("numpy", "torch", "torchvision", "lightning", "hydra", "pytest", "hypothesis", "matplotlib.figure", "PIL.Image")
 WARM += ("nltk.translate.bleu_score", "safetensors.torch", "pycocotools.mask", "jinja2", "filelock", "tqdm")
-PYTEST = "-x -q -p no:cacheprovider -p no:unraisableexception --hypothesis-seed=0 --basetemp=../tmp -m".split()
-PYTEST.append("not slow")
+PYTEST = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:unraisableexception"]
+PYTEST += ["--hypothesis-seed=0", "--basetemp=../tmp"]
 MEMORY = 24 << 30  # bytes of address space
 
 
