@@ -37,6 +37,7 @@ class Equations:
     adapted: bool = False
     frequencies: int = 0
     gate: bool = True
+    attention_name: str = "decoder.attention"
     drop: Drop = no_dropout
     shares: Mapping[str, float] = field(default_factory=dict)
     choose: Callable[[Tensor], Tensor] = lambda alpha: alpha
@@ -106,14 +107,14 @@ class Equations:
     # Attention ------------------------------------------------------------------------------------------------------
 
     def energy(self, key: Tensor, query: Tensor) -> Tensor:
-        scorer = "decoder.attention.scorer"
+        scorer = f"{self.attention_name}.scorer"
         if self.scorer == "additive":
             return self[f"{scorer}.score.weight"][0] @ (key + self.affine(f"{scorer}.query", query)).tanh()
         return self.affine(f"{scorer}.query", query) @ key / math.sqrt(len(key))
 
     def look(self, query: Tensor, places: list[Tensor], sentinel: tuple[Tensor, Tensor] | None = None):
         """The context, and α over the locations and, last, the sentinel (vector, key)."""
-        keys = [self.affine("decoder.attention.scorer.key", place) for place in places]
+        keys = [self.affine(f"{self.attention_name}.scorer.key", place) for place in places]
         values = list(places)
         if sentinel is not None:
             values.append(sentinel[0])
@@ -174,6 +175,26 @@ class Equations:
                 total = total + self[f"{name}.context.weight"] @ context
             total = self.dropped("readout", total.tanh())
         return self.affine(f"{name}.output", total)
+
+    # A question -----------------------------------------------------------------------------------------------------
+
+    def answer(self, features: Tensor, words: Sequence[int], glimpses: int):
+        """Logits of the answers to one question, and α of each of the looks."""
+        places = self.locations(features)
+        size = self["cell.rnn.weight_hh_l0"].shape[1]
+        hidden, cell = ([places[0].new_zeros(size) for _ in range(self.layers)] for _ in range(2))
+        for word in words:
+            vector = self.dropped("words", self["embedding.weight"][word])
+            hidden, cell = self.advance("cell", vector, None, hidden, cell)
+        query, context, alphas = hidden[-1], sum(places) / len(places), []
+        for glimpse in range(glimpses if self.attention else 0):
+            if glimpse:
+                query = query + self[f"again.{glimpse - 1}.weight"] @ context
+            self.attention_name = f"looks.{glimpse}"
+            context, alpha = self.look(query, places)
+            alphas.append(alpha)
+        product = self.affine("readout.query", query).tanh() * self.affine("readout.seen", context).tanh()
+        return self.affine("readout.output", self.dropped("readout", product)), alphas
 
     # A caption ------------------------------------------------------------------------------------------------------
 

@@ -196,6 +196,14 @@ def test_the_expected_context_is_drawn_once_an_image():
         assert (seen.log_prob[keys.expected] == 0).all() and (seen.log_prob[~keys.expected] < 0).all()
 
 
+def test_hard_attention_draws_by_the_score_function_and_decodes_the_likeliest_place_unless_told():
+    attention, query, grid = make(HardAttention)
+    assert isinstance(attention.draw, ScoreFunction) and attention.draw.expected_share == 0.5
+    assert attention.decode == "most_likely" and attention.training
+    assert attention(query, grid, attention.project(grid)).log_prob is not None
+    assert attention.eval().project(grid).expected is None
+
+
 def test_the_sentinel_is_a_place_of_its_own():
     attention, query, grid = make(HardAttention)
     attention.eval()
