@@ -80,7 +80,8 @@ class CaptioningTask(lightning.LightningModule):
         self._ids = batch._fields[0].replace("_", " "), batch[0]
         if self._not_finite("" if loss.total.isfinite() else _fault(loss, "train")):
             drop_batch(self)
-            return self._nothing() if _world_size() > 1 else None
+            # Without a loss, the loss scaler of 16-bit precision would leave out the accumulated batches too.
+            return self._nothing() if _world_size() > 1 or self.trainer.accumulate_grad_batches > 1 else None
         keep_batch(self)
         size = len(batch[0])
         self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size)
@@ -123,7 +124,7 @@ class CaptioningTask(lightning.LightningModule):
             end_step(self)
 
     def _nothing(self) -> torch.Tensor:
-        """A loss without a gradient, for several processes: they wait for one another in the backward pass."""
+        """A loss without a gradient. Several processes need it, as they wait for one another in the backward pass."""
         sums = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
         return 0.0 * torch.stack(sums).sum()
 

@@ -68,7 +68,10 @@ def part_of(batch, images: slice):
 
 
 def train(case: Case, batches: list, folder: Path, *, accumulate: int = 1, devices: int = 1, **options) -> dict:
-    """Train by SGD on this process's batches, by the trainer of real runs; returns the state of model and objective."""
+    """Train by SGD on this process's batches, by the trainer of real runs; returns the state of model and objective.
+
+    options: of the trainer.
+    """
     task = make_task(case)
     trainer = make_trainer(folder, devices, accumulate_grad_batches=accumulate, limit_val_batches=0, **options)
     trainer.fit(task, DataLoader(batches, batch_size=None))
@@ -96,10 +99,12 @@ def make_task(case: Case) -> CaptioningTask:
 
 
 def make_trainer(folder: Path, devices: int, **options) -> Trainer:
+    usual = {"max_epochs": 1} | ({} if "plugins" in options else {"precision": "64-true"})  # a plugin has its own
+    quiet = dict.fromkeys(("enable_checkpointing", "enable_progress_bar", "enable_model_summary", "logger"), False)
+    strategy = "ddp" if devices > 1 else "auto"
     return Trainer(
-        max_epochs=1, devices=devices, accelerator="cpu", precision="64-true", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, default_root_dir=folder,
-        strategy="ddp" if devices > 1 else "auto", **options,
+        **usual | quiet | options, devices=devices, accelerator="cpu", strategy=strategy, use_distributed_sampler=False,
+        default_root_dir=folder,
     )  # fmt: skip
 
 
@@ -111,6 +116,7 @@ def learn(rank: int, folder: str, port: int) -> None:
         "RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2", "GROUP_RANK": "0",
     }  # fmt: skip
     draw_nothing()
+    torch.manual_seed(5)  # as every process of a run begins
     jobs = torch.load(f"{folder}/jobs.pt", weights_only=False)
     found = {}
     for name, (case, shares, accumulate) in jobs.items():
@@ -118,4 +124,5 @@ def learn(rank: int, folder: str, port: int) -> None:
             found[name] = train(case, shares[rank], Path(folder), accumulate=accumulate, devices=2)
         else:
             found[name] = validate(case, shares[rank], Path(folder), devices=2)
+    found["seed"] = torch.initial_seed()
     torch.save(found, f"{folder}/{rank}.pt")

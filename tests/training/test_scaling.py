@@ -9,6 +9,7 @@ from functools import partial
 
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from processes import ByRow, Case, by_row, by_second_row, learn, part_of, train, validate
 from small_world import rows, run, short, weights
 from torch import multiprocessing
@@ -107,12 +108,12 @@ CASES = {
 
 @pytest.fixture
 def make(toy, monkeypatch):
-    """make(name) -> a Case in float64, without dropout; words are not drawn but fixed."""
+    """make(name) -> a Case, without dropout; words are not drawn but fixed."""
     for module in (captioning.objectives.cross_entropy, captioning.objectives.self_critical):
         monkeypatch.setattr(module, "draw_ids", by_row)
     monkeypatch.setattr(torch, "rand", lambda shape, **_: by_second_row(shape))
 
-    def case(name: str) -> Case:
+    def case(name: str, dtype: torch.dtype = torch.float64) -> Case:
         torch.manual_seed(3)
         parts, objective = CASES[name]
         batch = questions if isinstance(parts, str) else captions
@@ -126,7 +127,7 @@ def make(toy, monkeypatch):
             model = toy(dropout=0.0, **parts)
             if parts.get("attention") == "hard":
                 model.decoder.attention.draw = ByRow()
-        return Case(model.train(), objective().double(), [batch(step) for step in range(3)])
+        return Case(model.to(dtype).train(), objective().to(dtype), [batch(step) for step in range(3)])
 
     return case
 
@@ -187,6 +188,7 @@ def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_pa
         port = free.getsockname()[1]
     multiprocessing.spawn(learn, args=(str(tmp_path), port), nprocs=2)
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    assert found[0]["seed"] == 5 != found[1]["seed"]  # else both would draw the same dropout and samples
     for name, how in jobs:
         if how == "validation":
             expected = validate(make(name), make(name).steps, tmp_path)
@@ -214,6 +216,88 @@ def test_the_validation_loss_is_the_mean_over_all_captions_whatever_the_batches(
     whole, parts = divided(case, [WHOLE]), divided(case, PARTS)
     for batches in (images, whole, parts, parts[::-1]):
         assert validate(make(name), batches, tmp_path) == pytest.approx(mean, rel=1e-12)
+
+
+def distance(found: dict, expected: dict, before: dict) -> float:
+    """How far apart two trainings have come, as a share of how far they have come."""
+    apart, way = (
+        torch.cat(
+            [(expected[name] - other[name]).flatten() for name in expected if name.startswith("captioner")]
+        ).norm()
+        for other in (found, before)
+    )
+    return float(apart / way)
+
+
+# bfloat16 rounds each number by up to u = 2⁻⁸ of it. A caption's words go through R = 4 (T + 1) + 3 products one after
+# another, whose errors have random signs: u √R in the forward pass, as much in the backward pass, and twice that for
+# what the two are taken of (a log-softmax, a state that has already moved).
+HALF = 4 * 2**-8 * math.sqrt(4 * (T + 1) + 3)
+
+
+def steps_of(name: str) -> int:
+    """One for what samples words: after it, a word whose chance is at the edge of its draw may be another one."""
+    return 1 if name.startswith("self critical") else 3
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_half_precision_takes_the_steps_of_full_precision(make, tmp_path, name):
+    single = partial(make, name, torch.float32)
+    steps = single().steps[: steps_of(name)]
+    expected = train(single(), steps, tmp_path, precision="32-true")
+    found = train(single(), steps, tmp_path, precision="bf16-mixed")
+    assert {value.dtype for value in found.values()} <= {torch.float32, torch.int64}
+    assert 0 < distance(found, expected, state(single())) < HALF
+
+
+def float16(scale: float) -> dict:
+    """Trainer options of 16-bit floating point with a loss scaler, here on the CPU."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale, growth_interval=1000)
+    return {"plugins": MixedPrecision("16-mixed", "cpu", scaler)}
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("name", [name for name in CASES if "answers" not in name])  # no LSTM of torch's in float16
+def test_float16_takes_the_steps_of_full_precision(make, tmp_path, name, accumulate):
+    single = partial(make, name, torch.float32)
+    steps = single().steps[: steps_of(name)]
+    batches = [part_of(step, part) for step in steps for part in PARTS] if accumulate > 1 else steps
+    expected = train(single(), steps, tmp_path, precision="32-true")
+    found = train(single(), batches, tmp_path, accumulate=accumulate, **float16(2.0**8))
+    assert 0 < distance(found, expected, state(single())) < HALF / 4  # float16 has three bits more; two of them here
+
+
+def test_a_gradient_beyond_float16_halves_the_scale_and_takes_no_step(make, tmp_path):
+    """At a scale of 2²⁰ a gradient of 0.1 is beyond 65504, as a large network's is at a smaller scale."""
+    case, precision = make("cross_entropy", torch.float32), float16(2.0**20)
+    before, batches = state(case), case.steps
+    overflows = train(case, batches[:1], tmp_path, **precision)
+    assert precision["plugins"].scaler.get_scale() == 2.0**19
+    for name, value in before.items():
+        assert torch.equal(overflows[name], value), name
+    scale = float16(2.0**8)
+    train(case, batches[:1], tmp_path, **scale)
+    assert scale["plugins"].scaler.get_scale() == 2.0**8
+    assert not torch.equal(
+        state(case)["captioner.decoder.embedding.weight"], before["captioner.decoder.embedding.weight"]
+    )
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_loss_beyond_float16_is_left_out_and_the_other_batches_of_its_step_are_not(make, tmp_path, accumulate):
+    """Features of 10⁶ are infinite in float16."""
+    single = partial(make, "moving average", torch.float32)
+    first, second, third = single().steps
+    spoiled = second._replace(images=1e6 * second.images.sign())
+    nothing = first._replace(tokens=torch.full_like(first.tokens, PAD))  # a batch of no caption, by which no step moves
+    after = [third, second] if accumulate == 2 else [third]
+    found = train(
+        single(), [first, spoiled, *after], tmp_path, accumulate=accumulate, skip_nonfinite=1, **float16(256.0)
+    )
+    without = [first, nothing, *after] if accumulate == 2 else [first, *after]
+    expected = train(single(), without, tmp_path, accumulate=accumulate, precision="32-true")
+    assert all(value.isfinite().all() for value in found.values())
+    assert 0 < distance(found, expected, state(single())) < HALF
 
 
 @pytest.mark.slow
