@@ -1,0 +1,129 @@
+"""When a beam search ends, and what it returns then: small worlds by hand, with exact probabilities."""
+
+import math
+
+import pytest
+from prefixes import END
+from trees import by_hand
+
+from captioning.decoding import beam_search, diverse_beam_search, greedy_search
+
+A, B, C, D = 3, 4, 5, 6
+
+
+def searched(world, method=beam_search, **arguments):
+    """[(tokens, probability)] and how many steps the search took."""
+    steps, inner = [], world.step
+
+    def counted(token, state):
+        steps.append(token.tolist())
+        return inner(token, state)
+
+    world.step = counted
+    (found,) = world.search(method, **arguments)
+    world.step = inner
+    return [(h.tokens, pytest.approx(math.exp(h.log_prob), rel=1e-12)) for h in found], len(steps)
+
+
+def world(nodes, *, length=5):
+    """Where a node does not say it all, eight words share what it leaves."""
+    return by_hand(nodes, vocabulary=8, length=length)
+
+
+SURE = {(A,): {B: 1.0}, (A, B): {C: 1.0}, (A, B, C): {END: 1.0}}
+
+
+def test_a_search_ends_when_no_live_beam_can_become_better():
+    """<end> has 1/2 at once. A beam of 1/2 beside it can at best come level with it; one of slightly more can win."""
+    tie = world({(): {END: 0.5, A: 0.5}} | SURE)
+    assert searched(tie, beam_size=2) == ([([END], 0.5)], 1)
+    ahead = world({(): {END: 0.4375, A: 0.5625}} | SURE)
+    assert searched(ahead, beam_size=2) == ([([A, B, C, END], 0.5625)], 4)
+    behind = world({(): {END: 0.5625, A: 0.4375}} | SURE)
+    assert searched(behind, beam_size=2) == ([([END], 0.5625)], 1)
+    assert searched(behind, greedy_search) == ([([END], 0.5625)], 1)
+    assert searched(ahead, greedy_search) == ([([A, B, C, END], 0.5625)], 4)
+
+
+@pytest.mark.parametrize("rules", [{"length_normalization": 1.0}, {"length_penalty": 1.0}])
+def test_the_longest_caption_that_may_come_is_what_a_live_beam_can_reach(rules):
+    """<end> has 0.7 at once. A beam of 0.23, a little less than 0.7⁴, must count a little more than four times:
+    log 0.23 / 4 < log 0.7 < log 0.23 / 4.17."""
+    longest = 4 if "length_normalization" in rules else 19  # (5 + 19) / 6 = 4, (5 + 20) / 6 = 4.17
+    nodes = {(): {END: 0.7, A: 0.23}} | {(A,) * n: {A: 1.0} for n in range(1, longest + 1)}
+    found = searched(world(nodes | {(A,) * (longest - 1): {END: 1.0}}, length=longest), beam_size=2, **rules)
+    assert found == ([([END], 0.7)], 1)
+    found = searched(world(nodes | {(A,) * longest: {END: 1.0}}, length=longest + 1), beam_size=2, **rules)
+    assert found == ([([A] * longest + [END], 0.23)], longest + 1)  # one more, and it wins with its last word
+
+
+def test_all_of_the_n_best_must_be_safe():
+    nodes = {(): {END: 0.5, A: 0.25, B: 0.25}, (A,): {END: 0.5, C: 0.5}, (B,): {C: 1.0}, (B, C): {END: 1.0}}
+    nodes |= {(A, C): {C: 1.0}, (A, C, C): {END: 1.0}}
+    assert searched(world(nodes), beam_size=3) == ([([END], 0.5)], 1)
+    assert searched(world(nodes), beam_size=3, n_best=2) == ([([END], 0.5), ([B, C, END], 0.25)], 3)
+    found, steps = searched(world(nodes), beam_size=4, n_best=4)
+    assert sorted(found, key=str) == sorted(
+        [([END], 0.5), ([B, C, END], 0.25), ([A, END], 0.125), ([A, C, C, END], 0.125)], key=str
+    )
+    assert steps == 4  # then all four beams have ended
+
+
+def test_a_beam_that_ends_takes_its_place_with_it():
+    """Of two beams the first ends at 3/8; only one goes on, and of A C and A D the better."""
+    nodes = {(): {END: 0.375, A: 0.625}, (A,): {C: 0.5, D: 0.4375}, (A, C): {END: 0.25}, (A, D): {END: 1.0}}
+    nodes |= {(A, C, word): {END: 1.0} for word in range(8) if word != END}
+    assert searched(world(nodes), beam_size=2, n_best=2) == ([([END], 0.375), ([A, C, END], 0.625 * 0.5 * 0.25)], 3)
+    assert searched(world(nodes), beam_size=3, n_best=2)[0] == [([END], 0.375), ([A, D, END], 0.625 * 0.4375)]
+
+
+def test_captions_that_did_not_end_come_only_where_none_did():
+    nodes = {(): {A: 0.75, B: 0.25}, (A,): {A: 1.0}, (A, A): {A: 1.0}, (B,): {END: 0.125, C: 0.875}, (B, C): {D: 1.0}}
+    assert searched(world(nodes, length=3), beam_size=2) == ([([A, A, A], 0.75)], 3)  # B ended behind two others
+    assert searched(world(nodes, length=3), beam_size=2, n_best=2)[0] == [([A, A, A], 0.75), ([B, C, D], 0.25 * 0.875)]
+    assert searched(world(nodes, length=3), beam_size=3, n_best=3)[0] == [([B, END], 0.25 * 0.125)]
+    # Where no word is possible, what was written is what there is; and it stands back for what ended.
+    nodes = {(): {A: 0.75, B: 0.25}, (A,): {A: 1.0}, (B,): {A: 0.5, END: 0.5}, (B, A): {END: 0.5, B: 0.5}}
+    rules = {"no_repeat_ngram": 1, "min_length": 3}
+    assert searched(world(nodes, length=4), beam_size=2, n_best=2, **rules) == ([([B, A, END], 0.0625)], 3)
+    assert searched(world(nodes, length=4), beam_size=2, n_best=2, **rules | {"min_length": 4}) == (
+        [([A], 0.75), ([B, A], 0.125)],
+        3,
+    )
+
+
+def test_groups_are_over_when_all_of_them_are():
+    """The first group ends at once; the second must not write <end> for its price, and takes two more words."""
+    nodes = {(): {END: 0.5, A: 0.375}, (A,): {B: 1.0}, (A, B): {END: 1.0}}
+    arguments = {"beam_size": 2, "groups": 2}
+    assert searched(world(nodes), diverse_beam_search, n_best=2, diversity=0.25, **arguments) == (
+        [([END], 0.5), ([END], 0.5)],
+        1,
+    )
+    assert searched(world(nodes), diverse_beam_search, n_best=2, diversity=0.5, **arguments) == (
+        [([END], 0.5), ([A, B, END], 0.375)],
+        3,
+    )
+    # The penalty is λ for each beam: 0.5 e^-0.3 < 0.375 is false, with two beams before it, it is true.
+    assert math.exp(-0.25) * 0.5 > 0.375 > math.exp(-0.5) * 0.5
+    three = searched(world(nodes), diverse_beam_search, n_best=3, diversity=0.25, beam_size=3, groups=3)
+    assert three == ([([END], 0.5), ([END], 0.5), ([A, B, END], 0.375)], 3)
+
+
+def test_one_image_of_a_batch_may_take_longer():
+    """Images side by side: the search goes on until the last is over, and the first is as it was."""
+    nodes = {(): {END: 0.5, A: 0.5}, (A,): {B: 1.0}}
+    first, second = world({(): {END: 0.75}}), world({(): {A: 1.0}, (A,): {B: 1.0}, (A, B): {END: 1.0}})
+    worlds = world(nodes)
+    worlds.images = 2
+    worlds.probabilities = lambda image, prefix: (first, second)[image].probabilities(0, prefix)
+    steps, inner = [], worlds.step
+
+    def counted(token, state):
+        steps.append(token.shape[1])
+        return inner(token, state)
+
+    worlds.step = counted
+    found = worlds.search(beam_search, beam_size=2)
+    assert [best.tokens for (best,) in found] == [[END], [A, B, END]]
+    assert steps == [1, 2, 2]
