@@ -82,3 +82,35 @@ def test_a_batch_that_is_left_out_leaves_nothing(toy, tmp_path, accumulate):
     assert found["objective.location_loss.baseline.value"].isfinite()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-15, msg=name)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_step_whose_gradient_is_not_finite_leaves_nothing(toy, tmp_path, accumulate):
+    class Breaks(CrossEntropy):
+        """Its second batch has a finite loss, but an infinite derivative."""
+
+        def forward(self, model, batch):
+            loss = super().forward(model, batch)
+            self.calls = getattr(self, "calls", 0) + 1
+            if self.calls != self.at:
+                return loss
+            bad = model.decoder.embedding.weight[1].sum()
+            return loss._replace(total=loss.total + (bad - bad.detach()).abs().sqrt())
+
+    good = [batch(seed) for seed in range(4)]
+    expected = train(make(toy), good, tmp_path, accumulate=accumulate)
+    case = make(toy)
+    case.objective.__class__, case.objective.at = Breaks, 3
+    among = good[:2] + [batch(5), batch(6)][:accumulate] + good[2:]  # the step after the first two batches
+    found = train(case, among, tmp_path, accumulate=accumulate, skip_nonfinite=1)
+    assert case.objective.calls == len(among)
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-15, msg=name)
+
+
+def test_after_training_every_forward_pass_is_a_step_again(toy, tmp_path):
+    case = make(toy)
+    train(case, [batch(0)], tmp_path)
+    before = float(case.objective.location_loss.baseline.value)
+    case.objective.train()(case.model.train(), batch(1))
+    assert float(case.objective.location_loss.baseline.value) != before
