@@ -68,8 +68,8 @@ class Encoder(nn.Module):
         self.mean, self.std, self.unfreeze_from = tuple(mean), tuple(std), unfreeze_from
         # channels_last: twice as fast for depthwise convolutions on a CPU, and what a GPU's tensor cores want.
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
-        self.register_buffer("shift", torch.tensor([[[255 * value]] for value in mean]), persistent=False)
-        self.register_buffer("scale", torch.tensor([[[255 * value]] for value in std]), persistent=False)
+        self.register_buffer("shift", torch.tensor([[[255.0 * value]] for value in mean]), persistent=False)
+        self.register_buffer("scale", torch.tensor([[[255.0 * value]] for value in std]), persistent=False)
         self.class_tokens, self.places, self.size = self._measure()
         if unfreeze_from is not None:
             _unfreeze(self.network, unfreeze_from)

@@ -184,6 +184,16 @@ def test_distances_by_a_loop():
                     assert value == norms[c, s, s - distance] / norms[c, s, s]
 
 
+def test_a_cell_state_s_gradient_is_a_share_of_the_hidden_state_s_own():
+    random = np.random.default_rng(0)
+    cell, own = random.random((2, 3, 3)), random.random((2, 3, 3)) + 1
+    found = by_distance(cell, own).reshape(2, 3, 3)
+    for c in range(2):
+        for s in range(3):
+            for t in range(s + 1):
+                assert found[c, s, s - t] == cell[c, s, t] / own[c, s, s]
+
+
 # Training ------------------------------------------------------------------------------------------------------------
 
 

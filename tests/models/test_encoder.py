@@ -15,7 +15,7 @@ from torchvision.transforms.functional import normalize
 from captioning.checkpoints import read_checkpoint
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models import efficientnet_lite_encoder, torchvision_encoder, torchvision_networks
-from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, Encoder
+from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, Encoder, RegionEncoder
 from captioning.models.weights import fixed_seed
 
 
@@ -78,6 +78,79 @@ def test_imagenet_normalization_is_torchvisions():
     encoder = Encoder(nn.Identity(), name="pixels", output="grid", image_size=4)
     expected = normalize(images / 255, IMAGENET_MEAN, IMAGENET_STD)
     torch.testing.assert_close(encoder(images).mT.reshape(2, 3, 4, 4), expected, atol=1e-6, rtol=1e-6)
+
+
+def test_the_constants_are_those_that_the_networks_were_trained_with():
+    for weights in (models.ResNet18_Weights.IMAGENET1K_V1, models.VGG19_Weights.IMAGENET1K_V1):
+        trained = weights.transforms()
+        assert (list(IMAGENET_MEAN), list(IMAGENET_STD)) == (trained.mean, trained.std)
+    encoder, images = efficientnet_lite_encoder(weights=None, image_size=32), pictures(2, 32)
+    torch.testing.assert_close(encoder._normalize(images), (images.float() - 127) / 128, rtol=0, atol=1e-6)
+    encoder = torchvision_encoder("resnet18", weights=None, output="fc", image_size=32)
+    mean, std = (torch.tensor(part)[:, None, None] for part in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
+    torch.testing.assert_close(encoder._normalize(images), (images / 255 - mean) / std)
+
+
+def test_features_are_float32_whatever_the_network_gives():
+    class Half(nn.Module):
+        def forward(self, images):
+            return images.mean((2, 3)).bfloat16()
+
+    assert Encoder(Half(), name="half", output="fc", image_size=8)(pictures(2, 8)).dtype == torch.float32
+
+
+def test_a_frozen_encoder_s_batch_norm_uses_its_running_statistics_by_hand():
+    """Also unfrozen and in train mode: (x − running mean) / sqrt(running variance + ε), never the batch's."""
+    network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.9))
+    norm, images = network[0], pictures(4, 2)
+    for name, values in (("running_mean", [0.3, -0.2, 0.9]), ("running_var", [0.5, 2.0, 1.5]),
+                         ("weight", [2.0, -1.0, 0.5]), ("bias", [0.1, 0.2, 0.3])):  # fmt: skip
+        getattr(norm, name).data.copy_(torch.tensor(values))
+    encoder = Encoder(network, name="norm", output="grid", mean=(0, 0, 0), std=(1, 1, 1), image_size=2).train()
+    x = images.flatten(2).mT / 255
+    expected = (x - norm.running_mean) / (norm.running_var + norm.eps).sqrt() * norm.weight + norm.bias
+    torch.testing.assert_close(encoder(images), expected.detach())
+    assert norm.running_mean.tolist() == pytest.approx([0.3, -0.2, 0.9]) and norm.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize("norm", [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm])
+def test_no_kind_of_batch_norm_is_unfrozen(norm):
+    network = small_network()
+    network.extra = norm(5)
+    network.extra.forward = lambda images: images  # that of other dimensions would refuse them
+    encoder = Encoder(network, name="small", output="grid", image_size=8, unfreeze_from="last")
+    named = {name for name, parameter in encoder.network.named_parameters() if parameter.requires_grad}
+    assert named == {"last.0.weight", "last.0.bias"}
+
+
+def test_fingerprints_tell_names_shapes_types_and_values_apart_but_no_counters():
+    def of(state: dict) -> str:
+        encoder = Encoder(nn.Identity(), name="pixels", output="grid", image_size=4)
+        for name, value in state.items():
+            encoder.network.register_buffer(name, value)
+        return encoder.fingerprint()
+
+    base = {"a": torch.arange(6.0), "b": torch.ones(2)}
+    others = [
+        {"a": torch.arange(6.0).view(2, 3), "b": torch.ones(2)},
+        {"a": torch.arange(6.0), "c": torch.ones(2)},
+        {"a": torch.arange(6.0), "b": torch.ones(2).int()},
+        {"a": torch.arange(6.0), "b": torch.ones(2).view(torch.int32)},  # the same bytes
+        {"a": torch.arange(6.0), "b": torch.tensor([1.0, 1.0000001])},
+        {"a": torch.arange(6.0)},
+    ]
+    assert len({of(base), *map(of, others)}) == 7 and len(of(base)) == 16
+    assert of({"b": torch.ones(2), "a": torch.arange(6.0)}) == of(base)  # whatever their order
+    assert of(base | {"num_batches_tracked": torch.tensor(7)}) == of(base)
+
+
+def test_region_features_are_only_read():
+    encoder = RegionEncoder(size=36)
+    assert (encoder.size, encoder.output, encoder.places) == (36, "regions", None)
+    assert RegionEncoder().size == 2048
+    assert encoder.describe() == {"name": "regions", "size": 36} and encoder.fingerprint() == "regions"
+    with pytest.raises(ConfigError, match="cannot be made from a picture"):
+        encoder(pictures(1, 8))
 
 
 def test_class_token_is_left_out():
