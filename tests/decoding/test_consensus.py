@@ -7,7 +7,9 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from prefixes import END, PrefixModel, draw_world, every_caption, obeys
+import torch
+from prefixes import END, PrefixModel, draw_world, obeys
+from trees import by_hand
 
 from captioning.data import Vocabulary
 from captioning.decoding import beam_search, consensus_search, sample
@@ -94,22 +96,53 @@ def test_the_elected_agree_most_with_the_beams_and_samples_of_the_two_searches()
                     assert obeys(tuple(each.tokens), rules, max_length=model.length)
 
 
-def test_many_samples_find_the_true_minimum_of_bayes_risk_and_beams_another_caption():
-    model = PrefixModel(6, vocabulary=5, length=4, seed=3, spread=1.0)
-    results = model.search(consensus_search, finalists=0, samples=3000, temperature=1.0, seed=0)
-    likeliest = model.search(beam_search, beam_size=200)
-    apart = 0
-    for image, ((found,), (likely,)) in enumerate(zip(results, likeliest, strict=True)):
-        finished, cut = every_caption(model, image, {}, max_length=4)
-        captions = finished | cut
-        probabilities = np.exp(list(captions.values()))
-        alike = agreement([[word for word in each if word != END] for each in captions])
-        gains = dict(zip(captions, alike @ probabilities, strict=True))
-        best = max(gain for each, gain in gains.items() if each in finished)
-        assert found.score == pytest.approx(gains[tuple(found.tokens)], abs=0.03)
-        assert gains[tuple(found.tokens)] > best - 0.01
-        apart += gains[tuple(likely.tokens)] < best - 0.02
-    assert apart  # what is most probable is not what agrees most
+def test_what_is_most_probable_is_not_what_agrees_most(monkeypatch):
+    """Four captions: one of 0.34 that shares no word with the others, and three of 0.22 that share two words of three.
+
+    Two of the three agree on 2/3 of the words, 1/2 of the pairs and none of the triples: 7/18. Each of the three has
+    0.22 + 0.44 · 7/18 = 0.391 of the votes, the most probable caption 0.34. Samples are drawn in proportion.
+    """
+    a, b, c, d = 3, 4, 5, 6
+    nodes = {(): {a: 0.34, b: 0.22, c: 0.22, d: 0.22}, (a,): {7: 1.0}, (a, 7): {8: 1.0}, (a, 7, 8): {END: 1.0}}
+    for first in (b, c, d):
+        nodes |= {(first,): {9: 1.0}, (first, 9): {10: 1.0}, (first, 9, 10): {END: 1.0}}
+    world = by_hand(nodes, vocabulary=11, length=4)
+    uniforms = torch.full((4, 100), 0.5, dtype=torch.float64)
+    uniforms[0] = (torch.arange(100) + 0.5) / 100
+
+    def searched(**arguments):
+        left = iter(uniforms)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "rand", lambda *shape, **options: next(left).view(shape))
+            (found,) = world.search(consensus_search, samples=100, temperature=1.0, **arguments)
+        return [(each.tokens, each.score) for each in found]
+
+    ((likely,),) = world.search(beam_search, beam_size=4)
+    assert likely.tokens == [a, 7, 8, END]
+    vote = 0.22 + 0.44 * 7 / 18
+    found = searched(finalists=0, n_best=4)
+    assert {tokens[0] for tokens, _ in found[:3]} == {b, c, d} and found[3][0] == [a, 7, 8, END]
+    assert [value for _, value in found] == pytest.approx([vote, vote, vote, 0.34], abs=1e-12)
+    # A finalist of the beam votes too, for itself here.
+    found = searched(finalists=1, n_best=2)
+    assert [value for _, value in found] == pytest.approx([100 * vote / 101] * 2, abs=1e-12)
+    # An n-gram weighs the square of the sum of its words' rarities: of b and c one word and one pair are shared alike.
+    rarity = [1.0] * 9 + [3.0, 1.0]
+    words, pairs = (9 + 1) / (1 + 9 + 1), 16 / (16 + 16)
+    found = searched(finalists=0, rarity=rarity)
+    assert found[0][1] == pytest.approx(0.22 + 0.44 * (words + pairs + 0) / 3, abs=1e-12)
+
+
+def test_captions_of_other_lengths_agree_less():
+    """By hand: 3 4 and 3 4 5 6 7 share two words of 2 and 5, one pair of 1 and 4, and no more; three words apart."""
+    factor = math.exp(-9 / (2 * 36))
+    words, pairs, triples, quadruples = 2 / math.sqrt(2 * 5), 1 / math.sqrt(1 * 4), 0, 0
+    wanted = factor * (words + pairs + triples + quadruples) / 4
+    assert agreement([[3, 4], [3, 4, 5, 6, 7]])[0, 1] == pytest.approx(wanted, abs=1e-15)
+    # A word twice and once: they agree once, of norms √2² and √1.
+    assert agreement([[3, 3], [3]])[0, 1] == pytest.approx(math.exp(-1 / 72) * (1 / math.sqrt(2) + 0) / 2, abs=1e-15)
+    assert agreement([[], []]).tolist() == [[1, 1], [1, 1]]
+    assert agreement([[], [3]])[0, 1] == 0
 
 
 def test_different_captions_in_order_and_the_same_ones_from_the_same_seed():

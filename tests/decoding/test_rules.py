@@ -10,7 +10,7 @@ import pytest
 import torch
 from prefixes import END, PAD, START, draw_rules, permitted
 
-from captioning.decoding import Rules, beam_search, consensus_search, greedy_search, sample
+from captioning.decoding import Rules, beam_search, consensus_search, diverse_beam_search, greedy_search, sample
 from captioning.decoding.constraints import ConstraintState
 from captioning.errors import ConfigError
 
@@ -220,3 +220,24 @@ def test_a_search_takes_the_rules_one_by_one():
         assert "rules" not in names and len(names) == len(set(names))
         assert set(search.__annotations__) == set(names)
         assert inspect.signature(search).parameters["max_length"].default == 20
+
+
+@pytest.mark.parametrize(
+    ("search", "defaults"),
+    [
+        (greedy_search, {}),
+        (beam_search, {"beam_size": 3, "n_best": 1}),
+        (diverse_beam_search, {"beam_size": 6, "groups": 3, "diversity": 0.5, "n_best": 1}),
+        (sample, {"samples": 1, "temperature": 1.0, "top_k": None, "top_p": None, "generator": None, "seed": None}),
+        (
+            consensus_search,
+            {"beam_size": 15, "finalists": 5, "samples": 40, "temperature": 0.7, "n_best": 1, "rarity": None,
+             "generator": None, "seed": None},
+        ),
+    ],
+)  # fmt: skip
+def test_defaults(search, defaults):
+    own = {name: each.default for name, each in inspect.signature(search).parameters.items()}
+    rules = {field.name: field.default for field in dataclasses.fields(Rules)}
+    needed = dict.fromkeys(("step", "state", "batch", "start", "end"), inspect.Parameter.empty)
+    assert own == needed | {"forbidden": ()} | defaults | rules
