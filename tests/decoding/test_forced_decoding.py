@@ -38,6 +38,19 @@ def test_given_captions_have_the_log_probabilities_and_looks_of_their_prefixes()
         assert alone.tokens == tokens and alone.log_prob == led[image][0].log_prob
 
 
+def test_an_empty_caption_takes_one_step():
+    model, calls = PrefixModel(2, vocabulary=4, length=2, seed=0), []
+    step, state = model.begin()
+
+    def counted(token, state):
+        calls.append(token)
+        return step(token, state)
+
+    for (one,) in forced_decoding(counted, state, batch=2, start=START, end=END, tokens=[[], []]):
+        assert one.tokens == [] and one.log_prob == 0 and one.weights.shape == (0, 3)
+    assert len(calls) == 1
+
+
 def test_as_many_captions_as_images():
     step, state = PrefixModel(2, vocabulary=4, length=2, seed=0).begin()
     with pytest.raises(ValueError, match="2 images need as many captions to follow, not 1"):
