@@ -140,8 +140,8 @@ class CiderD:
         scale = norms[rows, orders] * self._norms[owners, orders]
         values = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
         if not self.plain:
-            # Bigrams, not words, measure the length in the official scorer: a caption without words is as long as one.
-            apart = _bigrams(matches.lengths)[rows] - _bigrams(known.lengths)[owners]
+            # The official scorer's length is max(words - 1, 0): the same difference where captions share a word.
+            apart = matches.lengths[rows] - known.lengths[owners]
             values *= np.exp(-(apart**2) / (2 * self.sigma**2))
         sums = np.bincount(rows, weights=values, minlength=total)
         references = known.first[matches.images + 1] - known.first[matches.images]
@@ -155,10 +155,6 @@ def _whole_numbers(values: Any) -> np.ndarray:
     except (TypeError, ValueError, RuntimeError):
         line = np.zeros(0)
     return line if line.ndim == 1 and line.dtype.kind in "iu" else np.zeros(0)
-
-
-def _bigrams(lengths: np.ndarray) -> np.ndarray:
-    return np.maximum(lengths - 1, 0)
 
 
 def _norms(rows: np.ndarray, orders: np.ndarray, weights: np.ndarray, total: int, n: int) -> np.ndarray:

@@ -170,7 +170,7 @@ def _grams(words: np.ndarray, lengths: np.ndarray, n: int, base: np.uint64) -> G
     left = np.cumsum(lengths)[rows] - np.arange(len(words))  # words from here to the caption's end
     keys, parts = words, [Grams(rows, words, np.zeros(len(words), np.int64))]
     for order in range(1, n):
-        keys = keys[:-1] * base + words[order:] if len(words) > order else words[:0]
+        keys = keys[:-1] * base + words[order:]
         whole = left[: len(keys)] > order
         parts.append(Grams(rows[: len(keys)][whole], keys[whole], np.full(int(whole.sum()), order)))
     return Grams(*map(np.concatenate, zip(*parts, strict=True)))

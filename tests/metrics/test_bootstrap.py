@@ -143,6 +143,9 @@ def test_resamples_are_those_of_the_seed_and_all_different():
     same = bootstrap.paired_bootstrap([values], [columns(np.zeros((30, 1)))], resamples=70, seed=3)
     assert same == bootstrap.paired_bootstrap([values], [columns(np.zeros((30, 1)))], resamples=70, seed=3)
     assert same != bootstrap.paired_bootstrap([values], [columns(np.zeros((30, 1)))], resamples=70, seed=4)
+    zeros = [columns(np.zeros((30, 1)))]
+    first, again = (bootstrap.paired_bootstrap([values], zeros, resamples=70, **seed) for seed in ({}, {"seed": 0}))
+    assert first == again and {type(number) for number in first["m0"]} == {float}
     assert bootstrap.intervals(values, resamples=70) == bootstrap.intervals(values, resamples=70, seed=0)
     assert bootstrap.intervals(values, resamples=70) != bootstrap.intervals(values, resamples=70, seed=1)
 

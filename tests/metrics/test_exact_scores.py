@@ -492,6 +492,17 @@ def test_totals_are_means_of_images_and_ratios_of_counts():
     assert table._replace(names=["a", "b", "c"]).take(np.array([2, 0])).names == ["c", "a"]
 
 
+def test_cider_is_zero_only_where_all_images_have_the_same_ngrams_of_every_order():
+    """Two images with the same words, pairs and triples, but other quadruples, have a CIDEr."""
+    for one, other in (("a b a b", "b a b a"), ("a b", "b a"), ("a b c a b", "a b c")):
+        report = Scorer(bootstrap=5)({1: [one], 2: [other]}, {1: one, 2: one})
+        assert not report.notes and "CIDEr" in report.intervals and report.scores["CIDEr"] > 0
+    for one, other in ((["a b", "b"], ["b", "a b"]), (["a b a b a"], ["a b a b a", "b a b a", "a b a b"])):
+        report = Scorer(bootstrap=5)({1: one, 2: other}, {1: one[0], 2: one[0]})
+        assert "all 2 images have the same references" in report.notes["CIDEr"]
+        assert report.scores["CIDEr"] == 0 and "CIDEr" not in report.intervals and "BLEU-1" in report.intervals
+
+
 def test_scores_of_a_split_from_the_definitions():
     """From raw text to each image's scores and the split's: corpus BLEU, means of ROUGE-L and CIDEr-D."""
     references = {at: texts for at, (_, texts) in enumerate(WORLDS["random"])}

@@ -96,6 +96,7 @@ def test_annotators_who_differ_lose_their_punctuation_alone():
     mixed = ["dog."] * 2 + ["dog"] * 2 + ["the dog"] * 6
     assert answer_accuracy("A dog!", mixed) == 1.0  # four of "dog"
     assert answer_accuracy("the dog", mixed[2:]) == pytest.approx(by_enumeration("dog", mixed[2:]), abs=1e-15)
+    assert answer_accuracy("dog", ["dog."] * 8 + ["dog"] * 2) == 1.0  # two spellings differ already
     assert answer_accuracy("dog", ["dog."] * 10) == 0.0  # of one mind: held against what they wrote
     assert answer_accuracy("two", ["2"] * 10) == answer_accuracy("2", ["2"] * 10) == 1.0
     with pytest.raises(ValueError, match="none"):
