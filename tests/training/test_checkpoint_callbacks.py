@@ -82,7 +82,8 @@ def test_nothing_is_saved_among_batches_of_one_step(save, clock, completed, aske
 
 
 def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(save, capsys):
-    save.stop.received = signal.SIGTERM
+    save.stop.received, requeued = signal.SIGTERM, []
+    save.stop.requeue = lambda: requeued.append(True)
     trainer = Trainer(others=[])
     with pytest.raises(SystemExit) as left:
         save.on_train_batch_start(trainer, None, None, 0)
@@ -93,7 +94,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(save, capsys):
     )
     with pytest.raises(SystemExit):
         save.on_train_batch_start(Trainer(is_global_zero=False), None, None, 0)
-    assert capsys.readouterr().err == ""
+    assert capsys.readouterr().err == "" and requeued == [True]
 
 
 def test_processes_save_and_leave_together(save, capsys):
