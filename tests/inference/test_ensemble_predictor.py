@@ -105,6 +105,8 @@ def test_one_with_a_sentinel_and_one_without_attention_decide():
 def test_other_vocabularies_are_refused(words, count):
     with pytest.raises(CheckpointError, match=rf"c\.ckpt has another vocabulary than a\.ckpt \({count} words differ\)"):
         EnsemblePredictor([predictor(), predictor(path="b.ckpt"), predictor(words, path="c.ckpt")])
+    with pytest.raises(CheckpointError, match=r"c\.ckpt has another vocabulary than a\.ckpt"):
+        EnsemblePredictor([predictor(), predictor(words, path="c.ckpt")])
 
 
 def test_one_checkpoint_is_no_ensemble(monkeypatch):
