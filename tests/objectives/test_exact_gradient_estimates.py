@@ -12,7 +12,7 @@ import torch
 from exact_gradients import assert_same_gradient, forced_noise, forced_paths, gradient
 from paper_captioner import PaperCaptioner
 from small_worlds import LOSSES, MIXED, P, V, World, losses_along
-from toys import END
+from toys import END, PAD
 
 from captioning.models import ScoreFunction, StraightThrough
 from captioning.objectives import CrossEntropy, LeaveOneOut, MovingAverage, Reinforce
@@ -226,6 +226,15 @@ def test_the_paths_of_a_caption_are_rows_beside_one_another(samples):
     rows = Reinforce(baseline=LeaveOneOut(samples=samples)).repeat(tokens)
     assert rows.tolist() == [[caption for caption in image for _ in range(samples)] for image in tokens.tolist()]
     assert Reinforce().repeat(tokens) is tokens
+
+
+def test_the_mean_return_of_one_caption_and_of_none(make_model):
+    model, world = make_model(), World([(0, 1, 2)], [[[4, 5], None]])
+    objective, batch = make_objective("plain", "none", reward_to_go=False), world.batch()
+    loss = loss_of(objective, model, batch)
+    assert loss.stats["location_return"].item() == pytest.approx(-loss.parts["cross_entropy"].item(), rel=1e-12)
+    loss = loss_of(objective, model, batch._replace(tokens=torch.full_like(batch.tokens, PAD)))
+    assert loss.stats["location_return"] == 0 and loss.total == 0
 
 
 def test_without_advantage_there_is_no_gradient(make_model):
