@@ -28,14 +28,12 @@ def forced_decoding(
     if len(tokens) != batch:
         raise ValueError(f"{batch} images need as many captions to follow, not {len(tokens)}")
     device = device_of(state)
-    lengths = torch.tensor([len(line) for line in tokens], device=device)[:, None]
-    table = torch.full((batch, max(1, int(lengths.max()))), end)
-    for row, line in zip(table, tokens, strict=True):
-        row[: len(line)] = torch.tensor(line)
-    table, rows = table.to(device), torch.zeros_like(lengths)
-    trail, total = Backpointers(), 0.0
+    width = max(1, *map(len, tokens))
+    table = torch.tensor([[*line, *[end] * (width - len(line))] for line in tokens], device=device)
+    lengths = torch.tensor([[len(line)] for line in tokens], device=device)
+    trail, rows, total = Backpointers(), torch.zeros_like(lengths), 0.0
     token = torch.full((batch, 1), start, device=device)
-    for t in range(table.shape[1]):
+    for t in range(width):
         logits, state, glimpse = step(token, state)
         token = table[:, t : t + 1]
         log_prob = normalized(logits).gather(-1, token[..., None]).squeeze(-1)

@@ -20,7 +20,15 @@ from toys import (
 )
 
 from captioning.data import CaptionBatch
-from captioning.decoding import beam_search, diverse_beam_search, greedy_search, sample, score_tokens
+from captioning.decoding import (
+    beam_search,
+    consensus_search,
+    diverse_beam_search,
+    forced_decoding,
+    greedy_search,
+    sample,
+    score_tokens,
+)
 from captioning.features import extraction
 from captioning.models import decoder as decoding_loop
 from captioning.models.ops import Layout
@@ -170,7 +178,14 @@ def test_what_is_made_is_made_on_the_device_of_the_inputs(toy, toy_tokens, name,
         assert torch.equal(on_cpu, beside_meta)
 
 
-@pytest.mark.parametrize("name", SEARCHES)
+# These are not one loop over steps.
+OTHERS = {
+    "consensus": partial(consensus_search, beam_size=3, finalists=2, samples=4, min_length=5, max_length=7, seed=0),
+    "forced": partial(forced_decoding, tokens=[[5, 6, END], [], [4, 4, 7, 8]]),
+}
+
+
+@pytest.mark.parametrize("name", [*SEARCHES, *OTHERS])
 def test_searches_make_their_tensors_on_the_device_of_the_state(toy, toy_tokens, name):
     model, batch = toy(attention="hard"), batch_of(toy_tokens)
     ids, found = {"batch": 3, "start": START, "end": END, "forbidden": (PAD, START, UNKNOWN)}, []
@@ -179,7 +194,7 @@ def test_searches_make_their_tensors_on_the_device_of_the_state(toy, toy_tokens,
         with torch.device(default), torch.inference_mode():
             state, memory = model.begin(batch.images, batch.mask)
             step = partial(model.step, memory=memory)
-            captions = SEARCHES[name](step, state, max_length=7, **ids)
+            captions = (OTHERS.get(name) or partial(SEARCHES[name], max_length=7))(step, state, **ids)
             known = score_tokens(step, state, batch.tokens, pad=PAD)
         found.append([[(each.tokens, each.log_prob) for each in group] for group in captions] + [known.tolist()])
     assert found[0] == found[1]
