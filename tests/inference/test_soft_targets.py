@@ -169,6 +169,24 @@ def test_a_lookup_that_would_go_astray_is_refused(tmp_path, change):
         read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
 
 
+class Code:
+    """Writes a file where it is unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_no_code_of_a_file_is_run(tmp_path):
+    ran = tmp_path / "ran"
+    np.savez(tmp_path / "t.npz", **GOOD | {"keys": np.array([Code(ran)])}, vocabulary="x")
+    with pytest.raises(CheckpointError, match=r"t\.npz is no file that captioning-distill wrote"):
+        read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
+    assert not ran.exists()
+
+
 def test_a_missing_file_is_told(tmp_path):
     with pytest.raises(CheckpointError, match=r"none\.npz is not there: captioning-distill checkpoint=… output=.*none"):
         read_teacher(tmp_path / "none.npz", vocabulary=VOCABULARY)
