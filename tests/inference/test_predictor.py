@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 from toys import END, PAD, START, UNKNOWN
 
-from captioning.data import Box, Vocabulary
+from captioning.data import Box, Transform, Vocabulary
 from captioning.decoding import Hypothesis, beam_search, forced_decoding, sample
 from captioning.errors import DataError
-from captioning.features import Regions
+from captioning.features import Regions, corner_crops
+from captioning.inference import generate, get_search, with_generator
+from captioning.inference.attention_map import merge_crops
 from captioning.inference.predictor import Predictor
 
 WORDS = ["dog", "cat", "runs", "far", "red"]
@@ -169,6 +171,32 @@ def test_crops_are_looked_at_side_by_side_and_shown_on_one_map(predictor):
     assert caption.attention.shape == (len(caption.tokens), 4)
     np.testing.assert_allclose(caption.attention.sum(1), 1, atol=1e-6)
     assert caption.box == Box(0, 0, *picture.size)
+
+
+@pytest.mark.parametrize("method", ["greedy", "beam", "diverse_beam", "sample", "consensus"])
+def test_every_search_can_use_crops(predictor, method):
+    """As if the five views were one larger grid: the same captions with the same numbers drawn."""
+    made, seen = predictor(crops=(0.75,)), pictures(2)
+    grid = torch.cat([features(torch.stack([view(picture) for picture in seen])) for view in made.views], 1)
+    arguments = {"max_length": 5} | ({"seed": 3, "samples": 4} if method == "sample" else {})
+    search = with_generator(get_search(method, **arguments))
+    wanted = generate(made.captioner.model, grid, search=search, vocabulary=VOCABULARY)
+    found = made.captions(seen, method, **arguments)
+    for group, hypotheses in zip(found, wanted, strict=True):
+        assert [caption.tokens for caption in group] == [VOCABULARY.decode(each.tokens) for each in hypotheses]
+        assert [caption.log_prob for caption in group] == pytest.approx([each.log_prob for each in hypotheses])
+
+
+def test_even_attention_over_five_views_is_three_times_as_strong_in_the_middle_as_in_a_corner():
+    """The whole picture covers both; all four crops cover the middle, and one each corner. A crop's share of the
+    weight lies on 0.75² of the area."""
+    views = [Transform(8), *corner_crops(Transform(8), (0.75,))]
+    even = np.full((1, 5 * 49), 1 / (5 * 49))
+    weights, _, _ = merge_crops(even, None, boxes=[view.box(2240, 2240) for view in views])
+    middle, corner = weights[0, 24], weights[0, [0, 6, 42, 48]]
+    assert middle / corner == pytest.approx([(1 + 4 / 0.75**2) / (1 + 1 / 0.75**2)] * 4)
+    assert 2.9 < middle / corner[0] < 3
+    assert [weights.min(), weights.max()] == pytest.approx([corner[0], middle])
 
 
 def test_regions_are_padded_and_padding_is_not_looked_at(predictor):

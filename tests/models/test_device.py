@@ -200,6 +200,30 @@ def test_searches_make_their_tensors_on_the_device_of_the_state(toy, toy_tokens,
     assert found[0] == found[1]
 
 
+class Largest(TorchDispatchMode):
+    """How many numbers the largest tensor had that was made."""
+
+    numbers = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), named=None):
+        made = operation(*arguments, **(named or {}))
+        if isinstance(made, torch.Tensor) and not made._is_view() and operation.overloadpacket.__name__ != "expand":
+            self.numbers = max(self.numbers, made.numel())
+        return made
+
+
+@pytest.mark.parametrize("name", [*SEARCHES, "consensus"])
+def test_an_images_features_are_there_once_whatever_the_number_of_beams(toy, name):
+    """With 3 · 40 places of 32 features, nothing as large as the features of two rows of each image is made."""
+    model = toy(scorer="dot_product", feature_size=32)
+    state, memory = model.begin(torch.randn(3, 40, 32, dtype=torch.float64))
+    ids = {"batch": 3, "start": START, "end": END, "forbidden": (PAD, START, UNKNOWN)}
+    with Largest() as seen, torch.inference_mode():
+        ({**OTHERS, **SEARCHES}[name])(partial(model.step, memory=memory), state, **ids)
+    assert memory.grid.shape == (3, 40, 32)
+    assert 0 < seen.numbers < 2 * 3 * 40 * 32
+
+
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_search_looks_once_a_step_whether_it_is_over(toy, toy_tokens, monkeypatch, name):
     model, batch = toy(), batch_of(toy_tokens)
