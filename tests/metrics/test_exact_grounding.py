@@ -1,7 +1,6 @@
 """Grounding: cells, regions, peaks and means by hand and by counting, on grids that are no squares."""
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -28,23 +27,23 @@ BOXES = {
 }
 
 
-def covered(boxes, x: Fraction, y: Fraction) -> bool:
-    return any(left <= x < left + width and top <= y < top + height for left, top, width, height in boxes)
+def covered(boxes, x, y):
+    """Whether points lie in a box and in the picture. Quarters of pixels are exact in floating point."""
+    inside = np.zeros(np.broadcast(x, y).shape, bool)
+    for left, top, width, height in boxes:
+        inside |= (left <= x) & (x < left + width) & (top <= y) & (y < top + height)
+    return inside & (x >= 0) & (x < SIZE[0]) & (y >= 0) & (y < SIZE[1])
 
 
-def counted(boxes, rectangle, step=Fraction(1, 4)) -> Fraction:
+def counted(boxes, rectangle) -> float:
     """Area of the boxes within a rectangle, by the middles of quarters of pixels: exact for edges on quarters."""
-    left, top, right, bottom = map(Fraction, rectangle)
-    area = Fraction(0)
-    for i in range(int((right - left) / step)):
-        for j in range(int((bottom - top) / step)):
-            x, y = left + (i + Fraction(1, 2)) * step, top + (j + Fraction(1, 2)) * step
-            area += step * step * (covered(boxes, x, y) and 0 <= x < SIZE[0] and 0 <= y < SIZE[1])
-    return area
+    left, top, right, bottom = rectangle
+    x, y = np.arange(left + 0.125, right, 0.25), np.arange(top + 0.125, bottom, 0.25)
+    return covered(boxes, x, y[:, None]).sum() / 16
 
 
 def cells(box, grid):
-    width, height = Fraction(box[2] - box[0]) / grid[1], Fraction(box[3] - box[1]) / grid[0]
+    width, height = (box[2] - box[0]) / grid[1], (box[3] - box[1]) / grid[0]  # exact for these grids
     return [
         (box[0] + c * width, box[1] + r * height, box[0] + (c + 1) * width, box[1] + (r + 1) * height)
         for r in range(grid[0])
@@ -68,10 +67,8 @@ def test_shares_of_cells_by_counting(name, box, grid):
 @pytest.mark.parametrize("name", BOXES)
 def test_points_lie_inside_as_by_comparing(name):
     region = box_region(BOXES[name], SIZE)
-    steps = [Fraction(at, 4) for at in range(-8, 60)]
-    x, y = (np.array([float(point[at]) for point in [(a, b) for a in steps for b in steps]]) for at in (0, 1))
-    wanted = [covered(BOXES[name], a, b) and 0 <= a < SIZE[0] and 0 <= b < SIZE[1] for a in steps for b in steps]
-    assert contains(region, x, y).tolist() == wanted
+    x, y = (axis.ravel() for axis in np.meshgrid(np.arange(-2, 15, 0.25), np.arange(-2, 15, 0.25)))
+    assert contains(region, x, y).tolist() == covered(BOXES[name], x, y).tolist()
 
 
 def test_lengths_that_cells_share_with_intervals():
@@ -89,6 +86,11 @@ def test_a_mask_is_whole_pixels_of_rows_and_columns():
     points = np.array([1.99, 2, 2.99, 3]), np.array([1.0, 1, 3.99, 2])
     assert contains(region, *points).tolist() == [False, True, True, False]
     assert not mask_region([], SIZE).inside.any()
+    triangle = mask_region([[[0, 0, 8, 0, 0, 8]]], SIZE)
+    assert 0.2 < area_share(triangle, SIZE) < 0.45  # half of 8 × 8 pixels, as whole pixels; of 96
+    assert area_share(mask_region([[[0, 0, 8, 0, 8]]], SIZE), SIZE) == 0
+    both = mask_region([[[0, 0, 4, 0, 4, 4, 0, 4], [8, 4, 12, 4, 12, 8, 8, 8], [1, 1, 2, 2]]], SIZE)
+    assert both.inside.sum() == 32 and both.inside[:4, :4].all() and both.inside[4:, 8:].all()
 
 
 # Peaks
