@@ -112,10 +112,10 @@ def test_sorting_keeps_a_captions_words_together_and_the_first_of_two():
 
 
 GOOD = {
-    "keys": np.array([-3, 4], dtype=np.int64),
-    "starts": np.array([0, 2, 3], dtype=np.int64),
-    "ids": np.array([[0, 1], [6, 2], [3, 4]], dtype=np.int32),
-    "probs": np.array([[0.5, 0.5], [0.75, 0.25], [1, 0]], dtype=np.float16),
+    "keys": np.array([-3, 4, 9], dtype=np.int64),
+    "starts": np.array([0, 2, 3, 4], dtype=np.int64),
+    "ids": np.array([[0, 1], [6, 2], [3, 4], [5, 0]], dtype=np.int32),
+    "probs": np.array([[0.5, 0.5], [0.75, 0.25], [1, 0], [0.5, 0.5]], dtype=np.float16),
 }
 
 
@@ -144,23 +144,26 @@ def test_another_vocabulary_is_told(tmp_path, words):
 @pytest.mark.parametrize(
     "change",
     [
-        {"starts": np.array([0, 2])},
-        {"starts": np.array([0, 2, 3, 4])},
-        {"starts": np.array([1, 2, 3])},
-        {"starts": np.array([0, 2, 2])},
-        {"starts": np.array([0, 3, 2])},
-        {"starts": np.array([0, 2, 4])},
-        {"keys": np.array([4, -3])},
-        {"keys": np.array([4, 4])},
+        {"starts": np.array([0, 2, 3])},
+        {"starts": np.array([0, 1, 2, 3, 4])},
+        {"starts": np.array([1, 2, 3, 4])},
+        {"starts": np.array([0, 2, 2, 4])},
+        {"starts": np.array([0, 3, 2, 4])},
+        {"starts": np.array([0, 2, 4, 3])},
+        {"starts": np.array([0, 2, 3, 5])},
+        {"keys": np.array([9, 4, -3])},
+        {"keys": np.array([4, 4, 9])},
+        {"keys": np.array([-3, 9, 4])},
+        {"keys": np.array([4, -3, 9])},
         {"keys": np.array([], dtype=np.int64), "starts": np.array([0])},
-        {"ids": np.array([[0, 1], [7, 2], [3, 4]])},
-        {"ids": np.array([[0, 1], [-1, 2], [3, 4]])},
-        {"ids": GOOD["ids"][:2]},
+        {"ids": np.array([[0, 1], [7, 2], [3, 4], [5, 0]])},
+        {"ids": np.array([[0, 1], [-1, 2], [3, 4], [5, 0]])},
+        {"ids": GOOD["ids"][:3]},
         {"ids": GOOD["ids"].ravel(), "probs": GOOD["probs"].ravel()},
         {"ids": GOOD["ids"][..., None], "probs": GOOD["probs"][..., None]},
         {"probs": GOOD["probs"][:, :1]},
-        {"probs": np.array([[0.5, 0.5], [np.nan, 0.25], [1, 0]])},
-        {"probs": np.array([[0.5, 0.5], [np.inf, 0.25], [1, 0]])},
+        {"probs": np.array([[0.5, 0.5], [np.nan, 0.25], [1, 0], [1, 0]])},
+        {"probs": np.array([[0.5, 0.5], [np.inf, 0.25], [1, 0], [1, 0]])},
     ],
 )
 def test_a_lookup_that_would_go_astray_is_refused(tmp_path, change):
@@ -181,7 +184,7 @@ class Code:
 
 def test_no_code_of_a_file_is_run(tmp_path):
     ran = tmp_path / "ran"
-    np.savez(tmp_path / "t.npz", **GOOD | {"keys": np.array([Code(ran)])}, vocabulary="x")
+    np.savez(tmp_path / "t.npz", **GOOD | {"keys": np.array([Code(ran)] * 3)}, vocabulary="x")
     with pytest.raises(CheckpointError, match=r"t\.npz is no file that captioning-distill wrote"):
         read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
     assert not ran.exists()
