@@ -48,9 +48,26 @@ def test_lstm_step_equals_the_equations_with_feedback():
 
 def test_state_select_reorders_rows_of_each_image():
     hidden = torch.arange(12.0).view(1, 2, 3, 2)
-    chosen = RecurrentState(hidden, hidden[..., :0]).select(torch.tensor([[2, 2], [0, 1]]))
-    assert chosen.hidden[0, :, :, 0].tolist() == [[4, 4], [6, 8]]
+    chosen = RecurrentState(hidden, hidden[..., :0]).select(torch.tensor([[2, 2], [1, 0]]))
+    assert chosen.hidden[0].tolist() == [[[4, 5], [4, 5]], [[8, 9], [6, 7]]]
     assert chosen.cell.shape == (1, 2, 2, 0)
+    chosen = RecurrentState(hidden, hidden + 100).select(torch.tensor([[1], [2]]))
+    assert (chosen.cell - chosen.hidden).unique().tolist() == [100] and chosen.hidden[0, :, 0, 0].tolist() == [2, 10]
+
+
+def test_states_are_cut_joined_repeated_and_detached_layer_by_layer():
+    hidden, cell = (torch.randn(3, 2, 1, 4, requires_grad=True) for _ in range(2))
+    state = RecurrentState(hidden, cell)
+    assert state.top.equal(hidden[2])
+    for part, low, high, joined in zip(
+        state, state.layers(0, 1), state.layers(1), state.layers(0, 1).below(state.layers(1)), strict=True
+    ):
+        assert low.equal(part[:1]) and high.equal(part[1:]) and joined.equal(part)
+    many = state.repeat(5)
+    for part, repeated, first, cut in zip(state, many, many.first(2), many.detach(), strict=True):
+        assert repeated.shape == (3, 2, 5, 4) and all(row.equal(part[:, :, 0]) for row in repeated.unbind(2))
+        assert first.equal(repeated[:, :, :2]) and cut.equal(repeated)
+        assert repeated.requires_grad and not cut.requires_grad
 
 
 def unroll(model, images, tokens):

@@ -50,6 +50,7 @@ def test_several_views_are_one_long_grid(captioner, parts):
     for ours, theirs in zip(together, long, strict=True):
         assert [h.tokens for h in ours] == [h.tokens for h in theirs]
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
+        torch.testing.assert_close(ours[0].weights, theirs[0].weights)  # crop by crop, in their order
 
 
 @pytest.mark.parametrize("positions", [{}, {"positions": Coordinates}])
