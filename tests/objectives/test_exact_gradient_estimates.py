@@ -208,6 +208,8 @@ def test_a_moving_average_stays_where_it_is_without_captions_and_in_evaluation()
     average(RETURNS.double() * 0, LEFT * 0, REAL & False)
     average.eval()(RETURNS.double(), LEFT, REAL)
     assert average.value.item() == -2.0
+    average.train()(RETURNS[1:].double(), LEFT[1:], REAL[1:])  # a single caption is enough
+    assert average.value.item() == 0.75 * -2.0 + 0.25 * -9.0
 
 
 @pytest.mark.parametrize("samples", [2, 3])
