@@ -1,5 +1,6 @@
 """Soft targets of members in float64, word by word by hand; how they are sorted, written, read and checked."""
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -129,6 +130,12 @@ def test_a_file_goes_round(tmp_path):
     more = {**GOOD, "ids": np.concatenate((GOOD["ids"], GOOD["ids"])), "probs": np.tile(GOOD["probs"], (2, 1))}
     write_soft_targets(path, more, VOCABULARY)
     read_teacher(path, vocabulary=VOCABULARY)
+
+
+def test_files_of_earlier_versions_are_known_by_the_same_number():
+    """The vocabulary's digest, by BLAKE2b of 16 bytes over its words, a line each."""
+    lines = b"<pad>\n<start>\n<end>\n<unk>\ndog\ncat\nruns"
+    assert str(distillation._digest(VOCABULARY)) == hashlib.blake2b(lines, digest_size=16).hexdigest()
 
 
 @pytest.mark.parametrize("words", [["dog", "cat"], ["cat", "dog", "runs"], ["dog", "cat", "runs", "sits"]])
