@@ -178,6 +178,34 @@ def test_the_nucleus_ends_with_the_word_that_reaches_it(monkeypatch):
             assert all(abs(count - 1000 / wanted) <= 1 for count in counts.values())  # renormalized
 
 
+def test_scores_of_samples_by_hand(monkeypatch):
+    """1/2 to <end> and 1/4 to either word at each step, cut after two: score = log_prob / length."""
+    model = PrefixModel(1, vocabulary=3, length=2, seed=0)
+    model.logits = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64).log().expand_as(model.logits)
+    rules = {"length_normalization": 1.0}
+    for numbers, tokens, log_prob in (
+        ((0.9, 0.9), [END], math.log(1 / 2)),
+        ((0.3, 0.9), [1, END], math.log(1 / 8)),
+        ((0.2, 0.3), [0, 1], math.log(1 / 16)),
+    ):
+        given_uniforms(monkeypatch, torch.tensor(numbers, dtype=torch.float64))
+        ((one,),) = model.search(sample, **rules)
+        assert one.tokens == tokens and one.log_prob == pytest.approx(log_prob)
+        assert one.score == pytest.approx(log_prob / len(tokens))
+    # No word at all: an empty caption, which is sure.
+    for rules in ({"length_normalization": 1.0}, {"length_penalty": 1.0}, {}):
+        given_uniforms(monkeypatch, [torch.tensor(0.5, dtype=torch.float64)])
+        ((one,),) = model.search(sample, avoid=(0, 1), min_length=2, **rules)
+        assert one.tokens == [] and one.log_prob == one.score == 0
+
+
+def test_draws_without_filters_are_those_of_the_distribution(monkeypatch):
+    rows = torch.tensor([0.1, 0.6, 0.3], dtype=torch.float64).log().expand(1, 4, 3)
+    uniforms = torch.tensor([0.1 - 1e-12, 0.1 + 1e-12, 0.7 - 1e-12, 0.7 + 1e-12], dtype=torch.float64)
+    given_uniforms(monkeypatch, [uniforms])
+    assert draw_tokens(rows).tolist() == [[0, 1, 1, 2]]
+
+
 def test_all_samples_having_ended_ends_the_search(monkeypatch):
     """Three samples that end with their first, second and third word, of six: three steps, and no word after <end>."""
     model, calls = PrefixModel(1, vocabulary=4, length=6, seed=3), []
@@ -244,12 +272,23 @@ def test_a_seed_lasts_for_all_batches_once_it_is_a_generator(model):
 
 
 @pytest.mark.parametrize(
+    "edge", [{"temperature": 1e-6}, {"temperature": 1e6}, {"top_k": 1}, {"top_p": 1}, {"samples": 1}]
+)
+def test_the_edges_of_what_is_possible(model, edge):
+    (found,) = run(model, torch.randn(1, 4, 6, dtype=torch.float64), **edge, max_length=1)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(
     "bad",
     [
         {"samples": 0},
         {"temperature": 0.0},
         {"temperature": math.inf},
         {"temperature": 1e-310},
+        {"temperature": math.nextafter(1e-6, 0)},
+        {"temperature": math.nextafter(1e6, 2e6)},
+        {"top_p": math.nextafter(1, 2)},
         {"top_k": 0},
         {"top_p": 0.0},
         {"top_p": 1.5},
