@@ -251,7 +251,7 @@ class _Names:
     def __bool__(self) -> bool:
         return bool(self.parts)
 
-    def find(self, name: str, files: tuple[str | Path, str | Path], *, stem: bool = False) -> int | None:
+    def find(self, name: str, files: tuple[str | Path, str | Path], *, stem: bool) -> int | None:
         """Row of the reference of this name; None where there is none.
 
         Args:

@@ -120,6 +120,10 @@ def test_differences_are_means_of_runs_from_a_better_to_b_better():
 def test_equal_differences_keep_the_tables_order():
     even = differences({"a": [table("cabd")], "b": [table("cabd")]}, "CIDEr")
     assert [row["image_id"] for row in even] == [99, 97, 98, 100]
+    values = np.array([0.0, 1.0, 2.0] * 100)
+    many = ScoreTable([*range(300)], [""] * 300, {"CIDEr": values}, {})
+    rows = differences({"a": [many], "b": [many._replace(values={"CIDEr": -values})]}, "CIDEr")
+    assert [row["image_id"] for row in rows] == [*range(2, 300, 3), *range(1, 300, 3), *range(0, 300, 3)]
 
 
 def test_a_comparison_is_the_paired_bootstrap_of_its_seed():
@@ -141,7 +145,7 @@ def test_the_printed_comparison():
     values = {"CIDEr": np.array([0.1, 0.3]), "BLEU-4": np.array([0.5, 0.7])}
     other = {"CIDEr": np.array([0.5, 0.3]), "BLEU-4": np.array([0.5, 0.9])}
     a = [ScoreTable([1, 2], ["", ""], given, {}) for given in (values, other, values)]
-    lines = describe_comparison(scores, {"a": a, "b": a[:1]}, resamples=77).splitlines()
+    lines = describe_comparison(scores, {"a": a, "b": a[:2]}, resamples=77).splitlines()
     assert lines[0].split() == ["A", "B", "B", "-", "A", "95", "%", "interval", "A", "better", "B", "better"]
     assert lines[1].split() == ["CIDEr", "0.5123", "0.5333", "+0.0210", "-0.0010", "…", "+0.0430", "2.0%", "97.5%"]
     assert lines[2].split() == ["BLEU-4", "0.3001", "0.2000", "-0.1001", "-0.2000", "…", "+0.0000", "100.0%", "0.0%"]
@@ -150,4 +154,10 @@ def test_the_printed_comparison():
     assert lines[3] == (
         f"  A is the mean of 3 runs; standard deviation between them: CIDEr {spread[0]:.4f}, BLEU-4 {spread[1]:.4f}"
     )
-    assert lines[4] == "  better: share of 77 resamples of the images, the same for both" and len(lines) == 5
+    assert lines[4] == (
+        "  B is the mean of 2 runs; standard deviation between them: "
+        f"CIDEr {statistics.stdev([0.2, 0.4]):.4f}, BLEU-4 {statistics.stdev([0.6, 0.7]):.4f}"
+    )
+    assert lines[5] == "  better: share of 77 resamples of the images, the same for both" and len(lines) == 6
+    short = describe_comparison(scores, {"a": a[:1], "b": a[:1]}).splitlines()
+    assert short == [*lines[:3], "  better: share of 1000 resamples of the images, the same for both"]

@@ -55,6 +55,7 @@ def test_each_kind_is_counted_and_both_sides_leftovers_are_listed():
     assert found.matched_by == "file name (1) and image id (2)"
     assert found._replace(by_id=0).matched_by == "file name" and found._replace(by_name=0).matched_by == "image id"
     assert found.of_first(3) == Pairing({2: 0, 1: 4}, 1, 2, [0], [2, 3])
+    assert found.of_first(4) == Pairing({2: 0, 3: 1, 1: 4}, 1, 2, [0], [2, 3])
     assert found.of_first(1) == Pairing({}, 1, 2, [0], [2, 3])
 
 
@@ -72,7 +73,7 @@ def test_an_id_must_not_contradict_its_name():
 
 def test_a_text_id_may_be_a_name_with_or_without_its_suffix():
     references = [(1, "x/a.jpg"), (2, "x/b.jpg")]
-    for text in ("a", "a.jpg", "x/a.jpg", "A.JPG"):
+    for text in ("a", "x/a", "y/x/a", "a.jpg", "x/a.jpg", "A.JPG"):
         assert paired([(text, None, text)], references) == Pairing({0: 0}, 1, 0, [1], [])
     assert paired([(None, "a")], references).extra == [0]  # a file name has its suffix
     assert paired([(2, None)], references).rows == {1: 0}  # a number is none
@@ -116,6 +117,12 @@ def test_two_results_of_one_image_are_refused():
         ("COCO_val2014_000000000007.jpg", ["000000000007.jpg"], 0),
         ("COCO_val14_000000000007.jpg", ["000000000007.jpg"], None),
         ("COCO_val2014_00000000007.jpg", ["00000000007.jpg"], None),
+        ("val/000000000007.jpg", ["train/000000000007.jpg", "train/x/000000000008.jpg"], None),
+        ("val/000000000007.jpg", ["train/000000000007.jpg"] * 2, None),
+        ("x/val/000000000007.jpg", ["train/000000000007.jpg"], 0),
+        ("./", ["a.jpg"], None),
+        ("x/a.jpg", ["A.jpg", "a.jpg"], 1),
+        ("x/A.JPG", ["x/a.jpg"], 0),
         ("x\\\\a.jpg", ["x/a.jpg"], 0),
         ("/x//./a.jpg", ["x/a.jpg"], 0),
     ],

@@ -131,6 +131,10 @@ def test_peaks_tie_within_a_millionth():
 
 
 @pytest.mark.parametrize(("box", "grid"), [(WHOLE, GRID), ((-2, 2, 10, 6), (4, 2)), ((0, -4, 12, 12), (4, 3))])
+def test_no_weight_at_all_points_anywhere():
+    assert pointing(np.zeros(6), box_region([(0, 0, 4, 4)], SIZE), box=WHOLE, grid=GRID) == pytest.approx(1 / 6)
+
+
 def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side(box, grid):
     """Integrated over each cell, by a fine sum."""
 
@@ -194,6 +198,21 @@ def test_every_measure_of_a_caption():
     for wrong in ((3, 3), (6, 2), (1, 5)):
         with pytest.raises(ValueError, match="do not fit"):
             ground_caption(tokens, weights, box=WHOLE, size=SIZE, things=things, phrases=PHRASES, grid=wrong)
+
+
+def test_a_square_grid_needs_not_be_told_and_weights_may_be_of_few_bits():
+    things = [AnnotatedThing("hot dog", (0, 0, 6, 8), [])]
+    settings = {"box": WHOLE, "size": SIZE, "things": things, "phrases": PHRASES}
+    weights = np.array([[0.1, 0.2, 0.3, 0.4], [0.7, 0.1, 0.1, 0.1]], np.float32)
+    (only,) = ground_caption(["hot", "dog"], weights, **settings)
+    wide = weights.astype(float)
+    assert only.measures["attention mass box"] == pytest.approx(wide[:, [0, 2]].sum() / 2, rel=1e-15)
+    assert only.measures["uniform mass box"] == 0.5 and only.measures["attention pointing box"] == 1
+    for tokens in (["hot"], ["hot", "dog", "dog"]):
+        with pytest.raises(ValueError, match="do not fit"):
+            ground_caption(tokens, weights, **settings)
+    with pytest.raises(ValueError, match="do not fit"):
+        ground_caption(["hot", "dog"], np.ones((2, 6)), **settings)
 
 
 # Over a split
