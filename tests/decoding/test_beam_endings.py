@@ -7,6 +7,7 @@ from prefixes import END
 from trees import by_hand
 
 from captioning.decoding import beam_search, diverse_beam_search, greedy_search
+from captioning.errors import ConfigError
 
 A, B, C, D = 3, 4, 5, 6
 
@@ -127,3 +128,30 @@ def test_one_image_of_a_batch_may_take_longer():
     found = worlds.search(beam_search, beam_size=2)
     assert [best.tokens for (best,) in found] == [[END], [A, B, END]]
     assert steps == [1, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("method", "bad", "message"),
+    [
+        (beam_search, {"n_best": 0}, r"decoding\.n_best \(0\) must be between 1 and decoding\.beam_size \(3\)"),
+        (beam_search, {"beam_size": 2, "n_best": 3}, r"decoding\.n_best \(3\) must be between 1 and .* \(2\)"),
+        (beam_search, {"beam_size": 0}, r"decoding\.n_best \(1\) must be between 1 and decoding\.beam_size \(0\)"),
+        (diverse_beam_search, {"n_best": 0}, r"decoding\.n_best \(0\)"),
+        (diverse_beam_search, {"n_best": 7}, r"decoding\.n_best \(7\)"),
+        (diverse_beam_search, {"groups": 0}, r"decoding\.groups \(0\) must divide decoding\.beam_size \(6\)"),
+        (diverse_beam_search, {"groups": -2}, r"decoding\.groups \(-2\)"),
+        (diverse_beam_search, {"groups": 4}, r"decoding\.groups \(4\)"),
+        (diverse_beam_search, {"diversity": -1e-9}, r"decoding\.diversity \(-1e-09\) must not be negative"),
+    ],
+)
+def test_widths_that_cannot_be(method, bad, message):
+    with pytest.raises(ConfigError, match=message):
+        world({}).search(method, **bad)
+
+
+def test_the_least_and_the_most_that_widths_may_be():
+    assert len(world({}).search(beam_search, beam_size=1, n_best=1)[0]) == 1
+    for groups, n_best in ((1, 6), (6, 6), (2, 1)):
+        for diversity in (0.0, 1.0):
+            arguments = {"beam_size": 6, "groups": groups, "n_best": n_best, "diversity": diversity}
+            assert 1 <= len(world({}).search(diverse_beam_search, **arguments)[0]) <= n_best
