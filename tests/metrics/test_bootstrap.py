@@ -288,6 +288,12 @@ def test_intervals_of_given_rows_are_exact(given_draws, monkeypatch):
     assert seeds == [8]
 
 
+def test_intervals_are_of_1000_resamples_of_seed_0():
+    values = np.random.default_rng(0).normal(size=11)
+    assert interval(values, np.mean) == interval(values, np.mean, samples=1000, seed=0)
+    assert interval(values, np.mean) != interval(values, np.mean, samples=1000, seed=1)
+
+
 def test_95_percent_of_the_intervals_of_a_ratio_have_it():
     """As many words as an image names things, whose measure depends on their number: the mean is over words."""
     random, trials = np.random.default_rng(6), 2000

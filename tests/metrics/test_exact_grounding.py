@@ -130,11 +130,11 @@ def test_peaks_tie_within_a_millionth():
         assert pointing(weights * 1e-3, left, box=WHOLE, grid=GRID) == hit  # relative to the largest
 
 
-@pytest.mark.parametrize(("box", "grid"), [(WHOLE, GRID), ((-2, 2, 10, 6), (4, 2)), ((0, -4, 12, 12), (4, 3))])
 def test_no_weight_at_all_points_anywhere():
     assert pointing(np.zeros(6), box_region([(0, 0, 4, 4)], SIZE), box=WHOLE, grid=GRID) == pytest.approx(1 / 6)
 
 
+@pytest.mark.parametrize(("box", "grid"), [(WHOLE, GRID), ((-2, 2, 10, 6), (4, 2)), ((0, -4, 12, 12), (4, 3))])
 def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side(box, grid):
     """Integrated over each cell, by a fine sum."""
 
@@ -275,7 +275,7 @@ def test_categories_from_the_most_named_on():
     grounded = {
         1: [measured("dog", attention_mass_box=0.25), absent, measured("bus", chance_box=0.5)],
         2: [measured("dog", attention_mass_box=0.75), absent],
-        3: [absent, measured("cat", attention_mass_box=0.125), Grounded(Mention(0, 1, "ant"), "ant", None)],
+        3: [absent, measured("cat", attention_mass_box=0.125), Grounded(Mention(5, 6, "ant"), "ant", None)],
     }
     found = summarize(grounded, samples=5)["categories"]
     assert list(found) == ["cat", "dog", "ant", "bus"]  # by mentions, then by name
@@ -283,6 +283,13 @@ def test_categories_from_the_most_named_on():
     assert (found["cat"]["words"], found["cat"]["hallucinated"]) == (1, 3)
     assert found["dog"]["attention mass box"] == 0.5 and found["cat"]["attention mass box"] == 0.125
     assert found["bus"]["chance box"] == 0.5 and found["dog"]["hallucinated"] == 0
+
+
+def test_one_image_has_no_spread_and_resamples_are_1000_of_seed_0():
+    words = [measured("dog", attention_mass_box=0.25), measured("dog", attention_mass_box=0.5)]
+    assert summarize({1: words})["means"]["attention"]["mass box"] == {"mean": 0.375, "low": 0.375, "high": 0.375}
+    several = {at: [measured("dog", attention_mass_box=at / 7, chance_box=at % 3)] for at in range(7)}
+    assert summarize(several) == summarize(several, samples=1000, seed=0)
 
 
 def test_no_word_to_score():
