@@ -28,6 +28,7 @@ SETTINGS = [
         ("1.0", [], True),
         ("6", ["trainer.check_val_every_n_epoch=null"], True),
         ("3", ["trainer.check_val_every_n_epoch=null"], False),
+        ("6", ["trainer.limit_train_batches=3", "trainer.check_val_every_n_epoch=null"], True),  # every second epoch
         ("2", ["trainer.limit_train_batches=3", "trainer.check_val_every_n_epoch=null"], False),  # of epochs of 3
     ],
 )
@@ -80,6 +81,17 @@ def test_a_batch_that_is_left_out_leaves_nothing(toy, tmp_path, accumulate):
     expected = train(make(toy), without, tmp_path, accumulate=accumulate)
     found = train(make(toy), among, tmp_path, accumulate=accumulate, skip_nonfinite=1)
     assert found["objective.location_loss.baseline.value"].isfinite()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-15, msg=name)
+
+
+def test_a_step_of_left_out_batches_alone_moves_nothing(toy, tmp_path):
+    """Nor does the momentum of the optimizer."""
+    good, spoiled = [batch(seed) for seed in range(4)], batch(4)
+    spoiled = spoiled._replace(images=torch.full_like(spoiled.images, float("nan")))
+    expected = train(make(toy), good, tmp_path, accumulate=2)
+    among = [*good[:2], spoiled, spoiled, *good[2:]]
+    found = train(make(toy), among, tmp_path, accumulate=2, skip_nonfinite=2)
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value, rtol=1e-12, atol=1e-15, msg=name)
 
