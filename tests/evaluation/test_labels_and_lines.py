@@ -171,9 +171,11 @@ def test_beams_groups_and_candidates():
     diverse = {"_target_": "captioning.decoding.diverse_beam_search"}
     assert decoding_name(diverse) == "diverse6x3"
     assert decoding_name(diverse | {"beam_size": 4, "groups": 2, "diversity": 1.5}) == "diverse4x2_lambda1.5"
+    assert decoding_name(diverse | {"diversity": 0}) == "diverse6x3_lambda0"
     consensus = {"_target_": "captioning.decoding.consensus_search"}
     assert decoding_name(consensus) == "consensus5of15+40"
     assert decoding_name(consensus | {"finalists": 0}) == "consensus40"
+    assert decoding_name(consensus | {"temperature": 0}) == "consensus5of15+40_t0"
     assert decoding_name(consensus | {"finalists": 2, "beam_size": 3, "samples": 0}) == "consensus2of3+0"
     assert all(callable(search) for search in (beam_search, diverse_beam_search, sample))
 
