@@ -98,8 +98,8 @@ def test_shares_of_known_answers_add_up_to_one():
 
 def test_guesses_without_a_picture():
     training = [
-        question(1, "x", "a", "b", "b"),
         question(2, "x", "c"),
+        question(1, "x", "a", "b", "b"),
         question(3, "x", "c"),
         question(4, "y", "b"),
         question(5, "y", "b"),
