@@ -21,7 +21,7 @@ class Scale(nn.Module):
         self.factor = factor
 
     def forward(self, images):
-        assert torch.is_inference_mode_enabled()
+        assert torch.is_inference_mode_enabled() and images.dim() == 3  # of one view at a time
         return images * self.factor
 
 
@@ -81,22 +81,23 @@ def test_the_records_that_all_views_of_all_members_can_read():
 
     def features(encoder, view, records, *, name, skip_unreadable):
         calls.append((encoder, view, [record.image_id for record in records], name, skip_unreadable))
-        kept = [record for record in records if record.image_id != {"a": 3, "b": 2, "c": 9}.get(view)]
+        kept = [record for record in records if record.image_id != {"a": 3, "b": 2, "z": 5, "c": 9}.get(view)]
         return Source(partial(read, rows=1, plus=ord(view) / 1000), Scale(2), kept, [], 1)
 
-    members = [SimpleNamespace(encoder="first", views=["a", "b"]), SimpleNamespace(encoder="second", views=["c"])]
+    members = [SimpleNamespace(encoder="first", views=["a", "b", "z"]), SimpleNamespace(encoder="second", views=["c"])]
     sources, records = sources_of(
         SimpleNamespace(members=members), features, RECORDS, name="coco", skip_unreadable=True
     )
     assert calls == [
         ("first", "a", [5, 3, 9, 7, 2], "coco", True),
         ("first", "b", [5, 9, 7, 2], "coco", False),
-        ("second", "c", [5, 9, 7], "coco", True),
+        ("first", "z", [5, 9, 7], "coco", False),
+        ("second", "c", [9, 7], "coco", True),
     ]
-    assert [record.image_id for record in records] == [5, 7]
-    assert [[record.image_id for record in source.records] for source in sources] == [[5, 9, 7], [5, 7]]
+    assert [record.image_id for record in records] == [7]
+    assert [[record.image_id for record in source.records] for source in sources] == [[9, 7], [7]]
     views = sources[0].read(RECORDS[0])
-    assert views.shape == (2, 1, 2) and views[:, 0, 0].tolist() == pytest.approx([5.097, 5.098])
+    assert views.shape == (3, 1, 2) and views[:, 0, 0].tolist() == pytest.approx([5.097, 5.098, 5.122])
     with torch.inference_mode():
         assert torch.equal(sources[0].encoder(views[None]), 2 * views[None])
     assert sources[1].read(RECORDS[0]).shape == (1, 2) and isinstance(sources[1].encoder, Scale)
