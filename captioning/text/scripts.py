@@ -71,7 +71,7 @@ def unsplit_share(texts: Iterable[str]) -> float:
 def unsplit_warning(texts: Iterable[str], where: str) -> str | None:
     """One line that says so, for a file or data set `where`; None where less than 1 % of the captions are so."""
     found = unsplit(texts)
-    return f"{where}: {describe(found)}" if found.count and found.share >= WARN_FROM else None
+    return f"{where}: {describe(found)}" if found.share >= WARN_FROM else None
 
 
 def describe(found: Unsplit) -> str:
@@ -93,7 +93,7 @@ def unsplit(texts: Iterable[str]) -> Unsplit:
     count, total, example, lengths = 0, 0, "", []
     for text in texts:
         dense = not text.isascii() and _ANY.search(text)
-        total += bool(dense or text.strip())
+        total += bool(text.strip())
         if dense:
             lengths.append((text, _lengths(text)))
     phrases = {script for script in _TYPICAL if _mean([row[script] for _, row in lengths]) > _TYPICAL[script]}

@@ -29,6 +29,7 @@ HAN, THAI = "狗", "ก"
         ("abcdef", False),
         ("é" * 9, False),
         ("。。。", False),
+        ("\u0e31\u0e31", False),  # signs that belong to letters, without any
         ("ｶﾞ" * 5, True),
     ],
 )
@@ -53,6 +54,11 @@ def test_accents_of_kana_do_not_split():
         ([f"{THAI * 5} {THAI * 4}", f"{THAI * 4} {THAI * 4}"], 1),
         ([f"{HAN * 3} {HAN * 3} abcdefghijkl", HAN * 2], 1),  # 12 Latin letters beside 6 characters: both count
         ([f"{HAN * 3} {HAN * 3} abcdefghijklm", HAN * 2], 0),
+        ([f"{HAN * 3} {HAN * 3}", f"{HAN * 2} {HAN * 2}"], 0),  # 2.5 of all, 3 of the first
+        ([f"{HAN * 3} {HAN * 3}", f"{HAN * 2} {HAN * 2}", f"{HAN} abcdefgh"], 0),  # Latin prevails: not counted in
+        ([f"{HAN * 3} {HAN * 3}", f"{HAN} abcdefgh"], 1),
+        ([f"{HAN * 4} カタカナ"], 1),  # (4 + 2) / 2
+        ([f"{HAN * 3} カタカナ"], 0),  # (3 + 2) / 2
         (["カタカナ カタカナ"], 0),  # Katakana counts half: 2 per token
         (["カタカナカ カタカナカ"], 1),  # is unsplit by itself
         (["カタカナカ カタカ カタカ"], 0),
