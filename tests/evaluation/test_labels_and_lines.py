@@ -117,17 +117,24 @@ def test_a_report_written_and_read(tmp_path):
     }
 
 
+def test_a_report_without_file_names(tmp_path):
+    write_report(tmp_path, REPORT, ABOUT, extra={})
+    assert json.loads((tmp_path / "captions.json").read_text())[0] == {"image_id": 7, "caption": "a dog"}
+    assert from_csv(tmp_path / "per_image.csv").names is None
+
+
 def test_reports_that_are_none(tmp_path):
     assert read_fingerprint(tmp_path) is None
     (tmp_path / "statistics.json").write_text('{"references": 3, "about": {"data": "x"}, "intervals": {}}')
     assert read_fingerprint(tmp_path) is None
-    with pytest.raises(DataError, match=r"statistics\.json: the key 'images' is missing in 'about'"):
+    with pytest.raises(DataError, match=r"the key 'images' is missing in 'about'") as caught:
         read_title(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'statistics.json'}: ")
     (tmp_path / "statistics.json").write_text("[]")
     assert read_fingerprint(tmp_path) is None
     with pytest.raises(DataError):
         read_about(tmp_path)
-    for scores in ("[]", '{"CIDEr": "high"}', '{"CIDEr": true}', '{"CIDEr": null}'):
+    for scores in ("[]", '{"CIDEr": "high"}', '{"CIDEr": 1.0, "BLEU-1": "low"}', '{"CIDEr": true}', '{"CIDEr": null}'):
         (tmp_path / "scores.json").write_text(scores)
         with pytest.raises(DataError, match=r"scores\.json: not the scores"):
             read_scores(tmp_path)
