@@ -93,6 +93,20 @@ def test_captions_that_did_not_end_come_only_where_none_did():
     )
 
 
+def test_banks_share_the_room_that_is_left():
+    """Four beams, D is required: two end with it at once, so that two remain, one for each bank. The second caption
+    with D, which is third in rank, is kept only because those without it may have no more than one of two."""
+    nodes = {(): {D: 0.5, A: 0.3, B: 0.1, C: 0.06}, (D,): {END: 0.9, C: 0.02}, (D, C): {END: 0.9}}
+    nodes |= {(A,): {A: 0.5, B: 0.45}, (A, A): {A: 0.9}, (A, B): {A: 0.9}, (A, A, A): {A: 0.9, D: 0.05}}
+    nodes |= {(A, B, A): {A: 0.9}, (A, A, A, D): {END: 0.9}, (B,): {D: 0.0}, (C,): {D: 0.0}}
+    found, _ = searched(world(nodes, length=6), beam_size=4, n_best=4, require=(D,))
+    assert found == [
+        ([D, END], 0.45),
+        ([D, C, END], 0.5 * 0.02 * 0.9),
+        ([A, A, A, D, END], 0.3 * 0.5 * 0.9 * 0.05 * 0.9),
+    ]
+
+
 def test_groups_are_over_when_all_of_them_are():
     """The first group ends at once; the second must not write <end> for its price, and takes two more words."""
     nodes = {(): {END: 0.5, A: 0.375}, (A,): {B: 1.0}, (A, B): {END: 1.0}}
