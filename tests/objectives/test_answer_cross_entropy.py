@@ -186,6 +186,7 @@ def test_each_estimate_is_that_of_the_equations(baseline, glimpses, reward_to_go
     )
     assert_same_gradient(gradient(found.total, model), gradient(sum(sums.values()) / (4 * n), model))
     assert found.stats["location_return"].item() == pytest.approx(mean, rel=1e-12)
+    assert not any(part.requires_grad for part in [*found.parts.values(), *found.stats.values()])
     assert found.count == 4 * n and found.words == n * (5 + 2 + 3 + 3 + 1 + 3)
 
 

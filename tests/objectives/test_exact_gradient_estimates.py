@@ -143,6 +143,7 @@ def assert_loss(found, model, terms, mean_return):
         assert not part.requires_grad
     assert all(name in found.parts or part == 0 for name, part in terms.items())
     assert found.stats["location_return"].item() == pytest.approx(mean_return, rel=1e-12)
+    assert not found.stats["location_return"].requires_grad
     assert_same_gradient(gradient(found.total, model), gradient(total, model))
 
 

@@ -362,8 +362,9 @@ def test_a_word_is_drawn_by_an_exponential_race():
         assert count == pytest.approx(1e5 * p, abs=4 * (1e5 * p * (1 - p)) ** 0.5)
 
 
+@pytest.mark.parametrize("items", [torch.tensor(3), torch.tensor(3.0)])
 @pytest.mark.parametrize("training", [True, False])
-def test_in_training_sums_are_divided_by_the_mean_count_of_all_processes(training, monkeypatch):
+def test_in_training_sums_are_divided_by_the_mean_count_of_all_processes(training, items, monkeypatch):
     class Two:
         """A distributed run of two processes, of which the other one has 7 items."""
 
@@ -375,7 +376,6 @@ def test_in_training_sums_are_divided_by_the_mean_count_of_all_processes(trainin
             count += 7
 
     sums = {"one": torch.tensor(6.0, requires_grad=True), "other": torch.tensor(4.0)}
-    items = torch.tensor(3)
     for run, divisor in ((None, 3), (Two, 5 if training else 3)):
         if run:
             monkeypatch.setattr("captioning.objectives.loss.distributed", run)
@@ -391,5 +391,16 @@ def test_in_training_sums_are_divided_by_the_mean_count_of_all_processes(trainin
 
 
 def test_without_items_the_loss_is_its_sum():
-    nothing = make_loss({"a": torch.zeros(())}, torch.tensor(0), words=torch.tensor(0), stats={}, training=True)
-    assert (nothing.total.item(), nothing.count.item()) == (0.0, 0)
+    nothing = make_loss({"a": torch.tensor(5.0)}, torch.tensor(0), words=torch.tensor(0), stats={}, training=True)
+    assert (nothing.total.item(), nothing.count.item()) == (5.0, 0)
+
+
+def test_without_support_for_processes_there_is_one(monkeypatch):
+    class Absent:
+        """torch.distributed where torch was built without it: it has no `is_initialized`."""
+
+        is_available = staticmethod(lambda: False)
+
+    monkeypatch.setattr("captioning.objectives.loss.distributed", Absent)
+    loss = make_loss({"a": torch.tensor(5.0)}, torch.tensor(2), words=torch.tensor(3), stats={}, training=True)
+    assert loss.total == 2.5

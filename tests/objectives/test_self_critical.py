@@ -163,6 +163,7 @@ def test_the_loss_is_that_of_the_equations_with_dropout(toy, baseline, attention
     assert found.total.item() == pytest.approx(total.item(), rel=1e-10)
     assert_same_gradient(gradient(found.total, model), gradient(total, model))
     assert found.count == 6 and found.words == sum(len(caption) for caption in every[0] + every[1]) == 15
+    assert not any(part.requires_grad for part in [*found.parts.values(), *found.stats.values()])
     assert found.stats["reward"].item() == pytest.approx(sum(rewards) / 6, rel=1e-12)
     assert found.stats["words_a_caption"].item() == pytest.approx(15 / 6, rel=1e-12)
 
