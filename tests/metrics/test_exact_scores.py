@@ -407,6 +407,21 @@ def test_shares_of_distinct_ngrams():
     assert diversity.distinct_share([["a", "a", "b"], ["a", "a"]], 2) == 2 / 5
     assert diversity.distinct_share([["a"], []], 2) == 0.0
     assert diversity.distinct_share([[], []], 1) == 0.0
+    assert diversity.distinct_share([["a"], []], 1) == 1.0
+
+
+def test_captions_of_few_words_are_described():
+    lengths = [[["a"], ["a", "b", "c"]], [["a", "b"]], [[]]]
+    for captions, unknown, empty in (
+        ([["<unk>"]], 1.0, 0.0),
+        ([[]], 0.0, 1.0),
+        ([["<unk>", "a"], ["<unk>"]], 2 / 3, 0),
+    ):
+        found = diversity.describe_diversity(captions, lengths)
+        assert found["unknown words"] == unknown and found["empty"] == empty
+        assert found["length of references"] == 6 / 4 and found["with unknown words"] == 1 - empty
+    found = diversity.describe_diversity([["x"], ["x", "y"]], lengths, unknown="x", training={("x", "y"), ("y",)})
+    assert (found["unknown words"], found["novel"], found["shortest"], found["longest"]) == (2 / 3, 0.5, 1, 2)
 
 
 # n-grams as numbers
