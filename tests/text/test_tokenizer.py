@@ -50,6 +50,7 @@ ANSWERS = {
     "a\ufffddog ‼ don\ufffdt ‽ ₹500 Ⅳ and Ⅳcat": "a dog don t 500 and cat",
     "": "",
     ' . , "" -- ': "",
+    "cafe\u0300 a\u200bb soft\u00adly :| :D ;p a --- b ---- c ‟ d 😀 e": ("cafe\u0300 a b softly :| :d ;p a b c ‟ d e"),
     "a\r\nb\x0bc\x0cd\u2028e\tf": "a b c d e f",
 }
 
