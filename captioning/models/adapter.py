@@ -36,3 +36,12 @@ def mean_over_places(grid: Tensor, mask: Tensor | None) -> Tensor:
         return grid.mean(1)
     share = mask.to(grid.dtype) / mask.sum(1, keepdim=True)
     return torch.einsum("bp,bpd->bd", share, grid)
+
+
+def some_place(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Zero the features of missing locations, and give images without any a location of zeros.
+
+    Otherwise the mean of an image without a location would be 0 / 0, and a missing location's NaN times 0 would be NaN.
+    """
+    empty = ~mask.any(1, keepdim=True)
+    return features.masked_fill(~mask[..., None], 0.0), torch.cat((mask[:, :1] | empty, mask[:, 1:]), 1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
-from captioning.models.adapter import build_adapter, mean_over_places
+from captioning.models.adapter import build_adapter, mean_over_places, some_place
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM, Cell
 from captioning.models.embeddings import learned
@@ -91,9 +91,13 @@ class Answerer(nn.Module):
 
         Args:
             images: what the encoder takes: pictures [B, 3, S, S] uint8, or features [B, P, D] or [B, D].
-            mask: [B, P] bool, True at real places; None where all are.
+            mask: [B, P] bool, True at real places; None where all are. An image without a single one is shown its
+                first, filled with zeros.
         """
-        features = self.adapter(self.encoder(images).to(self.embedding.weight.dtype))
+        features = self.encoder(images).to(self.embedding.weight.dtype)
+        if mask is not None:
+            features, mask = some_place(features, mask)
+        features = self.adapter(features)
         grid = features if features.dim() == 3 else features[:, None]
         query, seen = self.read(questions), []
         for index, look in enumerate(self.looks):

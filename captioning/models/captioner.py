@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.models.adapter import build_adapter, mean_over_places
+from captioning.models.adapter import build_adapter, mean_over_places, some_place
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
 from captioning.models.conditioning import InitialState
@@ -64,7 +64,7 @@ class Captioner(CaptionModel):
         """What attention and conditioning take of images: adapted features [B, P, D'] (P = 1 of an fc vector), mask."""
         features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
         if mask is not None:
-            features, mask = _some_place(features, mask)
+            features, mask = some_place(features, mask)
         features = self.adapter(features)
         return features if features.dim() == 3 else features[:, None], mask
 
@@ -85,13 +85,6 @@ class Captioner(CaptionModel):
     def teacher_force(self, tokens: Tensor, state: RecurrentState, memory: Memory, *, carry: bool = False) -> Decoded:
         """Score given captions at once; see `Decoder.forward`."""
         return self.decoder(tokens, state, memory, carry=carry)
-
-
-def _some_place(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Features and mask with a place of zeros for images that have none; without it their means would be 0 / 0."""
-    empty = ~mask.any(1)
-    features = features.masked_fill(empty[:, None, None], 0.0)
-    return features, torch.cat((mask[:, :1] | empty[:, None], mask[:, 1:]), 1)
 
 
 def build_captioner(

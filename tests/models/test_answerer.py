@@ -117,6 +117,17 @@ def test_masked_places_are_not_there(attention, scorer):
     torch.testing.assert_close(found.logits, fewer.logits, rtol=1e-12, atol=1e-13)
 
 
+@pytest.mark.parametrize("attention", ["soft", "hard", "none"])
+def test_an_image_without_a_place_is_shown_one_of_zeros(attention):
+    model, given = make(attention=attention), batch()
+    images, mask = given.images.clone(), torch.ones(2, P, dtype=torch.bool)
+    images[1], mask[1] = torch.nan, False
+    found = model(images, given.questions, mask).logits
+    torch.testing.assert_close(found[:1], model(given.images[:1], given.questions[:1]).logits)
+    zeros = model(torch.zeros(1, 1, D, dtype=torch.float64), given.questions[1:]).logits
+    torch.testing.assert_close(found[1:], zeros)
+
+
 def test_the_loss_by_hand():
     model, given = make(), batch()
     log_p = model(given.images, given.questions).logits.log_softmax(-1)

@@ -78,7 +78,7 @@ def test_answerers_are_their_equations(made, monkeypatch):
             log_probs.append(alpha.max().log() if drawn else features.new_zeros(()))
             places.append(int(real[alpha.argmax()]))
     pairs = [(found.logits, torch.stack(logits).view(2, 3, 5))]
-    assert found.glimpse.context.shape[-1] == 0
+    assert found.glimpse.context.shape[-1] == 0 and model.hard_attention == ("most_likely" if hard else None)
     if made["attention"] == "none":
         assert found.glimpse.weights.shape == (2, 3, 1, 0)
     else:

@@ -165,7 +165,7 @@ def test_captioners_are_their_equations(made, monkeypatch):
     model, (features, mask, tokens) = build(made), batch()
     if made["frequencies"]:  # a code of each location needs all of them
         mask = torch.ones_like(mask)
-    decoded = model(features, tokens, mask)
+    decoded = model(features.masked_fill(~mask[..., None], torch.nan), tokens, mask)
     length, sentinel = tokens.shape[2] - 1, made["recurrence"] == "adaptive"
     expected, weights, log_probs, entropies = {}, [], [], []
     for b, k in itertools.product(range(3), range(3)):
@@ -210,6 +210,8 @@ def test_steps_of_several_rows_are_the_equations(made, monkeypatch):
     if made["frequencies"]:
         mask = torch.ones_like(mask)
     sentinel = made["recurrence"] == "adaptive"
+    assert (model.pad, model.has_sentinel, model.attends) == (PAD, sentinel, made["attention"] != "none")
+    assert model.hard_attention == ("most_likely" if made["attention"] == "hard" else None)
     with torch.no_grad():
         state, memory = model.begin(features, mask)
         state = state.repeat(3)
@@ -272,3 +274,12 @@ def test_the_fused_sequence_is_the_equations_and_carries_the_last_state(made, mo
     if made["attention"] == "hard":
         places = decoded.glimpse.weights.argmax(-1) * real
         assert torch.equal(decoded.glimpse.places, places)
+
+
+@pytest.mark.parametrize("recurrence", [name for name in RECURRENCES if name != "look_after"])
+def test_what_loops_is_never_run_by_the_fused_sequence(toy, toy_tokens, recurrence):
+    model = toy(recurrence=recurrence)
+    state, memory = model.begin(torch.randn(3, 4, 6, dtype=torch.float64))
+    asked, plain = (model.teacher_force(toy_tokens, state, memory, carry=carry) for carry in (True, False))
+    assert asked.state is None and torch.equal(asked.index, plain.index)
+    torch.testing.assert_close(asked.logits, plain.logits, rtol=0, atol=0)
