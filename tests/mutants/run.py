@@ -37,7 +37,7 @@ import sys
 import tempfile
 import time
 import tomllib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -217,18 +217,21 @@ def run_all(jobs: Iterable[tuple], folders: list[Path]) -> Iterator[tuple[Job, s
 
 def plant(faults: Sequence[Fault], folders: list[Path]) -> list[Fault]:
     """Run the tests without any fault, then once per fault, and return the faults with the wrong outcome."""
-    seconds = {}
-    clean = sorted({test for fault in faults for test in fault.tests})
-    for job, outcome in run_all((((test,), None, 1800) for test in clean), folders):
+    seconds, clean = {}, defaultdict(set)  # by file or folder
+    for test in {test for fault in faults for test in fault.tests}:
+        clean[test.partition("::")[0]].add(test)
+    for job, outcome in run_all(((sorted(clean[path]), None, 1800) for path in sorted(clean)), folders):
+        path = job.tests[0].partition("::")[0]
         if outcome:
             print((job.folder / "log.txt").read_text()[-4000:])
-            raise SystemExit(f"error: {job.tests[0]} fails without any fault: {outcome}")
-        seconds[job.tests[0]] = job.seconds
+            raise SystemExit(f"error: {path} fails without any fault: {outcome}")
+        seconds[path] = job.seconds
     print(
         f"{len(clean)} files or folders of tests pass without any fault, in {sum(seconds.values()):.0f} s", flush=True
     )
     wrong, count = [], Counter()
-    jobs = ((fault.tests, fault, 60 + 5 * sum(seconds[test] for test in fault.tests)) for fault in faults)
+    limits = (60 + 5 * sum(seconds[test.partition("::")[0]] for test in fault.tests) for fault in faults)
+    jobs = ((fault.tests, fault, limit) for fault, limit in zip(faults, limits, strict=True))
     for number, (job, outcome) in enumerate(run_all(jobs, folders), 1):
         kind = "killed" if outcome else "equivalent" if job.fault.equivalent else "SURVIVED"
         count[kind] += 1
