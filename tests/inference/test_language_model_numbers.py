@@ -1,13 +1,14 @@
 """A language model that is a table: log-probabilities, states, bits and samples by looking them up."""
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from captioning.errors import ConfigError, DataError
-from captioning.inference import LanguageModel
+from captioning.inference import LanguageModel, language_model
 from captioning.models import CaptionModel, Glimpse, RecurrentState, Step
 
 SPECIALS = ["<pad>", "<start>", "<end>", "<unk>"]
@@ -95,6 +96,33 @@ def test_writing_goes_on_after_the_prime():
         model().sample(length=0)
     with pytest.raises(DataError, match="prime holds 'x', which the model's vocabulary lacks"):
         model().sample("axa")
+
+
+def test_a_single_token_has_a_state():
+    (found,) = model().read(["b"])
+    assert found.states["hidden"].tolist() == [[B, END]] and found.log_probs == pytest.approx(log_prob([B]))
+
+
+def test_settings_reach_the_search(monkeypatch):
+    asked = []
+
+    def search(step, state, **options):
+        asked.append(options)
+        return [[SimpleNamespace(tokens=[A, B, END])]]
+
+    monkeypatch.setattr(language_model, "sample", search)
+    assert model().sample("b", length=7, temperature=0.5, top_k=3, top_p=0.9, seed=11) == "ab"
+    common = {"batch": 1, "end": END, "forbidden": (0, 1, UNKNOWN)}
+    given = {"max_length": 7, "temperature": 0.5, "top_k": 3, "top_p": 0.9, "seed": 11}
+    assert asked.pop() == {"start": B, **common, **given}
+    model().sample()
+    default = {"max_length": 500, "temperature": 1.0, "top_k": None, "top_p": None, "seed": None}
+    assert asked.pop() == {"start": END, **common, **default}
+
+
+def test_a_language_model_sees_no_image():
+    built = language_model.build_model("node", model().vocabulary, make=lambda node, **options: (node, options))
+    assert built == ("node", {"feature_size": 0, "grid": False, "vocabulary_size": 6, "pad": 0})
 
 
 def test_a_model_reads_in_eval_mode():
