@@ -6,8 +6,8 @@
 known before the loop (the word, the image). Each recurrence is made of the same cells, and keeps all their layers in
 one RecurrentState.
 
-Attributes of each: layers, of its state; context_size, of the context that the readout sees; loops, whether a step
-needs the glimpse or the cells of the one before, so that no fused kernel can run the sequence.
+Attributes of each: context_size, of the context that the readout sees; loops, whether a step needs the glimpse or the
+cells of the one before, so that no fused kernel can run the sequence.
 """
 
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class LookFirst(nn.Module):
         self.cell = cell(input_size, context_size, state_size=state_size, layers=layers, dropout=dropout)
         self.gate = nn.Linear(state_size, 1) if gate and context_size else None
         self.word = nn.Linear(input_size, state_size, bias=False) if word and context_size else None
-        self.layers, self.context_size, self.loops = layers, context_size, context_size > 0
+        self.context_size, self.loops = context_size, context_size > 0
 
     def zero_state(self, batch: int, *, like: Tensor) -> RecurrentState:
         """All zeros for `batch` images, one row each."""
@@ -123,7 +123,7 @@ class LookAfter(nn.Module):
                 f"set model.feature_width={state_size}"
             )
         self.cell = cell(input_size, 0, state_size=state_size, layers=layers, dropout=dropout)
-        self.layers, self.context_size, self.loops = layers, context_size, sentinel
+        self.context_size, self.loops = context_size, sentinel
         self.sentinel_input = nn.Linear(input_size, state_size) if sentinel else None
         self.sentinel_state = nn.Linear(state_size, state_size, bias=False) if sentinel else None
         self.sentinel_key = nn.Linear(state_size, key_size, bias=False) if sentinel else None
@@ -179,7 +179,6 @@ class UpDown(nn.Module):
         dropout: float = 0.0,
     ):
         super().__init__()
-        self.layers = 1 + layers
         self.attention_cell = cell(input_size, state_size, state_size=state_size)
         self.language_cell = cell(state_size, context_size, state_size=state_size, layers=layers, dropout=dropout)
 
