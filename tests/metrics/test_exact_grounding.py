@@ -8,7 +8,7 @@ import slow_scores
 
 from captioning.metrics import MEASURES, compile_phrases, ground_caption, overlaps, summarize
 from captioning.metrics.grounding import AnnotatedThing, Grounded, center_prior, pointing
-from captioning.metrics.mentions import Mention
+from captioning.metrics.mentions import Mention, find_mentions, plural
 from captioning.metrics.regions import area_share, box_region, cell_shares, contains, mask_region
 
 SIZE = (12, 8)  # width, height
@@ -147,6 +147,32 @@ def test_the_centre_prior_is_a_gaussian_of_a_quarter_of_each_side(box, grid):
     found = center_prior(box=box, grid=grid, size=SIZE)
     np.testing.assert_allclose(found, wanted / wanted.sum(), rtol=1e-6)
     assert found.sum() == pytest.approx(1, abs=1e-12)
+
+
+# Words
+
+
+def test_phrases_among_other_words():
+    phrases = compile_phrases({"dog": ["Dog", "hot  Dog"], "cat": ["cat"], "nothing": ["cat house"]})
+    assert phrases == {
+        ("dog",): "dog", ("dogs",): "dog", ("hot", "dog"): "dog", ("hot", "dogs"): "dog", ("cat",): "cat",
+        ("cats",): "cat", ("cat", "house"): "nothing", ("cat", "houses"): "nothing",
+    }  # fmt: skip
+    tokens = ["a", "hot", "dogs", "hot", "cat", "house", "dog", "cat"]
+    assert find_mentions(tokens, phrases) == [Mention(1, 3, "dog"), Mention(6, 7, "dog"), Mention(7, 8, "cat")]
+    assert find_mentions(["a", "hot"], phrases) == find_mentions(tokens, {}) == find_mentions([], phrases) == []
+
+
+@pytest.mark.parametrize(
+    ("noun", "more"),
+    [
+        ("dog", "dogs"), ("bus", "buses"), ("box", "boxes"), ("quiz", "quizes"), ("bench", "benches"), ("y", "ies"),
+        ("brush", "brushes"), ("lady", "ladies"), ("toy", "toys"), ("key", "keys"), ("guy", "guys"), ("ski", "skis"),
+        ("berry", "berries"), ("eye", "eyes"), ("ayb", "aybs"), ("city", "cities"), ("bay", "bays"), ("boa", "boas"),
+    ],
+)  # fmt: skip
+def test_regular_plurals(noun, more):
+    assert plural(noun) == more
 
 
 # Captions

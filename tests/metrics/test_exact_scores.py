@@ -10,7 +10,7 @@ import pytest
 import slow_scores
 
 from captioning.errors import CheckpointError, DataError
-from captioning.metrics import Reward, Scorer, ScoreTable, diversity, java, ngrams
+from captioning.metrics import Reward, Scorer, ScoreTable, diversity, from_csv, java, ngrams, to_csv
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
@@ -249,6 +249,17 @@ def test_an_end_that_counts_is_a_word_of_every_order():
     default = Reward(references)(asked, captions, ended)
     np.testing.assert_allclose(default, cider, rtol=1e-12, atol=1e-14)
     assert default[0] > default[1] and default[4] == 0.0
+
+
+def test_references_are_told_apart_to_the_last_letter():
+    """Captions and images do not run into one another in the digest of the references."""
+    forms = [{1: ["a"], 2: ["bc"]}, {1: ["ab"], 2: ["c"]}, {1: ["a", "bc"]}, {1: ["a bc"]}, {1: ["a"], 2: ["b", "c"]}]
+    states = [Reward(form, count_end=False).state_dict() for form in forms]
+    assert len({state["references"] for state in states}) == len(forms)
+    assert {len(state["references"]) for state in states} == {32}
+    for form in forms:
+        taken = [Reward(form, count_end=False, saved=state).taken_over for state in states]
+        assert sum(taken) == 1 and taken[forms.index(form)]
 
 
 # ROUGE-L
@@ -505,6 +516,26 @@ def test_totals_are_means_of_images_and_ratios_of_counts():
     assert taken.image_ids == [7, 5] and taken.values["CIDEr"].tolist() == [6.0, 1.0]
     assert taken.counts["BLEU"].tolist() == counts[[2, 0]].tolist() and taken.names is None
     assert table._replace(names=["a", "b", "c"]).take(np.array([2, 0])).names == ["c", "a"]
+
+
+def test_a_table_of_ids_of_every_kind_and_with_counts_of_meteor(tmp_path):
+    values = {"METEOR": np.array([0.25, 0.5, 0.75, 1.0]), "CIDEr": np.array([1 / 3, 2, 3, 4])}
+    ids = [7, "\u0663", "a7", "7a"]
+    table = ScoreTable(ids, ["a\r\nb", "c,d", '"', ""], values, {"METEOR": np.arange(92.0).reshape(4, 23)})
+    text = to_csv(table)
+    assert text.startswith("image_id,caption,METEOR,CIDEr,METEOR:0,") and ",1,4,69,70," in text.splitlines()[-1]
+    assert text.count("\r") == 1
+    (tmp_path / "t.csv").write_bytes(text.encode())
+    again = from_csv(tmp_path / "t.csv")
+    assert (again.image_ids, again.captions, again.names) == (ids, table.captions, None)
+    assert again.counts["METEOR"].tolist() == table.counts["METEOR"].tolist()
+    assert again.values["CIDEr"].tolist() == [0.3333333333, 2, 3, 4] and list(again.values) == ["METEOR", "CIDEr"]
+    (tmp_path / "t.csv").write_text("image_id,caption,file_name,CIDEr\n1,a,x.jpg,0.5\n2,b,,1\n")
+    named = from_csv(tmp_path / "t.csv")
+    assert named.names == ["x.jpg", ""] and named.values["CIDEr"].tolist() == [0.5, 1] and named.counts == {}
+    (tmp_path / "t.csv").write_text("image_id,caption,CIDEr\n ,a,0.5\n")
+    with pytest.raises(DataError, match="an image id is blank"):
+        from_csv(tmp_path / "t.csv")
 
 
 def test_cider_is_zero_only_where_all_images_have_the_same_ngrams_of_every_order():
