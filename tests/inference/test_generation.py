@@ -12,7 +12,7 @@ from captioning.data import Vocabulary
 from captioning.decoding import beam_search, consensus_search, greedy_search, sample
 from captioning.errors import ConfigError, DataError
 from captioning.inference import generate, generate_texts, get_search, with_generator
-from captioning.inference.generation import with_words
+from captioning.inference.generation import _count, _Watched, with_words
 from captioning.models import Glimpse, Step
 
 VOCABULARY = Vocabulary(["dog", "cat", "runs", "far"])
@@ -175,3 +175,26 @@ def test_many_words_of_large_scores_are_finite(dtype):
     ((best,),) = generate(model, torch.zeros(1, 1), search=greedy_search, vocabulary=words)
     assert best.tokens == [9, END]
     assert best.log_prob == pytest.approx(-2 * math.log1p(7999 * math.exp(-10)), abs=1e-4)
+
+
+def test_one_row_that_is_not_finite_is_enough_and_goes_on_with_zeros():
+    logits = torch.ones(3, 2, V, dtype=torch.float64)
+    logits[1, 1, 4] = math.nan
+    logits[2, 0, 0] = math.inf
+    watched = _Watched(lambda token, state: Step(logits, state, Glimpse(None, None)))
+    expected = torch.ones(3, 2, V, dtype=torch.float64)
+    expected[1, 1] = expected[2, 0] = 0
+    assert torch.equal(watched(None, None).logits, expected)
+    with pytest.raises(DataError, match=r"not finite for 2 pictures: b, c: "):
+        watched.check("abc")
+
+
+def test_images_are_counted_by_the_first_member():
+    assert _count((torch.zeros(3, 2), torch.zeros(3, 5))) == _count(torch.zeros(3, 2)) == 3
+
+
+def test_the_outer_settings_of_a_search_go_before_the_inner():
+    inner = partial(greedy_search, max_length=3, seed=1)
+    inner.note = "a partial with attributes is not joined with one around it"
+    found = with_words(partial(inner, max_length=5), VOCABULARY)
+    assert found.func is greedy_search and found.keywords == {"max_length": 5, "seed": 1}
