@@ -11,6 +11,7 @@ from captioning.data import CaptionBatch
 from captioning.decoding import beam_search, forced_decoding, greedy_search, sample, score_tokens
 from captioning.errors import ConfigError
 from captioning.models import CaptionModel, Glimpse, HardAttention, LookAfter, MultiCrop, Step, UpDown, build_captioner
+from captioning.models.interface import stack_glimpses
 from captioning.objectives import CrossEntropy, ScheduledSampling, SelfCritical
 
 PAD, START, END, UNKNOWN, WORDS = 0, 1, 2, 3, 9
@@ -84,6 +85,34 @@ def test_the_default_teacher_forcing_is_the_loop_over_steps(toy, images):
     real = batch.tokens[..., 1:] != PAD
     assert decoded.glimpse.weights.shape == (2, 2, 4, 4)
     torch.testing.assert_close(decoded.glimpse.weights.sum(-1), real.double())
+
+
+def test_glimpses_of_steps_are_joined_along_time_and_zero_at_padding():
+    real = torch.tensor([[[True, True, True], [True, False, False]], [[False] * 3, [True, True, False]]])
+    steps = [
+        Glimpse(torch.randn(2, 2, 5), torch.rand(2, 2, 4), torch.randint(1, 5, (2, 2)), -torch.rand(2, 2))
+        for _ in range(3)
+    ]
+    joined = stack_glimpses(steps, real)
+    assert joined.context.shape == (2, 2, 3, 0) and joined.entropy is None
+    assert joined.places.dtype == torch.int64
+    for t, step in enumerate(steps):
+        for b in range(2):
+            for k in range(2):
+                for name in ("weights", "places", "log_prob"):
+                    found, expected = getattr(joined, name)[b, k, t], getattr(step, name)[b, k]
+                    assert torch.equal(found, expected if real[b, k, t] else torch.zeros_like(expected))
+
+
+def test_states_and_indices_of_the_default_teacher_forcing(toy, images):
+    tokens = batch_of(images).tokens
+    state, memory = toy.begin(images)
+    decoded = toy.teacher_force(tokens, state, memory)
+    assert decoded.index.tolist() == (tokens[..., 1:] != PAD).flatten().nonzero().squeeze(1).tolist()
+    state = state.repeat(2)
+    for t in range(4):
+        state = toy.step(tokens[..., t], state, memory).state
+    torch.testing.assert_close(decoded.state, state)
 
 
 @pytest.mark.parametrize("recurrence", [None, UpDown, partial(LookAfter, sentinel=True)])

@@ -100,6 +100,7 @@ def test_cells_in_the_coordinates_of_the_box():
     assert cell(0, (2, 4), (10, 20, 50, 30)) == (10, 20, 20, 25)
     assert cell(6, (2, 4), (10, 20, 50, 30)) == (30, 25, 40, 30)
     assert scale((1, 2, 3, 4), 10, 100) == (10, 200, 30, 400)
+    assert seen((1.5, 0.6, 3.5, 9), (5, 4)).dtype == bool
     assert np.argwhere(seen((1.5, 0.6, 3.5, 9), (5, 4))).tolist() == [[y, x] for y in (1, 2, 3) for x in (1, 2)]
 
 

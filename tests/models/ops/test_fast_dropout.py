@@ -77,5 +77,7 @@ def test_nothing_is_left_out_in_eval_mode_or_at_0():
     assert Dropout(0.5).eval()(inputs).equal(inputs) and Dropout(0.0).train()(inputs).equal(inputs)
 
 
-def test_on_another_device_it_is_torch_s():
-    assert Dropout(0.5)(torch.ones(3, device="meta")).device.type == "meta"
+def test_on_another_device_it_is_torch_s(monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "dropout", lambda inputs, share, training: (inputs.shape, share, training))
+    assert Dropout(0.4)(torch.ones(3, device="meta")) == ((3,), 0.4, True)
+    assert Dropout(0.4).eval()(torch.ones(3)) == ((3,), 0.4, False)
