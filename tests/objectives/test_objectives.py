@@ -4,7 +4,7 @@ import pytest
 import torch
 from exact_gradients import assert_same_gradient, forced_paths, gradient
 from paper_captioner import PaperCaptioner
-from small_worlds import LOSSES, MIXED, P, V, losses_along
+from small_worlds import LOSSES, MIXED, P, V, World, losses_along
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from toys import (
@@ -299,38 +299,45 @@ def test_the_loss_and_its_gradient_are_those_of_the_equations(toy, losses, condi
         model.eval()
 
 
+LONG = World([(0, 1, 2), (0, 2)], [[[4, 5, 4, 5], [5]], [[], None]])
+
+
+@pytest.mark.parametrize("world", [MIXED, LONG], ids=["with a column of padding", "without"])
 @pytest.mark.parametrize("attention", ["soft", "hard"])
-def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, monkeypatch):
+def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, world, monkeypatch):
     """Each input word is the model's own where a coin falls below the probability; the targets stay the caption's."""
-    model, batch = paper_model(toy, attention), MIXED.batch()
+    model, batch = paper_model(toy, attention), world.batch()
+    batch = batch._replace(tokens=batch.tokens[..., :-1]) if world is LONG else batch
+    images, slots, length = batch.tokens[..., 1:].shape
     inputs = ScheduledSampling(start=-1, every=1, increase=0.35, maximum=0.35)
     places = Reinforce(scale=0.3, entropy=0.2, baseline=MovingAverage(decay=1.0))
     objective = CrossEntropy(doubly_stochastic=0.7, label_smoothing=0.2, inputs=inputs, location_loss=places)
-    own = torch.tensor([4, 5, UNKNOWN])[torch.randint(3, (4, 4, 3))]  # [T, B, K]
+    own = torch.tensor([4, 5, UNKNOWN])[torch.randint(3, (length, images, slots))]  # [T, B, K]
     steps, drawn_from = iter(own), []
     monkeypatch.setattr(
         "captioning.objectives.cross_entropy.draw_ids", lambda given: drawn_from.append(given) or next(steps)
     )
-    paths = torch.tensor([[0, 2, 1, 0], [2, 0, 0, 0], [1, 1, 1, 1], [1, 2, 1, 1]])[:, None].expand(4, 3, 4)
+    draws = torch.randint(6, (images, slots, length))  # 6: of 1, 2 or 3 locations alike
+    paths = torch.stack([torch.tensor(own)[draw % len(own)] for own, draw in zip(world.locations, draws, strict=True)])
     torch.manual_seed(1)
     with forced_paths(paths, P):
         found = objective(model, batch)
     torch.manual_seed(1)
-    taken = torch.stack([torch.rand(4, 3) for _ in range(4)]) < 0.35
+    taken = torch.stack([torch.rand(images, slots) for _ in range(length)]) < 0.35
     assert taken[:2].any() and not taken[:2].all()
     paper, sums, differ = PaperCaptioner(model), dict.fromkeys(("words", "whole", "location", "entropy"), 0.0), 0
-    for image, slot, words in MIXED.real():
+    for image, slot, words in world.real():
         entered = [START]
         for t in range(len(words) - 1):
             entered.append(int(own[t, image, slot]) if taken[t, image, slot] else words[t])
         differ += entered[1:] != words[:-1]
-        path = [[list(MIXED.locations[image]).index(place) for place in paths[image, slot].tolist()]]
+        path = [[list(world.locations[image]).index(place) for place in paths[image, slot].tolist()]]
         log_p, of_words, whole, entropy = losses_along(
-            paper, batch, MIXED, image, words, torch.tensor(path) if attention == "hard" else None,
+            paper, batch, world, image, words, torch.tensor(path) if attention == "hard" else None,
             {"doubly_stochastic": 0.7, "label_smoothing": 0.2}, inputs=entered,
         )  # fmt: skip
         followed = paper.follow(
-            batch.images[image][list(MIXED.locations[image])], words,
+            batch.images[image][list(world.locations[image])], words,
             torch.tensor(path) if attention == "hard" else None, start=START, inputs=entered,
         )  # fmt: skip
         for t in range(len(words)):
@@ -342,7 +349,7 @@ def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, mo
             sums["location"] = sums["location"] - 0.3 * returns * log_p.sum()
             sums["entropy"] = sums["entropy"] - 0.2 * entropy.sum()
     assert differ and not any(given.requires_grad for given in drawn_from)
-    total = sum(sums.values()) / 8
+    total = sum(sums.values()) / len(world.real())
     assert found.total.item() == pytest.approx(total.item(), rel=1e-12)
     assert_same_gradient(gradient(found.total, model), gradient(total, model))
 
