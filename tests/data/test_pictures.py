@@ -674,3 +674,24 @@ def test_a_mirrored_transform_turns_what_is_seen_and_keeps_the_region():
         assert turned.box(47, 30) == transform.box(47, 30)
         assert turned.describe() == transform.describe() | {"mirror": True}
         assert turned.mirrored().describe() == transform.describe()
+
+
+@pytest.mark.parametrize("fit", ["squash", "crop", "pad"])
+@pytest.mark.parametrize(
+    ("corner", "left", "top"), [("top left", 0, 0), ("top right", 5, 0), ("bottom left", 0, 2), ("bottom right", 5, 2)]
+)
+def test_a_corner_is_that_part_of_the_picture_and_its_box_lies_there(fit, corner, left, top):
+    """Of 12 × 6 pixels 0.6 of each side: 7 × 4, which four slices give by hand."""
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 12, 3), np.uint8)
+    whole, part = Image.fromarray(pixels), Image.fromarray(pixels[top : top + 4, left : left + 7])
+    transform = Transform(8, fit=fit)
+    assert torch.equal(transform.cropped(0.6, corner)(whole), transform(part))
+    inner, box = transform.box(7, 4), transform.cropped(0.6, corner).box(12, 6)
+    assert box == pytest.approx((inner.left + left, inner.top + top, inner.right + left, inner.bottom + top))
+
+
+def test_a_corner_has_at_least_one_pixel():
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 3), np.uint8)
+    tiny = Transform(4, fit="squash").cropped(0.1, "bottom right")
+    assert (tiny(Image.fromarray(pixels)) == torch.from_numpy(pixels[1, 2])[:, None, None]).all()
+    assert tiny.box(3, 2) == (2, 1, 3, 2)
