@@ -48,7 +48,7 @@ class Predictor:
 
 @pytest.fixture
 def split(tmp_path):
-    """Records, and instances in the upper left quarter of each picture, and an eighth of it as a mask."""
+    """Records, and instances in the upper half of each picture, whose masks are the upper quarter."""
     records, pictures = [], {}
     for number, (width, height) in SIZES.items():
         path = tmp_path / f"{number}.png"
@@ -56,8 +56,8 @@ def split(tmp_path):
         if number == 9:
             path.write_bytes(b"")
         records.append(Record(number, path, "val", ()))
-        box = (0, 0, width / 2, height / 2)
-        mask = [[0, 0, width / 2, 0, width / 2, height / 4, 0, height / 4]]
+        box = (0, 0, width, height / 2)
+        mask = [[0, 0, width, 0, width, height / 4, 0, height / 4]]
         pictures[number] = Annotated(width, height, [Instance(f"thing{number}", box, mask)])
     return records, Instances(pictures, {f"thing{number}": (f"thing{number}",) for number in SIZES})
 
@@ -70,9 +70,10 @@ def test_every_picture_meets_its_own_caption_and_instances(split, capsys):
     assert predictor.batches == [([(8, 4), (4, 8)], "beam"), ([(8, 8)], "beam"), ([(4, 4)], "beam")]
     for number, (only,) in found.items():
         assert (only.mention.start, only.phrase) == (number - 1, f"thing{number}")
-        assert only.measures["attention mass box"] == pytest.approx(0.7)
-        assert only.measures["attention mass mask"] == pytest.approx(0.35)
-        assert only.measures["chance box"] == pytest.approx(0.25)
+        assert only.measures["attention mass box"] == pytest.approx(0.8)
+        assert only.measures["attention mass mask"] == pytest.approx(0.4)
+        assert only.measures["chance mask"] == pytest.approx(0.25)
+        assert only.measures["chance box"] == pytest.approx(0.5)
     told = capsys.readouterr()
     assert "9.png" in told.err and told.err.count("left out: ") == 1 and "left out" not in told.out
 
@@ -99,7 +100,7 @@ def test_hard_attention_and_the_box_that_it_looks_at(split):
     assert only.measures["attention mass box"] == 0.0  # cell 3 of four, though the weights are on the first
     predictor = Predictor(box=(0, 0, 16, 4))  # twice as wide as the picture: its cells are 8 × 2
     (only,) = caption_and_ground(predictor, records[:1], instances, search=None, batch_size=1, skip_unreadable=False)[5]
-    assert only.measures["attention mass box"] == pytest.approx(0.35)
+    assert only.measures["attention mass box"] == pytest.approx(0.7)
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
@@ -123,7 +124,7 @@ def test_features_of_a_source_are_captioned_instead_of_pictures(split, monkeypat
     )
     assert predictor.batches == []
     for number, (only,) in found.items():
-        assert only.phrase == f"thing{number}" and only.measures["attention mass box"] == pytest.approx(0.7)
+        assert only.phrase == f"thing{number}" and only.measures["attention mass box"] == pytest.approx(0.8)
     assert list(found) == [5, 3, 7, 2]
     assert {row[:3] for row in asked} == {("captioner", "beam", "vocabulary")}
     assert [path for *_, names in asked for path in names] == [records[at].path for at in (0, 1, 3, 4)]

@@ -518,6 +518,19 @@ def test_totals_are_means_of_images_and_ratios_of_counts():
     assert table._replace(names=["a", "b", "c"]).take(np.array([2, 0])).names == ["c", "a"]
 
 
+def test_scores_need_no_settings(monkeypatch):
+    """1000 resamples of seed 0, this tokenizer, and no Java program."""
+    monkeypatch.setattr(java.shutil, "which", lambda name: None)
+    references, captions = {1: ["a b c"], 2: ["b c"], 3: ["d"]}, {1: "a b", 2: "c", 3: "d d"}
+    report = Scorer()(references, captions)
+    assert report == Scorer(tokenizer="python", bootstrap=1000, seed=0)(references, captions)._replace(
+        table=report.table
+    )
+    assert report.intervals != Scorer(seed=1)(references, captions).intervals
+    assert (report.resamples, report.tokenizer, report.unavailable, report.samples) == (1000, "python", {}, {})
+    assert list(report.intervals) == NAMES and Scorer(bootstrap=0)(references, captions).intervals == {}
+
+
 def test_a_table_of_ids_of_every_kind_and_with_counts_of_meteor(tmp_path):
     values = {"METEOR": np.array([0.25, 0.5, 0.75, 1.0]), "CIDEr": np.array([1 / 3, 2, 3, 4])}
     ids = [7, "\u0663", "a7", "7a"]
