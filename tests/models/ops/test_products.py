@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from captioning.models.ops import linear, summed_at_once
+from captioning.models.ops import linear, mixed, summed_at_once
 
 
 def parts(*, bias: bool = True):
@@ -102,6 +102,24 @@ def test_mixed_precision_is_that_of_torch():
     assert all(part.dtype == torch.float32 for part in found)
     for ours, theirs in zip(found, expected, strict=True):  # theirs sums the steps in bfloat16
         torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max()))
+
+
+def test_the_type_of_products_is_autocast_s_where_it_is_on():
+    types = (torch.float64, torch.float32, torch.bfloat16)
+    assert [mixed("cpu", each) for each in types] == list(types)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert [mixed("cpu", each) for each in types] == [torch.float64, torch.bfloat16, torch.bfloat16]
+        assert mixed("meta", torch.float32) == torch.float32  # has no autocast
+    with torch.autocast("cpu", torch.float16):
+        assert mixed("cpu", torch.float32) == torch.float16
+
+
+def test_float32_stays_so_without_autocast():
+    weight, bias, inputs = (part.detach().float().requires_grad_() for part in parts())
+    ours, theirs = sum(summed(weight, bias, inputs)), sum(loop(F.linear, weight, bias, inputs))
+    asked = [weight, bias, inputs]
+    torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(torch.autograd.grad(ours, asked), torch.autograd.grad(theirs, asked))
 
 
 def test_one_matrix_with_and_without_a_bias():
