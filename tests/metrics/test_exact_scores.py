@@ -10,7 +10,7 @@ import pytest
 import slow_scores
 
 from captioning.errors import CheckpointError, DataError
-from captioning.metrics import Reward, Scorer, ScoreTable, diversity, from_csv, java, ngrams, to_csv
+from captioning.metrics import Reward, Scorer, ScoreTable, bootstrap, diversity, from_csv, java, ngrams, to_csv
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
@@ -521,14 +521,28 @@ def test_totals_are_means_of_images_and_ratios_of_counts():
 def test_scores_need_no_settings(monkeypatch):
     """1000 resamples of seed 0, this tokenizer, and no Java program."""
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
-    references, captions = {1: ["a b c"], 2: ["b c"], 3: ["d"]}, {1: "a b", 2: "c", 3: "d d"}
-    report = Scorer()(references, captions)
-    assert report == Scorer(tokenizer="python", bootstrap=1000, seed=0)(references, captions)._replace(
-        table=report.table
-    )
-    assert report.intervals != Scorer(seed=1)(references, captions).intervals
+    references = {at: texts for at, (_, texts) in enumerate(WORLDS["random"])}
+    captions = {at: text for at, (text, _) in enumerate(WORLDS["random"])}
+    report, wanted = Scorer()(references, captions), Scorer(tokenizer="python", bootstrap=1000, seed=0)
+    assert report._replace(table=None) == wanted(references, captions)._replace(table=None)
+    assert report.intervals == bootstrap.intervals(report.table, resamples=1000, seed=0)
+    again = Scorer(seed=1, bootstrap=20)(references, captions)
+    assert again.intervals == bootstrap.intervals(again.table, resamples=20, seed=1) != report.intervals
     assert (report.resamples, report.tokenizer, report.unavailable, report.samples) == (1000, "python", {}, {})
     assert list(report.intervals) == NAMES and Scorer(bootstrap=0)(references, captions).intervals == {}
+
+
+def test_novel_captions_and_captions_that_cannot_be_split():
+    references, captions = {1: ["a b c"], 2: ["b c"], 3: ["d"]}, {1: "a b", 2: "c", 3: "d"}
+    scorer = Scorer(bootstrap=0)
+    assert "novel" not in scorer(references, captions).captions and not scorer(references, captions).unavailable
+    empty = scorer(references, captions, training=[])
+    assert empty.unavailable == {"novel": "the data set has no training captions"} and "novel" not in empty.captions
+    known = scorer(references, captions, training={"C.", "a  B"})
+    assert known.captions["novel"] == 1 / 3 and known.unavailable == {} and known.notes == {}
+    long = {key: ["一只黑色的猫在草地上奔跑"] for key in (1, 2, 3)}
+    assert list(scorer(long, captions | {1: "a"}).notes) == ["CIDEr", "WARNING"]
+    assert scorer(references, captions, unknown="d").captions["unknown words"] == 1 / 4
 
 
 def test_a_table_of_ids_of_every_kind_and_with_counts_of_meteor(tmp_path):
