@@ -15,6 +15,7 @@ from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
+from captioning.metrics.scores import fingerprint
 
 # (caption, references): what breaks a scorer that is nearly right
 ODD = [
@@ -543,6 +544,17 @@ def test_novel_captions_and_captions_that_cannot_be_split():
     long = {key: ["一只黑色的猫在草地上奔跑"] for key in (1, 2, 3)}
     assert list(scorer(long, captions | {1: "a"}).notes) == ["CIDEr", "WARNING"]
     assert scorer(references, captions, unknown="d").captions["unknown words"] == 1 / 4
+
+
+def test_the_fingerprint_of_references_stays_what_older_runs_wrote():
+    """Whatever the order and the ids; every word counts, and so does whose it is. Empty references do not."""
+    mark = fingerprint({1: [["a", "dog"], ["c"]], 2: [["d"]]})
+    assert mark == "50959440313bb87c"
+    assert mark == fingerprint({"x": [["d"], []], 1: [["c"], [], ["a", "dog"]]})
+    others = ([["a", "dog"]], [["c"], ["d"]]), ([["a", "dogs"], ["c"]], [["d"]]), ([["a"], ["dog"], ["c"]], [["d"]])
+    others += ([["a", "dog"], ["c"], ["c"]], [["d"]]), ([["a", "dog"], ["c"]],), ([["a", "dog"], ["c"], ["d"]], [["d"]])
+    assert len({mark, *(fingerprint(dict(enumerate(groups))) for groups in others)}) == 7
+    assert len(fingerprint({1: [["\ud83d"]]})) == 16
 
 
 def test_a_table_of_ids_of_every_kind_and_with_counts_of_meteor(tmp_path):
