@@ -44,7 +44,7 @@ def enumerate_captions(model, image, *, max_length=T):
     return found
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_beam_as_wide_as_the_space_finds_the_true_best(toy, seed):
     torch.manual_seed(seed)
     model = toy(vocabulary_size=V, attention=("soft", "none")[seed % 2], cell=("lstm", "gru", "rnn")[seed % 3])

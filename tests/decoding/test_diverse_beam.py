@@ -66,7 +66,7 @@ RULES = [
 @pytest.mark.parametrize(("groups", "width", "n_best"), [(2, 2, 1), (3, 2, 1), (2, 3, 1), (2, 3, 2), (3, 3, 2)])
 def test_ending_early_changes_no_caption_where_a_penalty_outlives_its_group(rules, groups, width, n_best):
     told_apart = 0
-    for seed, delay in itertools.product(range(3), (1, 2)):
+    for seed, delay in itertools.product(range(2), (1, 2)):
         for middle in (False, True)[: groups - 1]:
             world = outlived(seed, groups=groups, width=width, delay=delay, ends=n_best, middle=middle)
             arguments = {"beam_size": groups * width, "groups": groups, "n_best": n_best, **rules}
@@ -76,7 +76,7 @@ def test_ending_early_changes_no_caption_where_a_penalty_outlives_its_group(rule
                 wanted = slow_search(world, 0, [width] * groups, **options)
                 assert wanted == found(captions), (seed, delay, diversity)
                 told_apart += wanted != slow_search(world, 0, [width] * groups, forgetful=True, **options)
-    assert told_apart >= 3  # early ending as it once was would have failed here
+    assert told_apart >= 2  # early ending as it once was would have failed here
 
 
 @pytest.mark.parametrize("n_best", [1, 2])

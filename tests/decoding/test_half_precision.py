@@ -50,7 +50,7 @@ PARTS = [
 every_model = pytest.mark.parametrize(
     "parts", [*PARTS, "ensemble"], ids=lambda parts: parts if isinstance(parts, str) else "-".join(parts)
 )
-some_models = pytest.mark.parametrize("parts", [PARTS[0], PARTS[2], PARTS[4], "ensemble"], ids=lambda parts: parts[1])
+some_models = pytest.mark.parametrize("parts", [PARTS[2], PARTS[4], "ensemble"], ids=lambda parts: parts[1])
 RULES = {"min_length": 3, "no_repeat_ngram": 2, "avoid_endings": (4,), "avoid": (6,), "length_normalization": 0.6}
 WORDS = V - len(FORBIDDEN)  # <end> among them
 
@@ -285,7 +285,7 @@ def test_half_precision_logits_are_worth_what_they_are_in_64_bits(method, option
     """The rounding of logits is the model's own; searches add none. They sum in 32 bits, where words that are equally
     probable in half precision stay so."""
 
-    for seed in range(7000, 7015):
+    for seed in range(7000, 7008):
         rules = draw_rules(random.Random(seed), 5, 4)
         exact, rounded = (PrefixModel(2, vocabulary=5, length=4, seed=seed, impossible=seed % 2 * 0.2) for _ in "ab")
         exact.logits = rounded.logits.to(dtype).double()

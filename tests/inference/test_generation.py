@@ -38,7 +38,7 @@ class Written:
         return Steps(torch.arange(self.table.shape[0])[:, None]), "memory"
 
     def step(self, token, state, memory):
-        assert memory == "memory"
+        assert memory == "memory" and token.shape == state.number.shape
         logits = self.table[state.number, state.t]
         return Step(logits, state._replace(t=state.t + 1), Glimpse(logits[..., :0], logits[..., :0]))
 
@@ -164,6 +164,21 @@ def test_scores_that_are_not_finite_name_their_pictures(value, search):
     model.table[:] = value
     with pytest.raises(DataError, match="finite for 3 pictures: a, b, c: their features"):
         generate(model, images, names=["a", "b", "c"], **arguments)
+
+
+def test_one_row_of_an_image_is_enough():
+    """Scores that are not finite after "cat" alone, which one of the first picture's two beams has written."""
+
+    class AfterCat(Written):
+        def step(self, token, state, memory):
+            made = super().step(token, state, memory)
+            return made._replace(logits=made.logits.masked_fill((token == 5)[..., None], math.nan))
+
+    model = AfterCat(table(["dog", "runs"], ["far", "runs"]))
+    model.table[0, 0, 5] = 1.0  # nearly as probable as "dog"
+    model.table[1, 0, 6] = 1.0
+    with pytest.raises(DataError, match="finite for 1 pictures: number 0 of the batch"):
+        written(model, beam_search, beam_size=2, max_length=2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
