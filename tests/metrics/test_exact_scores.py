@@ -579,9 +579,11 @@ def test_a_table_of_ids_of_every_kind_and_with_counts_of_meteor(tmp_path):
 
 def test_cider_is_zero_only_where_all_images_have_the_same_ngrams_of_every_order():
     """Two images with the same words, pairs and triples, but other quadruples, have a CIDEr."""
-    for one, other in (("a b a b", "b a b a"), ("a b", "b a"), ("a b c a b", "a b c")):
+    for one, other in (("a b a b", "b a b a"), ("a b", "b a"), ("a b c a b", "a b c"), ("x y z", "x y w")):
         report = Scorer(bootstrap=5)({1: [one], 2: [other]}, {1: one, 2: one})
         assert not report.notes and "CIDEr" in report.intervals and report.scores["CIDEr"] > 0
+    assert not Scorer(bootstrap=0)({1: ["a b"], 2: ["a b"], 3: ["a c"]}, {1: "a", 2: "a", 3: "a"}).notes
+    assert "one image alone" in Scorer(bootstrap=0)({1: ["a b"]}, {1: "a"}).notes["CIDEr"]
     for one, other in ((["a b", "b"], ["b", "a b"]), (["a b a b a"], ["a b a b a", "b a b a", "a b a b"])):
         report = Scorer(bootstrap=5)({1: one, 2: other}, {1: one[0], 2: one[0]})
         assert "all 2 images have the same references" in report.notes["CIDEr"]
