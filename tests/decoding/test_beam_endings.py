@@ -46,6 +46,14 @@ def test_a_search_ends_when_no_live_beam_can_become_better():
     assert searched(ahead, greedy_search) == ([([A, B, C, END], 0.5625)], 4)
 
 
+def test_greedy_decoding_is_a_beam_of_one():
+    """A is a little more probable than B, and what follows it much less."""
+    nodes = {(): {A: 0.5, B: 0.4375}, (A,): {END: 0.25}, (B,): {END: 1.0}} | {(A, w): {END: 1.0} for w in range(8)}
+    assert searched(world(nodes), greedy_search) == ([([A, END], 0.125)], 2)
+    assert searched(world(nodes), beam_size=1) == ([([A, END], 0.125)], 2)
+    assert searched(world(nodes), beam_size=2) == ([([B, END], 0.4375)], 2)
+
+
 @pytest.mark.parametrize("rules", [{"length_normalization": 1.0}, {"length_penalty": 1.0}])
 def test_the_longest_caption_that_may_come_is_what_a_live_beam_can_reach(rules):
     """<end> has 0.7 at once. A beam of 0.23, a little less than 0.7⁴, must count a little more than four times:
