@@ -101,6 +101,14 @@ def test_captions_that_did_not_end_come_only_where_none_did():
     )
 
 
+@pytest.mark.parametrize("rules", [{}, {"length_normalization": 1.0}, {"length_penalty": 1.0}])
+def test_a_caption_that_may_not_even_begin_is_empty_and_sure(rules):
+    every = {"avoid": tuple(word for word in range(8) if word != END), "min_length": 2}
+    for method in (greedy_search, beam_search, diverse_beam_search):
+        ((one,),) = world({}).search(method, **every, **rules)
+        assert one.tokens == [] and one.log_prob == one.score == 0
+
+
 def test_banks_share_the_room_that_is_left():
     """Four beams, D is required: two end with it at once, so that two remain, one for each bank. The second caption
     with D, which is third in rank, is kept only because those without it may have no more than one of two."""

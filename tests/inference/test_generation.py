@@ -123,6 +123,8 @@ def test_names_and_their_defaults():
         for group in written(model, get_search(name, max_length=3)):
             for one in group:
                 assert one.score == pytest.approx(one.log_prob / len(one.tokens) ** power, abs=1e-12)
+    for name in ("beam", "diverse_beam"):
+        assert get_search(name).keywords == {"length_normalization": 0.6}
     for (best,) in written(model, get_search("beam", length_normalization=0.0, beam_size=2, max_length=3)):
         assert best.score == best.log_prob
     assert get_search("consensus").keywords == {"length_normalization": 0.6, "seed": 0}

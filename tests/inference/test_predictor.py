@@ -89,6 +89,27 @@ def test_captions_are_the_searchs_own_picture_by_picture(predictor):
     assert each["a"][0].text == best[1] and len(each["b"]) == 2
 
 
+def test_kinds_of_attention(predictor):
+    assert predictor().attention_kind == "soft" and predictor().hard_attention is None
+    assert not predictor().has_sentinel
+    without = predictor(attention="none", grid=False)
+    assert without.attention_kind == "no" and not without.attends
+    assert predictor().device == torch.device("cpu") and len(predictor().members) == 1
+
+
+def test_the_encoder_is_rebuilt_once_and_does_not_train(predictor, monkeypatch):
+    made, given = predictor(), []
+
+    def rebuild(*arguments):
+        given.append(arguments)
+        return torch.nn.Dropout(0.5)
+
+    monkeypatch.setattr("captioning.inference.predictor.rebuild_encoder", rebuild)
+    del made.__dict__["encoder"]
+    assert made.encoder is made.encoder and not made.encoder.training
+    assert given == [(made.metadata, None, Path("x.ckpt"))]
+
+
 def test_a_seed_lasts_for_all_batches(predictor):
     """A batch draws on where the one before it stopped: the numbers are those of one generator."""
     made, seen = predictor(), pictures(4)
@@ -135,6 +156,8 @@ def test_given_captions_are_scored_picture_by_picture(predictor):
         assert scored.log_prob == pytest.approx(own.log_prob, abs=1e-9)
         assert scored.perplexity == pytest.approx(math.exp(-own.log_prob / len(tokens)))
     (alone,) = made.score_captions(seen[1], "cat")
+    assert alone.log_prob == pytest.approx(two[0].log_prob, abs=1e-9)
+    (alone,) = made.score_captions(np.asarray(seen[1]), "cat")
     assert alone.log_prob == pytest.approx(two[0].log_prob, abs=1e-9)
     (both,) = made.score_captions(seen[1], ["cat", "zebra red"])
     assert [scored.text for scored in both] == ["cat", "zebra red"]
