@@ -11,7 +11,7 @@ from language_models import make as make_language_model
 from PIL import Image
 
 from captioning.data import Answers
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
 from captioning.inference.language_model import LanguageModel
 from captioning.inference.vqa import AnswerPredictor, write_answers
 from captioning.models import GRU, Glimpse
@@ -161,8 +161,22 @@ def test_answers_by_hand(dtype):
     assert predictor.answerer.asked[0][1] == [[[4, 5, 6, 2], [4, 3, 3, 2]]]
     (alone,) = predictor.answer(np.zeros((10, 20, 3), np.uint8), "it", top=9)
     assert len(alone.probabilities) == 4 and predictor.answerer.asked[1][1] == [[[5, 2]]]
+    predictor.answer(picture, ["it", "is it red"])
+    assert predictor.answerer.asked[2][1] == [[[5, 2, 0, 0], [4, 5, 6, 2]]]  # padded to the longest
+    (best,) = predictor.answer(picture, "it", top=1)
+    assert list(best.probabilities) == ["yes"]
+    with pytest.raises(ConfigError, match="top must be at least 1"):
+        predictor.answer(picture, "it", top=0)
+    assert not predictor.answerer.training and predictor.hard_attention is None
     without = asked(logits, weights[..., :0]).answer(picture, "it")
     assert without[0].attention is None and without[0].places is None
+
+
+def test_an_answerers_encoder_does_not_train(monkeypatch):
+    predictor = asked(torch.zeros(1, 1, 4), torch.zeros(1, 1, 1, 2))
+    del predictor.__dict__["encoder"]
+    monkeypatch.setattr("captioning.inference.vqa.rebuild_encoder", lambda *arguments: torch.nn.Dropout(0.5))
+    assert not predictor.encoder.training
 
 
 def test_the_likeliest_answers_of_a_batch_by_question():

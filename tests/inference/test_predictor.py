@@ -12,11 +12,11 @@ from toys import END, PAD, START, UNKNOWN
 
 from captioning.data import Box, Transform, Vocabulary
 from captioning.decoding import Hypothesis, beam_search, forced_decoding, sample
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
 from captioning.features import Regions, corner_crops
 from captioning.inference import generate, get_search, with_generator
 from captioning.inference.attention_map import merge_crops
-from captioning.inference.predictor import Predictor
+from captioning.inference.predictor import Predictor, load, score_captions
 
 WORDS = ["dog", "cat", "runs", "far", "red"]
 VOCABULARY = Vocabulary(WORDS)
@@ -108,6 +108,37 @@ def test_the_encoder_is_rebuilt_once_and_does_not_train(predictor, monkeypatch):
     del made.__dict__["encoder"]
     assert made.encoder is made.encoder and not made.encoder.training
     assert given == [(made.metadata, None, Path("x.ckpt"))]
+
+
+def test_what_load_makes_of_a_checkpoint(predictor, monkeypatch, tmp_path):
+    made, given, module = predictor(attention="hard"), [], "captioning.inference.predictor."
+
+    def rebuild(checkpoint, path, *, hard_attention):
+        given.append((checkpoint["captioning"], path, hard_attention))
+        return made.captioner.train(), {"weight": 1}
+
+    monkeypatch.setattr(module + "read_checkpoint", lambda path: {"captioning": made.metadata})
+    monkeypatch.setattr(module + "rebuild_model", rebuild)
+    for regions in (False, True):
+        monkeypatch.setattr(module + "looks_at_regions", lambda metadata, regions=regions: regions)
+        loaded = load("x.ckpt", device="cpu", hard_attention="expectation", crops=None if regions else 0.75)
+        assert given[-1] == (made.metadata, Path("x.ckpt"), "expectation")
+        assert loaded.path == Path("x.ckpt") and loaded._encoder_weights == {"weight": 1}
+        assert len(loaded.views) == (1 if regions else 5) and not loaded.captioner.training
+    with pytest.raises(ConfigError, match=r"x\.ckpt looks at a detector's regions"):
+        load("x.ckpt", device="cpu", crops=0.75)
+    # The shortcut: the same of a file, in batches of the size that is asked for.
+    monkeypatch.setattr(module + "rebuild_encoder", lambda *arguments: torch.nn.Identity())
+    sizes = []
+    monkeypatch.setattr(Predictor, "encode", lambda self, opened: sizes.append(len(opened)) or features(
+        torch.stack([self.transform(picture) for picture in opened])
+    ))  # fmt: skip
+    file = tmp_path / "a.png"
+    pictures(1)[0].save(file)
+    found = score_captions("x.ckpt", [file, file, file], ["dog", "cat", "red"], device="cpu", batch_size=2)
+    assert sizes == [2, 1] and [scored.text for scored in found] == ["dog", "cat", "red"]
+    assert len(score_captions("x.ckpt", file, "dog", device="cpu")) == 1
+    assert len(made.caption(file, "greedy", max_length=3)) == len(made.caption(str(file), "greedy", max_length=3)) == 1
 
 
 def test_a_seed_lasts_for_all_batches(predictor):
