@@ -10,7 +10,18 @@ import pytest
 import slow_scores
 
 from captioning.errors import CheckpointError, DataError
-from captioning.metrics import Reward, Scorer, ScoreTable, bootstrap, diversity, from_csv, java, ngrams, to_csv
+from captioning.metrics import (
+    Reward,
+    Scorer,
+    ScoreTable,
+    bootstrap,
+    diversity,
+    from_csv,
+    java,
+    name_ids,
+    ngrams,
+    to_csv,
+)
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
@@ -205,6 +216,8 @@ def test_saved_frequencies_name_what_is_wrong_with_them():
         assert wrong(keys=np.array(keys, np.uint64), counts=np.array([1, 1, 1])) == "keys"
     assert wrong(keys=np.array([1, 2])) == "keys" and wrong(keys=np.array([1.0, 2.0])) == "keys and counts"
     assert wrong(counts=np.array([0, 1])) == wrong(counts=np.array([1, 4])) == wrong(counts=np.array([1])) == "counts"
+    square = {"keys": np.array([[1, 2], [3, 4]], np.uint64), "counts": np.ones((2, 2), np.int32)}
+    assert wrong(**square) == "keys and counts"
     assert wrong(words=["a", "a"]) == wrong(words=["a", 3]) == "words"
     assert wrong(base=2**32 + 1) == wrong(base=2**16) == "base"
     assert wrong(words=None, n=2.0, images=True, base=np.uint64(2**32)) == "words and images and n and base"
@@ -214,6 +227,15 @@ def test_saved_frequencies_name_what_is_wrong_with_them():
     for n in (1, 4):
         built = DocumentFrequencies.build({1: [["a"]], 2: [["a", "b"]]}, n=n)
         assert DocumentFrequencies.from_state_dict(built.state_dict()).n == n
+
+
+def test_captions_of_ngrams_that_weigh_nothing_score_zero_whatever_memory_holds():
+    """Every n-gram is in every image: vectors of length 0, whose cosines are 0 and not what was there before."""
+    scorer = CiderD({at: [["a", "b"], ["b", "a", "b"]] for at in range(5)})
+    for _ in range(5):
+        dirty = [np.full(size, np.nan) for size in range(1, 128) for _ in range(8)]
+        del dirty
+        assert scorer(range(5), [["a", "b"], ["b"], ["a"], ["b", "a"], []]).tolist() == [0.0] * 5
 
 
 def test_cider_of_fewer_orders_from_references_themselves():
@@ -544,6 +566,39 @@ def test_novel_captions_and_captions_that_cannot_be_split():
     long = {key: ["一只黑色的猫在草地上奔跑"] for key in (1, 2, 3)}
     assert list(scorer(long, captions | {1: "a"}).notes) == ["CIDEr", "WARNING"]
     assert scorer(references, captions, unknown="d").captions["unknown words"] == 1 / 4
+
+
+def test_scores_of_programs_stand_beside_the_others(monkeypatch):
+    """METEOR of a split is that of its added statistics, SPICE the mean; each image has its own of both."""
+    references, captions = {1: ["a b c", "b"], 2: ["b c"], 3: ["d"]}, {3: "d d", 1: "A b.", 2: "c"}
+    rows = meteor_rows()[4:7]
+
+    def meteor_counts(groups, texts):
+        assert (groups, texts) == ([["a b c", "b"], ["b c"], ["d"]], ["a b", "c", "d d"])
+        return rows
+
+    def spice(groups, texts):
+        assert (groups, texts) == ({1: ["a b c", "b"], 2: ["b c"], 3: ["d"]}, {1: "a b", 2: "c", 3: "d d"})
+        return np.array([0.1, 0.2, 0.6])
+
+    monkeypatch.setattr(java, "meteor_counts", meteor_counts)
+    monkeypatch.setattr(java, "spice", spice)
+    report = Scorer(meteor=True, spice=True, bootstrap=5)(references, captions)
+    plain = Scorer(bootstrap=5)(references, captions)
+    assert list(report.scores) == list(report.table.values) == list(report.intervals) == [*NAMES, "METEOR", "SPICE"]
+    assert {name: report.scores[name] for name in NAMES} == plain.scores
+    assert report.scores["METEOR"] == pytest.approx(slow_scores.meteor(rows.sum(0)), rel=1e-12)
+    assert report.table.values["METEOR"].tolist() == pytest.approx([slow_scores.meteor(row) for row in rows], rel=1e-12)
+    assert report.scores["SPICE"] == pytest.approx(0.3) and report.table.values["SPICE"].tolist() == [0.1, 0.2, 0.6]
+    assert list(report.table.counts) == ["BLEU", "METEOR"] and report.table.counts["METEOR"].tolist() == rows.tolist()
+    assert report.table.counts["BLEU"].tolist() == plain.table.counts["BLEU"].tolist()
+
+
+def test_errors_name_the_first_five_ids_and_every_caption_that_is_no_text():
+    assert name_ids([3, 1, 2]) == "1, 2, 3" and name_ids(range(5)) == "0, 1, 2, 3, 4"
+    assert name_ids(range(6)) == "0, 1, 2, 3, 4 …" and name_ids(["b", 10, "a", 9]) == "9, 10, a, b"
+    with pytest.raises(DataError, match=r"1 images with a reference that is no text: image ids 2$"):
+        Scorer()({1: ["a"], 2: ["a", None, "b"]}, {1: "a", 2: "b"})
 
 
 def test_the_fingerprint_of_references_stays_what_older_runs_wrote():
