@@ -138,7 +138,7 @@ class CiderD:
         ours = weights[matches.entries]
         products = (ours if self.plain else np.minimum(ours, theirs)) * theirs
         scale = norms[rows, orders] * self._norms[owners, orders]
-        values = np.divide(products, scale, out=np.zeros_like(products), where=scale > 0)
+        values = products / np.where(scale > 0, scale, 1.0)  # without a length all products are 0
         if not self.plain:
             # The official scorer's length is max(words - 1, 0): the same difference where captions share a word.
             apart = matches.lengths[rows] - known.lengths[owners]
