@@ -1,6 +1,6 @@
 """Plant one-line faults in copies of the package, run the tests that cover each, and print the faults that survive.
 
-    make mutants                                          every fault of the lists in this folder, about 20 minutes
+    make mutants                                          every fault of the lists in this folder, about 10 minutes
     make mutants ARGS="--only decoding"                   faults whose list, file or text contains "decoding"
     make mutants ARGS="--generated captioning/data/lengths.py"
                                                           faults made from the syntax of one file instead of a list
