@@ -109,7 +109,7 @@ class CaptioningTask(lightning.LightningModule):
 
         A gradient that is not finite is never applied; in 16-bit precision the loss scaler sees to that.
         """
-        counts, self._counts, self._before_step = self._counts, None, None
+        counts, self._counts = self._counts, None
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
         if counts and gradients and self.trainer.accumulate_grad_batches > 1:
             torch._foreach_mul_(gradients, counts[0] / _not_zero(counts[1]))
@@ -122,6 +122,7 @@ class CaptioningTask(lightning.LightningModule):
             drop_step(self)
         else:
             end_step(self)
+        self._before_step = None  # not before: a run that stops in here goes on from the step's beginning
 
     def _nothing(self) -> torch.Tensor:
         """A loss without a gradient. Several processes need it, as they wait for one another in the backward pass."""
@@ -138,8 +139,8 @@ class CaptioningTask(lightning.LightningModule):
             return False
         told = "; ".join(f"{what}; {self._ids[0]} {_listed(ids)}" for what, ids in faults)
         where = f"step {self.trainer.global_step}: {told}"
-        self.skipped += 1
-        if self.skipped <= self.trainer.skip_nonfinite:
+        if self.skipped < self.trainer.skip_nonfinite:
+            self.skipped += 1
             if self.trainer.is_global_zero:
                 print(f"left out ({self.skipped} of at most {self.trainer.skip_nonfinite}): {where}", file=sys.stderr)
             return True

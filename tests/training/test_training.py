@@ -238,6 +238,34 @@ def test_a_run_that_turns_nan_stops_with_the_step_the_part_and_the_images(data, 
     assert final["skipped"] == 2 and all(value.isfinite().all() for value in final["state_dict"].values())
 
 
+@pytest.mark.parametrize("what", ["loss", "gradient"])
+def test_a_run_that_stopped_at_a_batch_goes_on_by_leaving_it_out(data, tmp_path, monkeypatch, what):
+    """It is left out once, and counted once; what is drawn for its step is drawn again."""
+    original, seen = CrossEntropy.forward, []
+
+    def breaks(self, model, batch):
+        if model.training:
+            seen.append((batch.image_ids.tolist(), torch.get_rng_state()))
+        loss = original(self, model, batch)
+        if not model.training or len(seen) not in (4, 6):
+            return loss
+        bad = model.decoder.embedding.weight[1].sum()
+        return loss._replace(
+            total=loss.total + ((bad - bad.detach()).abs().sqrt() if what == "gradient" else torch.inf)
+        )
+
+    monkeypatch.setattr(CrossEntropy, "forward", breaks)
+    arguments = ["trainer.max_epochs=1", "loader.batch_size=2", "trainer.accumulate_grad_batches=2"]
+    with pytest.raises(TrainingError, match="step 1: "):
+        run("train", *short(data, tmp_path, *arguments))
+    stopped = read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")
+    assert len(seen) == 4 and stopped["skipped"] == 0 and stopped["position"]["batches"] == 2
+    last = f"resume={tmp_path}/checkpoints/last.ckpt"
+    run("train", *short(data, tmp_path, *arguments, last, "trainer.skip_nonfinite=1"))
+    assert weights(tmp_path)["skipped"] == 1 and [ids for ids, _ in seen[4:]] == [ids for ids, _ in seen[2:4]]
+    assert all(torch.equal(again, first) for (_, again), (_, first) in zip(seen[4:], seen[2:4], strict=True))
+
+
 @pytest.mark.parametrize("epoch", [1, 2])
 def test_a_validation_that_turns_nan_stops_the_run(data, tmp_path, monkeypatch, epoch):
     original, seen = CrossEntropy.forward, []
