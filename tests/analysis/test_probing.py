@@ -248,3 +248,9 @@ def test_coloured_text_is_lighter_where_the_unit_is_higher():
     colors = [part[:7] for part in text.split("background:")[1:]]
     lightness = [sum(int(c[i : i + 2], 16) * w for i, w in ((1, 0.3), (3, 0.59), (5, 0.11))) for c in colors]
     assert lightness[0] < lightness[1] - 50 < lightness[2] - 100
+
+
+def test_a_unit_that_varies_little_beside_its_mean_counts_as_any_other():
+    random = np.random.default_rng(0)
+    states, labels = random.normal(size=(50, 3)), random.normal(size=(50, 2))
+    np.testing.assert_allclose(correlate(1 + 1e-6 * states, labels), correlate(states, labels), atol=1e-8)

@@ -1,6 +1,7 @@
 """The table that the cell explorer takes of a language model."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -73,3 +74,15 @@ def test_the_notebooks_run_on_any_character_model(tmp_path, pytestconfig, capsys
     shares = shown("07_lecture.ipynb")["panels"]
     vanishes, explodes = (np.nanmedian(shares[f"vanilla, gain {gain}"]["hidden"][:, 30]) for gain in (0.8, 1.6))
     assert vanishes < 1e-2 and explodes > 1
+
+
+def test_labels_are_those_of_the_whole_file():
+    def read(texts):
+        return [SimpleNamespace(states={"hidden": np.zeros((len(text), 1))}, tokens=text) for text in texts]
+
+    table = tabulate_texts(
+        SimpleNamespace(unit="characters", read=read), [Text("a", "x" * 9), Text("b", "y" * 5)], most=6, window=2,
+        label=lambda text: {"left": np.arange(len(text))[::-1]},
+    )  # fmt: skip
+    assert table.labels["left"].tolist() == [8, 7, 6, 5, 4, 3, 4, 3, 2, 1]
+    assert table.groups.tolist() == [0] * 6 + [1] * 4 and table.sequences.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]

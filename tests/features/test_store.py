@@ -331,3 +331,9 @@ def test_folders_differ_by_key_and_tell_data_set_and_encoder(tmp_path):
     assert first.parent == tmp_path and first.name.startswith("flickr8k-small-") and len(first.name) == 15 + 8
     assert first != second and first == store_folder(str(tmp_path), "flickr8k", KEY | {"layer": "a"})
     assert store_folder(tmp_path, "my/data", KEY).parent == tmp_path
+
+
+def test_infinities_and_nan_are_told_by_their_bits():
+    assert module._finite(np.array([65504, -65504, 0, -0.0, 6e-8], np.float16))
+    for value in (np.inf, -np.inf, np.nan, -np.nan):
+        assert not module._finite(np.array([1, value, -1], np.float16))

@@ -134,3 +134,11 @@ def test_views_are_standardized_too(toy):
 def test_raw_is_the_vector_itself():
     vector = torch.randn(3, 6)
     assert Raw(6).train()(vector) is vector and not Raw(6).state_dict()
+
+
+def test_constants():
+    assert EPSILON == 1e-5 and Standardized(6).momentum == 0.01
+
+
+def test_all_that_is_remembered_travels_in_checkpoints():
+    assert set(Standardized(6).state_dict()) == {"mean", "variance", "batches"}

@@ -211,3 +211,14 @@ def test_without_a_known_answer_the_loss_is_zero():
     model, batch = make_model(), make_batch([(0, 1)], [[UNKNOWN]])
     loss = AnswerCrossEntropy()(model, batch)
     assert loss.total == 0 and loss.count == 0 and (gradient(loss.total, model) == 0).all()
+
+
+def test_scores_in_half_precision_are_summed_in_float32():
+    model, batch = make_model("soft").eval(), make_batch(MIXED_LOCATIONS, MIXED)
+    logits, glimpse = model(batch.images, batch.questions, batch.mask)
+    rounded = (50 * logits).to(torch.bfloat16)
+    model.forward = lambda *_: (rounded, glimpse)
+    found = AnswerCrossEntropy()(model, batch).total
+    model.forward = lambda *_: (rounded.double(), glimpse)
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(AnswerCrossEntropy()(model, batch).total.item(), rel=1e-6)

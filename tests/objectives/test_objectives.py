@@ -411,3 +411,11 @@ def test_without_support_for_processes_there_is_one(monkeypatch):
     monkeypatch.setattr("captioning.objectives.loss.distributed", Absent)
     loss = make_loss({"a": torch.tensor(5.0)}, torch.tensor(2), words=torch.tensor(3), stats={}, training=True)
     assert loss.total == 2.5
+
+
+def test_no_word_s_loss_depends_on_how_large_another_s_scores_are():
+    output = torch.nn.Linear(2, 5)
+    features, targets = torch.tensor([[1.0, 2.0], [1e5, -2e5]]), torch.tensor([3, 4])
+    _, found = WordLoss()(LazyLogits(features, output), targets)
+    _, alone = WordLoss()(LazyLogits(features[:1], output), targets[:1])
+    assert found[0].isfinite() and found[0].item() == pytest.approx(alone.item(), rel=1e-6)

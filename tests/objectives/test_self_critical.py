@@ -392,3 +392,23 @@ def test_with_hard_attention_it_is_that_over_all_captions_and_paths(toy, words, 
         baseline=BASELINES[baseline], max_length=length, location_loss=Reinforce(scale=1.0, entropy=0.0),
     )  # fmt: skip
     assert_same_gradient(*expected_and_exact(model, batch, objective, any_reward, words=words, length=length))
+
+
+def test_the_greedy_caption_is_of_the_real_locations_alone(toy, toy_tokens):
+    seen = []
+    objective = SelfCritical(
+        lambda ids, found: seen.append(found) or [0.0] * len(ids), start=START, end=END, samples=2, max_length=5
+    )
+    images = torch.randn(3, 4, 6, dtype=torch.float64)
+    images[:, 2:] = torch.nan
+    batch = CaptionBatch(torch.arange(3), images, torch.tensor([True, True, False, False]).expand(3, -1), toy_tokens)
+    model = toy().train()
+    objective._greedy(model, batch, like=images)
+    objective._greedy(model, batch._replace(images=images[:, :2], mask=None), like=images)
+    assert seen[0] == seen[1]
+
+
+def test_samples_are_drawn_and_scored_in_float32(toy, toy_tokens):
+    objective = SelfCritical(lambda ids, _: [0.0] * len(ids), start=START, end=END, samples=2, max_length=3)
+    batch = CaptionBatch(torch.arange(3), torch.randn(3, 4, 6).to(torch.bfloat16), None, toy_tokens)
+    assert objective._sample(toy().to(torch.bfloat16).train(), batch)[1].dtype == torch.float32

@@ -86,3 +86,8 @@ def test_a_caption_beyond_all_known_ones_is_unknown(key, monkeypatch):
     monkeypatch.setattr("captioning.objectives.soft_targets.number_captions", numbers)
     _, probs = teacher(torch.tensor([0]), rows([END], [END]))
     assert probs[0, :, :, 0].tolist() == [[0.0] * 5, [1.0, 0.0, 0.0, 0.0, 0.0]]
+
+
+def test_what_a_teacher_said_is_in_no_checkpoint():
+    none = torch.zeros(1, dtype=torch.int64)
+    assert not Teacher(keys=none, starts=none.expand(2), ids=none[:, None], probs=torch.ones(1, 1)).state_dict()

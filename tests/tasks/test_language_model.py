@@ -13,10 +13,12 @@ from language_models import run
 from captioning.analysis.text_activations import held_out
 from captioning.checkpoints import read_checkpoint
 from captioning.config import SampleConfig, check, compose, entry_point
+from captioning.data.corpus import TextBatch
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference import load_language_model
-from captioning.objectives import TruncatedBackpropagation
+from captioning.objectives import Loss, TruncatedBackpropagation
 from captioning.sample import sample_text
+from captioning.tasks import language_model
 
 
 def written(capsys, *overrides: str) -> str:
@@ -204,3 +206,15 @@ def test_free_text_reaches_the_job_as_it_stands(prime, monkeypatch):
         made = []
         entry_point("sample", SampleConfig, made.append, plain=["prime"])()
         assert made[0]["prime"] == prime and made[0]["seed"] == 1
+
+
+def test_scores_are_of_all_windows_and_all_their_streams():
+    """The loss of a window is a mean over its streams."""
+    found = {}
+    for place, (nats, streams, tokens, characters) in {0: (6.0, 3, 9, 20), 7: (2.5, 2, 4, 12)}.items():
+        batch = TextBatch(torch.arange(place, place + streams), None, None, torch.tensor(characters))
+        loss = Loss(torch.tensor(nats / streams), {}, torch.tensor(streams), torch.tensor(tokens), {})
+        found |= language_model._predict(None, batch, loss)
+    expected = {"nats": 8.5 / 13, "bits_per_character": 8.5 / math.log(2) / 32, "perplexity": math.exp(8.5 / 13)}
+    scores = language_model._score(found)
+    assert scores == pytest.approx({f"val/{name}": value for name, value in expected.items()}, rel=1e-6)

@@ -16,8 +16,9 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate_answers import evaluate_answers
 from captioning.inference import load as load_captioner
 from captioning.inference import load_answerer
-from captioning.metrics.vqa import answer_accuracy
+from captioning.metrics.vqa import Truth, answer_accuracy
 from captioning.prepare import prepare
+from captioning.tasks import vqa
 from captioning.train import train
 
 COMMANDS = {
@@ -349,3 +350,8 @@ def test_other_faults(tmp_path, trained, data):
         run("train", *SMALL, *data, "features.mirror=true", f"run_dir={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match="hard_attention=sample: this checkpoint has no hard attention"):
         load_answerer(trained / "checkpoints" / "best.ckpt", hard_attention="sample")
+
+
+def test_a_validation_of_some_questions_is_scored_by_them_alone():
+    truths = {number: Truth(["red"] * 10, "other", "what") for number in (1, 2, 3)}
+    assert vqa._score(truths, {1: "red", 3: "blue"}) == {"val/accuracy": 0.5, "val/accuracy/other": 0.5}
