@@ -95,6 +95,29 @@ def test_a_long_curve_keeps_its_mean_and_a_high_start_does_not_flatten_it():
     assert charts.curves("nothing", {"a": ([1], [float("inf")]), "b": ([], [])}) is None
 
 
+def drawn(steps, values, **options):
+    """The chart of one curve, and its points."""
+    chart = charts.curves("x", {"a": (steps, values)}, **options)
+    return chart, [tuple(map(float, pair.split(","))) for pair in chart.curves[0].points.split()]
+
+
+def test_the_scale_of_a_curve_by_hand():
+    _, y, width, height = charts.Chart("", [], [], []).inner
+    chart, points = drawn([50, 100], [0.0, 1.0])
+    assert points[0] == (round(width / 2, 1), height) and chart.curves[0].end == round(y + height * 0.06 / 1.06, 1)
+    assert drawn([0, 1], [0.0, 1.0])[1][1][0] == width
+    assert drawn([0, 1], [-1.0, 1.0])[1][0][1] == round(height * 2.12 / 2.24, 1)  # room below what is negative
+    chart, points = drawn([0, 1], [-2.0, -2.0])
+    assert points[0][1] == height / 2 and len(chart.up) > 1
+    assert drawn(list(range(100)), [1.0] * 99 + [1000.0], robust=True)[1][-1][1] > 0  # the last value has a name there
+    assert [len(drawn(list(range(n)), [1.0] * n)[0].curves[0].dots) for n in (30, 31)] == [30, 0]
+
+
+def test_points_that_follow_one_another_become_their_mean():
+    steps, values = charts._thin(list(range(301)), [float(step % 2) for step in range(300)] + [7.0])
+    assert len(steps) == 151 and (steps[0], values[0]) == (0.5, 0.5) and (steps[-1], values[-1]) == (300, 7)
+
+
 def test_names_of_many_lines_stay_apart_and_inside():
     for count, spread in ((2, 0), (6, 0), (6, 0.01), (14, 0.2), (20, 0)):
         chart = charts.curves("x", {f"line {i}": ([0, 1], [0, 1 + spread * i]) for i in range(count)})
@@ -108,6 +131,8 @@ def test_bars_by_hand():
     assert (first.written, first.reference, second.written, second.reference) == (0.5, 0.25, 0.5, 1.0)
     assert first.told == "3 words: 50.0% written, 25.0% of references" and (first.label, second.label) == ("3", "4")
     assert charts.bars([(3, 0.5, 0.25), (4, 0.5, 1.0)], most=4)[1].label == "4+"
+    (only,) = charts.bars([(3, 0.5, 0.25)])
+    assert (only.written, only.reference) == (1, 0.5)
     many = charts.bars([(length, 0.01, 0.01) for length in range(1, 61)])
     assert many[-1].left + many[-1].width == pytest.approx(charts.WIDTH)
     assert [bar.label for bar in many if bar.label] == [str(length) for length in range(3, 61, 3)]
@@ -133,6 +158,16 @@ def test_examples_are_the_best_the_worst_and_those_in_the_middle():
         chosen = caption_statistics.choose(table(range(size)), "CIDEr", 3)
         every = [image_id for ids in chosen.values() for image_id in ids]
         assert len(set(every)) == len(every) and chosen["best"][0] == 99 + size
+
+
+def test_examples_in_the_middle_are_near_the_median_and_the_better_first():
+    assert caption_statistics.choose(table([0, 1, 2, 3, 4, 50, 60]), "CIDEr", 1)["typical"] == [103]
+    assert caption_statistics.choose(table([10, 9, 5, 6, 1, 0]), "CIDEr", 2)["typical"] == [103, 102]
+    assert caption_statistics.choose(table([5, 1, 9, 3]), "CIDEr", 2) == {
+        "best": [102],
+        "typical": [100],
+        "worst": [101],
+    }
 
 
 def test_repeated_captions_by_hand():
