@@ -191,3 +191,22 @@ def test_corners_of_training_pictures_have_stores_of_their_own(tmp_path, records
     for share in (0, 1, 1.5):
         with pytest.raises(ConfigError, match=r"features\.crops"):
             online(encoder, transform, records, name="toy", crops=share)
+
+
+def test_features_are_those_of_an_encoder_in_evaluation(tmp_path, records):
+    """Whatever is passed as the encoder, and whatever mode it is in."""
+
+    class Noisy(nn.Module):
+        name, output, size, places = "noisy", "grid", 3, 16
+
+        def __init__(self):
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, images):
+            return self.drop(nn.functional.avg_pool2d(images.float() / 255, 2)).flatten(2).transpose(1, 2)
+
+    encoder, store = Noisy().train(), open_store(tmp_path)
+    run(encoder, records, store)
+    wanted = nn.functional.avg_pool2d(Transform(8)(open_picture(records[5].path)).float() / 255, 2).flatten(1).T
+    np.testing.assert_allclose(store[records[5].image_id], wanted.numpy(), rtol=1e-3)
