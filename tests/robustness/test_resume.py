@@ -180,8 +180,7 @@ def test_a_run_that_ends_inside_a_step_computes_its_batches_again(data, tmp_path
     assert saved["state_dict"]["captioner.vector.batches"] == saved["state_dict"]["objective.inputs.batches"] == 3
     last = tmp_path / "cut" / "checkpoints" / "last.ckpt"  # resume=auto would begin a failed run anew
     run("train", *short(data, tmp_path / "cut", *IN_PARTS, f"resume={last}"))
-    counted = {".best.skipped", ".last.skipped"}  # batches with a loss that was not a number
-    assert set(differing(left(tmp_path / "whole"), left(tmp_path / "cut"))) == counted
+    assert not differing(left(tmp_path / "whole"), left(tmp_path / "cut"))
 
 
 @pytest.mark.parametrize("count", [7, 8])  # right after a validation inside the epoch, and a step later
