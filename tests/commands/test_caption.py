@@ -33,6 +33,7 @@ def caption(checkpoint: str, folder: Path, output: Path, *overrides: str) -> lis
     return json.loads((output / "captions.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_folder_of_many_formats_and_of_folders(checkpoint, tmp_path, capsys):
     folder, output = tmp_path / "photos", tmp_path / "out"
     for name in ("a.jfif", "b", "c.JPE", "cats/1.jpg", "dogs/1.jpg", "dogs/deep/1.jpg"):
@@ -52,6 +53,7 @@ def test_a_folder_of_many_formats_and_of_folders(checkpoint, tmp_path, capsys):
     assert sorted(path.name for path in output.glob("*.png")) == figures
 
 
+@pytest.mark.slow
 def test_figures_are_not_captioned_by_the_next_call(checkpoint, tmp_path, capsys):
     photo(tmp_path / "a.jpg")
     for output in ("first", "second", "second"):

@@ -361,6 +361,7 @@ def test_what_is_read_of_what_is_typed(name, given, key, value, monkeypatch):
     assert start(monkeypatch, name, *given)[key] == value
 
 
+@pytest.mark.slow
 def test_a_sweep_over_names(monkeypatch, tmp_path):
     schema, plain, _ = COMMANDS["train"]
     jobs: list[dict] = []
@@ -412,6 +413,7 @@ def test_an_output_that_is_closed_early_ends_quietly(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="closes outputs as a Unix shell does")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
 @pytest.mark.parametrize(("given", "written"), [("--help", ""), ("images=a output=o", "a"), ("-m images=a,b", "b")])
+@pytest.mark.slow
 def test_an_output_that_is_closed_at_the_start_is_written_nowhere(tmp_path, closed, given, written):
     job = "lambda config: (print('told'), os.system('echo told'), open('done', 'w').write(config['images'][0]))[:0]"
     code = "import os; from captioning.config import CaptionConfig, entry_point; "

@@ -126,6 +126,7 @@ def test_what_a_configuration_needs_is_found():
     assert plugins_in(nodes) == ["my_parts", "my_parts.scorers"]
 
 
+@pytest.mark.slow
 def test_a_run_with_a_scorer_of_ones_own(my_parts):
     """Trained, evaluated, captioned and exported from the command line; loaded only where the module is named."""
     given = ["plugins=[my_parts]", "run_dir=run", *SMALL]

@@ -247,6 +247,7 @@ def same_weights(one, other):
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_a_job_after_a_diverging_one_is_the_job_alone_and_a_second_sweep_goes_on(sweep, data, tmp_path, monkeypatch):
     alone = tmp_path / "alone"
     run("train", *short(data, alone, "model.width=16", "trainer.max_epochs=2"))
@@ -277,6 +278,7 @@ def test_a_job_after_a_diverging_one_is_the_job_alone_and_a_second_sweep_goes_on
     assert json.loads((folder / "2" / "outcome.json").read_text())["why"] == "all of its 3 epochs"
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_in_the_second_sweep(sweep, data, tmp_path, monkeypatch):
     original, steps = CaptioningTask.training_step, []
 

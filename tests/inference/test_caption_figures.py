@@ -509,6 +509,7 @@ def test_the_sentinels_share_is_the_softmaxs_last_place(adaptive, world, monkeyp
     assert made.sentinel.min() > 0.001
 
 
+@pytest.mark.slow
 def test_every_kind_of_figure_by_the_command(adaptive, world, tmp_path):
     run_caption(
         f"checkpoint={adaptive}", f"images=[{world}/p0.png,{world}/p5.png]", f"output={tmp_path}", "format=svg",

@@ -88,6 +88,7 @@ def captioned(checkpoint, world, output, *overrides):
     return json.loads((output / "captions.json").read_text())
 
 
+@pytest.mark.slow
 def test_sampling_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     first = evaluated(checkpoints[0], data, tmp_path, "decoding=sample", "decoding.seed=3")
     assert "val, decoding sample, " in capsys.readouterr().out

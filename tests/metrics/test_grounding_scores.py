@@ -451,6 +451,7 @@ def toy_run(scenes, tmp_path_factory):
     return train_toy(folder / "run", *scenes, "trainer.max_epochs=60")
 
 
+@pytest.mark.slow
 def test_one_command_grounds_a_split_of_scenes(toy_run, scenes, tmp_path, capsys):
     run(toy_run, *scenes, "split=val", "decoding.beam_size=2", "samples=50", f"output={tmp_path}")
     report = json.loads((tmp_path / "grounding.json").read_text())
@@ -566,6 +567,7 @@ def detected(folder):
     return folder
 
 
+@pytest.mark.slow
 def test_coco_as_it_comes(shared_dir, tmp_path, capsys):
     """Such a short training only says "a" and the like: here these name people."""
     coco = ["data=coco", f"data.root={shared_dir / 'coco-sample'}"]

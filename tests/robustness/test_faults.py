@@ -176,6 +176,7 @@ def test_what_cannot_be_null_lists_the_choices(monkeypatch, capsys, tmp_path, ov
     assert command_line(monkeypatch, capsys, override) == (None, told)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_the_encoder_that_it_had(data, tmp_path):
     online = [item for item in data if not item.startswith("features.root")]
     tuning = ["features=online", "encoder.unfreeze_from=head", "encoder_lr=0.01", "trainer.max_epochs=1"]

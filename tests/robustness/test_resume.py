@@ -121,6 +121,7 @@ def test_a_run_killed_between_its_first_two_checkpoints_goes_on_from_the_one(who
     assert not differing(left(whole), left(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_best_checkpoint_alone_is_gone_on_from_or_replaced_only_where_that_is_asked_for(data, tmp_path, monkeypatch):
     rise(monkeypatch)
     run("train", *short(data, tmp_path / "whole", *SETTINGS))
@@ -368,6 +369,7 @@ def test_tensorboard_hides_steps_that_are_made_again(data, tmp_path, monkeypatch
     assert [event.step for event in found] == list(range(12))
 
 
+@pytest.mark.slow
 def test_a_run_can_be_made_again_from_its_configuration(whole, data, tmp_path):
     environment = {**os.environ, "PYTHONWARNINGS": "ignore"}
     command = [sys.executable, "-m", "captioning.train", f"like={whole}/config.yaml"]

@@ -45,6 +45,7 @@ def photos(tmp_path):
     return draw
 
 
+@pytest.mark.slow
 def test_one_validation_photo_leaves_a_best_checkpoint_that_has_learnt(photos, tmp_path, capsys):
     data, run_dir = photos(train=12, val=1), tmp_path / "run"
     run("train", *short(data, run_dir, "optimizer.lr=1e-2", "trainer.max_epochs=20", "early_stopping.patience=5"))

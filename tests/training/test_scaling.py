@@ -318,6 +318,7 @@ def test_a_run_on_two_processes_is_that_on_one_with_batches_twice_as_large(data,
     assert scores[0] == scores[1]
 
 
+@pytest.mark.slow
 def test_loss_curves_of_half_and_full_precision_agree(data, tmp_path):
     """bfloat16 rounds each number by up to u = 2⁻⁸ of it. A caption's words go through R = 4 T + 3 products one after
     another (T steps of four, and the readout), whose errors have random signs: the logits are wrong by about u √R of

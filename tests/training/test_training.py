@@ -314,6 +314,7 @@ def region_files(world, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_regions_are_a_third_kind_of_feature(data, region_files, world, tmp_path):
     only = [item for item in data if not item.startswith("features.root")]
     regions = ["encoder=regions", "encoder.size=12", "features=regions", f"features.root={region_files}"]
