@@ -234,3 +234,9 @@ def test_a_configuration_is_checked_without_lightning():
         "assert 'lightning' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_no_two_test_files_have_one_name():
+    """pytest would import the first for both, and stop."""
+    names = sorted(path.name for path in (ROOT / "tests").rglob("test_*.py"))
+    assert [name for name, after in zip(names, names[1:], strict=False) if name == after] == []
