@@ -43,6 +43,7 @@ def test_a_fault_is_one_line_and_a_failing_status(tmp_path):
     assert done.returncode == 1 and done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_trains_and_nothing_of_its_tools(tmp_path):
     done = start("train", "experiment=char_hello", "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")

@@ -399,6 +399,7 @@ def test_help_lists_what_a_command_takes_and_nothing_else(name, monkeypatch, cap
     )
 
 
+@pytest.mark.slow
 def test_an_output_that_is_closed_early_ends_quietly(tmp_path):
     job = "lambda config: [print('x' * 99) for _ in range(9999)]"
     code = f"from captioning.config import CaptionConfig, entry_point; entry_point('caption', CaptionConfig, {job})()"

@@ -78,6 +78,7 @@ def test_a_reader_of_ones_own_reads_the_other_folder_too():
     assert followers({"data": data}, ["data.name=c", "~data.root", "--multirun"]) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_like_a_run(like):
     configs, status = like(["data.root=a"], "-m", *LIKE, "data.root=b,c", "seed=1")
     assert status == 0 and [roots(config) for config in configs] == [["b"] * 4, ["c"] * 4]

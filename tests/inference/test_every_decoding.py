@@ -195,6 +195,7 @@ def test_an_ensemble_of_two_vocabularies_is_refused(checkpoints, data, tmp_path)
         evaluated(checkpoints[0], data, tmp_path, f"decoding.checkpoints=[{tmp_path}/other.ckpt]")
 
 
+@pytest.mark.slow
 def test_corners_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     one = evaluated(checkpoints[0], data, tmp_path / "one", "crops=0.75", "decoding.beam_size=2")
     assert "with crops of 0.75" in capsys.readouterr().out
@@ -216,6 +217,7 @@ def test_corners_in_both_commands(checkpoints, data, world, tmp_path, capsys):
     assert [each["caption"] for each in again] == one
 
 
+@pytest.mark.slow
 def test_corners_of_an_ensemble_and_of_vectors(checkpoints, data, world, tmp_path):
     vectors = evaluated(checkpoints[1], data, tmp_path / "vectors", "crops=0.75")
     predictor = captioning.load(checkpoints[1], device="cpu", crops=0.75)

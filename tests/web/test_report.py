@@ -362,6 +362,7 @@ def test_folders_that_are_no_run(tmp_path, run):
         run_report(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_training_s_own_versions_are_told(tmp_path, run):
     assert "versions not told by the run's folder" in Page((run / "report.html").read_text(encoding="utf-8")).text
     run = make_run(tmp_path)
