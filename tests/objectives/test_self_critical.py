@@ -176,6 +176,40 @@ def test_words_are_drawn_until_all_captions_have_ended(toy):
     assert len(drawn_from) == 2
 
 
+def test_every_word_may_be_written_where_none_is_forbidden(toy):
+    model, batch = make_model(toy), make_batch([(0, 1, 2)])
+    objective = SelfCritical(any_reward, start=START, end=END, samples=2, max_length=2)
+    with forced_words(torch.tensor([[[UNKNOWN, END], [4, START]]])) as drawn_from:
+        found = objective(model, batch)
+    log_p = 0.0
+    own = any_reward([10, 10], [[UNKNOWN, END], [4, START]])
+    for caption, advantage in (([UNKNOWN, END], own[0] - own[1]), ([4, START], own[1] - own[0])):
+        followed = PaperCaptioner(model).follow(batch.images[0], caption, start=START)
+        log_p = log_p - advantage * followed.of(caption).sum() / 2
+    assert advantage and drawn_from[0].shape[-1] == V and (drawn_from[0] > 0).all()
+    assert_same_gradient(gradient(found.total, model), gradient(log_p, model))
+
+
+def test_the_mean_is_over_the_samples_of_all_processes(toy, monkeypatch):
+    class Two:
+        """A distributed run of two processes, of which the other one has 8 samples."""
+
+        is_available = is_initialized = staticmethod(lambda: True)
+        get_world_size = staticmethod(lambda: 2)
+        all_reduce = staticmethod(lambda count: count.add_(8))
+
+    model, batch = make_model(toy), make_batch([(0, 1, 2)])
+    objective = SelfCritical(any_reward, start=START, end=END, forbidden=FORBIDDEN, samples=2, max_length=2)
+    losses = []
+    for run in (None, Two):
+        if run:
+            monkeypatch.setattr("captioning.objectives.loss.distributed", run)
+        with forced_words(torch.tensor([[[4, END], [4, 5]]])):
+            losses.append(objective(model, batch))
+    assert [loss.count.item() for loss in losses] == [2, 5]
+    assert losses[1].total.item() == pytest.approx(losses[0].total.item() * 2 / 5, rel=1e-12)
+
+
 def test_each_sample_is_compared_with_the_others_of_its_image_or_with_the_greedy_caption():
     rewards = torch.randn(2, 4, dtype=torch.float64)
     found = leave_one_out(rewards, None)

@@ -156,12 +156,18 @@ def test_a_state_saved_inside_an_epoch_goes_on_exactly():
     assert losses == whole[2:]
 
 
+def test_before_a_text_the_state_is_zero():
+    state = make_objective(make(), 3).state_dict()
+    assert list(state) == ["hidden", "cell"] and not any(part.any() for part in state.values())
+
+
 def test_what_a_loss_tells():
     model = make()
     encoded = text()
     wide = Encoded(encoded.ids, torch.full((TOKENS,), 3, dtype=torch.int16))
     (batch,) = windows(wide, streams=1, window=TOKENS)
     loss = make_objective(model, 1)(model, batch)
+    assert not any(part.requires_grad for part in [*loss.parts.values(), *loss.stats.values()])
     nats = loss.total.item() / (TOKENS - 1)
     assert loss.words == TOKENS - 1 and batch.characters == 3 * (TOKENS - 1)
     assert float(loss.stats["nats"]) == pytest.approx(nats)

@@ -55,3 +55,34 @@ def test_the_equation_is_the_cross_entropy_with_the_distribution_that_it_names(s
     loss, of_words = word_loss_equation(logits, targets, soft_targets, label_smoothing=smoothing)
     assert float(loss) == pytest.approx(sum(each), abs=1e-12)
     torch.testing.assert_close(of_words, torch.tensor(each, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_scores_beyond_the_range_of_exp_lose_nothing():
+    """exp(2000) overflows: each word's largest score is taken off first."""
+    features, weight, bias, targets, _ = world(4, 6, soft=False)
+    features = (2000 * features).detach().requires_grad_()
+    logits = features @ weight.T + bias
+    expected = torch.nn.functional.cross_entropy(logits, targets, reduction="sum")
+    found, _ = kernel.chunked_cross_entropy(features, weight, bias, targets)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+    for one, other in zip(
+        *(torch.autograd.grad(loss, (features, weight, bias)) for loss in (found, expected)), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_shares_of_another_precision_and_no_smoothing_where_none_is_asked_for():
+    features, weight, bias, targets, soft_targets = world(5, 6, soft=True)
+    shares = soft_targets.shares.float()
+    logits = features @ weight.T + bias
+    wanted = (1 - shares.double().sum(1, keepdim=True)) * torch.nn.functional.one_hot(targets, 6)
+    wanted = wanted.scatter_add(1, soft_targets.ids, shares.double())
+    expected = -(wanted * logits.log_softmax(1)).sum()
+    rounded = soft_targets._replace(shares=shares)
+    for found, _ in (
+        word_loss_equation(logits, targets, rounded),
+        kernel.chunked_cross_entropy(features, weight, bias, targets, rounded),
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+        (one,), (other,) = (torch.autograd.grad(loss, [features], retain_graph=True) for loss in (found, expected))
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
