@@ -243,6 +243,14 @@ def test_the_word_loss_makes_no_gradient_that_nobody_wants(words, mode):
     assert not [event for event in profile.events() if event.name == "aten::mm"]
 
 
+def test_the_word_loss_of_frozen_weights_and_features_makes_no_gradient(words):
+    scores, targets = words
+    frozen = LazyLogits(scores.features.detach(), scores.output.requires_grad_(False))
+    with torch.profiler.profile() as profile:
+        WordLoss()(frozen, targets)
+    assert not [event for event in profile.events() if event.name == "aten::mm"]
+
+
 def test_the_word_loss_of_a_matrix_without_bias(words):
     (features, output), targets = words
     output.bias = None

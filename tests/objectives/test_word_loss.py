@@ -23,6 +23,7 @@ def world(words: int, vocabulary: int, *, soft: bool):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("words", [0, 1, 9])
+@pytest.mark.filterwarnings("error")  # torch warns where a part of a gradient does not fit its place
 def test_the_kernel_computes_the_equation_and_its_gradients(monkeypatch, words, soft, smoothing, cached):
     monkeypatch.setattr(kernel, "_CACHED", cached)
     features, weight, bias, targets, soft_targets = world(words, 6, soft=soft)
@@ -86,3 +87,7 @@ def test_shares_of_another_precision_and_no_smoothing_where_none_is_asked_for():
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
         (one,), (other,) = (torch.autograd.grad(loss, [features], retain_graph=True) for loss in (found, expected))
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-14)
+
+
+def test_so_many_scores_are_in_memory_at_once():
+    assert (kernel._CACHED, kernel.HELD) == (4_194_304, 67_108_864)
