@@ -132,10 +132,14 @@ class LanguageModel:
 
 
 def _layers(state: RecurrentState) -> dict[str, Tensor]:
-    """{"hidden 1": [B, H], …}, on the CPU."""
+    """{"hidden 1": [B, H], …}, on the CPU, in float32 at least."""
     names = [f" {layer + 1}" for layer in range(len(state.hidden))] if len(state.hidden) > 1 else [""]
     kinds = [(name, part) for name, part in zip(state._fields, state, strict=True) if part.shape[-1]]
-    return {name + layer: part[i, :, 0].float().cpu() for name, part in kinds for i, layer in enumerate(names)}
+    return {
+        name + layer: part[i, :, 0].to(torch.promote_types(part.dtype, torch.float32)).cpu()
+        for name, part in kinds
+        for i, layer in enumerate(names)
+    }
 
 
 def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callable = build) -> CaptionModel:

@@ -53,9 +53,9 @@ class Reinforce(nn.Module):
                 states that follow, each location may change it.
         """
         left = _to_go(real.to(rewards.dtype))  # words from each step on
-        returns = _to_go(rewards) if whole is None else _to_go(rewards) + whole[..., None] * real
+        returns = _to_go(rewards) if whole is None else _to_go(rewards) + whole[..., None]
         if not self.reward_to_go:
-            returns, left = (part[..., :1] * real for part in (returns, left))
+            returns, left = returns[..., :1], left[..., :1]  # of the whole caption, at every step
         baseline = self.baseline(returns, left, real)
         figures = {"location_return": returns[..., 0].sum() / real[..., 0].sum().clamp(min=1)}
         return self.terms((returns - baseline) * real, glimpse, real), figures

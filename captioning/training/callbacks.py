@@ -35,13 +35,13 @@ class Checkpoint(ModelCheckpoint):
 
         def moved(path: str) -> str:
             # A stranger's checkpoint may name other files, and Lightning deletes what it takes for its own.
-            return str(folder / Path(path).name) if Path(path).suffix == ".ckpt" else ""
+            return str(folder / Path(path).name) if path and Path(path).suffix == ".ckpt" else ""
 
         keys = ("best_model_path", "kth_best_model_path", "last_model_path")
         paths = {key: moved(state_dict.get(key, "")) for key in keys}
         scores = {moved(path): score for path, score in state_dict.get("best_k_models", {}).items() if moved(path)}
         state_dict = state_dict | paths | {"best_k_models": scores}
-        if Path(paths["best_model_path"]).is_file():
+        if paths["best_model_path"] and Path(paths["best_model_path"]).is_file():
             state_dict["dirpath"] = str(folder)
         super().load_state_dict(state_dict)
         self.current_score = state_dict.get("current_score")

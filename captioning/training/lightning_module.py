@@ -18,9 +18,11 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.models import defer, drop_batch, drop_step, end_step, keep_batch
+from captioning.training.accumulation import Accumulation, not_zero, validates_inside_steps
 from captioning.training.csv_logger import RunLog
 from captioning.training.loop_progress import Position, go_to, position
 from captioning.training.lr_schedules import rise
+from captioning.training.processes import faults_of_all, gather_by_id, generator_states, of_all, own_state, world_size
 
 # Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
 _WEIGHTS = {"state_dict", "current_model_state"}
@@ -63,7 +65,7 @@ class CaptioningTask(lightning.LightningModule):
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_lr, self.encoder_warmup, self.metadata = encoder_lr, encoder_warmup, metadata
         self.skipped = 0  # batches left out for a loss or gradient that is not finite
-        self._counts: tuple[torch.Tensor, torch.Tensor] | None = None  # of the step's batches: the first, and all
+        self._accumulation = Accumulation()
         self._val_loss: torch.Tensor | None = None  # sum over items and their number, of the validation so far
         self._predictions: dict[int, Any] = {}
         self._faults: dict[int, str] = {}  # of validation batches, by the first of their ids
@@ -75,13 +77,13 @@ class CaptioningTask(lightning.LightningModule):
     def training_step(self, batch: NamedTuple, batch_index: int) -> torch.Tensor | None:
         """Loss of one batch; logs every part of it, and what else the objective reports, under its own name."""
         if self.trainer.accumulate_grad_batches > 1 and not self._before_step:
-            self._before_step = _generators()
+            self._before_step = generator_states()
         loss = self.objective(self.captioner, batch)
         self._ids = batch._fields[0].replace("_", " "), batch[0]
         if self._not_finite("" if loss.total.isfinite() else _fault(loss, "train")):
             drop_batch(self)
             # Without a loss, the loss scaler of 16-bit precision would leave out the accumulated batches too.
-            return self._nothing() if _world_size() > 1 or self.trainer.accumulate_grad_batches > 1 else None
+            return self._nothing() if world_size() > 1 or self.trainer.accumulate_grad_batches > 1 else None
         keep_batch(self)
         size = len(batch[0])
         self.log("train/loss", loss.total.detach(), prog_bar=True, batch_size=size)
@@ -89,31 +91,15 @@ class CaptioningTask(lightning.LightningModule):
             self.log(f"train/{name}", value.detach(), batch_size=size)
         now, self._clock = self._clock, perf_counter()
         self.log("words/s", loss.words / (self._clock - now), prog_bar=True, batch_size=size)
-        return self._weighted(loss)
-
-    def _weighted(self, loss) -> torch.Tensor:
-        """The loss of a batch, so weighted that accumulated batches have the gradient of one batch of all.
-
-        The mean over all items of a step is Σ_i c_i L_i / Σ_i c_i, and the last c_i is known only at its end. So each
-        batch counts c_i / c_1 here, `on_before_optimizer_step` divides by Σ_i c_i / c_1, and Lightning's division by
-        the number of batches is undone. For one batch per step all of these are 1.
-        """
-        count = loss.count.to(loss.total.dtype)
-        first, before = self._counts or (_not_zero(count), 0)
-        self._counts = first, before + count
-        batches = self.trainer.accumulate_grad_batches
-        return loss.total * (count / first * batches) if batches > 1 else loss.total
+        return self._accumulation.weigh(loss, self.trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(self, optimizer) -> None:
         """Divide the gradient by the items of all accumulated batches.
 
         A gradient that is not finite is never applied; in 16-bit precision the loss scaler sees to that.
         """
-        counts, self._counts = self._counts, None
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        if counts and gradients and self.trainer.accumulate_grad_batches > 1:
-            torch._foreach_mul_(gradients, counts[0] / _not_zero(counts[1]))
-        left_out = not counts
+        left_out = not self._accumulation.finish(gradients, self.trainer.accumulate_grad_batches)
         if not str(self.trainer.precision).startswith("16"):
             finite = not gradients or torch.nn.utils.get_total_norm(gradients).isfinite()
             left_out |= self._not_finite("" if finite else "the gradient is not finite")
@@ -134,7 +120,7 @@ class CaptioningTask(lightning.LightningModule):
 
         Where the trainer does not allow it any more, all processes save last.ckpt together and stop.
         """
-        faults = _of_any(what, self._ids[1], self.device)
+        faults = faults_of_all(what, self._ids[1], self.device)
         if not faults:
             return False
         told = "; ".join(f"{what}; {self._ids[0]} {_listed(ids)}" for what, ids in faults)
@@ -173,7 +159,7 @@ class CaptioningTask(lightning.LightningModule):
 
     def on_validation_start(self) -> None:
         """A decoding that samples draws from here."""
-        self._before_validation, self._val_loss = _generators(), None
+        self._before_validation, self._val_loss = generator_states(), None
 
     def on_validation_end(self) -> None:
         """The clock of words/s stood still."""
@@ -199,15 +185,15 @@ class CaptioningTask(lightning.LightningModule):
         Raises:
             TrainingError: a loss was not finite; nothing is saved, as it would be by a score of what is left.
         """
-        faults, self._faults = _gather(self._faults), {}
+        faults, self._faults = gather_by_id(self._faults), {}
         if faults:
             self._stop(list(faults.values()))
         sums, self._val_loss = self._val_loss, None
-        if _world_size() > 1:
+        if world_size() > 1:
             sums = torch.zeros(2, dtype=torch.float64, device=self.device) if sums is None else sums  # no batch here
             torch.distributed.all_reduce(sums)
-        self.log("val/loss", sums[0] / _not_zero(sums[1]))
-        predictions, self._predictions = _gather(self._predictions), {}
+        self.log("val/loss", sums[0] / not_zero(sums[1]))
+        predictions, self._predictions = gather_by_id(self._predictions), {}
         if not self.trainer.sanity_checking:
             self.log_dict(dict(self.score(predictions)), prog_bar=False, rank_zero_only=False)
 
@@ -248,7 +234,7 @@ class CaptioningTask(lightning.LightningModule):
         checkpoint["skipped"] = self.skipped
         checkpoint["position"] = asdict(position(self.trainer))
         # Batches of an unfinished step are computed again, with the numbers that they drew.
-        checkpoint["generators"] = _of_all(self._before_validation or self._before_step or _generators())
+        checkpoint["generators"] = of_all(self._before_validation or self._before_step or generator_states())
         if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
             for key in _WEIGHTS & checkpoint.keys():
                 kept = {k: v for k, v in checkpoint[key].items() if not k.startswith("captioner.encoder.")}
@@ -263,7 +249,7 @@ class CaptioningTask(lightning.LightningModule):
         own = {f"captioner.encoder.{name}": value for name, value in self.captioner.encoder.state_dict().items()}
         for key in _WEIGHTS & checkpoint.keys():
             checkpoint[key] = own | checkpoint[key]
-        self._generators, self.skipped = _own(checkpoint["generators"], self.trainer), checkpoint["skipped"]
+        self._generators, self.skipped = own_state(checkpoint["generators"], self.trainer), checkpoint["skipped"]
         if "position" in checkpoint:  # else of an earlier version, at an epoch's end
             loops = checkpoint.pop("loops")["fit_loop"]
             go_to(self.trainer, Position(**checkpoint["position"]), loops)
@@ -284,7 +270,7 @@ class CaptioningTask(lightning.LightningModule):
             ConfigError: a validation would come between two accumulated batches, whose gradients no checkpoint holds.
         """
         self._clock = perf_counter()
-        if _validates_inside_steps(self.trainer):
+        if validates_inside_steps(self.trainer):
             batches = self.trainer.accumulate_grad_batches
             raise ConfigError(
                 "trainer.val_check_interval puts a validation inside an optimizer step of "
@@ -309,75 +295,3 @@ def _fault(loss, split: str) -> str:
 
 def _listed(ids: Sequence[int]) -> str:
     return ", ".join(map(str, ids))
-
-
-def _of_any(fault: str, ids: torch.Tensor, device: torch.device) -> list[tuple[str, list[int]]]:
-    """Faults of all processes, each with the items of its batch; the same list on all of them.
-
-    A process that left a batch out alone, or stopped, would keep the others waiting for its gradient for ever.
-    """
-    parts = [(fault, ids)]
-    if _world_size() > 1:
-        flag = torch.tensor(int(bool(fault)), device=device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
-        parts = [None] * _world_size() if flag else []
-        if flag:
-            torch.distributed.all_gather_object(parts, (fault, ids.cpu()))
-    return [(what, own.tolist()) for what, own in parts if what]
-
-
-def _generators() -> dict[str, Any]:
-    """The states of this process's random generators."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
-
-
-def _of_all(state: dict[str, Any]) -> list[dict[str, Any]]:
-    """One a process."""
-    states = [state]
-    if _world_size() > 1:
-        states = [None] * _world_size()
-        torch.distributed.all_gather_object(states, state)
-    return states
-
-
-def _own(states: Sequence[dict[str, Any]] | dict[str, Any], trainer) -> dict[str, Any]:
-    """This process's."""
-    states = [states] if isinstance(states, dict) else states  # the former is of an earlier version
-    if len(states) != trainer.world_size:
-        raise ConfigError(
-            f"resume: the run had {len(states)} processes and has {trainer.world_size} now, which would see other "
-            "batches: set trainer.devices and trainer.num_nodes as in the first run (its config.yaml)"
-        )
-    return states[trainer.global_rank]
-
-
-def _validates_inside_steps(trainer) -> bool:
-    """Whether a validation may come between two batches whose gradients are accumulated for one step."""
-    accumulated, interval, batches = (
-        trainer.accumulate_grad_batches, trainer.val_check_batch, trainer.num_training_batches
-    )  # fmt: skip
-    if accumulated == 1 or interval == float("inf"):
-        return False
-    if interval % batches == 0:  # an epoch's last batch ends a step
-        return False
-    across = trainer.check_val_every_n_epoch is None  # the interval is counted over the ends of epochs
-    return interval % accumulated != 0 or (across and batches % accumulated != 0)
-
-
-def _not_zero(count: torch.Tensor) -> torch.Tensor:
-    """A divisor of sums that are 0 where it is."""
-    return count.masked_fill(count == 0, 1)
-
-
-def _world_size() -> int:
-    there = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if there else 1
-
-
-def _gather(predictions: dict[int, Any]) -> dict[int, Any]:
-    """The predictions of all processes, in the order of their ids."""
-    parts = [predictions]
-    if _world_size() > 1:
-        parts = [None] * _world_size()
-        torch.distributed.all_gather_object(parts, predictions)
-    return dict(sorted(pair for part in parts for pair in part.items()))

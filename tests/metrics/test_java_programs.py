@@ -12,12 +12,12 @@ from captioning.metrics import java
 
 @pytest.fixture
 def program(monkeypatch):
-    """A program that answers as it is told, and what it was asked."""
+    """A stand-in for a Java program: it gives the prepared answer and records what it was asked."""
     asked = SimpleNamespace(printed=b"", errors=b"", status=0, sent=None, options=None, command=None)
 
     def run(command, **options):
         asked.command, asked.options = command, options
-        assert options["capture_output"] is True and not options.get("check")  # a failure is told in other words
+        assert options["capture_output"] is True and not options.get("check")  # the caller reports a failure itself
         asked.sent = Path(command[-1]).read_bytes() if Path(command[-1]).is_file() else options["input"]
         text = options.get("encoding")
         decode = (lambda data: data.decode()) if text else bytes

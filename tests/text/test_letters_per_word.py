@@ -1,4 +1,4 @@
-"""The numbers by which text without spaces is told from words: letters per token, on both sides of each limit."""
+"""Text without spaces is recognized by its letters per token: both sides of each limit."""
 
 import pytest
 

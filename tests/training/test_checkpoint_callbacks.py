@@ -172,7 +172,7 @@ def test_a_moved_best_is_found_in_the_folder_of_the_run(tmp_path):
     assert checkpoint.best_model_score == 2.5 and checkpoint.current_score == 3.5
 
 
-@pytest.mark.parametrize("path", ["/old/gone.ckpt", "", "/etc/passwd"])
+@pytest.mark.parametrize("path", ["/old/gone.ckpt", "", None, "/etc/passwd"])
 def test_a_best_that_is_not_there_is_not_gone_by(tmp_path, path):
     checkpoint = Checkpoint(dirpath=tmp_path, monitor="val/loss", save_top_k=1)
     with pytest.warns(UserWarning, match="The dirpath has changed"):
