@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import stubs
 
 ROOT = Path(__file__).parents[1]
 FILES = [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "docs").glob("*.py"))]
@@ -66,3 +67,17 @@ def test_what_is_not_public_is_found(source, found):
 
 def test_there_are_files_to_look_at():
     assert len(FILES) > 8
+
+
+def test_type_checkers_see_what_each_face_loads_lazily():
+    """`python tests/helpers/stubs.py` writes them."""
+    wanted = {path.with_suffix(".pyi"): stubs.stub(path) for path in stubs.PACKAGE.rglob("__init__.py")}
+    wanted = {path: text for path, text in wanted.items() if text is not None}
+    assert set(wanted) == set(stubs.PACKAGE.rglob("*.pyi"))
+    assert not [path for path, text in wanted.items() if path.read_text(encoding="utf-8") != text]
+    for path in wanted:
+        face = importlib.import_module(".".join(path.parent.relative_to(stubs.PACKAGE.parent).parts))
+        listed = {
+            name for names in stubs.lazy_files(path.with_suffix(".py").read_text("utf-8")).values() for name in names
+        }
+        assert listed == set(face.__all__)

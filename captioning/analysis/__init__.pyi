@@ -1,0 +1,30 @@
+from captioning.analysis.activations import ActivationTable as ActivationTable
+from captioning.analysis.activations import Reading as Reading
+from captioning.analysis.activations import batches as batches
+from captioning.analysis.activations import read_captions as read_captions
+from captioning.analysis.activations import tabulate as tabulate
+from captioning.analysis.gradients import Course as Course
+from captioning.analysis.gradients import Flow as Flow
+from captioning.analysis.gradients import Shares as Shares
+from captioning.analysis.gradients import clipping_study as clipping_study
+from captioning.analysis.gradients import gradient_flow as gradient_flow
+from captioning.analysis.gradients import lines as lines
+from captioning.analysis.gradients import plain_captioner as plain_captioner
+from captioning.analysis.gradients import state_gradients as state_gradients
+from captioning.analysis.gradients import untrained_flows as untrained_flows
+from captioning.analysis.notebook import DataSet as DataSet
+from captioning.analysis.notebook import boxes_by_word as boxes_by_word
+from captioning.analysis.notebook import caption_counts as caption_counts
+from captioning.analysis.notebook import differing as differing
+from captioning.analysis.notebook import image_entries as image_entries
+from captioning.analysis.notebook import open_data as open_data
+from captioning.analysis.notebook import ranked as ranked
+from captioning.analysis.probing import UnitCorrelation as UnitCorrelation
+from captioning.analysis.probing import beyond_position as beyond_position
+from captioning.analysis.probing import correlate_units as correlate_units
+from captioning.analysis.python_labels import source_labels as source_labels
+from captioning.analysis.text_activations import held_out as held_out
+from captioning.analysis.text_activations import tabulate_texts as tabulate_texts
+from captioning.analysis.word_properties import properties as properties
+
+__all__: list[str]

@@ -1,0 +1,31 @@
+from captioning.config.allowlist import allowed_as_reader as allowed_as_reader
+from captioning.config.allowlist import allowed_plugins as allowed_plugins
+from captioning.config.allowlist import locate as locate
+from captioning.config.allowlist import missing_plugins as missing_plugins
+from captioning.config.allowlist import plugins_allowed as plugins_allowed
+from captioning.config.allowlist import plugins_in as plugins_in
+from captioning.config.composition import build as build
+from captioning.config.composition import build_trusted as build_trusted
+from captioning.config.composition import check as check
+from captioning.config.composition import compose as compose
+from captioning.config.composition import entry_point as entry_point
+from captioning.config.schemas import AnswerConfig as AnswerConfig
+from captioning.config.schemas import AnswerTrainConfig as AnswerTrainConfig
+from captioning.config.schemas import AuditConfig as AuditConfig
+from captioning.config.schemas import CaptionConfig as CaptionConfig
+from captioning.config.schemas import CaptionTrainConfig as CaptionTrainConfig
+from captioning.config.schemas import CompareConfig as CompareConfig
+from captioning.config.schemas import DemoConfig as DemoConfig
+from captioning.config.schemas import DistillConfig as DistillConfig
+from captioning.config.schemas import EvaluateAnswersConfig as EvaluateAnswersConfig
+from captioning.config.schemas import EvaluateConfig as EvaluateConfig
+from captioning.config.schemas import ExportConfig as ExportConfig
+from captioning.config.schemas import GroundConfig as GroundConfig
+from captioning.config.schemas import LanguageModelTrainConfig as LanguageModelTrainConfig
+from captioning.config.schemas import PrepareConfig as PrepareConfig
+from captioning.config.schemas import ReportConfig as ReportConfig
+from captioning.config.schemas import SampleConfig as SampleConfig
+from captioning.config.schemas import ScoreConfig as ScoreConfig
+from captioning.config.schemas import TrainConfig as TrainConfig
+
+__all__: list[str]

@@ -1,0 +1,29 @@
+from captioning.inference.caption import Caption as Caption
+from captioning.inference.distillation import read_teacher as read_teacher
+from captioning.inference.distillation import soft_targets_of as soft_targets_of
+from captioning.inference.distillation import write_soft_targets as write_soft_targets
+from captioning.inference.ensemble import load_all as load_all
+from captioning.inference.figures import check_drawable as check_drawable
+from captioning.inference.figures import draw_figure as draw_figure
+from captioning.inference.figures import endings as endings
+from captioning.inference.figures import save_caption_figure as save_caption_figure
+from captioning.inference.generation import generate as generate
+from captioning.inference.generation import generate_texts as generate_texts
+from captioning.inference.generation import get_search as get_search
+from captioning.inference.generation import with_generator as with_generator
+from captioning.inference.language_model import LANGUAGE_MODEL as LANGUAGE_MODEL
+from captioning.inference.language_model import LanguageModel as LanguageModel
+from captioning.inference.language_model import build_model as build_model
+from captioning.inference.language_model import load_language_model as load_language_model
+from captioning.inference.language_model import make_language_model_metadata as make_language_model_metadata
+from captioning.inference.predictor import Predictor as Predictor
+from captioning.inference.predictor import load as load
+from captioning.inference.predictor import score_captions as score_captions
+from captioning.inference.vqa import VQA as VQA
+from captioning.inference.vqa import load_answerer as load_answerer
+from captioning.inference.vqa import make_answerer_metadata as make_answerer_metadata
+from captioning.inference.vqa import write_answers as write_answers
+
+PARTS: dict[str, list[str]]
+TOOLS: dict[str, list[str]]
+__all__: list[str]

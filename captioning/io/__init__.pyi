@@ -1,0 +1,18 @@
+from captioning.io.atomic_files import append_line as append_line
+from captioning.io.atomic_files import clear_temporary as clear_temporary
+from captioning.io.atomic_files import make_folder as make_folder
+from captioning.io.atomic_files import printable as printable
+from captioning.io.atomic_files import write_json as write_json
+from captioning.io.atomic_files import write_text as write_text
+from captioning.io.atomic_files import write_whole as write_whole
+from captioning.io.download import KARPATHY_URL as KARPATHY_URL
+from captioning.io.download import download_coco as download_coco
+from captioning.io.download import refuse_download as refuse_download
+from captioning.io.file_kinds import described as described
+from captioning.io.file_kinds import likeness as likeness
+from captioning.io.file_kinds import looks_like as looks_like
+from captioning.io.safe_paths import inside as inside
+
+PARTS: dict[str, list[str]]
+TOOLS: dict[str, list[str]]
+__all__: list[str]

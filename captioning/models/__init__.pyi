@@ -1,0 +1,56 @@
+from captioning.models.answerer import Answerer as Answerer
+from captioning.models.answerer import build_answerer as build_answerer
+from captioning.models.attention import HardAttention as HardAttention
+from captioning.models.attention import NoAttention as NoAttention
+from captioning.models.attention import SoftAttention as SoftAttention
+from captioning.models.captioner import Captioner as Captioner
+from captioning.models.captioner import build_captioner as build_captioner
+from captioning.models.cells import Cell as Cell
+from captioning.models.cells import GRU as GRU
+from captioning.models.cells import LSTM as LSTM
+from captioning.models.cells import RNN as RNN
+from captioning.models.conditioning import EveryStep as EveryStep
+from captioning.models.conditioning import FirstStep as FirstStep
+from captioning.models.conditioning import InitialState as InitialState
+from captioning.models.conditioning import NoConditioning as NoConditioning
+from captioning.models.conditioning import Several as Several
+from captioning.models.decoder import Memory as Memory
+from captioning.models.embeddings import learned as learned
+from captioning.models.embeddings import one_hot as one_hot
+from captioning.models.encoder import Encoder as Encoder
+from captioning.models.encoder import RegionEncoder as RegionEncoder
+from captioning.models.encoder import efficientnet_lite_encoder as efficientnet_lite_encoder
+from captioning.models.encoder import torchvision_encoder as torchvision_encoder
+from captioning.models.gradient_estimators import ScoreFunction as ScoreFunction
+from captioning.models.gradient_estimators import StraightThrough as StraightThrough
+from captioning.models.interface import CaptionModel as CaptionModel
+from captioning.models.interface import Decoded as Decoded
+from captioning.models.interface import Glimpse as Glimpse
+from captioning.models.interface import State as State
+from captioning.models.interface import Step as Step
+from captioning.models.interface import stack_glimpses as stack_glimpses
+from captioning.models.multi_crop import MultiCrop as MultiCrop
+from captioning.models.positions import Coordinates as Coordinates
+from captioning.models.positions import NoPositions as NoPositions
+from captioning.models.readout import DeepReadout as DeepReadout
+from captioning.models.readout import LinearReadout as LinearReadout
+from captioning.models.readout import SumReadout as SumReadout
+from captioning.models.recurrence import LookAfter as LookAfter
+from captioning.models.recurrence import LookFirst as LookFirst
+from captioning.models.recurrence import UpDown as UpDown
+from captioning.models.scorers import Additive as Additive
+from captioning.models.scorers import DotProduct as DotProduct
+from captioning.models.state import RecurrentState as RecurrentState
+from captioning.models.step_state import StepState as StepState
+from captioning.models.step_state import defer as defer
+from captioning.models.step_state import drop_batch as drop_batch
+from captioning.models.step_state import drop_step as drop_step
+from captioning.models.step_state import end_step as end_step
+from captioning.models.step_state import keep_batch as keep_batch
+from captioning.models.tracing import trace as trace
+from captioning.models.vector import Raw as Raw
+from captioning.models.vector import Standardized as Standardized
+
+PARTS: dict[str, list[str]]
+TOOLS: dict[str, list[str]]
+__all__: list[str]

@@ -1,0 +1,12 @@
+from captioning.text.answer_normalizer import clean as clean
+from captioning.text.answer_normalizer import normalize as normalize
+from captioning.text.answer_normalizer import without_punctuation as without_punctuation
+from captioning.text.ptb_tokenizer import PUNCTUATION as PUNCTUATION
+from captioning.text.ptb_tokenizer import tokenize as tokenize
+from captioning.text.scripts import is_unsplit as is_unsplit
+from captioning.text.scripts import script_of as script_of
+from captioning.text.scripts import unsplit as unsplit
+from captioning.text.scripts import unsplit_share as unsplit_share
+from captioning.text.scripts import unsplit_warning as unsplit_warning
+
+__all__: list[str]

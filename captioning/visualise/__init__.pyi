@@ -1,0 +1,30 @@
+from captioning.visualise.animation import find_ffmpeg as find_ffmpeg
+from captioning.visualise.animation import save_gaze as save_gaze
+from captioning.visualise.attention import attention_figure as attention_figure
+from captioning.visualise.attention import caption_figure as caption_figure
+from captioning.visualise.bars import bars_figure as bars_figure
+from captioning.visualise.cells import chance_figure as chance_figure
+from captioning.visualise.cells import colored_text as colored_text
+from captioning.visualise.cells import compact as compact
+from captioning.visualise.cells import course_figure as course_figure
+from captioning.visualise.cells import flow_figure as flow_figure
+from captioning.visualise.cells import states_figure as states_figure
+from captioning.visualise.cells import units_figure as units_figure
+from captioning.visualise.contact_sheet import Entry as Entry
+from captioning.visualise.contact_sheet import caption_sheet as caption_sheet
+from captioning.visualise.curves import curves_figure as curves_figure
+from captioning.visualise.curves import read_curves as read_curves
+from captioning.visualise.drawing import few_colors as few_colors
+from captioning.visualise.drawing import save_figure as save_figure
+from captioning.visualise.drawing import thumbnail as thumbnail
+from captioning.visualise.geometry import cell_overlay as cell_overlay
+from captioning.visualise.geometry import overlay as overlay
+from captioning.visualise.geometry import region_overlay as region_overlay
+from captioning.visualise.geometry import scale as scale
+from captioning.visualise.maps import BRIGHTEST as BRIGHTEST
+from captioning.visualise.maps import COLORS as COLORS
+from captioning.visualise.maps import FAINTEST as FAINTEST
+from captioning.visualise.maps import Maps as Maps
+from captioning.visualise.strip import strip_figure as strip_figure
+
+__all__: list[str]
