@@ -8,6 +8,9 @@ its photographs under CC BY: five that the captioner gets right, or nearly, and 
 import importlib.util
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from PIL import Image
 
 import captioning
 from captioning.data import open_picture
@@ -25,8 +28,20 @@ COCO = (183709, 214753, 129648, 377575, 234748, 358083, 174375, 126107, 62554, 4
 def main(coco: str | None = None) -> None:
     folders = {name: Path(importlib.util.find_spec(name).origin).parent for name in PICTURES}
     draw([folders[name] / file for name, files in PICTURES.items() for file in files], "flickr8k_small")
+    save_strip("horses")
     if coco is not None:
         draw([next(Path(coco).glob(f"*2017/{number:012}.jpg")) for number in COCO], "flickr8k_small_coco")
+
+
+def save_strip(name: str) -> None:
+    """Save one attention map per word over one of the demo's photographs, as the first figure of README.md."""
+    photo = Path(captioning.__file__).parent / "web" / "demo" / "photos" / f"{name}.jpg"
+    with TemporaryDirectory() as folder:
+        captioning.load("flickr8k-small").figure(photo, "strip", path=Path(folder) / "strip.png")
+        with Image.open(Path(folder) / "strip.png") as figure:
+            file = Path(__file__).parent / "figures" / f"{name}.jpg"
+            figure.convert("RGB").resize((1600, 1600 * figure.height // figure.width)).save(file, quality=88)
+    print(file)
 
 
 def draw(paths: list[Path], name: str) -> None:
