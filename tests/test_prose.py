@@ -47,7 +47,7 @@ FORBIDDEN = [
     (r"\b(?:is|are|was|a run|runs|it|them) made again\b|\bmakes? (?:a|the) run again\b", "reproduced"),
     (r"\bleaves? (?:behind|x{3,}|[\w}]+\.(?:json|csv|html|ckpt|npz))", "writes"),
     (r"\b(?:spoken|speaks?) of\b|\bis said\b", "described"),
-    (r"\b(?:None|0|1|True|False|nothing|empty|none) else\b", "otherwise"),
+    (r"\b(?:None|0|1|True|False) else\b", "otherwise"),
     (r"\b(?:be|been|are|is) had\b|\bhad again\b", "obtained, downloaded"),
     (r"\b(?:ask|asks|asked) of\b", "required"),
     (r"\bwants\b", "needs, requires"),
@@ -170,6 +170,7 @@ def findings(text: Text) -> Iterator[str]:
     """Yield one line per forbidden phrase in a text: where it is, the phrase, and what to write instead."""
     prose = re.sub(r"`[^`\n]*`|https?://\S+", lambda code: "x" * len(code[0]), text.text)
     prose = re.sub(r"\b\w*(?:_\w+)+\b|\b\w+(?:\.\w+)*\(", lambda name: "x" * len(name[0]), prose)  # names of the code
+    prose = re.sub(r"(?m)^ +\w+(?:, \w+)*: ", lambda names: "x" * len(names[0]), prose)  # arguments and fields
     for pattern, instead in PATTERNS:
         for match in pattern.finditer(prose):
             line = text.line + text.text.count("\n", 0, match.start())
