@@ -125,6 +125,16 @@ fuzz: .venv/ready
 soak: .venv/ready
 	$(BIN)/python tests/benchmarks/soak.py --minutes 30 --figures --output bench.json $(ARGS)
 
+# Builds the documentation site into site/; a warning is an error. Open site/index.html, or: .venv/bin/mkdocs serve
+.PHONY: docs
+SITE ?= site
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir $(SITE)
+
+.venv/docs: .venv/ready
+	$(BIN)/python -m pip install --quiet --editable .[docs]
+	touch $@
+
 lint: .venv/ready
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
@@ -136,4 +146,4 @@ lint: .venv/ready
 	touch $@
 
 clean:
-	rm -rf .venv .venv-oldest .venv-newest build dist *.egg-info
+	rm -rf .venv .venv-oldest .venv-newest build dist site *.egg-info
