@@ -10,7 +10,7 @@ captioner.score_captions(["photo.jpg"], ["a dog runs"])[0].perplexity
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Loaded at first use: scores and tokenizers need no torch.
 __getattr__, __dir__, __all__ = lazy_loader.attach(__name__, submod_attrs={"inference": ["load", "score_captions"]})
