@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from error_messages import Message, Recorder, offenders
 from PIL import Image
 from small_world import SENTENCES, run, short
 from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, PAD, RECURRENCES, SCORERS, START
@@ -20,6 +21,36 @@ from captioning.models import (
 
 def pytest_addoption(parser):
     parser.addoption("--shared", default="../shared", help="folder that holds flickr8k/ and coco-sample/")
+
+
+# Every error that the tests provoke is checked at the end of the run: see helpers/error_messages.py.
+recorder = Recorder()
+
+
+def pytest_sessionstart(session):
+    recorder.start()
+
+
+def pytest_runtest_teardown(item):
+    recorder.reset()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Take over the messages that a process of pytest-xdist recorded."""
+    recorder.found |= {Message(*each) for each in getattr(node, "workeroutput", {}).get("error_messages", [])}
+
+
+def pytest_sessionfinish(session):
+    recorder.stop()
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["error_messages"] = [tuple(each) for each in recorder.found]
+
+
+def pytest_terminal_summary(terminalreporter):
+    if found := offenders(sorted(recorder.found)):
+        terminalreporter.section(f"{len(found)} error messages of {len(recorder.found)} do not help a user")
+        terminalreporter.write_line("\n".join(found))
 
 
 @pytest.fixture(scope="session")
