@@ -152,7 +152,7 @@ class SweeperOfJobs(Sweeper):
         elif isinstance(error, CaptioningError | HydraException | OmegaConfBaseException):
             reason = self.task_function.explain(error, overrides=job.overrides)
         elif isinstance(error, OSError) and error.filename and Path(str(error.filename)) == Path(job.folder):
-            reason = f"cannot make the folder {job.folder} ({error.strerror}): give another one"
+            reason = f"cannot create the folder '{job.folder}' ({error.strerror}): choose another one"
         else:
             traceback.print_exception(error)
             reason = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0]}"

@@ -1,4 +1,4 @@
-"""Read and write files safely: whole or not at all, below their folder, and large downloads that resume."""
+"""Write files atomically, keep paths below their folder, and resume large downloads."""
 
 import lazy_loader
 

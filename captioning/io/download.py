@@ -1,7 +1,7 @@
 """Download and unpack the official COCO archives: resume, check sizes and free disk space, unpack all or nothing.
 
-An archive grows as NAME.zip.part, is unpacked into .NAME.zip.unpacking beside it, and goes once its files are in
-place; each of these says after a kill where to go on.
+An archive is downloaded to NAME.zip.part and unpacked into .NAME.zip.unpacking next to it. It is deleted once its
+files have been moved to the data set's folder. After a kill, these names show where to resume.
 """
 
 import errno
@@ -24,18 +24,24 @@ from captioning.errors import ConfigError, DataError
 from captioning.io.safe_paths import inside
 
 KARPATHY_URL = "https://cs.stanford.edu/people/karpathy/deepimagesent/caption_datasets.zip"
-BLOCK = 1 << 20  # bytes read at once
-TIMEOUT_SECONDS = 60.0  # without a byte
-RETRIES = 5  # in a row that bring nothing new
-WAIT_SECONDS = 2.0  # before each
+BLOCK = 1 << 20  # bytes per read
+TIMEOUT_SECONDS = 60.0  # without receiving a byte
+RETRIES = 5  # consecutive attempts without a new byte
+WAIT_SECONDS = 2.0  # before each retry
 BAD_RANGE = HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
 TRY_AGAIN = (HTTPStatus.REQUEST_TIMEOUT, BAD_RANGE, HTTPStatus.TOO_MANY_REQUESTS)
-MOST_UNFOLDED = 100  # times an archive's size that its members may be; JSON shrinks by 10, pictures hardly
+MOST_UNFOLDED = 100  # largest ratio of unpacked to packed size; JSON shrinks 10-fold, images hardly
 DISK_FAULTS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class Archive(NamedTuple):
-    """A zip archive: where it is, its size in bytes (None: as the server says), paths that exist once unpacked."""
+    """A zip archive to download.
+
+    Attributes:
+        url: its address.
+        size: its size in bytes; None to accept the size that the server reports.
+        unpacks: paths that exist once it is unpacked.
+    """
 
     url: str
     size: int | None
@@ -43,7 +49,7 @@ class Archive(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The file's name, the last part of its address."""
+        """File name: the last part of the address."""
         return self.url.rpartition("/")[2]
 
 
@@ -51,7 +57,7 @@ def _coco(path: str, size: int, *unpacks: str) -> Archive:
     return Archive(f"http://images.cocodataset.org/{path}", size, unpacks)
 
 
-# Small ones first: what is wrong with the line or the disk shows early.
+# Small archives first, so that faults of the connection or the disk show early.
 COCO_2014 = (
     _coco(
         "annotations/annotations_trainval2014.zip",
@@ -82,7 +88,16 @@ REQUEST_FORMS = {
 
 
 def download_coco(root: str | Path, *, layout: str | int = "karpathy") -> None:
-    """Fetches what `annotations.read_coco` reads in this layout; "auto" fetches Karpathy's."""
+    """Download the COCO files that `captioning.data.read_coco` reads.
+
+    Args:
+        root: folder of the data set.
+        layout: "karpathy", "2014" or "2017", as in `read_coco`; "auto" means "karpathy".
+
+    Raises:
+        ConfigError: the layout is unknown.
+        DataError: see `download`.
+    """
     name = "karpathy" if layout == "auto" else str(layout)
     if name not in COCO:
         raise ConfigError(f"data.layout must be auto, {', '.join(COCO)}, not {name!r}")
@@ -90,27 +105,32 @@ def download_coco(root: str | Path, *, layout: str | int = "karpathy") -> None:
 
 
 def refuse_download(root: str | Path, *, name: str) -> NoReturn:
-    """Says where flickr8k or flickr30k is to be had: their pictures are given out on request only."""
+    """Refuse to download Flickr8k or Flickr30k: their authors give out the images on request only.
+
+    Raises:
+        DataError: always; says where to request the images and where to put them.
+        ConfigError: the name is neither flickr8k nor flickr30k.
+    """
     if name not in REQUEST_FORMS:
-        raise ConfigError(f"no download is known for data={name} (see data/README.md)")
+        raise ConfigError(f"data={name} has no download: leave out download=true (docs/data.md says where to get it)")
     raise DataError(
-        f"{name} cannot be fetched freely. Ask its authors at the University of Illinois for the pictures "
-        f"({REQUEST_FORMS[name]}) and put them into {Path(root, 'images')}; put dataset_{name}.json out of "
-        f"{KARPATHY_URL} into {root} (see data/README.md)"
+        f"data={name} cannot be downloaded: its images are given out on request only. Request them from the "
+        f"University of Illinois ({REQUEST_FORMS[name]}) and unpack them in {Path(root, 'images')}; put "
+        f"dataset_{name}.json from {KARPATHY_URL} into {root} (see docs/data.md)"
     )
 
 
 def download(archives: Sequence[Archive], root: str | Path, *, progress: bool | None = None) -> None:
-    """Fetches and unpacks into root the archives that are not unpacked there yet; started again, goes on.
+    """Download the archives that are not unpacked in root yet, and unpack them. A second call resumes.
 
     Args:
-        archives: what to fetch, in this order.
-        root: folder of the data set, made where it is missing.
-        progress: show bytes, rate and remaining time on stderr; None where that is a terminal.
+        archives: the archives, downloaded in this order.
+        root: folder of the data set; created if missing.
+        progress: show bytes, rate and remaining time on stderr; None shows them on a terminal only.
 
     Raises:
-        DataError: too little free disk for everything still to come (archives of unknown size are not counted), a
-            size other than the known one, a line that stays down, a damaged archive, or one that would write
+        DataError: the disk has too little space for all remaining archives (those of unknown size are not counted);
+            an archive has another size than stated; the connection stays down; an archive is damaged, or would write
             outside root.
     """
     root = Path(root)
@@ -122,7 +142,7 @@ def download(archives: Sequence[Archive], root: str | Path, *, progress: bool | 
             _fetch(archive, root, progress=progress)
             _unpack(archive, root, progress=progress)
     except OSError as error:
-        raise DataError(f"cannot write into {root}: {error}; what was fetched is kept, start again") from error
+        raise DataError(f"cannot write into {root}: {error}. Run the command again: it resumes the download") from error
 
 
 def _is_unpacked(archive: Archive, root: Path) -> bool:
@@ -130,12 +150,12 @@ def _is_unpacked(archive: Archive, root: Path) -> bool:
 
 
 def _is_there(path: Path) -> bool:
-    """Whether path is a file, or a folder with something in it."""
+    """Return whether path is a file or a folder that is not empty."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def _workplace(archive: Archive, root: Path) -> Path:
-    """Where the archive is being unpacked."""
+    """Return the folder in which the archive is unpacked."""
     return root / f".{archive.name}.unpacking"
 
 
@@ -148,25 +168,25 @@ def _size(path: Path) -> int:
 
 
 def _check_space(archives: Sequence[Archive], root: Path) -> None:
-    """Room for all archives and for what is in them, about the same size again: pictures hardly compress."""
+    """Check that the disk has room for all archives and their content: twice their size, as images hardly compress."""
     known = [archive for archive in archives if archive.size is not None]
     there = sum(max(_size(root / archive.name), _size(_part(archive, root))) for archive in known)
-    needed = 2 * sum(archive.size for archive in known) - there
+    needed = 2 * sum(archive.size or 0 for archive in known) - there
     free = shutil.disk_usage(root).free
     if free < needed:
         names = ", ".join(archive.name for archive in known)
         raise DataError(
-            f"{root} has {free / 1e9:.1f} GB free, but {names} need {needed / 1e9:.1f} GB while they are unpacked: "
-            "make room, or choose another disk with data.root=DIR"
+            f"{root} has {free / 1e9:.1f} GB free, but unpacking {names} needs {needed / 1e9:.1f} GB: free some space, "
+            "or choose another disk with data.root=FOLDER"
         )
 
 
 def _fetch(archive: Archive, root: Path, *, progress: bool | None) -> None:
-    """Leaves the whole archive in root; a dropped connection is tried again, going on where it broke."""
+    """Download the complete archive into root; after a lost connection, retry and resume."""
     target, part = root / archive.name, _part(archive, root)
     if target.exists():
         if archive.size not in (None, _size(target)):
-            raise DataError(f"{target} has {_size(target)} bytes, not {archive.size}: delete it and start again")
+            raise DataError(f"{target} has {_size(target)} bytes, not {archive.size}: delete it and run this again")
         return
     failures, furthest = 0, _size(part)
     while archive.size is None or _size(part) != archive.size:
@@ -177,26 +197,29 @@ def _fetch(archive: Archive, root: Path, *, progress: bool | None) -> None:
             failures = 0 if _size(part) > furthest else failures + 1
             furthest = max(furthest, _size(part))
             if failures > RETRIES or _is_final(error):
-                message = f"cannot fetch {archive.url}: {error}; start again to go on at byte {_size(part)}"
+                message = f"cannot download {archive.url}: {error}. Run this again to resume at byte {_size(part)}"
                 raise DataError(message) from error
             time.sleep(WAIT_SECONDS)
     os.replace(part, target)
 
 
 def _is_final(error: Exception) -> bool:
-    """Whether the same would happen again: the server has said no, or the disk has."""
+    """Return whether a retry would fail again: the server refused the request, or the disk cannot be written."""
     if isinstance(error, HTTPError):
         return error.code < 500 and error.code not in TRY_AGAIN
     return isinstance(error, OSError) and error.errno in DISK_FAULTS
 
 
 def _receive(archive: Archive, part: Path, *, progress: bool | None) -> None:
-    """One request for what `part` still lacks; where the server sends the whole archive instead, starts it anew."""
+    """Request the missing bytes of `part`; start over if the server sends the archive from its first byte."""
     with _ask(archive, part) as response:
         have = _size(part) if response.status == HTTPStatus.PARTIAL_CONTENT else 0
         total = archive.size if response.length is None else have + response.length
         if archive.size not in (None, total):
-            raise DataError(f"{archive.url} has {total} bytes on its server, not {archive.size}: it is another file")
+            raise DataError(
+                f"{archive.url} has {total} bytes on its server, not {archive.size}: it is another file. Download it "
+                "by hand as docs/data.md describes"
+            )
         bar = tqdm(
             desc=archive.name,
             initial=have,
@@ -208,15 +231,18 @@ def _receive(archive: Archive, part: Path, *, progress: bool | None) -> None:
         with part.open("ab" if have else "wb") as file, bar:
             while block := response.read(BLOCK):
                 if archive.size is not None and file.tell() + len(block) > archive.size:
-                    raise DataError(f"{archive.url} sends more than its {archive.size} bytes: it is another file")
+                    raise DataError(
+                        f"{archive.url} sends more than its {archive.size} bytes: it is another file. Download it by "
+                        "hand as docs/data.md describes"
+                    )
                 file.write(block)
                 bar.update(len(block))
     if total not in (None, _size(part)):
-        raise ConnectionError(f"{_size(part)} of {total} bytes came")
+        raise ConnectionError(f"received {_size(part)} of {total} bytes")
 
 
 def _ask(archive: Archive, part: Path) -> HTTPResponse:
-    """The server's answer; a `part` to which it cannot add (of another file, or too long) is deleted."""
+    """Return the server's response; delete a `part` that it cannot continue (of another file, or too long)."""
     have = _size(part)
     headers = {"User-Agent": "captioning"} | ({"Range": f"bytes={have}-"} if have else {})
     try:
@@ -230,12 +256,12 @@ def _ask(archive: Archive, part: Path) -> HTTPResponse:
     if response.status == HTTPStatus.PARTIAL_CONTENT and not came.startswith(f"bytes {have}-"):
         response.close()
         part.unlink(missing_ok=True)
-        raise ConnectionError(f"asked for bytes from {have} on, the server sent '{came}'")
+        raise ConnectionError(f"requested the bytes from {have}, but the server sent '{came}'")
     return response
 
 
 def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
-    """Unpacks beside, checking every file's CRC, then moves into place: a kill never leaves half a folder there."""
+    """Unpack next to the target with checked CRCs, then move the files: a kill never leaves a partial folder there."""
     source, workplace = root / archive.name, _workplace(archive, root)
     shutil.rmtree(workplace, ignore_errors=True)
     try:
@@ -252,47 +278,51 @@ def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
                 bundle.extract(member, workplace)
     except (OSError, DataError, MemoryError):
         raise
-    except Exception as error:  # zipfile meets damaged bytes with anything, from BadZipFile to UnicodeDecodeError
+    except Exception as error:  # for damaged bytes zipfile raises many errors, from BadZipFile to UnicodeDecodeError
         source.unlink()
-        raise DataError(f"{source} was damaged ({error}) and is deleted: start again to fetch it anew") from error
+        raise DataError(
+            f"{source} was damaged ({error}) and has been deleted. Run this again to download it"
+        ) from error
     absent = [path for path in archive.unpacks if not _is_there(workplace / path)]
     if absent:
-        raise DataError(f"{source} does not hold {', '.join(absent)}: delete it and see data/README.md")
+        raise DataError(
+            f"{source} lacks {', '.join(absent)}: delete it, and download the archive that docs/data.md names"
+        )
     _move_into(workplace, root)
     shutil.rmtree(workplace)
     source.unlink()
 
 
 def _check_members(members: Sequence[zipfile.ZipInfo], source: Path, workplace: Path) -> None:
-    """No member leads out of the folder, by its name or as a link; and together they are of a believable size.
+    """Refuse archives with members outside of the folder, with links, or of an implausible total size.
 
-    What a member holds beyond the size that it declares is never written: zipfile stops there, and its CRC is wrong.
-
-    Raises:
-        DataError: names the archive and the member.
+    A member larger than it declares is harmless: zipfile stops at the declared size, and the CRC is wrong.
     """
     for member in members:
         inside(workplace, member.filename.replace("\\", "/"), source=source)
         if stat.S_ISLNK(member.external_attr >> 16):
-            raise DataError(f"{source}: {member.filename!r} is a link, which no data set needs: delete the archive")
+            raise DataError(
+                f"{source}: {member.filename!r} is a link, which could point outside of the folder: delete the archive"
+            )
     size, unpacked = source.stat().st_size, sum(member.file_size for member in members)
     if unpacked > MOST_UNFOLDED * size:
         raise DataError(
-            f"{source} would unpack to {unpacked / 1e9:.1f} GB, {unpacked / size:.0f} times its size, as no data set "
-            "does: delete it"
+            f"{source} would unpack to {unpacked / 1e9:.1f} GB, {unpacked / size:.0f} times its size (the limit is "
+            f"{MOST_UNFOLDED}): delete it"
         )
     free = shutil.disk_usage(source.parent).free
     if unpacked > free:
         raise DataError(
-            f"{source} unpacks to {unpacked / 1e9:.1f} GB, but {source.parent} has {free / 1e9:.1f} GB free: make room"
+            f"{source} unpacks to {unpacked / 1e9:.1f} GB, but {source.parent} has {free / 1e9:.1f} GB free: free some "
+            "space"
         )
 
 
 def _move_into(source: Path, target: Path) -> None:
-    """Moves all that is in one folder into another; folders that both have are joined, files replaced."""
+    """Move everything in one folder into another; merge folders that both have, and replace files."""
     for item in list(source.iterdir()):
-        place = target / item.name
-        if item.is_dir() and place.is_dir():
-            _move_into(item, place)
+        destination = target / item.name
+        if item.is_dir() and destination.is_dir():
+            _move_into(item, destination)
         else:
-            os.replace(item, place)
+            os.replace(item, destination)

@@ -1,4 +1,4 @@
-"""Resolve a path from a file that may be hostile: it must stay below its folder."""
+"""Resolve paths from untrusted files: they must stay below their folder."""
 
 from pathlib import Path
 
@@ -6,7 +6,16 @@ from captioning.errors import DataError
 
 
 def inside(folder: Path, name: str, *, source: str | Path) -> Path:
-    """folder / name; a DataError (naming `source`) for a name that is absolute or climbs out of the folder."""
+    """Return folder / name.
+
+    Args:
+        folder: the folder that the path must stay below.
+        name: a relative path from an untrusted file.
+        source: the file with the name, for the error.
+
+    Raises:
+        DataError: the name is absolute, contains "..", or contains a NUL character.
+    """
     relative = Path(name)
     if relative.anchor or ".." in relative.parts or "\0" in name:
         raise DataError(f"{source}: the path {name!r} leads out of {folder}; paths must be relative, without '..'")

@@ -1,7 +1,7 @@
-"""Captioners that come with the package: NAME.safetensors, NAME.json and NAME.md, as captioning-export writes them.
+"""List the trained models that come with the package: NAME.safetensors, NAME.json and NAME.md in this folder.
 
-`captioning.load(NAME)` takes them, and `checkpoint=NAME` of every command. The files here are all that says which there
-are.
+`captioning-export` writes these files. Load a model with `captioning.load(NAME)`, or with `checkpoint=NAME` in every
+command.
 """
 
 from pathlib import Path
@@ -10,5 +10,5 @@ FOLDER = Path(__file__).parent
 
 
 def names() -> list[str]:
-    """Of the captioners that come with the package."""
+    """Return the names of the models that come with the package, sorted."""
     return sorted(path.stem for path in FOLDER.glob("*.safetensors"))

@@ -1,4 +1,4 @@
-"""Split captions and answers into words: the Penn-Treebank tokenizer, the normalization of answers, other scripts."""
+"""Split captions into words, normalize answers, and detect captions in scripts without spaces."""
 
 import lazy_loader
 

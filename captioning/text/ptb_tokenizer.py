@@ -1,15 +1,15 @@
-"""Split captions into Penn-Treebank tokens, for the vocabulary (training) and the scorers (evaluation) alike.
+"""Split captions into Penn-Treebank tokens, for the vocabulary (training) and for the scorers (evaluation).
 
-Penn-Treebank tokens as coco-caption's Java tokenizer (Stanford CoreNLP 3.4.1) makes them: lower case, punctuation
-dropped. The rules were found by asking the original about captions and made-up words; docs/metrics.md says how often
-the two agree, and what remains.
+The tokens are those of coco-caption's Java tokenizer (Stanford CoreNLP 3.4.1): lower case, without punctuation. The
+rules were found by running the original on captions and made-up words. docs/evaluate.md reports how often the two
+agree, and the remaining differences.
 """
 
 import re
 import unicodedata
 
-# What coco-caption drops after tokenizing. Its drop list is upper case while the text is lower case by then, so a
-# bracket ("-lrb-") survives there; so it does here.
+# coco-caption drops these tokens. Its list has brackets in upper case ("-LRB-"), but the text is in lower case by then,
+# so brackets ("-lrb-") are kept, there and here.
 PUNCTUATION = frozenset(["''", "'", "``", "`", '"', ".", "?", "!", ",", ":", "-", "--", "...", ";"])
 SPELLINGS = {
     **{"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"},
@@ -33,7 +33,8 @@ TWO_WORDS = {
     **{"lemme": ("lem", "me"), "gimme": ("gim", "me"), "'tis": ("'t", "is"), "'twas": ("'t", "was")},
 }
 
-# Words that keep their stop wherever they stand; those below not in lower case ("la." but "La.").
+# Abbreviations that keep their full stop, in any case. Those in TITLED keep it only when capitalized: "La." but not
+# "la.".
 ABBREVIATIONS = """
     al cf co ct dr ft ga jr ky lt md mo mr ms mt ph rd rt sq sr st va vs vt wm adj adm adv ala apr aug ave bhd cie col
     cos cpl dak dec det drs ens esq est etc ext feb fla fri gen gov hon inc ind jan jos jul jun kan ltd maj mar mme mon
@@ -43,7 +44,7 @@ ABBREVIATIONS = """
     mfg mtg pte pty ppte ppty ptes ptys
 """
 TITLED = "Az La Pa Ark Del Ill Ore Tex Mass Miss Wash"
-# Words that begin a sentence, before which (as at the end) the stop of a single letter is a full stop.
+# Words that begin a sentence. Before them, and at the end of the text, the stop after a single letter ends a sentence.
 STARTERS = """
     A An The One There These This Some Many In At We They While That He Here Her It You As But However If More Now Once
     Our She Since So Such Their Then What When Yet According After Other
@@ -54,11 +55,11 @@ def _either(words: str) -> str:
     return "|".join(words.split())
 
 
-# Accents and vowel signs that combine with a letter are part of the word.
+# Combining accents and vowel signs are part of the word.
 MARKS = "".join(chr(code) for code in range(0x300, 0x1900) if unicodedata.category(chr(code)) in ("Mn", "Mc"))
-_NUMBERS = "¹²³¼½¾\u2160-\u2188"  # of one sign; the last are Roman
+_NUMBERS = "¹²³¼½¾\u2160-\u2188"  # numbers of one character; the range is Roman numerals
 LETTER, SIGN = rf"(?:[^\W\d_{_NUMBERS}]|[{MARKS}])", rf"(?:[^\W_{_NUMBERS}]|[{MARKS}])"  # a letter; a letter or digit
-TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # of it's, I'm, they'd, …
+TAIL = rf"(?i:s|m|d|re|ve|ll)(?!{SIGN})"  # after the apostrophe of it's, I'm, they'd, …
 RULES = rf"""
     [A-Za-z]+(?!\S)                                                 # most words
     | <[/!?]?[A-Za-z][^<>]*> | &(?:amp|lt|gt|quot|nbsp);            # markup
@@ -92,14 +93,14 @@ RULES = rf"""
 TOKEN = re.compile(RULES.replace("'", "['’]"), re.VERBOSE)
 
 
-# Where a word's tokens hang on the words about it: a fraction, markup, a single letter's stop, "No. 5".
+# Text whose tokens depend on neighboring words: a fraction, markup, the stop after a single letter, "No. 5".
 IN_CONTEXT = re.compile(r"\d \d|<|(?<!\w)\w\.|\b[Nn][Oo]\.")
 
 
 def tokenize(caption: str) -> list[str]:
-    """Splits one caption into Penn-Treebank tokens, lower case, without punctuation.
+    """Split one caption into Penn-Treebank tokens in lower case, without punctuation.
 
-    An empty or punctuation-only caption gives an empty list. White space of any kind separates words.
+    White space of any kind separates words. The list is empty for a caption that is empty or only punctuation.
     """
     if IN_CONTEXT.search(caption):
         return split(" ".join(caption.split()))
@@ -107,14 +108,14 @@ def tokenize(caption: str) -> list[str]:
 
 
 def split(text: str) -> list[str]:
-    """As `tokenize`, by the rules alone: nothing is remembered."""
+    """Split text into tokens like `tokenize`, but without the cache of words."""
     if not text.isascii():
         text = text.translate(QUOTES)
     return [word for token in TOKEN.findall(text) for word in _finish(token)]
 
 
-class _Remembered(dict):
-    """Text between white space -> its tokens; captions have few different ones."""
+class _Remembered(dict[str, list[str]]):
+    """Cache of the tokens of each text between white space: captions have few different ones."""
 
     def __missing__(self, text: str) -> list[str]:
         words = split(text)
@@ -126,7 +127,7 @@ class _Remembered(dict):
 _WORDS = _Remembered()
 
 
-# A curly apostrophe is spelled as a plain one in contractions only.
+# A curly apostrophe becomes a plain one in contractions only.
 CONTRACTED = re.compile("^(n?)’(?=(?:s|m|d|re|ve|ll|t\\w*)$)")
 
 
@@ -137,13 +138,13 @@ def _finish(token: str) -> tuple[str, ...]:
     word = CONTRACTED.sub(r"\1'", SPELLINGS.get(word, word))
     if word in PUNCTUATION or re.fullmatch("-{2,4}", word) or _unknown(word):
         return ()
-    if word[0].isdigit() and " " in word:  # "22 3/4" is one token in the original too, with a space that does not part
+    if word[0].isdigit() and " " in word:  # "22 3/4" is one token in the original too, with a non-breaking space
         return (word.replace(" ", "\u00a0"),)
     return TWO_WORDS.get(word) or tuple(word.split())
 
 
-# Rarer signs that the original has no rule for: marks beyond "…", currencies but ₤ and €, Roman numerals as one sign,
-# brackets and marks of East Asia, and what stands for a sign that could not be read.
+# Rarer characters that the original has no rule for: marks other than "…", currencies except ₤ and €, Roman
+# numerals of one character, East Asian brackets and marks, and the replacement character.
 RARE = re.compile(
     "[\u2024\u2025\u2027\u203c\u203d\u2043\u2045-\u205e\u20a1-\u20a3\u20a5-\u20ab\u20ad-\u20c0\u215f-\u2182"
     "\u2185-\u218b\u2e00-\u2e5c\u3003\u3004\u3007-\u3011\u3013-\u301b\u301d-\u3029\u3036-\u303a\u303d-\u303f"
@@ -152,11 +153,11 @@ RARE = re.compile(
 
 
 def _unknown(word: str) -> bool:
-    """Whether the original has no rule for this sign, and drops it: emoji, guillemets, stray accents, control signs."""
+    """Return whether the original drops this character: emoji, guillemets, stray accents, control characters."""
     if len(word) > 1:
         return False
     if RARE.match(word):
         return True
-    # Cs: half of an emoji, which no file in UTF-8 can hold.
+    # Cs: half of an emoji, which cannot be written in UTF-8.
     dropped = ("Cc", "Cf", "Co", "Cs", "Me", "Mn", "Mc", "Pd", "Pf", "Pi")
     return not word.isalnum() and (ord(word) > 0xFFFF or (unicodedata.category(word) in dropped and word not in "-‟"))

@@ -1,7 +1,7 @@
-"""Notice text of languages that write no spaces between words: the Penn-Treebank tokenizer cannot split it.
+"""Detect captions in scripts without spaces between words, which the Penn-Treebank tokenizer cannot split.
 
-A Chinese, Japanese or Thai sentence is one token there, so it is never learnt, and one character off is a wrong
-sentence to the metrics.
+It makes one token of a Chinese, Japanese or Thai sentence. Such a sentence is too rare to be learned as a word, and
+one wrong character makes it a different word for the metrics.
 """
 
 import re
@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from captioning.text.ptb_tokenizer import tokenize
 
-# Scripts written without spaces between words. Hangul, Arabic, Devanagari, Cyrillic and others have them.
-# Chinese and Japanese words have 1 to 4 characters, mostly 2.
+# Scripts written without spaces between words. Hangul, Arabic, Devanagari, Cyrillic and others are not listed: they are
+# written with spaces. Words in the DENSE scripts, such as Chinese and Japanese, have 1 to 4 characters, mostly 2.
 DENSE = {
     "Han": "\u2e80-\u2fdf\u3005-\u3007\u3021-\u3029\u3038-\u303b\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U000323af",
@@ -21,7 +21,7 @@ DENSE = {
     "Bopomofo": "\u3105-\u312f\u31a0-\u31bf",
     "Yi": "\ua000-\ua48c",
 }
-# Words of these have 3 to 6 letters, mostly.
+# Words in these scripts have mostly 3 to 6 letters.
 LONGER = {
     "Thai": "\u0e01-\u0e3a\u0e40-\u0e4e",
     "Lao": "\u0e81-\u0ece\u0edc-\u0edf",
@@ -39,58 +39,72 @@ UNSPACED = DENSE | LONGER
 _ONE = {name: re.compile(f"[{signs}]") for name, signs in UNSPACED.items()}
 _DENSE, _LONGER = (re.compile(f"[{''.join(group.values())}]") for group in (DENSE, LONGER))
 _ANY = re.compile(f"[{''.join(UNSPACED.values())}]")
-# The mean number of letters per token beyond which the tokens are no words, and the number that a caption of a single
-# token must have.
+# Letters per token. Tokens of one caption whose mean exceeds _MEAN are not words; nor is the only token of a caption
+# if it has at least _ALONE letters.
 _MEAN = {_DENSE: 4, _LONGER: 8}
 _ALONE = {_DENSE: 3, _LONGER: 6}
-# The mean over all captions of a file beyond which its tokens are phrases between marks or spaces, and no words.
+# If the mean over all captions of a file exceeds this, its tokens are phrases between marks or spaces, not words.
 _TYPICAL = {_DENSE: 2.5, _LONGER: 4.0}
 _KATAKANA = re.compile(f"[{DENSE['Katakana']}]")
-WARN_FROM = 0.01  # of the captions
-HELP = "put spaces between the words (or between all characters) of the captions first"
+WARN_FROM = 0.01  # share of the captions
+HELP = "Put spaces between the words (or between all characters) of the captions first."
 
 
 class Unsplit(NamedTuple):
-    """Captions that the tokenizer cannot split: how many of how many, the first of them, and its script's name."""
+    """Captions that the tokenizer cannot split into words.
 
-    count: int
+    Attributes:
+        count: number of such captions.
+        total: number of all captions that are not blank.
+        example: the first such caption; "" if there is none.
+        script: name of the example's script; "" if there is none.
+    """
+
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nothing calls
     total: int
     example: str
     script: str
 
     @property
     def share(self) -> float:
+        """`count` as a share of `total`; 0.0 if there are no captions."""
         return self.count / self.total if self.total else 0.0
 
 
 def unsplit_share(texts: Iterable[str]) -> float:
-    """The share of the captions with words that the tokenizer cannot split into words; 0.0 of no captions."""
+    """Return the share of the non-blank captions that the tokenizer cannot split into words; 0.0 for no captions."""
     return unsplit(texts).share
 
 
 def unsplit_warning(texts: Iterable[str], where: str) -> str | None:
-    """One line that says so, for a file or data set `where`; None where less than 1 % of the captions are so."""
+    """Return a one-line warning if at least 1 % of the captions cannot be split into words, otherwise None.
+
+    Args:
+        texts: the captions.
+        where: the file or data set, which the warning names.
+    """
     found = unsplit(texts)
     return f"{where}: {describe(found)}" if found.share >= WARN_FROM else None
 
 
 def describe(found: Unsplit) -> str:
-    """How many captions, an example, what becomes of them, and what to do."""
+    """Return a message with the number of unsplit captions, an example, the consequence and the remedy."""
     example = found.example if len(found.example) <= 30 else found.example[:30] + "…"
     return (
         f"{found.count} of {found.total} captions ({found.share:.0%}) are written without spaces between words "
         f"({found.script} script), for example '{example}': the tokenizer makes one word of a whole sentence, so "
-        f"neither training nor the scores can work with them. To mend it, {HELP}"
+        f"neither training nor the scores can work with them. {HELP}"
     )
 
 
 def unsplit(texts: Iterable[str]) -> Unsplit:
-    """Count the captions that the tokenizer cannot split; those without any word are not counted at all.
+    """Count the captions that the tokenizer cannot split into words. Blank captions are not counted at all.
 
-    Where the tokens of all captions together are too long to be words, each caption of such tokens counts: phrases
-    between commas (Chinese, Japanese) or between spaces (Thai, Lao, Myanmar) are no words either.
+    If the tokens of all captions together are too long to be words, every caption with tokens of that length counts.
+    This detects phrases between commas (Chinese, Japanese) or between spaces (Thai, Lao, Myanmar).
     """
-    count, total, example, lengths = 0, 0, "", []
+    count, total, example = 0, 0, ""
+    lengths: list[tuple[str, dict[re.Pattern[str], tuple[float, int]]]] = []
     for text in texts:
         dense = not text.isascii() and _ANY.search(text)
         total += bool(text.strip())
@@ -105,13 +119,14 @@ def unsplit(texts: Iterable[str]) -> Unsplit:
 
 
 def is_unsplit(caption: str) -> bool:
-    """Whether most of a caption is text without spaces whose tokens are too long to be words.
+    """Return whether most of a caption is text without spaces, with tokens too long to be words.
 
-    A foreign word or name inside other text does not make it so; nor do captions with spaces between their words.
+    Captions with spaces between their words are not; nor are captions of another script that contain one foreign word
+    or name.
     """
     if caption.isascii() or not _ANY.search(caption):
         return False
-    caption = unicodedata.normalize("NFC", caption)  # else accents of kana would split
+    caption = unicodedata.normalize("NFC", caption)  # so that accents stay with their kana
     tokens = tokenize(caption)
     return any(_too_long(tokens, script) for script in (_DENSE, _LONGER))
 
@@ -119,16 +134,16 @@ def is_unsplit(caption: str) -> bool:
 def _too_long(tokens: list[str], script: re.Pattern) -> bool:
     counts = [count for token in tokens if (count := sum(map(_is_letter, script.findall(token))))]
     others = sum(map(_is_letter, "".join(tokens))) - sum(counts)
-    if not counts or 2 * sum(counts) < others:  # one such character says as much as two or more Latin letters
+    if not counts or 2 * sum(counts) < others:  # one such character counts as much as two Latin letters
         return False
     alone = len(tokens) == 1 and counts[0] >= _ALONE[script]
     return alone or sum(counts) > _MEAN[script] * len(counts)
 
 
 def _lengths(caption: str) -> dict[re.Pattern, tuple[float, int]]:
-    """Of each kind of script: its letters and the tokens that have any; (0, 0) where another script prevails.
+    """Return for each group of scripts (its letters, its tokens); (0, 0) if another script prevails.
 
-    A sign of Katakana counts half, since foreign words are spelled out in it.
+    A Katakana letter counts half, because foreign words are spelled out in Katakana.
     """
     tokens = tokenize(unicodedata.normalize("NFC", caption))
     result = {}
@@ -149,7 +164,7 @@ def _is_letter(sign: str) -> bool:
 
 
 def script_of(text: str) -> str:
-    """The name of the script without spaces that most of the text's characters belong to; "" where none do."""
+    """Return the name of the unspaced script with the most characters in the text; "" if it has no such character."""
     counts = {name: len(signs.findall(text)) for name, signs in _ONE.items()}
     best = max(counts, key=counts.__getitem__)
     return best if counts[best] else ""

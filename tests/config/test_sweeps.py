@@ -183,12 +183,12 @@ def test_a_folder_that_cannot_be_made(sweep, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("")
     status, rows, _, _ = sweep("model.width=8,16", "run_dir=file", job=print)
-    assert not rows and "cannot make the folder file" in str(status)
+    assert not rows and "cannot create the folder 'file'" in str(status)
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / "1").write_text("")
     status, rows, _, err = sweep("model.width=8,16", "run_dir=s", job=lambda config: None)
     assert status == 1 and "Traceback" not in err
-    assert last_words(rows, "s")[0] == "done" and "FAILED: cannot make the folder s/1" in rows[1]
+    assert last_words(rows, "s")[0] == "done" and "FAILED: cannot create the folder 's/1'" in rows[1]
 
 
 def test_a_job_leaves_nothing_behind_in_the_process(sweep, tmp_path, monkeypatch):
@@ -268,7 +268,7 @@ def test_a_job_after_a_diverging_one_is_the_job_alone_and_a_second_sweep_goes_on
     status, rows, out, _ = sweep(*given, "resume=auto", job=train)
     told = last_words(rows, folder)
     assert status == 1 and told[0] == "done" and told[2] == "skipped, already finished"
-    assert f"{folder}/0 failed, and starts again from the beginning (step 0: train/" in out
+    assert f"{folder}/0 failed earlier and starts again from the beginning (reason: step 0: train/" in out
     assert kept == {path: path.read_bytes() for path in (folder / "2").rglob("*") if path.is_file()}
     assert weights(folder / "0")["global_step"] == 4
 

@@ -97,7 +97,7 @@ def test_what_is_no_image_is_named_with_its_reason(tmp_path):
         "new.jxl": f"JPEG XL, {save} JPEG or PNG",
         "nowhere.jpg": "a link to nothing",
         "old.jp2": f"JPEG 2000, {save} JPEG or PNG",
-        "page.html": "not an image: a web page (HTML), as a server sends in place of a file that it does not give",
+        "page.html": "not an image: a web page (HTML): the server sent it instead of the file",
         "photo.nef": f"a camera's raw file (.nef), {save} JPEG",
         "pipe": "not a regular file",
         "shot.crdownload": "an unfinished download (.crdownload)",

@@ -235,7 +235,7 @@ def test_half_an_emoji_is_scored_and_written(tmp_path, monkeypatch, capsys, anno
 def test_an_output_that_cannot_be_a_folder(tmp_path, monkeypatch, annotations):
     file = write(tmp_path / "results.json", results(GOOD))
     for output in (file, f"{file}/inside"):
-        with pytest.raises(SystemExit, match=r"error: cannot make the folder .*results\.json"):
+        with pytest.raises(SystemExit, match=r"error: cannot create the folder .*results\.json"):
             run(score, monkeypatch, file, annotations, f"output={output}", "metrics.bootstrap=0")
 
 

@@ -103,7 +103,8 @@ def test_trouble_is_one_line_and_leaves_what_was_there(public_folder, pytestconf
     for name, told in found.items():
         assert told is not None and reason in told and str(public_folder) in told and "\n" not in told, (name, told)
         if name != "store/manifest.json":  # there the new shard is what cannot be written
-            assert told == f"cannot write {public_folder / name} ({reason}); the file that was there is left as it was"
+            remedy = "check the free space and the permissions of its folder; the old file is unchanged"
+            assert told == f"cannot write {public_folder / name} ({reason}): {remedy}"
     assert len(found) == 4 and len(FeatureStore(public_folder / "store", {"name": "x"})) == 1
 
 
@@ -158,7 +159,9 @@ def test_what_runtime_errors_of_torch_become(tmp_path):
     def full(file):
         raise RuntimeError("PytorchStreamWriter failed writing file\nat somewhere")
 
-    with pytest.raises(ConfigError, match=r"cannot write .*x\.ckpt \(PytorchStreamWriter failed writing file\)$"):
+    with pytest.raises(
+        ConfigError, match=r"cannot write .*x\.ckpt \(PytorchStreamWriter failed writing file\): check the free space"
+    ):
         write_whole(tmp_path / "x.ckpt", full)
 
 

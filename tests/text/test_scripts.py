@@ -46,7 +46,7 @@ def test_the_warning_names_file_share_and_example_and_what_to_do():
         "refs.json: 3 of 4 captions (75%) are written without spaces between words (Han script), for example "
         "'一只狗在草地上奔跑。': the tokenizer makes one word of a whole sentence"
     )
-    assert warning.endswith("put spaces between the words (or between all characters) of the captions first")
+    assert warning.endswith("Put spaces between the words (or between all characters) of the captions first.")
     assert "\n" not in warning
 
 
