@@ -1,0 +1,142 @@
+"""Draw the folder that the commands of the documentation are run in.
+
+Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`, `data/easy_vqa`
+and `data/vqa_v2`, and `data/own` with captions.csv; `results.json` and `annotations.json`; `about.md`. `trained` adds the
+runs `runs/soft` and `runs/hard`, with their evaluations.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pages import ROOT
+from PIL import Image
+
+SENTENCES = [
+    "a red dog runs on grass",
+    "two blue cats sit",
+    "the green bird flies over a lake",
+    "one white horse",
+    "a man rides the yellow bike",
+    "children play with balls in a park",
+    "a small dog on the sand",
+    "an old gray house stands alone",
+]
+SPLITS = {"train": 12, "val": 6, "test": 6}
+CAPTIONS = 5  # per image
+
+
+def draw_workspace(folder: Path) -> Path:
+    """Draw the data sets and photos in a folder, and return it."""
+    photos = ROOT / "captioning" / "web" / "demo" / "photos"
+    (folder / "photos").mkdir(parents=True)
+    for photo in photos.glob("*.jpg"):
+        shutil.copy(photo, folder / "photos")
+    shutil.copy(photos / "skateboard.jpg", folder / "photo.jpg")
+    shutil.copy(ROOT / "docs" / "cards" / "flickr8k-small.md", folder / "about.md")
+    draw_karpathy(folder / "data" / "flickr8k", "flickr8k")
+    draw_karpathy(folder / "data" / "flickr30k", "flickr30k")
+    draw_coco(folder / "data" / "coco")
+    draw_own(folder / "data" / "own")
+    draw_easy_vqa(folder / "data" / "easy_vqa")
+    annotations = folder / "data" / "coco" / "annotations"
+    shutil.copy(annotations / "captions_val2017.json", folder / "annotations.json")
+    images = json.loads((folder / "annotations.json").read_text())["images"]
+    write(folder / "results.json", [{"image_id": each["id"], "caption": SENTENCES[0]} for each in images])
+    return folder
+
+
+def write(path: Path, content: Any) -> None:
+    """Write JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content), encoding="utf-8")
+
+
+def draw_image(path: Path, seed: int, size: tuple[int, int] = (96, 64)) -> None:
+    """Draw noise."""
+    noise = np.random.default_rng(seed).integers(0, 256, (4, 6, 3), np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(noise).resize(size, Image.Resampling.NEAREST).save(path)
+
+
+def captions_of(number: int) -> list[str]:
+    """Return the captions of one image."""
+    return [SENTENCES[(number + shift) % len(SENTENCES)] for shift in range(CAPTIONS)]
+
+
+def numbered() -> list[tuple[int, str]]:
+    """Return (number, split) of each image."""
+    splits = [split for split, count in SPLITS.items() for _ in range(count)]
+    return list(enumerate(splits, start=1))
+
+
+def karpathy_entry(number: int, split: str, **names: Any) -> dict[str, Any]:
+    """Return one image's entry in Karpathy's JSON."""
+    sentences = [{"raw": text, "tokens": text.split()} for text in captions_of(number)]
+    return {"imgid": number, "split": split, "sentences": sentences, **names}
+
+
+def draw_karpathy(root: Path, name: str) -> None:
+    """Draw a data set in the layout of Karpathy's split of Flickr8k and Flickr30k."""
+    entries = []
+    for number, split in numbered():
+        draw_image(root / "images" / f"{number}.jpg", number)
+        entries.append(karpathy_entry(number, split, filename=f"{number}.jpg"))
+    write(root / f"dataset_{name}.json", {"images": entries, "dataset": name})
+
+
+def draw_coco(root: Path) -> None:
+    """Draw COCO: Karpathy's split with the images of 2014, and the official annotations of 2014 and 2017."""
+    entries = []
+    official: dict[str, dict[str, list]] = {}
+    for number, split in numbered():
+        part = "train" if split == "train" else "val"
+        name = f"COCO_{part}2014_{number:012}.jpg"
+        draw_image(root / f"{part}2014" / name, number)
+        shutil.copytree(root / f"{part}2014", root / f"{part}2017", dirs_exist_ok=True)
+        (root / f"{part}2017" / name).rename(root / f"{part}2017" / f"{number:012}.jpg")
+        entries.append(karpathy_entry(number, split, cocoid=number, filepath=f"{part}2014", filename=name))
+        size = {"id": number, "width": 96, "height": 64}
+        for year, file in (("2014", name), ("2017", f"{number:012}.jpg")):
+            captions = official.setdefault(f"captions_{part}{year}", {"images": [], "annotations": []})
+            instances = official.setdefault(f"instances_{part}{year}", {"images": [], "annotations": []})
+            for each in (captions, instances):
+                each["images"].append({**size, "file_name": file})
+            for shift, text in enumerate(captions_of(number)):
+                captions["annotations"].append({"id": 10 * number + shift, "image_id": number, "caption": text})
+            box = {"bbox": [8, 8, 48, 32], "segmentation": [[8, 8, 56, 8, 56, 40, 8, 40]], "area": 1536, "iscrowd": 0}
+            instances["annotations"].append({"id": number, "image_id": number, "category_id": 18, **box})
+            instances["categories"] = [{"id": 18, "name": "dog", "supercategory": "animal"}]
+    write(root / "dataset_coco.json", {"images": entries, "dataset": "coco"})
+    for name, content in official.items():
+        write(root / "annotations" / f"{name}.json", content)
+
+
+def draw_own(root: Path) -> None:
+    """Draw photos with a table of captions, as a user writes it."""
+    rows = [["image", "caption", "split"]]
+    for number, split in numbered():
+        draw_image(root / f"{number}.jpg", number)
+        rows += [[f"{number}.jpg", text, split] for text in captions_of(number)[:2]]
+    with (root / "captions.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def draw_easy_vqa(root: Path) -> None:
+    """Draw questions and images in the layout of the easy-vqa package."""
+    for part, count in (("train", 30), ("test", 8)):
+        questions = []
+        for number in range(count):
+            draw_image(root / part / "images" / f"{number}.png", number, (64, 64))
+            questions += [["what color is the shape?", ["red", "blue"][number % 2], number]]
+            questions += [["is there a circle?", ["yes", "no"][number % 2], number]]
+        write(root / part / "questions.json", questions)
+
+
+def without(arguments: Sequence[str], *names: str) -> list[str]:
+    """Return arguments without the settings of these names."""
+    return [each for each in arguments if each.lstrip("+").partition("=")[0] not in names]
