@@ -1,8 +1,8 @@
 """Run commands and Python code, each in a forked process that has the libraries imported already.
 
-The server reads one JSON object per line on its input: {"cwd", "output", "seconds", "module", "arguments"} for a command
-or {"cwd", "output", "seconds", "code"} for Python code. It writes the exit status of each as one line. Importing torch,
-Lightning and hydra takes seconds, and the pages of the documentation have hundreds of commands.
+The server reads one JSON object per line on its input: {"cwd", "output", "seconds", "module", "arguments"} for a
+command or {"cwd", "output", "seconds", "code"} for Python code. It writes the exit status of each as one line.
+Importing torch, Lightning and hydra takes seconds, and the pages of the documentation have hundreds of commands.
 """
 
 import importlib
