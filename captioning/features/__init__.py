@@ -1,4 +1,4 @@
-"""Compute, store and read the features that an encoder makes of images."""
+"""Compute, store and read the features that an encoder computes from images."""
 
 import lazy_loader
 

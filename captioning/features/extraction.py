@@ -1,4 +1,4 @@
-"""Run an encoder once over images and store their features; only here do encoders and the store meet."""
+"""Run an encoder once per image and store the features. Only this file uses both encoders and the store."""
 
 import time
 from collections.abc import Sequence
@@ -17,8 +17,14 @@ from captioning.features.store import FeatureStore, Stamp, stamp_picture
 
 
 class Extraction(NamedTuple):
-    """encoded, reused: pictures whose features were made now, or were there. unreadable: (path, reason) of those left
-    out. seconds: taken in all."""
+    """What one call of `extract` did.
+
+    Attributes:
+        encoded: number of images whose features were computed now.
+        reused: number of images whose features were stored already.
+        unreadable: (path, reason) for each image that was left out.
+        seconds: total time.
+    """
 
     encoded: int
     reused: int
@@ -38,22 +44,30 @@ def extract(
     skip_unreadable: bool = False,
     progress: bool = True,
 ) -> Extraction:
-    """Stores the features of every record that the store lacks or whose picture has changed.
+    """Compute and store the features of all records that the store lacks or whose image has changed.
 
-    Stopped by an error or Ctrl-C, it stores what was encoded first; after a kill, finished shards are there. Either
-    way the next call goes on from there. An encoder that is needed is moved to `device`, and stays there in eval mode.
+    After an error or Ctrl-C, all features computed so far are stored; after a kill, all finished shards are. In both
+    cases the next call resumes. If features are missing, the encoder is moved to `device` and put in evaluation mode,
+    and it stays so.
 
     Args:
-        encoder, transform: those of the store's key.
-        batch_size: pictures that go through the encoder together. Few on a CPU: the feature maps of 32 no longer fit
-            its caches, and take nearly twice the time a picture of those of 8. A GPU wants 32 or more.
-        workers: processes that read and shrink pictures; 0 reads them in this one.
-        skip_unreadable: leave unreadable pictures out and return them, instead of stopping at the first.
-        progress: show a bar with images/s on stderr.
+        encoder: the encoder named in the store's key.
+        transform: the transform named in the store's key.
+        records: the images.
+        store: the store to complete.
+        batch_size: images per forward pass of the encoder. Small on a CPU: the feature maps of 32 images no longer fit
+            its caches, and take nearly twice the time per image as those of 8. A GPU needs 32 or more.
+        workers: processes that read and shrink images; 0 reads them in this process.
+        device: where the encoder runs.
+        skip_unreadable: leave out unreadable images and return them, instead of stopping at the first.
+        progress: show a progress bar with images per second on stderr.
+
+    Returns:
+        The numbers of images encoded and reused, the unreadable images, and the time.
 
     Raises:
-        DataError: an unreadable picture, or features that float16 cannot hold. ConfigError: a store that cannot be
-            written.
+        DataError: an image is unreadable, or its features are not finite in float16.
+        ConfigError: the store cannot be written.
     """
     started_at = time.perf_counter()
     todo = store.missing(records)
@@ -66,9 +80,9 @@ def extract(
             for batch in loader:
                 if batch.faults and not skip_unreadable:
                     raise DataError(batch.faults[0][1])
-                unreadable += [(todo[index].path, reason) for index, reason in batch.faults]
-                for (index, stamp), features in zip(batch.read, _encode(encoder, batch.images, device), strict=True):
-                    store.append(todo[index].image_id, stamp, features)
+                unreadable += [(todo[number].path, reason) for number, reason in batch.faults]
+                for (number, stamp), features in zip(batch.read, _encode(encoder, batch.images, device), strict=True):
+                    store.append(todo[number].image_id, stamp, features)
                 bar.update(len(batch.read) + len(batch.faults))
     finally:
         store.flush()
@@ -77,14 +91,14 @@ def extract(
 
 
 class _Item(NamedTuple):
-    index: int
+    number: int  # index of its record
     stamp: Stamp | None
     image: Tensor | None
-    reason: str  # why there is none
+    reason: str  # why there is no image
 
 
 class _Batch(NamedTuple):
-    """read: (index, stamp) of the pictures in `images` [B, 3, S, S]. faults: (index, reason) of the others."""
+    """read: (index, stamp) of each image in `images` [B, 3, S, S]. faults: (index, reason) of each unreadable image."""
 
     read: list[tuple[int, Stamp]]
     images: Tensor
@@ -92,7 +106,7 @@ class _Batch(NamedTuple):
 
 
 class _Pictures(Dataset):
-    """Reads pictures; one that cannot be read is an item too, as errors lose their type between processes."""
+    """Images as items. An unreadable image is an item too, because errors lose their type between processes."""
 
     def __init__(self, records: Sequence[Record], transform: Transform):
         self.records, self.transform = records, transform
@@ -108,14 +122,16 @@ class _Pictures(Dataset):
         except DataError as error:
             return _Item(index, None, None, str(error))
         except OSError as error:
-            return _Item(index, None, None, f"{path}: cannot be read: {error.strerror or error}")
+            reason = error.strerror or error
+            advice = "check the file, or set data.skip_unreadable=true to leave it out"
+            return _Item(index, None, None, f"{path}: cannot be read ({reason}): {advice}")
 
 
 def _collate(items: Sequence[_Item]) -> _Batch:
-    read = [item for item in items if item.image is not None]
-    images = torch.stack([item.image for item in read]) if read else torch.empty(0, dtype=torch.uint8)
-    faults = [(item.index, item.reason) for item in items if item.image is None]
-    return _Batch([(item.index, item.stamp) for item in read], images, faults)
+    read = [(item.number, item.stamp) for item in items if item.stamp is not None]
+    images = [item.image for item in items if item.image is not None]
+    stacked = torch.stack(images) if images else torch.empty(0, dtype=torch.uint8)
+    return _Batch(read, stacked, [(item.number, item.reason) for item in items if item.image is None])
 
 
 def _loader(
@@ -127,13 +143,13 @@ def _loader(
         collate_fn=_collate,
         num_workers=min(workers, -(-len(records) // batch_size)),
         pin_memory=torch.device(device).type == "cuda",
-        generator=torch.Generator(),  # its own: nothing is drawn from the one that training uses
+        generator=torch.Generator(),  # its own, so that training's random numbers do not change
     )
 
 
 @torch.inference_mode()
 def _encode(encoder: nn.Module, images: Tensor, device: str | torch.device) -> Sequence[np.ndarray]:
-    """Features as a float16 array [B, P, D] or [B, D], converted before they leave the device."""
+    """Return float16 features [B, L, D] or [B, D], converted on the device to halve the transfer."""
     if not len(images):
         return []
     return encoder(images.to(device, non_blocking=True)).half().cpu().numpy()

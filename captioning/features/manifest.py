@@ -1,9 +1,9 @@
-"""Read and write the manifest of a feature store's shards, and the journal of shards that are not in it yet.
+"""Read and write a feature store's manifest of shards, and the journal of shards that are not in it yet.
 
-    folder/manifest.json    format, key, shape of one item, and per shard its size, checksum and pictures in order
-    folder/journal.jsonl    one such shard a line; gone as soon as the manifest lists it too
+    folder/manifest.json    format, key, shape of one image's features; size, checksum and images of each shard
+    folder/journal.jsonl    one further shard per line; deleted as soon as the manifest lists these shards too
 
-A manifest written anew after every shard would cost the square of their number.
+The journal exists because rewriting the manifest after each shard would take time quadratic in their number.
 """
 
 import json
@@ -16,13 +16,20 @@ from captioning.errors import DataError
 from captioning.io import append_line, write_whole
 
 MANIFEST_FORMAT = 2
-READABLE = (1, MANIFEST_FORMAT)  # 1 had no checksums
+READABLE = (1, MANIFEST_FORMAT)  # format 1 had no checksums
 SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
-BROKEN = (ValueError, KeyError, TypeError, RecursionError)  # what reading an entry may raise, whatever it is
+BROKEN = (ValueError, KeyError, TypeError, RecursionError)  # raised for damaged entries
 
 
 class Stamp(NamedTuple):
-    """Which version of a picture file was read: its name, size in bytes, time of change in ns and content's digest."""
+    """Identity of an image file when it was read.
+
+    Attributes:
+        name: file name.
+        size: size in bytes.
+        modified_ns: time of the last change, in nanoseconds.
+        digest: hash of the content.
+    """
 
     name: str
     size: int
@@ -31,7 +38,14 @@ class Stamp(NamedTuple):
 
 
 class Shard(NamedTuple):
-    """checksum: 16 hex digits of the file's BLAKE2b; None in a store of format 1."""
+    """One file of features.
+
+    Attributes:
+        file: file name, such as shard-00000.npy.
+        size: size in bytes.
+        checksum: 16 hexadecimal digits of the file's BLAKE2b hash; None in a store of format 1.
+        pictures: (image id, stamp of the image file) for each row.
+    """
 
     file: str
     size: int
@@ -40,41 +54,48 @@ class Shard(NamedTuple):
 
 
 def manifest_of(folder: Path) -> Path:
-    """The file that makes a folder a store."""
+    """Return the path of a store's manifest; a folder is a store if this file exists."""
     return folder / "manifest.json"
 
 
 def journal_of(folder: Path) -> Path:
-    """Where shards are listed one by one; absent where the manifest has them all."""
+    """Return the path of a store's journal; the file is missing if the manifest lists all shards."""
     return folder / "journal.jsonl"
 
 
 def read_manifest(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...] | None, list[Shard]]:
-    """Shape of one item, and all shards that are listed, later ones last.
+    """Read the manifest and the journal of a store.
+
+    Args:
+        folder: the store's folder.
+        key: the expected key.
+
+    Returns:
+        The shape of one image's features (None for an empty store), and all shards, the latest last.
 
     Raises:
-        DataError: a store of another key or format, or no manifest at all.
+        DataError: the store has another key or format, or no readable manifest.
     """
     path = manifest_of(folder)
     try:
         content = json.loads(path.read_bytes())
         _refuse_others(folder, {"format": content["format"], "key": content["key"]}, key)
         shape, shards = _shape(content["shape"]), [_shard(entry) for entry in content["shards"]]
-        # A kill may have come before the journal was removed; then a file stands in both.
+        # After a kill before the journal was deleted, a shard may be listed in both files.
         return shape, list({shard.file: shard for shard in (*shards, *_journal(folder))}.values())
     except (OSError, *BROKEN) as error:
         raise DataError(
-            f"{path}: not a feature store's manifest: remove the folder and run captioning-prepare again"
+            f"{path}: cannot be read as the manifest of a feature store: delete the folder {folder}, and run "
+            "captioning-prepare again"
         ) from error
 
 
 def write_manifest(folder: Path, key: dict[str, Any], shape: Sequence[int] | None, shards: Iterable[Shard]) -> None:
-    """Lists these shards and no others."""
+    """Write a manifest that lists exactly these shards, and delete the journal."""
     head = json.dumps({"format": MANIFEST_FORMAT, "key": key, "shape": shape, "dtype": "float16"})
 
-    def pour(
-        file: BinaryIO,
-    ) -> None:  # shard by shard: a text of the whole would be a gigabyte for millions of pictures
+    # Shard by shard: for millions of images, the text of the complete manifest would take a gigabyte of memory.
+    def pour(file: BinaryIO) -> None:
         file.write(f'{head[:-1]}, "shards": ['.encode())
         for number, shard in enumerate(shards):
             file.write((", " if number else "").encode() + _entry(shard))
@@ -85,13 +106,14 @@ def write_manifest(folder: Path, key: dict[str, Any], shape: Sequence[int] | Non
 
 
 def add_shard(folder: Path, shard: Shard) -> None:
-    """Lists a further shard, in the journal."""
+    """Append a shard to the journal."""
     append_line(journal_of(folder), _entry(shard))
 
 
 def _journal(folder: Path) -> list[Shard]:
-    """The shards of the journal, up to a line that is not whole: the one at which its writer was killed."""
-    path, shards = journal_of(folder), []
+    """Read the shards of the journal, up to an incomplete line: there its writer was killed."""
+    path = journal_of(folder)
+    shards: list[Shard] = []
     for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else ():
         try:
             shards.append(_shard(json.loads(line)))
@@ -106,7 +128,7 @@ def _entry(shard: Shard) -> bytes:
 
 
 def _shard(entry: dict[str, Any]) -> Shard:
-    """A shard's entry. The file lies in the store's own folder, whatever the entry says."""
+    """Check and return a shard's entry. The file name may not lead out of the store's folder."""
     pictures = [(image, Stamp(*stamp)) for image, *stamp in entry["pictures"]]
     shard = Shard(entry["file"], entry["size"], entry.get("checksum"), pictures)
     kinds = [(shard.file, str), (shard.size, int), *((image, int) for image, _ in pictures)]
@@ -116,7 +138,7 @@ def _shard(entry: dict[str, Any]) -> Shard:
 
 
 def _shape(sizes: Any) -> tuple[int, ...]:
-    """A manifest's shape of one item, which may be any list in a damaged one."""
+    """Check and return the shape of one image's features; a damaged manifest may have anything here."""
     if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) not in (1, 2):
         raise ValueError("not a shape")
     return tuple(sizes)
@@ -127,17 +149,17 @@ def _refuse_others(folder: Path, stored: dict[str, Any], key: dict[str, Any]) ->
     difference = _first_difference(stored, {"format": ours, "key": key})
     if difference:
         raise DataError(
-            f"{folder}: this feature store was made otherwise: {difference}. Set that back, or remove the "
-            "folder and run captioning-prepare again"
+            f"{folder}: this feature store was made with other settings: {difference}. Restore that setting, or delete "
+            "the folder and run captioning-prepare again"
         )
 
 
 def _first_difference(stored: Any, wanted: Any, name: str = "") -> str | None:
-    """Names the first field in which two plain structures differ, and both its values; None when they are equal."""
+    """Name the first field in which two plain structures differ, with both values; None if they are equal."""
     if stored == wanted:
         return None
     if not (isinstance(stored, dict) and isinstance(wanted, dict)):
-        return f"{name} is {stored!r} there, {wanted!r} here"
+        return f"{name} is {json.dumps(stored)} in the store, {json.dumps(wanted)} in this run"
     for field in dict.fromkeys([*stored, *wanted]):
         nested = f"{name}.{field}" if name else field
         difference = _first_difference(stored.get(field), wanted.get(field), nested)

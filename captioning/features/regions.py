@@ -1,13 +1,12 @@
 """Read a detector's region features (Anderson et al. 2018): one file per image, 10 to 100 regions with boxes.
 
-2018): a file a picture, of 10 to 100 regions with their boxes.
+The files have the layout of the bottom-up-attention extractors: IMAGE_ID.npz (or the image's file name with .npz) with
+these arrays:
 
-The layout of the bottom-up-attention extractors, IMAGE_ID.npz (or the picture's own name with .npz) with
-
-    x         [R, D]     features (also "features" or "feat")
-    bbox      [R, 4]     left, top, right, bottom in pixels of the picture (also "boxes")
-    num_bbox  ()         R, where the arrays were filled up beyond it
-    image_w, image_h     of the picture, in pixels
+    x         [R, D]     features (also named "features" or "feat")
+    bbox      [R, 4]     left, top, right, bottom in pixels of the image (also named "boxes")
+    num_bbox  ()         R, if the arrays are padded
+    image_w, image_h     size of the image in pixels (not read)
 """
 
 from collections.abc import Iterable
@@ -23,22 +22,27 @@ FEATURES, BOXES = ("x", "features", "feat"), ("bbox", "boxes")
 
 
 class Regions(NamedTuple):
-    """features: [R, D] float16. boxes: [R, 4] float32, left, top, right, bottom in pixels; empty [0, 4] if untold."""
+    """The regions of one image.
+
+    Attributes:
+        features: [R, D] float16.
+        boxes: [R, 4] float32: left, top, right, bottom in pixels.
+    """
 
     features: np.ndarray
     boxes: np.ndarray
 
 
 class RegionFolder:
-    """Reads the regions of a picture: `folder[record]`.
+    """Region features of all images: `folder[record]` reads those of one image.
 
     Args:
-        folder: of the .npz files.
-        size: D, which all of them must have.
-        max_regions: the first so many are taken; extractors write the surest first.
+        folder: folder of the .npz files.
+        size: D, the feature size that all files must have.
+        max_regions: number of regions to use; extractors write the most confident regions first.
 
     Raises:
-        DataError: the folder, or a record's file, is missing or not of this layout.
+        DataError: the folder or a record's file is missing, or has another layout.
     """
 
     def __init__(self, folder: str | Path, *, size: int, max_regions: int = 100):
@@ -46,17 +50,17 @@ class RegionFolder:
         self.folder, self.size, self.max_regions = Path(folder), size, max_regions
         if not self.folder.is_dir():
             raise DataError(
-                f"{self.folder}: no such folder; it should hold a file IMAGE_ID.npz of region features for each "
-                "picture (features.root)"
+                f"features.root={self.folder} is not a folder: set it to a folder with a file IMAGE_ID.npz of region "
+                "features for each image"
             )
 
     def path(self, record: Record) -> Path:
-        """The record's file, by image id or by the picture's name."""
+        """Return the path of a record's file, named by the image id or by the image's file name."""
         by_id = self.folder / f"{record.image_id}.npz"
         return by_id if by_id.exists() else self.folder / f"{record.path.stem}.npz"
 
     def missing(self, records: Iterable[Record]) -> list[Record]:
-        """The records without a file."""
+        """Return the records that have no file."""
         return [record for record in records if not self.path(record).exists()]
 
     def __getitem__(self, record: Record) -> Regions:
@@ -68,17 +72,24 @@ class RegionFolder:
                 boxes = np.asarray(file[_first(BOXES, file.files, path)], dtype=np.float32)
         except DataError:
             raise
-        except Exception as error:  # zipfile and NumPy stumble over damaged bytes in many ways
-            raise DataError(f"{path}: no region features can be read from it ({error})") from error
+        except Exception as error:  # zipfile and NumPy raise many errors for damaged bytes
+            raise DataError(
+                f"{path}: cannot read region features ({error}): run the detector again for this image"
+            ) from error
         count = min(count, self.max_regions, len(features))
         if features.ndim != 2 or features.shape[1] != self.size or not count:
             raise DataError(
-                f"{path}: features {list(features.shape)}, wanted [regions, {self.size}]: set encoder.size to theirs"
+                f"{path}: the features have shape {list(features.shape)}, not [regions, {self.size}]: set encoder.size "
+                "to their last dimension"
             )
         if boxes.ndim != 2 or boxes.shape[1] != 4 or len(boxes) < count:
-            raise DataError(f"{path}: boxes {list(boxes.shape)} for {count} regions, wanted [regions, 4]")
+            raise DataError(
+                f"{path}: the boxes have shape {list(boxes.shape)}, but must be [regions, 4] for {count} regions"
+            )
         if not np.isfinite(features[:count]).all():
-            raise DataError(f"{path}: its features are not finite, or beyond float16's 65504")
+            raise DataError(
+                f"{path}: features are not finite, or beyond float16's 65504: run the detector again for this image"
+            )
         return Regions(features[:count], boxes[:count])
 
 
@@ -86,4 +97,4 @@ def _first(names: tuple[str, ...], present: list[str], path: Path) -> str:
     for name in names:
         if name in present:
             return name
-    raise DataError(f"{path}: none of the arrays {', '.join(names)} is in it, only {', '.join(present) or 'nothing'}")
+    raise DataError(f"{path} has the arrays {', '.join(present) or '(none)'}: it needs one of {', '.join(names)}")

@@ -1,12 +1,13 @@
-"""Choose where a run's features come from: a store, the encoder in each step, a detector's files, or nowhere.
+"""Choose where a run's features come from: a store, the encoder in each step, a detector's files, or zeros.
 
-All functions share one signature and give a `Source`; a run's configuration picks one (conf/features).
+These functions have the same first arguments and return a `Source`; the group `features` of a configuration chooses
+one.
 """
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from filelock import FileLock
@@ -20,13 +21,20 @@ from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, store_folder
 from captioning.features.views import views_of
 
-BATCH_SIZES = {True: 8, False: 64}  # on a CPU, whose caches few feature maps fit; on a GPU
+BATCH_SIZES = {True: 8, False: 64}  # True: on a CPU, whose caches have room for few feature maps; False: on a GPU
 
 
 class Source(NamedTuple):
-    """read: record -> feature or picture tensor, picklable for loader processes. encoder: what is left to do with a
-    batch of them in the step. records: those that can be read. unreadable: (path, reason) of the others.
-    workers: loader processes that suit. views: other views of training pictures."""
+    """Where features come from.
+
+    Attributes:
+        read: record -> tensor of features or of the image; picklable for loader processes.
+        encoder: module that each step applies to a batch of these tensors; the identity for stored features.
+        records: the records that can be read.
+        unreadable: (path, reason) for each other record.
+        workers: suitable number of loader processes.
+        views: further views of training images.
+    """
 
     read: Callable[[Record], Tensor]
     encoder: nn.Module
@@ -37,7 +45,7 @@ class Source(NamedTuple):
 
 
 class StoredFeatures:
-    """Reads one picture's features [P, D] or [D] (fp16) from a store."""
+    """Reader of one image's stored features, [L, D] or [D] (fp16)."""
 
     def __init__(self, store: FeatureStore):
         self.store = store
@@ -47,7 +55,7 @@ class StoredFeatures:
 
 
 class Pictures:
-    """Reads one picture as the encoder's input, [3, S, S] uint8."""
+    """Reader of one image as the encoder's input, [3, S, S] uint8."""
 
     def __init__(self, transform: Transform):
         self.transform = transform
@@ -72,32 +80,37 @@ def stored(
     skip_unreadable: bool = False,
     progress: bool | None = None,
 ) -> Source:
-    """Features from the store of this data set and encoder, made first for the pictures that it lacks.
+    """Return features from the store of this data set and encoder, after computing those that it lacks.
 
     Args:
-        encoder, transform: what makes the features; frozen.
-        records: pictures wanted.
-        name: of the data set; with the encoder's it names the store's folder.
+        encoder: the encoder; frozen.
+        transform: the encoder's transform.
+        records: the images.
+        name: name of the data set, a part of the store's folder name.
         root: folder of all stores.
-        batch_size, extract_workers, device: for making features; device "auto" takes a GPU where there is one, and
-            batch_size "auto" what suits the device.
-        workers: loader processes for training; a CPU needs none, as it reads faster than it learns.
-        mirror: store those of the mirror images of training pictures too, in a store of their own.
-        crops: store those of the corners of training pictures too, of this share of both sides; see `views_of`.
-        skip_unreadable: leave unreadable pictures out, and report them, instead of stopping.
-        progress: show a bar while features are made; None where stderr is a terminal.
+        batch_size: images per forward pass of the encoder; "auto" is 8 on a CPU and 64 on a GPU.
+        extract_workers: processes that read images while features are computed.
+        workers: loader processes for training; a CPU needs none, as reading is faster than training.
+        device: where features are computed; "auto" is a GPU if there is one.
+        mirror: also store the features of mirrored training images, in a store of their own.
+        crops: also store the features of the corners of training images; see `views_of`.
+        skip_unreadable: leave out unreadable images and report them, instead of stopping.
+        progress: show a progress bar; None shows it if stderr is a terminal.
+
+    Raises:
+        ConfigError: a setting is out of range, or the encoder is not frozen or has no input images.
+        DataError: an image or the store is unreadable.
     """
-    must_be("features.batch_size", None if batch_size == "auto" else batch_size, least=1)
+    must_be("features.batch_size", None if batch_size == "auto" else cast(int, batch_size), least=1)
     must_be("features.extract_workers", extract_workers, least=0)
     must_be("features.workers", workers, least=0)
     if any(parameter.requires_grad for parameter in encoder.parameters()):
         raise ConfigError(
-            "encoder.unfreeze_from changes the encoder as it trains: stored features would be stale; "
-            "set features=online"
+            "encoder.unfreeze_from trains the encoder, so stored features would be out of date: set features=online"
         )
     if encoder.output == "regions":
         raise ConfigError(
-            "encoder=regions has no pictures to look at: set features=regions features.root=DIR beside it"
+            "encoder=regions computes no features from images: set features=regions features.root=FOLDER too"
         )
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     options = {
@@ -115,12 +128,15 @@ def stored(
     return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, views)
 
 
-def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record], root: str, name: str, **options):
-    """The store with the features of all records that can be read, and (path, reason) of the others."""
-    folder, key = _place(encoder, transform, name=name, root=root)
-    store, unreadable = FeatureStore(folder, key), []
+def _complete(
+    encoder: nn.Module, transform: Transform, records: Sequence[Record], root: str, name: str, **options: Any
+) -> tuple[FeatureStore, list[tuple[Path, str]]]:
+    """Return the store with the features of all readable records, and (path, reason) of the others."""
+    folder, key = _folder_and_key(encoder, transform, name=name, root=root)
+    store = FeatureStore(folder, key)
+    unreadable: list[tuple[Path, str]] = []
     if store.missing(records):
-        # One process makes them; others (of several devices, or another run) wait, and then find them there.
+        # One process computes them. Other processes (of several devices, or of another run) wait and then reuse them.
         with _lock(folder):
             store = FeatureStore(folder, key)
             unreadable = extract(encoder, transform, records, store, **options).unreadable
@@ -128,34 +144,54 @@ def _complete(encoder: nn.Module, transform: Transform, records: Sequence[Record
 
 
 def refuse_views(features: Mapping[str, Any]) -> None:
-    """Of pictures with questions, whose answers may be others of another view; `features` is a configuration."""
+    """Refuse mirroring and cropping for visual question answering: they can change the answer.
+
+    Args:
+        features: the settings `features` of a configuration.
+
+    Raises:
+        ConfigError: `mirror` or `crops` is set.
+    """
     if features.get("mirror"):
-        raise ConfigError("features.mirror=true is for captions: a question may ask what is on the left")
+        raise ConfigError(
+            "features.mirror=true is for captions only, as questions may ask what is on the left: set "
+            "features.mirror=false"
+        )
     if features.get("crops"):
-        raise ConfigError("features.crops is for captions: a question may ask what is in the corner")
+        raise ConfigError(
+            "features.crops is for captions only, as questions may ask what is in a corner: set features.crops=null"
+        )
 
 
 def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> str:
-    """Holds every shard of the store that `stored` would use against its checksum; what was found, in a sentence.
+    """Compare every shard of the store that `stored` would use with its checksum, and return the result as a sentence.
+
+    Args:
+        encoder: the encoder.
+        transform: the encoder's transform.
+        name: name of the data set.
+        root: folder of all stores.
 
     Raises:
-        DataError: there is no such store, or shards are damaged: they are named, and left out of the store from now on.
+        DataError: there is no such store, or shards are damaged. The message names the damaged shards; they are removed
+            from the store.
     """
-    folder, key = _place(encoder, transform, name=name, root=root)
+    folder, key = _folder_and_key(encoder, transform, name=name, root=root)
     if not (folder / "manifest.json").is_file():
-        raise DataError(f"{folder}: no features are stored there: run captioning-prepare without verify=true")
+        raise DataError(f"{folder} has no stored features: run captioning-prepare without verify=true")
     with _lock(folder):
         store = FeatureStore(folder, key)
         damaged = store.verify()
     if damaged:
-        told = "; ".join(f"{damage.file} {damage.fault} ({damage.pictures} pictures)" for damage in damaged)
-        raise DataError(f"{told}. Run captioning-prepare again without verify=true: it makes their features anew")
-    return f"{folder}: features of {len(store)} pictures, all as they were written"
+        shards = "; ".join(f"{damage.file} {damage.fault} ({damage.pictures} images)" for damage in damaged)
+        raise DataError(f"{shards}. Run captioning-prepare without verify=true to compute these features again")
+    return f"{folder}: features of {len(store)} images, no damage found"
 
 
-def _place(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> tuple[Path, dict]:
-    """Folder and key of the store of a data set and encoder."""
-    key = encoder.describe() | {"transform": transform.describe()}
+def _folder_and_key(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the key of the store of a data set and encoder."""
+    describe = cast(Callable[[], dict[str, Any]], encoder.describe)
+    key = describe() | {"transform": transform.describe()}
     return store_folder(root, name, key), key
 
 
@@ -166,7 +202,7 @@ def _lock(folder: Path) -> FileLock:
         lock.acquire()
     except OSError as error:
         raise DataError(
-            f"{folder}: features cannot be stored there ({error.strerror or error}): set features.root"
+            f"cannot store features in {folder} ({error.strerror or error}): set features.root=FOLDER to another folder"
         ) from error
     return lock
 
@@ -182,9 +218,21 @@ def online(
     crops: float | None = None,
     skip_unreadable: bool = False,
 ) -> Source:
-    """Pictures go through the encoder in every step: for fine-tuning, or where there is no room for a store.
+    """Return images that pass through the encoder in every step: for fine-tuning, or if a store needs too much space.
 
-    With `skip_unreadable` every picture is opened once beforehand, so that each epoch has the same pictures.
+    Args:
+        encoder: the encoder.
+        transform: the encoder's transform.
+        records: the images.
+        name: name of the data set; not used.
+        workers: loader processes.
+        mirror: also read mirrored training images.
+        crops: also read the corners of training images; see `views_of`.
+        skip_unreadable: leave out unreadable images. Each image is opened once beforehand, so that all epochs have the
+            same images.
+
+    Raises:
+        ConfigError: a setting is out of range.
     """
     must_be("features.workers", workers, least=0)
     unreadable = _unreadable(records) if skip_unreadable else {}
@@ -194,7 +242,7 @@ def online(
 
 
 class NoEncoder:
-    """Zeros of one picture's features, whatever the picture."""
+    """Reader that returns zeros in the shape of one image's features, for every image."""
 
     def __init__(self, *shape: int):
         self.shape = shape
@@ -211,15 +259,28 @@ def blank(
     name: str,
     skip_unreadable: bool = False,
 ) -> Source:
-    """Every feature 0: what is left to a model that is shown no picture, in training or in evaluation."""
+    """Return zeros as features, to measure what a model can do without seeing the image.
+
+    Args:
+        encoder: the encoder whose feature shape is used.
+        transform: not used.
+        records: the images.
+        name: name of the data set; not used.
+        skip_unreadable: not used: no image is read.
+
+    Raises:
+        ConfigError: the encoder is encoder=regions.
+    """
     if encoder.output == "regions":
-        raise ConfigError("features=blank stands for a CNN's features: not with encoder=regions")
+        raise ConfigError(
+            "features=blank needs the feature shape of a CNN, not encoder=regions: choose another encoder"
+        )
     shape = (encoder.size,) if encoder.output == "fc" else (encoder.places, encoder.size)
     return Source(NoEncoder(*shape), nn.Identity(), list(records), [], 0)
 
 
 class StoredRegions:
-    """Reads one picture's region features [R, D] (fp16), more or fewer of them."""
+    """Reader of one image's region features, [R, D] (fp16); R differs between images."""
 
     def __init__(self, folder: RegionFolder):
         self.folder = folder
@@ -239,44 +300,51 @@ def detector_regions(
     workers: int = 1,
     skip_unreadable: bool = False,
 ) -> Source:
-    """Region features that a detector left in files, one a picture (see data.regions).
+    """Return region features from a detector's files, one file per image (see `RegionFolder`).
 
     Args:
-        encoder: models.encoder.RegionEncoder, which tells their width.
+        encoder: a `captioning.models.RegionEncoder`; its `size` is the feature size.
+        transform: not used.
+        records: the images.
+        name: name of the data set; not used.
         root: folder of the files.
-        max_regions: at most so many a picture.
-        skip_unreadable: leave pictures without a file out, and report them, instead of stopping.
+        max_regions: number of regions to use per image, at most.
+        workers: loader processes.
+        skip_unreadable: leave out images without a file and report them, instead of stopping.
 
     Raises:
-        DataError: files are missing. ConfigError: the encoder is one for pictures.
+        DataError: files are missing.
+        ConfigError: the encoder computes features from images.
     """
     must_be("features.workers", workers, least=0)
     if encoder.output != "regions":
-        raise ConfigError("features=regions reads a detector's files: set encoder=regions beside it")
-    folder = RegionFolder(root, size=encoder.size, max_regions=max_regions)
+        raise ConfigError("features=regions reads a detector's files: set encoder=regions too")
+    folder = RegionFolder(root, size=cast(int, encoder.size), max_regions=max_regions)
     missing = folder.missing(records)
     if missing and not skip_unreadable:
         raise DataError(
-            f"{folder.path(missing[0])}: no region features of {missing[0].path}, nor of {len(missing) - 1} other "
-            "pictures: put them there, or set data.skip_unreadable=true"
+            f"{folder.path(missing[0])} is missing: no region features of {missing[0].path} and of {len(missing) - 1} "
+            "other images. Add the files, or set data.skip_unreadable=true"
         )
     absent = {record.image_id for record in missing}
     kept = [record for record in records if record.image_id not in absent]
-    unreadable = [(record.path, f"{folder.path(record)}: no region features of {record.path}") for record in missing]
+    unreadable = [
+        (record.path, f"{folder.path(record)} is missing: no region features of {record.path}") for record in missing
+    ]
     return Source(StoredRegions(folder), nn.Identity(), kept, unreadable, workers)
 
 
 def report_unreadable(source: Source) -> None:
-    """Names the first pictures that were left out on stderr, and counts all."""
+    """Print to stderr how many images were left out, and the reasons for the first ten."""
     if source.unreadable:
-        print(f"{len(source.unreadable)} unreadable pictures left out:", file=sys.stderr)
+        print(f"{len(source.unreadable)} unreadable images are left out:", file=sys.stderr)
         for _, reason in source.unreadable[:10]:
             print(f"  {reason}", file=sys.stderr)
 
 
 def _unreadable(records: Sequence[Record]) -> dict[Path, str]:
     found = {}
-    for record in tqdm(records, desc="opening pictures", unit="picture", disable=None):
+    for record in tqdm(records, desc="opening images", unit="images", disable=None):
         try:
             open_picture(record.path)
         except DataError as error:

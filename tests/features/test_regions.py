@@ -53,10 +53,10 @@ def test_what_was_filled_up_may_hold_anything(tmp_path):
     features[2:] = np.nan
     write(tmp_path, x=features, bbox=BOXES[:2], num_bbox=2)
     assert regions(tmp_path).features.tolist() == FEATURES[:2].tolist()
-    with pytest.raises(DataError, match="its features are not finite, or beyond float16's 65504"):
+    with pytest.raises(DataError, match="features are not finite, or beyond float16's 65504: run the detector again"):
         write(tmp_path, x=features, bbox=BOXES, num_bbox=3)
         regions(tmp_path)
-    with pytest.raises(DataError, match="its features are not finite"):
+    with pytest.raises(DataError, match="features are not finite"):
         write(tmp_path, x=FEATURES * 1e5, bbox=BOXES)
         regions(tmp_path)
 
@@ -64,13 +64,13 @@ def test_what_was_filled_up_may_hold_anything(tmp_path):
 @pytest.mark.parametrize(
     ("features", "boxes", "told"),
     [
-        (FEATURES[:, :2], BOXES, r"features \[4, 2\], wanted \[regions, 3\]"),
-        (FEATURES[0], BOXES, r"features \[3\], wanted"),
-        (FEATURES[None], BOXES, r"features \[1, 4, 3\], wanted"),
-        (FEATURES[:0], BOXES, r"features \[0, 3\], wanted"),
-        (FEATURES, BOXES[:3], r"boxes \[3, 4\] for 4 regions, wanted \[regions, 4\]"),
-        (FEATURES, BOXES[:, :3], r"boxes \[4, 3\] for 4 regions"),
-        (FEATURES, BOXES.ravel(), r"boxes \[16\] for 4 regions"),
+        (FEATURES[:, :2], BOXES, r"features have shape \[4, 2\], not \[regions, 3\]: set encoder\.size"),
+        (FEATURES[0], BOXES, r"features have shape \[3\], not \[regions, 3\]"),
+        (FEATURES[None], BOXES, r"features have shape \[1, 4, 3\], not \[regions, 3\]"),
+        (FEATURES[:0], BOXES, r"features have shape \[0, 3\], not \[regions, 3\]"),
+        (FEATURES, BOXES[:3], r"boxes have shape \[3, 4\], but must be \[regions, 4\] for 4 regions"),
+        (FEATURES, BOXES[:, :3], r"boxes have shape \[4, 3\], but must be \[regions, 4\] for 4 regions"),
+        (FEATURES, BOXES.ravel(), r"boxes have shape \[16\], but must be \[regions, 4\] for 4 regions"),
     ],
 )
 def test_other_shapes_are_refused(tmp_path, features, boxes, told):
@@ -81,26 +81,28 @@ def test_other_shapes_are_refused(tmp_path, features, boxes, told):
 
 def test_no_region_at_all_is_refused(tmp_path):
     write(tmp_path, x=FEATURES, bbox=BOXES, num_bbox=0)
-    with pytest.raises(DataError, match=r"set encoder\.size to theirs"):
+    with pytest.raises(DataError, match=r"set encoder\.size to their last dimension"):
         regions(tmp_path)
 
 
 def test_missing_arrays_files_and_folders_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no such folder; it should hold a file IMAGE_ID\.npz"):
+    with pytest.raises(
+        DataError, match=r"features\.root=.* is not a folder: set it to a folder with a file IMAGE_ID\.npz"
+    ):
         RegionFolder(tmp_path / "none", size=3)
-    with pytest.raises(DataError, match=r"dog\.npz: no region features can be read"):
+    with pytest.raises(DataError, match=r"dog\.npz: cannot read region features"):
         regions(tmp_path)
     write(tmp_path, bbox=BOXES, other=1)
-    with pytest.raises(DataError, match=r"none of the arrays x, features, feat is in it, only bbox, other$"):
+    with pytest.raises(DataError, match=r"has the arrays bbox, other: it needs one of x, features, feat$"):
         regions(tmp_path)
     write(tmp_path)
     with pytest.raises(DataError, match=r"only nothing$"):
         regions(tmp_path)
     (tmp_path / "7.npz").write_bytes(b"PK\x03\x04")
-    with pytest.raises(DataError, match=r"7\.npz: no region features can be read from it"):
+    with pytest.raises(DataError, match=r"7\.npz: cannot read region features .*: run the detector again"):
         regions(tmp_path)
     np.savez(tmp_path / "7.npz", x=np.array([{}], dtype=object), bbox=BOXES)
-    with pytest.raises(DataError, match=r"no region features can be read from it .*allow_pickle"):
+    with pytest.raises(DataError, match=r"cannot read region features .*allow_pickle"):
         regions(tmp_path)
 
 

@@ -191,7 +191,7 @@ def test_absent_and_truncated_shards_are_made_again(tmp_path, records, spoil):
     spoil(tmp_path / "store" / "shard-00001.npy")
     store = open_store(tmp_path)
     assert store.missing(records) == records[4:8]
-    with pytest.raises(DataError, match=r"no features of 4 of 11 pictures \(first: .*4\.jpg\): run captioning-prepare"):
+    with pytest.raises(DataError, match=r"no features of 4 of 11 images \(first: .*4\.jpg\): run captioning-prepare"):
         store.check(records)
     fill(store, records)
     again = open_store(tmp_path)
@@ -203,10 +203,10 @@ def test_absent_and_truncated_shards_are_made_again(tmp_path, records, spoil):
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"fingerprint": "cd34"}, "key.fingerprint is 'ab12' there, 'cd34' here"),
-        ({"transform": {"size": 16}}, "key.transform.size is 8 there, 16 here"),
-        ({"mean": (0.5, 0.5)}, r"key.mean is \[0.5, 0.25\] there"),
-        ({"std": 1.0}, "key.std is None there, 1.0 here"),
+        ({"fingerprint": "cd34"}, 'key.fingerprint is "ab12" in the store, "cd34" in this run'),
+        ({"transform": {"size": 16}}, "key.transform.size is 8 in the store, 16 in this run"),
+        ({"mean": (0.5, 0.5)}, r"key.mean is \[0.5, 0.25\] in the store"),
+        ({"std": 1.0}, "key.std is null in the store, 1.0 in this run"),
     ],
 )
 def test_a_store_of_another_key_is_refused(tmp_path, records, change, message):
@@ -219,11 +219,11 @@ def test_other_formats_and_broken_manifests_are_refused(tmp_path, records):
     manifest = fill(open_store(tmp_path), records).folder / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"format": 0}))
-    with pytest.raises(DataError, match="format is 0 there, 2 here"):
+    with pytest.raises(DataError, match="format is 0 in the store, 2 in this run"):
         open_store(tmp_path)
     for text in ("{", "[]", "{}", json.dumps(content | {"shards": [{}]})):
         manifest.write_text(text)
-        with pytest.raises(DataError, match="not a feature store's manifest: remove the folder"):
+        with pytest.raises(DataError, match="cannot be read as the manifest of a feature store: delete the folder"):
             open_store(tmp_path)
 
 
@@ -231,7 +231,7 @@ def test_changed_pictures_are_found_and_replaced(tmp_path, records):
     store = fill(open_store(tmp_path), records)
     records[2].path.write_bytes(b"another one")  # of another size
     records[9].path.write_bytes(b"picture 99")  # of the same
-    with pytest.raises(DataError, match=r"2\.jpg: the picture is gone or has changed.*run captioning-prepare again"):
+    with pytest.raises(DataError, match=r"2\.jpg: the image is missing or has changed.*run captioning-prepare again"):
         store.check(records)
     assert store.missing(records) == [records[2], records[9]]
     assert records[2].image_id not in store and len(store) == 9
@@ -243,7 +243,7 @@ def test_changed_pictures_are_found_and_replaced(tmp_path, records):
     assert_holds(again, [records[2], records[9]], change=1)
     assert_holds(again, records[:2] + records[3:9] + records[10:])
     records[0].path.unlink()
-    with pytest.raises(DataError, match=r"0\.jpg: the picture is gone"):
+    with pytest.raises(DataError, match=r"0\.jpg: the image is missing"):
         again.check(records)
 
 
@@ -306,7 +306,7 @@ def test_a_shard_that_is_cut_or_gone_while_it_is_in_use_is_named(tmp_path, recor
     assert_holds(store, records)
     os.truncate(tmp_path / "store" / "shard-00001.npy", 140)
     (tmp_path / "store" / "shard-00002.npy").unlink()
-    with pytest.raises(DataError, match=r"shard-00001\.npy: is cut short: run captioning-prepare verify=true"):
+    with pytest.raises(DataError, match=r"shard-00001\.npy: is truncated: run captioning-prepare verify=true"):
         store[records[7].image_id]
     with pytest.raises(DataError, match=r"shard-00002\.npy: cannot be read \(No such file"):
         store[records[8].image_id]
@@ -322,7 +322,7 @@ def test_large_items_make_small_shards(tmp_path, records, monkeypatch):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path, records):
     (tmp_path / "file").write_text("")
     store = FeatureStore(tmp_path / "file" / "store", KEY)
-    with pytest.raises(DataError, match=r"store: cannot be made"):
+    with pytest.raises(DataError, match=r"cannot create the folder '.*store' .*: set features\.root"):
         fill(store, records)
 
 

@@ -51,8 +51,8 @@ def test_one_share_or_several():
     assert crop_shares(None) == ()
     assert crop_shares(0.75) == (0.75,)
     assert crop_shares([0.75, 0.5]) == (0.75, 0.5)
-    for wrong, told in (("0.75", "'0.75'"), (True, "True"), ([0.5, "x"], "'x'"), ([True], "True"), ([None], "None")):
-        with pytest.raises(ConfigError, match=r"crops must be shares of a picture's sides, such as 0\.75, not " + told):
+    for wrong, told in (("0.75", "'0.75'"), (True, "True"), ([0.5, "x"], "'x'"), ([True], "True"), ([None], "null")):
+        with pytest.raises(ConfigError, match=r"crops must be shares of an image's sides, such as 0\.75, not " + told):
             crop_shares(wrong)
 
 

@@ -207,13 +207,11 @@ def flip(path: Path, at: int) -> None:
 def test_a_flipped_bit_is_found_named_and_made_again(prepared, capsys):
     settings, folder = prepared
     run("prepare", *settings, "verify=true")
-    assert "features of 8 pictures, all as they were written" in capsys.readouterr().out
+    assert "features of 8 images, no damage found" in capsys.readouterr().out
     shard = folder / "shard-00000.npy"
     whole = shard.read_bytes()
     flip(shard, len(whole) // 2)
-    with pytest.raises(
-        DataError, match=r"shard-00000\.npy is not what was written.*\(8 pictures\)\. Run captioning-prepa"
-    ):
+    with pytest.raises(DataError, match=r"shard-00000\.npy was damaged.*\(8 images\)\. Run captioning-prepa"):
         run("prepare", *settings, "verify=true")
     run("prepare", *settings)
     assert shard.read_bytes() == whole
@@ -231,7 +229,7 @@ def test_a_cut_shard_is_made_again(prepared):
 
 def test_there_must_be_something_to_verify(prepared, tmp_path):
     settings, _ = prepared
-    with pytest.raises(DataError, match="no features are stored there"):
+    with pytest.raises(DataError, match="has no stored features"):
         run("prepare", *settings, "verify=true", "encoder.output=fc")
     with pytest.raises(ConfigError, match="set features=store"):
         run("prepare", *settings[:2], "features=online", "verify=true")
@@ -276,8 +274,8 @@ def filled(folder: Path) -> FeatureStore:
     [
         (np.full((2, 2, 3), np.nan, np.float16), "features of image 5 are not finite"),
         (np.full((2, 2, 3), np.inf, np.float16), "features of image 5 are not finite"),
-        (np.zeros((2, 3, 3), np.float16), r"does not hold float16 numbers \[2, 2, 3\]"),
-        (np.zeros((2, 2, 3), np.float32), r"does not hold float16 numbers \[2, 2, 3\]"),
+        (np.zeros((2, 3, 3), np.float16), r"is not a float16 array of shape \[2, 2, 3\]"),
+        (np.zeros((2, 2, 3), np.float32), r"is not a float16 array of shape \[2, 2, 3\]"),
     ],
 )
 def test_damaged_features_are_told_when_they_are_read(tmp_path, array, fault):

@@ -161,7 +161,7 @@ def test_a_run_without_validation_says_so(data, tmp_path, capsys):
 
 def test_a_run_is_never_overwritten_by_accident(overfitted, data):
     before = (overfitted / "checkpoints" / "best.ckpt").stat().st_mtime_ns
-    with pytest.raises(ConfigError, match=r"already holds a run.*resume=.*overwrite=true"):
+    with pytest.raises(ConfigError, match=r"already contains a run.*resume=.*overwrite=true"):
         run("train", *short(data, overfitted))
     assert (overfitted / "checkpoints" / "best.ckpt").stat().st_mtime_ns == before
 
@@ -251,8 +251,8 @@ def test_an_unreadable_picture_is_named_or_skipped_and_counted(tmp_path, world, 
         run("train", *short(broken, tmp_path / "run", "trainer.max_epochs=1"))
     run("train", *short(broken, tmp_path / "run2", "trainer.max_epochs=1", "data.skip_unreadable=true"))
     printed = capsys.readouterr()
-    assert "1 unreadable pictures left out" in printed.err and "train3.png" in printed.err
-    assert "images: 7 train, 8 val" in printed.out
+    assert "1 unreadable images are left out" in printed.err and "train3.png" in printed.err
+    assert "data: 7 training images, 8 validation images; " in printed.out
 
 
 def test_checkpoints_that_are_none(tmp_path, world, overfitted):
@@ -340,7 +340,7 @@ def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
     for other, told in others.items():
         with pytest.raises(ConfigError, match=f"resume: this would not be the same run: {told}"):
             run("train", *short(data, first, "trainer.max_epochs=2", last), other)
-    with pytest.raises(ConfigError, match="already holds a run"):
+    with pytest.raises(ConfigError, match="already contains a run"):
         run("train", *short(data, second, "trainer.max_epochs=2", last))
     assert before == ((first / "config.yaml").read_bytes(), (second / "checkpoints" / "best.ckpt").read_bytes())
 
