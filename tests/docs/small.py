@@ -19,6 +19,7 @@ from captioning.config import composition, plugins_allowed
 from captioning.config.command_line import Command, hydra_arguments, read_command_line
 from captioning.config.typed_text import literal
 
+PRINTING = ("--help", "--info", "--version", "--shell-completion", "--hydra-help")  # options that start no job
 MOST_JOBS = 6  # of a sweep that are checked
 TRAINER = ["max_epochs=1", "limit_train_batches=2", "limit_val_batches=2", "enable_progress_bar=false"]
 TRAINER += ["accelerator=cpu", "devices=1", "num_nodes=1", "strategy=auto", "precision=32-true"]
@@ -40,9 +41,7 @@ def composed(name: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
     command = command_of(name)
     line = read_command_line(arguments, command)
     given = hydra_arguments(line, command)
-    if any(
-        flag.startswith(("--help", "--info", "--version", "--shell-completion", "--hydra-help")) for flag in line.flags
-    ):
+    if any(flag.startswith(PRINTING) for flag in line.flags):
         return []
     given = composition._arguments(composition._like(given) if command.name == "train" else given)
     flags = [each for each in given if each.startswith("-")]

@@ -13,24 +13,7 @@ from pages import FENCE, ROOT, Block, ShellCommand, blocks, commands, pages
 from small import composed, settings_file
 from workspace import draw_workspace
 
-from captioning.config.schemas import CaptionTrainConfig  # noqa: F401  loads the schemas once
-
-SHELL = {
-    "cd",
-    "source",
-    "git",
-    "mkdir",
-    "cp",
-    "mv",
-    "rm",
-    "ls",
-    "cat",
-    "echo",
-    "eval",
-    "export",
-    "python3",
-    "tensorboard",
-}
+SHELL = {"cd", "source", "git", "mkdir", "cp", "mv", "rm", "ls", "cat", "echo", "eval", "export", "tensorboard"}
 FROM_THE_CHECKOUT = (".venv/bin/",)
 LANGUAGES = {"bash", "python", "yaml", "text", "console", "toml", "json", "csv", "mermaid"}
 

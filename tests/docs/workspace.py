@@ -1,8 +1,8 @@
 """Draw the folder that the commands of the documentation are run in.
 
-Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`, `data/easy_vqa`
-and `data/vqa_v2`, and `data/own` with captions.csv; `results.json` and `annotations.json`; `about.md`. `trained` adds the
-runs `runs/soft` and `runs/hard`, with their evaluations.
+Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco` and
+`data/easy_vqa`, and `data/own` with captions.csv; `results.json` and `annotations.json`; `about.md`. The tests that run
+the pages add the runs `runs/soft` and `runs/hard`, with their evaluations.
 """
 
 import csv
@@ -120,8 +120,8 @@ def draw_own(root: Path) -> None:
     """Draw photos with a table of captions, as a user writes it."""
     rows = [["image", "caption", "split"]]
     for number, split in numbered():
-        draw_image(root / f"{number}.jpg", number)
-        rows += [[f"{number}.jpg", text, split] for text in captions_of(number)[:2]]
+        draw_image(root / "photos" / f"{number:02}.jpg", number)
+        rows += [[f"photos/{number:02}.jpg", text, split] for text in captions_of(number)[:2]]
     with (root / "captions.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows(rows)
 
