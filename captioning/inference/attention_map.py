@@ -12,18 +12,19 @@ from captioning.metrics import overlaps
 def merge_crops(
     weights: np.ndarray, places: np.ndarray | None, *, boxes: Sequence[Box]
 ) -> tuple[np.ndarray, np.ndarray | None, Box]:
-    """Attention over the places of V views, on one grid over all that they show.
+    """Merge the attention weights of V views into one grid over the region that all views cover together.
 
-    Where views overlap their weights add up, so that even attention over all places is no even map.
+    Weights add up where views overlap, so uniform attention over all locations of all views does not give a uniform
+    map.
 
     Args:
-        weights: [T, V·P], a row a word.
-        places: [T] the place that hard attention looked at for each word (V·P: the sentinel), or None.
-        boxes: V, of each view the region of the picture that its square grid covers.
+        weights: [T, V·L], one row per word, with L locations per view.
+        places: [T] the location that hard attention chose for each word (V·L: the sentinel), or None.
+        boxes: one per view, the region of the image that its square grid covers.
 
     Returns:
-        weights [T, P], of which each word has as much as before; places [T], the cells that cover most of them; and the
-        box that the P cells part evenly.
+        The weights [T, L], whose sum per word is unchanged; the chosen locations [T] on the new grid, each the cell
+        that covers most of the old location; and the box that the L cells divide evenly.
     """
     per_view = weights.shape[1] // len(boxes)
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
@@ -35,7 +36,7 @@ def merge_crops(
 
 
 def cover(boxes: Sequence[Box], whole: Box, *, side: int) -> np.ndarray:
-    """[V·P, P]: of the area of each place of each box the share that lies in each cell of the whole; rows sum to 1."""
+    """Return [V·L, L]: the share of each location's area that falls into each cell of `whole`; rows sum to 1."""
     columns, rows = np.linspace(whole.left, whole.right, side + 1), np.linspace(whole.top, whole.bottom, side + 1)
     shares = []
     for box in boxes:

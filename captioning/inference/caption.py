@@ -8,14 +8,19 @@ from captioning.data import Box
 
 
 class Caption(NamedTuple):
-    """A caption of one picture.
+    """A generated caption of one image, with T words and attention over L locations.
 
-    text: the words, joined by spaces. tokens: the words. log_prob: natural logarithm of the caption's probability,
-    <end> included. attention: [T, P] weights, a row a word, P places row by row; None without attention.
-    box: the region of the picture, in its pixels, that the places cover. score: what the search ranked by.
-    places: [T] the one place that hard attention looked at for each word (P: the sentinel); None for other kinds.
-    sentinel: [T] the share β of the weight that went to the visual sentinel; None without one. regions: [P, 4] boxes
-    (left, top, right, bottom) where the places are a detector's regions, in the place of `box`; None for a grid.
+    Attributes:
+        text: the words, joined by spaces.
+        tokens: the words.
+        log_prob: natural logarithm of the caption's probability, <end> included.
+        attention: [T, L] attention weights, one row per word, locations in row-major order; None without attention.
+        box: the region of the image, in its pixels, that the grid covers; None if the locations are regions.
+        score: the number that the search ranked captions by.
+        places: [T] the one location that hard attention chose for each word (L: the sentinel); None for other kinds.
+        sentinel: [T] the share β of each word's weight that went to the visual sentinel; None without a sentinel.
+        regions: [L, 4] boxes (left, top, right, bottom) in pixels if the locations are a detector's regions; None for
+            a grid.
     """
 
     text: str

@@ -1,9 +1,9 @@
-"""Decode with several checkpoints of one vocabulary by averaging their probabilities word by word."""
+"""Decode with an ensemble: several checkpoints with one vocabulary, whose probabilities are averaged word by word."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from PIL import Image
@@ -16,40 +16,42 @@ from captioning.models import CaptionModel, Glimpse, State, Step
 
 
 class States(NamedTuple):
-    """A state for each member, all with the same rows."""
+    """The states of the members of an ensemble, all with the same rows."""
 
     members: tuple[State, ...]
 
     def select(self, index: Tensor) -> "States":
-        """As `State.select`, of all members alike."""
+        """Select the same rows of every member's state; see `State.select`."""
         return States(tuple(state.select(index) for state in self.members))
 
 
 class Ensemble(nn.Module):
-    """Captioners that share a vocabulary, with the `begin` and `step` of one.
+    """Captioners that share a vocabulary, behind the `begin` and `step` of a single `CaptionModel`.
 
     Args:
         captioners: the members; their encoders, features and parts may differ.
-        one_grid: whether equally many places are the same places for all members. Then, and where every member
-            attends, the weights shown are the members' mean; otherwise none are shown. Places of hard attention never
-            are.
+        one_grid: whether the members' grids cover the same regions if they have equally many locations. Only then are
+            attention weights returned: the mean of the members' weights, if all members attend. The locations that
+            hard attention chose are never returned.
     """
 
     def __init__(self, captioners: Sequence[CaptionModel], *, one_grid: bool = False):
         super().__init__()
-        self.members, self.one_grid = nn.ModuleList(captioners), one_grid
+        self.members = cast("Sequence[CaptionModel]", nn.ModuleList(captioners))
+        self.one_grid = one_grid
 
     def begin(
         self, images: Sequence[Tensor], mask: Sequence[Tensor | None] | None = None
     ) -> tuple[States, tuple[Any, ...]]:
-        """Each member's own features (and mask) -> its state and memory."""
+        """Compute the states and memories of all members, from one tensor of features (and one mask) per member."""
         masks = [None] * len(self.members) if mask is None else mask
-        begun = [member.begin(*parts) for member, *parts in zip(self.members, images, masks, strict=True)]
+        inputs = zip(self.members, images, masks, strict=True)
+        begun = [member.begin(features, own_mask) for member, features, own_mask in inputs]
         states, memories = zip(*begun, strict=True)
         return States(states), memories
 
     def step(self, token: Tensor, state: States, memory: Sequence[Any]) -> Step:
-        """logits: log (1/M Σ_m p_m(word)) over the M members, [B, K, V]."""
+        """Score the next word: the logits [B, K, V] are log (1/M · Σ_m p_m(word)) over the M members."""
         parts = zip(self.members, state.members, memory, strict=True)
         steps = [member.step(token, own, memory=looked_up) for member, own, looked_up in parts]
         log_probs = torch.stack([normalized(step.logits) for step in steps])
@@ -64,7 +66,16 @@ class Ensemble(nn.Module):
 
 
 class EnsemblePredictor(Predictor):
-    """A predictor whose captioner is an `Ensemble` of others; it shows their pictures in the first one's box."""
+    """A predictor that decodes with an ensemble of other predictors.
+
+    Attention maps are drawn on the region of the image that the first member sees.
+
+    Args:
+        members: the predictors; all must have the same vocabulary.
+
+    Raises:
+        CheckpointError: the vocabularies differ.
+    """
 
     def __init__(self, members: Sequence[Predictor]):
         first = members[0]
@@ -72,15 +83,17 @@ class EnsemblePredictor(Predictor):
             if other.vocabulary.words != first.vocabulary.words:
                 differing = len(set(other.vocabulary.words) ^ set(first.vocabulary.words))
                 raise CheckpointError(
-                    f"{other.path} has another vocabulary than {first.path} ({differing} words differ): an ensemble "
-                    "needs checkpoints that were trained with one vocabulary"
+                    f"{other.path} has another vocabulary than {first.path} ({differing} words differ). Choose "
+                    "checkpoints that were trained with the same vocabulary"
                 )
         self._members, self.path, self.metadata = tuple(members), first.path, first.metadata
         self.vocabulary, self.transform = first.vocabulary, first.transform
         self.views = first.views
         seen = [[view.describe() for view in member.views] for member in members]
         one_grid = all(views == seen[0] for views in seen)
-        self.captioner = Ensemble([member.captioner for member in members], one_grid=one_grid).eval()
+        ensemble = Ensemble([member.captioner for member in members], one_grid=one_grid).eval()
+        # Decoding uses only `begin` and `step`, and an ensemble has both.
+        self.captioner = cast(CaptionModel, ensemble)
 
     @property
     def members(self) -> tuple[Predictor, ...]:
@@ -89,30 +102,35 @@ class EnsemblePredictor(Predictor):
 
     @property
     def hard_attention(self) -> str | None:
-        """What the members with hard attention look at; None where there are none."""
-        modes = {member.hard_attention for member in self._members}
-        return " and ".join(sorted(modes - {None})) or None
+        """What the members with hard attention look at, such as "most_likely"; None if no member has it."""
+        modes = {mode for member in self._members if (mode := member.hard_attention) is not None}
+        return " and ".join(sorted(modes)) or None
 
     @property
     def attends(self) -> bool:
-        """Whether every member does; only then are weights shown."""
+        """Whether every member has attention weights; only then are they returned."""
         return all(member.attends for member in self._members)
 
     @property
     def has_sentinel(self) -> bool:
-        """Whether any member has one; the share shown is the members' mean."""
+        """Whether any member has a visual sentinel; the share returned is the mean over the members."""
         return any(member.has_sentinel for member in self._members)
 
     def encode(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, ...]:
-        """Each member's own features of the pictures."""
-        return tuple(member.encode(pictures) for member in self._members)
+        """Compute the images' features, once per member."""
+        return tuple(cast(Tensor, member.encode(pictures)) for member in self._members)
 
 
 def load_all(path: str | Path, others: Sequence[str | Path] = (), **options) -> Predictor:
-    """The predictor of a checkpoint, or of an ensemble where there are others; options as for `load`.
+    """Load one checkpoint, or an ensemble if `others` names further checkpoints.
+
+    Args:
+        path: the (first) checkpoint.
+        others: the other members of an ensemble.
+        **options: keyword arguments of `load`, applied to every checkpoint.
 
     Raises:
-        CheckpointError: as `load`, and where the vocabularies differ.
+        CheckpointError: a checkpoint cannot be loaded (see `load`), or the vocabularies differ.
     """
     members = [load(each, **options) for each in (path, *others)]
     return EnsemblePredictor(members) if len(members) > 1 else members[0]

@@ -1,4 +1,4 @@
-"""Get a search by its name, turn its words into ids and its seed into a generator, and generate captions with it."""
+"""Generate captions with any search: find it by name, and turn its words into ids and its seed into a generator."""
 
 import difflib
 import inspect
@@ -20,11 +20,11 @@ from captioning.decoding import (
     sample,
 )
 from captioning.errors import ConfigError, DataError
-from captioning.models import CaptionModel
+from captioning.models import CaptionModel, Step
 
-# As conf/decoding has them: beams ranked by probability alone would choose the short captions.
+# The default of the files in conf/decoding. Without it, beam search would prefer short captions.
 LENGTH_NORMALIZATION = 0.6
-METHODS = {
+METHODS: dict[str, Callable] = {
     "greedy": greedy_search,
     "beam": partial(beam_search, length_normalization=LENGTH_NORMALIZATION),
     "diverse_beam": partial(diverse_beam_search, length_normalization=LENGTH_NORMALIZATION),
@@ -34,21 +34,27 @@ METHODS = {
 
 
 def get_search(method: str | Callable, **arguments) -> Callable:
-    """A search by its name in METHODS, or a function of the same signature, with arguments.
+    """Return a search with its arguments set.
+
+    Args:
+        method: a name in `METHODS`, or a function with the signature of `beam_search`.
+        **arguments: keyword arguments of the search, such as `beam_size=5`.
 
     Raises:
-        ConfigError: there is no such name.
+        ConfigError: `METHODS` has no such name.
     """
-    if isinstance(method, str) and method not in METHODS:
-        raise ConfigError(f"there is no decoding '{method}': choose one of {', '.join(METHODS)}")
-    return partial(METHODS.get(method, method), **arguments)
+    if isinstance(method, str):
+        if method not in METHODS:
+            raise ConfigError(f"method='{method}' does not exist. Choose one of {', '.join(METHODS)}")
+        method = METHODS[method]
+    return partial(method, **arguments)
 
 
 def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
-    """The search with the words among its arguments turned into ids, and with their rarity where it asks for that.
+    """Replace words in a search's arguments by their ids, and pass the words' rarity to a search that takes it.
 
     Raises:
-        ConfigError: a word that the vocabulary lacks.
+        ConfigError: an argument is not a list of words, or a word is not in the vocabulary.
     """
     function, arguments = _unwrap(search)
     ids = {word: index for index, word in enumerate(vocabulary.words)}
@@ -59,54 +65,73 @@ def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
 
 def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:
     if isinstance(words, str) or not isinstance(words, Sequence):
-        raise ConfigError(f"decoding.{name} must be a list of words, not {words!r}")
+        raise ConfigError(f"decoding.{name} must be a list of words such as [dog,ball], not {words!r}")
     for word in words:
         if not isinstance(word, str):
-            raise ConfigError(f"decoding.{name} holds {word!r}: a word needs quotes where YAML takes it for a value")
+            raise ConfigError(
+                f"decoding.{name} contains {word!r}, which is not text. Put the word in quotes, as in ['no']"
+            )
         if word not in ids:
             near = difflib.get_close_matches(word, ids, n=1)
-            hint = f": did you mean '{near[0]}'?" if near else ""
-            raise ConfigError(f"decoding.{name}: '{word}' is not in the vocabulary{hint}")
+            hint = f"Did you mean '{near[0]}'?" if near else "Choose a word of the training captions"
+            raise ConfigError(f"decoding.{name}: '{word}' is not in the vocabulary. {hint}")
     return [ids[word] for word in words]
 
 
 def with_generator(search: Callable) -> Callable:
-    """The search with one generator for all its calls in the place of a `seed`: each batch draws other numbers.
+    """Replace the search's `seed` by one generator for all its calls, so that each batch draws different numbers.
 
     Raises:
-        ConfigError: a seed that is too large.
+        ConfigError: the seed does not fit into 64 bits.
     """
     function, arguments = _unwrap(search)
     seed = arguments.pop("seed", None)
     if seed is not None and not -(2**63) <= seed < 2**64:
-        raise ConfigError(f"decoding.seed ({seed}) must have 64 bits at the most")
+        raise ConfigError(f"decoding.seed={seed} must be at least -2**63 and below 2**64")
     generator = {} if seed is None else {"generator": torch.Generator().manual_seed(seed)}
     return partial(function, **arguments, **generator)
 
 
 def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
-    """The function under any number of partials, and its keyword arguments; searches take no others beforehand."""
-    arguments = {}
+    """Return the function inside any number of partials, and their keyword arguments merged.
+
+    Positional arguments are ignored: partials of searches have none.
+    """
+    arguments: dict[str, Any] = {}
     while isinstance(search, partial):
-        search, arguments = search.func, search.keywords | arguments
+        arguments = search.keywords | arguments
+        search = search.func
     return search, arguments
 
 
 def generate(
     captioner: CaptionModel,
-    images: Tensor,
-    mask: Tensor | None = None,
+    images: Any,
+    mask: Any = None,
     *,
     search: Callable,
     vocabulary: Vocabulary,
     names: Sequence[Any] | None = None,
 ) -> list[list[Hypothesis]]:
-    """Hypotheses for a batch of whatever the captioner's encoder takes (an ensemble: tuples, a part for each member).
+    """Generate captions for a batch of B images with any search.
 
-    <pad>, <start> and <unk> are never written, but for what the search's `allow` names.
+    <pad>, <start> and <unk> are never written, except those that the search's argument `allow` names.
+
+    Args:
+        captioner: the model, or an `Ensemble`.
+        images: what `captioner.begin` takes: a tensor [B, …] of images or features; for an ensemble, a tuple with one
+            tensor per member.
+        mask: [B, L] bool, True at real locations; None if all are. For an ensemble, a tuple with one per member.
+        search: a search of `captioning.decoding`, with its arguments set.
+        vocabulary: the model's.
+        names: paths or image ids of the B images, for error messages; otherwise images are numbered.
+
+    Returns:
+        The hypotheses of each image, best first.
 
     Raises:
-        DataError: word scores are not finite, of the pictures named (by `names`, paths or image ids, or by number).
+        ConfigError: the search's words are not in the vocabulary.
+        DataError: word scores are not finite; the message names the images.
     """
     state, memory = captioner.begin(images, mask)
     step = _Watched(partial(captioner.step, memory=memory))
@@ -123,45 +148,46 @@ def generate(
 
 
 class _Watched:
-    """A step that notes which images' scores are not finite, and goes on with zeros in their place.
+    """A `step` that records which images have scores that are not finite, and replaces these scores by zeros.
 
-    The note stays on the device until the search is over: to ask at every step would make a GPU wait.
+    The record stays on the device until the search ends: reading it at every step would make the GPU wait.
     """
 
     def __init__(self, step: Callable):
-        self.step, self.wrong = step, None
+        self.step = step
+        self.wrong: Tensor | None = None  # [B] bool
 
-    def __call__(self, token: Tensor, state):
-        made = self.step(token, state)
-        # [B, K]; one pass, and any NaN or infinity shows in a sum, which float16 could not hold for many words.
-        wide = torch.promote_types(made.logits.dtype, torch.float32)
-        wrong = ~made.logits.sum(-1, dtype=wide).isfinite()
+    def __call__(self, token: Tensor, state: Any) -> Step:
+        scored = self.step(token, state)
+        # [B, K]. Summing takes one pass, and a NaN or infinity stays in the sum. Sums over V words overflow in float16.
+        wide = torch.promote_types(scored.logits.dtype, torch.float32)
+        wrong = ~scored.logits.sum(-1, dtype=wide).isfinite()
         found = wrong.any(1)
         self.wrong = found if self.wrong is None else self.wrong | found
-        return made._replace(logits=made.logits.masked_fill(wrong[..., None], 0.0))
+        return scored._replace(logits=scored.logits.masked_fill(wrong[..., None], 0.0))
 
     def check(self, names: Sequence[Any] | None) -> None:
-        """A DataError where there were any."""
-        places = [] if self.wrong is None else self.wrong.nonzero().flatten().tolist()
-        if places:
-            told = [f"number {place} of the batch" if names is None else str(names[place]) for place in places]
+        """Raise a DataError if any scores were not finite."""
+        if self.wrong is not None and (images := self.wrong.nonzero().flatten().tolist()):
+            listed = [f"number {image} of the batch" if names is None else str(names[image]) for image in images[:5]]
             raise DataError(
-                f"word scores are not finite for {len(places)} pictures: {', '.join(told[:5])}: their features are "
-                "not, or the model's numbers overflow: take an earlier checkpoint, or make the features anew"
+                f"the word scores of {len(images)} of {len(self.wrong)} images are not finite: {', '.join(listed)}. "
+                "Their features are not finite, or numbers overflow in the model. Compute the features again, or set "
+                "checkpoint=… to an earlier checkpoint"
             )
 
 
 @torch.inference_mode()
 def generate_texts(
     captioner: CaptionModel,
-    images: Tensor,
-    mask: Tensor | None = None,
+    images: Any,
+    mask: Any = None,
     *,
     search: Callable,
     vocabulary: Vocabulary,
     names: Sequence[Any] | None = None,
 ) -> list[str]:
-    """The best caption of each image as text; see `decode`."""
+    """Generate the best caption of each image, as text; arguments and errors as for `generate`."""
     hypotheses = generate(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
     return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
 

@@ -17,15 +17,18 @@ from captioning.decoding import normalized, sample
 from captioning.errors import DataError, must_be
 from captioning.models import CaptionModel, RecurrentState
 
-LANGUAGE_MODEL = "language_model"  # the task of these checkpoints
+LANGUAGE_MODEL = "language_model"  # the task that these checkpoints name
 
 
 class ScoredText(NamedTuple):
-    """What a model made of one text of N tokens.
+    """A text of N tokens with the model's log-probabilities and states.
 
-    tokens: the N characters or words. log_probs: [N] natural logarithms of each one's probability, given those before
-    it. states: {"hidden 1": [N, H], "cell 1": …} float32, of each layer after reading each token, 1 next to the tokens;
-    "hidden" and "cell" where there is one layer alone, no cell where there is none.
+    Attributes:
+        tokens: the N characters or words.
+        log_probs: [N] natural logarithm of each token's probability, given the tokens before it.
+        states: {"hidden 1": [N, H], "cell 1": [N, H], …} of float32 or wider: each layer's state after each token.
+            Layer 1 is the one next to the tokens. With a single layer the names are "hidden" and "cell". RNNs and GRUs
+            have no "cell".
     """
 
     tokens: Sequence[str]
@@ -34,11 +37,13 @@ class ScoredText(NamedTuple):
 
 
 class LanguageModel:
-    """Writes and reads text with one checkpoint; made by `load`.
+    """A trained language model that samples and scores text; `load_language_model` builds it.
 
     Attributes:
-        model: the CaptionModel without a picture. vocabulary: of the training split. unit: "characters" or "words".
-        metadata: all of the checkpoint's configuration as plain containers.
+        model: a `CaptionModel` with image features of width 0.
+        metadata: the checkpoint's configuration, as plain containers.
+        vocabulary: the tokens of the training split.
+        unit: "characters" or "words".
     """
 
     def __init__(self, model: CaptionModel, metadata: Mapping[str, Any]):
@@ -48,7 +53,7 @@ class LanguageModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device of the model's weights."""
         return next(self.model.parameters()).device
 
     @torch.inference_mode()
@@ -62,12 +67,23 @@ class LanguageModel:
         top_p: float | None = None,
         seed: int | None = None,
     ) -> str:
-        """What the model goes on with after `prime` (after a file's beginning where that is empty), without it.
+        """Sample a continuation of `prime`, or the beginning of a file if `prime` is empty.
 
         Args:
-            prime: text to begin with; all its tokens must be in the vocabulary.
-            length: tokens to write at the most, the end of the file among them, after which nothing follows.
-            temperature, top_k, top_p, seed: see `decoding.sample`.
+            prime: text to continue; all its tokens must be in the vocabulary.
+            length: the largest number of tokens to sample. Sampling stops earlier at the end-of-file token, which
+                counts as one.
+            temperature: see `captioning.decoding.sample`.
+            top_k: see `captioning.decoding.sample`.
+            top_p: see `captioning.decoding.sample`.
+            seed: see `captioning.decoding.sample`.
+
+        Returns:
+            The sampled text, without `prime`.
+
+        Raises:
+            ConfigError: an argument is out of range.
+            DataError: `prime` has a token that is not in the vocabulary.
         """
         must_be("length", length, least=1)
         *before, last = self._ids(prime)
@@ -92,10 +108,10 @@ class LanguageModel:
 
     @torch.inference_mode()
     def read(self, texts: Sequence[str]) -> list[ScoredText]:
-        """Reads texts side by side, each from a file's beginning, by the step that writing uses.
+        """Score every token of the texts and return the model's states, with the `step` that sampling uses.
 
-        Tokens that the vocabulary lacks are read as <unk>. The states of all texts are held at once: 4 · layers · H
-        bytes a token, twice that for an LSTM.
+        Each text is read as the beginning of a file. Tokens that are not in the vocabulary are read as <unk>. The
+        states of all texts are in memory at once: 4 · layers · H bytes per token, and twice that for an LSTM.
         """
         split = [split_text(text, self.unit) for text in texts]
         ids = [torch.tensor([self.vocabulary.end, *self.vocabulary.ids(tokens)]) for tokens in split]
@@ -103,12 +119,12 @@ class LanguageModel:
         rows = torch.nn.utils.rnn.pad_sequence(ids, batch_first=True).to(self.device)  # [B, 1 + T]
         state, memory = self.model.begin(torch.zeros(len(rows), 0, device=self.device))
         targets = torch.nn.functional.pad(rows, (0, 1), value=self.vocabulary.pad)[:, 1:, None]
-        log_probs, states = [], []
+        steps, states = [], []
         for t in range(rows.shape[1]):
             logits, state, _ = self.model.step(rows[:, t, None], state, memory)
-            log_probs.append(normalized(logits[:, 0]).gather(-1, targets[:, t]).squeeze(-1).cpu())
+            steps.append(normalized(logits[:, 0]).gather(-1, targets[:, t]).squeeze(-1).cpu())
             states.append(_layers(state))
-        log_probs = torch.stack(log_probs, 1)
+        log_probs = torch.stack(steps, 1)
         joined = {name: torch.stack([each[name] for each in states[1:]], 1) for name in states[0] if states[1:]}
         return [
             ScoredText(tokens, log_probs[b, :n].numpy(), {name: part[b, :n].numpy() for name, part in joined.items()})
@@ -116,10 +132,14 @@ class LanguageModel:
         ]
 
     def bits_per_character(self, text: str) -> float:
-        """−log2 p(text) per character of it, the file's end not counted."""
+        """Compute −log2 p(text) divided by the number of characters; the end-of-file token is not counted.
+
+        Raises:
+            DataError: the text is empty.
+        """
         (reading,) = self.read([text])
         if not text:
-            raise DataError("a text without characters has no bits per character")
+            raise DataError("bits_per_character needs a text of at least one character")
         return -float(reading.log_probs.astype(np.float64).sum()) / math.log(2) / len(text)
 
     def _ids(self, prime: str) -> list[int]:
@@ -127,12 +147,14 @@ class LanguageModel:
         ids = self.vocabulary.ids(tokens)
         lacking = [token for token, index in zip(tokens, ids, strict=True) if index == self.vocabulary.unknown]
         if lacking:
-            raise DataError(f"prime holds {lacking[0]!r}, which the model's vocabulary lacks: leave it out")
+            raise DataError(
+                f"prime contains {lacking[0]!r}, which is not in the model's vocabulary. Remove it from prime"
+            )
         return [self.vocabulary.end, *ids]
 
 
 def _layers(state: RecurrentState) -> dict[str, Tensor]:
-    """{"hidden 1": [B, H], …}, on the CPU, in float32 at least."""
+    """Return {"hidden 1": [B, H], …} on the CPU, at least in float32."""
     names = [f" {layer + 1}" for layer in range(len(state.hidden))] if len(state.hidden) > 1 else [""]
     kinds = [(name, part) for name, part in zip(state._fields, state, strict=True) if part.shape[-1]]
     return {
@@ -143,12 +165,12 @@ def _layers(state: RecurrentState) -> dict[str, Tensor]:
 
 
 def build_model(node: Mapping[str, Any], vocabulary: Vocabulary, *, make: Callable = build) -> CaptionModel:
-    """The captioner that sees nothing: features of width 0. `make` is build_trusted for a node out of a file."""
+    """Build a captioner without an image (features of width 0); for a node from a file, `make` is `build_trusted`."""
     return make(node, feature_size=0, grid=False, vocabulary_size=len(vocabulary), pad=vocabulary.pad)
 
 
 def make_language_model_metadata(config: Mapping[str, Any], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Everything but weights that a checkpoint needs to write text, as plain containers."""
+    """Return the metadata that a language model's checkpoint needs besides its weights, as plain containers."""
     return {
         "format": FORMAT,
         "task": LANGUAGE_MODEL,
@@ -159,15 +181,16 @@ def make_language_model_metadata(config: Mapping[str, Any], vocabulary: Vocabula
 
 
 def load_language_model(path: str | Path, *, device: str = "auto", plugins: Sequence[str] = ()) -> LanguageModel:
-    """A language model from a checkpoint that training wrote. Runs no code from the file.
+    """Load a language model from a checkpoint. No code from the file is run.
 
     Args:
-        path: checkpoints/best.ckpt of a run.
-        device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
+        path: `checkpoints/best.ckpt` of a run.
+        device: "cpu", "cuda", …; "auto" uses a GPU if there is one.
         plugins: as for `captioning.inference.load`.
 
     Raises:
-        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
+        CheckpointError: the file is missing, is not a language model's checkpoint, or its weights do not fit its
+            metadata.
     """
     path = Path(path)
     if device == "auto":

@@ -3,10 +3,9 @@
 import math
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from captioning.data import Vocabulary
 from captioning.decoding import device_of, score_tokens
@@ -14,15 +13,19 @@ from captioning.errors import DataError
 from captioning.models import CaptionModel
 from captioning.text import tokenize
 
-LARGEST_EXPONENT = 700.0  # e to the 710 is more than a float holds; a perplexity of 1e304 says all there is to say
+LARGEST_EXPONENT = 700.0  # exp(710) overflows a float, so perplexities are cut at exp(700), about 1e304
 
 
 class ScoredCaption(NamedTuple):
-    """How probable a model finds a given caption of a picture.
+    """A given caption of an image with its log-probability under a model.
 
-    tokens: the words as they were scored, with <unk> for each of the `unknown` words that the vocabulary lacks.
-    log_prob: natural logarithm of the caption's probability, <end> included. word_log_probs: its parts, a number a
-    token and one for <end>. perplexity: exp(-log_prob / their number).
+    Attributes:
+        text: the caption as it was given.
+        tokens: the words as they were scored, with <unk> for words that are not in the vocabulary.
+        log_prob: natural logarithm of the caption's probability, <end> included.
+        perplexity: exp(−log_prob / number of tokens, <end> included).
+        word_log_probs: the terms of log_prob: one per token, and one for <end>.
+        unknown: the number of words that are not in the vocabulary.
     """
 
     text: str
@@ -36,12 +39,22 @@ class ScoredCaption(NamedTuple):
 @torch.inference_mode()
 def score_texts(
     captioner: CaptionModel,
-    images: Tensor | tuple[Tensor, ...],
+    images: Any,
     texts: Sequence[Sequence[str]],
     *,
     vocabulary: Vocabulary,
 ) -> list[list[ScoredCaption]]:
-    """Given captions of a batch of what `decode` takes, any number an image."""
+    """Compute the log-probabilities of given captions, any number per image.
+
+    Args:
+        captioner: the model, or an `Ensemble`.
+        images: a batch of features or images, as for `generate`.
+        texts: the captions of each image.
+        vocabulary: the model's.
+
+    Raises:
+        DataError: word scores are not finite.
+    """
     words = [[tokenize(text) for text in group] for group in texts]
     ids = [[vocabulary.encode(line, max_length=len(line)) for line in group] for group in words]
     rows = max(1, max(map(len, ids)))
@@ -55,7 +68,9 @@ def score_texts(
     scores = score_tokens(step, state, table.to(device_of(state)), pad=vocabulary.pad)
     if scores.isnan().any():
         wrong = scores.isnan().flatten(1).any(1).nonzero().flatten().tolist()
-        raise DataError(f"word scores are not finite for pictures number {wrong} of the batch: take another checkpoint")
+        raise DataError(
+            f"the word scores of images number {wrong} of the batch are not finite. Set checkpoint=… to an earlier one"
+        )
     log_probs = scores.tolist()
     return [
         [_scored(text, ids[b][k][1:], log_probs[b][k], vocabulary) for k, text in enumerate(group)]

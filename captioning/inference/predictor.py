@@ -1,9 +1,9 @@
-"""Load a trained captioner, and caption images with it, with attention weights for every word."""
+"""Load a trained captioner and caption images with it, with attention weights for every word."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -30,14 +30,20 @@ from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models import CaptionModel, MultiCrop
 from captioning.text import tokenize
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 class Predictor:
-    """Captions pictures with one checkpoint; made by `load`.
+    """A trained captioner that captions images; `load` builds it.
 
     Attributes:
-        captioner: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
-        transform: picture -> the encoder's input. views: it, and those of corners where there are any. vocabulary:
-        of the training split. metadata: all of the checkpoint's configuration as plain containers.
+        captioner: the model, which takes features (its encoder is the identity).
+        metadata: the checkpoint's configuration, as plain containers.
+        path: the checkpoint.
+        vocabulary: the words of the training split.
+        transform: turns an image into the encoder's input.
+        views: the transforms of all views of an image: `transform`, then those of the corner crops.
     """
 
     def __init__(
@@ -58,10 +64,10 @@ class Predictor:
 
     @cached_property
     def encoder(self) -> nn.Module:
-        """The encoder that the captioner was trained with.
+        """The encoder that the captioner was trained with: images -> features, built at first use.
 
         Raises:
-            CheckpointError: its weights are not those of the training.
+            CheckpointError: its weights differ from those used in training.
         """
         with plugins_allowed(self._plugins):
             encoder = rebuild_encoder(self.metadata, self._encoder_weights, self.path)
@@ -69,17 +75,17 @@ class Predictor:
 
     @property
     def hard_attention(self) -> str | None:
-        """What hard attention looks at in decoding; None for other kinds."""
+        """What hard attention looks at in decoding, such as "most_likely"; None for other kinds."""
         return self.captioner.hard_attention
 
     @property
     def attends(self) -> bool:
-        """Whether captions come with attention weights."""
+        """Whether captions have attention weights."""
         return self.captioner.attends
 
     @property
     def attention_kind(self) -> str:
-        """ "hard", "soft" or "no" attention."""
+        """The kind of attention: "hard", "soft" or "no"."""
         return "hard" if self.hard_attention else "soft" if self.attends else "no"
 
     @property
@@ -89,33 +95,37 @@ class Predictor:
 
     @property
     def device(self) -> torch.device:
-        """Where the captioner is."""
+        """The device of the captioner's weights."""
         return next(self.captioner.parameters()).device
 
     @property
     def members(self) -> tuple["Predictor", ...]:
-        """The predictors behind this one, more than itself in an ensemble; each has its own encoder and transform."""
+        """The predictors of an ensemble, each with its own encoder and transform; otherwise this one alone."""
         return (self,)
 
     def caption(
         self, images: Sequence[Any] | Any, method: str | Callable = "beam", *, batch_size: int = 16, **arguments
     ) -> list[Caption]:
-        """The best caption of each picture (paths, PIL pictures or [height, width, 3] uint8 arrays).
+        """Generate the best caption of each image.
 
         Args:
-            images: one picture or several.
+            images: one image or several: paths, PIL images or [height, width, 3] uint8 arrays.
             method: "greedy", "beam", "diverse_beam", "sample", "consensus", or a function with the signature of
                 `beam_search`.
-            batch_size: pictures searched together.
-            arguments: of the method (see `captioning.decoding`): beam_size=3, max_length=20 …; words in them are
-                strings of the vocabulary.
+            batch_size: images searched together.
+            **arguments: keyword arguments of the method (see `captioning.decoding`), such as beam_size=3 or
+                max_length=20; words are strings of the vocabulary.
+
+        Raises:
+            ConfigError: the method or one of its arguments is invalid.
+            DataError: an image cannot be read.
         """
         return [captions[0] for captions in self.captions(images, method, batch_size=batch_size, **arguments)]
 
     def captions(
         self, images: Sequence[Any] | Any, method: str | Callable = "beam", *, batch_size: int = 16, **arguments
     ) -> list[list[Caption]]:
-        """As `caption`, but all that the method returns of each picture: its `n_best`, or its `samples`."""
+        """Generate all captions that the method returns per image: its `n_best` or its `samples`; see `caption`."""
         search = with_generator(get_search(method, **arguments))
         captions = []
         for batch in _batches(_listed(images), batch_size):
@@ -123,19 +133,30 @@ class Predictor:
         return captions
 
     def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[Caption]:
-        """The best caption of each of a batch of opened pictures, by any search with the signature of `beam_search`."""
+        """Generate the best caption of each image of a batch.
+
+        Args:
+            pictures: opened images.
+            search: any search with the signature of `beam_search`.
+        """
         return [captions[0] for captions in self.all_captions(pictures, search)]
 
     @torch.inference_mode()
     def all_captions(
         self, pictures: Sequence[Image.Image], search: Callable, *, names: Sequence[Any] | None = None
     ) -> list[list[Caption]]:
-        """As `caption_pictures`, but all that the search returns of each picture; names are for messages."""
+        """Generate all captions that the search returns per image; see `caption_pictures`.
+
+        Args:
+            pictures: opened images.
+            search: any search with the signature of `beam_search`.
+            names: paths or image ids, for error messages.
+        """
         return self._searched(pictures, self.encode(pictures), search, names)
 
     @torch.inference_mode()
     def caption_by_each(self, picture: Image.Image, searches: Mapping[str, Callable]) -> dict[str, list[Caption]]:
-        """All that each of several searches returns of one opened picture, which is encoded once."""
+        """Generate captions of one opened image with several searches; the image is encoded once."""
         features = self.encode([picture])
         return {name: self._searched([picture], features, search)[0] for name, search in searches.items()}
 
@@ -150,7 +171,11 @@ class Predictor:
 
     @torch.inference_mode()
     def caption_regions(self, regions: Sequence[Regions], search: Callable) -> list[list[Caption]]:
-        """As `all_captions`, of pictures that a detector's regions stand for (`RegionFolder` reads them)."""
+        """Generate captions of images that are given as a detector's regions; `RegionFolder` reads them.
+
+        Returns:
+            All captions that the search returns per image; their `regions` are the detector's boxes.
+        """
         widths = [len(each.features) for each in regions]
         features = torch.zeros(len(regions), max(widths), regions[0].features.shape[1])
         mask = torch.zeros(features.shape[:2], dtype=torch.bool)
@@ -158,10 +183,10 @@ class Predictor:
             features[row, :width], mask[row, :width] = torch.from_numpy(each.features).float(), True
         features, mask = features.to(self.device), mask.to(self.device)
         hypotheses = generate(self.captioner, features, mask, search=search, vocabulary=self.vocabulary)
-        made = []
+        groups = []
         for group, each, width in zip(hypotheses, regions, widths, strict=True):
             captions = [self.as_caption(hypothesis, None) for hypothesis in group]
-            made.append(
+            groups.append(
                 [
                     caption._replace(attention=caption.attention[:, :width], regions=each.boxes)
                     if caption.attention is not None
@@ -169,20 +194,28 @@ class Predictor:
                     for caption in captions
                 ]
             )
-        return made
+        return groups
 
     def forced_captions(
         self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16
     ) -> list[Caption]:
-        """Where the captioner looks as it is led along given captions, one a picture: what it would have looked at
-        had it written them. Unknown words are <unk>.
+        """Compute the attention weights of given captions, one per image, by forced decoding.
+
+        The model reads the given words instead of its own. Words that are not in the vocabulary become <unk>.
 
         Args:
-            images: pictures, as in `caption`. texts: as many, tokenized as the training captions were.
+            images: one image or several, as in `caption`.
+            texts: one caption per image; they are tokenized like the training captions.
+            batch_size: images decoded together.
+
+        Raises:
+            DataError: there are not as many captions as images, or an image cannot be read.
         """
         images, texts = _listed(images), [texts] if isinstance(texts, str) else list(texts)
         if len(images) != len(texts):
-            raise DataError(f"{len(images)} pictures need as many captions to follow, not {len(texts)}")
+            raise DataError(
+                f"forced_captions has {len(images)} images, but {len(texts)} captions. Give one caption per image"
+            )
         captions = []
         for batch in _batches(list(zip(images, texts, strict=True)), batch_size):
             words = [tokenize(text) for _, text in batch]
@@ -200,17 +233,20 @@ class Predictor:
         *,
         path: str | Path | None = None,
         **arguments,
-    ):
-        """Captions one picture and draws where each word looked; written to `path` where one is given.
+    ) -> "Figure | None":
+        """Caption one image, and draw one attention map per word.
 
         Args:
-            image: as in `caption`. kind: one of `figures.FIGURES`; a moving one needs a path.
-            method, arguments: as in `caption`.
+            image: a path, a PIL image or a [height, width, 3] uint8 array.
+            kind: one of `captioning.inference.figures.FIGURES`: "grid", "cells", "strip", "gaze" or "film".
+            method: as in `caption`.
+            path: the file to write the figure to, or None; the animations "gaze" and "film" are only drawn into a file.
+            **arguments: as in `caption`.
 
         Returns:
-            matplotlib's Figure; None for a moving picture.
+            A matplotlib Figure; None for an animation.
         """
-        from captioning.inference import figures  # here, as captions need no matplotlib
+        from captioning.inference import figures  # imported here because captioning alone does not need matplotlib
 
         (caption,) = self.caption(image, method, **arguments)
         if path is not None:
@@ -221,47 +257,60 @@ class Predictor:
     def score_captions(
         self, images: Sequence[Any] | Any, captions: Sequence[str | Sequence[str]] | str, *, batch_size: int = 16
     ) -> list[ScoredCaption | list[ScoredCaption]]:
-        """How probable given captions are, by the step that decoding uses.
+        """Compute the log-probability and perplexity of given captions, with the `step` that decoding uses.
 
         Args:
-            images: pictures, as in `caption`.
-            captions: for each picture a text, or a list of texts; tokenized as the training captions were.
-            batch_size: pictures scored together.
+            images: one image or several, as in `caption`.
+            captions: for each image a text or a list of texts; they are tokenized like the training captions.
+            batch_size: images scored together.
 
         Returns:
-            For each picture a ScoredCaption, or a list of them where it had a list.
+            For each image a ScoredCaption, or a list of them if it was given a list of texts.
+
+        Raises:
+            DataError: there are not as many captions as images, an image cannot be read, or scores are not finite.
         """
         if isinstance(images, str | Path | Image.Image | np.ndarray):
-            images, captions = [images], [captions]
+            images, captions = [images], cast("Sequence[str | Sequence[str]]", [captions])
         if isinstance(captions, str) or len(images) != len(captions):
-            raise DataError(f"{len(images)} pictures need as many captions (each a text or a list of texts) to score")
-        scored = []
+            count = "one text" if isinstance(captions, str) else f"{len(captions)} captions"
+            raise DataError(
+                f"score_captions has {len(images)} images, but {count}. Give a list with one entry per image, each a "
+                "text or a list of texts"
+            )
+        scored: list[ScoredCaption | list[ScoredCaption]] = []
         for batch in _batches(list(zip(images, captions, strict=True)), batch_size):
             inputs = self.encode([_picture(image) for image, _ in batch])
             groups = [[texts] if isinstance(texts, str) else list(texts) for _, texts in batch]
             results = score_texts(self.captioner, inputs, groups, vocabulary=self.vocabulary)
             scored += [
-                made[0] if isinstance(texts, str) else made for made, (_, texts) in zip(results, batch, strict=True)
+                result[0] if isinstance(texts, str) else result
+                for result, (_, texts) in zip(results, batch, strict=True)
             ]
         return scored
 
-    def encode(self, pictures: Sequence[Image.Image]) -> Tensor:
-        """What the captioner takes of a batch of opened pictures: [B, …], or of several views [B, V, …]."""
+    def encode(self, pictures: Sequence[Image.Image]) -> Tensor | tuple[Tensor, ...]:
+        """Compute the features of a batch of opened images: [B, …], or [B, V, …] with V > 1 views per image."""
         seen = [
             self.encoder(torch.stack([view(picture) for picture in pictures]).to(self.device)) for view in self.views
         ]
         return seen[0] if len(seen) == 1 else torch.stack(seen, 1)
 
     def as_caption(self, hypothesis: Hypothesis, size: tuple[int, int] | None) -> Caption:
-        """What a search found, in words; size: (width, height) of the picture, None where regions stand for it."""
+        """Turn a search's result into a `Caption`, with the attention maps of several crops merged.
+
+        Args:
+            hypothesis: the search's result.
+            size: (width, height) of the image; None for an image that is given as regions.
+        """
         words = self.vocabulary.decode(hypothesis.tokens)
-        weights, places = (None if part is None else part[: len(words)] for part in hypothesis[3:])
-        weights = None if weights is None else weights.float().numpy()
-        places = None if places is None else places.numpy()
+        weights = None if hypothesis.weights is None else hypothesis.weights[: len(words)].float().numpy()
+        places = None if hypothesis.places is None else hypothesis.places[: len(words)].numpy()
         box = None if size is None else self.transform.box(*size)
         if len(self.views) > 1 and weights is not None:
+            assert size is not None  # `load` refuses crops for models that look at regions
             weights, places, box = merge_crops(weights, places, boxes=[view.box(*size) for view in self.views])
-        # What a row of weights lacks of 1 is the sentinel's.
+        # The weights over locations sum to 1 − β; the sentinel has the rest.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
         return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
 
@@ -274,23 +323,24 @@ def load(
     crops: float | Sequence[float] | None = None,
     plugins: Sequence[str] = (),
 ) -> Predictor:
-    """A captioner from a checkpoint that training wrote, exported or not. Runs no code from the file.
+    """Load a captioner from a checkpoint. No code from the file is run.
 
     Args:
-        path: checkpoints/best.ckpt of a run, what captioning-export wrote, or the name of a captioner that comes with
-            the package; see `checkpoints.find_checkpoint`.
-        device: "cpu", "cuda", …; "auto" takes a GPU where there is one.
-        hard_attention: what hard attention looks at: "most_likely", "sample" or "expectation"; None: as it was
-            trained to.
-        crops: also look at the picture's four corners, each of this share of its sides, such as 0.75, or of each of
-            several shares; best for a captioner that was trained with `features.crops`. The attention of captions is
-            merged on the picture.
-        plugins: modules of your own, whose parts the checkpoint may name; they are imported, which runs them.
+        path: `checkpoints/best.ckpt` of a run, a file that `captioning-export` wrote, or the name of a model that comes
+            with the package, such as "flickr8k-small" (see `captioning.checkpoints.find_checkpoint`).
+        device: "cpu", "cuda", …; "auto" uses a GPU if there is one.
+        hard_attention: what hard attention looks at: "most_likely", "sample" or "expectation"; None: as in the
+            training configuration.
+        crops: also encode the image's four corners, each of this share of the image's sides, such as 0.75, or of each
+            of several shares. Works best for a captioner that was trained with `features.crops`. The attention maps of
+            all crops are merged into one map over the image.
+        plugins: your own modules, whose parts the checkpoint may name. They are imported, which runs their code.
 
     Raises:
-        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
-        ConfigError: hard_attention is given for a captioner without it, or is none of its modes; crops are not between
-            0 and 1, or are given for a captioner that looks at a detector's regions; a plug-in cannot be imported.
+        CheckpointError: the file is missing, is not a captioner's checkpoint, or its weights do not fit its metadata.
+        ConfigError: hard_attention is given for a captioner without hard attention, or is not one of its modes; crops
+            are not between 0 and 1, or are given for a captioner that looks at a detector's regions; a plug-in cannot
+            be imported.
     """
     shares = crop_shares(crops)
     path, device = Path(path), pick_device(device)
@@ -298,10 +348,13 @@ def load(
         checkpoint = read_checkpoint(path)
         metadata = checkpoint["captioning"]
         if shares and looks_at_regions(metadata):
-            raise ConfigError(f"crops={crops} is for a CNN's pictures: {path} looks at a detector's regions")
-        captioner, encoder_weights = rebuild_model(checkpoint, path, hard_attention=hard_attention)
+            raise ConfigError(
+                f"crops={crops} needs a model with a grid, but {path} looks at a detector's regions. Remove crops"
+            )
+        model, encoder_weights = rebuild_model(checkpoint, path, hard_attention=hard_attention)
         with named_file(path):
-            return Predictor(captioner.to(device), metadata, encoder_weights=encoder_weights, path=path, crops=shares)
+            captioner = cast(CaptionModel, model.to(device))
+            return Predictor(captioner, metadata, encoder_weights=encoder_weights, path=path, crops=shares)
 
 
 def score_captions(
@@ -313,7 +366,16 @@ def score_captions(
     batch_size: int = 16,
     plugins: Sequence[str] = (),
 ) -> list[ScoredCaption | list[ScoredCaption]]:
-    """`Predictor.score_captions` of a checkpoint; device and plugins are those of `load`."""
+    """Load a checkpoint and score given captions with it.
+
+    Args:
+        checkpoint: as `path` of `load`.
+        images: as for `Predictor.score_captions`.
+        captions: as for `Predictor.score_captions`.
+        device: as for `load`.
+        batch_size: images scored together.
+        plugins: as for `load`.
+    """
     return load(checkpoint, device=device, plugins=plugins).score_captions(images, captions, batch_size=batch_size)
 
 
@@ -329,8 +391,9 @@ def _picture(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         try:
             return upright(image)
-        except Exception as error:  # it may not have been decoded yet, and a decoder raises anything
-            raise DataError(f"picture {getattr(image, 'filename', '') or image}: {error}") from error
+        except Exception as error:  # PIL decodes lazily, and a decoder may raise anything
+            name = getattr(image, "filename", "") or image
+            raise DataError(f"cannot read image {name}: {error}. Replace or remove it") from error
     if isinstance(image, np.ndarray):
         return Image.fromarray(image).convert("RGB")
     return open_picture(Path(image))

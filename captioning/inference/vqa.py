@@ -1,9 +1,9 @@
-"""Load a trained VQA model, and answer questions about images with it, with attention weights."""
+"""Load a trained VQA model and answer questions about images with it, with attention weights."""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -26,16 +26,19 @@ from captioning.errors import must_be
 from captioning.models import Answerer
 from captioning.text import tokenize
 
-VQA = "vqa"  # the task of these checkpoints
+VQA = "vqa"  # the task that these checkpoints name
 
 
 class Answer(NamedTuple):
-    """What a model says to one question about one picture.
+    """A model's answer to one question about one image, with G glimpses of L locations.
 
-    text: the likeliest answer. probabilities: {answer: probability} of the likeliest ones, best first.
-    attention: [G, P] weights, a row a glimpse; None without attention. box: the region of the picture, in its pixels,
-    that the places cover. places: [G] the one place that hard attention looked at; None for other kinds.
-    unknown: words of the question that the model never learnt.
+    Attributes:
+        text: the likeliest answer.
+        probabilities: {answer: probability} of the likeliest answers, best first.
+        attention: [G, L] attention weights, one row per glimpse; None without attention.
+        box: the region of the image, in its pixels, that the grid covers.
+        places: [G] the one location that hard attention chose per glimpse; None for other kinds.
+        unknown: words of the question that are not in the model's vocabulary.
     """
 
     text: str
@@ -47,12 +50,16 @@ class Answer(NamedTuple):
 
 
 class AnswerPredictor:
-    """Answers questions with one checkpoint; made by `load`.
+    """A trained VQA model that answers questions about images; `load_answerer` builds it.
 
     Attributes:
-        answerer: takes features (its encoder is the identity). encoder: pictures -> features, built at first use.
-        transform: picture -> the encoder's input. vocabulary: of question words. answers: those to choose from.
-        metadata: all of the checkpoint's configuration as plain containers.
+        answerer: the model, which takes features (its encoder is the identity).
+        metadata: the checkpoint's configuration, as plain containers.
+        path: the checkpoint.
+        vocabulary: the words of the training questions.
+        answers: the answers that the model chooses from.
+        max_length: the number of words that questions are cut to.
+        transform: turns an image into the encoder's input.
     """
 
     def __init__(self, answerer: Answerer, metadata: Mapping[str, Any], *, encoder_weights: dict | None, path: Path):
@@ -65,26 +72,36 @@ class AnswerPredictor:
 
     @cached_property
     def encoder(self) -> nn.Module:
-        """The encoder that the answerer was trained with; a CheckpointError where its weights are others now."""
+        """The encoder that the answerer was trained with: images -> features, built at first use.
+
+        Raises:
+            CheckpointError: its weights differ from those used in training.
+        """
         with plugins_allowed(self._plugins):
             return rebuild_encoder(self.metadata, self._encoder_weights, self.path).to(self.device).eval()
 
     @property
     def hard_attention(self) -> str | None:
-        """What hard attention looks at; None for other kinds."""
+        """What hard attention looks at, such as "most_likely"; None for other kinds."""
         return self.answerer.hard_attention
 
     @property
     def device(self) -> torch.device:
-        """Where the answerer is."""
+        """The device of the answerer's weights."""
         return next(self.answerer.parameters()).device
 
     @torch.inference_mode()
     def answer(self, image: Any, questions: Sequence[str] | str, *, top: int = 5) -> list[Answer]:
-        """Answers to one or more questions about one picture (a path, PIL picture or [height, width, 3] uint8 array).
+        """Answer one or more questions about one image.
 
         Args:
-            top: so many answers with their probabilities each.
+            image: a path, a PIL image or a [height, width, 3] uint8 array.
+            questions: one question or several.
+            top: how many answers to return with their probabilities per question.
+
+        Raises:
+            ConfigError: `top` is below 1.
+            DataError: the image cannot be read.
         """
         must_be("top", top, least=1)
         questions = [questions] if isinstance(questions, str) else list(questions)
@@ -120,7 +137,7 @@ def _row(field: Tensor | None, row: int) -> np.ndarray | None:
 
 @torch.inference_mode()
 def write_answers(answerer: Answerer, batch: QuestionBatch, answers: Answers) -> dict[int, str]:
-    """{question id: the likeliest answer} of a batch; it is moved to where the answerer is."""
+    """Return {question id: likeliest answer} of a batch, which is moved to the answerer's device."""
     device = next(answerer.parameters()).device
     images, questions, mask = (None if p is None else p.to(device) for p in (batch.images, batch.questions, batch.mask))
     best = answerer(images, questions, mask).logits.argmax(-1).flatten().tolist()
@@ -131,7 +148,7 @@ def write_answers(answerer: Answerer, batch: QuestionBatch, answers: Answers) ->
 def make_answerer_metadata(
     config: Mapping[str, Any], vocabulary: Vocabulary, answers: Answers, encoder: nn.Module, *, tuned: bool = False
 ) -> dict[str, Any]:
-    """Everything but weights that a checkpoint needs to answer questions, as plain containers."""
+    """Return the metadata that a VQA model's checkpoint needs besides its weights, as plain containers."""
     return {
         "format": FORMAT,
         "task": VQA,
@@ -146,14 +163,17 @@ def make_answerer_metadata(
 def load_answerer(
     path: str | Path, *, device: str = "auto", hard_attention: str | None = None, plugins: Sequence[str] = ()
 ) -> AnswerPredictor:
-    """An answerer from a checkpoint that training wrote. Runs no code from the file.
+    """Load a VQA model from a checkpoint. No code from the file is run.
 
     Args:
-        path, device, hard_attention, plugins: as for `captioning.inference.load`.
+        path: `checkpoints/best.ckpt` of a run.
+        device: as for `captioning.inference.load`.
+        hard_attention: as for `captioning.inference.load`.
+        plugins: as for `captioning.inference.load`.
 
     Raises:
-        CheckpointError: the file is missing, is not such a checkpoint, or its weights do not fit its metadata.
-        ConfigError: hard_attention is given for a model without it, or is none of its modes.
+        CheckpointError: the file is missing, is not a VQA model's checkpoint, or its weights do not fit its metadata.
+        ConfigError: hard_attention is given for a model without hard attention, or is not one of its modes.
     """
     path = Path(path)
     with plugins_allowed(plugins):
@@ -163,5 +183,5 @@ def load_answerer(
             checkpoint, path, hard_attention=hard_attention, answers=len(metadata["answers"])
         )
         with named_file(path):
-            model = answerer.to(pick_device(device))
+            model = cast(Answerer, answerer.to(pick_device(device)))
             return AnswerPredictor(model, metadata, encoder_weights=encoder_weights, path=path)

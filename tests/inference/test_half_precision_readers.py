@@ -62,7 +62,7 @@ def test_texts_are_read_character_by_character(cell, layers):
 def test_bits_per_character_by_hand():
     nats = -math.fsum(by_hand(reader(), "abca")[0])
     assert reader().bits_per_character("abca") == pytest.approx(nats / 4 / math.log(2), rel=1e-5)
-    with pytest.raises(DataError, match="no bits per character"):
+    with pytest.raises(DataError, match="bits_per_character needs a text of at least one character"):
         reader().bits_per_character("")
 
 
@@ -82,7 +82,7 @@ def test_a_sample_goes_on_after_its_prime():
                 break
             written += "abcde"[scores.argmax() - 4]
         assert prime + text == written, prime
-    with pytest.raises(DataError, match="prime holds 'q'"):
+    with pytest.raises(DataError, match="prime contains 'q'"):
         model.sample("aqz")
 
 

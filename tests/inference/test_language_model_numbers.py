@@ -75,7 +75,7 @@ def test_bits_per_character():
     words.unit = "words"
     words.vocabulary = type(words.vocabulary)(["abb", " "])
     assert words.bits_per_character("abb abb") == pytest.approx(-sum(log_prob([A, B, A])) / math.log(2) / 7, rel=1e-12)
-    with pytest.raises(DataError, match="without characters"):
+    with pytest.raises(DataError, match="bits_per_character needs a text of at least one character"):
         model().bits_per_character("")
 
 
@@ -94,7 +94,7 @@ def test_writing_goes_on_after_the_prime():
     assert len(model().sample("a", length=1, top_k=1, seed=0)) <= 1
     with pytest.raises(ConfigError, match="length must be at least 1, not 0"):
         model().sample(length=0)
-    with pytest.raises(DataError, match="prime holds 'x', which the model's vocabulary lacks"):
+    with pytest.raises(DataError, match="prime contains 'x', which is not in the model's vocabulary"):
         model().sample("axa")
 
 

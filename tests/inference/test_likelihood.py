@@ -69,5 +69,5 @@ def test_the_perplexity_ends_at_the_largest_exponent(captioner):
 def test_images_without_finite_scores_are_named(captioner):
     images = torch.randn(4, 4, 6, dtype=torch.float64)
     images[1, 2] = images[3, 0] = torch.nan
-    with pytest.raises(DataError, match=r"pictures number \[1, 3\] of the batch"):
+    with pytest.raises(DataError, match=r"images number \[1, 3\] of the batch"):
         score_texts(captioner, images, [["dog cat"], ["dog", "cat"], ["dog"], ["dog"]], vocabulary=VOCABULARY)

@@ -168,7 +168,7 @@ def test_given_captions_are_followed_to_their_end(predictor):
         assert caption.places.tolist() == own.places[: len(tokens) - 1].tolist()
         assert caption.attention.shape == (len(tokens) - 1, 4)
     assert made.attention_kind == "hard" and made.hard_attention == "most_likely" and made.attends
-    with pytest.raises(DataError, match="2 pictures need as many captions to follow, not 1"):
+    with pytest.raises(DataError, match=r"2 images, but 1 captions\. Give one caption per image"):
         made.forced_captions(seen[:2], "dog")
 
 
@@ -192,9 +192,9 @@ def test_given_captions_are_scored_picture_by_picture(predictor):
     assert alone.log_prob == pytest.approx(two[0].log_prob, abs=1e-9)
     (both,) = made.score_captions(seen[1], ["cat", "zebra red"])
     assert [scored.text for scored in both] == ["cat", "zebra red"]
-    with pytest.raises(DataError, match="3 pictures need as many captions"):
+    with pytest.raises(DataError, match=r"3 images, but 2 captions\. Give a list with one entry per image"):
         made.score_captions(seen, ["dog", "cat"])
-    with pytest.raises(DataError, match="1 pictures need as many captions"):
+    with pytest.raises(DataError, match=r"1 images, but one text\. Give a list with one entry per image"):
         made.score_captions(seen[:1], "dog")
 
 

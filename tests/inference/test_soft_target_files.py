@@ -141,10 +141,10 @@ def test_files_of_earlier_versions_are_known_by_the_same_number():
 @pytest.mark.parametrize("words", [["dog", "cat"], ["cat", "dog", "runs"], ["dog", "cat", "runs", "sits"]])
 def test_another_vocabulary_is_told(tmp_path, words):
     write_soft_targets(tmp_path / "t.npz", GOOD, Vocabulary(words))
-    with pytest.raises(CheckpointError, match="is of a teacher with another vocabulary"):
+    with pytest.raises(CheckpointError, match="is from a teacher with another vocabulary"):
         read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
     write_soft_targets(tmp_path / "t.npz", GOOD | {"ids": GOOD["ids"] + 100}, Vocabulary(words))
-    with pytest.raises(CheckpointError, match="is of a teacher with another vocabulary"):
+    with pytest.raises(CheckpointError, match="is from a teacher with another vocabulary"):
         read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
 
 
@@ -175,7 +175,7 @@ def test_another_vocabulary_is_told(tmp_path, words):
 )
 def test_a_lookup_that_would_go_astray_is_refused(tmp_path, change):
     write_soft_targets(tmp_path / "t.npz", GOOD | change, VOCABULARY)
-    with pytest.raises(CheckpointError, match=r"t\.npz is no file that captioning-distill wrote"):
+    with pytest.raises(CheckpointError, match=r"t\.npz is not a file of soft targets.* captioning-distill"):
         read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
 
 
@@ -192,11 +192,14 @@ class Code:
 def test_no_code_of_a_file_is_run(tmp_path):
     ran = tmp_path / "ran"
     np.savez(tmp_path / "t.npz", **GOOD | {"keys": np.array([Code(ran)] * 3)}, vocabulary="x")
-    with pytest.raises(CheckpointError, match=r"t\.npz is no file that captioning-distill wrote"):
+    with pytest.raises(CheckpointError, match=r"t\.npz is not a file of soft targets.* captioning-distill"):
         read_teacher(tmp_path / "t.npz", vocabulary=VOCABULARY)
     assert not ran.exists()
 
 
 def test_a_missing_file_is_told(tmp_path):
-    with pytest.raises(CheckpointError, match=r"none\.npz is not there: captioning-distill checkpoint=… output=.*none"):
+    with pytest.raises(
+        CheckpointError,
+        match=r"none\.npz does not exist\. Run: captioning-distill checkpoint=TEACHER\.ckpt output=.*none",
+    ):
         read_teacher(tmp_path / "none.npz", vocabulary=VOCABULARY)

@@ -47,7 +47,7 @@ def before_features(data, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("fault", "told"),
     [
-        (["encoder.output=fc"], "model/attention=soft looks over a grid"),
+        (["encoder.output=fc"], "model/attention=soft needs a feature grid"),
         (["model/readout=sum"], "set model.feature_width=32"),
         (["objective=self_critical", "objective.location_loss.scale=1", "reward.cider_d=0"], "a reward needs a weight"),
         (["objective=scheduled_sampling", "objective.inputs.every=0"], "objective.inputs"),
@@ -59,7 +59,7 @@ def before_features(data, tmp_path, monkeypatch):
         (["trainer.limit_val_batches=0"], "set early_stopping=none"),
         (
             ["decoding.require=[dgo]"],
-            "decoding.require: 'dgo' is not in the vocabulary: did you mean 'dog'?",
+            "decoding.require: 'dgo' is not in the vocabulary. Did you mean 'dog'?",
         ),
     ],
 )
@@ -347,6 +347,6 @@ def test_two_processes_leave_out_and_stop_together(data, tmp_path, pytestconfig)
     assert read_checkpoint(last)["global_step"] == 1
 
     done = train_on_two("trainer.skip_nonfinite=1", "overwrite=true")
-    assert done.returncode == 0 and done.stderr.count("left out (1 of at most 1)") == 1
+    assert done.returncode == 0 and done.stderr.count("Skipped this batch (1 of at most trainer.skip_nonfinite=1)") == 1
     saved = read_checkpoint(last)
     assert saved["skipped"] == 1 and all(value.isfinite().all() for value in saved["state_dict"].values())
