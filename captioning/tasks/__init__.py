@@ -1,8 +1,8 @@
-"""What can be trained: image captioning, visual question answering, language models."""
+"""Tasks that can be trained: image captioning, visual question answering, and language models."""
 
 import lazy_loader
 
-# What a configuration file may build (`captioning.config.allowlist`).
+# Parts that a configuration file may build (see `captioning.config.allowlist`).
 PARTS = {
     "image_captioning": ["ImageCaptioningTask"],
     "language_model": ["LanguageModelTask"],

@@ -22,18 +22,29 @@ from captioning.text import unsplit_share, unsplit_warning
 from captioning.training import digest
 
 _SPLITS = ("train", "val")
-LEAST_FOR_CIDER = 20  # validation images
-_MOST_UNSPLIT = 0.5  # of the training captions: with more, what is learnt is whole sentences by heart
+LEAST_FOR_CIDER = 20  # images: with fewer, CIDEr is mostly chance
+_MOST_UNSPLIT = 0.5  # share of the training captions; with more, the model would memorize whole sentences as words
 
 
 class ImageCaptioningTask:
-    """See `captioning.tasks.parts`; validation writes a caption for every picture and scores them."""
+    """The task of training image captioning; it is validated by the scores of one caption per validation image."""
 
     name: ClassVar = IMAGE_CAPTIONING
     schema: ClassVar = CaptionTrainConfig
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
-        """The captioner and what trains and scores it; see `Parts`."""
+        """Build the model and everything that trains and scores it.
+
+        Args:
+            config: the checked settings of the run.
+            resumed: the checkpoint to resume from, if any.
+            started: the checkpoint whose weights the run starts from, if any.
+
+        Raises:
+            ConfigError: a setting cannot work.
+            DataError: the data set is missing or damaged, or most captions cannot be split into words.
+            CheckpointError: a checkpoint or teacher file does not fit.
+        """
         data, records = config["data"], build(config["data"]["reader"])
         splits = {"train": select(records, "train"), "val": _validation(records, config)}
         wanted = [record for split in _SPLITS for record in splits[split]]
@@ -44,9 +55,9 @@ class ImageCaptioningTask:
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
             same_words(key, checkpoint, vocabulary)
 
-        # All that a configuration can have wrong is told before the features are made, which may take hours.
+        # Every configuration error is reported before any features are computed, which may take hours.
         encoder, transform = build(config["encoder"]), build(config["transform"])
-        tuned = bool(started) and take_encoder(encoder, started, Path(config["start_from"]))
+        tuned = started is not None and take_encoder(encoder, started, Path(config["start_from"]))
         if started and not tuned:
             same_encoder("start_from", started, encoder)
         if resumed:
@@ -92,10 +103,10 @@ class ImageCaptioningTask:
 
 
 def _check_captions(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping) -> None:
-    """Warn of captions that the tokenizer cannot split, and of those that are cut.
+    """Warn about captions that the tokenizer cannot split into words, and about captions that are cut.
 
     Raises:
-        DataError: most training captions cannot be split.
+        DataError: more than half of the training captions cannot be split.
     """
     data, limit = config["data"], config["decoding"].get("max_length")
     for split, records in splits.items():
@@ -110,10 +121,10 @@ def _check_captions(config: Mapping[str, Any], splits: Mapping[str, Sequence], t
 
 
 def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
-    """The validation images. There may be none only where none are asked for.
+    """Return the validation records; there may be none only if trainer.limit_val_batches is 0.
 
     Raises:
-        DataError: there are none; says how to have some, or how to train without.
+        DataError: there are none. The message says how to add some, or how to train without validation.
     """
     chosen = [record for record in records if record.split == "val"]
     if chosen or config["trainer"].get("limit_val_batches") == 0:
@@ -121,35 +132,36 @@ def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
     counts = Counter(record.split for record in records)
     there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
     raise DataError(
-        f"no pictures with captions in split 'val'; pictures by split: {there}. Of your own photos (data=csv), write a "
-        "`split` column with val for about a tenth of them; data/README.md says what must be on disk for other data "
-        "sets. To train to the last epoch without validation: trainer.limit_val_batches=0 early_stopping=none"
+        f"split 'val' has no images with captions (images per split: {there}). For your own photos (data=csv), add a "
+        "`split` column to the CSV file, with `val` for about a tenth of them; for other data sets, docs/data.md lists "
+        "the files. To train without validation, add: trainer.limit_val_batches=0 early_stopping=none"
     )
 
 
 def _no_cider(records: Sequence, tokens: Mapping, read: Mapping[str, int] | None, config: Mapping[str, Any]) -> str:
-    """Why CIDEr cannot tell captions of this validation apart; "" where it can. It weights words by how few images'
-    references have them: with one image, or the same references everywhere, all weights are 0, and with few the scores
-    are mostly chance.
+    """Return why CIDEr cannot compare captions on this validation split; "" if it can.
+
+    CIDEr gives a word more weight if fewer images have it in their references. With one image, or the same references
+    for all images, every weight is 0. With few images, the scores are mostly chance.
 
     Args:
-        read: images by split that could be read, where that is known.
+        read: number of readable images per split, if known.
     """
     count = read["val"] if read else len(records)
     limit = config["trainer"].get("limit_val_batches")
-    limit = 1.0 if limit is None else limit  # a share; an int is a number of batches
+    limit = 1.0 if limit is None else limit  # a float is a share of the images, an int a number of batches
     count = min(count, limit * config["loader"]["val_batch_size"] if isinstance(limit, int) else int(limit * count))
     if count == 1:
-        return "the validation has 1 image, for which CIDEr is 0 whatever the caption"
+        return "the validation has 1 image, for which every caption has a CIDEr of 0"
     if count < LEAST_FOR_CIDER:
         return f"the validation has {count} images, and CIDEr needs at least {LEAST_FOR_CIDER}"
     if len({frozenset(map(tuple, tokens[record.image_id])) for record in records}) == 1:
-        return "all validation images have the same references, for which CIDEr is 0 whatever the caption"
+        return "all validation images have the same references, for which every caption has a CIDEr of 0"
     return ""
 
 
 def _captioner(config: Mapping[str, Any], vocabulary, encoder):
-    """The model; its encoder is set when the source of its features is known."""
+    """Return the model; its encoder is set later, when the source of its features is known."""
     return build(
         config["model"],
         feature_size=encoder.size,
@@ -161,15 +173,15 @@ def _captioner(config: Mapping[str, Any], vocabulary, encoder):
 
 
 def _try_decoding(captioner, search: Callable, vocabulary, encoder) -> None:
-    """Decodes one picture of nothing: a word or a number that the decoding cannot take is told at once."""
+    """Decode one blank image, so that unusable decoding settings are reported at once."""
     shape = (encoder.size,) if encoder.output == "fc" else (encoder.places or 1, encoder.size)
-    with torch.random.fork_rng(devices=[]):  # a search that samples draws nothing from the run's own numbers
+    with torch.random.fork_rng(devices=[]):  # a search that samples must not change the run's random numbers
         generate_texts(captioner.eval(), torch.zeros(1, *shape), search=search, vocabulary=vocabulary)
     captioner.train()
 
 
 def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping, vocabulary, source=None):
-    """Loaders over the records that can be read; without a source or records, a check of the settings."""
+    """Return the loaders of the readable records; without a source and records, only check the settings."""
     data = config["data"]
     common = {"vocabulary": vocabulary, "source": source and source.read, "max_length": data["max_length"]}
     limits = {"train": data["captions_per_image"], "val": None}
@@ -190,13 +202,16 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
 
 
 def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None):
-    """The reward over the training split's references, with the checkpoint's document frequencies if they are of it."""
+    """Return the reward over the references of the training split; None if the objective needs none.
+
+    It takes the checkpoint's document frequencies if they were counted on the same captions.
+    """
     if not config["reward"]:
         return None
     if checkpoint is None:
         print(
-            "warning: this objective rewards captions that the model samples, and an untrained model samples nonsense: "
-            "give a checkpoint of cross-entropy by start_from=CHECKPOINT",
+            "warning: this objective rewards sampled captions, but an untrained model samples nonsense. First train "
+            "with objective=cross_entropy, then start from that checkpoint with start_from=CHECKPOINT",
             file=sys.stderr,
         )
     saved = checkpoint and checkpoint["captioning"].get("frequencies")
@@ -206,17 +221,17 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
     except CheckpointError as error:
         raise CheckpointError(f"{config['resume'] or config['start_from']}: {error}") from error
     if saved and not reward.taken_over:
-        print("reward: document frequencies counted anew: the checkpoint's are of other training captions")
+        print("reward: the checkpoint has document frequencies of other training captions, so they were counted again")
     return reward
 
 
 def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, vocabulary):
-    """The teacher of a file of soft targets, which must know captions of the training split; None without."""
+    """Return the teacher, whose file must have soft targets for captions of the training split; None if not set."""
     if not config["teacher"]:
         return None
     if config["reward"]:
         raise ConfigError(
-            "teacher is for objective=distilled, which learns from captions: leave it out beside a reward"
+            "teacher cannot be combined with a reward: use objective=distilled for a teacher, or set teacher=null"
         )
     teacher, length = build(config["teacher"], vocabulary=vocabulary), config["data"]["max_length"]
     items = [
@@ -232,16 +247,16 @@ def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, voca
     known, captions = int((teacher.knows(batch.image_ids, batch.tokens) & real).sum()), int(real.sum())
     if not known:
         raise CheckpointError(
-            f"teacher.file: {config['teacher']['file']} has soft targets of other captions than these, or cut to "
-            "another data.max_length: make it again by captioning-distill with this run's data"
+            f"teacher.file={config['teacher']['file']} has soft targets of other captions, or of captions cut to "
+            "another data.max_length. Run captioning-distill again with this run's data"
         )
     if known < captions:
-        print(f"teacher: soft targets of {known} of {captions} training captions; the others are learnt without")
+        print(f"teacher: {known} of {captions} training captions have soft targets; the others are learned without")
     return teacher
 
 
 def _objective(config: Mapping[str, Any], reward: Callable | None, teacher, vocabulary):
-    """The objective; one that asks for a reward gets it, and the words' ids."""
+    """Return the objective; it receives the teacher, or the reward and the ids of the special tokens."""
     if not reward:
         return build(config["objective"], **({"teacher": teacher} if teacher else {}))
 
@@ -255,7 +270,7 @@ def _objective(config: Mapping[str, Any], reward: Callable | None, teacher, voca
 
 
 def _predict(captioner, batch, loss, *, search: Callable, vocabulary) -> dict[int, str]:
-    """{image id: caption} of one validation batch."""
+    """Return {image id: caption} of one validation batch."""
     texts = generate_texts(captioner, batch.images, batch.mask, search=search, vocabulary=vocabulary)
     return dict(zip(batch.image_ids.tolist(), texts, strict=True))
 
@@ -263,13 +278,16 @@ def _predict(captioner, batch, loss, *, search: Callable, vocabulary) -> dict[in
 def _score(
     references: Mapping[int, Sequence[str]], extra: Callable | None, prefix: str, captions: Mapping[int, str]
 ) -> dict[str, float]:
-    """Scores of the images that this validation wrote captions for (all, unless trainer.limit_val_batches is set)."""
+    """Return the scores of the captioned images: all of the split, unless trainer.limit_val_batches is set."""
     scores = score({image_id: references[image_id] for image_id in captions}, captions)
     scores |= extra(captions, split="val") if extra else {}
     return {prefix + name: value for name, value in scores.items()}
 
 
 def _about(splits, tokens, vocabulary) -> str:
-    sizes = ", ".join(f"{len(records)} {split}" for split, records in splits.items())
     known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
-    return f"images: {sizes}; vocabulary {len(vocabulary)} words ({known:.2%} of val's)"
+    covers = f", which cover {known:.2%} of the words of the validation captions" if splits["val"] else ""
+    return (
+        f"data: {len(splits['train']):,} training images, {len(splits['val']):,} validation images; "
+        f"vocabulary: {len(vocabulary):,} words{covers}"
+    )

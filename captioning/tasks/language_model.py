@@ -1,4 +1,4 @@
-"""Train a language model on running text: the captioner without an image."""
+"""Train a language model on running text: a captioner without an image."""
 
 import math
 from collections.abc import Mapping
@@ -18,13 +18,23 @@ _SPLITS = ("train", "val")
 
 
 class LanguageModelTask:
-    """See `captioning.tasks.parts`; validation is the likelihood of the split's whole text."""
+    """The task of training a language model; it is validated by the likelihood of all text of the validation split."""
 
     name: ClassVar = LANGUAGE_MODEL
     schema: ClassVar = LanguageModelTrainConfig
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
-        """The model and what trains and scores it; see `Parts`."""
+        """Build the model and everything that trains and scores it.
+
+        Args:
+            config: the checked settings of the run.
+            resumed: the checkpoint to resume from, if any.
+            started: the checkpoint whose weights the run starts from, if any.
+
+        Raises:
+            ConfigError: a setting cannot work.
+            DataError: a text file is missing or too short.
+        """
         data, loader = config["data"], config["loader"]
         _one_device(config["trainer"])
         for key in ("batch_size", "val_batch_size"):
@@ -62,19 +72,19 @@ def _one_device(trainer: Mapping[str, Any]) -> None:
     for key in ("devices", "num_nodes"):
         if trainer.get(key, 1) not in (1, "1"):
             raise ConfigError(
-                f"trainer.{key}={trainer[key]}: a language model's streams go on from window to window on one device: "
-                f"set trainer.{key}=1, and loader.batch_size for more streams"
+                f"trainer.{key}={trainer[key]}: a language model trains on one device, because each window of text "
+                f"continues the state of the one before. Set trainer.{key}=1; for more streams, raise loader.batch_size"
             )
 
 
 def _predict(model, batch, loss) -> dict[int, tuple[float, int, int]]:
-    """{place of the window: (nats, tokens, characters)}; the loss is a mean over the streams."""
+    """Return {position of the window: (nats, tokens, characters)}; the loss is a mean over the streams."""
     nats = float(loss.total) * len(batch.positions)
     return {int(batch.positions[0]): (nats, int(loss.words), int(batch.characters))}
 
 
 def _score(found: Mapping[int, tuple[float, int, int]]) -> dict[str, float]:
-    """Of the whole text: nats a token, bits a character, and perplexity, exp(nats a token)."""
+    """Return the scores of all text: nats per token, bits per character, and perplexity = exp(nats per token)."""
     nats, tokens, characters = map(sum, zip(*found.values(), strict=True))
     bits = nats / math.log(2) / characters
     names = {"nats": nats / tokens, "bits_per_character": bits, "perplexity": math.exp(nats / tokens)}
@@ -82,6 +92,9 @@ def _score(found: Mapping[int, tuple[float, int, int]]) -> dict[str, float]:
 
 
 def _about(texts, unit: str, vocabulary) -> str:
-    sizes = (f"{sum(len(t.text) for t in texts[split]):,} {split} ({len(texts[split])})" for split in ("train", "val"))
+    train, val = (f"{sum(len(t.text) for t in texts[split]):,} characters in {len(texts[split])}" for split in _SPLITS)
     known = vocabulary.coverage(split_text(text, unit) for _, text in texts["val"])
-    return f"characters (files): {', '.join(sizes)}; vocabulary {len(vocabulary)} {unit} ({known:.2%} of val's)"
+    return (
+        f"data: {train} training file(s), {val} validation file(s); vocabulary: {len(vocabulary):,} {unit}, which "
+        f"cover {known:.2%} of the validation text"
+    )

@@ -1,9 +1,9 @@
-"""Declare what a task gives the training command: a model, its objective, its data and its scores.
+"""Declare what a task passes to the training command: a model, its objective, its data and its scores.
 
 A task is a class without arguments, named by `task._target_` (conf/task). It has
 
-    name     as checkpoints keep it
-    schema   the dataclass (config/schemas.py) that its configuration is checked against
+    name     the name of the task in checkpoints
+    schema   the dataclass (config/schemas.py) that defines its settings
     task(config, resumed=checkpoint or None, started=checkpoint or None) -> Parts
 """
 
@@ -14,21 +14,25 @@ from torch import nn
 
 
 class Parts(NamedTuple):
-    """The built and tried parts of a run. Every error in the configuration has been raised by then.
+    """The parts of a run, built and tested: every error in the configuration has been raised before.
 
     Attributes:
-        model: what is trained; `model.encoder` is what it looks through (nn.Identity for nothing).
-        objective: (model, batch) -> objectives.Loss.
-        predict: (model, batch, loss) -> {id: finding}, of a validation batch: a caption, an answer, a count.
-        score: {id: finding} of the whole validation split -> {full name of a score: value}.
-        monitor, mode: the score that best.ckpt and early stopping go by, and whether "max" or "min" of it is best.
-        metadata: plain containers that travel in every checkpoint and rebuild the model.
-        load: () -> the loaders, and a line about the data; what may take long (features) is done here.
-        digest: of the data that are learnt from and scored against (`provenance`), by which a resumed run knows them.
-        encoder: what becomes `model.encoder`, at the latest by `load`.
-        encoder_lr, encoder_warmup: of its unfrozen layers, where it may have any.
-        monitor_fault: () -> why that score cannot tell epochs apart on these validation data, or "": the validation
-            loss then takes its place.
+        model: the model to train; its `encoder` is an nn.Identity if it needs none.
+        objective: function (model, batch) -> `captioning.objectives.Loss`.
+        predict: function (model, batch, loss) -> {id: prediction} of a validation batch. A prediction is a caption, an
+            answer or a count.
+        score: function from the predictions {id: prediction} of the validation split to {full name of a score: value}.
+        monitor: the score that selects best.ckpt and that early stopping watches.
+        mode: "max" or "min": which values of `monitor` are better.
+        metadata: plain containers that are saved in every checkpoint and from which the model can be rebuilt.
+        load: function without arguments that returns the loaders and a line about the data. Slow work, such as
+            computing features, is done here.
+        digest: digest of the training and validation data (`captioning.training.digest`), which a resumed run compares.
+        encoder: the encoder, which is set as `model.encoder` by `load` at the latest.
+        encoder_lr: learning rate of the encoder's unfrozen layers, if it has any.
+        encoder_warmup: steps over which `encoder_lr` rises from 0.
+        monitor_fault: function without arguments that returns why `monitor` cannot compare epochs on these validation
+            data, or "". If there is a reason, the validation loss is monitored instead.
     """
 
     model: nn.Module

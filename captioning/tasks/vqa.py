@@ -11,7 +11,7 @@ from captioning.data import Answers, QuestionDataset, Vocabulary, collate_questi
 from captioning.errors import DataError
 from captioning.features import refuse_views, report_unreadable
 from captioning.inference import VQA, make_answerer_metadata, write_answers
-from captioning.metrics import Truth, vqa_accuracy
+from captioning.metrics import Truth, name_ids, vqa_accuracy
 from captioning.tasks.parts import Parts
 from captioning.text import tokenize
 from captioning.training import digest_of
@@ -20,19 +20,33 @@ _SPLITS = ("train", "val")
 
 
 class VqaTask:
-    """See `captioning.tasks.parts`; validation answers every question and scores the answers by VQA's accuracy."""
+    """The task of training visual question answering; answers are validated by VQA accuracy (Antol et al. 2015)."""
 
     name: ClassVar = VQA
     schema: ClassVar = AnswerTrainConfig
 
     def __call__(self, config: Mapping[str, Any], *, resumed: Mapping | None, started: Mapping | None) -> Parts:
-        """The answerer and what trains and scores it; see `Parts`."""
+        """Build the model and everything that trains and scores it.
+
+        Args:
+            config: the checked settings of the run.
+            resumed: the checkpoint to resume from, if any.
+            started: the checkpoint whose weights the run starts from, if any.
+
+        Raises:
+            ConfigError: a setting cannot work.
+            DataError: the data set is missing or damaged, or a validation question has no answers.
+            CheckpointError: the weights of `started` do not fit the encoder.
+        """
         refuse_views(config["features"])
         data, records = config["data"], build(config["data"]["reader"])
-        splits = {split: select(records, split) for split in _SPLITS}
+        splits: dict[str, list[Any]] = {split: select(records, split) for split in _SPLITS}
         questions = {split: questions_of(splits[split]) for split in _SPLITS}
         if secret := [question.question_id for question in questions["val"] if not question.answers]:
-            raise DataError(f"validation questions without answers cannot be scored: question ids {secret[:5]}")
+            raise DataError(
+                f"data={data['name']}: {len(secret)} questions of split 'val' have no answers and cannot be scored "
+                f"(question ids {name_ids(secret)}). Set data.reader to a validation split with answers"
+            )
         words = (tokenize(question.text) for question in questions["train"])
         vocabulary = Vocabulary.build(words, min_count=data["min_count"])
         answers = Answers.build(questions["train"], most=data["answers"])
@@ -40,9 +54,9 @@ class VqaTask:
             same_words(key, checkpoint, vocabulary)
             same_answers(key, checkpoint, answers)
 
-        # All that a configuration can have wrong is told before the features are made.
+        # Every configuration error is reported before any features are computed.
         encoder, transform = build(config["encoder"]), build(config["transform"])
-        tuned = bool(started) and take_encoder(encoder, started, Path(config["start_from"]))
+        tuned = started is not None and take_encoder(encoder, started, Path(config["start_from"]))
         if started and not tuned:
             same_encoder("start_from", started, encoder)
         if resumed:
@@ -66,7 +80,7 @@ class VqaTask:
             )
             report_unreadable(source)
             answerer.encoder = source.encoder
-            kept = {split: select(source.records, split) for split in _SPLITS}
+            kept: dict[str, list[Any]] = {split: select(source.records, split) for split in _SPLITS}
             metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
                 same_images(resumed, metadata["images"])
@@ -89,12 +103,12 @@ class VqaTask:
 
 
 def truths_of(records: Sequence) -> dict[int, Truth]:
-    """What the accuracy wants to know of all the records' questions."""
+    """Return {question id: `Truth`} for all questions of the records."""
     return {q.question_id: Truth(q.answers, q.answer_type, q.question_type) for q in questions_of(records)}
 
 
 def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabulary, answers, source=None):
-    """Loaders over the records that can be read; without a source or records, a check of the settings."""
+    """Return the loaders of the readable records; without a source and records, only check the settings."""
     common = {
         "vocabulary": vocabulary,
         "answers": answers,
@@ -114,17 +128,23 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], vocabula
 
 
 def _predict(answerer, batch, loss, *, answers: Answers) -> dict[int, str]:
-    """{question id: answer} of one validation batch."""
+    """Return {question id: answer} of one validation batch."""
     return write_answers(answerer, batch, answers)
 
 
 def _score(truths: Mapping[int, Truth], found: Mapping[int, str]) -> dict[str, float]:
-    """Accuracy of the questions that this validation answered (all, unless trainer.limit_val_batches is set)."""
+    """Return the accuracy over the answered questions: all of them, unless trainer.limit_val_batches is set."""
     accuracy = vqa_accuracy({number: truths[number] for number in found}, found)
     return {f"val/{name}": value for name, value in accuracy.flat().items()}
 
 
 def _about(splits: Mapping[str, Sequence], vocabulary, answers: Answers) -> str:
-    sizes = ", ".join(f"{len(splits[s])} pictures and {len(questions_of(splits[s]))} questions {s}" for s in _SPLITS)
+    sizes = (
+        f"{len(questions_of(splits[split])):,} {name} questions on {len(splits[split]):,} images"
+        for split, name in (("train", "training"), ("val", "validation"))
+    )
     known = answers.coverage(questions_of(splits["val"]))
-    return f"{sizes}; vocabulary {len(vocabulary)} words; {len(answers)} answers ({known:.2%} of val's)"
+    return (
+        f"data: {', '.join(sizes)}; vocabulary: {len(vocabulary):,} words; "
+        f"answers: {len(answers):,}, which cover {known:.2%} of the validation questions"
+    )

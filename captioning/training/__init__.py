@@ -1,11 +1,11 @@
-"""Train a model with Lightning: the module, the trainer, its callbacks, and what a run writes.
+"""Train a model with Lightning: the Lightning module, the trainer, its callbacks, and the files of a run.
 
 Only this folder and the training command import Lightning.
 """
 
 import lazy_loader
 
-# What a configuration file may build (`captioning.config.allowlist`).
+# Parts that a configuration file may build (see `captioning.config.allowlist`).
 PARTS = {
     "lightning_arguments": ["early_stopping", "lightning_trainer", "moving_average"],
     "lr_schedules": ["constant", "cosine", "decay"],

@@ -1,4 +1,4 @@
-"""Save whole checkpoint files at the ends of epochs and between steps, by Lightning's callbacks."""
+"""Save checkpoints at the end of each epoch and between steps, with Lightning callbacks."""
 
 import signal
 import sys
@@ -17,24 +17,34 @@ from captioning.training.signals import StopRequest
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Checkpoint files that are never half written. Lightning's own writes to the system's folder of temporary files
-    and copies from there where that is another disk, so that a kill can leave half a file."""
+    """Atomic writing of checkpoint files: a killed process never leaves half a file.
+
+    Lightning's own plug-in writes to the system's temporary folder first. If that folder is on another disk, it then
+    copies the file, and a process killed during the copy leaves half a checkpoint.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Replaces the file in one step."""
+        """Write the checkpoint to a temporary file, then rename it to `path`."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         write_whole(Path(path), lambda file: torch.save(checkpoint, file))
 
 
 class Checkpoint(ModelCheckpoint):
-    """Lightning's, that knows its best score again after the run's folder was moved: paths in it are names only."""
+    """Lightning's ModelCheckpoint, which also finds its best checkpoint after the run folder was moved.
+
+    Lightning stores absolute paths in its state. On loading, only the file names of these paths are used.
+    """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes the state of a checkpoint file for that of the folder that this one writes to, if its best is there."""
+        """Load the callback's state, with all its paths moved to this callback's folder.
+
+        The best score is restored only if the best checkpoint is in this folder.
+        """
+        assert self.dirpath is not None  # every run sets it
         folder = Path(self.dirpath)
 
         def moved(path: str) -> str:
-            # A stranger's checkpoint may name other files, and Lightning deletes what it takes for its own.
+            # A downloaded checkpoint may name any file, and Lightning deletes files that it believes to be its own.
             return str(folder / Path(path).name) if path and Path(path).suffix == ".ckpt" else ""
 
         keys = ("best_model_path", "kth_best_model_path", "last_model_path")
@@ -48,29 +58,37 @@ class Checkpoint(ModelCheckpoint):
 
 
 class SaveBetweenSteps(lightning.Callback):
-    """Saves last.ckpt between two steps every `trainer.save_every_minutes`, and when the run is asked to stop.
+    """A callback that saves last.ckpt between two steps: every `trainer.save_every_minutes`, and on a stop signal.
 
-    The ends of epochs are Checkpoint's. A run that is asked to stop in a validation saves what was before it. Several
-    processes stop together, and only before a step: their validations have different numbers of batches.
+    `Checkpoint` saves at the end of each epoch. A run that is stopped during a validation saves the state from before
+    that validation. Several processes stop together, and only before a training step, because their validations have
+    different numbers of batches.
 
     Args:
-        path: of last.ckpt.
+        path: path of last.ckpt.
     """
 
     def __init__(self, path: Path):
         self.path, self.stop, self.saved_at = path, StopRequest(), 0.0
 
     def on_train_start(self, trainer, module) -> None:
-        """Listens from here on, in place of Lightning, which would stop wherever a batch ends and save nothing."""
+        """Handle stop signals from here on.
+
+        Lightning's own handlers would stop after any batch and save nothing.
+        """
         self.stop.listen(slurm=SLURMEnvironment.detect())
-        if trainer.received_sigterm:  # Lightning has listened for a moment
+        if trainer.received_sigterm:  # a SIGTERM that arrived while Lightning's handler was active
             self.stop.received = signal.SIGTERM
         self.saved_at = perf_counter()
 
     def on_train_batch_start(self, trainer, module, batch, batch_index: int) -> None:
-        """The one place where nothing of a step is in flight: all callbacks and loggers are done with the last one."""
+        """Save and stop here if requested.
+
+        Only at this point is no step in progress: all callbacks and loggers have finished the previous step.
+        """
         loop = trainer.fit_loop.epoch_loop
-        loop._batches_that_stepped = trainer.global_step  # on resuming after a validation, Lightning counts one twice
+        # After resuming from a validation, Lightning counts one step twice.
+        loop._batches_that_stepped = trainer.global_step
         if loop.batch_progress.current.completed % trainer.accumulate_grad_batches:
             return
         stops = self.stop.received is not None
@@ -82,16 +100,16 @@ class SaveBetweenSteps(lightning.Callback):
                 self._leave(trainer)
 
     def on_validation_batch_start(self, trainer, module, batch, batch_index: int, dataloader_index: int = 0) -> None:
-        """Stops before the end of a long validation, which is then made anew."""
+        """Stop during a validation if requested; the resumed run repeats this validation from its beginning."""
         if self.stop.received and trainer.world_size == 1 and not trainer.sanity_checking:
             for callback in trainer.callbacks:
-                if isinstance(callback, WeightAveraging):  # has put the average in the model's place
+                if isinstance(callback, WeightAveraging):  # put the model's own weights back, instead of their average
                     callback.on_validation_epoch_end(trainer, module)
             self._save(trainer)
             self._leave(trainer)
 
     def on_train_epoch_end(self, trainer, module) -> None:
-        """Checkpoint saves now."""
+        """Restart the interval of `trainer.save_every_minutes`: `Checkpoint` saves now."""
         self.saved_at = perf_counter()
 
     def _save(self, trainer) -> None:
@@ -99,14 +117,15 @@ class SaveBetweenSteps(lightning.Callback):
         self.saved_at = perf_counter()
 
     def _leave(self, trainer) -> None:
-        """Lightning shuts down on the way out; the first process tells."""
-        if self.stop.received is None:  # another process was asked
+        """Exit the process, which lets Lightning shut down; only the first process prints the reason."""
+        if self.stop.received is None:  # another process received the signal
             raise SystemExit(1)
         if trainer.is_global_zero:
             name, run_dir = self.stop.received.name, self.path.parents[1]
-            told = (
-                f"stopped by {name} before step {trainer.global_step}: go on with resume={self.path} run_dir={run_dir}"
+            print(
+                f"stopped by {name} before step {trainer.global_step}. To resume, repeat the command with: "
+                f"resume={self.path} run_dir={run_dir}",
+                file=sys.stderr,
             )
-            print(told, file=sys.stderr)
             self.stop.requeue()
         raise SystemExit(self.stop.status)

@@ -1,27 +1,29 @@
-"""Compile a model's small parts with torch.compile: the sums between the matrix products of a step."""
+"""Compile the small parts of a model with torch.compile: the elementwise operations between matrix products."""
 
 import torch
 from torch import nn
 
 from captioning.models import Additive, Cell
 
-# A few graphs of each serve all steps and batches, whose rows are their only unknowns. Of a whole step there is a new
-# one wherever a row ends, or none has ended: on a CPU ten seconds each.
+# A few compiled graphs of each part serve all steps and batches: only the number of rows varies. Compiling a whole step
+# instead would need a new graph each time a row ends, at ten seconds per graph on a CPU.
 _PARTS = (Cell, Additive)
-# Of each part: one row or more, one image or more, with or without gradient, in training and in a search. torch would
-# stop at 8, and run all else uncompiled.
+# Graphs per part: one row or several, one image or several, with or without gradients, in training and in a search.
+# By default torch stops at 8 and runs all further cases uncompiled.
 GRAPHS = 32
 
 
 def compile_parts(module: nn.Module, device: torch.device | str) -> str:
-    """Has the parts inside of a module compiled when they are first called; names of weights stay as they are.
+    """Mark the cells and additive scorers inside a module for compilation at their first call.
+
+    The names of the weights do not change.
 
     Args:
-        module: a captioner, or what holds one and its objective.
-        device: that it will run on.
+        module: a captioner, or a module that contains one.
+        device: the device that the module will run on.
 
     Returns:
-        Why nothing is compiled, in a line; "" where it is.
+        The reason in one line if nothing can be compiled; "" otherwise.
     """
     fault = why_not(device)
     torch._dynamo.config.recompile_limit = GRAPHS
@@ -32,10 +34,10 @@ def compile_parts(module: nn.Module, device: torch.device | str) -> str:
 
 
 def why_not(device: torch.device | str) -> str:
-    """What keeps torch from compiling for a device, in a line; "" for nothing. A tiny function is compiled to see."""
+    """Return in one line why torch cannot compile for a device; "" if it can compile a tiny test function."""
     try:
         torch.compile(lambda x: 2 * x.sigmoid(), dynamic=True)(torch.zeros(3, device=device))
-    except Exception as error:  # no compiler, none that works, no Triton, a Python that is too new: each has its own
+    except Exception as error:  # no working compiler, no Triton, a too new Python: each raises its own type
         cause = getattr(error, "inner_exception", error)
         return (str(cause).strip().splitlines() or [type(cause).__name__])[0]
     return ""

@@ -5,6 +5,7 @@ import io
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
@@ -14,23 +15,24 @@ from captioning.io import write_whole
 
 
 class RunLog(Logger):
-    """All logged numbers as one CSV file, a row a step; a resumed run appends to it.
+    """A logger that writes all numbers of a run to one CSV file, one row per step; a resumed run appends to it.
 
-    Lightning's own CSV logger deletes the file of a run that is resumed in its folder.
+    Lightning's own CSV logger deletes the file of a run that is resumed in the same folder.
 
     Args:
-        path: of the file; written to a temporary name and renamed, so that it is whole at any time.
+        path: path of the CSV file. It is written under a temporary name and renamed, so it is complete at any time.
     """
 
-    SECONDS = 10.0  # between two writes of the whole file
+    SECONDS = 10.0  # between two writes of the file
     name = version = None
 
     def __init__(self, path: Path):
         super().__init__()
-        self.path, self.rows, self.saved_at = path, {}, 0.0
+        self.rows: dict[int, dict[str, Any]] = {}
+        self.path, self.saved_at = path, 0.0
 
     def resume(self, step: int) -> None:
-        """Reads the rows before `step`; later ones belong to steps that will be made again."""
+        """Read the rows before `step`; the resumed run repeats the later steps."""
         if self.path.exists():
             with self.path.open(newline="", encoding="utf-8") as file:
                 for row in csv.DictReader(file):
@@ -39,28 +41,32 @@ class RunLog(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, *args, **kwargs) -> None:
-        """The configuration lies beside the log as config.yaml."""
+        """Do nothing: the configuration is in config.yaml, next to the log."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        """Adds numbers to a step's row."""
+        """Add numbers to the row of a step."""
+        assert step is not None  # Lightning always passes it
         self.rows.setdefault(step, {"step": step}).update(metrics)
 
     @rank_zero_only
     def save(self) -> None:
-        """Called by the trainer after every logged step; writes the file when the last time was a while ago."""
+        """Write the file if the last write was more than `SECONDS` ago; the trainer calls this after logged steps."""
         if perf_counter() - self.saved_at > self.SECONDS:
             self.write()
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        """The last rows. Of a run that failed, why it did is told, and not that its log cannot be written either."""
+        """Write the last rows.
+
+        If the run failed, an error of this write is suppressed, so that it does not hide the run's own error.
+        """
         with suppress(ConfigError) if status == "failed" else nullcontext():
             self.write()
 
     @rank_zero_only
     def write(self) -> None:
-        """All rows to the file, now."""
+        """Write all rows to the file now."""
         columns = sorted({name for row in self.rows.values() for name in row} - {"step", "epoch"})
         text = io.StringIO()
         writer = csv.DictWriter(text, ["step", "epoch", *columns])

@@ -1,6 +1,7 @@
-"""Give Lightning the loaders of the training and validation splits."""
+"""Build the data loaders of the training and validation splits for Lightning."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
+from typing import cast
 
 import lightning
 import torch
@@ -15,12 +16,18 @@ class CaptionModule(lightning.LightningDataModule):
     """Training and validation loaders over the same source.
 
     Args:
-        train, val: what the two loaders read: items by (index, epoch).
-        batch_size: items a batch (images, each with all its captions).
-        workers: loader processes; 0 reads in the training process, which suits stored features and a CPU.
-        prefetch: batches that each worker holds ready.
-        collate: items -> batch.
+        train: training data set; its items are indexed by (index, epoch).
+        val: validation data set, indexed in the same way.
+        batch_size: training items per batch (images, each with all its captions).
+        val_batch_size: validation items per batch.
+        workers: number of loader processes. 0 reads in the training process, which suits stored features and a CPU.
+        prefetch: batches that each worker loads in advance.
+        seed: seed of the order of the training items.
+        collate: function from a list of items to a batch.
         shuffle: whether training draws a new order each epoch.
+
+    Raises:
+        ConfigError: a batch size is below 1.
     """
 
     def __init__(
@@ -45,19 +52,19 @@ class CaptionModule(lightning.LightningDataModule):
         self.collate, self.shuffle, self.start = collate, shuffle, (0, 0)
 
     def start_at(self, epoch: int, batches: int) -> None:
-        """The training loader begins after that many batches of that epoch, and reads none of those before."""
+        """Make the training loader begin after the first `batches` batches of `epoch`, without reading these."""
         self.start = (epoch, batches)
 
     def train_dataloader(self) -> DataLoader:
-        """Shuffled by seed and epoch, unless in order."""
+        """Return the training loader; its order depends on seed and epoch, unless `shuffle` is false."""
         loader = self._loader(self.train_data, shuffle=self.shuffle, batch_size=self.batch_size)
-        # Before anything is fetched: loader processes read ahead as soon as there is an iterator.
+        # Set before anything is fetched: loader processes read ahead as soon as there is an iterator.
         epoch, batches = self.start
-        loader.sampler.set_epoch(epoch, start=batches * self.batch_size)
+        cast(ImageSampler, loader.sampler).set_epoch(epoch, start=batches * self.batch_size)
         return loader
 
     def val_dataloader(self) -> DataLoader:
-        """Every item once, in order."""
+        """Return the validation loader; it reads every item once, in order."""
         return self._loader(self.val_data, shuffle=False, batch_size=self.val_batch_size)
 
     def _loader(self, data: Dataset, *, shuffle: bool, batch_size: int) -> DataLoader:
@@ -65,17 +72,17 @@ class CaptionModule(lightning.LightningDataModule):
         return DataLoader(
             data,
             batch_size=batch_size,
-            sampler=ImageSampler(len(data), shuffle=shuffle, seed=self.seed, rank=rank, world=world),
+            sampler=ImageSampler(len(cast(Sized, data)), shuffle=shuffle, seed=self.seed, rank=rank, world=world),
             collate_fn=self.collate,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,
             persistent_workers=self.workers > 0,
             pin_memory=self._on_gpu(),
             worker_init_fn=ignore_in_worker,
-            # Its own generator: making an iterator must not draw from the one that dropout uses.
+            # A separate generator: creating an iterator must not draw from the generator that dropout uses.
             generator=torch.Generator().manual_seed(self.seed),
         )
 
     def _on_gpu(self) -> bool:
-        """Whether batches go to one; memory is pinned for that alone, as a machine's GPU need not be what trains."""
+        """Return whether batches go to a GPU. Only then is memory pinned: a run may use the CPU of a GPU machine."""
         return self.trainer.strategy.root_device.type == "cuda" if self.trainer else torch.cuda.is_available()

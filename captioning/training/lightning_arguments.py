@@ -1,6 +1,7 @@
-"""Declare the arguments of Lightning's trainer and callbacks, so that settings are checked without importing it.
+"""Declare the arguments of Lightning's trainer and callbacks, so that settings are checked without importing Lightning.
 
-A test holds the lists against Lightning's own."""
+A test compares these lists with Lightning's own signatures.
+"""
 
 import importlib
 import inspect
@@ -11,17 +12,20 @@ NUMBER = int | float | None
 
 
 def _stand_in(target: str, arguments: dict[str, Any]) -> Callable:
-    """What builds `target` from arguments by name; their types are Any where Lightning takes more than plain values."""
+    """Return a function that builds `target` from keyword arguments.
+
+    The type of an argument is Any where Lightning accepts more than plain values.
+    """
 
     def make(**given: Any) -> Any:
         module, _, name = target.rpartition(".")
         return getattr(importlib.import_module(module), name)(**given)
 
     keyword = inspect.Parameter.KEYWORD_ONLY
-    make.__signature__ = inspect.Signature(
+    make.__signature__ = inspect.Signature(  # type: ignore[attr-defined]  # read by inspect.signature
         [inspect.Parameter(name, keyword, default=None, annotation=kind) for name, kind in arguments.items()]
     )
-    make.__doc__ = f"Builds {target}."
+    make.__doc__ = f"Build {target}."
     return make
 
 

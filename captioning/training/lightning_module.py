@@ -1,6 +1,7 @@
-"""Train any model by any objective: one LightningModule, which validates, scores and saves what resumes a run.
+"""Train any model with any objective: the one LightningModule of the package.
 
-Glue: what is trained, looked at and scored is passed in."""
+It trains, validates, scores, and saves what a resumed run needs. Model, objective, prediction and scoring are given.
+"""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -8,11 +9,12 @@ from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning
 import torch
 from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -23,26 +25,33 @@ from captioning.training.csv_logger import RunLog
 from captioning.training.loop_progress import Position, go_to, position
 from captioning.training.lr_schedules import rise
 from captioning.training.processes import faults_of_all, gather_by_id, generator_states, of_all, own_state, world_size
+from captioning.training.trainer import Trainer
 
-# Where a checkpoint holds weights; the second is Lightning's, for those in training where the first are their average.
+# Keys of a checkpoint that contain weights. With weight averaging, Lightning stores the average under the first key and
+# the weights in training under the second.
 _WEIGHTS = {"state_dict", "current_model_state"}
 
 
 class CaptioningTask(lightning.LightningModule):
-    """Trains a model by an objective, and each epoch looks at what it does on the validation split and scores that.
+    """A LightningModule that trains a model with an objective, and scores its predictions at every validation.
 
-    A batch is a NamedTuple whose first field are the ids [B] of its items, by whose name and numbers a fault is told.
+    A batch is a NamedTuple whose first field contains the ids [B] of its items. Error messages name this field and the
+    ids of the batch.
 
     Args:
-        captioner: the model: models.captioner.Captioner, or what another kind of run trains; has an `encoder`.
-        objective: (model, batch) -> objectives.Loss; what it remembers travels in checkpoints.
-        predict: (captioner, batch, loss) -> {id: finding} of a validation batch, such as one caption an image.
-        score: {id: finding} of all processes together -> {name: value}, logged by these names.
-        optimizer: parameter groups -> optimizer.
-        schedule: steps of the run -> (step -> factor on the learning rates).
-        encoder_lr: learning rate of the encoder's unfrozen parameters; may be None where it has none.
-        encoder_warmup: steps over which that rate rises from 0, beside the schedule.
-        metadata: plain containers that travel in every checkpoint and rebuild the model.
+        captioner: the model: a `captioning.models.CaptionModel`, or the model of another task; it has an `encoder`.
+        objective: function (model, batch) -> `captioning.objectives.Loss`; its state is saved in checkpoints.
+        predict: function (captioner, batch, loss) -> {id: prediction} of a validation batch, such as one caption per
+            image.
+        score: function from the predictions {id: prediction} of all processes to {name: value}, logged by these names.
+        optimizer: function from parameter groups to an optimizer.
+        schedule: function from the number of steps of the run to a function from a step to its learning-rate factor.
+        metadata: plain containers that are saved in every checkpoint and from which the model can be rebuilt.
+        encoder_lr: learning rate of the encoder's unfrozen parameters; None if it has none.
+        encoder_warmup: steps over which `encoder_lr` rises linearly from 0, multiplied by the schedule's factor.
+
+    Raises:
+        ConfigError: `encoder_lr` is not above 0, or `encoder_warmup` is negative.
     """
 
     def __init__(
@@ -64,25 +73,38 @@ class CaptioningTask(lightning.LightningModule):
         self.captioner, self.objective, self.predict, self.score = captioner, objective, predict, score
         self.optimizer, self.schedule = optimizer, schedule
         self.encoder_lr, self.encoder_warmup, self.metadata = encoder_lr, encoder_warmup, metadata
-        self.skipped = 0  # batches left out for a loss or gradient that is not finite
+        self.skipped = 0  # batches skipped because their loss or gradient was not finite
         self._accumulation = Accumulation()
-        self._val_loss: torch.Tensor | None = None  # sum over items and their number, of the validation so far
+        self._val_loss: torch.Tensor | None = None  # [2]: sum over items, and number of items so far
         self._predictions: dict[int, Any] = {}
-        self._faults: dict[int, str] = {}  # of validation batches, by the first of their ids
-        self._generators: dict[str, Any] | None = None  # to be set when training starts
+        self._faults: dict[int, str] = {}  # of validation batches, by the first id of the batch
+        self._generators: dict[str, Any] | None = None  # states of a loaded checkpoint, restored when training starts
         self._before_validation: dict[str, Any] | None = None
-        self._before_step: dict[str, Any] | None = None  # of a step of several batches, once its first has begun
+        self._before_step: dict[str, Any] | None = None  # generator states at the start of an accumulated step
         self._clock = perf_counter()
 
+    @property
+    def _own_trainer(self) -> Trainer:
+        """The trainer, with this package's own options."""
+        return cast(Trainer, self.trainer)
+
+    @property
+    def _encoder(self) -> nn.Module:
+        return cast(nn.Module, self.captioner.encoder)
+
     def training_step(self, batch: NamedTuple, batch_index: int) -> torch.Tensor | None:
-        """Loss of one batch; logs every part of it, and what else the objective reports, under its own name."""
+        """Return the loss of one batch; log each of its parts and the objective's statistics under their own names.
+
+        Raises:
+            TrainingError: the loss is not finite, and no further batch may be skipped.
+        """
         if self.trainer.accumulate_grad_batches > 1 and not self._before_step:
             self._before_step = generator_states()
         loss = self.objective(self.captioner, batch)
-        self._ids = batch._fields[0].replace("_", " "), batch[0]
+        self._ids = _name_of_ids(batch), batch[0]
         if self._not_finite("" if loss.total.isfinite() else _fault(loss, "train")):
             drop_batch(self)
-            # Without a loss, the loss scaler of 16-bit precision would leave out the accumulated batches too.
+            # If None were returned, the loss scaler of 16-bit precision would skip the other accumulated batches too.
             return self._nothing() if world_size() > 1 or self.trainer.accumulate_grad_batches > 1 else None
         keep_batch(self)
         size = len(batch[0])
@@ -94,85 +116,97 @@ class CaptioningTask(lightning.LightningModule):
         return self._accumulation.weigh(loss, self.trainer.accumulate_grad_batches)
 
     def on_before_optimizer_step(self, optimizer) -> None:
-        """Divide the gradient by the items of all accumulated batches.
+        """Divide the gradient by the number of items of all accumulated batches, and drop it if it is not finite.
 
-        A gradient that is not finite is never applied; in 16-bit precision the loss scaler sees to that.
+        In 16-bit precision the loss scaler already skips gradients that are not finite.
+
+        Raises:
+            TrainingError: the gradient is not finite, and no further batch may be skipped.
         """
         gradients = [parameter.grad for parameter in self.parameters() if parameter.grad is not None]
-        left_out = not self._accumulation.finish(gradients, self.trainer.accumulate_grad_batches)
+        skip = not self._accumulation.finish(gradients, self.trainer.accumulate_grad_batches)
         if not str(self.trainer.precision).startswith("16"):
             finite = not gradients or torch.nn.utils.get_total_norm(gradients).isfinite()
-            left_out |= self._not_finite("" if finite else "the gradient is not finite")
-        if left_out:
-            optimizer.zero_grad()  # None, by which an optimizer does not move: by zeros its momentum would
+            skip |= self._not_finite("" if finite else "the gradient is not finite")
+        if skip:
+            optimizer.zero_grad()  # sets None, which optimizers skip; with zeros, momentum would still move the weights
             drop_step(self)
         else:
             end_step(self)
-        self._before_step = None  # not before: a run that stops in here goes on from the step's beginning
+        self._before_step = None  # only here: a run that stops above resumes from the beginning of the step
 
     def _nothing(self) -> torch.Tensor:
-        """A loss without a gradient. Several processes need it, as they wait for one another in the backward pass."""
+        """Return a loss whose gradient is zero: several processes wait for one another in the backward pass."""
         sums = [parameter.sum() for parameter in self.parameters() if parameter.requires_grad]
         return 0.0 * torch.stack(sums).sum()
 
     def _not_finite(self, what: str) -> bool:
-        """Whether the batch is left out, on all processes for what went wrong on any (here: `what`, if anything).
+        """Return whether to skip the batch. All processes skip it if any of them has a fault.
 
-        Where the trainer does not allow it any more, all processes save last.ckpt together and stop.
+        Args:
+            what: the fault of this process; "" for none.
+
+        Raises:
+            TrainingError: no further batch may be skipped. All processes have saved last.ckpt together.
         """
         faults = faults_of_all(what, self._ids[1], self.device)
         if not faults:
             return False
-        told = "; ".join(f"{what}; {self._ids[0]} {_listed(ids)}" for what, ids in faults)
-        where = f"step {self.trainer.global_step}: {told}"
-        if self.skipped < self.trainer.skip_nonfinite:
+        reasons = "; ".join(f"{what} (batch with {self._ids[0]} {_listed(ids)})" for what, ids in faults)
+        where = f"step {self.trainer.global_step}: {reasons}"
+        allowed = self._own_trainer.skip_nonfinite
+        if self.skipped < allowed:
             self.skipped += 1
             if self.trainer.is_global_zero:
-                print(f"left out ({self.skipped} of at most {self.trainer.skip_nonfinite}): {where}", file=sys.stderr)
+                skipped = f"Skipped this batch ({self.skipped} of at most trainer.skip_nonfinite={allowed})"
+                print(f"warning: {where}. {skipped}", file=sys.stderr)
             return True
         last = Path(self.trainer.default_root_dir, "checkpoints", "last.ckpt")
         self.trainer.save_checkpoint(last)
         if not self.trainer.is_global_zero:
-            raise SystemExit(1)  # one process tells
+            raise SystemExit(1)  # only the first process prints the error
         raise TrainingError(
-            f"{where}. The weights from before this step are in {last}: go on from there (resume=) with a lower "
-            "trainer.gradient_clip_val or with trainer.skip_nonfinite=N, which leaves such batches out, or start anew "
-            "with a lower optimizer.lr"
+            f"{where}. The weights from before this step are in {last}. Resume with resume={last} and a lower "
+            "trainer.gradient_clip_val, or with trainer.skip_nonfinite=10 to skip up to 10 such batches; or start "
+            "again with a lower optimizer.lr"
         )
 
     def on_fit_start(self) -> None:
-        """Parts with a memory wait for the end of each step, of all its processes and accumulated batches."""
+        """Make parts with running statistics update them only at the end of each step, over all its batches."""
         defer(self)
 
     def on_fit_end(self) -> None:
-        """Parts with a memory are again as in a plain loop."""
+        """Make parts with running statistics update them at once again, as outside training."""
         defer(self, False)
 
     def on_train_epoch_start(self) -> None:
-        """Starts the clock of words/s anew."""
+        """Restart the clock of words/s."""
         self._clock = perf_counter()
 
     def on_train_batch_end(self, *args) -> None:
-        """A run that `max_steps` ends inside an epoch is validated there too, and so has a best checkpoint."""
+        """Validate also when `max_steps` ends the run inside an epoch, so that there is a best checkpoint."""
         if self.trainer.global_step == self.trainer.max_steps:
             self.trainer.should_stop = True
 
     def on_validation_start(self) -> None:
-        """A decoding that samples draws from here."""
+        """Remember the generator states from before this validation: decoding by sampling changes them."""
         self._before_validation, self._val_loss = generator_states(), None
 
     def on_validation_end(self) -> None:
-        """The clock of words/s stood still."""
+        """Restart the clock of words/s: a validation does not count."""
         self._before_validation = None
         self._clock = perf_counter()
 
     def validation_step(self, batch: NamedTuple, batch_index: int) -> None:
-        """Log the objective's loss, and keep the predictions to be scored. A loss that is not finite is reported at
-        the end of the validation: processes have different numbers of batches, and must stop together."""
+        """Add up the objective's loss and keep the predictions, to be scored at the end of the validation.
+
+        A loss that is not finite is also reported at the end: processes have different numbers of batches and must
+        stop together.
+        """
         loss = self.objective(self.captioner, batch)
         if not loss.total.isfinite():
             ids = batch[0].tolist()
-            self._faults[ids[0]] = f"{_fault(loss, 'val')}; {batch._fields[0].replace('_', ' ')} {_listed(ids)}"
+            self._faults[ids[0]] = f"{_fault(loss, 'val')} (batch with {_name_of_ids(batch)} {_listed(ids)})"
             return
         sums = torch.stack((loss.total * loss.count, loss.count.to(loss.total.dtype)))
         sums = sums if self.device.type == "mps" else sums.double()
@@ -180,17 +214,18 @@ class CaptioningTask(lightning.LightningModule):
         self._predictions.update(self.predict(self.captioner, batch, loss))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the mean loss of all items, and score the predictions, of all processes together; every item counts once.
+        """Log the mean loss over all items, and score the predictions of all processes; every item counts once.
 
         Raises:
-            TrainingError: a loss was not finite; nothing is saved, as it would be by a score of what is left.
+            TrainingError: a loss was not finite. No checkpoint is saved, because the score would be of the other items.
         """
         faults, self._faults = gather_by_id(self._faults), {}
         if faults:
             self._stop(list(faults.values()))
         sums, self._val_loss = self._val_loss, None
+        if sums is None:  # this process had no batch
+            sums = torch.zeros(2, dtype=torch.float64, device=self.device)
         if world_size() > 1:
-            sums = torch.zeros(2, dtype=torch.float64, device=self.device) if sums is None else sums  # no batch here
             torch.distributed.all_reduce(sums)
         self.log("val/loss", sums[0] / not_zero(sums[1]))
         predictions, self._predictions = gather_by_id(self._predictions), {}
@@ -198,23 +233,25 @@ class CaptioningTask(lightning.LightningModule):
             self.log_dict(dict(self.score(predictions)), prog_bar=False, rank_zero_only=False)
 
     def _stop(self, faults: Sequence[str]) -> None:
-        """On all processes, for losses of a validation."""
+        """Stop all processes because of validation losses that are not finite."""
         if not self.trainer.is_global_zero:
-            raise SystemExit(1)  # one process tells
+            raise SystemExit(1)  # only the first process prints the error
         more = f" (and {len(faults) - 1} more batches)" if len(faults) > 1 else ""
         last = Path(self.trainer.default_root_dir, "checkpoints", "last.ckpt")
-        go_on = f"go on from {last} (resume=) with a lower trainer.gradient_clip_val, or " if last.is_file() else ""
+        advice = "start again with a lower optimizer.lr"
+        if last.is_file():
+            advice = f"resume with resume={last} and a lower trainer.gradient_clip_val, or {advice}"
         raise TrainingError(
-            f"validation after step {self.trainer.global_step}: {faults[0]}{more}. Checkpoints are left as they were "
-            f"before it: {go_on}start anew with a lower optimizer.lr"
+            f"validation after step {self.trainer.global_step}: {faults[0]}{more}. The checkpoints are those from "
+            f"before this validation: {advice}"
         )
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """All but the encoder's parameters at the optimizer's rate, the encoder's unfrozen ones at `encoder_lr`."""
-        encoder = [parameter for parameter in self.captioner.encoder.parameters() if parameter.requires_grad]
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Return optimizer and schedule: `encoder_lr` for unfrozen encoder parameters, the optimizer's for the rest."""
+        encoder = [parameter for parameter in self._encoder.parameters() if parameter.requires_grad]
         inside = set(encoder)
         rest = [parameter for parameter in self.captioner.parameters() if parameter.requires_grad]
-        groups = [{"params": [parameter for parameter in rest if parameter not in inside]}]
+        groups: list[dict[str, Any]] = [{"params": [parameter for parameter in rest if parameter not in inside]}]
         if encoder:
             groups.append({"params": encoder, "lr": self.encoder_lr})
         optimizer = self.optimizer(groups)
@@ -224,18 +261,18 @@ class CaptioningTask(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds what rebuilds the model, the place in the run and the random generators; leaves a frozen encoder
-        out. The log on disk is never behind a checkpoint.
+        """Add metadata, position and generator states to a checkpoint, remove a frozen encoder, and write the log.
 
-        A frozen encoder is rebuilt from its metadata and compared with its fingerprint; where the metadata cannot give
-        its weights again (a file of the user's), they are in the metadata itself.
+        The log is written here so that the file on disk is never behind a checkpoint. A frozen encoder is rebuilt from
+        the metadata and compared with its fingerprint. If its weights cannot be obtained again (a file of the user's
+        own), the metadata contains them.
         """
         checkpoint["captioning"] = self.metadata
         checkpoint["skipped"] = self.skipped
         checkpoint["position"] = asdict(position(self.trainer))
-        # Batches of an unfinished step are computed again, with the numbers that they drew.
+        # A resumed run repeats the batches of an unfinished step, with the same random numbers.
         checkpoint["generators"] = of_all(self._before_validation or self._before_step or generator_states())
-        if not any(parameter.requires_grad for parameter in self.captioner.encoder.parameters()):
+        if not any(parameter.requires_grad for parameter in self._encoder.parameters()):
             for key in _WEIGHTS & checkpoint.keys():
                 kept = {k: v for k, v in checkpoint[key].items() if not k.startswith("captioner.encoder.")}
                 checkpoint[key] = kept
@@ -244,40 +281,45 @@ class CaptioningTask(lightning.LightningModule):
                 logger.write()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Puts a frozen encoder's weights back beside the loaded ones, and the run where it was; keeps the generators
-        for the first step."""
-        own = {f"captioner.encoder.{name}": value for name, value in self.captioner.encoder.state_dict().items()}
+        """Restore the position in the run, and add the weights of a frozen encoder to the loaded ones.
+
+        The generator states are restored later, when training starts.
+
+        Raises:
+            ConfigError: the checkpoint is of a run with another number of processes.
+        """
+        own = {f"captioner.encoder.{name}": value for name, value in self._encoder.state_dict().items()}
         for key in _WEIGHTS & checkpoint.keys():
             checkpoint[key] = own | checkpoint[key]
         self._generators, self.skipped = own_state(checkpoint["generators"], self.trainer), checkpoint["skipped"]
-        if "position" in checkpoint:  # else of an earlier version, at an epoch's end
+        if "position" in checkpoint:  # earlier versions did not save it, and saved only at the end of an epoch
             loops = checkpoint.pop("loops")["fit_loop"]
             go_to(self.trainer, Position(**checkpoint["position"]), loops)
         self._stop_early(checkpoint["callbacks"])
 
     def _stop_early(self, states: dict[str, Any]) -> None:
-        """A run that had stopped early does so again, unless its patience is longer now."""
-        for callback in self.trainer.callbacks:
-            state = states.get(callback.state_key) if isinstance(callback, EarlyStopping) else None
-            if state:
+        """Stop a run again that early stopping had ended, unless its patience is longer now."""
+        for callback in self._own_trainer.callbacks:
+            if isinstance(callback, EarlyStopping) and (state := states.get(callback.state_key)):
                 state["patience"] = callback.patience
                 self.trainer.should_stop |= state["wait_count"] >= callback.patience
 
     def on_train_start(self) -> None:
-        """A resumed run draws on as if it had never stopped.
+        """Restore the random generators of a resumed run, so that it draws the same numbers as an uninterrupted one.
 
         Raises:
-            ConfigError: a validation would come between two accumulated batches, whose gradients no checkpoint holds.
+            ConfigError: a validation would fall between two accumulated batches; checkpoints do not contain their
+                gradients.
         """
         self._clock = perf_counter()
         if validates_inside_steps(self.trainer):
             batches = self.trainer.accumulate_grad_batches
             raise ConfigError(
-                "trainer.val_check_interval puts a validation inside an optimizer step of "
-                f"trainer.accumulate_grad_batches={batches}: set it to a whole number of batches that "
-                f"{batches} divides, or leave it out to validate at the ends of epochs"
+                "trainer.val_check_interval puts a validation between two batches of one optimizer step "
+                f"(trainer.accumulate_grad_batches={batches}). Set it to a multiple of {batches}, or remove it to "
+                "validate at the end of each epoch"
             )
-        if self._generators is None and self.trainer.global_rank:  # else all processes would draw the same numbers
+        if self._generators is None and self.trainer.global_rank:  # otherwise all processes would draw the same numbers
             torch.manual_seed(torch.initial_seed() + self.trainer.global_rank)
         if self._generators is not None:
             torch.set_rng_state(self._generators["cpu"].cpu())
@@ -286,8 +328,13 @@ class CaptioningTask(lightning.LightningModule):
             self._generators = None
 
 
+def _name_of_ids(batch: NamedTuple) -> str:
+    """Return the name of the batch's ids for messages, such as "image ids"."""
+    return batch._fields[0].replace("_", " ")
+
+
 def _fault(loss, split: str) -> str:
-    """The parts of a loss that are not finite, by the names that they are logged under."""
+    """Return the parts of a loss that are not finite, by the names under which they are logged."""
     parts = {name: float(part) for name, part in loss.parts.items()}
     names = [f"{split}/{name} is {value}" for name, value in parts.items() if not isfinite(value)]
     return ", ".join(names) or f"{split}/loss is {float(loss.total)}"

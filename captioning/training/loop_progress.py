@@ -1,8 +1,8 @@
 """Save and restore the position inside Lightning's training loops.
 
-Lightning saves its loops' counters as they are in the middle of whatever hook saves, and guesses from them on loading
-where that was. Its guess takes a run of `max_steps` one epoch too far, and a run that was broken off before a
-validation past it (both: Lightning 2.6). So the place is kept in words of its own.
+Lightning saves the counters of its loops in the middle of whichever hook saves. On loading, it guesses from them where
+that was. In Lightning 2.6 the guess is wrong twice: a run with `max_steps` gets one epoch too many, and a run that was
+stopped right before a validation skips it. So checkpoints contain an explicit position.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Position:
-    """epoch: epochs done. batches: training batches done of the one after them. total: of all epochs together.
-    validate: whether a validation is due before the next batch."""
+    """A position in a run, between two steps.
+
+    Attributes:
+        epoch: number of finished epochs.
+        batches: number of finished training batches of the current epoch.
+        total: number of finished training batches of all epochs together.
+        validate: whether a validation comes before the next batch.
+    """
 
     epoch: int
     batches: int
@@ -21,7 +27,7 @@ class Position:
 
 
 def position(trainer) -> Position:
-    """That of the step that comes next: batches whose gradient has not been applied yet are to be done again."""
+    """Return the position of the next step; batches whose gradient is not applied yet count as not done."""
     epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress
     if epochs.processed == epochs.ready:  # at an epoch's end
         return Position(epochs.processed, 0, batches.total.completed, False)
@@ -31,10 +37,12 @@ def position(trainer) -> Position:
 
 
 def go_to(trainer, place: Position, loops: dict[str, Any]) -> None:
-    """Sets the loops' counters; the next epoch, validation or batch is then as if the run had come there by itself.
+    """Set the counters of Lightning's loops, so that the run continues at a position as if it had never stopped.
 
     Args:
-        loops: the state of the fit loop that Lightning saved beside the position; the optimizer's steps are of it.
+        trainer: the trainer whose loops are set.
+        place: the position from the checkpoint.
+        loops: the state of the fit loop that Lightning saved in the same checkpoint; it has the optimizer's steps.
     """
     fit = trainer.fit_loop
     loop, validation = fit.epoch_loop, fit.epoch_loop.val_loop
@@ -48,12 +56,12 @@ def go_to(trainer, place: Position, loops: dict[str, Any]) -> None:
     loop.batch_progress.is_last_batch = False
     validation.batch_progress.reset()
     steps = loop.global_step
-    loop._batches_that_stepped = steps - place.validate  # a validation is logged with the step before it
+    loop._batches_that_stepped = steps - place.validate  # a validation is logged under the step before it
     if inside:
-        if place.validate:  # what Lightning takes for a validation that was broken off
+        if place.validate:  # Lightning takes this for an interrupted validation
             validation.batch_progress.total.ready = validation.batch_progress.total.started = 1
         fit.restarting = True
     else:
         for each in (fit, loop, validation, loop.automatic_optimization):
-            each.on_iteration_done()  # nothing is to be taken up
+            each.on_iteration_done()  # no loop was interrupted
     trainer.datamodule.start_at(place.epoch, place.batches)

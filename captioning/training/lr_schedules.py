@@ -1,4 +1,4 @@
-"""Compute learning-rate schedules: functions (steps of the run) -> (step -> factor on the learning rate)."""
+"""Learning-rate schedules: functions from the number of steps of a run to (step -> factor on the learning rate)."""
 
 import math
 from collections.abc import Callable
@@ -9,13 +9,30 @@ Factor = Callable[[int], float]
 
 
 def constant(steps: int, *, warmup: int = 0) -> Factor:
-    """The optimizer's rate throughout, after a linear rise over `warmup` steps."""
+    """Keep the optimizer's learning rate constant, after a linear rise over `warmup` steps.
+
+    Args:
+        steps: number of steps of the run; unused.
+        warmup: steps over which the rate rises linearly from 0; 0 for none.
+
+    Raises:
+        ConfigError: `warmup` is negative.
+    """
     must_be("schedule.warmup", warmup, least=0)
     return lambda step: rise(step, warmup)
 
 
 def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Factor:
-    """Half a cosine from the optimizer's rate to `final` times it at the last of `steps` (Loshchilov, Hutter 2017)."""
+    """Lower the learning rate along half a cosine (Loshchilov and Hutter 2017).
+
+    Args:
+        steps: number of steps of the run.
+        warmup: steps over which the rate first rises linearly from 0; 0 for none.
+        final: factor on the optimizer's rate at the last step.
+
+    Raises:
+        ConfigError: `warmup` or `final` is negative.
+    """
     must_be("schedule.warmup", warmup, least=0)
     must_be("schedule.final", final, least=0)
 
@@ -27,7 +44,17 @@ def cosine(steps: int, *, warmup: int = 0, final: float = 0.0) -> Factor:
 
 
 def decay(steps: int, *, factor: float = 0.8, every: int = 1000, warmup: int = 0) -> Factor:
-    """The rate times `factor` after every `every` steps (the schedule of ImageCaptioning.pytorch)."""
+    """Multiply the learning rate by `factor` after every `every` steps (the schedule of ImageCaptioning.pytorch).
+
+    Args:
+        steps: number of steps of the run; unused.
+        factor: factor applied each time.
+        every: number of steps between two reductions.
+        warmup: steps over which the rate first rises linearly from 0; 0 for none.
+
+    Raises:
+        ConfigError: `warmup` is negative, `factor` is not above 0, or `every` is below 1.
+    """
     must_be("schedule.warmup", warmup, least=0)
     must_be("schedule.factor", factor, above=0)
     must_be("schedule.every", every, least=1)
@@ -35,5 +62,5 @@ def decay(steps: int, *, factor: float = 0.8, every: int = 1000, warmup: int = 0
 
 
 def rise(step: int, warmup: int) -> float:
-    """Linear from 0 to 1 over the first `warmup` steps, then 1."""
+    """Return a factor that rises linearly from 0 to 1 over the first `warmup` steps, and is 1 afterwards."""
     return min(1.0, (step + 1) / warmup) if warmup else 1.0

@@ -1,4 +1,4 @@
-"""Choose what best.ckpt and early stopping go by, and say when and why a run stopped early."""
+"""Choose the metric that selects best.ckpt and ends a run early, and describe when and why a run stopped early."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,9 +7,16 @@ LOSS = ("val/loss", "min")
 
 
 def choose_monitor(parts, resumed: Mapping[str, Any] | None) -> tuple[str, str]:
-    """Return the name and "min" or "max": the task's score, or the validation loss where that score cannot work.
+    """Choose the metric that selects best.ckpt: the task's score, or the validation loss if that score cannot work.
 
-    A resumed run keeps the one that it had.
+    A resumed run keeps the metric of its checkpoint.
+
+    Args:
+        parts: the parts of the run (`captioning.tasks.parts.Parts`).
+        resumed: the checkpoint that the run resumes from; None for a new run.
+
+    Returns:
+        The metric's name, and "max" or "min" for the direction that is better.
     """
     score = (parts.monitor, parts.mode)
     states = (resumed or {}).get("callbacks", {}).values()
@@ -21,13 +28,13 @@ def choose_monitor(parts, resumed: Mapping[str, Any] | None) -> tuple[str, str]:
 
 
 def stopped_early(trainer) -> str:
-    """Return when and why early stopping ended the run, in a line; "" where it did not."""
+    """Return in one line when and why early stopping ended the run; "" if it did not."""
     for callback in trainer.early_stopping_callbacks:
         reason = getattr(callback.stopping_reason, "name", "NOT_STOPPED")
         if reason == "PATIENCE_EXHAUSTED" and callback.wait_count >= callback.patience:
             why = (
-                f"{callback.monitor} has not been better than {float(callback.best_score):.3f}{_at_best(trainer)} for "
-                f"{callback.wait_count} validation{'s' if callback.wait_count > 1 else ''} "
+                f"{callback.monitor} did not improve on {float(callback.best_score):.3f}{_at_best(trainer)} in the "
+                f"last {callback.wait_count} validation{'s' if callback.wait_count > 1 else ''} "
                 f"(early_stopping.patience={callback.patience})"
             )
         elif reason not in ("NOT_STOPPED", "PATIENCE_EXHAUSTED"):
@@ -41,7 +48,7 @@ def stopped_early(trainer) -> str:
 
 
 def _at_best(trainer) -> str:
-    """The epoch of the best score, by best.ckpt's callback and the log."""
+    """Return the epoch of the best score, for messages; "" if the log does not contain it."""
     best, rows = trainer.checkpoint_callbacks[0], trainer.loggers[0].rows.values()
     scored = [row for row in rows if row.get(best.monitor) not in (None, "") and row.get("epoch") not in (None, "")]
     if not scored:

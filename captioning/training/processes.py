@@ -9,15 +9,21 @@ from captioning.errors import ConfigError
 
 
 def world_size() -> int:
-    """The number of processes; 1 where nothing is distributed."""
+    """Return the number of processes of the run; 1 if it is not distributed."""
     there = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if there else 1
 
 
 def faults_of_all(fault: str, ids: torch.Tensor, device: torch.device) -> list[tuple[str, list[int]]]:
-    """Faults of all processes, each with the items of its batch; the same list on all of them.
+    """Return the faults of all processes, each with the ids of its batch; the list is the same on every process.
 
-    A process that left a batch out alone, or stopped, would keep the others waiting for its gradient for ever.
+    All processes must act on it together. If one process alone skipped a batch or stopped, the others would wait
+    forever for its gradient.
+
+    Args:
+        fault: the fault of this process; "" for none.
+        ids: [B] ids of this process's batch.
+        device: device of the run.
     """
     parts = [(fault, ids)]
     if world_size() > 1:
@@ -28,33 +34,37 @@ def faults_of_all(fault: str, ids: torch.Tensor, device: torch.device) -> list[t
 
 
 def gather_by_id(predictions: dict[int, Any]) -> dict[int, Any]:
-    """The predictions of all processes, in the order of their ids."""
+    """Return the predictions of all processes, sorted by id."""
     return dict(sorted(pair for part in of_all(predictions) for pair in part.items()))
 
 
 def generator_states() -> dict[str, Any]:
-    """The states of this process's random generators."""
+    """Return the states of this process's random generators."""
     return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
 
 
 def own_state(states: Sequence[dict[str, Any]] | dict[str, Any], trainer) -> dict[str, Any]:
-    """This process's, of those that a checkpoint holds.
+    """Return this process's generator states from a checkpoint.
+
+    Args:
+        states: the generator states of all processes.
+        trainer: the trainer, for the rank and number of processes.
 
     Raises:
-        ConfigError: the run had another number of processes.
+        ConfigError: the checkpoint is of a run with another number of processes.
     """
-    states = [states] if isinstance(states, dict) else states  # the former is of an earlier version
+    states = [states] if isinstance(states, dict) else states  # earlier versions saved a dict
     if len(states) != trainer.world_size:
         raise ConfigError(
-            f"resume: the run had {len(states)} processes and has {trainer.world_size} now, which would see other "
-            "batches: set trainer.devices and trainer.num_nodes as in the first run (its config.yaml)"
+            f"resume: the checkpoint is of a run with {len(states)} processes, but this run has {trainer.world_size}, "
+            "so its batches differ. Set trainer.devices and trainer.num_nodes as in the first run (its config.yaml)"
         )
     return states[trainer.global_rank]
 
 
 def of_all(part: Any) -> list[Any]:
-    """One object per process, in the order of their ranks."""
-    parts = [part]
+    """Return the objects `part` of all processes, in the order of their ranks."""
+    parts: list[Any] = [part]
     if world_size() > 1:
         parts = [None] * world_size()
         torch.distributed.all_gather_object(parts, part)

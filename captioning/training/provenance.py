@@ -1,4 +1,4 @@
-"""Record what made a run, so that it can be repeated: versions, commit, seed, data and command."""
+"""Record everything that is needed to reproduce a run: versions, commit, seed, data and command."""
 
 import hashlib
 import json
@@ -19,13 +19,15 @@ _PACKAGES = ("captioning", "torch", "torchvision", "lightning", "hydra-core", "n
 
 
 def digest(records: Iterable[Record]) -> str:
-    """SHA-256 of what is learnt from and scored against, in its order: split, id, file name and captions of each
-    picture, whatever folder they lie in."""
+    """Return the SHA-256 of the training and validation data: split, id, file name and captions per image, in order.
+
+    The folders of the images are not part of it.
+    """
     return digest_of([record.split, record.image_id, record.path.name, *record.captions] for record in records)
 
 
 def digest_of(items: Iterable[Sequence[Any]]) -> str:
-    """SHA-256 of any data as plain lists, in their order."""
+    """Return the SHA-256 of items given as plain lists, in their order."""
     total = hashlib.sha256()
     for item in items:
         total.update(json.dumps(item).encode() + b"\n")
@@ -33,22 +35,30 @@ def digest_of(items: Iterable[Sequence[Any]]) -> str:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit of the checkout that the package is in, "-dirty" where its files are not those of the commit; None
-    where it is installed, or there is no git."""
+    """Return the git commit of the checkout that contains the package, with "-dirty" if tracked files were changed.
+
+    Returns:
+        None if the package is not in its own checkout, or there is no git.
+    """
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", "__init__.py")  # else a folder inside of somebody's other repository
+        git("ls-files", "--error-unmatch", "__init__.py")  # fails if the package is in a folder of another repository
         return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def describe_run(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
-    """This process, as plain containers. `data`: what is to be told of it, its digest among that."""
+    """Return a description of this process as plain containers: time, command, versions, machine and data.
+
+    Args:
+        seed: seed of the run.
+        data: facts about the data, for example its digest.
+    """
     import torch
 
     return {
@@ -60,13 +70,13 @@ def describe_run(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
         "commit": commit(Path(__file__).parent),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "machine": platform.platform(),
-        "threads": torch.get_num_threads(),  # another number may round a sum otherwise
+        "threads": torch.get_num_threads(),  # another number of threads may round sums differently
         "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 
 def record(path: Path, start: Mapping[str, Any], *, anew: bool) -> None:
-    """Adds a start to those that the file tells of, or begins it anew."""
+    """Append the description of a start (`describe_run`) to a JSON file, or replace the file if `anew`."""
     earlier: Sequence[Any] = []
     if path.is_file() and not anew:
         earlier = json.loads(path.read_text(encoding="utf-8"))

@@ -1,7 +1,8 @@
-"""Train the model of a checked configuration: from its task's parts to a run folder with checkpoints and a log.
+"""Train the model of a checked configuration, and write checkpoints and a log to its run folder.
 
-The task (`captioning.tasks`) makes the model, its objective, scores and data. The run's folder, its seed, trainer,
-checkpoints and log are the same for all tasks. Lightning is imported late: no configuration error waits for it.
+The task (`captioning.tasks`) builds the model, its objective, scores and data. Run folder, seed, trainer, checkpoints
+and log are the same for all tasks. Lightning is imported late, so that configuration errors are reported without
+waiting for this import.
 """
 
 import inspect
@@ -12,21 +13,33 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from captioning.config import build
 from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.training.monitor import choose_monitor, stopped_early
 from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
 
-FINISHED_BEFORE = "skipped, already finished"  # in the table of a sweep
+FINISHED_BEFORE = "skipped, already finished"  # shown in the table of a sweep
 
 
 def train(config: dict[str, Any]) -> str | None:
-    """One run; leaves checkpoints/{best,last}.ckpt, config.yaml, metrics.csv and outcome.json in its `run_dir`.
+    """Train one run.
+
+    Writes checkpoints/best.ckpt, checkpoints/last.ckpt, config.yaml, metrics.csv, provenance.json, outcome.json and
+    TensorBoard files to `run_dir`.
+
+    Args:
+        config: the checked settings of `captioning-train`.
 
     Returns:
-        `FINISHED_BEFORE` where a run to go on with has nothing left to do.
+        `FINISHED_BEFORE` if the run to resume has already finished; None otherwise.
+
+    Raises:
+        ConfigError: a setting or a combination of settings cannot work.
+        DataError: the data set is missing or damaged.
+        CheckpointError: a checkpoint cannot be read, or does not fit.
+        TrainingError: a loss or gradient was not finite.
     """
     import torch
 
@@ -42,7 +55,7 @@ def train(config: dict[str, Any]) -> str | None:
     continuing.can_go_on(resumed, config["resume"])
     if resumed:
         continuing.has_ahead(resumed, config["trainer"], config["resume"])
-    # As Lightning's seed_everything: importing that takes longer than any fault below should wait for.
+    # The same as Lightning's seed_everything, without the slow import: errors below should be reported at once.
     random.seed(config["seed"])
     torch.manual_seed(config["seed"])
     parts = task(config, resumed=resumed, started=started)
@@ -58,7 +71,7 @@ def train(config: dict[str, Any]) -> str | None:
     if resumed:
         continuing.same_parts(resumed["state_dict"], task, parts.encoder)
         if _is_of(run_dir, config["resume"]) and has_finished(run_dir, config, step=resumed["global_step"]):
-            print(f"{run_dir} has finished already, by these settings: nothing is left to do")
+            print(f"run_dir={run_dir} has already finished with these settings: there is nothing left to do")
             return FINISHED_BEFORE
 
     loaders, about = parts.load()
@@ -67,8 +80,8 @@ def train(config: dict[str, Any]) -> str | None:
         trainer = _trainer(config, run_dir, resumed, monitor)
     _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.metadata.get("images")})
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
-    print(f"{about}; {weights / 1e6:.1f} M weights")
-    _tell_monitor(config, parts, monitor[0])
+    print(f"{about}\nmodel: {weights / 1e6:.1f} million trainable weights")
+    _print_monitor(config, parts, monitor[0])
     torch.set_float32_matmul_precision("high")
     if trainer.compile:
         _compile(task, trainer)
@@ -80,13 +93,13 @@ def train(config: dict[str, Any]) -> str | None:
         raise
     early = stopped_early(trainer)
     if trainer.is_global_zero:
-        why = early or f"all of its {trainer.current_epoch} epochs"
+        why = early or f"all {trainer.current_epoch} epochs are done"
         keep_outcome(run_dir, "finished", config, step=trainer.global_step, why=why)
     if early:
         print(early)
     best = trainer.checkpoint_callbacks[0]
     if best.best_model_score is None:
-        print(f"no validation was run; last checkpoint: {run_dir / 'checkpoints' / 'last.ckpt'}")
+        print(f"no validation was run; the last checkpoint is {run_dir / 'checkpoints' / 'last.ckpt'}")
     else:
         path = run_dir / "checkpoints" / Path(best.best_model_path).name
         print(f"best {best.monitor} {float(best.best_model_score):.3f}: {path}")
@@ -94,21 +107,21 @@ def train(config: dict[str, Any]) -> str | None:
     return None
 
 
-def _tell_monitor(config: Mapping[str, Any], parts, monitor: str) -> None:
-    """One line where best.ckpt goes by something else than the task's score."""
+def _print_monitor(config: Mapping[str, Any], parts, monitor: str) -> None:
+    """Print one line if best.ckpt is not selected by the task's score."""
     if config["trainer"].get("limit_val_batches") == 0:
         print(
-            "no validation (trainer.limit_val_batches=0): the run trains to its last epoch, and checkpoints/last.ckpt "
-            "is the checkpoint to use; there is no best.ckpt"
+            "no validation (trainer.limit_val_batches=0): the run trains to its last epoch and writes no best.ckpt; "
+            "use checkpoints/last.ckpt"
         )
     elif monitor != parts.monitor:
-        stopping = " and early stopping" if config["early_stopping"] else ""
-        why = parts.monitor_fault() or "as before"
-        print(f"best.ckpt{stopping} go{'' if stopping else 'es'} by {monitor}, not by {parts.monitor}: {why}")
+        use = "best.ckpt and early stopping use" if config["early_stopping"] else "best.ckpt uses"
+        why = parts.monitor_fault() or "the resumed run did so"
+        print(f"{use} {monitor} instead of {parts.monitor}: {why}")
 
 
 def _task(config: Mapping[str, Any], parts):
-    """What a kind of run gave, with the optimizer and the schedule."""
+    """Return the Lightning module of a task's parts, with optimizer and schedule."""
     optimizer, schedule = _optimizer(config), _schedule(config)
     from captioning.training import CaptioningTask
 
@@ -126,14 +139,15 @@ def _task(config: Mapping[str, Any], parts):
 
 
 def _optimizer(config: Mapping[str, Any]) -> Callable:
-    """Parameter groups -> optimizer; tried on one parameter."""
+    """Return a function from parameter groups to an optimizer, after a trial with one parameter."""
     import torch
 
     settings, precision = config["optimizer"], config["trainer"]["precision"]
     mixed = str(precision).endswith("-mixed") or str(precision) in ("16", "bf16")
     if mixed and settings.get("fused"):
         raise ConfigError(
-            f"optimizer.fused=true: Lightning clips no gradient of it with trainer.precision={precision}; leave it out"
+            f"optimizer.fused=true does not work with trainer.precision={precision}, because Lightning cannot clip its "
+            "gradients. Remove optimizer.fused from the command"
         )
     optimizer = build(settings)
     if not mixed and _has_fused(settings):
@@ -141,26 +155,26 @@ def _optimizer(config: Mapping[str, Any]) -> Callable:
     try:
         rates = [group["lr"] for group in optimizer([torch.nn.Parameter(torch.zeros(1))]).param_groups]
     except (TypeError, ValueError, RuntimeError) as error:
-        raise ConfigError(f"optimizer: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"optimizer: {' '.join(str(error).split())}. Check the optimizer.* settings") from error
     must_be("optimizer.lr", min(rates), above=0)
     return optimizer
 
 
 def _has_fused(settings: Mapping[str, Any]) -> bool:
-    """Whether an optimizer can make one pass over the weights, as torch's own, and nothing is said of another way."""
-    takes = inspect.signature(pydoc.locate(settings["_target_"])).parameters
+    """Return whether an optimizer has a fused version, as torch's own have, and no other version is set."""
+    takes = inspect.signature(cast(Callable, pydoc.locate(settings["_target_"]))).parameters
     return "fused" in takes and not settings.keys() & {"fused", "foreach", "differentiable"}
 
 
 def _schedule(config: Mapping[str, Any]) -> Callable:
-    """Steps of the run -> (step -> factor); tried on a run of one step."""
+    """Return a function from the steps of the run to (step -> factor), after a trial with one step."""
     schedule = build(config["schedule"])
     schedule(1)
     return schedule
 
 
 def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, monitor: tuple[str, str]):
-    """Writes nothing yet; its first logger is the run's RunLog."""
+    """Return the trainer; its first logger is the run's RunLog. Nothing is written yet."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     from captioning.training import RunLog
@@ -173,22 +187,23 @@ def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, 
             default_root_dir=str(run_dir),
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise ConfigError(f"trainer: {reason}. Check the trainer.* settings") from error
 
 
 def _compile(task, trainer) -> None:
-    """Where there is no compiler the run goes on without, and says so."""
+    """Compile parts of the model; without a working compiler, print a warning and continue."""
     from captioning.training import compile_parts
 
     fault = compile_parts(task, trainer.strategy.root_device)
     if fault and trainer.is_global_zero:
-        print(f"trainer.compile=true: nothing is compiled, the run goes on without ({fault})", file=sys.stderr)
+        print(f"warning: trainer.compile=true has no effect: torch cannot compile here ({fault})", file=sys.stderr)
 
 
 def _open_run(
     config: Mapping[str, Any], run_dir: Path, trainer, resumed: Mapping[str, Any] | None, about: Mapping[str, Any]
 ) -> None:
-    """The run's folder and its configuration; what an earlier run left there goes, unless it is gone on with."""
+    """Create the run folder and write its configuration; remove the files of an earlier run, unless it is resumed."""
     from captioning.io import clear_temporary, make_folder
     from captioning.training import clear_run, describe_run, record
 
@@ -196,7 +211,7 @@ def _open_run(
         return
 
     if not resumed:
-        clear_run(run_dir)  # what _guard let pass
+        clear_run(run_dir)  # allowed by _guard
     make_folder(run_dir)
     for folder in (run_dir, run_dir / "checkpoints"):
         clear_temporary(folder)
@@ -208,26 +223,28 @@ def _open_run(
 
 
 def _quiet() -> None:
-    """Lightning's tips and remarks on its own insides are not news to whoever trains a captioner.
+    """Silence Lightning's tips and its warnings about its own internals.
 
-    It sets its own level as it is imported, so this comes after.
+    Lightning sets its log level when it is imported, so this must come later.
     """
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", module=r"lightning\..*")
 
 
 def _without(config: Mapping[str, Any], *groups: str) -> dict[str, Any]:
-    """GROUP=none beside an experiment that sets its arguments leaves these without what takes them: it is none."""
+    """Set groups without a `_target_` to None: `GROUP=none` also drops arguments that an experiment sets for them."""
     return {**config, **{key: None for key in groups if "_target_" not in (config[key] or {})}}
 
 
 def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[str, Any]:
-    """resume=auto in words: last.ckpt where there is one. One that was killed before it had any starts anew, and one
-    that was killed right before the first goes on from the best.ckpt that is saved before it. One that failed by itself
-    starts anew, unless settings that may change were changed for it to go on.
+    """Replace `resume=auto` by the path of a checkpoint, or by a new start.
+
+    The run resumes from last.ckpt if it exists. Without a checkpoint it starts from the beginning. If only the
+    best.ckpt of the first epoch exists, it resumes from that, because best.ckpt is saved shortly before last.ckpt. A
+    run that failed by itself starts from the beginning, unless settings that a resumed run may change were changed.
 
     Raises:
-        ConfigError: a best.ckpt of a later epoch alone, which no kill leaves: what is to become of it is not guessed.
+        ConfigError: only a best.ckpt of a later epoch exists. No kill causes this, so the user must decide.
     """
     if config["resume"] != "auto":
         return dict(config)
@@ -235,7 +252,7 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[s
 
     last, best = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     if why := starts_again(run_dir, config):
-        print(f"resume=auto: the run in {run_dir} failed, and starts again from the beginning ({why})")
+        print(f"resume=auto: the run in {run_dir} failed earlier and starts again from the beginning (reason: {why})")
         return {**config, "resume": None, "overwrite": True}
     if last.is_file():
         return {**config, "resume": str(last)}
@@ -244,18 +261,21 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[s
     if read_checkpoint(best, task=task).get("position", {}).get("epoch") == 1:
         return {**config, "resume": str(best)}
     raise ConfigError(
-        f"resume=auto: {best} is there, but no last.ckpt beside it: go on from it with resume={best}, or start again "
-        "with overwrite=true"
+        f"resume=auto: {best} exists, but last.ckpt is missing. Resume with resume={best}, or start again with "
+        "overwrite=true"
     )
 
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:
-    """A finished or broken-off run is never overwritten by accident."""
+    """Refuse to overwrite a finished or interrupted run, unless it is resumed or `overwrite` is true."""
     resumed_here = config["resume"] and _is_of(run_dir, config["resume"])
     if any((run_dir / "checkpoints").glob("*.ckpt")) and not (resumed_here or config["overwrite"]):
         last = run_dir / "checkpoints" / "last.ckpt"
-        go_on = f"go on with resume={last}, " if last.is_file() else ""  # a kill may have come before there was one
-        raise ConfigError(f"{run_dir} already holds a run: {go_on}give another run_dir, or set overwrite=true")
+        # A run killed early has no last.ckpt.
+        resume = f"resume it with resume={last} (or resume=auto), " if last.is_file() else ""
+        raise ConfigError(
+            f"run_dir={run_dir} already contains a run: {resume}set another run_dir, or replace it with overwrite=true"
+        )
 
 
 def _is_of(run_dir: Path, checkpoint: str) -> bool:
@@ -267,13 +287,13 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
 
     from captioning.training import Checkpoint, ProgressBar, SaveBetweenSteps
 
-    folder = {
+    folder: dict[str, Any] = {
         "dirpath": Path(config["run_dir"], "checkpoints"),
         "save_on_train_epoch_end": True,
         "enable_version_counter": False,
     }
     callbacks = [
-        # Without the epoch or score in its name, so that scripts find it; the score is in metrics.csv.
+        # The name has no epoch or score, so that scripts find the file; the score is in metrics.csv.
         Checkpoint(filename="best", monitor=monitor, mode=mode, **folder),
         Checkpoint(filename="last", **folder),
         SaveBetweenSteps(folder["dirpath"] / "last.ckpt"),
@@ -287,7 +307,7 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
     if config["early_stopping"]:
         if config["trainer"].get("limit_val_batches") == 0:
             raise ConfigError(
-                "trainer.limit_val_batches=0 leaves no score for early stopping to watch: set early_stopping=none"
+                "trainer.limit_val_batches=0 turns validation off, but early stopping needs it: set early_stopping=none"
             )
         must_be("early_stopping.patience", config["early_stopping"].get("patience"), least=0)
         callbacks.append(build(config["early_stopping"], monitor=monitor, mode=mode))
@@ -295,7 +315,7 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
 
 
 def _tensorboard(run_dir: Path, resumed: Mapping[str, Any] | None) -> list:
-    """Of a resumed run, TensorBoard hides what the killed one told of steps that are made again."""
+    """Return the TensorBoard logger; for a resumed run, it hides the earlier values of steps that are repeated."""
     from lightning.pytorch.loggers import TensorBoardLogger
 
     purge = {"purge_step": resumed["global_step"]} if resumed else {}
@@ -303,7 +323,7 @@ def _tensorboard(run_dir: Path, resumed: Mapping[str, Any] | None) -> list:
 
 
 def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:
-    """All settings but how this process came to the run: from them it can be made again."""
+    """Write config.yaml: all settings except `resume` and `overwrite`, so that the run can be reproduced from it."""
     import yaml
 
     from captioning.io import write_text

@@ -1,4 +1,4 @@
-"""Remember signals that ask a run to stop, so that it stops between two steps with everything saved."""
+"""Handle stop signals, so that a run stops between two steps after saving its state."""
 
 import os
 import signal
@@ -8,9 +8,12 @@ import threading
 
 
 class StopRequest:
-    """What the run was asked by, if it was: SIGTERM, SIGINT (Ctrl-C) or, in a SLURM job, the signal to requeue it.
+    """The stop signal that the run has received: SIGTERM, SIGINT (Ctrl-C) or, in a SLURM job, SIGUSR1 to requeue it.
 
-    A Ctrl-C after any of them ends the process at once, as if nothing had been listening.
+    A Ctrl-C after any of these ends the process at once.
+
+    Attributes:
+        received: the first signal received; None so far.
     """
 
     REQUEUE = signal.SIGUSR1
@@ -19,27 +22,34 @@ class StopRequest:
         self.received: signal.Signals | None = None
 
     def listen(self, *, slurm: bool = False) -> None:
-        """Takes the signals over; only a process's main thread can. Lightning puts the former handlers back."""
+        """Install the signal handlers; Lightning restores the former ones after training.
+
+        Does nothing outside the main thread, where Python does not allow it.
+
+        Args:
+            slurm: whether this is a SLURM job, which also receives the signal to requeue.
+        """
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGTERM, signal.SIGINT, *([self.REQUEUE] if slurm else [])):
-                signal.signal(number, self._hear)
+                signal.signal(number, self._receive)
 
-    def _hear(self, number: int, frame) -> None:
+    def _receive(self, number: int, frame) -> None:
         if self.received and number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
         if not self.received:
             self.received = signal.Signals(number)
-            told = f"\n{self.received.name}: stopping after this step (Ctrl-C: at once)\n"
-            os.write(2, told.encode())  # print may be inside of a write that the signal came into
+            notice = f"\n{self.received.name} received: stopping after this step. To stop at once, press Ctrl-C.\n"
+            os.write(2, notice.encode())  # not print: the signal may have interrupted a print
 
     @property
     def status(self) -> int:
-        """The exit status that a shell gives for this signal: 143 for SIGTERM, 130 for Ctrl-C."""
+        """The exit status that shells use for the received signal: 143 for SIGTERM, 130 for Ctrl-C."""
+        assert self.received is not None  # read only after a signal
         return 128 + self.received
 
     def requeue(self) -> None:
-        """Asks SLURM to start this job again, if that is what the signal was for."""
+        """Requeue this SLURM job, if the received signal was the one for that."""
         if self.received == self.REQUEUE:
             job = os.environ.get("SLURM_ARRAY_JOB_ID")
             job = f"{job}_{os.environ['SLURM_ARRAY_TASK_ID']}" if job else os.environ["SLURM_JOB_ID"]
@@ -47,13 +57,17 @@ class StopRequest:
                 done = subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
             except OSError:
                 done = False
-            print(f"SLURM job {job} {'is' if done else 'could not be'} requeued", file=sys.stderr)
+            result = "requeued" if done else f"could not be requeued. Run: scontrol requeue {job}"
+            print(f"SLURM job {job} {result}", file=sys.stderr)
 
 
 def ignore_in_worker(worker: int) -> None:
-    """For loader processes: a terminal's Ctrl-C and SLURM's signals reach them too, and only the run may stop them.
+    """Ignore stop signals in a data loader process.
 
-    They end by themselves when the run does.
+    A terminal's Ctrl-C and SLURM's signals also reach these processes. They end by themselves when the run ends.
+
+    Args:
+        worker: number of the process; unused.
     """
     for number in (signal.SIGINT, signal.SIGTERM, StopRequest.REQUEUE):
         signal.signal(number, signal.SIG_IGN)

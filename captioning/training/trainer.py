@@ -1,4 +1,4 @@
-"""Extend Lightning's Trainer by the options of a captioning run, and show its progress bar."""
+"""Extend Lightning's Trainer with this package's options, and adapt its progress bar."""
 
 import shutil
 import sys
@@ -14,15 +14,21 @@ from captioning.training.callbacks import WholeFiles
 
 
 class Trainer(lightning.Trainer):
-    """Lightning's Trainer, that also says how many batches may be left out, when a long epoch is saved inside, and
-    whether parts are compiled.
+    """Lightning's Trainer with three more options.
 
     Args:
-        skip_nonfinite: batches whose loss or gradient is not finite that are left out before the run stops.
-        save_every_minutes: last.ckpt is saved between two steps so often, beside the ends of epochs; None: only there.
-        compile: whether torch.compile is wanted (captioning.training.compile), before `fit`.
-        arguments: Lightning's.
+        skip_nonfinite: maximal number of batches to skip because their loss or gradient is not finite, before the run
+            stops.
+        save_every_minutes: minutes between two saves of last.ckpt inside an epoch; None saves it only at the end of
+            each epoch.
+        compile: whether to compile parts of the model before training (`compile_parts`).
+        arguments: Lightning's own arguments.
+
+    Raises:
+        ConfigError: an option is out of its range, or the run would train nothing or have no end.
     """
+
+    callbacks: list[lightning.Callback]  # set by Lightning, which does not declare it
 
     def __init__(
         self,
@@ -41,9 +47,11 @@ class Trainer(lightning.Trainer):
         epochs, steps = arguments.get("max_epochs"), arguments.get("max_steps", -1)
         for name, value in (("max_epochs", epochs), ("max_steps", steps)):
             if value == 0:
-                raise ConfigError(f"trainer.{name}=0 trains nothing: give at least 1, or -1 for no such limit")
+                raise ConfigError(f"trainer.{name}=0 trains nothing: set it to 1 or more, or to -1 for no limit")
         if steps == -1 and epochs == -1:
-            raise ConfigError("trainer.max_epochs=-1 has no end, which a schedule needs: give trainer.max_steps")
+            raise ConfigError(
+                "trainer.max_epochs=-1 sets no end, but the learning-rate schedule needs one. Set trainer.max_steps=N"
+            )
         given = arguments.pop("plugins", None) or []
         plugins = [*(given if isinstance(given, list) else [given]), WholeFiles()]
         super().__init__(**arguments, plugins=plugins)
@@ -52,21 +60,24 @@ class Trainer(lightning.Trainer):
 
 @rank_zero_only
 def clear_run(run_dir: Path) -> None:
-    """Removes what an earlier run left in its folder: its best.ckpt would be taken for the new run's."""
+    """Remove checkpoints, log and outcome of an earlier run, so that they are not mistaken for those of the new run."""
     for path in (*run_dir.glob("checkpoints/*.ckpt"), run_dir / "metrics.csv", run_dir / "outcome.json"):
         path.unlink(missing_ok=True)
     shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
 
 
 class ProgressBar(TQDMProgressBar):
-    """Lightning's bar with loss and words/s, without its version number, which a run named by its folder has not.
+    """Lightning's progress bar with the loss and words/s, without Lightning's version number of the run.
 
-    Only on a terminal: in a file or a pipe every update would be a line of its own.
+    It is shown only on a terminal: in a file or a pipe, every update would become a line.
+
+    Args:
+        refresh_rate: number of batches between two updates.
     """
 
     def __init__(self, refresh_rate: int = 10):
         super().__init__(refresh_rate=refresh_rate if sys.stdout.isatty() else 0)  # 0: no bar
 
     def get_metrics(self, trainer, model) -> dict[str, Any]:
-        """What stands right of the bar."""
+        """Return the numbers to the right of the bar."""
         return {name: value for name, value in super().get_metrics(trainer, model).items() if name != "v_num"}

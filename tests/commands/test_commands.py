@@ -48,7 +48,7 @@ def test_a_run_says_what_it_trains_and_nothing_of_its_tools(tmp_path):
     done = start("train", "experiment=char_hello", "trainer.max_epochs=1", "run_dir=run", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     about, *others = done.stdout.splitlines()
-    assert about.startswith("characters (files): ") and 1 <= len(others) <= 2
+    assert about.startswith("data: ") and 2 <= len(others) <= 3
 
 
 def imported(code: str, *arguments: str, cwd) -> set[str]:

@@ -154,7 +154,7 @@ def test_a_run_that_ends_inside_an_epoch_is_validated_there(data, tmp_path):
 def test_a_run_without_validation_says_so(data, tmp_path, capsys):
     run("train", *short(data, tmp_path, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2"))
     assert (
-        f"no validation was run; last checkpoint: {tmp_path / 'checkpoints' / 'last.ckpt'}" in capsys.readouterr().out
+        f"no validation was run; the last checkpoint is {tmp_path / 'checkpoints' / 'last.ckpt'}" in capsys.readouterr().out
     )
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 

@@ -90,7 +90,7 @@ def test_a_run_that_is_asked_to_stop_saves_and_says_how_to_go_on(save, capsys):
     assert left.value.code == 143 and trainer.saved == [save.path] and trainer.asked == [True, True]
     run_dir = save.path.parents[1]
     assert capsys.readouterr().err == (
-        f"stopped by SIGTERM before step 17: go on with resume={save.path} run_dir={run_dir}\n"
+        f"stopped by SIGTERM before step 17. To resume, repeat the command with: resume={save.path} run_dir={run_dir}\n"
     )
     with pytest.raises(SystemExit):
         save.on_train_batch_start(Trainer(is_global_zero=False), None, None, 0)

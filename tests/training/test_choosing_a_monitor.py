@@ -63,15 +63,15 @@ def test_patience_is_told_with_the_best_score_and_its_epoch():
     rows |= losses | {9: {"epoch": "2", "val/loss": "4"}, 12: {"epoch": "3", "val/loss": "10"}}
     found = stopped_early(trainer([stopped([5.0, 3.0, 4.0, 10.0])], rows=rows, epoch=4))
     assert found == (
-        "early stopping ended the run after epoch 4 of at most 30: val/loss has not been better than 3.000 (epoch 2) "
-        "for 2 validations (early_stopping.patience=2)"
+        "early stopping ended the run after epoch 4 of at most 30: val/loss did not improve on 3.000 (epoch 2) in "
+        "the last 2 validations (early_stopping.patience=2)"
     )
     highest = stopped_early(trainer([stopped([5.0, 3.0, 4.0, 10.0])], rows=rows, mode="max"))
     assert "(epoch 4)" in highest
     assert "after epoch 5 of at most 1: " in stopped_early(trainer([stopped([3.0, 4.0], patience=1)], max_epochs=1))
     once = stopped_early(trainer([stopped([3.0, 4.0], patience=1)], max_epochs=-1))
     assert once == (
-        "early stopping ended the run after epoch 5: val/loss has not been better than 3.000 for 1 validation "
+        "early stopping ended the run after epoch 5: val/loss did not improve on 3.000 in the last 1 validation "
         "(early_stopping.patience=1)"
     )
 
@@ -92,4 +92,4 @@ def test_a_run_that_did_not_stop_early_says_nothing():
     waiting = stopped([3.0])
     waiting.wait_count = 9  # of a checkpoint
     assert stopped_early(trainer([waiting])) == ""
-    assert stopped_early(trainer([resumed, stopped([1.0, 2.0, 2.0])])).count("than 1.000") == 1
+    assert stopped_early(trainer([resumed, stopped([1.0, 2.0, 2.0])])).count("on 1.000") == 1

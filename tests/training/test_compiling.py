@@ -92,7 +92,7 @@ def test_a_run_without_a_compiler_goes_on_and_says_so(data, tmp_path, broken, ca
     settings = [*data, *SMALL, "trainer.max_epochs=1", "trainer.compile=true"]
     run("train", *settings, f"run_dir={tmp_path}/run")
     assert (tmp_path / "run" / "checkpoints" / "last.ckpt").is_file()
-    told = "trainer.compile=true: nothing is compiled, the run goes on without (No working C++ compiler found)"
+    told = "warning: trainer.compile=true has no effect: torch cannot compile here (No working C++ compiler found)"
     assert capsys.readouterr().err.count(told) == 1
 
 

@@ -51,8 +51,8 @@ def test_one_validation_photo_leaves_a_best_checkpoint_that_has_learnt(photos, t
     run("train", *short(data, run_dir, "optimizer.lr=1e-2", "trainer.max_epochs=20", "early_stopping.patience=5"))
     out = capsys.readouterr().out
     line = (
-        "best.ckpt and early stopping go by val/loss, not by val/greedy/CIDEr: the validation has 1 image, for which "
-        "CIDEr is 0 whatever the caption"
+        "best.ckpt and early stopping use val/loss instead of val/greedy/CIDEr: the validation has 1 image, for which "
+        "every caption has a CIDEr of 0"
     )
     assert line in out.splitlines() and "best val/loss " in out
     best = weights(run_dir, "best")
@@ -70,7 +70,7 @@ def test_one_validation_photo_leaves_a_best_checkpoint_that_has_learnt(photos, t
 @pytest.mark.parametrize(
     ("count", "limit", "fault"),
     [
-        (1, 1.0, "the validation has 1 image, for which CIDEr is 0 whatever the caption"),
+        (1, 1.0, "the validation has 1 image, for which every caption has a CIDEr of 0"),
         (19, 1.0, "the validation has 19 images, and CIDEr needs at least 20"),
         (20, 1.0, ""),
         (20, None, ""),
@@ -103,7 +103,7 @@ def test_photos_that_cannot_be_read_do_not_count(photos, tmp_path, capsys, monke
     (tmp_path / "photos" / "val1.png").write_bytes(b"no image")
     run("train", *short(data, tmp_path / "broken", "trainer.max_epochs=1", "data.skip_unreadable=true"))
     out = capsys.readouterr().out
-    assert "go by val/loss" in out and "the validation has 2 images" in out and "best val/loss" in out
+    assert "use val/loss instead of" in out and "the validation has 2 images" in out and "best val/loss" in out
 
 
 def losses(monkeypatch, values):
@@ -122,8 +122,8 @@ def test_early_stopping_says_when_and_why(photos, tmp_path, capsys, monkeypatch)
     settings = ["trainer.max_epochs=30", "early_stopping.patience=3", "resume=auto"]
     run("train", *short(data, run_dir, *settings))
     told = (
-        "early stopping ended the run after epoch 5 of at most 30: val/loss has not been better than 3.000 (epoch 2) "
-        "for 3 validations (early_stopping.patience=3)"
+        "early stopping ended the run after epoch 5 of at most 30: val/loss did not improve on 3.000 (epoch 2) in "
+        "the last 3 validations (early_stopping.patience=3)"
     )
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3] == told and lines[-2].startswith("best val/loss 3.000: ")
@@ -134,7 +134,7 @@ def test_early_stopping_says_when_and_why(photos, tmp_path, capsys, monkeypatch)
 
 def test_without_validation_photos_an_error_says_what_to_write(photos, tmp_path, capsys):
     data, run_dir = photos(train=4), tmp_path / "run"
-    with pytest.raises(DataError, match="write a `split` column with val") as caught:
+    with pytest.raises(DataError, match="add a `split` column to the CSV file, with `val`") as caught:
         run("train", *short(data, run_dir))
     assert "trainer.limit_val_batches=0 early_stopping=none" in str(caught.value) and not run_dir.exists()
     with pytest.raises(ConfigError, match="set early_stopping=none"):
@@ -143,7 +143,7 @@ def test_without_validation_photos_an_error_says_what_to_write(photos, tmp_path,
     without = ["trainer.limit_val_batches=0", "early_stopping=none", "trainer.max_epochs=2"]
     run("train", *short(data, run_dir, *without))
     out = capsys.readouterr().out
-    assert "the run trains to its last epoch, and checkpoints/last.ckpt is the checkpoint to use" in out
+    assert "the run trains to its last epoch and writes no best.ckpt; use checkpoints/last.ckpt" in out
     assert [path.name for path in (run_dir / "checkpoints").iterdir()] == ["last.ckpt"]
     assert weights(run_dir)["position"]["epoch"] == 2
 
@@ -197,5 +197,5 @@ def test_own_soft_takes_a_few_photos_without_a_split_column(photos, tmp_path, ca
         *["features.mirror=false", "features.crops=null", f"run_dir={tmp_path / 'run'}"],
     )
     out = capsys.readouterr().out
-    assert "go by val/loss" in out
+    assert "use val/loss instead of" in out
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
