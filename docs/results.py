@@ -1,7 +1,9 @@
-"""The results page: `python docs/results.py [RUN …]` takes finished runs into results.json, and writes results.md anew.
+"""Collect finished runs in results.json, and write the tables of results.md from it.
 
-RUN is a run's folder, RECIPE/SEED/, that `make results` left, with the scores of its validation split in RUN/val/.
-What is told of a recipe is the mean over its seeds; a run taken in again takes its old place.
+    python docs/results.py [RUN ...]
+
+RUN is a folder RECIPE/SEED/ that `make results` wrote, with the scores of the validation split in RUN/val/. A run that
+is already in results.json replaces its old entry. Without RUN, only the tables are written again.
 """
 
 import csv
@@ -18,25 +20,25 @@ FOLDER = Path(__file__).parent
 RECORDS, PAGE = FOLDER / "results.json", FOLDER / "results.md"
 BEGIN, END = "<!-- from results.json: begin -->", "<!-- end -->"
 SCORES = ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "METEOR", "ROUGE-L", "CIDEr")
-RUNS = "runs/results"  # where `make results` leaves them: RECIPE/SEED/checkpoints/best.ckpt
+RUNS = "runs/results"  # `make results` writes RECIPE/SEED/checkpoints/best.ckpt there
 # Student's t, two-sided 95 %, by degrees of freedom.
 STUDENT = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 
 
 def record(run: Path) -> dict[str, Any]:
-    """What is kept of a run."""
-    made = json.loads((run / "provenance.json").read_text())
+    """Return the entry of one run: its settings, time, versions and scores."""
+    provenance = json.loads((run / "provenance.json").read_text())
     statistics = json.loads((run / "val" / "statistics.json").read_text())
     scores = json.loads((run / "val" / "scores.json").read_text())
     return {
         "recipe": run.resolve().parent.name,
-        "seed": made[-1]["seed"],
-        "command": _command(made[0]["command"]),
-        "minutes": round(_minutes(run, made), 1),
-        "threads": made[-1]["threads"],
-        "machine": made[-1]["machine"],
-        "versions": made[-1]["versions"],
-        "commit": made[-1]["commit"],
+        "seed": provenance[-1]["seed"],
+        "command": _command(provenance[0]["command"]),
+        "minutes": round(_minutes(run, provenance), 1),
+        "threads": provenance[-1]["threads"],
+        "machine": provenance[-1]["machine"],
+        "versions": provenance[-1]["versions"],
+        "commit": provenance[-1]["commit"],
         "epochs": 1 + max(int(row["epoch"]) for row in csv.DictReader((run / "metrics.csv").open())),
         "decoding": statistics["about"]["decoding"],
         "scores": {name.rpartition("/")[2]: value for name, value in scores.items() if name.endswith(SCORES)},
@@ -44,29 +46,30 @@ def record(run: Path) -> dict[str, Any]:
 
 
 def _command(line: str) -> str:
-    """As one would type it, with the folders of `make results` in place of those of the machine that it ran on."""
+    """Return the command as a user types it, with the folders of `make results` instead of this machine's."""
     words = [word for word in line.split() if "=" in word]
     words = [word for word in words if not word.startswith(("data.root=", "features.root=", "run_dir=", "resume="))]
     words = [f"start_from={Path(RUNS, *Path(word).parts[-4:])}" if "start_from=" in word else word for word in words]
     return " ".join(["captioning-train", *words, "data.root=DIR"])
 
 
-def _minutes(run: Path, made: Sequence[Mapping[str, Any]]) -> float:
-    """From the command to the last line of its log, for a run in one go."""
-    if len(made) > 1:
-        raise SystemExit(f"{run} was resumed: its time is not known")
-    return ((run / "metrics.csv").stat().st_mtime - datetime.fromisoformat(made[0]["started_at"]).timestamp()) / 60
+def _minutes(run: Path, provenance: Sequence[Mapping[str, Any]]) -> float:
+    """Return the minutes from the command to the last line of the run's log."""
+    if len(provenance) > 1:
+        raise SystemExit(f"{run} was resumed, so its time is unknown. Train it again without interruption.")
+    started = datetime.fromisoformat(provenance[0]["started_at"]).timestamp()
+    return ((run / "metrics.csv").stat().st_mtime - started) / 60
 
 
 def interval(values: Sequence[float]) -> float:
-    """Half of the 95 % interval of the mean over seeds, by Student's t; nan for one seed."""
+    """Return half of the 95 % interval of the mean over seeds, by Student's t; nan for one seed."""
     if len(values) < 2:
         return float("nan")
     return STUDENT[len(values) - 1] * stdev(values) / len(values) ** 0.5
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    """A row a recipe, means ± half intervals in hundredths; below it, a row a run."""
+    """Return two tables: one row per recipe, with mean ± half interval over seeds, and one row per run."""
     groups = defaultdict(list)
     for one in records:
         groups[one["recipe"]].append(one)
@@ -83,7 +86,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for one in records:
-        scores = " | ".join(f"{100 * one['scores'][name]:.2f}" for name in ("BLEU-4", "CIDEr"))
+        scores = " | ".join(f"{one['scores'][name]:.4f}" for name in ("BLEU-4", "CIDEr"))
         commit = (one["commit"] or "unknown")[:10]
         lines.append(
             f"| `{one['recipe']}` | {one['seed']} | {scores} | {one['minutes']:.0f} | {one['threads']} | {commit} |"
@@ -95,15 +98,16 @@ def _mean(values: Sequence[float | None]) -> str:
     if None in values:
         return "–"
     half = interval(values)
-    return f"{100 * mean(values):.1f}" + (f" ± {100 * half:.1f}" if half == half else "")
+    return f"{mean(values):.3f}" + (f" ± {half:.3f}" if half == half else "")
 
 
 def main(runs: Sequence[str]) -> None:
+    """Add the runs to results.json, and write the tables of the page."""
     records = json.loads(RECORDS.read_text()) if RECORDS.exists() else []
     for run in runs:
-        made = record(Path(run))
-        same = [(one["recipe"], one["seed"]) == (made["recipe"], made["seed"]) for one in records]
-        records = [one for one, old in zip(records, same, strict=True) if not old] + [made]
+        new = record(Path(run))
+        same = [(one["recipe"], one["seed"]) == (new["recipe"], new["seed"]) for one in records]
+        records = [one for one, old in zip(records, same, strict=True) if not old] + [new]
     records.sort(key=lambda one: (one["recipe"], one["seed"]))
     RECORDS.write_text(json.dumps(records, indent=1) + "\n")
     before, _, rest = PAGE.read_text().partition(BEGIN)
