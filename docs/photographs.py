@@ -1,8 +1,12 @@
-"""Makes docs/figures/flickr8k_small.jpg and flickr8k_small_coco.jpg: photographs as flickr8k-small captions them.
+"""Draw the figures of photos with captions by flickr8k-small, in docs/figures/.
 
-`pip install scikit-image scikit-learn; python docs/photographs.py [COCO]`. The first are ten out of Python packages,
-all of them that are of something, none chosen by its caption. The second, where COCO 2017's folder is given, are ten of
-its photographs under CC BY: five that the captioner gets right, or nearly, and five that it does not.
+    pip install scikit-image scikit-learn
+    python docs/photographs.py [COCO]
+
+flickr8k_small.jpg has ten photos that come with Python packages: every one that shows an object or a person; none was
+selected by its caption. horses.jpg has the attention maps of one photo of the demo. flickr8k_small_coco.jpg is drawn if
+COCO is given, the folder of COCO 2017. It has ten photos under CC BY: five that the model captions correctly or almost
+correctly, and five that it does not.
 """
 
 import importlib.util
@@ -26,6 +30,7 @@ COCO = (183709, 214753, 129648, 377575, 234748, 358083, 174375, 126107, 62554, 4
 
 
 def main(coco: str | None = None) -> None:
+    """Draw the figures of the photos in Python packages, and of COCO if its folder is given."""
     folders = {name: Path(importlib.util.find_spec(name).origin).parent for name in PICTURES}
     draw([folders[name] / file for name, files in PICTURES.items() for file in files], "flickr8k_small")
     save_strip("horses")
@@ -34,7 +39,7 @@ def main(coco: str | None = None) -> None:
 
 
 def save_strip(name: str) -> None:
-    """Save one attention map per word over one of the demo's photographs, as the first figure of README.md."""
+    """Save one attention map per word of one of the demo's photos. It is the first figure of README.md."""
     photo = Path(captioning.__file__).parent / "web" / "demo" / "photos" / f"{name}.jpg"
     with TemporaryDirectory() as folder:
         captioning.load("flickr8k-small").figure(photo, "strip", path=Path(folder) / "strip.png")
@@ -45,6 +50,7 @@ def save_strip(name: str) -> None:
 
 
 def draw(paths: list[Path], name: str) -> None:
+    """Draw photos with their captions into docs/figures/NAME.jpg."""
     captions = captioning.load("flickr8k-small").caption(paths)
     entries = [
         Entry(open_picture(path), made.text, title=path.stem, scores={"log p": made.log_prob})

@@ -400,7 +400,7 @@ def test_captions_without_naming_a_checkpoint(half, pictures, tmp_path, monkeypa
 
 
 PACKAGED = pretrained.names() or [pytest.param("", marks=pytest.mark.skip(reason="the package brings no captioner"))]
-HEADINGS = ("## Scores", "## Data", "## Licence", "## What it gets wrong")
+HEADINGS = ("## Scores", "## Data", "## License", "## What it gets wrong")
 
 
 def look(name: str, picture: Image.Image) -> None:
