@@ -341,7 +341,7 @@ def test_the_expected_gradient_is_that_of_the_whole_loss_that_is_minimized(make_
     assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
 
 
-# Figures that docs/models.md quotes ----------------------------------------------------------------------------------
+# Figures that docs/parts/attention.md quotes -------------------------------------------------------------------------
 
 QUOTED = {"moving_average": 0.024, "leave_one_out": 0.037, "straight_through": 0.195}
 ONE = World([(0, 1, 2)], [[[4, 5]]])
