@@ -10,8 +10,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 FENCE = re.compile(r"^( *)(`{3,})(\w*)[^\n]*\n(.*?)^\1\2 *$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
-# A block whose first line is "# my_parts.py" or "# my_conf/model/scorer/mine.yaml" is the content of that file.
-FILE_NAME = re.compile(r"#\s+([\w./-]+\.(?:py|yaml|csv|json))(?:\s|$)")
+# A block whose first line is "# my_parts.py" or "# my_conf/model/scorer/mine.yaml" is the content of that file. hydra's
+# "# @package _global_" must be the first line, so the name may follow it.
+FILE_NAME = re.compile(r"(?:# @package \S+\n)?#\s+([\w./-]+\.(?:py|yaml|csv|json))(?:\s|$)")
 
 
 class Block(NamedTuple):

@@ -9,6 +9,7 @@ import inspect
 import itertools
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,6 +21,7 @@ from captioning.config.command_line import Command, hydra_arguments, read_comman
 from captioning.config.typed_text import literal
 
 PRINTING = ("--help", "--info", "--version", "--shell-completion", "--hydra-help")  # options that start no job
+MISSING = object()
 MOST_JOBS = 6  # of a sweep that are checked
 TRAINER = ["max_epochs=1", "limit_train_batches=2", "limit_val_batches=2", "enable_progress_bar=false"]
 TRAINER += ["accelerator=cpu", "devices=1", "num_nodes=1", "strategy=auto", "precision=32-true"]
@@ -43,15 +45,27 @@ def composed(name: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
     given = hydra_arguments(line, command)
     if any(flag.startswith(PRINTING) for flag in line.flags):
         return []
-    given = composition._arguments(composition._like(given) if command.name == "train" else given)
-    flags = [each for each in given if each.startswith("-")]
+    if likes := [each.partition("=")[2] for each in given if each.startswith("like=")]:
+        return [_alike(given, Path(likes[0].strip("'")))]
+    given = composition._arguments(given)
+    folders = [each.partition("=")[2] for each in given if each.startswith("--config-dir=")]
     overrides = [each for each in given if not each.startswith("-")]
-    folders = [each.partition("=")[2] for each in flags if each.startswith("--config-dir=")]
-    names = [each.partition("=")[2] for each in flags if each.startswith("--config-name=")]
     if folders:
         paths = ",".join(literal(f"file://{os.path.abspath(each)}") for each in folders)
         overrides.append(f"hydra.searchpath=[{paths}]")
-    return [_checked(command, job, names) for job in jobs(overrides)]
+    return [_checked(command, job) for job in jobs(overrides)]
+
+
+def _alike(given: list[str], path: Path) -> dict[str, Any]:
+    """Return the settings of a run that `like=` repeats, after checking the settings beside it."""
+    composition._like(given)
+    config = OmegaConf.load(path)
+    for each in given:
+        key, _, value = each.partition("=")
+        if key != "like" and not key.startswith("-"):
+            assert OmegaConf.select(config, key, default=MISSING) is not MISSING, f"{path} has no setting {key}"
+            OmegaConf.update(config, key, OverridesParser.create().parse_override(each).value())
+    return OmegaConf.to_container(config)
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -66,8 +80,8 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS)]
 
 
-def _checked(command: Command, overrides: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
-    config = composition.compose(names[0] if names else command.name, list(overrides), return_hydra_config=True)
+def _checked(command: Command, overrides: Sequence[str]) -> dict[str, Any]:
+    config = composition.compose(command.name, list(overrides), return_hydra_config=True)
     chosen = OmegaConf.to_container(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     config.pop("hydra")
