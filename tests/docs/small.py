@@ -61,7 +61,7 @@ def _alike(given: list[str], path: Path) -> dict[str, Any]:
     composition._like(given)
     config = OmegaConf.load(path)
     for each in given:
-        key, _, value = each.partition("=")
+        key = each.partition("=")[0]
         if key != "like" and not key.startswith("-"):
             assert OmegaConf.select(config, key, default=MISSING) is not MISSING, f"{path} has no setting {key}"
             OmegaConf.update(config, key, OverridesParser.create().parse_override(each).value())
