@@ -12,7 +12,9 @@ from captioning.visualise.geometry import MapRegion, cell, cell_overlay, overlay
 
 # The bright end of a map for the colour-blind too: its lightness rises evenly and starts above the dimmed picture's, so
 # that more weight is lighter in grey print as well.
-COLORS, FAINTEST, BRIGHTEST = colormaps["inferno"], 0.62, 0.94
+COLORS = colormaps["inferno"]
+FAINTEST = 0.62
+BRIGHTEST = 0.94
 
 
 class Panel(NamedTuple):
