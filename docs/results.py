@@ -98,7 +98,7 @@ def _mean(values: Sequence[float | None]) -> str:
     if None in values:
         return "–"
     half = interval(values)
-    return f"{mean(values):.3f}" + (f" ± {half:.3f}" if half == half else "")
+    return f"{mean(values):.3f}" + (f"\u00a0±\u00a0{half:.3f}" if half == half else "")
 
 
 def main(runs: Sequence[str]) -> None:
