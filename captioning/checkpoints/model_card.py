@@ -1,9 +1,9 @@
-"""Write the card of an exported checkpoint as Markdown: model, encoder, data, scores, and the author's text."""
+"""Write the model card of an exported checkpoint in Markdown: model, encoder, data, scores and the author's text."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_PARTS = ("attention", "recurrence", "cell", "conditioning", "readout")  # of a model, worth naming
+_PARTS = ("attention", "recurrence", "cell", "conditioning", "readout")  # parts of a model that the card names
 TOOLS = {
     "image_captioning": "captioning-caption checkpoint={name} images=[photo.jpg]",
     "vqa": 'captioning-answer checkpoint={name} image=photo.jpg question="…"',
@@ -12,7 +12,12 @@ TOOLS = {
 
 
 def make_card(name: str, document: Mapping[str, Any]) -> str:
-    """The card of NAME.json's content; its `scores` and `card` are parts of it where they are given."""
+    """Return the Markdown card for the content of NAME.json.
+
+    Args:
+        name: name of the exported checkpoint.
+        document: content of NAME.json; the card includes its `scores` and its text `card`, if present.
+    """
     parts = [f"# {name}", _table(["", ""], _facts(document))]
     parts += ["    " + TOOLS[document["task"]].format(name=name)]
     if scores := document.get("scores"):
@@ -34,9 +39,9 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         transform = config["transform"]
         source = "in the file" if weights["with encoder"] else f"`{encoder.get('weights')}`"
         yield "Encoder", f"{encoder.get('name')}, weights {source}, fingerprint {document['fingerprint']}"
-        yield "Pictures", f"{transform.get('size')} × {transform.get('size')}, {transform.get('fit')}"
+        yield "Image size", f"{transform.get('size')} × {transform.get('size')}, {transform.get('fit')}"
     yield "Vocabulary", f"{len(document['vocabulary'])} entries"
-    images = [f"{count} {split} pictures" for split, count in document.get("images", {}).items()]
+    images = [f"{count} {split} images" for split, count in document.get("images", {}).items()]
     yield "Data", ", ".join([str(config["data"].get("name")), *images])
     yield "Weights", f"{weights['numbers']} numbers, {weights['dtype']}, {weights['bytes'] / 1e6:.2f} MB"
 

@@ -1,8 +1,9 @@
-"""Read checkpoint files without running code from them, and check that they hold a model and nothing else.
+"""Read checkpoint files without running code from them, and check that they contain a model and nothing else.
 
-A checkpoint is tensors and plain containers in an uncompressed archive, or the two files that captioning-export writes
-(`safetensors_format`). Everything else is refused before it can do harm: pickled objects, archives that unfold to more
-than their size, metadata that name anything but a model's parts (`config.build_trusted`), weights that are not finite.
+A checkpoint consists of tensors and plain containers in an uncompressed archive, or of the two files that
+`captioning-export` writes (`safetensors_format`). Everything else is refused before it can do harm: pickled objects,
+archives that unpack to more than their size, metadata that name anything except parts of a model
+(`config.build_trusted`), and weights that are not finite.
 """
 
 import zipfile
@@ -22,75 +23,80 @@ from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, DataError
 from captioning.io import likeness
 
-FORMAT = 2  # of metadata; 1 named files inside the package and had other keys
-IMAGE_CAPTIONING = "image_captioning"  # the task of a checkpoint; see captioning.tasks
-_PARTS = {"config": dict, "vocabulary": list, "plugins": list}  # of the metadata
-SEEING = {"fingerprint": str, "features": dict}  # besides, of one with an encoder
+FORMAT = 2  # version of the metadata; format 1 named files inside the package and had other keys
+IMAGE_CAPTIONING = "image_captioning"  # the name of this task in checkpoints (captioning.tasks)
+_PARTS = {"config": dict, "vocabulary": list, "plugins": list}  # required metadata
+SEEING = {"fingerprint": str, "features": dict}  # also required if the model has an encoder
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The file of a checkpoint as its user names it.
+    """Find the checkpoint file that a user named.
 
     Args:
-        path: a checkpoint of captioning-train; NAME.safetensors or NAME.json of captioning-export; the folder that
-            holds one such pair; or, where nothing of that name lies, a captioner that comes with the package.
+        path: a checkpoint of `captioning-train`; NAME.safetensors or NAME.json of `captioning-export`; a folder with
+            exactly one such pair; or, if no such file exists, the name of a captioner that comes with the package.
 
     Returns:
-        The checkpoint, or of an exported one its weights, NAME.safetensors.
+        The path of the checkpoint; for an exported checkpoint, the path of NAME.safetensors.
 
     Raises:
-        CheckpointError: there is none.
+        CheckpointError: there is no such checkpoint, or a folder has none or several.
     """
     path = Path(path)
     if path.is_dir():
         found = sorted(path.glob(f"*{WEIGHTS}"))
         if len(found) != 1:
-            held = f"{len(found)} exported checkpoints" if found else f"no exported checkpoint (NAME{WEIGHTS})"
-            raise CheckpointError(f"the folder {path} holds {held}: give the file of a checkpoint")
+            count = f"{len(found)} exported checkpoints" if found else f"no exported checkpoint (NAME{WEIGHTS})"
+            raise CheckpointError(f"the folder {path} contains {count}: give the path of a checkpoint file")
         return found[0]
     if path.is_file():
         return path.with_suffix(WEIGHTS) if path.suffix == METADATA else path
     if str(path) in (names := pretrained.names()):
         return pretrained.FOLDER / f"{path}{WEIGHTS}"
-    told = ""
-    if len(path.parts) == 1:  # it may be meant as such a name
-        told = f"; the package brings {', '.join(names)}" if names else ", and the package brings none: train one"
-    raise CheckpointError(f"there is no checkpoint at {path}{told}")
+    advice = ": check the path"
+    if len(path.parts) == 1:  # it may be meant as the name of a captioner in the package
+        advice = f": check the path, or use one that comes with the package ({', '.join(names)})" if names else advice
+    raise CheckpointError(f"there is no checkpoint at {path}{advice}")
 
 
 def read_checkpoint(path: str | Path, *, task: str | None = IMAGE_CAPTIONING) -> dict[str, Any]:
-    """The checkpoint's tensors and plain containers, on the CPU; no code of the file is run.
+    """Read a checkpoint's tensors and plain containers to the CPU, without running code from the file.
 
     Args:
-        path: as for `find_checkpoint`. task: the task that it must be of; None: any.
+        path: the checkpoint, as for `find_checkpoint`.
+        task: the required task of the checkpoint; None accepts any.
 
     Returns:
-        At least "captioning", its metadata, and "state_dict". The tensors of an exported checkpoint keep the precision
-        of the file.
+        A dictionary with at least "captioning" (the metadata) and "state_dict" (the weights). The tensors of an
+        exported checkpoint keep the precision of the file.
 
     Raises:
-        CheckpointError: there is no such file, it is damaged or hostile, or not one of captioning-train's.
+        CheckpointError: there is no such file, it is damaged or malicious, it was not written by this package, or it is
+            of another task.
     """
     path = find_checkpoint(path)
     exported = path.suffix == WEIGHTS
     checkpoint = read_exported(path) if exported else _read_archive(path)
-    metadata, told = checkpoint["captioning"], path.with_suffix(METADATA) if exported else path
+    metadata, source = checkpoint["captioning"], path.with_suffix(METADATA) if exported else path
     if not isinstance(metadata, dict) or metadata.get("format") != FORMAT:
         given = metadata.get("format") if isinstance(metadata, dict) else None
+        version = "no format number" if given is None else f"format {given!s:.40}"
         raise CheckpointError(
-            f"{told} has format {given!s:.40}, but this version reads format {FORMAT}: train it again, or load it "
-            "with the version of captioning that wrote it"
+            f"{source} has {version}, but this version of captioning reads format {FORMAT}: train it again, or load it "
+            "with the version that wrote it"
         )
     if task and (found := metadata.get("task")) != task:
-        raise CheckpointError(f"{told} is a checkpoint of task={found!s:.40}, but one of task={task} is needed here")
-    _check_metadata(metadata, told)
+        raise CheckpointError(
+            f"{source} is a checkpoint of task={found!s:.40}: choose one of task={task}, which is needed here"
+        )
+    _check_metadata(metadata, source)
     _check_weights(checkpoint["state_dict"], "state_dict", path)
     if metadata.get("encoder") is not None:
         _check_weights(metadata["encoder"], "encoder", path)
     if missing := missing_plugins(metadata["plugins"]):
         raise CheckpointError(
-            f"{told} needs parts of your own module {missing[0]!r:.80}. If you trust it, name it: "
-            f"captioning.load(path, plugins=[{missing[0]!r:.80}]), or plugins=[{missing[0]:.80}] on the command line"
+            f"{source} needs parts of your own module {missing[0]!r:.80}. If you trust it, add to the command: "
+            f"plugins=[{missing[0]:.80}] (in Python: captioning.load(path, plugins=[{missing[0]!r:.80}]))"
         )
     return checkpoint
 
@@ -99,23 +105,30 @@ def _read_archive(path: Path) -> dict[str, Any]:
     _check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes lead torch.load to
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason}){likeness(path)}") from error
+    except Exception as error:  # torch.load can raise anything for damaged bytes
+        reason = (str(error).splitlines() or [type(error).__name__])[0].partition(". ")[0]
+        raise CheckpointError(_no_checkpoint(path, reason)) from error
     if not isinstance(checkpoint, dict) or not {"captioning", "state_dict"} <= checkpoint.keys():
-        raise CheckpointError(f"{path} is not a checkpoint of captioning-train")
+        raise CheckpointError(f"{path} is not a checkpoint of captioning-train: give another file")
     return checkpoint
+
+
+def _no_checkpoint(path: Path, reason: str) -> str:
+    return f"{path} is not a checkpoint, or is damaged ({reason}){likeness(path)}: give another file, or copy it again"
 
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Models made inside take no memory, whatever sizes a stranger's metadata asks for: all shapes and no numbers."""
+    """Build models inside this context with shapes but without numbers.
+
+    They take no memory, however large the sizes in untrusted metadata are.
+    """
     with torch.device("meta"), _NoDraws():
         yield
 
 
 class _NoDraws(TorchFunctionMode):
-    """Draws no normal numbers: of the meta device, torch imports its compiler for them, which takes seconds."""
+    """Skips normal initialization: on the meta device, torch would import its compiler for it, which takes seconds."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is nn.init.normal_:
@@ -124,7 +137,16 @@ class _NoDraws(TorchFunctionMode):
 
 
 def load_state(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """`load_state_dict`, with one readable error."""
+    """Load weights into a module.
+
+    Args:
+        module: the module.
+        weights: weights by name.
+        path: the file of the weights, for error messages.
+
+    Raises:
+        CheckpointError: the weights do not fit the module.
+    """
     try:
         module.load_state_dict(weights)
     except RuntimeError as error:
@@ -132,7 +154,16 @@ def load_state(module: nn.Module, weights: Mapping[str, Tensor], path: Path) -> 
 
 
 def check_shapes(shell: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Holds weights against a model made `without_memory`, before one is built that takes any."""
+    """Compare the shapes of weights with a model built `without_memory`, before a real one is built.
+
+    Args:
+        shell: the model without memory.
+        weights: weights by name.
+        path: the file of the weights, for error messages.
+
+    Raises:
+        CheckpointError: the names or shapes differ.
+    """
     wanted = shell.state_dict()
     faults = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
     faults += [f"{name} is unknown" for name in weights.keys() - wanted.keys()]
@@ -146,37 +177,45 @@ def check_shapes(shell: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
 
 
 def _misfit(path: Path, faults: str) -> str:
-    return f"{path}: weights do not fit the model: {faults[:400]}"
+    return f"{path}: weights do not fit the model: {faults[:400]}. Use a checkpoint of this model"
 
 
 def _check_archive(path: Path) -> None:
-    """What torch.save writes: a zip archive, none of it compressed. torch.load would also unfold a thousandfold one."""
+    """Check that a file is an uncompressed zip archive, as torch.save writes it.
+
+    torch.load would also unpack a compressed archive, which can be a thousand times larger than its file.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except Exception as error:  # zipfile meets damaged bytes with anything
+    except Exception as error:  # zipfile can raise anything for damaged bytes
         reason = str(error) or type(error).__name__
-        raise CheckpointError(f"{path} is not a checkpoint, or is damaged ({reason}){likeness(path)}") from error
+        raise CheckpointError(_no_checkpoint(path, reason)) from error
     packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     if packed or sum(member.file_size for member in members) > path.stat().st_size:
-        raise CheckpointError(f"{path} is compressed, as no checkpoint of captioning-train is: it is not unfolded")
+        raise CheckpointError(
+            f"{path} is compressed, but checkpoints of captioning-train never are: use the original file"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
     except Exception as error:
         damaged = str(error) or type(error).__name__
-    if damaged:  # torch.load compares no checksum, and would take other weights for those that were written
-        raise CheckpointError(f"{path} is damaged: {damaged:.100} has not the checksum that was written; copy it anew")
+    if damaged:  # torch.load does not compare checksums and would load wrong weights
+        raise CheckpointError(f"{path} is damaged: the checksum of {damaged:.100} is wrong. Copy the file again")
 
 
 def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
     config = metadata.get("config")
-    sees = not isinstance(config, dict) or "encoder" in config or "encoder" in metadata  # all but a language model
+    sees = (
+        not isinstance(config, dict) or "encoder" in config or "encoder" in metadata
+    )  # all models except language models
     wrong = [
         key for key, kind in (_PARTS | SEEING if sees else _PARTS).items() if not isinstance(metadata.get(key), kind)
     ]
     wrong += ["encoder"] if sees and "encoder" not in metadata else []
     if not wrong:
+        assert isinstance(config, dict)
         settings = ("encoder", "transform", "model") if sees else ("model",)
         wrong += [f"config.{key}" for key in settings if not isinstance(config.get(key), dict)]
         features = metadata.get("features", {})
@@ -186,7 +225,9 @@ def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
         for key in ("vocabulary", "plugins"):
             wrong += [] if all(isinstance(word, str) for word in metadata[key]) else [key]
     if wrong:
-        raise CheckpointError(f"{path}: its metadata has no {', no '.join(wrong)} as captioning-train writes it")
+        raise CheckpointError(
+            f"{path}: its metadata has no valid {', '.join(wrong)}: use a checkpoint that captioning-train wrote"
+        )
     try:
         Vocabulary.from_state_dict(metadata["vocabulary"])
     except (CheckpointError, DataError) as error:
@@ -198,14 +239,18 @@ def _counts(value: Any) -> bool:
 
 
 def _check_weights(weights: Any, name: str, path: Path) -> None:
-    """A dictionary of dense, finite tensors that are no larger together than the file they came from."""
+    """Check that weights are a dictionary of dense, finite tensors, and together no larger than their file."""
     plain = isinstance(weights, dict) and all(
         isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()
     )
     if not plain or any(value.layout != torch.strided or value.is_meta for value in weights.values()):
-        raise CheckpointError(f"{path}: its {name} is not a dictionary of names and dense tensors")
+        raise CheckpointError(
+            f"{path}: its {name} is not a dictionary of dense tensors: use a checkpoint that captioning-train wrote"
+        )
     if sum(value.numel() * value.element_size() for value in weights.values()) > path.stat().st_size:
-        raise CheckpointError(f"{path}: its {name} unfolds to more than the file holds")
+        raise CheckpointError(
+            f"{path}: its {name} unpacks to more bytes than the file has: use a checkpoint that captioning-train wrote"
+        )
     wrong = [key for key, value in weights.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
-        raise CheckpointError(f"{path}: weights are not finite: {', '.join(wrong[:3])}; take an earlier checkpoint")
+        raise CheckpointError(f"{path}: weights are not finite: {', '.join(wrong[:3])}; use an earlier checkpoint")

@@ -1,10 +1,10 @@
-"""Collect the metadata of a checkpoint in training, and rebuild encoder and model from it."""
+"""Collect the metadata of a checkpoint during training, and rebuild encoder and model from it."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,19 +15,26 @@ from captioning.config import build_trusted, plugins_in
 from captioning.data import Vocabulary
 from captioning.errors import CheckpointError, ConfigError
 
+if TYPE_CHECKING:
+    from captioning.models import Encoder, RegionEncoder
+
 
 def make_metadata(
     config: Mapping[str, Any],
     vocabulary: Vocabulary,
-    encoder: nn.Module,
+    encoder: "Encoder | RegionEncoder",
     *,
     tuned: bool = False,
     frequencies: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Everything but weights that a checkpoint needs to caption pictures, as plain containers.
+    """Return everything except the weights that a checkpoint needs to caption images, as plain containers.
 
-    Document frequencies go along only where a reward has them (`Reward.state_dict`), for the run that goes on from
-    this one.
+    Args:
+        config: the settings of the run.
+        vocabulary: the vocabulary of the run.
+        encoder: the encoder of the run.
+        tuned: whether the encoder has weights that another run fine-tuned.
+        frequencies: the reward's document frequencies (`Reward.state_dict`), if any, for a run that resumes.
     """
     return {
         "format": FORMAT,
@@ -40,10 +47,11 @@ def make_metadata(
     }
 
 
-def encoder_metadata(config: Mapping[str, Any], encoder: nn.Module, *, tuned: bool) -> dict[str, Any]:
-    """The encoder's part of the metadata.
+def encoder_metadata(config: Mapping[str, Any], encoder: "Encoder | RegionEncoder", *, tuned: bool) -> dict[str, Any]:
+    """Return the encoder's part of the metadata.
 
-    A frozen encoder's weights go along only where they cannot be had again by name, as those that another run `tuned`.
+    The weights of a frozen encoder are included only if they cannot be loaded again by name: weights from a file, or
+    weights that another run fine-tuned (`tuned`).
     """
     weights = config["encoder"]["weights"]
     again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
@@ -60,15 +68,20 @@ def _tensor(value: Any) -> Any:
 
 
 def looks_at_regions(metadata: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint's features are a detector's, from files, and not of pictures."""
+    """Return whether the model of a checkpoint uses a detector's region features from files, instead of images."""
     return metadata["config"]["encoder"]["_target_"].rpartition(".")[2] == "RegionEncoder"
 
 
 def rebuild_encoder(metadata: Mapping[str, Any], weights: Mapping[str, Tensor] | None, path: Path) -> nn.Module:
-    """The encoder of a checkpoint's metadata, with weights out of the checkpoint, or (None) those it names.
+    """Rebuild the encoder of a checkpoint.
+
+    Args:
+        metadata: the metadata of the checkpoint.
+        weights: the encoder's weights from the checkpoint; None loads the weights that the metadata name.
+        path: the checkpoint's file, for error messages.
 
     Raises:
-        CheckpointError: its weights are not those of the training.
+        CheckpointError: the weights do not fit, or are not those that the model was trained with.
     """
     node = metadata["config"]["encoder"]
     if weights is not None:
@@ -81,8 +94,8 @@ def rebuild_encoder(metadata: Mapping[str, Any], weights: Mapping[str, Tensor] |
     if encoder.fingerprint() != metadata["fingerprint"]:
         now = f"{node.get('name')} with weights={node.get('weights')} now has {encoder.fingerprint()}"
         raise CheckpointError(
-            f"{path}: was trained on features of other encoder weights (fingerprint {metadata['fingerprint']}; {now}): "
-            "install the version of the weights it was trained with"
+            f"{path} was trained with other encoder weights (fingerprint {metadata['fingerprint']}; {now}): "
+            "install the version of the weights that it was trained with"
         )
     return encoder
 
@@ -90,10 +103,20 @@ def rebuild_encoder(metadata: Mapping[str, Any], weights: Mapping[str, Tensor] |
 def rebuild_model(
     checkpoint: Mapping[str, Any], path: Path, *, hard_attention: str | None = None, **sizes: int
 ) -> tuple[nn.Module, dict[str, Tensor] | None]:
-    """The model of a checkpoint with its weights, and the encoder's weights, if the checkpoint has them.
+    """Rebuild the model of a checkpoint.
 
     Args:
-        hard_attention: as for `load`. sizes: that the model takes beside those of a captioner.
+        checkpoint: the content of the checkpoint (`read_checkpoint`).
+        path: the checkpoint's file, for error messages.
+        hard_attention: how hard attention selects locations, as for `captioning.load`; None keeps the trained setting.
+        sizes: further sizes that the model needs, besides those of a captioner.
+
+    Returns:
+        The model with its weights, and the encoder's weights if the checkpoint has them.
+
+    Raises:
+        CheckpointError: the weights do not fit the model, or a part cannot be built.
+        ConfigError: `hard_attention` is set for a model without hard attention.
     """
     metadata = checkpoint["captioning"]
     own = _strip(checkpoint["state_dict"], "captioner.")
@@ -121,19 +144,26 @@ def _strip(weights: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def with_hard_attention(model: Mapping[str, Any], mode: str | None) -> Mapping[str, Any]:
-    """The model's configuration with what hard attention looks at in evaluation; None: as it was trained to."""
+    """Return the model's configuration with another `decode` setting of hard attention; None changes nothing.
+
+    Raises:
+        ConfigError: the model has no hard attention.
+    """
     if mode is None:
         return model
     attention = model.get("attention")
     if not isinstance(attention, dict) or "decode" not in attention:
         kind = attention.get("_target_") if isinstance(attention, dict) else "none"
-        raise ConfigError(f"hard_attention={mode}: this checkpoint has no hard attention, but {kind}")
+        raise ConfigError(
+            f"hard_attention={mode}: this checkpoint has no hard attention (its attention is {kind}). "
+            "Remove hard_attention from the command"
+        )
     return {**model, "attention": {**model["attention"], "decode": mode}}
 
 
 @contextmanager
 def named_file(path: Path) -> Iterator[None]:
-    """What a metadata leads to is told with the name of its file."""
+    """Prefix errors raised inside this context with the checkpoint's path."""
     try:
         yield
     except (CheckpointError, ConfigError) as error:
@@ -141,17 +171,17 @@ def named_file(path: Path) -> Iterator[None]:
 
 
 def pick_device(device: str) -> str:
-    """Return the device itself; for "auto" a GPU where there is one.
+    """Return the device; for "auto", return "cuda" if there is a GPU and "cpu" otherwise.
 
     Raises:
-        ConfigError: torch knows no such device, or it is a GPU and there is none.
+        ConfigError: torch has no such device, or the device is a GPU and there is none.
     """
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
-        raise ConfigError(f"device={device}: there is no such device: give auto, cpu, cuda, or cuda:1") from error
+        raise ConfigError(f"device={device}: there is no such device. Use auto, cpu, cuda or cuda:1") from error
     if kind == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device={device}: torch finds no GPU: give device=cpu, or leave it out")
+        raise ConfigError(f"device={device}: torch finds no GPU. Use device=cpu, or remove the setting")
     return device

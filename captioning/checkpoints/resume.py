@@ -1,7 +1,7 @@
-"""Check that a checkpoint fits a run that continues from it (resume=, start_from=), and take over its weights.
+"""Check that a checkpoint fits a run that continues from it (resume=, start_from=), and load its weights.
 
-The `same_…` functions raise a ConfigError that names the key and what to set; the `take_…` ones a CheckpointError
-where weights do not fit.
+The `same_…` functions raise a ConfigError that names the key and says what to set. The `take_…` functions raise a
+CheckpointError if weights do not fit.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,11 +11,12 @@ from typing import Any
 from captioning.checkpoints.read import load_state
 from captioning.errors import CheckpointError, ConfigError
 
-_ENCODER = "captioner.encoder."  # names of its weights in a checkpoint that has them: where it was fine-tuned
+_ENCODER = "captioner.encoder."  # prefix of the weights of a fine-tuned encoder in a checkpoint
 
 
-# Settings that a resumed run must have as they were; all others may change (docs/reliability.md has the table).
-# `encoder.weights` may be a file that moved: the fingerprint is held against the checkpoint's. So may `teacher.file`.
+# Settings that a resumed run must not change; all others may change (see the table in docs/reliability.md).
+# FREE: `encoder.weights` and `teacher.file` may change, because the file may have moved. The encoder's fingerprint is
+# compared instead.
 FIXED = (
     "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
     "data.window", "data.answers", "data.targets",
@@ -29,48 +30,60 @@ FREE = ("encoder.weights", "teacher.file")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What travels in checkpoints for a run that goes on from them: the fixed settings by their dotted names."""
+    """Return the settings that a resumed run must not change, by their dotted names; they are saved in checkpoints."""
     return {name: _at(config, name) for name in FIXED}
 
 
-# What a run goes on from beside the weights, and what each must be.
-_STATES = {
+# Types of the checkpoint's entries that a resumed run needs besides the weights.
+_STATES: dict[str, type | tuple[type, ...]] = {
     "optimizer_states": list, "lr_schedulers": list, "callbacks": dict, "loops": dict, "generators": (list, dict),
     "position": dict, "epoch": int, "global_step": int, "skipped": int,
 }  # fmt: skip
-_OF_METADATA = {"settings": dict, "data": str, "images": dict}
+_OF_METADATA: dict[str, type | tuple[type, ...]] = {"settings": dict, "data": str, "images": dict}
 
 
 def can_go_on(checkpoint: Mapping[str, Any] | None, path: str | Path | None = None) -> None:
-    """An exported checkpoint is no place in a run; no checkpoint is fine.
+    """Refuse to resume from an exported checkpoint, which has no optimizer state, or from a damaged one.
+
+    Args:
+        checkpoint: the checkpoint to resume from; None is accepted.
+        path: its file, for error messages.
 
     Raises:
-        ConfigError: it has no optimizer. CheckpointError: what the run would go on from is not what training writes.
+        ConfigError: the checkpoint has no optimizer state.
+        CheckpointError: an entry has a type that training never writes.
     """
     if not checkpoint:
         return
     if "optimizer_states" not in checkpoint:
-        raise ConfigError("resume: an exported checkpoint has no optimizer: begin a new run with it by start_from=")
-    for held, kinds in ((checkpoint, _STATES), (checkpoint["captioning"], _OF_METADATA)):
+        raise ConfigError(
+            f"resume={path}: an exported checkpoint has no optimizer state. Start a new run from its weights: "
+            f"start_from={path}"
+        )
+    for entries, kinds in ((checkpoint, _STATES), (checkpoint["captioning"], _OF_METADATA)):
         for key, kind in kinds.items():
-            if key in held and (not isinstance(held[key], kind) or isinstance(held[key], bool)):
-                raise CheckpointError(_never_written(path, key, held[key]))
+            if key in entries and (not isinstance(entries[key], kind) or isinstance(entries[key], bool)):
+                raise CheckpointError(_damaged(path, key))
     for state in checkpoint.get("callbacks", {}).values():
         if not isinstance(state, dict):
-            raise CheckpointError(_never_written(path, "callbacks", state))
+            raise CheckpointError(_damaged(path, "callbacks"))
 
 
 def has_ahead(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], path: str | Path) -> None:
-    """Refuses to go on to an end that lies behind.
+    """Check that a resumed run has epochs or steps left to train.
 
     Args:
-        trainer: its settings.
+        checkpoint: the checkpoint to resume from.
+        trainer: the settings of the trainer.
+        path: the checkpoint's file, for error messages.
 
     Raises:
-        ConfigError: the checkpoint has made more epochs or steps than the run is to have.
+        ConfigError: the checkpoint is already past trainer.max_epochs or trainer.max_steps.
     """
     place = checkpoint.get("position") or {}
-    epochs = int(place.get("epoch", checkpoint.get("epoch", -1) + 1))  # an earlier version saved at an epoch's end
+    epochs = int(
+        place.get("epoch", checkpoint.get("epoch", -1) + 1)
+    )  # earlier versions saved only at the end of an epoch
     begun = bool(place.get("batches") or place.get("validate"))
     for key, made, least, what in (
         ("max_epochs", epochs, epochs + begun, f"epoch{'s' * (epochs != 1)}{' and a part of the next' * begun}"),
@@ -78,48 +91,64 @@ def has_ahead(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], path: s
     ):
         limit = trainer.get(key)
         if isinstance(limit, int) and 0 < limit < least:
-            raise ConfigError(f"{path} has made {made} {what}: set trainer.{key} to {least} or more")
+            raise ConfigError(f"{path} has already trained {made} {what}: set trainer.{key} to {least} or more")
 
 
-def _never_written(path: str | Path | None, key: str, value: Any) -> str:
+def _damaged(path: str | Path | None, key: str) -> str:
     return (
-        f"resume={path}: '{key}' in it is {value!r:.60}, which captioning-train never writes: go on from another "
-        "checkpoint, or take its weights over with start_from="
+        f"resume={path}: its entry '{key}' is damaged. Resume from another checkpoint, or start a new run from its "
+        f"weights with start_from={path}"
     )
 
 
 def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data: str) -> None:
-    """A resumed run goes on as what it was. A changed rate would not even be heard: it is in the optimizer's state.
+    """Check that a resumed run has the settings and data of the original run.
+
+    Without this check, a changed learning rate would be silently ignored, because the optimizer's state contains the
+    old one.
 
     Args:
-        data: digest of what is learnt from.
+        checkpoint: the checkpoint to resume from.
+        config: the settings of the resumed run.
+        data: digest of the training and validation data.
+
+    Raises:
+        ConfigError: a fixed setting or the data changed; the message lists every change.
     """
     metadata = checkpoint["captioning"]
-    if "settings" not in metadata:  # of an earlier version
+    if "settings" not in metadata:  # earlier versions did not save them
         return
-    told = [
-        f"{key} was {_told(was)} and is {_told(now)} now"
+    changes = [
+        f"{key} was {_short(was)} and is {_short(now)} now"
         for name in FIXED
-        if name in metadata["settings"]  # not of an earlier version that did not keep it
+        if name in metadata["settings"]  # earlier versions did not save all of them
         for key, was, now in _changes(metadata["settings"][name], _at(config, name), name)
         if key not in FREE
     ]
     if metadata["data"] != data:
-        told.append("the data are not those that it was trained on (data.root, or data.files)")
-    if told:
+        changes.append("the data differ from the original data (check data.root or data.files)")
+    if changes:
         raise ConfigError(
-            f"resume: this would not be the same run: {'; '.join(told)}. Repeat the settings of the first run (its "
-            "config.yaml), or take its weights over into a new run with start_from="
+            f"resume: the settings differ from the original run: {'; '.join(changes)}. Repeat the original settings "
+            "(config.yaml in the run folder), or start a new run from its weights with start_from=CHECKPOINT"
         )
 
 
 def same_images(checkpoint: Mapping[str, Any], images: Mapping[str, int]) -> None:
-    """Pictures that could be read, by split: with another left out, all batches are others."""
+    """Check that as many images per split can be read as in the original run; otherwise all batches would differ.
+
+    Args:
+        checkpoint: the checkpoint to resume from.
+        images: number of readable images per split.
+
+    Raises:
+        ConfigError: the numbers differ.
+    """
     was = checkpoint["captioning"].get("images", images)
     if was != images:
         raise ConfigError(
-            f"resume: the run had {was['train']} train and {was['val']} val pictures that could be read, and has "
-            f"{images['train']} and {images['val']} now: put them back as they were"
+            f"resume: the original run could read {was['train']} training and {was['val']} validation images, but now "
+            f"{images['train']} and {images['val']} are readable. Restore the image files, then run the command again"
         )
 
 
@@ -130,7 +159,7 @@ def _at(config: Any, name: str) -> Any:
 
 
 def _changes(was: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
-    was, now = (None if value == {} else value for value in (was, now))  # a group that is left out may be empty
+    was, now = (None if value == {} else value for value in (was, now))  # {} and None both mean that a group is not set
     if isinstance(was, Mapping) and isinstance(now, Mapping) and was.get("_target_") == now.get("_target_"):
         for key in [*was, *(key for key in now if key not in was)]:
             yield from _changes(was.get(key), now.get(key), f"{path}.{key}")
@@ -138,64 +167,114 @@ def _changes(was: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
         yield path, was, now
 
 
-def _told(value: Any) -> str:
-    """A setting in few words: a part by the last name of its target."""
+def _short(value: Any) -> str:
+    """Return a short text for a setting: for a part, the last name of its target."""
     if isinstance(value, Mapping):
         return str(value.get("_target_", "a group")).rpartition(".")[2]
     return "null" if value is None else str(value)
 
 
 def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:
-    """Word ids must mean the same words; no checkpoint is fine."""
+    """Check that a checkpoint has the same vocabulary, so that word ids mean the same words.
+
+    Args:
+        key: the setting that named the checkpoint, for the error message.
+        checkpoint: the checkpoint; None is accepted.
+        vocabulary: the vocabulary of the run.
+
+    Raises:
+        ConfigError: the vocabularies differ.
+    """
     if checkpoint and checkpoint["captioning"]["vocabulary"] != vocabulary.state_dict():
         raise ConfigError(
-            f"{key}: the checkpoint's vocabulary is not that of this training split; "
-            "take the data set, data.min_count and data.max_length of the first run (its config.yaml)"
+            f"{key}: the checkpoint's vocabulary differs from that of this training split. "
+            "Use the data set, data.min_count and data.max_length of the original run (its config.yaml)"
         )
 
 
 def same_answers(key: str, checkpoint: Mapping[str, Any] | None, answers) -> None:
-    """Answer ids must mean the same answers; no checkpoint is fine."""
+    """Check that a checkpoint has the same answers, so that answer ids mean the same answers.
+
+    Args:
+        key: the setting that named the checkpoint, for the error message.
+        checkpoint: the checkpoint; None is accepted.
+        answers: the answers of the run.
+
+    Raises:
+        ConfigError: the answers differ.
+    """
     if checkpoint and checkpoint["captioning"]["answers"] != answers.state_dict():
         raise ConfigError(
-            f"{key}: the checkpoint's answers are not those of this training split; "
-            "take the data set and data.answers of the first run (its config.yaml)"
+            f"{key}: the checkpoint's answers differ from those of this training split. "
+            "Use the data set and data.answers of the original run (its config.yaml)"
         )
 
 
 def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
-    """What was learnt on one encoder's features is worth nothing on another's. Fine-tuned weights lie in the checkpoint
-    itself, and start_from may go on to tune other ones."""
+    """Check that a checkpoint was trained with the same encoder weights: other features would be useless to its model.
+
+    Fine-tuned encoder weights are in the checkpoint itself, so only a frozen encoder is compared, by its fingerprint.
+
+    Args:
+        key: "resume" or "start_from", the setting that named the checkpoint.
+        checkpoint: the checkpoint.
+        encoder: the encoder of the run.
+
+    Raises:
+        ConfigError: the encoder weights differ, or a resumed run changes between fine-tuned and frozen.
+    """
     tuned = any(name.startswith(_ENCODER) for name in checkpoint["state_dict"])
     tunes = any(parameter.requires_grad for parameter in encoder.parameters())
     if key == "resume" and tuned != tunes:
         kinds = {True: "fine-tuned", False: "frozen"}
         raise ConfigError(
-            f"resume: the checkpoint's encoder is {kinds[tuned]}, this one {kinds[tunes]}: set encoder.unfreeze_from "
-            "as in the first run (its config.yaml), or take its weights over with start_from="
+            f"resume: the checkpoint's encoder is {kinds[tuned]}, but this run's is {kinds[tunes]}. Set "
+            "encoder.unfreeze_from as in the original run (its config.yaml), or start a new run from its weights with "
+            "start_from=CHECKPOINT"
         )
     was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint() if not tunes else None
     if not tunes and was != now:
         raise ConfigError(
-            f"{key}: the checkpoint was trained on features of other encoder weights (fingerprint {was}; this encoder "
-            f"has {now}): set encoder and encoder.weights as in the first run (its config.yaml)"
+            f"{key}: the checkpoint was trained with other encoder weights (fingerprint {was}; now {now}). Set "
+            "encoder and encoder.weights as in the original run (its config.yaml)"
         )
 
 
 def same_parts(saved: Mapping[str, Any], task, encoder) -> None:
-    """A run goes on with the model and objective that it had; told before anything of it is rewritten."""
+    """Check that a resumed run has the model and objective of the checkpoint, before any file is rewritten.
+
+    Args:
+        saved: the weights of the checkpoint.
+        task: the Lightning module of the run.
+        encoder: the encoder of the run.
+
+    Raises:
+        ConfigError: a weight is missing, unknown, or has another shape.
+    """
     own = task.state_dict() | {_ENCODER + name: value for name, value in encoder.state_dict().items()}
     differing = [key for key, value in saved.items() if key not in own or own[key].shape != value.shape]
     differing += [key for key in own.keys() - saved.keys() if not key.startswith(_ENCODER)]
     if differing:
         raise ConfigError(
-            f"resume: this model or objective is not the checkpoint's ({differing[0]} differs): repeat the overrides "
-            "of the first run (its config.yaml), or take its weights over with start_from="
+            f"resume: the model or objective differs from the checkpoint's ({differing[0]}). Repeat the settings of "
+            "the original run (its config.yaml), or start a new run from its weights with start_from=CHECKPOINT"
         )
 
 
 def take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
-    """Takes over the weights of an encoder that was fine-tuned; whether there were any."""
+    """Load the weights of a fine-tuned encoder from a checkpoint.
+
+    Args:
+        encoder: the encoder of the run.
+        checkpoint: the checkpoint.
+        path: its file, for error messages.
+
+    Returns:
+        Whether the checkpoint had encoder weights.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+    """
     saved = checkpoint["state_dict"].items()
     weights = {name.removeprefix(_ENCODER): value for name, value in saved if name.startswith(_ENCODER)}
     if weights:
@@ -204,7 +283,16 @@ def take_encoder(encoder, checkpoint: Mapping[str, Any], path: Path) -> bool:
 
 
 def take_over(captioner, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Takes over all weights but the encoder's and the objective's."""
+    """Load all weights of a checkpoint except those of the encoder and the objective.
+
+    Args:
+        captioner: the model of the run.
+        checkpoint: the checkpoint.
+        path: its file, for error messages.
+
+    Raises:
+        CheckpointError: the weights do not fit.
+    """
     weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith("captioner.")}
     weights = {name.removeprefix("captioner."): v for name, v in weights.items() if not name.startswith(_ENCODER)}
     load_state(captioner, weights, path)

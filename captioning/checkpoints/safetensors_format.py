@@ -1,7 +1,7 @@
 """Write and read exported checkpoints: NAME.safetensors with the weights, NAME.json with the metadata.
 
-NAME.safetensors holds the weights, by the names that a checkpoint has for them; NAME.json the rest of the checkpoint's
-metadata, and the SHA-256 of the weights, so that files of two exports are not taken for one.
+NAME.safetensors has the weights, with the same names as in the checkpoint. NAME.json has the metadata and the SHA-256
+of NAME.safetensors, so that files of two different exports cannot be mixed.
 """
 
 import hashlib
@@ -18,12 +18,13 @@ from captioning.data import field, read_json
 from captioning.errors import CheckpointError, DataError
 from captioning.io import looks_like, write_json, write_whole
 
-WEIGHTS, METADATA = ".safetensors", ".json"
+WEIGHTS = ".safetensors"
+METADATA = ".json"
 DTYPES = {"float16": torch.float16, "float32": torch.float32}
-_MODEL = "captioner."  # before the names of the model's weights; a checkpoint has the objective's beside them
-_ENCODER = "encoder."  # before those of an encoder that the metadata itself holds
-# What loading asks for, and what tells whoever reads the file. Left out: optimizer, document frequencies, and where
-# the data and weights lay on the machine that trained.
+_MODEL = "captioner."  # prefix of the model's weights; a checkpoint also has weights of the objective
+_ENCODER = "encoder."  # prefix of the weights of an encoder that is part of the metadata
+# Metadata that loading needs or that inform a reader. Not exported: optimizer, document frequencies, and the paths of
+# data and weights on the machine that trained.
 _PARTS = ("format", "task", "plugins", "features", "fingerprint", "images", "config", "answers", "vocabulary")
 DATA = ("name", "unit", "min_count", "max_length", "captions_per_image", "window", "answers")
 
@@ -31,61 +32,82 @@ DATA = ("name", "unit", "min_count", "max_length", "captions_per_image", "window
 def write_exported(
     stem: Path, checkpoint: Mapping[str, Any], *, dtype: str, about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Writes STEM.safetensors and STEM.json of what `read_checkpoint` gave; returns the content of the latter.
+    """Write a checkpoint as STEM.safetensors and STEM.json.
 
     Args:
-        dtype: one of DTYPES, of all that is no whole number; a tensor with numbers beyond its range stays float32.
-        about: what else the JSON file is to tell.
+        stem: path of the files without their endings.
+        checkpoint: the content of a checkpoint (`read_checkpoint`).
+        dtype: a key of `DTYPES`: the type of all floating-point weights. A tensor with values beyond the range of
+            float16 stays float32.
+        about: further entries of the JSON file.
+
+    Returns:
+        The content of STEM.json.
     """
     metadata = checkpoint["captioning"]
     weights = {name: value for name, value in checkpoint["state_dict"].items() if name.startswith(_MODEL)}
     weights |= {_ENCODER + name: value for name, value in (metadata.get("encoder") or {}).items()}
     content = pack_tensors({name: _stored(value, DTYPES[dtype]) for name, value in weights.items()})
-    told = {key: metadata[key] for key in _PARTS if key in metadata}
-    told["config"] = _without_places(metadata["config"])
+    parts = {key: metadata[key] for key in _PARTS if key in metadata}
+    parts["config"] = _without_paths(metadata["config"])
     if "encoder" in metadata:
-        told["encoder"] = None  # or among the weights
-    told["weights"] = {
+        parts["encoder"] = None  # its weights, if any, are in the safetensors file
+    parts["weights"] = {
         "sha256": _sha256(content),
         "dtype": dtype,
         "numbers": sum(value.numel() for value in weights.values()),
         "bytes": len(content),
         "with encoder": any(name.startswith((_ENCODER, _MODEL + _ENCODER)) for name in weights),
     }
-    vocabulary = told.pop("vocabulary")
-    document = {**told, **about, "vocabulary": vocabulary}  # the long one last
+    vocabulary = parts.pop("vocabulary")
+    document = {**parts, **about, "vocabulary": vocabulary}  # the longest entry last
     write_whole(stem.with_name(stem.name + WEIGHTS), lambda file: file.write(content))
     write_json(stem.with_name(stem.name + METADATA), document)
     return document
 
 
 def read_exported(path: Path) -> dict[str, Any]:
-    """A checkpoint of the weights at NAME.safetensors and the metadata beside them; not held against what it must be.
+    """Read an exported checkpoint; its content is checked later (`read_checkpoint`).
+
+    Args:
+        path: path of NAME.safetensors; NAME.json must be in the same folder.
+
+    Returns:
+        A dictionary with "captioning" (the metadata) and "state_dict" (the weights).
 
     Raises:
-        CheckpointError: one of the files is missing or damaged, or they are of two exports.
+        CheckpointError: a file is missing or damaged, or the two files are of different exports.
     """
     file = path.with_suffix(METADATA)
     for each in (path, file):
         found = looks_like(each)
         if found and (each == path or found not in ("JSON text", "plain text")):
-            raise CheckpointError(f"{each} is not a part of an exported checkpoint: it looks like {found}")
+            raise CheckpointError(
+                f"{each} is not a file of an exported checkpoint (it looks like {found}): give a .safetensors file"
+            )
     try:
         metadata = read_json(file)
         sha256 = field(field(metadata, "weights", dict, str(file)), "sha256", str, f"{file}: weights")
         content = path.read_bytes()
     except (DataError, OSError) as error:
-        raise CheckpointError(f"an exported checkpoint is {path.name} and {file.name} together: {error}") from error
+        raise CheckpointError(
+            f"{path}: an exported checkpoint needs both {path.name} and {file.name} in one folder. {error}. "
+            "Copy both files from one export"
+        ) from error
     if _sha256(content) != sha256:
-        raise CheckpointError(f"{path} is damaged, or not what {file.name} was written with: take both from one export")
+        raise CheckpointError(
+            f"{path} is damaged, or of another export than {file.name}: copy both files from one export"
+        )
     try:
         weights = read_tensors(content)
-    except Exception as error:  # whatever the bytes lead it to
+    except Exception as error:  # safetensors can raise anything for damaged bytes
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{path} is no file of safetensors ({reason:.200})") from error
-    others = {str(value.dtype) for value in weights.values() if value.is_floating_point() or value.is_complex()}
-    if others := sorted(others - {str(dtype) for dtype in DTYPES.values()}):
-        raise CheckpointError(f"{path}: weights of {others[0]}: captioning-export writes {' and '.join(DTYPES)}")
+        raise CheckpointError(f"{path} is not a safetensors file ({reason:.200}): copy it again") from error
+    dtypes = {str(value.dtype) for value in weights.values() if value.is_floating_point() or value.is_complex()}
+    if others := sorted(dtypes - {str(dtype) for dtype in DTYPES.values()}):
+        raise CheckpointError(
+            f"{path}: the weights are {others[0]}, but must be {' or '.join(DTYPES)}, as captioning-export writes them"
+        )
     encoder = {name.removeprefix(_ENCODER): value for name, value in weights.items() if name.startswith(_ENCODER)}
     if encoder:
         metadata["encoder"] = encoder
@@ -96,15 +118,15 @@ def read_exported(path: Path) -> dict[str, Any]:
 
 
 def _stored(value: Tensor, dtype: torch.dtype) -> Tensor:
-    """A tensor of its own in one piece, as safetensors wants it: tied weights are stored once each."""
+    """Return a contiguous copy of a tensor, as safetensors requires it; tied weights are stored several times."""
     if value.is_floating_point():
         rounded = value.to(dtype)
         value = rounded if rounded.isfinite().all() else value.float()
     return value.detach().clone(memory_format=torch.contiguous_format)
 
 
-def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with what is to be known of the data, and without folders."""
+def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration without folders; of the data settings, keep only `DATA`."""
     data, encoder = (config[key] if isinstance(config.get(key), dict) else {} for key in ("data", "encoder"))
     kept = {**config, "data": {key: data[key] for key in DATA if key in data}}
     if isinstance(encoder.get("weights"), str):

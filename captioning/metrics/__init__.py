@@ -1,11 +1,11 @@
-"""Score captions and answers given as strings by image id: BLEU, ROUGE, METEOR, CIDEr-D, SPICE, VQA accuracy.
+"""Score captions and answers, given as strings: BLEU, ROUGE-L, METEOR, CIDEr-D, SPICE and VQA accuracy.
 
-Importing it loads no torch.
+Importing this folder does not import torch.
 """
 
 import lazy_loader
 
-# What a configuration file may build (`captioning.config.allowlist`).
+# Parts that a configuration file may build (see `captioning.config.allowlist`).
 PARTS = {
     "reward": ["Reward"],
     "scores": ["Scorer"],

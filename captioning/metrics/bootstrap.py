@@ -1,12 +1,13 @@
 """Estimate confidence intervals by a bootstrap over images (Efron 1979), also paired (Koehn, EMNLP 2004).
 
-Images are drawn with replacement; BLEU and METEOR are computed anew from the added counts of each resample. CIDEr's
-document frequencies stay those of the whole split, and a run's training seed is not part of what is drawn.
+Images are drawn with replacement. For each resample, BLEU and METEOR are computed from the sums of its counts. CIDEr's
+document frequencies stay those of all images of the split. The intervals do not include the variation between training
+seeds.
 
-An interval is the middle 95 % of the resampled scores (the percentile method). For few images it is too narrow. It
-contains the true mean of normally distributed scores with probability 0.90 for 10 images, 0.93 for 20, 0.94 for 50 and
-0.95 for 100; of scores as skewed as an exponential distribution with 0.86 for 10, 0.90 for 20, 0.93 for 50 and 0.94 for
-200.
+An interval is the middle 95 % of the resampled scores (the percentile method). For few images it is too narrow. For
+normally distributed scores, it contains the true mean with probability 0.90 for 10 images, 0.93 for 20, 0.94 for 50 and
+0.95 for 100. For scores as skewed as an exponential distribution, the probability is 0.86 for 10 images, 0.90 for 20,
+0.93 for 50 and 0.94 for 200.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,24 +17,43 @@ import numpy as np
 
 from captioning.metrics.table import ScoreTable
 
-_CHUNK = 50  # resamples at a time: 50 × 40 504 images are 16 MB
+_CHUNK = 50  # resamples at a time; for 40 504 images, 50 of them take 16 MB
 
 
 class Comparison(NamedTuple):
-    """One metric of two runs on the same images."""
+    """A comparison of two runs by one metric, on the same images.
+
+    Attributes:
+        a: score of run a.
+        b: score of run b.
+        low: lower end of the 95 % interval of b - a.
+        high: upper end of this interval.
+        a_better: share of the resamples in which a scores higher than b.
+        b_better: share of the resamples in which b scores higher than a.
+    """
 
     a: float
     b: float
-    low: float  # 95 % interval of b - a
+    low: float
     high: float
-    a_better: float  # share of resamples in which a is above b
+    a_better: float
     b_better: float
 
 
 def intervals(
     table: ScoreTable, *, resamples: int, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """(low, high) of each score: the middle `level` of the resampled scores."""
+    """Compute a confidence interval for each score of a table.
+
+    Args:
+        table: scores per image.
+        resamples: number of resamples.
+        seed: seed of the resamples.
+        level: share of the resampled scores that the interval contains.
+
+    Returns:
+        {score: (low, high)}.
+    """
     drawn = _resampled([table], resamples, seed)[0]
     edges = [50 * (1 - level), 50 * (1 + level)]
     return {name: tuple(np.percentile(values, edges).tolist()) for name, values in drawn.items()}
@@ -42,9 +62,18 @@ def intervals(
 def paired_bootstrap(
     a: Sequence[ScoreTable], b: Sequence[ScoreTable], *, resamples: int, seed: int = 0
 ) -> dict[str, Comparison]:
-    """Two systems on the same resamples of the same images; of several runs (seeds) of a system, the mean counts.
+    """Compare two systems on the same resamples of the same images.
 
-    All tables must have the same images in the same order. Scores that not all of them have are left out.
+    All tables must have the same images in the same order. Only scores that all tables have are compared.
+
+    Args:
+        a: tables of the runs (seeds) of one system; their mean score counts.
+        b: tables of the runs of the other system.
+        resamples: number of resamples.
+        seed: seed of the resamples.
+
+    Returns:
+        {score: `Comparison`}.
     """
     names = [name for name in a[0].values if all(name in table.values for table in [*a, *b])]
     drawn = _resampled([*a, *b], resamples, seed)
@@ -53,9 +82,9 @@ def paired_bootstrap(
     for name in names:
         ours, theirs = _mean(drawn[: len(a)], name), _mean(drawn[len(a) :], name)
         low, high = np.percentile(theirs - ours, [2.5, 97.5])
-        totals = [_mean(part, name).item() for part in (whole[: len(a)], whole[len(a) :])]
+        of_a, of_b = (_mean(part, name).item() for part in (whole[: len(a)], whole[len(a) :]))
         result[name] = Comparison(
-            *totals, float(low), float(high), float((ours > theirs).mean()), float((theirs > ours).mean())
+            of_a, of_b, float(low), float(high), float((ours > theirs).mean()), float((theirs > ours).mean())
         )
     return result
 
@@ -65,7 +94,7 @@ def _mean(scores: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:
 
 
 def _resampled(tables: Sequence[ScoreTable], resamples: int, seed: int) -> list[dict[str, np.ndarray]]:
-    """For each table {score: [resamples]}, all on the same resamples."""
+    """Return {score: [resamples]} for each table; all tables use the same resamples."""
     parts: list[list[dict[str, np.ndarray]]] = [[] for _ in tables]
     for weights in _weights(len(tables[0].image_ids), resamples, seed):
         for part, table in zip(parts, tables, strict=True):
@@ -74,7 +103,7 @@ def _resampled(tables: Sequence[ScoreTable], resamples: int, seed: int) -> list[
 
 
 def _weights(images: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """[at most CHUNK, images] how often each image was drawn."""
+    """Yield [at most _CHUNK, images]: how often each image was drawn in each resample."""
     generator = np.random.default_rng(seed)
     for start in range(0, resamples, _CHUNK):
         size = min(_CHUNK, resamples - start)

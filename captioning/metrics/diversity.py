@@ -1,6 +1,7 @@
-"""Measure how captions differ from one another and from the training captions, and how long they are."""
+"""Measure the diversity, novelty and length of captions."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -17,10 +18,17 @@ def describe_diversity(
     training: Collection[tuple[str, ...]] | None = None,
     unknown: str = "<unk>",
 ) -> dict[str, float]:
-    """One caption an image, as tokens: shares are of captions, but "unknown words" of words.
+    """Describe a set of captions, one caption per image.
 
-    "novel" (only with `training`) is the share of captions with words that no training caption equals, token for
-    token.
+    Args:
+        captions: tokens of each caption.
+        references: tokens of the references of each image.
+        training: tokens of the training captions, to compute "novel".
+        unknown: the token for words that are not in the vocabulary.
+
+    Returns:
+        {name: value}. All shares are shares of the captions, except that "unknown words" is a share of the words.
+        "novel" is the share of captions that have words and equal no training caption, token for token.
     """
     words = [word for caption in captions for word in caption]
     lengths = np.array([len(caption) for caption in captions])
@@ -45,21 +53,32 @@ def describe_diversity(
 
 
 def distinct_share(captions: Sequence[Sequence[str]], order: int) -> float:
-    """div-n (Li et al., NAACL 2016; Shetty et al., ICCV 2017): different n-grams over words, of a set of captions."""
+    """Compute div-n: the number of different n-grams divided by the number of words of a set of captions.
+
+    Sources: Li et al., NAACL 2016; Shetty et al., ICCV 2017.
+    """
     grams = {tuple(words[at : at + order]) for words in captions for at in range(len(words) - order + 1)}
     return len(grams) / max(sum(map(len, captions)), 1)
 
 
 def describe_samples(
-    samples: Mapping[int, Sequence[Sequence[str]]],
-    references: Mapping[int, Sequence[Sequence[str]]],
+    samples: Mapping[Any, Sequence[Sequence[str]]],
+    references: Mapping[Any, Sequence[Sequence[str]]],
     index: References,
 ) -> dict[str, float]:
-    """Several captions an image, as tokens.
+    """Describe several captions per image.
 
-    div-n and self-CIDEr are means over images; mBLEU-4 is the corpus BLEU-4 of every sample against the other samples
-    of its image (images with one sample left out). An oracle score takes, for each score apart, the sample that is
-    best on its own image.
+    div-n and self-CIDEr are means over images. mBLEU-4 is the corpus BLEU-4 of every sample against the other samples
+    of its image, without images that have one sample. An oracle score takes the best sample of each image, chosen
+    separately for each score.
+
+    Args:
+        samples: image id -> tokens of each sample.
+        references: image id -> tokens of each reference.
+        index: the indexed references.
+
+    Returns:
+        {name: value}; "an image" is the mean number of samples per image.
     """
     groups = list(samples.values())
     owners = [image_id for image_id, group in samples.items() for _ in group]
@@ -86,27 +105,31 @@ def describe_samples(
 
 
 def mutual_bleu(groups: Sequence[Sequence[Sequence[str]]]) -> float:
-    """Corpus BLEU-4 of every sample against the others of its image: high where samples repeat one another."""
+    """Compute mBLEU-4: corpus BLEU-4 of every sample against the other samples of its image.
+
+    It is high if samples repeat one another.
+    """
     others = {
-        (image, place): [*group[:place], *group[place + 1 :]]
+        (image, sample): [*group[:sample], *group[sample + 1 :]]
         for image, group in enumerate(groups)
-        for place in range(len(group))
+        for sample in range(len(group))
         if len(group) > 1
     }
     if not others:
         return 0.0
     index = References(others)
-    matches = index.match(list(others), [groups[image][place] for image, place in others])
+    matches = index.match(list(others), [groups[image][sample] for image, sample in others])
     return float(bleu(bleu_counts(index, matches).sum(0))[3])
 
 
 def self_cider(groups: Sequence[Sequence[Sequence[str]]], frequencies: DocumentFrequencies) -> float:
-    """Self-CIDEr (Wang and Chan, CVPR 2019), mean over images: 0 where samples are alike, 1 where none share a word.
+    """Compute self-CIDEr (Wang and Chan, CVPR 2019), averaged over images.
 
-    -log_m(√λ₁ / Σ √λ_i) with λ the eigenvalues of the m samples' matrix of plain CIDEr, a cosine, so that the matrix
-    is positive semi-definite. Of one sample, or where all are empty, it is 0.
+    It is 0 if all samples are equal, and 1 if no two samples share a word. For m samples it is -log_m(√λ₁ / Σ √λ_i),
+    where the λ_i are the eigenvalues of their matrix of pairwise plain CIDEr. Plain CIDEr is a cosine similarity, so
+    this matrix is positive semi-definite. For one sample, or if all samples are empty, self-CIDEr is 0.
     """
-    singles = {(image, place): [words] for image, group in enumerate(groups) for place, words in enumerate(group)}
+    singles = {(image, sample): [words] for image, group in enumerate(groups) for sample, words in enumerate(group)}
     pairs = [(image, i, words) for image, group in enumerate(groups) for i in range(len(group)) for words in group]
     scorer = CiderD(singles, frequencies=frequencies, plain=True)
     values = iter(scorer([(image, i) for image, i, _ in pairs], [words for *_, words in pairs]) / 10)

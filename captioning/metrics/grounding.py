@@ -1,8 +1,8 @@
-"""Measure whether attention looks at the named objects: pointing and mass inside their boxes or masks.
+"""Measure whether attention is on the named objects: pointing and attention mass inside their boxes or masks.
 
-A caption's word names a category; the region is the union of all instances of that category in the picture, as boxes
-or as masks. Attention is one weight a cell of a grid; within a cell it is taken to be even. docs/grounding.md has the
-definitions. Coordinates are pixels of the picture, (0, 0) the outer corner of the first pixel.
+A word of the caption names a category. The region is the union of all instances of this category in the image, as boxes
+or as masks. Attention is one weight per cell of a grid, and is assumed to be uniform within a cell. The definitions are
+in docs/maps.md. Coordinates are pixels of the image; (0, 0) is the outer corner of the first pixel.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,13 +14,19 @@ import numpy as np
 from captioning.metrics.mentions import Mention, Phrases, find_mentions
 from captioning.metrics.regions import Rectangle, Region, area_share, box_region, cell_shares, contains, mask_region
 
-SPREAD = 0.25  # standard deviation of the centre prior, in sides of the picture
+SPREAD = 0.25  # standard deviation of the center prior, as a share of the image's side
 LOOKERS = ("attention", "uniform", "centre")
 MEASURES = ("pointing box", "pointing mask", "mass box", "mass mask")
 
 
 class AnnotatedThing(NamedTuple):
-    """One instance: category, box (x, y, width, height), COCO segmentation (polygons or run lengths)."""
+    """One annotated object.
+
+    Attributes:
+        category: name of the category.
+        box: (x, y, width, height) in pixels.
+        segmentation: COCO segmentation: polygons or run lengths.
+    """
 
     category: str
     box: tuple[float, float, float, float]
@@ -28,8 +34,13 @@ class AnnotatedThing(NamedTuple):
 
 
 class Grounded(NamedTuple):
-    """One mention and its measures, {"attention pointing box": …, "chance box": …}; None where the category is not in
-    the picture."""
+    """A mention of a category in a caption, with its measures.
+
+    Attributes:
+        mention: the words and their category.
+        phrase: the words as text.
+        measures: {"attention pointing box": …, "chance box": …, …}; None if the image has no such object.
+    """
 
     mention: Mention
     phrase: str
@@ -37,7 +48,18 @@ class Grounded(NamedTuple):
 
 
 def center_prior(*, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """[P] weights that always look at the middle: a Gaussian about the picture's centre, integrated over each cell."""
+    """Return the attention weights of a model that always looks at the center of the image.
+
+    They are a Gaussian around the image's center, integrated over each cell.
+
+    Args:
+        box: the region that the grid covers, in pixels.
+        grid: (H, W) of the grid.
+        size: (width, height) of the image.
+
+    Returns:
+        [L] weights with sum 1.
+    """
 
     def masses(first: float, last: float, cells: int, side: int) -> np.ndarray:
         ends = (np.linspace(first, last, cells + 1) - side / 2) / (SPREAD * side * sqrt(2))
@@ -48,8 +70,18 @@ def center_prior(*, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]
 
 
 def pointing(weights: np.ndarray, region: Region, *, box: Rectangle, grid: tuple[int, int]) -> float:
-    """Pointing game (Zhang et al. 2016), without their tolerance: 1 if the centre of the cell of the largest weight
-    lies inside, else 0. Of cells that share the largest weight (to 1 in 10⁶), the mean: what a random choice hits."""
+    """Score one map in the pointing game (Zhang et al. 2016), without their tolerance.
+
+    The score is 1 if the center of the cell with the largest weight is inside the region, and 0 otherwise. If several
+    cells share the largest weight (up to 1 in 10⁶), it is the mean over these cells, the expected score of a random
+    choice.
+
+    Args:
+        weights: [L] attention weights.
+        region: the region of the object.
+        box: the region that the grid covers, in pixels.
+        grid: (H, W) of the grid.
+    """
     peaks = np.flatnonzero(weights >= weights.max() * (1 - 1e-6))
     rows, columns = np.divmod(peaks, grid[1])
     x = box[0] + (columns + 0.5) * (box[2] - box[0]) / grid[1]
@@ -68,20 +100,21 @@ def ground_caption(
     phrases: Phrases,
     grid: tuple[int, int] | None = None,
 ) -> list[Grounded]:
-    """Every mention of a category in one caption, measured. A phrase of several words has the mean of their weights.
+    """Measure every mention of a category in one caption; a phrase of several words has the mean of their weights.
 
     Args:
-        tokens: T words.
-        weights: [T, P] attention weights, a row a word; P = H·W cells, row by row.
-        places: [T] the one cell that hard attention looked at for each word, which then has all the weight.
-        box: the region that the grid covers; it may reach beyond the picture or leave part of it out.
-        size: (width, height) of the picture.
-        things: instances in it, `Thing`s or alike.
-        phrases: of `compile_phrases`.
-        grid: (H, W); a square by default.
+        tokens: the T words of the caption.
+        weights: [T, L] attention weights, one row per word; the L = H·W cells are in row-major order.
+        places: [T] the cell that hard attention selected for each word, which then has all the weight; None for soft
+            attention.
+        box: the region that the grid covers, in pixels; it may be larger or smaller than the image.
+        size: (width, height) of the image.
+        things: annotated objects of the image, with the attributes of `AnnotatedThing`.
+        phrases: result of `compile_phrases`.
+        grid: (H, W) of the grid; None for a square.
 
     Raises:
-        ValueError: weights do not fit the words or the grid.
+        ValueError: the weights do not fit the words or the grid.
     """
     weights = np.asarray(weights, dtype=np.float64)
     side = isqrt(weights.shape[1])
@@ -90,7 +123,8 @@ def ground_caption(
         raise ValueError(f"weights {weights.shape} do not fit {len(tokens)} words and a grid of {grid}")
     if places is not None:
         weights = np.eye(weights.shape[1])[np.asarray(places)]
-    rulers, grounded = {}, []
+    rulers: dict[str, list[Callable]] = {}
+    grounded = []
     for mention in find_mentions(tokens, phrases):
         here = [thing for thing in things if thing.category == mention.category]
         if here and mention.category not in rulers:
@@ -105,7 +139,7 @@ def ground_caption(
 
 
 def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]) -> list[Callable]:
-    """For the boxes and for the masks: weights -> measures. What depends on the things alone is computed once."""
+    """Return two functions from weights to measures, for boxes and for masks; constant measures are computed once."""
     regions = {
         "box": box_region((thing.box for thing in things), size),
         "mask": mask_region((thing.segmentation for thing in things), size),
@@ -132,20 +166,22 @@ def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], siz
 
 
 def summarize(grounded: Mapping[int, Sequence[Grounded]], *, samples: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Means over all mentions that are in their picture, with 95 % intervals by bootstrap over pictures.
+    """Average the measures over all mentions of present objects, with 95 % intervals by a bootstrap over images.
 
     Args:
-        grounded: image id -> its caption's mentions.
-        samples, seed: of the bootstrap.
+        grounded: image id -> mentions of its caption.
+        samples: number of bootstrap resamples.
+        seed: seed of the bootstrap.
 
     Returns:
-        {"images", "images with scored words", "words", "hallucinated", "means", "differences", "categories"}, plain
-        values; means and differences are {looker: {measure: {"mean", "low", "high"}}}, None with no word to score.
+        A dictionary of plain values with the keys "images", "images with scored words", "words", "hallucinated",
+        "means", "differences" and "categories". "means" and "differences" are {looker: {measure: {"mean", "low",
+        "high"}}}, or None if no mention has measures.
     """
     every = [each for mentions in grounded.values() for each in mentions]
     scored = {image_id: [e.measures for e in own if e.measures] for image_id, own in grounded.items()}
     scored = {image_id: measures for image_id, measures in scored.items() if measures}
-    summary = {
+    summary: dict[str, Any] = {
         "images": len(grounded),
         "images with scored words": len(scored),
         "words": sum(map(len, scored.values())),
@@ -159,16 +195,17 @@ def summarize(grounded: Mapping[int, Sequence[Grounded]], *, samples: int = 1000
     return summary
 
 
-def _means(pictures: Sequence[Sequence[Mapping[str, float]]], *, samples: int, seed: int) -> dict[str, Any]:
-    names = list(pictures[0][0])
-    # A row a picture: the sum of each measure over its mentions, and their number.
-    totals = np.array([[*np.sum([[m[name] for name in names] for m in own], axis=0), len(own)] for own in pictures])
+def _means(images: Sequence[Sequence[Mapping[str, float]]], *, samples: int, seed: int) -> dict[str, Any]:
+    names = list(images[0][0])
+    # One row per image: the sum of each measure over its mentions, and the number of mentions.
+    totals = np.array([[*np.sum([[m[name] for name in names] for m in own], axis=0), len(own)] for own in images])
 
     def means(totals: np.ndarray) -> np.ndarray:
         sums = totals.sum(axis=0)
         values = dict(zip(names, sums[:-1] / sums[-1], strict=True))
         table = [[values[f"{looker} {measure}"] for measure in MEASURES] for looker in LOOKERS]
-        # A point at random hits by its region's share of the area, and so much even attention has inside.
+        # The region's share of the image area is both the chance that a random point hits, and the mass of uniform
+        # attention inside.
         table.append([values[f"chance {measure.split()[1]}"] for measure in MEASURES])
         return np.array([*table, *(np.array(table[0]) - row for row in table[1:])])
 
@@ -202,11 +239,16 @@ def _by_category(every: Iterable[Grounded]) -> dict[str, dict[str, Any]]:
 def interval(
     values: np.ndarray, statistic: Callable[[np.ndarray], Any], *, samples: int = 1000, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile bootstrap interval (low, high) of a statistic over rows that are drawn with replacement.
+    """Compute the 95 % percentile bootstrap interval of a statistic; rows are drawn with replacement.
 
     Args:
-        values: [N, …]; rows are independent (pictures, not words).
-        statistic: rows -> number or array.
+        values: [N, …]; rows must be independent (images, not words).
+        statistic: function from rows to a number or array.
+        samples: number of resamples.
+        seed: seed of the resamples.
+
+    Returns:
+        The lower and the upper end of the interval.
     """
     random = np.random.default_rng(seed)
     drawn = [statistic(values[random.integers(0, len(values), len(values))]) for _ in range(samples)]

@@ -1,7 +1,5 @@
 """Run the original tokenizer, METEOR and SPICE: Java programs of pycocoevalcap, for machines that have Java.
 
-Java programs that come with pycocoevalcap, for machines that have Java.
-
 Nothing is downloaded here. METEOR is Denkowski and Lavie's (WMT 2014), version 1.5 with its settings for English;
 SPICE is Anderson et al.'s (ECCV 2016).
 """
@@ -12,6 +10,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,32 +20,51 @@ from captioning.text import PUNCTUATION
 TOKENIZER, METEOR = "tokenizer/stanford-corenlp-3.4.1.jar", "meteor/meteor-1.5.jar"
 MODELS = ("spice/lib/stanford-corenlp-3.6.0.jar", "spice/lib/stanford-corenlp-3.6.0-models.jar")
 SOURCE = "https://nlp.stanford.edu/software/stanford-corenlp-full-2015-12-09.zip"
-# METEOR's parameters for English, and the weights of exact, stem, synonym and paraphrase matches.
+# METEOR's parameters for English, and its weights for exact, stem, synonym and paraphrase matches.
 ALPHA, BETA, GAMMA, DELTA = 0.85, 0.2, 0.6, 0.75
 _WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 
 
 def command(*arguments: str, wanted_by: str) -> list[str]:
-    """A Java command line; a ToolError where there is no Java."""
+    """Return a Java command line.
+
+    Args:
+        arguments: arguments of the command.
+        wanted_by: name of the program, for the error message.
+
+    Raises:
+        ToolError: there is no Java.
+    """
     java = shutil.which("java")
     if java is None:
-        raise ToolError(f"{wanted_by} needs Java, and there is none: install a Java runtime (8 or newer)")
+        raise ToolError(
+            f"{wanted_by} needs Java, but `java` was not found: install a Java runtime (version 8 or newer)"
+        )
     return [java, *arguments]
 
 
 def jar(name: str) -> Path:
+    """Return the path of a file of pycocoevalcap.
+
+    Raises:
+        ToolError: the file is missing.
+    """
     package = importlib.util.find_spec("pycocoevalcap")
-    path = Path(package.submodule_search_locations[0], name) if package else Path(name)
+    folders = package.submodule_search_locations if package else None
+    path = Path(folders[0], name) if folders else Path(name)
     if not path.is_file():
-        raise ToolError(f"{path} is not there: pip install pycocoevalcap brings it")
+        raise ToolError(f"{path} is missing. Run: pip install --force-reinstall pycocoevalcap")
     return path
 
 
 def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
-    """Tokens of each caption, by the tokenizer that coco-caption runs.
+    """Tokenize captions with the tokenizer that coco-caption runs.
 
-    Line ends of every kind become spaces: the program reads a caption a line, and one more line than captions would
-    shift all that follow. A caption's last token may depend on the caption after it; so it is there.
+    Line breaks of every kind become spaces: the program reads one caption per line, and an extra line would shift all
+    captions after it. The last token of a caption may depend on the next caption, as in coco-caption.
+
+    Raises:
+        ToolError: there is no Java, or the program failed.
     """
     arguments = ["-cp", str(jar(TOKENIZER)), "edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase"]
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8", errors="replace", newline="") as file:
@@ -56,16 +74,28 @@ def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
         done = subprocess.run(run, capture_output=True, check=False)
     lines = done.stdout.decode("utf-8").split("\n")[: len(captions)]
     if done.returncode or len(lines) != len(captions):
-        raise ToolError(f"the Java tokenizer failed: {_last_line(done.stderr.decode(errors='replace'))}")
+        reason = _last_line(done.stderr.decode(errors="replace"))
+        raise ToolError(f"the Java tokenizer failed ({reason}): check Java, or set metrics.tokenizer=python")
     return [[word for word in line.strip(" \r").split(" ") if word and word not in PUNCTUATION] for line in lines]
 
 
 def meteor_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) -> np.ndarray:
-    """[N, 23] METEOR's statistics of each caption against its references (token strings); they add up."""
+    """Compute METEOR's statistics of captions; the statistics of several captions can be added.
+
+    Args:
+        references: token strings of the references of each caption.
+        captions: token string of each of the N captions.
+
+    Returns:
+        [N, 23] statistics.
+
+    Raises:
+        ToolError: there is no Java, or the program failed.
+    """
     start = command("-jar", "-Xmx2G", str(jar(METEOR)), "-", "-", "-stdio", "-l", "en", "-norm", wanted_by="METEOR")
     lines = []
     for group, caption in zip(references, captions, strict=True):
-        # Three bars part the fields of a line, so none may stand in a text.
+        # Three bars separate the fields of a line, so they must not occur in a text.
         fields = ["SCORE", *group, caption]
         lines.append(" ||| ".join(" ".join(text.replace("|||", "").split()) for text in fields) + "\n")
     done = subprocess.run(
@@ -75,16 +105,23 @@ def meteor_counts(references: Sequence[Sequence[str]], captions: Sequence[str]) 
         counts = np.array([line.split() for line in done.stdout.splitlines()], float).reshape(len(lines), 23)
     except ValueError as error:
         reason = _last_line(done.stderr) or _last_line(done.stdout) or f"exit status {done.returncode}"
-        raise ToolError(f"METEOR's Java program broke off: {reason}") from error
-    # One chunk that is the whole caption and the whole reference counts as none, in the sum of many captions too.
+        raise ToolError(f"METEOR's Java program failed ({reason}): check Java, or set metrics.meteor=false") from error
+    # METEOR counts a caption that equals its reference (one chunk that covers both) as no chunk, also in sums.
     whole = (counts[:, 20] == 1) & (counts[:, 21:23] == counts[:, 0:2]).all(axis=1)
     counts[whole, 20] = 0
     return counts
 
 
 def meteor(counts: np.ndarray) -> np.ndarray:
-    """METEOR of statistics […, 23]: of one caption, or of many when theirs were added up (eqs. 1-4 of the paper)."""
-    lengths, function_words = counts[..., 0:2], counts[..., 2:4]  # of the caption and of the reference
+    """Compute METEOR from statistics (eqs. 1–4 of the paper).
+
+    Args:
+        counts: […, 23] statistics (`meteor_counts`) of one caption, or sums over several captions.
+
+    Returns:
+        […] METEOR, as a fraction.
+    """
+    lengths, function_words = counts[..., 0:2], counts[..., 2:4]  # [caption, reference]
     matches = counts[..., 4:20].reshape(*counts.shape[:-1], 4, 2, 2)  # [kind of match, content | function, side]
     chunks, matched = counts[..., 20], counts[..., 21:23]
     weighed = DELTA * matches[..., 0, :] + (1 - DELTA) * matches[..., 1, :]  # […, 4, 2]
@@ -95,25 +132,36 @@ def meteor(counts: np.ndarray) -> np.ndarray:
     return mean * (1 - GAMMA * _ratio(chunks, matched.mean(-1)) ** BETA)
 
 
-def spice(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) -> np.ndarray:
-    """SPICE's F of each image, in the order of `references` (token strings)."""
+def spice(references: Mapping[Any, Sequence[str]], captions: Mapping[Any, str]) -> np.ndarray:
+    """Compute the SPICE F-score of each image.
+
+    Args:
+        references: image id -> token strings of its references.
+        captions: image id -> token string of its caption.
+
+    Returns:
+        One score per image, in the order of `references`.
+
+    Raises:
+        ToolError: there is no Java, a file is missing, or the program failed.
+    """
     command(wanted_by="SPICE")
     package = jar(TOKENIZER).parents[1]
     if missing := [package / name for name in MODELS if not (package / name).is_file()]:
         raise ToolError(
             f"SPICE needs {' and '.join(path.name for path in missing)} (400 MB) in {missing[0].parent}: "
-            f"unpack them from {SOURCE}"
+            f"download {SOURCE} and unpack them there"
         )
     from pycocoevalcap.spice.spice import Spice
 
-    # The scorer sorts its keys, and image ids may be numbers and texts.
+    # The official scorer sorts its keys, but image ids may be numbers or texts, so rows serve as keys.
     truths = {row: list(texts) for row, texts in enumerate(references.values())}
     texts = {row: [captions[image_id]] for row, image_id in enumerate(references)}
     try:
         _, scores = Spice().compute_score(truths, texts)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        raise ToolError(f"SPICE's Java program broke off: {error}") from error
-    # The official scorer hands them back in the order of sorted ids, whatever the order that they came in.
+        raise ToolError(f"SPICE's Java program failed ({error}): check Java, or set metrics.spice=false") from error
+    # The official scorer returns its scores in the order of the sorted ids.
     found = {image_id: values["All"]["f"] for image_id, values in zip(sorted(truths), scores, strict=True)}
     return np.array([found[image_id] for image_id in truths])
 

@@ -1,16 +1,22 @@
-"""Find the words of a caption that name a category."""
+"""Find the words of a caption that name an object category."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from captioning.errors import DataError
 
-_NOTHING = "nothing"  # in place of a category: phrases that name none
+_NOTHING = "nothing"  # used as a category for phrases that name none
 Phrases = dict[tuple[str, ...], str]
 
 
 class Mention(NamedTuple):
-    """Words start … stop - 1 of a caption name a category."""
+    """A mention of a category in a caption.
+
+    Attributes:
+        start: index of the first word.
+        stop: index after the last word.
+        category: the category.
+    """
 
     start: int
     stop: int
@@ -18,10 +24,13 @@ class Mention(NamedTuple):
 
 
 def compile_phrases(words: Mapping[str, Sequence[str]]) -> Phrases:
-    """Words of each phrase -> category, plurals of the last word by rule included.
+    """Return {words of a phrase: category}, including the regular plural of each phrase's last word.
+
+    Args:
+        words: category -> phrases that name it.
 
     Raises:
-        DataError: one phrase for two categories.
+        DataError: a phrase names two categories.
     """
     phrases: Phrases = {}
     for category, ways in words.items():
@@ -34,7 +43,7 @@ def compile_phrases(words: Mapping[str, Sequence[str]]) -> Phrases:
 
 
 def plural(noun: str) -> str:
-    """The regular English plural."""
+    """Return the regular English plural of a noun."""
     if noun.endswith(("s", "x", "z", "ch", "sh")):
         return noun + "es"
     if noun.endswith("y") and noun[-2:-1] not in tuple("aeiou"):
@@ -43,8 +52,14 @@ def plural(noun: str) -> str:
 
 
 def find_mentions(tokens: Sequence[str], phrases: Phrases) -> list[Mention]:
-    """From left to right, the longest phrase that begins at a word; words of one phrase begin no other."""
-    longest, mentions, start = max(map(len, phrases), default=0), [], 0
+    """Find mentions from left to right: always the longest phrase that begins at a word; mentions do not overlap.
+
+    Args:
+        tokens: the words of the caption.
+        phrases: result of `compile_phrases`.
+    """
+    longest, start = max(map(len, phrases), default=0), 0
+    mentions: list[Mention] = []
     while start < len(tokens):
         lengths = range(min(longest, len(tokens) - start), 0, -1)
         length = next((n for n in lengths if tuple(tokens[start : start + n]) in phrases), None)

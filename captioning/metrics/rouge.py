@@ -1,6 +1,4 @@
-"""Compute ROUGE-L (Lin 2004) as coco-caption does: β = 1.2, precision and recall maximized separately.
-
-β = 1.2, best precision and best recall over references apart."""
+"""Compute ROUGE-L (Lin 2004) as coco-caption does: β = 1.2, with precision and recall maximized separately."""
 
 from collections.abc import Sequence
 
@@ -8,11 +6,21 @@ BETA = 1.2
 
 
 def rouge_l(caption: Sequence[str], references: Sequence[Sequence[str]]) -> float:
-    """F_β of the longest common subsequence of words; an empty list of words stands for one empty word, as there."""
+    """Compute ROUGE-L: F_β of the longest common subsequence of words.
+
+    An empty caption or reference counts as one empty word, as in coco-caption.
+
+    Args:
+        caption: tokens of the caption.
+        references: tokens of each reference.
+
+    Returns:
+        ROUGE-L, as a fraction.
+    """
     caption = caption or [""]
     masks: dict[str, int] = {}
-    for place, word in enumerate(caption):
-        masks[word] = masks.get(word, 0) | 1 << place
+    for position, word in enumerate(caption):
+        masks[word] = masks.get(word, 0) | 1 << position
     precision = recall = 0.0
     for reference in references:
         reference = reference or [""]
@@ -24,7 +32,7 @@ def rouge_l(caption: Sequence[str], references: Sequence[Sequence[str]]) -> floa
 
 
 def _common(masks: dict[str, int], length: int, reference: Sequence[str]) -> int:
-    """Length of the longest common subsequence, by bits of a number (Hyyrö, 2004): a step a word, not a word pair."""
+    """Return the length of the longest common subsequence, with one bit operation per word (Hyyrö 2004)."""
     full = (1 << length) - 1
     row = full
     for word in reference:

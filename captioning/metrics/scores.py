@@ -1,12 +1,13 @@
-"""Score a split as coco-caption does, on Penn-Treebank tokens: BLEU, ROUGE-L, CIDEr, METEOR, SPICE.
+"""Score a split as coco-caption does, on Penn-Treebank tokens: BLEU, ROUGE-L, CIDEr, METEOR and SPICE.
 
-"CIDEr" is coco-caption's, that is CIDEr-D; document frequencies come from the references being scored, so a subset's
-score is not a slice of the whole's, and one image alone scores 0. docs/metrics.md has the definitions.
+"CIDEr" is coco-caption's CIDEr, that is CIDEr-D. Its document frequencies are counted on the scored references. So the
+score of some images depends on which other images are scored with them, and a single image scores 0. The definitions
+are in docs/evaluate.md.
 """
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
 from captioning.text import tokenize, unsplit_warning
 
-Tokens = dict[int | str, list[list[str]]]
+Tokens = dict[Any, list[list[str]]]  # by image id, an int or a str
 TOKENIZERS: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {
     "python": lambda texts: [tokenize(text) for text in texts],
     "java": java.tokenize_all,
@@ -27,28 +28,45 @@ TOKENIZERS: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {
 
 
 class Report(NamedTuple):
-    """All that is known of a split's captions."""
+    """The scores and statistics of a split's captions.
 
-    scores: dict[str, float]  # fractions
-    intervals: dict[str, tuple[float, float]]  # 95 %, from so many `resamples`
-    table: ScoreTable  # image by image
-    captions: dict[str, float]  # diversity, lengths, unknown words
-    samples: dict[str, float]  # of several captions an image, where given
-    unavailable: dict[str, str]  # score -> why it is not there
+    Attributes:
+        scores: name -> score of the split, as a fraction.
+        intervals: name -> (low, high), the 95 % bootstrap interval.
+        table: scores per image.
+        captions: diversity, lengths and unknown words of the captions (`describe_diversity`).
+        samples: statistics of several captions per image (`describe_samples`); {} if there are none.
+        unavailable: name of a score -> why it could not be computed.
+        tokenizer: "python" or "java".
+        resamples: number of bootstrap resamples of the intervals.
+        notes: name of a score -> a note for its readers.
+        references: fingerprint of the references' tokens, independent of the names and the order of the images.
+    """
+
+    scores: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    table: ScoreTable
+    captions: dict[str, float]
+    samples: dict[str, float]
+    unavailable: dict[str, str]
     tokenizer: str
     resamples: int
-    notes: dict[str, str]  # score -> what its reader must know about it
-    references: str  # a fingerprint of the references' tokens, whatever the images are called and in whatever order
+    notes: dict[str, str]
+    references: str
 
 
 class Scorer:
-    """Scores captions, with error bars.
+    """A scorer of captions, with confidence intervals.
 
     Args:
-        tokenizer: "python", which agrees with the Java original (docs/metrics.md), or "java", the original.
-        meteor, spice: whether to compute them, through Java programs. One that cannot run is reported as unavailable.
-        bootstrap: resamples for the intervals; 0 leaves them out.
-        seed: of the resamples.
+        tokenizer: "python", which agrees with the Java original (docs/evaluate.md), or "java", the original.
+        meteor: whether to compute METEOR, with its Java program. If it cannot run, it is reported as unavailable.
+        spice: whether to compute SPICE, in the same way.
+        bootstrap: number of resamples for the intervals; 0 computes no intervals.
+        seed: seed of the resamples.
+
+    Raises:
+        ConfigError: a setting is out of its range.
     """
 
     def __init__(
@@ -71,25 +89,25 @@ class Scorer:
 
     def __call__(
         self,
-        references: Mapping[int, Sequence[str]],
-        captions: Mapping[int, str],
+        references: Mapping[Any, Sequence[str]],
+        captions: Mapping[Any, str],
         *,
         training: Collection[str] | None = None,
-        samples: Mapping[int, Sequence[str]] | None = None,
+        samples: Mapping[Any, Sequence[str]] | None = None,
         unknown: str = "<unk>",
     ) -> Report:
-        """Scores one caption an image against its references.
+        """Score one caption per image against the references of its image.
 
         Args:
-            references: image id -> raw reference captions, at least one each.
-            captions: image id -> raw caption; exactly the images of `references`.
-            training: raw captions of the training split, to tell novel captions.
+            references: image id (int or str) -> raw reference captions, at least one.
+            captions: image id -> raw caption, for exactly the images of `references`.
+            training: raw captions of the training split, to compute the share of novel captions.
             samples: image id -> several raw captions, for diversity and oracle scores.
-            unknown: how captions spell a word that is not in the vocabulary.
+            unknown: the token for words that are not in the vocabulary.
 
         Raises:
-            DataError: the images differ, one has no reference, or a caption is no text.
-            ToolError: tokenizer "java", without Java.
+            DataError: the images differ, an image has no reference, or a caption is not text.
+            ToolError: the tokenizer is "java" and there is no Java.
         """
         truths, (hypotheses, spare) = tokenize_captions_of(
             self.tokenizer, references, {k: [v] for k, v in captions.items()}, samples
@@ -129,10 +147,18 @@ class Scorer:
         )
 
 
-def score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) -> dict[str, float]:
-    """{"BLEU-1", …, "BLEU-4", "ROUGE-L", "CIDEr"} as fractions, and nothing else: for validation during training.
+def score(references: Mapping[Any, Sequence[str]], captions: Mapping[Any, str]) -> dict[str, float]:
+    """Compute only BLEU, ROUGE-L and CIDEr, for example for a validation during training.
 
-    Arguments and errors are those of `Scorer`.
+    Args:
+        references: image id (int or str) -> raw reference captions, at least one.
+        captions: image id -> raw caption, for exactly the images of `references`.
+
+    Returns:
+        {"BLEU-1", …, "BLEU-4", "ROUGE-L", "CIDEr"}, as fractions.
+
+    Raises:
+        DataError: the images differ, an image has no reference, or a caption is not text.
     """
     truths, (hypotheses, _) = tokenize_captions_of("python", references, {k: [v] for k, v in captions.items()}, None)
     flat = {image_id: group[0] for image_id, group in hypotheses.items()}
@@ -140,19 +166,20 @@ def score(references: Mapping[int, Sequence[str]], captions: Mapping[int, str]) 
 
 
 def fingerprint(truths: Tokens) -> str:
-    """The same for the same references, however their images are named and ordered."""
+    """Return a fingerprint of references; it does not depend on the names or the order of the images."""
     images = sorted(repr(sorted(" ".join(tokens) for tokens in group if tokens)) for group in truths.values())
     return hashlib.sha256("\n".join(images).encode("utf-8", errors="surrogatepass")).hexdigest()[:16]
 
 
 def cider_is_zero(truths: Tokens) -> str | None:
-    """Why CIDEr is 0 for these references whatever the captions are; None where it is not.
+    """Return why CIDEr is 0 for all captions with these references; None if it is not.
 
-    An n-gram weighs log(images / images whose references have it), so one that all images have weighs nothing.
+    The weight of an n-gram is log(images / images whose references have it). It is 0 for an n-gram that all images
+    have.
     """
     grams = ({gram for reference in group for gram in _grams(_words(reference))} for group in truths.values())
     first = next(grams)
-    if any(each != first for each in grams):  # most end at the second image
+    if any(each != first for each in grams):  # usually stops at the second image
         return None
     if len(truths) == 1:
         return "0 for any caption of one image alone, by its definition; score two images or more"
@@ -165,45 +192,60 @@ def _grams(words: Sequence[str]) -> set[tuple[str, ...]]:
 
 def tokenize_captions_of(
     tokenizer: str,
-    references: Mapping[int, Sequence[str]],
-    *captions: Mapping[int, Sequence[str]] | None,
+    references: Mapping[Any, Sequence[str]],
+    *captions: Mapping[Any, Sequence[str]] | None,
 ) -> tuple[Tokens, list[Tokens]]:
-    """Tokens of references and of each set of captions, all of the same images, in the order of the references."""
+    """Tokenize references and sets of captions of the same images; results have the order of the references.
+
+    Args:
+        tokenizer: a key of `TOKENIZERS`.
+        references: image id -> raw references.
+        captions: sets of image id -> raw captions; None for a set that is not given.
+
+    Raises:
+        DataError: the images differ, an image has no reference, or a caption is not text.
+    """
     groups = [{image_id: list(texts) for image_id, texts in references.items()}]
     for given in captions:
         if given is not None:
             check_captions(references, given)
-        # In the order of the references, so that equal inputs give equal bits whatever order the captions came in.
+        # The fixed order makes the scores equal to the last bit, independent of the order of the captions.
         groups.append({image_id: list(given[image_id]) for image_id in references} if given is not None else {})
     tokens = iter(TOKENIZERS[tokenizer]([text for group in groups for texts in group.values() for text in texts]))
     cut = [{image_id: [next(tokens) for _ in texts] for image_id, texts in group.items()} for group in groups]
     return cut[0], cut[1:]
 
 
-def check_captions(references: Mapping[int, Sequence[str]], captions: Mapping[int, Sequence[str]]) -> None:
-    """Raises a DataError that names the images at fault, all faults at once."""
+def check_captions(references: Mapping[Any, Sequence[str]], captions: Mapping[Any, Sequence[str]]) -> None:
+    """Check that references and captions are texts of the same images.
+
+    Raises:
+        DataError: they are not. The message lists all problems with the image ids.
+    """
     if not references:
-        raise DataError("nothing to score: there are no references")
+        raise DataError("nothing to score: there are no references. Check the annotations file (annotations=…)")
     faults = {
         "without a caption": references.keys() - captions.keys(),
         "without references": captions.keys() - references.keys(),
         "with an empty list of references": _whose(references, lambda texts: not texts),
         "with an empty list of captions": _whose(captions, lambda texts: not texts),
-        "with a reference that is no text": _whose(references, _no_text),
-        "with a caption that is no text": _whose(captions, _no_text),
+        "with a reference that is not text": _whose(references, _no_text),
+        "with a caption that is not text": _whose(captions, _no_text),
     }
     found = [f"{len(ids)} images {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found:
-        raise DataError(f"cannot score {'; '.join(found)}")
+        raise DataError(
+            f"cannot score {'; '.join(found)}. Give exactly one caption and at least one reference per image"
+        )
 
 
 def name_ids(ids: Collection) -> str:
-    """The first few of some ids."""
+    """Return up to five ids for a message, sorted, with " …" if there are more."""
     ordered = sorted(ids, key=lambda number: (isinstance(number, str), number))
     return ", ".join(map(str, ordered[:5])) + (" …" if len(ids) > 5 else "")
 
 
-def _whose(groups: Mapping[int, Sequence[str]], fault: Callable[[Sequence[str]], bool]) -> list[int]:
+def _whose(groups: Mapping[Any, Sequence[str]], fault: Callable[[Sequence[str]], bool]) -> list[Any]:
     return [image_id for image_id, texts in groups.items() if fault(texts)]
 
 
@@ -212,7 +254,7 @@ def _no_text(texts: Sequence[str]) -> bool:
 
 
 def _words(tokens: Sequence[str]) -> list[str]:
-    """Tokens as BLEU and CIDEr see them: the official scorers cut "22 3/4" at its no-break space, ROUGE-L does not."""
+    """Split tokens at spaces as the official BLEU and CIDEr do ("22 3/4" has a no-break space); ROUGE-L does not."""
     return " ".join(tokens).split()
 
 
@@ -220,7 +262,7 @@ def _index(truths: Tokens) -> References:
     return References({image_id: [_words(tokens) for tokens in group] for image_id, group in truths.items()})
 
 
-def _table(index: References, truths: Tokens, flat: Mapping[int, list[str]], captions: Mapping[int, str]) -> ScoreTable:
+def _table(index: References, truths: Tokens, flat: Mapping[Any, list[str]], captions: Mapping[Any, str]) -> ScoreTable:
     matches = index.match(list(truths), [_words(flat[image_id]) for image_id in truths])
     counted = bleu.bleu_counts(index, matches)
     values = {f"BLEU-{order}": column for order, column in enumerate(bleu.bleu(counted).T, start=1)}
@@ -229,7 +271,7 @@ def _table(index: References, truths: Tokens, flat: Mapping[int, list[str]], cap
     return ScoreTable(list(truths), [captions[image_id] for image_id in truths], values, {"BLEU": counted})
 
 
-def _with_program(name: str, table: ScoreTable, truths: Tokens, flat: Mapping[int, list[str]]) -> ScoreTable:
+def _with_program(name: str, table: ScoreTable, truths: Tokens, flat: Mapping[Any, list[str]]) -> ScoreTable:
     texts = {image_id: [" ".join(tokens) for tokens in group] for image_id, group in truths.items()}
     captions = {image_id: " ".join(tokens) for image_id, tokens in flat.items()}
     if name == "SPICE":

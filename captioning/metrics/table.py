@@ -1,4 +1,4 @@
-"""Hold the scores of every image, and compute totals over a split, a part of it, or a bootstrap resample."""
+"""Store the scores of every image, and compute scores of a split, of some of its images, or of a bootstrap resample."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from captioning.metrics.bleu import bleu
 from captioning.metrics.java import meteor
 
 NAME = "file_name"
-# The scores that are no mean over images: how they follow from counts that were added up over images.
+# Scores that are not means over images: how to compute them from sums of counts over images.
 FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "BLEU": bleu,
     "METEOR": lambda counts: meteor(counts)[..., None],
@@ -21,27 +21,46 @@ FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 class ScoreTable(NamedTuple):
-    """One row per image. names: the images' file names, "" for one without; None where none is known."""
+    """A table of scores with one row per image, for I images.
+
+    Attributes:
+        image_ids: ids of the images.
+        captions: the scored captions.
+        values: name of a score ("BLEU-1", …, "CIDEr") -> [I] scores of the single images.
+        counts: "BLEU" or "METEOR" -> [I, K] counts that add up over images.
+        names: file names of the images, "" for an image without one; None if no file name is known.
+    """
 
     image_ids: list[int | str]
     captions: list[str]
-    values: dict[str, np.ndarray]  # "BLEU-1", …, "CIDEr": [I], each image's own score
-    counts: dict[str, np.ndarray]  # "BLEU", "METEOR": [I, K]
+    values: dict[str, np.ndarray]
+    counts: dict[str, np.ndarray]
     names: list[str] | None = None
 
     def totals(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
-        """The split's scores; with weights [B, I], how often each image counts, those of B resamples [B]."""
+        """Compute the scores of all images together.
+
+        Args:
+            weights: [B, I] how often each image counts in each of B resamples; None counts each image once.
+
+        Returns:
+            {score: [B]}; B is 1 without weights.
+        """
         weights = np.ones((1, len(self.image_ids))) if weights is None else weights
         images = weights.sum(axis=1)
         means = {name: weights @ values / images for name, values in self.values.items()}
         for family, counts in self.counts.items():
             combined = FROM_COUNTS[family](weights @ counts)
-            for place, name in enumerate(name for name in self.values if name.partition("-")[0] == family):
-                means[name] = combined[..., place]
+            for order, name in enumerate(name for name in self.values if name.partition("-")[0] == family):
+                means[name] = combined[..., order]
         return means
 
     def take(self, rows: np.ndarray) -> "ScoreTable":
-        """The same for some images, in the order given."""
+        """Return the table of some images.
+
+        Args:
+            rows: indices of the images, in the order of the new table.
+        """
         return ScoreTable(
             [self.image_ids[row] for row in rows],
             [self.captions[row] for row in rows],
@@ -52,13 +71,13 @@ class ScoreTable(NamedTuple):
 
 
 def to_csv(table: ScoreTable) -> str:
-    """image_id, caption, file_name if known, one column per score, then the counts as BLEU:0 …
+    """Write a table as CSV; the result has everything that a comparison of two runs needs.
 
-    That is all that comparing two runs takes.
+    The columns are image_id, caption, file_name (if known), one column per score, and the counts as BLEU:0, BLEU:1, ….
     """
     columns = dict(table.values)
     for family, counts in table.counts.items():
-        columns |= {f"{family}:{place}": counts[:, place] for place in range(counts.shape[1])}
+        columns |= {f"{family}:{column}": counts[:, column] for column in range(counts.shape[1])}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image_id", "caption", *([] if table.names is None else [NAME]), *columns])
@@ -71,33 +90,33 @@ def to_csv(table: ScoreTable) -> str:
 
 
 def from_csv(path: Path) -> ScoreTable:
-    """What `to_csv` wrote.
+    """Read a table that `to_csv` wrote.
 
     Raises:
-        DataError: it is not such a table.
+        DataError: the file cannot be read, or is not such a table.
     """
     try:
         header, *rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""))
         if header[:2] != ["image_id", "caption"]:
             raise ValueError("the first columns must be image_id and caption")
-        first = 3 if header[2:3] == [NAME] else 2  # column of numbers
+        first = 3 if header[2:3] == [NAME] else 2  # first column of numbers
         numbers = np.array([[float(cell) for cell in row[first:]] for row in rows])
         numbers = numbers.reshape(len(rows), len(header) - first)
         ids = [_image_id(row[0]) for row in rows]
         if not rows or len(set(ids)) < len(rows):
-            raise ValueError("each image must have one row, and there must be some")
+            raise ValueError("each image must have exactly one row, and there must be at least one image")
         if len(set(header)) < len(header) or not np.isfinite(numbers).all():
-            raise ValueError("a column is there twice, or a number is not finite")
+            raise ValueError("a column is duplicated, or a number is not finite")
         names = [row[2] for row in rows] if first == 3 else None
         table = _table(ids, [row[1] for row in rows], dict(zip(header[first:], numbers.T, strict=True)))
         return table._replace(names=names)
     except (OSError, ValueError, IndexError, KeyError, csv.Error) as error:
-        raise DataError(f"cannot read {path} as a table of scores ({error}); score the captions anew") from error
+        raise DataError(f"cannot read {path} as a table of scores ({error}): score the captions again") from error
 
 
 def _image_id(cell: str) -> int | str:
     if not cell.strip():
-        raise ValueError("an image id is blank")
+        raise ValueError("an image id is empty")
     return int(cell) if cell.isascii() and cell.isdecimal() else cell
 
 

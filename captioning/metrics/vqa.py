@@ -1,6 +1,4 @@
-"""Compute VQA accuracy, over all questions and by type (Antol et al. 2015, and its published code).
-
-2015, and its published code)."""
+"""Compute VQA accuracy, over all questions and by type (Antol et al. 2015, and its published code)."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +10,13 @@ from captioning.text import clean, normalize, without_punctuation
 
 
 class Truth(NamedTuple):
-    """What is known of a question: the annotators' answers as they wrote them, and its types."""
+    """The correct answers to a question, and its types.
+
+    Attributes:
+        answers: the annotators' answers, as they wrote them.
+        answer_type: type of the answer, such as "yes/no".
+        question_type: type of the question.
+    """
 
     answers: Sequence[str]
     answer_type: str
@@ -20,7 +24,14 @@ class Truth(NamedTuple):
 
 
 class Accuracy(NamedTuple):
-    """Shares of 1: over all questions, {answer type: …}, {question type: …}, and {question id: …} of each."""
+    """VQA accuracies, as fractions.
+
+    Attributes:
+        overall: mean over all questions.
+        answer_types: {answer type: mean}.
+        question_types: {question type: mean}.
+        questions: {question id: accuracy of its answer}.
+    """
 
     overall: float
     answer_types: dict[str, float]
@@ -28,37 +39,45 @@ class Accuracy(NamedTuple):
     questions: dict[int, float]
 
     def flat(self) -> dict[str, float]:
-        """{"accuracy": …, "accuracy/yes/no": …, …}: over all and by answer type."""
+        """Return {"accuracy": …, "accuracy/yes/no": …, …}: over all questions and by answer type."""
         return {"accuracy": self.overall} | {f"accuracy/{kind}": value for kind, value in self.answer_types.items()}
 
 
 def answer_accuracy(answer: str, annotators: Sequence[str]) -> float:
-    """min(n / 3, 1), n of the other annotators agreeing, averaged over leaving each annotator out once.
+    """Compute the accuracy of one answer: the mean of min(n / 3, 1) over leaving out each annotator once.
 
-    The answer is normalized whole. The annotators' answers are held against it as they are where all are the same,
-    and without their punctuation where they differ: so does the official program, whose files come in lower case, with
-    digits for number words and without articles.
+    Here n is the number of remaining annotators who gave this answer. The answer is fully normalized. As in the
+    official program, the annotators' answers are used as they are if all are equal, and without punctuation if they
+    differ. In the official files they are already in lower case, without articles, and with digits for number words.
+
+    Args:
+        answer: the answer of the model.
+        annotators: the annotators' answers.
 
     Raises:
         ValueError: there are no annotators.
     """
     given = [clean(theirs) for theirs in annotators]
     if not given:
-        raise ValueError("an answer is held against those of annotators, of which there are none")
+        raise ValueError("the question has no answers of annotators to compare with")
     if len(set(given)) > 1:
         given = [without_punctuation(theirs) for theirs in given]
     agreeing = given.count(normalize(answer))
     others = len(given) - agreeing
-    # Without one who disagrees all n are left; without one who agrees, n − 1.
+    # If a disagreeing annotator is left out, n annotators agree; if an agreeing one is, n − 1.
     return (others * min(agreeing / 3, 1) + agreeing * min((agreeing - 1) / 3, 1)) / len(given)
 
 
 def vqa_accuracy(truths: Mapping[int, Truth], answers: Mapping[int, str]) -> Accuracy:
-    """Accuracy of one answer for every question.
+    """Compute the accuracy of one answer per question.
+
+    Args:
+        truths: question id -> correct answers.
+        answers: question id -> answer of the model.
 
     Raises:
-        DataError: a question without an answer, an answer without a question, a question that annotators left
-            unanswered, or none at all.
+        DataError: a question has no answer, an answer has no question, no annotator answered a question, or there are
+            no questions.
     """
     faults = {
         "questions without an answer": truths.keys() - answers.keys(),
@@ -67,9 +86,11 @@ def vqa_accuracy(truths: Mapping[int, Truth], answers: Mapping[int, str]) -> Acc
     }
     found = [f"{len(ids)} {fault}: question ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found or not truths:
-        raise DataError(f"answers cannot be scored: {'; '.join(found) or 'there are no questions'}")
+        reason = "; ".join(found) or "there are no questions"
+        raise DataError(f"answers cannot be scored: {reason}. Give exactly one answer to each question of the split")
     scores = {key: answer_accuracy(answers[key], truth.answers) for key, truth in truths.items()}
-    by_kind, by_question = defaultdict(list), defaultdict(list)
+    by_kind: dict[str, list[float]] = defaultdict(list)
+    by_question: dict[str, list[float]] = defaultdict(list)
     for key, truth in truths.items():
         by_kind[truth.answer_type].append(scores[key])
         by_question[truth.question_type].append(scores[key])

@@ -139,7 +139,7 @@ def test_a_run_with_a_scorer_of_ones_own(my_parts):
     metadata = torch.load(best, weights_only=True)["captioning"]
     assert metadata["plugins"] == ["my_parts"]
 
-    expected = r"needs parts of your own module 'my_parts'.*captioning\.load\(path, plugins=\['my_parts'\]\)"
+    expected = r"own module 'my_parts'.*: plugins=\[my_parts\].*captioning\.load\(path, plugins=\['my_parts'\]\)"
     with pytest.raises(CheckpointError, match=expected):
         captioning.load(best, device="cpu")
     model = captioning.load(best, device="cpu", plugins=["my_parts"])

@@ -240,7 +240,7 @@ def test_a_crowd_belongs_to_the_union_and_a_line_has_no_area():
     assert area_share(mask_region([half, crowd], (10, 10)), (10, 10)) == 1
     assert area_share(mask_region([crowd, half], (10, 10)), (10, 10)) == 1
     assert area_share(mask_region([[[0, 0, 5, 5]]], (10, 10)), (10, 10)) == 0
-    with pytest.raises(DataError, match="10 × 10 pixels for a picture of 20 × 10"):
+    with pytest.raises(DataError, match="10 × 10 pixels, but its image 20 × 10"):
         mask_region([crowd], (20, 10))
 
 

@@ -132,9 +132,9 @@ def test_the_order_of_captions_does_not_matter():
         ({1: ["a"], 2: ["b"]}, {1: "a"}, r"1 images without a caption.*ids 2"),
         ({1: ["a"]}, {1: "a", 3: "c"}, r"1 images without references.*ids 3"),
         ({1: []}, {1: "a"}, r"empty list of references.*ids 1"),
-        ({1: ["a"], 4: ["b"]}, {1: "a", 4: None}, r"caption that is no text.*ids 4"),
-        ({1: ["a"], 4: ["b"]}, {1: "a", 4: float("nan")}, r"caption that is no text.*ids 4"),
-        ({1: [float("inf")]}, {1: "a"}, r"reference that is no text.*ids 1"),
+        ({1: ["a"], 4: ["b"]}, {1: "a", 4: None}, r"caption that is not text.*ids 4"),
+        ({1: ["a"], 4: ["b"]}, {1: "a", 4: float("nan")}, r"caption that is not text.*ids 4"),
+        ({1: [float("inf")]}, {1: "a"}, r"reference that is not text.*ids 1"),
         ({1: ["a"], 2: []}, {1: "a", 3: None}, r"ids 2; 1 images without references: image ids 3; .*ids 2; .*ids 3"),
     ],
 )
@@ -158,7 +158,7 @@ def test_a_program_that_breaks_off_is_told(monkeypatch):
     failing = shutil.which("false")
     monkeypatch.setattr(shutil, "which", lambda name: failing)
     report = Scorer(meteor=True, spice=True, bootstrap=0)(REFERENCES, CAPTIONS)
-    assert "METEOR's Java program broke off" in report.unavailable["METEOR"]
+    assert "METEOR's Java program failed" in report.unavailable["METEOR"]
     assert "stanford-corenlp-3.6.0" in report.unavailable["SPICE"]  # told, not downloaded
     with pytest.raises(ToolError, match="the Java tokenizer failed"):
         Scorer(tokenizer="java")(REFERENCES, CAPTIONS)

@@ -49,7 +49,7 @@ def before_features(data, tmp_path, monkeypatch):
     [
         (["encoder.output=fc"], "model/attention=soft needs a feature grid"),
         (["model/readout=sum"], "set model.feature_width=32"),
-        (["objective=self_critical", "objective.location_loss.scale=1", "reward.cider_d=0"], "a reward needs a weight"),
+        (["objective=self_critical", "objective.location_loss.scale=1", "reward.cider_d=0"], "are both 0: set"),
         (["objective=scheduled_sampling", "objective.inputs.every=0"], "objective.inputs"),
         (["decoding=beam", "decoding.n_best=9"], "decoding.n_best (9)"),
         (["decoding.max_length=0"], "decoding.max_length (0)"),
@@ -186,17 +186,17 @@ def test_a_run_goes_on_with_the_encoder_that_it_had(data, tmp_path):
     before = (first / "checkpoints" / "last.ckpt").read_bytes()
     for key, run_dir in (("resume", first), ("start_from", tmp_path / "none")):
         with pytest.raises(
-            ConfigError, match=f"{key}: the checkpoint was trained on features of other encoder weights"
+            ConfigError, match=f"{key}: the checkpoint was trained with other encoder weights"
         ):
             run("train", *short(data, run_dir, f"{key}={last}", "encoder.weights=null"))
-    with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is frozen, this one fine-tuned"):
+    with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is frozen, but this run's is fine-tuned"):
         run("train", *short(online, first, f"resume={last}", *tuning))
     assert (first / "checkpoints" / "last.ckpt").read_bytes() == before and not (tmp_path / "none").exists()
 
     run("train", *short(online, tuned, f"start_from={last}", *tuning))
     last = f"{tuned}/checkpoints/last.ckpt"
     run("train", *short(online, tuned, f"resume={last}", *tuning, "trainer.max_epochs=2"))
-    with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is fine-tuned, this one frozen"):
+    with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is fine-tuned, but this run's is frozen"):
         run("train", *short(data, tuned, f"resume={last}"))
     frozen = tmp_path / "frozen"  # on stored features of the encoder as it was tuned
     run("train", *short(data, frozen, f"start_from={last}", "trainer.max_epochs=1"))

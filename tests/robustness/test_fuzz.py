@@ -186,10 +186,10 @@ def test_metadata_without_one_of_its_parts(tmp_path):
         document = small_checkpoint()
         del document["captioning"][change]
         torch.save(document, tmp_path / "x.ckpt")
-        with pytest.raises(CheckpointError, match=rf"x\.ckpt: its metadata has no {change}"):
+        with pytest.raises(CheckpointError, match=rf"x\.ckpt: its metadata has no valid {change}"):
             load(tmp_path / "x.ckpt")
     torch.save(small_checkpoint() | {"captioning": None}, tmp_path / "x.ckpt")
-    with pytest.raises(CheckpointError, match=r"x\.ckpt has format None"):
+    with pytest.raises(CheckpointError, match=r"x\.ckpt has no format number"):
         load(tmp_path / "x.ckpt")
 
 
@@ -304,5 +304,5 @@ def test_a_checkpoint_with_one_bit_changed_is_refused(tmp_path):
     weights = max(document["state_dict"].values(), key=torch.numel).contiguous().numpy().tobytes()
     content[content.index(weights) + 3] ^= 1
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"x\.ckpt is damaged: .* has not the checksum that was written"):
+    with pytest.raises(CheckpointError, match=r"x\.ckpt is damaged: the checksum of .* is wrong"):
         load(path, device="cpu")

@@ -130,7 +130,7 @@ def test_a_best_checkpoint_alone_is_gone_on_from_or_replaced_only_where_that_is_
     last, best = (tmp_path / "run" / "checkpoints" / f"{name}.ckpt" for name in ("last", "best"))
     last.unlink()
     before = best.read_bytes()
-    told = rf"resume=auto: {best} is there, but no last\.ckpt .* with resume={best}, or start again with overwrite=true"
+    told = rf"resume=auto: {best} exists, but last\.ckpt is missing\. Resume with resume={best}, or .* overwrite=true"
     with pytest.raises(ConfigError, match=told):
         run("train", *short(data, tmp_path / "run", *SETTINGS, "resume=auto"))
     assert best.read_bytes() == before
@@ -300,7 +300,7 @@ def test_other_captions_are_another_run(whole, data, tmp_path):
         (tmp_path / path.name).hardlink_to(path)
     moved = [f"data.root={tmp_path}" if item.startswith("data.root") else item for item in data]
     (tmp_path / "captions.csv").write_text("\n".join([lines[0], *lines[3:], *lines[1:3]]))  # another order
-    with pytest.raises(ConfigError, match=r"the data are not those that it was trained on"):
+    with pytest.raises(ConfigError, match=r"the data differ from the original data"):
         run("train", *short(moved, whole, *SETTINGS, "resume=auto"))
     (tmp_path / "captions.csv").write_text("\n".join(lines))
     shutil.copytree(whole, tmp_path / "copy")
@@ -331,8 +331,8 @@ def test_a_whole_file_is_the_old_one_or_the_new_one(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ("trainer.max_epochs=2", "has made 3 epochs: set trainer.max_epochs to 3 or more"),
-        ("trainer.max_steps=7", "has made 12 steps: set trainer.max_steps to 12 or more"),
+        ("trainer.max_epochs=2", "has already trained 3 epochs: set trainer.max_epochs to 3 or more"),
+        ("trainer.max_steps=7", "has already trained 12 steps: set trainer.max_steps to 12 or more"),
     ],
 )
 def test_an_end_that_lies_behind_is_refused_before_anything_is_touched(whole, data, resume, given, told):
@@ -353,7 +353,7 @@ def test_an_end_that_lies_behind_is_refused_before_anything_is_touched(whole, da
     ],
 )
 def test_how_many_epochs_a_checkpoint_has_made(checkpoint, told):
-    with pytest.raises(ConfigError, match=f"^x has made {told} or more$"):
+    with pytest.raises(ConfigError, match=f"^x has already trained {told} or more$"):
         has_ahead(checkpoint, {"max_epochs": 1, "max_steps": -1}, "x")
     for epochs in (2, -1, None):
         has_ahead(checkpoint, {"max_epochs": epochs, "max_steps": -1}, "x")

@@ -153,9 +153,8 @@ def test_a_run_that_ends_inside_an_epoch_is_validated_there(data, tmp_path):
 
 def test_a_run_without_validation_says_so(data, tmp_path, capsys):
     run("train", *short(data, tmp_path, "trainer.max_epochs=1", "trainer.check_val_every_n_epoch=2"))
-    assert (
-        f"no validation was run; the last checkpoint is {tmp_path / 'checkpoints' / 'last.ckpt'}" in capsys.readouterr().out
-    )
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    assert f"no validation was run; the last checkpoint is {last}" in capsys.readouterr().out
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["global_step"] == 2
 
 
@@ -338,7 +337,7 @@ def test_a_run_goes_on_only_as_what_it_was_and_where_it_was(data, tmp_path):
         "objective=scheduled_sampling": "objective.inputs was null and is ScheduledSampling now",
     }
     for other, told in others.items():
-        with pytest.raises(ConfigError, match=f"resume: this would not be the same run: {told}"):
+        with pytest.raises(ConfigError, match=f"resume: the settings differ from the original run: {told}"):
             run("train", *short(data, first, "trainer.max_epochs=2", last), other)
     with pytest.raises(ConfigError, match="already contains a run"):
         run("train", *short(data, second, "trainer.max_epochs=2", last))

@@ -162,7 +162,7 @@ def test_kinds_of_checkpoints_are_told_apart(hello, files, tmp_path):
     import captioning
 
     with pytest.raises(
-        CheckpointError, match="is a checkpoint of task=language_model, but one of task=image_captioning"
+        CheckpointError, match="is a checkpoint of task=language_model: choose one of task=image_captioning"
     ):
         captioning.load(hello)
     with pytest.raises(CheckpointError, match="is a checkpoint of task=language_model"):

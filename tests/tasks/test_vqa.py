@@ -214,7 +214,7 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
     for name, value in saved[0]["state_dict"].items():
         assert torch.equal(value, saved[1]["state_dict"][name]), name
     assert "objective.location_loss.baseline.value" in saved[0]["state_dict"]
-    with pytest.raises(ConfigError, match="answers are not those of this training split"):
+    with pytest.raises(ConfigError, match="answers differ from those of this training split"):
         run(
             "train", *arguments, f"run_dir={tmp_path / 'd'}", f"resume={broken}/checkpoints/last.ckpt", "data.answers=2"
         )
