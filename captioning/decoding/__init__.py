@@ -1,13 +1,14 @@
-"""Search for captions: greedy, beam, diverse beam, consensus, sampling, and forced decoding. It knows no model.
+"""Search for captions: greedy, beam, diverse beam, consensus, sampling, and forced decoding.
 
-`step(token, state) -> (logits [B, K, V], state, glimpse)` scores the next word for B images × K rows, and `state` has
-`select(index)`. Images are searched together; their features are never repeated for the beams. `glimpse` has
-`weights` [B, K, P] and may have `places` [B, K]. Every rule that changes a search is an argument.
+The searches do not depend on a model. `step(token, state) -> (logits [B, K, V], state, glimpse)` scores the next word
+for B images × K rows, and `state` has a method `select(index)`. All images are searched together, and their features
+are not repeated for the beams. `glimpse` has `weights` [B, K, L] and may have `places` [B, K]. Every rule that changes
+a search is an argument.
 """
 
 import lazy_loader
 
-# What a configuration file may build (`captioning.config.allowlist`).
+# The parts that a configuration file may build (see `captioning.config.allowlist`).
 PARTS = {
     "beam": ["beam_search", "diverse_beam_search", "greedy_search"],
     "consensus": ["consensus_search"],

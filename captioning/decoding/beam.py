@@ -1,6 +1,7 @@
 """Search for captions by beam search, diverse beam search and greedy search (a beam of one)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -9,19 +10,37 @@ from captioning.decoding.constraints import ConstraintState, Rules, takes_rules
 from captioning.decoding.hypothesis import Backpointers, Hypothesis, device_of, looks, normalized
 from captioning.errors import ConfigError
 
+Seen = tuple[Tensor, Tensor | None]  # attention weights [B, K, L], and the locations [B, K] of hard attention
+
 
 @takes_rules
 def greedy_search(
-    step: Callable, state, *, batch: int, start: int, end: int, forbidden: tuple[int, ...] = (), rules: Rules
+    step: Callable, state: Any, *, batch: int, start: int, end: int, forbidden: tuple[int, ...] = (), rules: Rules
 ) -> list[list[Hypothesis]]:
-    """The most probable word at every step: beam search of width one."""
+    """Choose the most probable word at every step: beam search with a beam of one.
+
+    Args:
+        step: (token [B, K], state) -> (logits [B, K, V], state, glimpse), see `captioning.decoding`.
+        state: State before `<start>`, one row per image.
+        batch: B.
+        start: Id of `<start>`.
+        end: Id of `<end>`.
+        forbidden: Ids that are never generated (`<pad>`, `<start>`, `<unk>`), except those in `Rules.allow`.
+        rules: All arguments of `Rules` are keyword arguments of this function.
+
+    Returns:
+        One list with one hypothesis per image.
+
+    Raises:
+        ConfigError: An argument is out of range.
+    """
     return _search(step, state, [1], batch=batch, start=start, end=end, forbidden=forbidden, n_best=1, rules=rules)
 
 
 @takes_rules
 def beam_search(
     step: Callable,
-    state,
+    state: Any,
     *,
     batch: int,
     start: int,
@@ -31,33 +50,45 @@ def beam_search(
     n_best: int = 1,
     rules: Rules,
 ) -> list[list[Hypothesis]]:
-    """Beam search, batched over images and beams.
+    """Search for the most probable captions by beam search, for all images and beams together.
 
-    A beam that writes <end> is retired and takes its place in the beam with it; the search for an image ends when no
-    live beam can overtake its `n_best` finished ones, or all are finished. Unfinished captions, cut at the greatest
-    length or left without a word by the rules, are returned only for an image where nothing finished.
+    A beam that generates `<end>` is finished, and its slot in the beam remains empty. The search for an image ends when
+    no live beam can overtake its `n_best` finished ones, or when all beams are finished. Unfinished captions (cut at
+    the greatest length, or without an allowed word) are returned only for an image without a finished one.
 
     Args:
-        step, state: see the package; `state` holds one row an image.
+        step: (token [B, K], state) -> (logits [B, K, V], state, glimpse), see `captioning.decoding`.
+        state: State before `<start>`, one row per image.
         batch: B.
-        start, end: token ids.
-        forbidden: ids that are never written (<pad>, <start>, <unk>), but for those that the rules allow.
+        start: Id of `<start>`.
+        end: Id of `<end>`.
+        forbidden: Ids that are never generated (`<pad>`, `<start>`, `<unk>`), except those in `Rules.allow`.
         beam_size: K.
-        n_best: hypotheses returned an image, best first (fewer where fewer exist).
-        rules: each of `Rules`' arguments is one of this function.
+        n_best: Number of hypotheses per image, best first (fewer if there are fewer).
+        rules: All arguments of `Rules` are keyword arguments of this function.
 
     Returns:
-        For each image its hypotheses, best score first.
+        One list of hypotheses per image, best score first.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
     check_beams(beam_size, n_best)
-    arguments = {"batch": batch, "start": start, "end": end, "forbidden": forbidden, "n_best": n_best, "rules": rules}
+    arguments: dict[str, Any] = {
+        "batch": batch,
+        "start": start,
+        "end": end,
+        "forbidden": forbidden,
+        "n_best": n_best,
+        "rules": rules,
+    }
     return _search(step, state, [beam_size], **arguments)
 
 
 @takes_rules
 def diverse_beam_search(
     step: Callable,
-    state,
+    state: Any,
     *,
     batch: int,
     start: int,
@@ -69,30 +100,50 @@ def diverse_beam_search(
     n_best: int = 1,
     rules: Rules,
 ) -> list[list[Hypothesis]]:
-    """Diverse beam search with Hamming diversity (Vijayakumar et al. 2016, Algorithm 1 and section 5.1).
+    """Search for different captions by diverse beam search with Hamming diversity.
 
-    The beam is cut into groups, which choose their words one after another at each step: a group ranks a word y by
-    log-probability - λ · (how many beams of the groups before it chose y at this step). The penalty decides what a
-    group takes and is not carried along: captions are scored, and the best of all groups ranked, as in beam search.
+    Source: Vijayakumar et al. 2016, Algorithm 1 and section 5.1. The beam is divided into groups, which choose their
+    words one after another at each step. A group ranks a word y by log-probability − λ · (number of beams of the groups
+    before it that chose y at this step). The penalty affects only this choice and does not accumulate: captions are
+    scored, and the best of all groups are ranked, as in beam search.
 
     Args:
-        step, state, batch, start, end, forbidden, rules: as in `beam_search`.
-        beam_size: beams of all groups together.
-        groups: must divide beam_size; one group is beam search.
-        diversity: λ; 0 searches the same beam in every group.
-        n_best: hypotheses returned an image, best first; the same caption may come from two groups.
+        step: (token [B, K], state) -> (logits [B, K, V], state, glimpse), see `captioning.decoding`.
+        state: State before `<start>`, one row per image.
+        batch: B.
+        start: Id of `<start>`.
+        end: Id of `<end>`.
+        forbidden: Ids that are never generated (`<pad>`, `<start>`, `<unk>`), except those in `Rules.allow`.
+        beam_size: Number of beams of all groups together.
+        groups: Number of groups; it must divide `beam_size`. One group is beam search.
+        diversity: λ; with 0 every group searches the same beam.
+        n_best: Number of hypotheses per image, best first; the same caption may come from two groups.
+        rules: All arguments of `Rules` are keyword arguments of this function.
+
+    Returns:
+        One list of hypotheses per image, best score first.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
     check_beams(beam_size, n_best)
     if groups < 1 or beam_size % groups:
         raise ConfigError(f"decoding.groups ({groups}) must divide decoding.beam_size ({beam_size})")
     if diversity < 0:
         raise ConfigError(f"decoding.diversity ({diversity}) must not be negative")
-    arguments = {"batch": batch, "start": start, "end": end, "forbidden": forbidden, "n_best": n_best, "rules": rules}
+    arguments: dict[str, Any] = {
+        "batch": batch,
+        "start": start,
+        "end": end,
+        "forbidden": forbidden,
+        "n_best": n_best,
+        "rules": rules,
+    }
     return _search(step, state, [beam_size // groups] * groups, diversity=diversity, **arguments)
 
 
 def check_beams(beam_size: int, n_best: int) -> None:
-    """Refuses widths that cannot be."""
+    """Refuse beam sizes and numbers of results that are out of range."""
     if not 1 <= n_best <= beam_size:
         raise ConfigError(f"decoding.n_best ({n_best}) must be between 1 and decoding.beam_size ({beam_size})")
 
@@ -100,7 +151,7 @@ def check_beams(beam_size: int, n_best: int) -> None:
 @torch.inference_mode()
 def _search(
     step: Callable,
-    state,
+    state: Any,
     widths: list[int],
     *,
     batch: int,
@@ -111,7 +162,7 @@ def _search(
     rules: Rules,
     diversity: float = 0.0,
 ) -> list[list[Hypothesis]]:
-    """The one loop over time: groups of beams of equal width side by side, all rows in one call of `step`."""
+    """Run the loop over time: groups of beams of equal width side by side, all rows in one call of `step`."""
     device = device_of(state)
     referee = ConstraintState(rules, forbidden=forbidden, end=end, batch=batch, device=device)
     groups = [_Group(width, min(n_best, width), referee=referee) for width in widths]
@@ -123,7 +174,7 @@ def _search(
         chosen = _choose(groups, log_probs, looks(glimpse), diversity=diversity)
         _end_early(groups)
         token, parents = (torch.cat(part, 1) for part in zip(*chosen, strict=True))
-        # The one transfer from the device a step.
+        # The only transfer from the device per step.
         if t + 1 == rules.max_length or bool(torch.stack([group.is_over() for group in groups]).all()):
             break
         referee.advance(parents, token)
@@ -135,10 +186,11 @@ def _search(
     return [_best(hypotheses, n_best, end=end) for hypotheses in merged]
 
 
-def _choose(groups: list["_Group"], log_probs: Tensor, seen, *, diversity: float) -> list[tuple[Tensor, Tensor]]:
-    """Each group's next tokens and parents [B, K], the parents counted over the rows of all groups."""
+def _choose(groups: list["_Group"], log_probs: Tensor, seen: Seen, *, diversity: float) -> list[tuple[Tensor, Tensor]]:
+    """Return each group's next tokens and parents [B, K]; parents are counted over the rows of all groups."""
     rows = log_probs.shape[1] // (1 if groups[0].live is None else len(groups))
-    chosen, counts = [], None
+    chosen: list[tuple[Tensor, Tensor]] = []
+    counts: Tensor | None = None
     for number, group in enumerate(groups):
         first = 0 if group.live is None else number * rows  # at the first step all groups share one row
         penalty = None if counts is None else diversity * counts
@@ -151,9 +203,10 @@ def _choose(groups: list["_Group"], log_probs: Tensor, seen, *, diversity: float
 
 
 def _end_early(groups: list["_Group"]) -> None:
-    """Ends each image in the groups that can find nothing better, from the last group backwards.
+    """End each image in the groups that cannot find anything better, from the last group to the first.
 
-    A group that is behind a live one would rank its words otherwise if that one ended, so it must have ended first.
+    If a group ended, the groups after it would rank their words differently. So a group may end only after all groups
+    after it have ended.
     """
     ended = None
     for group in reversed(groups):
@@ -161,30 +214,37 @@ def _end_early(groups: list["_Group"]) -> None:
 
 
 def _best(hypotheses: list[Hypothesis], n_best: int, *, end: int) -> list[Hypothesis]:
-    """The n best of several groups; unfinished ones where no group finished one."""
+    """Return the n best hypotheses of several groups; unfinished ones only if no group finished one."""
     finished = [hypothesis for hypothesis in hypotheses if hypothesis.tokens[-1:] == [end]]
     return sorted(finished or hypotheses, key=lambda hypothesis: -hypothesis.score)[:n_best]
 
 
 class _Group:
-    """The books of one group of beams: its trail, its live rows and the finished ones.
+    """One group of beams: its backpointers, its live rows and the finished ones.
 
     Attributes:
-        live: [B, K] log-probabilities of the live rows, -inf: no row; None before the first step.
+        live: Log-probabilities [B, K] of the live rows, -inf for no row; None before the first step.
+        room: Number of rows that an image may still keep alive, [B].
+        best: Best finished scores so far, [B, n_best], descending.
+        ended: For each step, the log-probabilities [B, K] of the rows that ended at it, -inf for the others.
+        stuck: For each step, the log-probabilities [B, K] of the rows before it for which the rules allow no word.
     """
 
     def __init__(self, width: int, n_best: int, *, referee: ConstraintState):
         self.width, self.n_best, self.referee, self.rules = width, n_best, referee, referee.rules
-        self.trail, self.live = Backpointers(), None
-        self.ended: list[Tensor] = []  # by step: [B, K] log-probability of the rows that ended there, else -inf
-        self.stuck: list[Tensor] = []  # by step: [B, K] of the rows before it that the rules left without a word
-        self.room = None  # [B] rows an image may still keep alive
-        self.best = None  # [B, n_best] best finished scores so far, descending
+        self.trail = Backpointers()
+        self.live: Tensor | None = None
+        self.room: Tensor
+        self.best: Tensor
+        self.ended: list[Tensor] = []
+        self.stuck: list[Tensor] = []
 
-    def extend(self, log_probs: Tensor, first: int, rows: int, seen, *, penalty: Tensor | None):
-        """One step over the group's rows first … first + rows - 1: takes the best continuations, retires the ended.
+    def extend(
+        self, log_probs: Tensor, first: int, rows: int, seen: Seen, *, penalty: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Run one step over the group's rows first … first + rows - 1: select the best continuations.
 
-        Returns tokens, parents (counted over all groups) and which of them were taken, [B, K] each.
+        Returns tokens, parents (counted over all groups) and whether each was selected, [B, K] each.
         """
         log_probs = log_probs[:, first : first + rows]
         if self.live is None:
@@ -198,8 +258,9 @@ class _Group:
         log_prob = log_prob.masked_fill(claims >= self.room[:, None], -torch.inf)
         taken = log_prob.isfinite()
         ends = taken & (tokens == self.referee.end)
-        weights, places = (None if part is None else part[:, first : first + rows] for part in seen)
-        self.trail.add(tokens, parents, weights, places)
+        weights, places = seen
+        places = None if places is None else places[:, first : first + rows]
+        self.trail.add(tokens, parents, weights[:, first : first + rows], places)
         self.ended.append(log_prob.masked_fill(~ends, -torch.inf))
         self.live = log_prob.masked_fill(ends, -torch.inf)
         self.room = self.room - ends.sum(1)
@@ -208,13 +269,14 @@ class _Group:
         return tokens, parents + first, taken
 
     def _candidates(self, log_probs: Tensor, penalty: Tensor | None) -> tuple[Tensor, ...]:
-        """Continuations that can be among the best: what they rank by, log-probability, token, parent; [B, N] each."""
+        """Return the continuations that can be among the best: rank, log-probability, token, parent, [B, N] each."""
+        assert self.live is not None
         ranked = log_probs if penalty is None else log_probs - penalty[:, None]
         required = self.referee.required
-        # [B, K, count]: a row places no more than the width, nor words behind required ones that are not placed.
+        # [B, K, count]: a row's words after its `width` best ones are never selected, except required words.
         gains, tokens = ranked.topk(min(self.width, log_probs.shape[-1]), dim=-1)
         self.stuck.append(self.live.masked_fill(gains[..., 0] > -torch.inf, -torch.inf))
-        if len(required):  # always among the candidates, and once
+        if len(required):  # always among the candidates, but only once
             gains = gains.masked_fill((tokens[..., None] == required).any(-1), -torch.inf)
             gains = torch.cat((gains, ranked[..., required]), -1)
             tokens = torch.cat((tokens, required.expand(*tokens.shape[:2], -1)), -1)
@@ -226,11 +288,11 @@ class _Group:
         return tuple(part.flatten(1) for part in (rank, log_prob, tokens, parents))
 
     def _pick(self, rank: Tensor, tokens: Tensor, parents: Tensor, first: int) -> Tensor:
-        """Index [B, K] of the candidates [B, N] to take, in the order in which they have a claim to the room.
+        """Return the index [B, K] of the candidates [B, N] to select, in order of priority for the free rows.
 
-        With required words, in the manner of dynamic beam allocation (Post and Vilar 2018): continuations that hold
-        equally many of the C words form a bank; each of the C + 1 banks may take an equal whole share of the room by
-        itself, and what is left over goes to the best of all.
+        With required words, this follows dynamic beam allocation (Post and Vilar 2018): continuations with the same
+        number of the C required words form a bank. Each of the C + 1 banks gets an equal integer share of the free
+        rows. The remaining rows go to the best of all candidates.
         """
         count = min(self.width, rank.shape[1])
         if not len(self.referee.required):
@@ -244,13 +306,14 @@ class _Group:
         return order.gather(1, served.to(torch.int8).argsort(dim=1, descending=True, stable=True))[:, :count]
 
     def end_early(self, may: Tensor | None) -> Tensor:
-        """Ends an image when none of its live rows can enter its n best any more; returns [B] where none is live.
+        """End an image when none of its live rows can enter its n best; return [B], True where no row is live.
 
         Single rows are not ended: their continuations would make room for others, and the result would depend on it.
 
         Args:
-            may: [B], images that may be ended; None: all.
+            may: Images that may be ended, [B]; None: all.
         """
+        assert self.live is not None
         hopeless = self.rules.bound(self.live).amax(1) <= self.best[:, -1]
         hopeless = hopeless if may is None else hopeless & may
         self.live = self.live.masked_fill(hopeless[:, None], -torch.inf)
@@ -258,17 +321,19 @@ class _Group:
         return ended if may is None else ended & may
 
     def is_over(self) -> Tensor:
-        """Whether no image has a live row, a tensor on the device."""
+        """Return whether no image has a live row, as a tensor on the device."""
+        assert self.live is not None
         return self.live.isneginf().all()
 
     def hypotheses(self) -> list[list[Hypothesis]]:
-        """The n best finished rows of each image; unfinished ones where none finished."""
+        """Return the n best finished rows of each image; unfinished ones only if none finished."""
+        assert self.live is not None
         steps = len(self.trail)
         columns = [*self.ended, *self.stuck, self.live]
-        lengths = [*range(1, steps + 1), *range(len(self.stuck)), steps]
         width = max(column.shape[1] for column in columns)
         log_probs = torch.stack([_widen(column, width) for column in columns], 1)  # [B, columns, K]
-        lengths = torch.tensor(lengths, device=log_probs.device)
+        counts = [*range(1, steps + 1), *range(len(self.stuck)), steps]
+        lengths = torch.tensor(counts, device=log_probs.device)
         scores = self.rules.score(log_probs, lengths[:, None].clamp(min=1))
         finished = log_probs[:, :steps].isfinite().flatten(1).any(1)
         scores[:, steps:].masked_fill_(finished[:, None, None], -torch.inf)

@@ -1,42 +1,44 @@
 """Apply constraints and length normalization to any search: minimum length, forbidden, required and repeated words.
 
-All are off by default. A rule takes words out (log-probability -inf) and leaves the others the model's own
-probabilities, so a caption's log_prob never depends on the rules that it was found under.
+All are off by default. A rule excludes words (log-probability -inf) and keeps the model's own probabilities of the
+others. A caption's `log_prob` therefore never depends on the rules of its search.
 """
 
 import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from captioning.errors import ConfigError
 
-WORD_RULES = ("avoid", "allow", "require", "avoid_endings")  # the rules that hold words
+WORD_RULES = ("avoid", "allow", "require", "avoid_endings")  # the rules whose values are words
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """Lengths count tokens, <end> included; words are ids.
+    """Rules of a search. Lengths count tokens, `<end>` included; words are ids.
 
     Args:
-        max_length: tokens at the most.
-        min_length: tokens at the least: <end> is not written before.
-        length_normalization: exponent e of the length T: score = log_prob / T^e; 0 ranks by probability, 1 by the
-            average log-probability of a token.
-        length_penalty: α of Wu et al. 2016 (GNMT), eq. 14: score = log_prob / ((5 + T) / 6)^α, which takes the place
-            of length_normalization; 0: that stays.
-        no_repeat_ngram: n > 0: no n words in a row are written twice in a caption; 0: no rule.
-        avoid: words never written.
-        allow: words written although the vocabulary's owner forbids them by default, such as <unk>.
-        require: words that every caption holds; beam searches share their beams among the numbers of words held (see
-            `banks`), and every search writes what is missing when no more than the room for it is left.
-        avoid_endings: words that a caption does not end in, finished or cut.
+        max_length: Greatest number of tokens.
+        min_length: Smallest number of tokens: `<end>` is not generated before.
+        length_normalization: Exponent e of the length T: score = log_prob / T^e. 0 ranks by probability, 1 by the
+            average log-probability per token.
+        length_penalty: α of Wu et al. 2016 (GNMT), eq. 14: score = log_prob / ((5 + T) / 6)^α, instead of
+            length_normalization. 0: length_normalization applies.
+        no_repeat_ngram: n > 0: no n consecutive words occur twice in a caption; 0: no rule.
+        avoid: Words that are never generated.
+        allow: Words that may be generated although they are forbidden by default, such as `<unk>`.
+        require: Words that every caption must contain. Beam searches divide their beams by the number of required words
+            that a caption already contains (see `ConstraintState.banks`). Every search generates the missing words when
+            the remaining length is only just enough for them.
+        avoid_endings: Words that must not be the last word of a caption, finished or cut.
 
     Raises:
-        ConfigError: a value that cannot be, or two that exclude each other.
+        ConfigError: A value is out of range, or two values contradict each other.
     """
 
     max_length: int = 20
@@ -67,8 +69,16 @@ class Rules:
                 f"({self.max_length})"
             )
 
-    def score(self, log_prob: Tensor, length) -> Tensor:
-        """What captions of `length` tokens (number or tensor) are ranked by."""
+    def score(self, log_prob: Tensor, length: Tensor | float) -> Tensor:
+        """Compute the score that ranks captions.
+
+        Args:
+            log_prob: Log-probabilities, any shape.
+            length: Number of tokens, a number or a tensor.
+
+        Returns:
+            Scores, with the shape of `log_prob`.
+        """
         if isinstance(length, Tensor):
             length = length.to(log_prob.dtype)
         if self.length_penalty:
@@ -78,26 +88,31 @@ class Rules:
         return log_prob
 
     def bound(self, log_prob: Tensor) -> Tensor:
-        """The best score a row can still reach: a log-probability only falls, and the longest divides it by most."""
+        """Compute the best score a row can still reach: log_prob can only fall, and max_length divides it by most."""
         return self.score(log_prob, self.max_length)
 
 
 class ConstraintState:
-    """Holds the rows of one search to its rules: keeps what it must know of their words, in the order of the rows.
+    """Apply the rules to the rows of one search; track what the rules need about the words of each row.
 
     Args:
-        rules, end: of the search.
-        forbidden: ids that are not written unless `rules.allow` names them.
-        batch, device: of the search; it begins with one row an image.
+        rules: Rules of the search.
+        forbidden: Ids that are not generated unless they are in `rules.allow`.
+        end: Id of `<end>`.
+        batch: B; the search begins with one row per image.
+        device: Device of the search.
+
+    Raises:
+        ConfigError: `<end>` is excluded, or a required word is.
     """
 
     def __init__(self, rules: Rules, *, forbidden: Sequence[int], end: int, batch: int, device: torch.device):
         self.rules, self.end, self.t = rules, end, 0
         out = sorted((set(forbidden) - set(rules.allow)) | set(rules.avoid))
         if end in out:
-            raise ConfigError("decoding.avoid must not hold <end>: captions would never finish")
+            raise ConfigError("decoding.avoid must not contain <end>: captions would never finish. Remove it")
         if twice := sorted(set(rules.require) & {*out, end}):
-            raise ConfigError(f"decoding.require holds what is never written as a word (ids {twice})")
+            raise ConfigError(f"decoding.require contains words that are never generated (ids {twice}). Remove them")
         self.out, self.endings, self.required = (
             torch.tensor(ids, dtype=torch.int64, device=device)
             for ids in (out, sorted(set(rules.avoid_endings)), sorted(set(rules.require)))
@@ -106,7 +121,7 @@ class ConstraintState:
         self.met = torch.zeros(batch, 1, len(self.required), dtype=torch.bool, device=device)  # [B, K, C]
 
     def rule_out(self, log_probs: Tensor) -> None:
-        """Sets to -inf, in place, what the rows may not write next: log_probs [B, K, V]."""
+        """Set log_probs [B, K, V] to -inf, in place, for the words that the rows may not generate next."""
         rules, last = self.rules, self.t == self.rules.max_length - 1
         if len(self.out):
             log_probs.index_fill_(-1, self.out, -torch.inf)
@@ -124,7 +139,7 @@ class ConstraintState:
             self._rule_in_required(log_probs)
 
     def _rule_out_repeats(self, log_probs: Tensor, n: int) -> None:
-        """A word is out where the last n - 1 words and it have been written before."""
+        """Exclude a word if it and the last n - 1 words already occur together."""
         if self.t < n:
             return
         windows = self.history.unfold(-1, n, 1)  # [B, K, t - n + 1, n]
@@ -134,7 +149,7 @@ class ConstraintState:
         log_probs.scatter_reduce_(-1, windows[..., -1], limit, "amin")
 
     def _rule_in_required(self, log_probs: Tensor) -> None:
-        """No <end> before all required words; only required words where the room is just enough for them and <end>."""
+        """Exclude <end> before all required words; allow only these if the remaining length just fits them."""
         missing = (~self.met).sum(-1)  # [B, K]
         log_probs[..., self.end].masked_fill_(missing > 0, -torch.inf)
         room = self.rules.max_length - self.t
@@ -146,12 +161,20 @@ class ConstraintState:
             log_probs.copy_(torch.where(pressed[..., None], only, log_probs))
 
     def banks(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        """How many required words the rows `parents` [B, N] hold once they have written `tokens` [B, N]."""
-        held = _rows(self.met, parents)
-        return (held | (tokens[..., None] == self.required)).sum(-1)
+        """Return the number of required words in each row after its next token.
+
+        Args:
+            parents: Rows [B, N].
+            tokens: The next token of each, [B, N].
+
+        Returns:
+            Numbers [B, N].
+        """
+        met = _rows(self.met, parents)
+        return (met | (tokens[..., None] == self.required)).sum(-1)
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
-        """The rows are now `parents` [B, K], each with its token [B, K] added."""
+        """Update after a step: the rows are now `parents` [B, K], each extended by its token [B, K]."""
         self.t += 1
         if self.rules.no_repeat_ngram:
             self.history = torch.cat((_rows(self.history, parents), tokens[..., None]), -1)
@@ -162,7 +185,7 @@ class ConstraintState:
 
 
 def takes_rules(search: Callable) -> Callable:
-    """Gives a search the arguments of `Rules` as keyword arguments of its own; it receives them as one `rules`."""
+    """Decorate a search that takes `rules` so that it takes the arguments of `Rules` as its own keyword arguments."""
     own, rules = inspect.signature(search).parameters, inspect.signature(Rules).parameters
 
     @functools.wraps(search)
@@ -170,12 +193,13 @@ def takes_rules(search: Callable) -> Callable:
         given = {name: arguments.pop(name) for name in rules if name in arguments}
         return search(step, state, rules=Rules(**given), **arguments)
 
-    # What is shown, and what the configuration is checked against: the flat arguments.
+    # Help texts and the configuration check use this signature with flat arguments.
     kept = [parameter for name, parameter in own.items() if name != "rules"]
-    with_rules.__signature__ = inspect.Signature([*kept, *rules.values()])
-    with_rules.__annotations__ = {p.name: p.annotation for p in with_rules.__signature__.parameters.values()}
-    del with_rules.__wrapped__
-    return with_rules
+    shown: Any = with_rules
+    shown.__signature__ = inspect.Signature([*kept, *rules.values()])
+    shown.__annotations__ = {p.name: p.annotation for p in shown.__signature__.parameters.values()}
+    del shown.__wrapped__
+    return shown
 
 
 def _check_words(name: str, words: Sequence[int]) -> None:
@@ -183,9 +207,11 @@ def _check_words(name: str, words: Sequence[int]) -> None:
         raise ConfigError(f"decoding.{name} must be a list of words, not {words!r}")
     for word in words:
         if not isinstance(word, int) or isinstance(word, bool):
-            raise ConfigError(f"decoding.{name} holds {word!r}: a search takes ids; a predictor turns words into them")
+            raise ConfigError(
+                f"decoding.{name} contains {word!r}, but a search takes ids. Pass words to a predictor instead"
+            )
 
 
 def _rows(values: Tensor, index: Tensor) -> Tensor:
-    """values [B, K, N], index [B, J] -> [B, J, N]."""
+    """Select rows: values [B, K, N], index [B, J] -> [B, J, N]."""
     return values.gather(1, index[..., None].expand(-1, -1, values.shape[-1]))

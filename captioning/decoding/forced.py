@@ -1,6 +1,7 @@
 """Run a model along given captions (forced decoding), for their log-probabilities and attention weights."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from captioning.decoding.hypothesis import Backpointers, Hypothesis, device_of, 
 @torch.inference_mode()
 def forced_decoding(
     step: Callable,
-    state,
+    state: Any,
     *,
     batch: int,
     start: int,
@@ -19,19 +20,30 @@ def forced_decoding(
     forbidden: tuple[int, ...] = (),
     tokens: Sequence[Sequence[int]],
 ) -> list[list[Hypothesis]]:
-    """The given caption of each image as the one hypothesis of a search, with its log-probability and its looks.
+    """Score each image's given caption: one hypothesis per image, with its log-probability and attention weights.
 
     Args:
-        step, state, batch, start, end: as in `beam_search`. forbidden: not looked at; a given caption is as it is.
-        tokens: for each image the ids of its caption, without <start>, with <end> where it is to be part of it.
+        step: (token [B, K], state) -> (logits [B, K, V], state, glimpse), see `captioning.decoding`.
+        state: State before `<start>`, one row per image.
+        batch: B.
+        start: Id of `<start>`.
+        end: Id of `<end>`.
+        forbidden: Not used; a given caption may contain any ids.
+        tokens: For each image the ids of its caption, without `<start>`, and with `<end>` if it is part of the caption.
+
+    Returns:
+        One list with one hypothesis per image.
+
+    Raises:
+        ValueError: The number of captions is not B.
     """
     if len(tokens) != batch:
-        raise ValueError(f"{batch} images need as many captions to follow, not {len(tokens)}")
+        raise ValueError(f"{batch} images need one caption per image, not {len(tokens)} captions")
     device = device_of(state)
     width = max(1, *map(len, tokens))
     table = torch.tensor([[*line, *[end] * (width - len(line))] for line in tokens], device=device)
     lengths = torch.tensor([[len(line)] for line in tokens], device=device)
-    trail, rows, total = Backpointers(), torch.zeros_like(lengths), 0.0
+    trail, rows, total = Backpointers(), torch.zeros_like(lengths), torch.zeros_like(lengths, dtype=torch.float32)
     token = torch.full((batch, 1), start, device=device)
     for t in range(width):
         logits, state, glimpse = step(token, state)
@@ -43,16 +55,17 @@ def forced_decoding(
 
 
 @torch.inference_mode()
-def score_tokens(step: Callable, state, tokens: Tensor, *, pad: int) -> Tensor:
-    """log p of every word of given captions, each after the true words before it.
+def score_tokens(step: Callable, state: Any, tokens: Tensor, *, pad: int) -> Tensor:
+    """Compute the log-probability of every word of given captions, each after the true words before it.
 
     Args:
-        step, state: see the package; `state` holds one row an image.
-        tokens: [B, K, 1 + T] int64, <start> words <end> <pad>…, K captions an image.
-        pad: id of the padding token.
+        step: (token [B, K], state) -> (logits [B, K, V], state, glimpse), see `captioning.decoding`.
+        state: State before `<start>`, one row per image.
+        tokens: [B, K, 1 + T] int64: `<start>` words `<end>` `<pad>`…, K captions per image.
+        pad: Id of the padding token.
 
     Returns:
-        [B, K, T], the <end> included; 0 at padding.
+        Log-probabilities [B, K, T], `<end>` included; 0 at padding.
     """
     state = state.select(torch.zeros_like(tokens[..., 0]))
     columns = []

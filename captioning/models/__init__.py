@@ -1,12 +1,12 @@
-"""The model in plain PyTorch: encoder, conditioning, attention, recurrence, readout, and the interface they serve.
+"""Build captioning models in plain PyTorch: encoder, conditioning, attention, recurrence, readout and their interface.
 
-`interface.CaptionModel` declares what the rest of the package may ask of a model. The equations are in these files;
+`interface.CaptionModel` declares what the rest of the package may use of a model. The equations are in these files;
 fast kernels are in `ops`.
 """
 
 import lazy_loader
 
-# What a configuration file may build (`captioning.config.allowlist`).
+# The parts that a configuration file may build (see `captioning.config.allowlist`).
 PARTS = {
     "answerer": ["build_answerer"],
     "attention": ["HardAttention", "NoAttention", "SoftAttention"],
@@ -30,6 +30,7 @@ TOOLS = {
     "encoder": ["Encoder"],
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
     "multi_crop": ["MultiCrop"],
+    "readout": ["LazyLogits"],
     "state": ["RecurrentState"],
     "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],

@@ -33,6 +33,7 @@ from captioning.models.multi_crop import MultiCrop as MultiCrop
 from captioning.models.positions import Coordinates as Coordinates
 from captioning.models.positions import NoPositions as NoPositions
 from captioning.models.readout import DeepReadout as DeepReadout
+from captioning.models.readout import LazyLogits as LazyLogits
 from captioning.models.readout import LinearReadout as LinearReadout
 from captioning.models.readout import SumReadout as SumReadout
 from captioning.models.recurrence import LookAfter as LookAfter

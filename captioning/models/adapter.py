@@ -12,18 +12,24 @@ from captioning.models.ops import Dropout
 def build_adapter(
     feature_size: int, *, positions: Callable, regions: bool, width: int | None, dropout: float
 ) -> tuple[nn.Sequential, int]:
-    """What adds each place's code and brings features to one width by ReLU(W a_i + b), and the size of its output.
+    """Build the module that adds a position code to every location and brings features to one width by ReLU(W a_i + b).
 
     Args:
         feature_size: D of the encoder's features.
-        positions: class of the places' code, see `positions`.
-        regions: whether the places are a detector's regions.
-        width: None leaves the features as they are.
-        dropout: behind the ReLU.
+        positions: Class of the position code, see `positions`.
+        regions: Whether the locations are a detector's regions.
+        width: Size of the adapted features; None leaves the features as they are.
+        dropout: After the ReLU.
+
+    Returns:
+        The module and the size of its output.
+
+    Raises:
+        ConfigError: `width` is less than 1, or the position code does not support regions.
     """
     must_be("model.feature_width", width, least=1)
-    place = positions(regions=regions)
-    adapter, size = nn.Sequential(place), feature_size + place.size
+    code = positions(regions=regions)
+    adapter, size = nn.Sequential(code), feature_size + code.size
     if width is None:
         return adapter, size
     adapter.extend((nn.Linear(size, width), nn.ReLU(), Dropout(dropout)))
@@ -31,7 +37,12 @@ def build_adapter(
 
 
 def mean_over_places(grid: Tensor, mask: Tensor | None) -> Tensor:
-    """The image vector, a mean over the real places: [B, P, D] -> [B, D]."""
+    """Compute the image vector as the mean over the real locations: [B, L, D] -> [B, D].
+
+    Args:
+        grid: [B, L, D].
+        mask: [B, L] bool, True at real locations; None if all are real.
+    """
     if mask is None:
         return grid.mean(1)
     share = mask.to(grid.dtype) / mask.sum(1, keepdim=True)
@@ -39,9 +50,17 @@ def mean_over_places(grid: Tensor, mask: Tensor | None) -> Tensor:
 
 
 def some_place(features: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Zero the features of missing locations, and give images without any a location of zeros.
+    """Zero the features of missing locations, and give images without any location one location of zeros.
 
-    Otherwise the mean of an image without a location would be 0 / 0, and a missing location's NaN times 0 would be NaN.
+    Otherwise the mean of an image without a location would be 0 / 0, and a NaN in a missing location would remain NaN
+    when multiplied by 0.
+
+    Args:
+        features: [B, L, D].
+        mask: [B, L] bool, True at real locations.
+
+    Returns:
+        The features and the mask.
     """
     empty = ~mask.any(1, keepdim=True)
     return features.masked_fill(~mask[..., None], 0.0), torch.cat((mask[:, :1] | empty, mask[:, 1:]), 1)

@@ -1,15 +1,15 @@
 """Answer a question about an image: encode the question, attend to the image, score the answers."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, mean_over_places, some_place
-from captioning.models.attention import SoftAttention
+from captioning.models.attention import Attention, SoftAttention
 from captioning.models.cells import LSTM, Cell
 from captioning.models.embeddings import learned
 from captioning.models.interface import Glimpse
@@ -19,21 +19,29 @@ from captioning.models.scorers import Additive
 
 
 class Answered(NamedTuple):
-    """logits: [B, K, N] of the answers to each picture's K questions. glimpse: of all G looks, [B, K, G, …], without
-    the context; weights [B, K, G, P] have P = 0 without attention."""
+    """The result of an `Answerer`.
+
+    Attributes:
+        logits: Scores [B, K, N] of the N answers to the K questions about each image.
+        glimpse: The glimpses of all G attention modules, [B, K, G, …], without the context. The weights are [B, K, G,
+            L], with L = 0 without attention.
+    """
 
     logits: Tensor
     glimpse: Glimpse
 
 
 class ProductReadout(nn.Module):
-    """logits = W_o (tanh(W_q q) ∘ tanh(W_v v)): question and picture multiplied (Antol et al. 2015).
+    """Multiply question and image: logits = W_o (tanh(W_q q) ∘ tanh(W_v v)) (Antol et al. 2015).
 
-    A sum would not do: whether a colour asked for is the one seen is a question of both together.
+    A sum would not be enough: whether the color in the question is the color in the image depends on both together.
 
     Args:
-        query_size: of q. seen_size: of v. width: of either factor. answers: N.
-        dropout: on the product.
+        query_size: Size of q.
+        seen_size: Size of v.
+        width: Size of both factors.
+        answers: N.
+        dropout: On the product.
     """
 
     def __init__(self, query_size: int, seen_size: int, *, width: int, answers: int, dropout: float):
@@ -42,26 +50,36 @@ class ProductReadout(nn.Module):
         self.dropout, self.output = Dropout(dropout), nn.Linear(width, answers)
 
     def forward(self, query: Tensor, seen: Tensor) -> Tensor:
-        """q [B, K, H], v [B, K, D] (or [B, 1, D] for all K) -> logits [B, K, N]."""
+        """Score the answers.
+
+        Args:
+            query: q [B, K, H].
+            seen: v [B, K, D], or [B, 1, D] for all K questions.
+
+        Returns:
+            Logits [B, K, N].
+        """
         return self.output(self.dropout(torch.tanh(self.query(query)) * torch.tanh(self.seen(seen))))
 
 
 class Answerer(nn.Module):
-    """Answers questions about pictures, K of them about each.
+    """A visual question answering model: K questions about each image, with attention.
 
-    The recurrence reads a question, and its last state is the query q_0 by which attention looks at the picture. A
-    further look asks with what the one before saw, q_g = q_{g-1} + W z_g (stacked attention, Yang et al. 2016,
-    where state and context share one width). What the last one saw, and the query that asked for it, give the answer.
-    Without attention the picture is its one vector.
+    The recurrence reads a question, and its last state is the first attention query q_0. With several glimpses, the
+    query of each further one includes the context of the one before: q_g = q_{g-1} + W z_g (stacked attention, Yang et
+    al. 2016, where state and context have the same width). The readout combines the last context with the query that
+    led to it. Without attention, the image vector is the context.
 
     Args:
-        encoder: pictures -> features; nn.Identity() where features are stored.
-        cell: recurrence without feedback.
-        looks: attention modules, one for each glimpse.
-        adapter: features -> features of the width that attention takes.
+        encoder: Module that maps images to features; nn.Identity() if features are stored.
+        cell: Recurrent cell without feedback.
+        looks: One attention module per glimpse.
+        adapter: Module that brings features to the width that attention takes.
         readout: (q, v) -> logits.
-        vocabulary_size: of question words. embedding_size: E. pad: id of the padding token.
-        dropout: on the word embeddings.
+        vocabulary_size: Number of question words.
+        embedding_size: E.
+        pad: Id of the padding token.
+        dropout: On the word embeddings.
     """
 
     def __init__(
@@ -69,7 +87,7 @@ class Answerer(nn.Module):
         encoder: nn.Module,
         cell: Cell,
         *,
-        looks: list[nn.Module],
+        looks: Sequence[Attention],
         adapter: nn.Module,
         readout: nn.Module,
         vocabulary_size: int,
@@ -81,25 +99,30 @@ class Answerer(nn.Module):
         self.encoder, self.cell, self.adapter, self.readout, self.pad = encoder, cell, adapter, readout, pad
         self.embedding = learned(vocabulary_size, embedding_size, pad=pad)
         self.dropout = Dropout(dropout)
-        self.looks = nn.ModuleList(looks)
+        self.looks = cast("Sequence[Attention]", nn.ModuleList(looks))
         self.hard_attention = getattr(looks[0], "decode", None)
         again = [nn.Linear(look.context_size, cell.state_size, bias=False) for look in looks[1:]]
         self.again = nn.ModuleList(again)
 
     def forward(self, images: Tensor, questions: Tensor, mask: Tensor | None = None) -> Answered:
-        """Scores of the answers to questions [B, K, T], words <end> <pad>….
+        """Score the answers to questions [B, K, T].
 
         Args:
-            images: what the encoder takes: pictures [B, 3, S, S] uint8, or features [B, P, D] or [B, D].
-            mask: [B, P] bool, True at real places; None where all are. An image without a single one is shown its
-                first, filled with zeros.
+            images: Input of the encoder: images [B, 3, S, S] uint8, or features [B, L, D] or [B, D].
+            questions: [B, K, T] int64: words `<end>` `<pad>`….
+            mask: [B, L] bool, True at real locations; None if all are real. An image without any location gets one
+                location of zeros.
+
+        Returns:
+            Logits [B, K, N] and the glimpses.
         """
         features = self.encoder(images).to(self.embedding.weight.dtype)
         if mask is not None:
             features, mask = some_place(features, mask)
         features = self.adapter(features)
         grid = features if features.dim() == 3 else features[:, None]
-        query, seen = self.read(questions), []
+        query = self.read(questions)
+        seen: list[Glimpse] = []
         for index, look in enumerate(self.looks):
             if index:
                 query = query + self.again[index - 1](seen[-1].context)
@@ -108,9 +131,9 @@ class Answerer(nn.Module):
         return Answered(self.readout(query, context), _without_context(seen))
 
     def read(self, questions: Tensor) -> Tensor:
-        """The top layer's state after each question's last word: [B, K, T] -> [B, K, H]; padding is behind it.
+        """Return the top layer's state after the last word of each question: [B, K, T] -> [B, K, H].
 
-        A slot without a question has the state after one word of padding, and no meaning.
+        An empty question slot has the state after one padding word, which has no meaning.
         """
         batch, rows, _ = questions.shape
         words = self.dropout(self.embedding(questions)).permute(2, 0, 1, 3)  # [T, B, K, E]
@@ -121,8 +144,8 @@ class Answerer(nn.Module):
 
 
 def _without_context(seen: list[Glimpse]) -> Glimpse:
-    """The glimpses as one, a field's G values along dimension 2."""
-    parts = [None if field[0] is None else torch.stack(field, 2) for field in zip(*seen, strict=True)]
+    """Join the G glimpses along dimension 2, without the context."""
+    parts: list[Any] = [None if field[0] is None else torch.stack(field, 2) for field in zip(*seen, strict=True)]
     return Glimpse(parts[0][..., :0], *parts[1:])
 
 
@@ -147,19 +170,31 @@ def build_answerer(
     layers: int = 1,
     dropout: float = 0.5,
 ) -> Answerer:
-    """Composes an answerer; the one place where the parts' sizes are worked out.
+    """Build an answerer from its parts; all sizes of the parts are computed here.
 
     Args:
-        feature_size, grid, regions, encoder, cell, attention, scorer, positions, width, embedding_size, feature_width,
-        layers: as for `captioner.build_captioner`.
-        vocabulary_size, pad: of question words, and the id of the padding token.
-        answers: N to choose from.
-        glimpses: looks at the picture, one after the other, each with weights of its own.
-        readout_width: of the product of question and picture.
-        dropout: on adapted features, word embeddings, between layers and in the readout.
+        feature_size: D of the encoder's features.
+        grid: Whether the encoder returns a grid [B, L, D] (otherwise one fc vector [B, D]).
+        regions: Whether the locations are a detector's regions, not a CNN's square grid.
+        vocabulary_size: Number of question words.
+        answers: N, the number of answers to choose from.
+        pad: Id of the padding token.
+        encoder: None if features are stored.
+        cell: Class of the recurrent cell, or a partial of it with further arguments; the same holds for the parts
+            below.
+        attention: Class of the attention.
+        scorer: Class of the attention scorer.
+        positions: Class of the position code of the locations.
+        glimpses: Number of attention modules, applied one after the other, each with its own weights.
+        width: H, the size of the recurrent state.
+        embedding_size: E, the size of a word vector.
+        feature_width: Features are first brought to this width by ReLU(W a_i + b); None: they stay as they are.
+        readout_width: Size of the product of question and image.
+        layers: Number of stacked recurrences.
+        dropout: On adapted features, on word embeddings, between layers and in the readout.
 
     Raises:
-        ConfigError: a size or share that cannot be, or parts that do not go together.
+        ConfigError: A size or probability is out of range, or parts do not fit together.
     """
     must_be("model.width", width, least=1)
     must_be("model.embedding_size", embedding_size, least=1)
@@ -173,7 +208,7 @@ def build_answerer(
     look = partial(attention, feature_size, width, scorer=scorer, grid=grid)
     looks = [look() for _ in range(glimpses)]
     if glimpses > 1 and not looks[0].context_size:
-        raise ConfigError(f"model.glimpses={glimpses} looks at places, but model/attention=none sees none: set it to 1")
+        raise ConfigError(f"model.glimpses={glimpses} needs attention, but model/attention=none. Set model.glimpses=1")
     read = ProductReadout(
         width, looks[0].context_size or feature_size, width=readout_width, answers=answers, dropout=dropout
     )

@@ -10,7 +10,7 @@ from captioning.errors import must_be
 from captioning.models.adapter import build_adapter, mean_over_places, some_place
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
-from captioning.models.conditioning import InitialState
+from captioning.models.conditioning import Conditioning, InitialState
 from captioning.models.decoder import Decoder, Memory
 from captioning.models.embeddings import learned
 from captioning.models.interface import CaptionModel, Decoded, Step
@@ -21,22 +21,22 @@ from captioning.models.scorers import Additive
 from captioning.models.state import RecurrentState
 from captioning.models.vector import Raw
 
-MOST_LAYERS = 64  # a million would be built one by one for minutes before anything refused them
+MOST_LAYERS = 64  # a million layers would be built for minutes before any other check refused them
 
 
 class Captioner(CaptionModel):
-    """Encoder, conditioning and recurrent decoder: an image, or its stored features, to captions.
+    """A captioner: image encoder, conditioning and recurrent decoder.
 
     Args:
-        encoder: pictures -> features; nn.Identity() where features are stored.
-        conditioning: where the image vector enters.
-        decoder: what writes words.
-        adapter: features -> features of the width that conditioning and decoder take.
-        vector: the image vector -> what conditioning takes of it.
+        encoder: Module that maps images to features; nn.Identity() if features are stored.
+        conditioning: Where the image vector enters the recurrence.
+        decoder: Embedding, attention, recurrence and readout.
+        adapter: Module that brings features to the width of conditioning and decoder.
+        vector: Transform of the image vector before conditioning.
     """
 
     def __init__(
-        self, encoder: nn.Module, conditioning: nn.Module, *, decoder: Decoder, adapter: nn.Module, vector: nn.Module
+        self, encoder: nn.Module, conditioning: Conditioning, *, decoder: Decoder, adapter: nn.Module, vector: nn.Module
     ):
         super().__init__()
         self.encoder, self.adapter, self.conditioning, self.decoder = encoder, adapter, conditioning, decoder
@@ -45,23 +45,34 @@ class Captioner(CaptionModel):
         self.has_sentinel = getattr(decoder.recurrence, "sentinel_state", None) is not None
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[RecurrentState, Memory]:
-        """All that is computed once an image: the state before <start> ([layers, B, 1, H]) and the memory.
+        """Compute, once per image, the state before `<start>` ([layers, B, 1, H]) and the memory that all steps read.
 
         Args:
-            images: what the encoder takes: pictures [B, 3, S, S] uint8, or features [B, P, D] or [B, D].
-                Where places are missing (regions, of which pictures have more and fewer), features are anything.
-            mask: [B, P] bool, True at real places; None where all are. An image without a single one is shown its
-                first, filled with zeros: what is made of it is finite, and about no picture.
+            images: Input of the encoder: images [B, 3, S, S] uint8, or features [B, L, D] or [B, D]. Features of
+                missing locations may have any value (images have different numbers of regions).
+            mask: [B, L] bool, True at real locations; None if all are real. An image without any location gets one
+                location of zeros: its result is finite, but has no meaning.
+
+        Returns:
+            The state and the memory.
         """
         return self.begin_from(*self.encode(images, mask))
 
     @property
-    def hard_attention(self) -> str | None:
-        """What hard attention looks at in evaluation; None for other kinds."""
+    def hard_attention(self) -> str | None:  # type: ignore[override]  # read-only: the attention module owns it
+        """How hard attention selects a location in evaluation; None for other kinds of attention."""
         return getattr(self.decoder.attention, "decode", None)
 
     def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """What attention and conditioning take of images: adapted features [B, P, D'] (P = 1 of an fc vector), mask."""
+        """Compute the adapted features [B, L, D'] (L = 1 for an fc vector) and their mask: the first half of `begin`.
+
+        Args:
+            images: As in `begin`.
+            mask: As in `begin`.
+
+        Returns:
+            The features and the mask.
+        """
         features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
         if mask is not None:
             features, mask = some_place(features, mask)
@@ -69,7 +80,7 @@ class Captioner(CaptionModel):
         return features if features.dim() == 3 else features[:, None], mask
 
     def begin_from(self, grid: Tensor, mask: Tensor | None = None) -> tuple[RecurrentState, Memory]:
-        """As `begin`, from what `encode` returns."""
+        """Compute state and memory from the results of `encode`: the second half of `begin`."""
         vector = self.vector(mean_over_places(grid, mask))
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
         state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))
@@ -79,11 +90,11 @@ class Captioner(CaptionModel):
         return state, memory
 
     def step(self, token: Tensor, state: RecurrentState, memory: Memory) -> Step:
-        """One word for K rows an image; see `Decoder.step`."""
+        """Score the next word for K rows per image; see `Decoder.step`."""
         return self.decoder.step(token, state, memory)
 
     def teacher_force(self, tokens: Tensor, state: RecurrentState, memory: Memory, *, carry: bool = False) -> Decoded:
-        """Score given captions at once; see `Decoder.forward`."""
+        """Score all words of given captions; see `Decoder.forward`."""
         return self.decoder(tokens, state, memory, carry=carry)
 
 
@@ -111,25 +122,34 @@ def build_captioner(
     dropout: float = 0.5,
     word_dropout: float = 0.0,
 ) -> Captioner:
-    """Composes a captioner; the one place where the parts' sizes are worked out.
+    """Build a captioner from its parts; all sizes of the parts are computed here.
 
     Args:
-        feature_size: D of the encoder's features; 0 for a language model, which sees nothing.
-        grid: whether the encoder gives places [B, P, D] (else one fc vector [B, D]).
-        regions: whether these places are a detector's regions, not a CNN's square grid.
-        vocabulary_size, pad: V and the id of the padding token.
-        encoder: None where features are stored.
-        cell, recurrence, attention, scorer, conditioning, positions, vector, embedding, readout: the parts' classes
-            (of the embedding a function), or partials of them with further arguments.
-        width: H, of the recurrent state.
-        embedding_size: E, of a word; None: V, as wide as the vocabulary.
-        feature_width: features are first brought to this width by ReLU(W a_i + b); None leaves them as they are.
-        layers: stacked recurrences.
-        dropout: on adapted features, word embeddings, between layers and in the readout.
-        word_dropout: share of the input words that are left out whole.
+        feature_size: D of the encoder's features; 0 for a language model, which has no image.
+        grid: Whether the encoder returns a grid [B, L, D] (otherwise one fc vector [B, D]).
+        regions: Whether the locations are a detector's regions, not a CNN's square grid.
+        vocabulary_size: V.
+        pad: Id of the padding token.
+        encoder: None if features are stored.
+        cell: Class of the recurrent cell, or a partial of it with further arguments; the same holds for the parts
+            below.
+        recurrence: Class of the recurrence.
+        attention: Class of the attention.
+        scorer: Class of the attention scorer.
+        conditioning: Class of the conditioning.
+        positions: Class of the position code of the locations.
+        vector: Class of the transform of the image vector.
+        embedding: Function that builds the word embedding.
+        readout: Class of the output layer.
+        width: H, the size of the recurrent state.
+        embedding_size: E, the size of a word vector; None: the vocabulary size V.
+        feature_width: Features are first brought to this width by ReLU(W a_i + b); None: they stay as they are.
+        layers: Number of stacked recurrences.
+        dropout: On adapted features, on word embeddings, between layers and in the readout.
+        word_dropout: Probability with which an input word's embedding is set to zero in training.
 
     Raises:
-        ConfigError: a size or share that cannot be, or parts that do not go together.
+        ConfigError: A size or probability is out of range, or parts do not fit together.
     """
     must_be("model.width", width, least=1)
     must_be("model.embedding_size", embedding_size, least=1)
@@ -143,12 +163,12 @@ def build_captioner(
     attend = attention(feature_size, width, scorer=scorer, grid=grid)
     sizes = {"context_size": attend.context_size, "key_size": attend.key_size, "state_size": width}
     recur = partial(recurrence, cell=cell, layers=layers, dropout=dropout, **sizes)
-    with torch.device("meta"):  # the state's shape alone: conditioning and recurrence each want to know of the other
+    with torch.device("meta"):  # only for the state's shape, because conditioning and recurrence depend on each other
         zeros = recur(embedding_size).zero_state(1, like=torch.empty(0))
     enter = conditioning(feature_size, embedding_size, zeros=zeros)
     recur = recur(embedding_size + enter.input_size)
     ends = {"context_size": recur.context_size, "vocabulary_size": vocabulary_size}
-    own = getattr(readout, "keywords", {})  # of a partial: a readout's own dropout goes before the common one
+    own = getattr(readout, "keywords", {})  # of a partial: a readout's own dropout overrides the common one
     read = readout(embedding_size, width, **{"dropout": dropout} | own | ends)
     decoder = Decoder(
         recur,

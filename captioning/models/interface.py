@@ -1,11 +1,13 @@
-"""Declare what objectives, decoding, inference, analysis and pages may ask of a model that writes word by word.
+"""Declare what objectives, decoding, inference and analysis may use of a model that writes word by word.
 
-`Captioner` serves this interface, and so does any other decoder: a subclass of `CaptionModel` with `begin` and `step`
-can be trained, searched, scored and exported. Everything beyond that has a default here.
+`Captioner` implements this interface, and any other decoder can too: a subclass of `CaptionModel` with `begin` and
+`step` can be trained, searched, scored and exported. Everything else has a default here.
 
-Shapes: B images, K rows per image (captions in training, beams or samples in decoding), T steps, V words, P locations.
+Shapes: B images, K rows per image (captions in training, beams or samples in decoding), T time steps, V vocabulary, L
+grid locations.
 """
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -16,13 +18,17 @@ from captioning.models.readout import LazyLogits
 
 
 class Glimpse(NamedTuple):
-    """What one step saw.
+    """The result of one attention step: context vector and attention weights.
 
-    context: [B, K, D'] with D' = attention.context_size (0 without attention).
-    weights: [B, K, P] attention weights α; each row sums to 1, or to 1 − β where a sentinel took the share β
-        ([B, K, 0] without attention).
-    places: [B, K] int64, the one location that hard attention looked at (P: the sentinel); None for other kinds.
-    log_prob, entropy: [B, K], of a location drawn in training, for the score-function estimator; None otherwise.
+    Attributes:
+        context: Context vectors [B, K, D'] with D' = attention.context_size (0 without attention).
+        weights: Attention weights α [B, K, L]. Each row sums to 1, or to 1 − β if a visual sentinel has weight β. The
+            shape is [B, K, 0] without attention.
+        places: Index of the one location that hard attention selected, [B, K] int64; L is the sentinel. None for other
+            kinds of attention.
+        log_prob: Log-probability [B, K] of the location sampled in training, for the score-function estimator; None
+            otherwise.
+        entropy: Entropy of α in nats, [B, K], where `log_prob` is present; None otherwise.
     """
 
     context: Tensor
@@ -33,7 +39,13 @@ class Glimpse(NamedTuple):
 
 
 class Step(NamedTuple):
-    """logits: [B, K, V] of the next word. state: after the step. glimpse: where the step looked."""
+    """The result of one decoding step.
+
+    Attributes:
+        logits: Unnormalized scores of the next word, [B, K, V].
+        state: The state after the step.
+        glimpse: Context and attention weights of the step.
+    """
 
     logits: Tensor
     state: Any
@@ -43,48 +55,57 @@ class Step(NamedTuple):
 class Decoded(NamedTuple):
     """Teacher-forced outputs at the N real words of a batch; padding is left out.
 
-    scores: logits [N, V], or LazyLogits that compute them. index: [N] position of each word in the flattened targets
-    [B · K · T]. glimpse: those of all steps, [B, K, T, …] and zero at padding, without the context. state: after all T
-    steps, padding included; None where it was not asked for and the model does not have it.
+    Attributes:
+        scores: Logits [N, V], or `LazyLogits` that compute them on demand.
+        index: Position [N] of each word in the flattened targets [B · K · T].
+        glimpse: The glimpses of all steps, [B, K, T, …], zero at padding, without the context.
+        state: The state after all T steps, padding included. It may be None if `carry` was False.
     """
 
     scores: LazyLogits | Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nothing uses
     glimpse: Glimpse
     state: Any | None
 
     @property
     def logits(self) -> Tensor:
-        """[N, V]. LazyLogits compute them anew each time, with the grad mode and the weights of where it is read."""
+        """Logits [N, V]. `LazyLogits` are computed again at each access, with the current grad mode and weights."""
         return self.scores if isinstance(self.scores, Tensor) else self.scores.compute()
 
 
 class State(Protocol):
-    """What a model carries from word to word, for B images × K rows: a NamedTuple of tensors with these methods.
+    """The state of a model between two words, for B images × K rows: a NamedTuple of tensors with these methods.
 
-    `RecurrentState` is the state of the recurrent decoders; a transformer's would be its key-value cache.
+    `RecurrentState` is the state of the recurrent decoders. For a transformer it would be the key-value cache.
     """
 
+    def __iter__(self) -> Iterator[Any]:
+        """Iterate over the fields."""
+
     def select(self, index: Tensor) -> Self:
-        """Row index[b, j] of image b becomes its row j; index is [B, J] int64 (a beam's reordering)."""
+        """Select rows: row index[b, j] of image b becomes its row j.
+
+        Args:
+            index: [B, J] int64, for example the reordering of a beam.
+        """
 
     def repeat(self, rows: int) -> Self:
-        """One row per image becomes `rows` equal rows per image."""
+        """Repeat the one row of each image `rows` times."""
 
     def detach(self) -> Self:
-        """The same numbers without history, where truncated backpropagation through time cuts."""
+        """Return the same values without gradient history, to truncate backpropagation through time."""
 
 
 class CaptionModel(nn.Module):
-    """A model that reads an image once and then writes word by word.
+    """A model that reads an image once and then writes a caption word by word.
 
     Attributes:
-        encoder: images -> features; nn.Identity() where features are stored. Training sets it.
-        pad: id of the padding token.
-        attends: whether steps have attention weights.
-        hard_attention: what hard attention looks at in evaluation ("most_likely", "sample" or "expectation"); None for
-            soft attention or none.
-        has_sentinel: whether a share of each word's weight may go to a visual sentinel.
+        encoder: Module that maps images to features; nn.Identity() if features are stored. Training sets it.
+        pad: Id of the padding token.
+        attends: Whether steps have attention weights.
+        hard_attention: How hard attention selects a location in evaluation ("most_likely", "sample" or "expectation");
+            None for soft attention or no attention.
+        has_sentinel: Whether a share of each word's attention weight may go to a visual sentinel.
     """
 
     encoder: nn.Module
@@ -94,39 +115,62 @@ class CaptionModel(nn.Module):
     has_sentinel: bool = False
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
-        """Compute once per image the state before <start>, one row per image, and the memory that all steps look up.
+        """Compute, once per image, the state before `<start>` (one row per image) and the memory that all steps read.
 
         Args:
-            images: what the encoder takes: images [B, 3, S, S] uint8, or stored features [B, P, D] or [B, D].
-            mask: [B, P] bool, True at real locations; None where all are.
+            images: Input of the encoder: images [B, 3, S, S] uint8, or stored features [B, L, D] or [B, D].
+            mask: [B, L] bool, True at real locations; None if all are real.
+
+        Returns:
+            The state and the memory.
         """
         return self.begin_from(*self.encode(images, mask))
 
     def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Compute the grid [B, P, D'] that the decoder looks at, and its mask: the first half of `begin`.
+        """Compute the feature grid [B, L, D'] that the decoder attends to, and its mask: the first half of `begin`.
 
-        Multi-crop evaluation joins the grids of several crops between the two halves. A model that has no such half
-        implements `begin` alone.
+        Multi-crop evaluation joins the grids of several crops between the two halves. A model without this half
+        implements only `begin`.
+
+        Raises:
+            ConfigError: The model does not implement this half, so it cannot be used with `crops`.
         """
-        raise ConfigError(f"{type(self).__name__} takes one view of each image: leave crops out")
+        raise ConfigError(f"{type(self).__name__} takes one view per image: set crops=null")
 
     def begin_from(self, grid: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
-        """As `begin`, from what `encode` returns."""
-        raise ConfigError(f"{type(self).__name__} takes one view of each image: leave crops out")
+        """Compute state and memory from the results of `encode`: the second half of `begin`.
 
-    def step(self, token: Tensor, state: State, memory: Any) -> Step:
-        """Read one word, token [B, K] int64, and score the next one."""
-        raise NotImplementedError
+        Raises:
+            ConfigError: The model does not implement this half, so it cannot be used with `crops`.
+        """
+        raise ConfigError(f"{type(self).__name__} takes one view per image: set crops=null")
 
-    def teacher_force(self, tokens: Tensor, state: State, memory: Any, *, carry: bool = False) -> Decoded:
-        """Read given captions, K per image, and score each word after the true words before it.
-
-        The default is a loop over `step`; a model may compute the same numbers at once.
+    def step(self, token: Tensor, state: Any, memory: Any) -> Step:
+        """Read one word per row and score the next one.
 
         Args:
-            tokens: [B, K, 1 + T], <start> words <end> <pad>….
-            state: before <start>, one row per image.
-            carry: whether the state after the last step is wanted.
+            token: [B, K] int64.
+            state: The state before the step (a `State`).
+            memory: As returned by `begin`.
+
+        Returns:
+            Logits [B, K, V], the new state and the glimpse.
+        """
+        raise NotImplementedError
+
+    def teacher_force(self, tokens: Tensor, state: Any, memory: Any, *, carry: bool = False) -> Decoded:
+        """Score each word of given captions after the true words before it (teacher forcing), for K captions per image.
+
+        The default is a loop over `step`. A model may compute the same numbers in parallel.
+
+        Args:
+            tokens: [B, K, 1 + T] int64: `<start>` words `<end>` `<pad>`….
+            state: The state before `<start>`, one row per image.
+            memory: As returned by `begin`.
+            carry: Whether the caller needs the state after the last step.
+
+        Returns:
+            Scores, attention weights and, with `carry`, the last state.
         """
         real = tokens[..., 1:] != self.pad
         state, steps = state.repeat(tokens.shape[1]), []
@@ -139,13 +183,20 @@ class CaptionModel(nn.Module):
         return Decoded(logits, index, stack_glimpses([step.glimpse for step in steps], real), state)
 
     def forward(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Decoded:
-        """Teacher forcing on captions [B, K, 1 + T] of the images; see `begin` and `teacher_force`."""
+        """Apply teacher forcing to captions [B, K, 1 + T] of images; see `begin` and `teacher_force`."""
         state, memory = self.begin(images, mask)
         return self.teacher_force(tokens, state, memory)
 
 
 def stack_glimpses(glimpses: list[Glimpse], real: Tensor) -> Glimpse:
-    """Join the glimpses of T steps along time without the context: [B, K, T, …], zero where `real` [B, K, T] is not."""
-    fields = [None if parts[0] is None else torch.stack(parts, 2) for parts in list(zip(*glimpses, strict=True))[1:]]
-    fields = [part if part is None else part * real.view(real.shape + (1,) * (part.dim() - 3)) for part in fields]
+    """Join the glimpses of T steps along time, without the context: [B, K, T, …], zero where `real` is False.
+
+    Args:
+        glimpses: One glimpse [B, K, …] per step.
+        real: [B, K, T] bool, True at real words.
+    """
+    stacked = [None if parts[0] is None else torch.stack(parts, 2) for parts in list(zip(*glimpses, strict=True))[1:]]
+    fields: list[Any] = [
+        part if part is None else part * real.view(real.shape + (1,) * (part.dim() - 3)) for part in stacked
+    ]
     return Glimpse(glimpses[0].context.new_zeros(*real.shape, 0), *fields)

@@ -1,4 +1,4 @@
-"""Let a trained model look at several crops of each image at once."""
+"""Let a trained model attend to several crops of each image at once (test-time augmentation)."""
 
 from typing import Any
 
@@ -10,14 +10,14 @@ from captioning.models.interface import CaptionModel, Decoded, State, Step
 
 
 class MultiCrop(CaptionModel):
-    """A trained model whose grid is the grids of V crops side by side: features [B, V, P, D] (or fc vectors [B, V, D])
-    in, attention over V · P locations out, and the image vector is the mean over all of them.
+    """A trained model that attends to V crops of each image at once.
 
-    Each crop is encoded by itself, as in training, where a position's code is that of the location in its crop. Nothing
-    is learned anew.
+    The input is features [B, V, L, D] (or fc vectors [B, V, D]). Attention covers all V · L locations, and the image
+    vector is the mean over them. Each crop is encoded separately, as in training: a position code refers to the
+    location in its crop. Nothing is trained.
 
     Args:
-        model: the trained model, which implements both halves of `begin`.
+        model: The trained model, which implements both halves of `begin`.
         views: V.
     """
 
@@ -27,28 +27,38 @@ class MultiCrop(CaptionModel):
         self.attends, self.hard_attention, self.has_sentinel = model.attends, model.hard_attention, model.has_sentinel
 
     @property
-    def encoder(self) -> torch.nn.Module:
-        """That of the model."""
+    def encoder(self) -> torch.nn.Module:  # type: ignore[override]  # read-only: the model owns it
+        """The encoder of the model."""
         return self.model.encoder
 
-    def encode(self, images: Tensor, mask: None = None) -> tuple[Tensor, None]:
-        """[B, V, …] -> adapted features [B, V · P, D'], crop by crop.
+    def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
+        """Compute the adapted features [B, V · L, D'] crop by crop.
+
+        Args:
+            images: Features [B, V, L, D] or [B, V, D].
+            mask: Must be None.
+
+        Returns:
+            The features and None for the mask.
 
         Raises:
-            ConfigError: not the features of V crops, or a mask beside them.
+            ConfigError: The input does not have V crops, or there is a mask.
         """
         if images.shape[1] != self.views or mask is not None:
             raise ConfigError(
-                f"a captioner with crops takes the features of {self.views} views of each picture, not "
-                f"{tuple(images.shape)} of it alone: evaluation.sources_of gives them, or load it without crops"
+                f"a captioner with crops={self.views} takes features [B, {self.views}, …], not {tuple(images.shape)}. "
+                "Read them with evaluation.sources_of, or load the captioner without crops"
             )
         return torch.cat([self.model.encode(view)[0] for view in images.unbind(1)], 1), None
 
     def begin_from(self, grid: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
+        """Compute state and memory from the results of `encode`."""
         return self.model.begin_from(grid, mask)
 
     def step(self, token: Tensor, state: State, memory: Any) -> Step:
+        """Read one word per row and score the next one, as `CaptionModel.step`."""
         return self.model.step(token, state, memory)
 
     def teacher_force(self, tokens: Tensor, state: State, memory: Any, *, carry: bool = False) -> Decoded:
+        """Score all words of given captions, as `CaptionModel.teacher_force`."""
         return self.model.teacher_force(tokens, state, memory, carry=carry)

@@ -1,4 +1,4 @@
-"""Add a code of its location to every feature vector of the grid."""
+"""Add a position code to the feature vector of every grid location."""
 
 import math
 
@@ -9,7 +9,11 @@ from captioning.errors import ConfigError
 
 
 class NoPositions(nn.Module):
-    """Features as they are: a place is known by its content alone (Show, Attend and Tell)."""
+    """No position code: a location is described by its content only (Show, Attend and Tell).
+
+    Args:
+        regions: Not used.
+    """
 
     size = 0
 
@@ -17,22 +21,23 @@ class NoPositions(nn.Module):
         super().__init__()
 
     def forward(self, features: Tensor) -> Tensor:
+        """Return the features unchanged."""
         return features
 
 
 class Coordinates(nn.Module):
-    """Appends to each place of a square grid the sines and cosines of its row and column (Vaswani et al. 2017, in two
-    dimensions): [B, P, D] -> [B, P, D + 4 F]. An fc vector has no places, and gets zeros.
+    """Append sines and cosines of row and column to each location of a square grid: [B, L, D] -> [B, L, D + 4 F].
 
-    A convolutional feature hardly says where it lies, and not at all whether it lies left or right where a network
-    was trained on mirrored pictures too; a decoder that has to say "left of" needs to be told.
+    This is the code of Vaswani et al. 2017 in two dimensions. An fc vector has no location and gets zeros. A
+    convolutional feature contains little information about its position, and none about left and right if the network
+    was trained on mirrored images too. A decoder that must write "left of" needs this code.
 
     Args:
-        frequencies: F; half a turn over the picture, one turn, two, …
-        regions: whether the places are a detector's regions, which stand in no rows and columns.
+        frequencies: F; half a turn over the image, one turn, two turns, …
+        regions: Whether the locations are a detector's regions, which have no rows and columns.
 
     Raises:
-        ConfigError: for regions.
+        ConfigError: The locations are regions, or `frequencies` is less than 1.
     """
 
     def __init__(self, *, frequencies: int = 2, regions: bool = False):
@@ -44,22 +49,29 @@ class Coordinates(nn.Module):
         self.frequencies, self.size = frequencies, 4 * frequencies
 
     def forward(self, features: Tensor) -> Tensor:
+        """Append the code to features [B, L, D] or [B, D].
+
+        Raises:
+            ConfigError: L is not a square number.
+        """
         if features.dim() == 2:
             return torch.cat((features, features.new_zeros(len(features), self.size)), -1)
-        batch, places, _ = features.shape
-        return torch.cat((features, self._code(places, features).expand(batch, -1, -1)), -1)
+        batch, locations, _ = features.shape
+        return torch.cat((features, self._code(locations, features).expand(batch, -1, -1)), -1)
 
-    def _code(self, places: int, like: Tensor) -> Tensor:
-        """[P, 4 F], row by row."""
-        side = math.isqrt(places)
-        if side**2 != places:
-            _refuse(f"{places} places")
-        line = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side  # middle of each cell, in 0 … 1
+    def _code(self, locations: int, like: Tensor) -> Tensor:
+        """Compute the code [L, 4 F] in row-major order."""
+        side = math.isqrt(locations)
+        if side**2 != locations:
+            _refuse(f"{locations} locations")
+        line = (torch.arange(side, device=like.device, dtype=like.dtype) + 0.5) / side  # center of each cell, in 0…1
         turns = math.pi * line[:, None] * 2.0 ** torch.arange(self.frequencies, device=like.device)
         code = torch.cat((turns.sin(), turns.cos()), -1)  # [side, 2 F]
         rows, columns = code[:, None].expand(-1, side, -1), code[None].expand(side, -1, -1)
         return torch.cat((rows, columns), -1).flatten(0, 1)
 
 
-def _refuse(places: str) -> None:
-    raise ConfigError(f"model/positions=coordinates needs a CNN's square grid, not {places}: set model/positions=none")
+def _refuse(locations: str) -> None:
+    raise ConfigError(
+        f"model/positions=coordinates needs a CNN's square grid, not {locations}. Set model/positions=none"
+    )

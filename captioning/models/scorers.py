@@ -1,10 +1,10 @@
-"""Score how well each location of the grid fits the decoder's state: additive and scaled dot-product scorers.
+"""Score how well each location of the grid matches the decoder's state: additive and scaled dot-product scorers.
 
-    keys   = scorer.project(grid)       once an image: [B, P, D] -> [B, P, A]
-    scores = scorer(query, keys)        each step: [B, K, H] -> [B, K, P]
-    score  = scorer.of_rows(query, key) of one key a row (a sentinel): [B, K, A] -> [B, K]
+    keys   = scorer.project(grid)         once per image: [B, L, D] -> [B, L, A]
+    scores = scorer(query, keys)          once per step: [B, K, H] -> [B, K, L]
+    score  = scorer.of_rows(query, key)   of one key per row (a sentinel): [B, K, A] -> [B, K]
 
-A softmax over the places follows, so what shifts all places alike is left out of either scorer.
+A softmax over the locations follows. Both scorers therefore leave out terms that shift all locations equally.
 """
 
 import torch
@@ -15,16 +15,29 @@ from captioning.models.ops import additive_scores, linear
 
 
 def additive_equation(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """e_bki = u · tanh(q_bk + k_bi): queries [B, K, A], keys [B, P, A] and u [A] -> scores [B, K, P]."""
+    """Compute e_bki = u · tanh(q_bk + k_bi).
+
+    Args:
+        query: q [B, K, A].
+        keys: k [B, L, A].
+        weight: u [A].
+
+    Returns:
+        Scores [B, K, L].
+    """
     return ((query[:, :, None] + keys[:, None]).tanh() * weight).sum(-1)
 
 
 class Additive(nn.Module):
-    """e_i = u · tanh(W_a a_i + W_h h + b): Bahdanau et al. 2015, Show, Attend and Tell's f_att.
+    """Additive scores e_i = u · tanh(W_a a_i + W_h h + b): Bahdanau et al. 2015; f_att of Show, Attend and Tell.
 
     Args:
-        feature_size: D. state_size: H.
-        width: A, of the hidden layer.
+        feature_size: D.
+        state_size: H.
+        width: A, the size of the hidden layer.
+
+    Raises:
+        ConfigError: `width` is less than 1.
     """
 
     def __init__(self, feature_size: int, state_size: int, *, width: int = 512):
@@ -36,26 +49,31 @@ class Additive(nn.Module):
         self.score = nn.Linear(width, 1, bias=False)
 
     def project(self, grid: Tensor) -> Tensor:
-        """W_a a_i + b."""
+        """Compute the keys W_a a_i + b: [B, L, D] -> [B, L, A]."""
         return self.key(grid)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Score query [B, K, H] against keys [B, L, A]: -> [B, K, L]."""
         query = linear(query, self.query.weight)
         weight = self.score.weight[0].to(query.dtype)
-        # The compiler fuses the equation into one kernel, which keeps nothing of [B, K, P, A] in memory either.
+        # The compiler fuses the equation into one kernel, which does not keep [B, K, L, A] in memory either.
         return (additive_equation if torch.compiler.is_compiling() else additive_scores)(query, keys, weight)
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
-        """Scores of [B, K, A], a key for each row."""
+        """Score query [B, K, H] against one key per row [B, K, A]: -> [B, K]."""
         return linear((key + linear(query, self.query.weight)).tanh(), self.score.weight).squeeze(-1)
 
 
 class DotProduct(nn.Module):
-    """e_i = (W_h h + b) · (W_a a_i) / √A: scaled dot product, Vaswani et al. 2017 eq. 1.
+    """Scaled dot-product scores e_i = (W_h h + b) · (W_a a_i) / √A: Vaswani et al. 2017 eq. 1.
 
     Args:
-        feature_size: D. state_size: H.
-        width: A, of query and key.
+        feature_size: D.
+        state_size: H.
+        width: A, the size of query and key.
+
+    Raises:
+        ConfigError: `width` is less than 1.
     """
 
     def __init__(self, feature_size: int, state_size: int, *, width: int = 512):
@@ -66,12 +84,13 @@ class DotProduct(nn.Module):
         self.query = nn.Linear(state_size, width)
 
     def project(self, grid: Tensor) -> Tensor:
-        """W_a a_i."""
+        """Compute the keys W_a a_i: [B, L, D] -> [B, L, A]."""
         return self.key(grid)
 
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Score query [B, K, H] against keys [B, L, A]: -> [B, K, L]."""
         return linear(query, self.query.weight, self.query.bias) @ keys.transpose(1, 2) * self.width**-0.5
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
-        """Scores of [B, K, A], a key for each row."""
+        """Score query [B, K, H] against one key per row [B, K, A]: -> [B, K]."""
         return (linear(query, self.query.weight, self.query.bias) * key).sum(-1) * self.width**-0.5

@@ -9,7 +9,9 @@ from torch import Tensor
 class RecurrentState(NamedTuple):
     """Hidden states of all layers for B images × K rows (captions, beams or samples of the same image).
 
-    hidden: [layers, B, K, H]. cell: [layers, B, K, H], or [layers, B, K, 0] for recurrences without one.
+    Attributes:
+        hidden: Hidden states [layers, B, K, H].
+        cell: Cell states [layers, B, K, H], or [layers, B, K, 0] for recurrences without a cell state.
     """
 
     hidden: Tensor
@@ -21,27 +23,31 @@ class RecurrentState(NamedTuple):
         return self.hidden[-1]
 
     def layers(self, start: int, stop: int | None = None) -> "RecurrentState":
-        """Layers start … stop − 1."""
+        """Return the layers start … stop − 1."""
         return RecurrentState(*(part[start:stop] for part in self))
 
     def below(self, above: "RecurrentState") -> "RecurrentState":
-        """These layers, and those of another state above them."""
+        """Stack another state's layers on top of these layers."""
         return RecurrentState(*(torch.cat(parts) for parts in zip(self, above, strict=True)))
 
     def select(self, index: Tensor) -> "RecurrentState":
-        """Row index[b, j] of image b becomes its row j; index is [B, J] int64 (a beam's reordering)."""
+        """Select rows: row index[b, j] of image b becomes its row j.
+
+        Args:
+            index: [B, J] int64, for example the reordering of a beam.
+        """
         return RecurrentState(*(_gather_rows(part, index) for part in self))
 
     def repeat(self, rows: int) -> "RecurrentState":
-        """[…, B, 1, H] -> […, B, rows, H], as a view."""
+        """Repeat the one row of each image as a view: […, B, 1, H] -> […, B, rows, H]."""
         return RecurrentState(*(part.expand(-1, -1, rows, -1) for part in self))
 
     def first(self, rows: int) -> "RecurrentState":
-        """The first `rows` rows of each image."""
+        """Return the first `rows` rows of each image."""
         return RecurrentState(*(part[:, :, :rows] for part in self))
 
     def detach(self) -> "RecurrentState":
-        """The same numbers without history: where truncated backpropagation through time cuts."""
+        """Return the same values without gradient history, to truncate backpropagation through time."""
         return RecurrentState(*(part.detach() for part in self))
 
 

@@ -1,12 +1,13 @@
-"""Update what a part remembers once per optimizer step, from the whole batch of that step.
+"""Update a part's running statistics once per optimizer step, from all samples of that step.
 
-A moving average that each process or each micro-batch updated by itself would depend on how the batch of a step is
-divided. A `StepState` therefore only adds up sums in `forward`. `end_step` adds them over the processes and then lets
-the part take them in, so that one process with the whole batch, several processes with a share each, and accumulated
-micro-batches all remember the same.
+If each process or micro-batch updated a moving average by itself, the result would depend on how the batch of a step is
+divided. A `StepState` therefore only accumulates sums in `forward`. `end_step` adds the sums over all processes and
+then updates the part. The statistics are thus the same for one process with the full batch, for several processes with
+a share each, and for accumulated micro-batches.
 
-In a plain training loop, where nobody calls `end_step`, every forward pass in training mode is a step. A trainer calls
-`defer(model)` once, and then `keep_batch` or `drop_batch` after each batch and `end_step` or `drop_step` at each step.
+In a plain training loop, which never calls `end_step`, every forward pass in training mode counts as a step. A trainer
+calls `defer(model)` once, then `keep_batch` or `drop_batch` after each batch, and `end_step` or `drop_step` at each
+step.
 """
 
 from collections.abc import Iterator
@@ -15,10 +16,10 @@ from torch import Tensor, distributed, nn
 
 
 class StepState(nn.Module):
-    """A part whose memory changes between optimizer steps, and is constant during a step.
+    """A part whose memory changes between optimizer steps and is constant during a step.
 
-    A subclass keeps its memory in buffers, which checkpoints save, calls `note` in `forward` while it is in training
-    mode, and implements `take`. The sums of an unfinished step are plain attributes: they are not saved, since a
+    A subclass keeps its memory in buffers, which checkpoints save. It calls `note` in `forward` in training mode, and
+    implements `take`. The sums of an unfinished step are plain attributes. Checkpoints do not save them, because a
     resumed run computes the micro-batches of an unfinished step again.
     """
 
@@ -30,7 +31,11 @@ class StepState(nn.Module):
         self._of_step: Tensor | None = None
 
     def note(self, sums: Tensor) -> None:
-        """Add sums over the own share of the batch, a vector of fixed length."""
+        """Add sums over this process's share of the batch.
+
+        Args:
+            sums: Vector of fixed length.
+        """
         sums = sums.detach()
         self._of_batch = sums if self._of_batch is None else self._of_batch + sums
         if not self.deferred:
@@ -38,12 +43,16 @@ class StepState(nn.Module):
             end_step(self)
 
     def take(self, sums: Tensor) -> None:
-        """Change the memory by the sums over all processes and micro-batches of a step."""
+        """Update the memory from the sums over all processes and micro-batches of a step.
+
+        Args:
+            sums: Vector of the same length as in `note`.
+        """
         raise NotImplementedError
 
 
 def defer(module: nn.Module, deferred: bool = True) -> None:
-    """Let the parts of `module` wait for `end_step`; with False, every forward pass is a step again."""
+    """Make the parts of `module` wait for `end_step`; with False, every forward pass counts as a step again."""
     for part in _parts(module):
         part.deferred = deferred
 
@@ -57,13 +66,13 @@ def keep_batch(module: nn.Module) -> None:
 
 
 def drop_batch(module: nn.Module) -> None:
-    """Forget the sums of the latest batch, which is left out of the step."""
+    """Discard the sums of the latest batch, so that it does not count in the step."""
     for part in _parts(module):
         part._of_batch = None
 
 
 def end_step(module: nn.Module) -> None:
-    """Let all parts take in the sums of the step, added up over the processes of a distributed run.
+    """Update all parts from the sums of the step, added over the processes of a distributed run.
 
     All processes must call it together, with the same parts.
     """
@@ -77,7 +86,7 @@ def end_step(module: nn.Module) -> None:
 
 
 def drop_step(module: nn.Module) -> None:
-    """Forget all sums: the step is left out."""
+    """Discard all sums, so that the step does not count."""
     for part in _parts(module):
         part._of_batch = part._of_step = None
 

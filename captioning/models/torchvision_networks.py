@@ -1,6 +1,6 @@
 """Build torchvision's classifiers for `Encoder`, cut off after a given layer.
 
-Apart from the other networks, since torchvision takes a second to import.
+This is a file of its own because importing torchvision takes a second.
 """
 
 import hashlib
@@ -21,13 +21,15 @@ from captioning.models.weights import fixed_seed, load_weights_file, nearest
 def torchvision_network(
     name: str, *, weights: str | None, output: str, layer: str | None, image_size: int
 ) -> tuple[nn.Module, str]:
-    """A torchvision classifier up to `layer`, without what comes after, and that layer's name.
+    """Build a torchvision classifier up to `layer`; return the network and the layer's name.
 
-    The arguments and errors are those of `captioning.models.torchvision_encoder`.
+    Arguments and errors are those of `captioning.models.torchvision_encoder`.
     """
     known = models.list_models(module=models)
     if name not in known:
-        raise ConfigError(f"encoder.name: torchvision has no classifier {name!r}{nearest(name, known)}")
+        raise ConfigError(
+            f"encoder.name: torchvision has no classifier {name!r}{nearest(name, known)}. Name one of its classifiers"
+        )
     offered = models.get_model_weights(name).__members__
     if weights is None or weights not in offered:
         with fixed_seed():
@@ -43,41 +45,41 @@ def torchvision_network(
 
 
 def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:
-    """A classifier with torchvision's own weights, downloaded at their first use."""
+    """Load a classifier with torchvision's own weights, which are downloaded at first use."""
     cached = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(weights.url).path).name)
     was_there = cached.exists()
     try:
         network = models.get_model(name, weights=weights)
-    except Exception as error:  # of a damaged file, torch.load raises anything
+    except Exception as error:  # torch.load raises any type of error for a damaged file
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         if was_there and not cached.is_file():
             raise CheckpointError(
-                f"{cached} is not a file, but should hold the weights {weights.name} of {name}: "
-                "delete it, then run again"
+                f"{cached} is not a file, but should contain the weights {weights.name} of {name}. "
+                "Delete it, then run again"
             ) from error
         if was_there:
             raise CheckpointError(
-                f"{cached} should hold the weights {weights.name} of {name}, but cannot be loaded"
-                f"{likeness(cached) or f' ({reason})'}. Delete that file, then run again: it is downloaded anew"
+                f"{cached} should contain the weights {weights.name} of {name}, but cannot be loaded"
+                f"{likeness(cached) or f' ({reason})'}. Delete that file, then run again to download it"
             ) from error
         if not isinstance(error, (OSError, RuntimeError)):
             raise
-        # no network, no such address, no room, or a broken download
+        # no network, unknown address, full disk, or a broken download
         raise CheckpointError(
-            f"cannot download the weights {weights.name} of {name} from {weights.url} ({reason}): put that file into "
-            f"{cached.parent}, or give its path as encoder.weights"
+            f"cannot download the weights {weights.name} of {name} from {weights.url} ({reason}). Put that file into "
+            f"{cached.parent}, or set encoder.weights to its path"
         ) from error
     _check_hash(cached, f"the weights {weights.name} of {name}")
     return network
 
 
 def _check_hash(file: Path, what: str) -> None:
-    """Refuses a file of torch's cache whose SHA-256 does not begin as its name says; torch looks at downloads only."""
-    named = re.search(r"-([0-9a-f]{8,})\.", file.name)  # as torch.hub.load_state_dict_from_url has it
+    """Refuse a file in torch's cache whose SHA-256 does not begin as its name says; torch checks only downloads."""
+    named = re.search(r"-([0-9a-f]{8,})\.", file.name)  # the naming rule of torch.hub.load_state_dict_from_url
     if named and file.is_file() and not _sha256(file).startswith(named[1]):
         raise CheckpointError(
-            f"{file} should hold {what}, but is another file: its SHA-256 does not begin with {named[1]}, as its name "
-            "says. Delete that file, then run again: it is downloaded anew"
+            f"{file} should contain {what}, but is another file: its SHA-256 does not begin with {named[1]}, as its "
+            "name says. Delete that file, then run again to download it"
         )
 
 
@@ -87,33 +89,35 @@ def _sha256(file: Path) -> str:
 
 
 def _cut(classifier: nn.Module, layer: str) -> nn.Module:
-    """The classifier as a graph that ends at `layer` and holds no other weights, in the order in which they run."""
+    """Cut the classifier after `layer`: a graph with only the weights it needs, in the order in which they run."""
     nodes = get_graph_node_names(classifier, suppress_diff_warning=True)[1]
     if not any(node == layer or node.startswith(f"{layer}.") for node in nodes):
         known = [*nodes, *(name for name, _ in classifier.named_modules())]
-        raise ConfigError(f"encoder.layer: no {layer!r} in the network{nearest(layer, known)}")
+        raise ConfigError(
+            f"encoder.layer: the network has no layer {layer!r}{nearest(layer, known)}. Name one of its layers"
+        )
     extractor = create_feature_extractor(classifier, [layer], suppress_diff_warning=True).eval()
-    graph = extractor.graph  # of eval mode, the only one that an encoder runs in
+    graph = extractor.graph  # of eval mode, the only mode in which an encoder runs
     end = graph.output_node()
-    end.args = (end.args[0][layer],)  # the tensor itself, not a dictionary of one
+    end.args = (end.args[0][layer],)  # return the tensor itself, not a dictionary with one entry
     return fx.GraphModule(extractor, graph)
 
 
 def _before_last_linear(classifier: nn.Module) -> str:
-    """Name of the graph's node that feeds the last linear layer."""
+    """Return the name of the graph's node that feeds the last linear layer."""
     nodes = get_graph_node_names(classifier, suppress_diff_warning=True)[1]
     linear = [name for name, module in classifier.named_modules() if isinstance(module, nn.Linear) and name in nodes]
     if not linear:
-        raise ConfigError("encoder.layer: this network has no linear layer: name the layer to use")
+        raise ConfigError("encoder.layer: this network has no linear layer. Set encoder.layer to the layer to use")
     return nodes[nodes.index(linear[-1]) - 1]
 
 
 def _last_map(classifier: nn.Module, image_size: int) -> str:
-    """Name of the last module that gives a map [B, D, H, W] of more than one place, or tokens [B, N, D]."""
+    """Return the name of the last module that outputs tokens [B, N, D] or a map [B, D, H, W] larger than 1×1."""
     found = []
 
     def look(name: str, module: nn.Module, result: object) -> None:
-        # Adaptive pooling stretches a small map into copies of neighbouring places.
+        # Adaptive pooling enlarges a small map by copying neighboring locations.
         if isinstance(result, Tensor) and not isinstance(module, nn.AdaptiveAvgPool2d):
             shape = result.shape
             if (len(shape) == 4 and shape[2] * shape[3] > 1) or (len(shape) == 3 and shape[1] > 1):
@@ -129,7 +133,8 @@ def _last_map(classifier: nn.Module, image_size: int) -> str:
             classifier(torch.zeros(1, 3, image_size, image_size))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"encoder: this network cannot take pictures of {image_size}×{image_size}: {error}"
+            f"encoder.image_size: this network cannot take images of {image_size}×{image_size}: {error}. "
+            "Set another size"
         ) from error
     finally:
         for hook in hooks:

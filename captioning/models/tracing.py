@@ -1,4 +1,4 @@
-"""Record the states and gates of recurrent cells while the model reads given words by its own `step`."""
+"""Record the states and gates of recurrent cells while the model reads given words with its own `step`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,18 +12,19 @@ from captioning.models.state import RecurrentState
 
 @torch.no_grad()
 def trace(step: Callable, state: RecurrentState, tokens: Tensor, *, model: nn.Module) -> dict[str, Tensor]:
-    """What every layer holds after each word that is read, and what its gates let through on the way there.
+    """Record every layer's state after each word, and the gates of the step that led to it.
 
     Args:
-        step: (token [B, K], state) -> anything with the next `state`: a model's step with its memory bound.
-        state: before the first word; one row an image, or K.
-        tokens: [B, K, T] int64, what is read. Rows that end earlier are filled up with anything; what is told of those
-            words is to be left out by the caller.
-        model: whose cells `step` runs; in eval mode, since dropout between layers would be drawn anew.
+        step: (token [B, K], state) -> a result with the next `state`: a model's step with its memory bound.
+        state: The state before the first word, one row per image or K rows.
+        tokens: [B, K, T] int64, the words to read. Rows that end earlier may be filled with any ids; the caller must
+            leave out the results for them.
+        model: The model whose cells `step` runs. It must be in eval mode, because dropout between layers would be
+            sampled again.
 
     Returns:
-        {"hidden": [B, K, T, H], "cell": …, and the names in the cell's `gates`}; with several layers
-        {"hidden 1": …, "hidden 2": …}, 1 next to the words.
+        A dictionary {"hidden": [B, K, T, H], "cell": …} with the names in the cell's `gates` as further keys; with
+            several layers {"hidden 1": …, "hidden 2": …}, where 1 is the layer next to the words.
     """
     if state.hidden.shape[2] != tokens.shape[1]:
         state = state.repeat(tokens.shape[1])
@@ -38,9 +39,9 @@ def trace(step: Callable, state: RecurrentState, tokens: Tensor, *, model: nn.Mo
 
 @contextmanager
 def watched(model: nn.Module) -> Iterator[list[tuple[tuple[str, ...], Layer]]]:
-    """Within it, a list that every layer of every cell in the model appends (names of gates, Layer) to as it steps.
+    """Yield a list to which every layer of every cell of the model appends (names of gates, Layer) at each step.
 
-    The fused kernel, that runs a whole sequence at once, tells nothing.
+    The fused kernel, which runs a full sequence at once, appends nothing.
     """
     layers: list[tuple[tuple[str, ...], Layer]] = []
 
@@ -56,7 +57,7 @@ def watched(model: nn.Module) -> Iterator[list[tuple[tuple[str, ...], Layer]]]:
 
 
 def _named(state: RecurrentState, layers: list[tuple[tuple[str, ...], Layer]]) -> dict[str, Tensor]:
-    """The decoder's own state, layer by layer, and the gates that led to it: each [B, K, H]."""
+    """Name the decoder's state, layer by layer, and the gates that led to it: each [B, K, H]."""
     seen = {}
     for index, (gates, layer) in enumerate(layers):
         suffix = f" {index + 1}" if len(layers) > 1 else ""

@@ -1,4 +1,4 @@
-"""Load the weights of an encoder's network from a file, and report what does not fit."""
+"""Load the weights of an encoder's network from a file, and report entries that do not fit."""
 
 import difflib
 import re
@@ -16,16 +16,17 @@ from captioning.io import likeness
 def load_weights_file(
     network: nn.Module, file: str | Path, *, known: dict[str, Tensor], what: str, names: Iterable[str]
 ) -> None:
-    """Loads the network's part of a state_dict file.
+    """Load a network's part of a state_dict file.
 
     Args:
-        network: what is kept of a classifier; all its weights must be in the file, in the same shapes.
-        file: what `torch.save(model.state_dict(), file)` wrote.
-        known: the whole classifier's state; a file with any other key belongs to another network.
-        what, names: of the classifier and of the weights that need no file, for the messages.
+        network: The part of a classifier that is kept; all its weights must be in the file, with the same shapes.
+        file: A file written by `torch.save(model.state_dict(), file)`.
+        known: The full classifier's state; a file with any other key belongs to another network.
+        what: Name of the classifier, for messages.
+        names: Names of the weights that need no file, for messages.
 
     Raises:
-        CheckpointError: the file is absent, is no state_dict, or does not fit.
+        CheckpointError: The file is missing, is not a state_dict, or does not fit.
     """
     state = _read_state(Path(file), what=what, names=names)
     own = network.state_dict()
@@ -36,18 +37,20 @@ def load_weights_file(
     faults = [("missing", missing), ("unexpected", unexpected), ("of another shape", shapes)]
     if any(keys for _, keys in faults):
         listed = "; ".join(f"{len(keys)} {fault} ({_first(keys)})" for fault, keys in faults if keys)
-        raise CheckpointError(f"{file}: the weights do not fit {what}: {listed}")
+        raise CheckpointError(
+            f"{file}: the weights do not fit {what}: {listed}. Set encoder.weights to a file of {what}"
+        )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known names most like `name`, as the tail of a message; empty when none is like it."""
+    """Return the known names most similar to `name`, as the end of a message; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=5, cutoff=0.5)
     return f" (nearest: {', '.join(near)})" if near else ""
 
 
 @contextmanager
 def fixed_seed() -> Iterator[None]:
-    """Weights drawn inside are always the same ones; the global generator is left as it was."""
+    """Make random weights reproducible inside this context, and restore the global generator afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
         yield
@@ -55,14 +58,19 @@ def fixed_seed() -> Iterator[None]:
 
 def _read_state(file: Path, *, what: str, names: Iterable[str]) -> dict[str, Tensor]:
     if not file.is_file():
-        raise CheckpointError(f"encoder.weights: {file} is neither a file nor one of {what}'s ({', '.join(names)})")
+        raise CheckpointError(
+            f"encoder.weights: {file} is neither a file nor one of {what}'s weights ({', '.join(names)})"
+        )
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever the bytes lead torch.load to
-        raise CheckpointError(f"{file}: not a weights file that torch can load safely{likeness(file)}") from error
+    except Exception as error:  # torch.load raises any type of error for a damaged file
+        raise CheckpointError(
+            f"{file}: not a weights file that torch can load safely{likeness(file)}. "
+            "Write it with torch.save(model.state_dict(), file)"
+        ) from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise CheckpointError(f"{file}: not a state_dict (names to tensors); save model.state_dict() alone")
-    # torchvision's own DenseNet files predate its present names, and are renamed as they are downloaded.
+        raise CheckpointError(f"{file}: not a state_dict (names to tensors). Save only model.state_dict()")
+    # torchvision's DenseNet files have older names, which torchvision itself renames at download.
     return {re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", key): value for key, value in state.items()}
 
 

@@ -1,13 +1,13 @@
-"""What training minimizes: an objective takes the model and a batch, and owns every term of the loss.
+"""Define the losses that training minimizes: an objective computes all terms of the loss of a model on a batch.
 
-`CrossEntropy` and `SelfCritical` learn captions, `AnswerCrossEntropy` answers, `TruncatedBackpropagation` running text.
-`Reinforce` adds the gradient of the locations that hard attention drew. An objective is a module, because what it
-remembers (a moving average, a count of batches) is saved in checkpoints; its `of_task` names the task it is for.
+`CrossEntropy` and `SelfCritical` train captioners, `AnswerCrossEntropy` trains VQA models, `TruncatedBackpropagation`
+trains language models. `Reinforce` adds the gradient of the locations that hard attention sampled. An objective is a
+module, because checkpoints save its memory (a moving average, a count of batches). Its `of_task` names its task.
 """
 
 import lazy_loader
 
-# What a configuration file may build (`captioning.config.allowlist`).
+# The parts that a configuration file may build (see `captioning.config.allowlist`).
 PARTS = {
     "answer_cross_entropy": ["AnswerCrossEntropy"],
     "cross_entropy": ["CrossEntropy", "ScheduledSampling"],

@@ -1,4 +1,4 @@
-"""Compute cross-entropy over a large vocabulary a few words at a time, with an own backward pass."""
+"""Compute cross-entropy over a large vocabulary for a few words at a time, with a backward pass of its own."""
 
 from typing import NamedTuple
 
@@ -7,13 +7,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_CACHED = 2**22  # scores that a CPU makes at once: more no longer fit its caches, with fewer the products are small
-HELD = 2**26  # scores that a GPU makes at once
+_CACHED = 2**22  # logits that a CPU computes at once: more do not fit its caches, fewer make the products small
+HELD = 2**26  # logits that a GPU computes at once
 
 
 class SoftTargets(NamedTuple):
-    """What a teacher says of N words: ids [N, W] int64 of the words that it thinks likely, and what share of the target
-    each has, [N, W]; the shares of a word of which it says nothing are 0."""
+    """A teacher's distributions of N words.
+
+    Attributes:
+        ids: Ids of the W most likely words, [N, W] int64.
+        shares: The share of the target that each of them gets, [N, W]; 0 for words without a teacher's distribution.
+    """
 
     ids: Tensor
     shares: Tensor
@@ -28,17 +32,26 @@ def chunked_cross_entropy(
     *,
     label_smoothing: float = 0.0,
 ) -> tuple[Tensor, Tensor]:
-    """`word_loss.word_loss_equation` of the logits W f + b: the same numbers and gradients, without [N, V] in memory.
+    """Compute `word_loss.word_loss_equation` of the logits W f + b, without [N, V] in memory.
+
+    Numbers and gradients are the same.
 
     Args:
-        features: f [N, F]. weight, bias: W [V, F] and b [V] (or None).
-        targets, soft_targets, label_smoothing: as there.
+        features: f [N, F].
+        weight: W [V, F].
+        bias: b [V], or None.
+        targets: Ids y [N].
+        soft_targets: A teacher's distributions, or None.
+        label_smoothing: ε.
+
+    Returns:
+        The loss, summed over the N words, and the loss of each word without gradient, [N].
     """
     return _Words.apply(features, weight, bias, targets, soft_targets, label_smoothing, torch.is_grad_enabled())
 
 
 class _Words(torch.autograd.Function):
-    """Of logits W f + b; the gradient of the loss by them is softmax − the target's distribution."""
+    """The loss of logits W f + b; its gradient by the logits is softmax − the target's distribution."""
 
     @staticmethod
     def forward(
@@ -56,13 +69,17 @@ class _Words(torch.autograd.Function):
             torch.zeros_like(part) if wanted and part is not None else None for part in (features, weight, bias)
         )
         at_once = max(1, (_CACHED if features.device.type == "cpu" else HELD) // vocabulary)
-        total, of_words = [], []
+        total: list[Tensor] = []
+        of_words: list[Tensor] = []
         for rows in range(0, len(targets), at_once):
             part, ids = features[rows : rows + at_once], targets[rows : rows + at_once, None]
             scores = wide(F.linear(part, weight, bias))
             scores -= scores.amax(-1, keepdim=True)
-            own, even = scores.gather(-1, ids), scores.mean(-1, keepdim=True) if smoothing else 0.0
-            soft_target, left, taught = None, 1.0, 0.0
+            own: Tensor = scores.gather(-1, ids)
+            even: Tensor | float = scores.mean(-1, keepdim=True) if smoothing else 0.0
+            soft_target: SoftTargets | None = None
+            left: Tensor | float = 1.0
+            taught: Tensor | float = 0.0
             if soft_targets is not None:
                 soft_target = SoftTargets(*(values[rows : rows + at_once] for values in soft_targets))
                 soft_target = soft_target._replace(shares=soft_target.shares.to(scores.dtype))
@@ -77,16 +94,17 @@ class _Words(torch.autograd.Function):
                 outer = (outer.scatter_add_(-1, soft_target.ids, -soft_target.shares) if soft_target else outer).to(
                     part.dtype
                 )
+                assert of_features is not None and of_weight is not None
                 torch.mm(outer, weight, out=of_features[rows : rows + at_once])
                 torch.addmm(of_weight, outer.T, part, out=of_weight)
                 if of_bias is not None:
                     of_bias += outer.sum(0)
-            del scores  # before the next are made
+            del scores  # free the memory before the next ones are computed
         if wanted:
             context.save_for_backward(of_features, of_weight, of_bias)
-        of_words = torch.cat(of_words).squeeze(-1) if of_words else wide(features.new_zeros(0))
-        context.mark_non_differentiable(of_words)
-        return (torch.stack(total).sum() if total else of_words.sum()), of_words
+        losses = torch.cat(of_words).squeeze(-1) if of_words else wide(features.new_zeros(0))
+        context.mark_non_differentiable(losses)
+        return (torch.stack(total).sum() if total else losses.sum()), losses
 
     @staticmethod
     @once_differentiable
@@ -96,5 +114,5 @@ class _Words(torch.autograd.Function):
 
 
 def wide(logits: Tensor) -> Tensor:
-    """At least float32: sums over a vocabulary in half precision lose words."""
+    """Convert to at least float32: half precision is too coarse for sums over a vocabulary."""
     return logits.to(torch.promote_types(logits.dtype, torch.float32))

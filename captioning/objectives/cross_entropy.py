@@ -1,12 +1,12 @@
-"""Train captions by maximum likelihood: cross-entropy, doubly stochastic attention, scheduled sampling."""
+"""Train captioners by maximum likelihood: cross-entropy, doubly stochastic attention, scheduled sampling."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from captioning.errors import must_be
-from captioning.models import StepState
+from captioning.models import CaptionModel, Glimpse, LazyLogits, StepState
 from captioning.objectives.chunked_cross_entropy import SoftTargets, wide
 from captioning.objectives.loss import Loss, make_loss
 from captioning.objectives.reinforce import Reinforce
@@ -16,25 +16,28 @@ from captioning.objectives.word_loss import WordLoss
 
 
 class CrossEntropy(nn.Module):
-    """Negative log-likelihood of the captions, with the doubly stochastic term.
+    """Negative log-likelihood of the captions, with the doubly stochastic attention term.
 
-    L = −log p(y | a) + α_c Σ_i (1 − Σ_t α_ti)², Show, Attend and Tell eq. 14. Reductions: the first term is summed
-    over a caption's words, <end> among them; the second is summed over locations; both are averaged over the captions
-    of the batch, in training over those of all processes together. Padding is in neither.
+    L = −log p(y | a) + α_c Σ_i (1 − Σ_t α_ti)², Show, Attend and Tell eq. 14. Reductions: the first term is summed over
+    a caption's words, `<end>` included; the second is summed over locations. Both are averaged over the captions of the
+    batch, in training over those of all processes together. Padding counts in neither.
 
-    For hard attention the return of a path of locations is minus the whole loss of its caption: smoothed words and soft
-    targets as they are minimized, and the doubly stochastic term.
+    For hard attention, the return of a path of locations is minus the full loss of its caption. This includes label
+    smoothing, soft targets and the doubly stochastic term.
 
     Args:
-        doubly_stochastic: α_c; the term is left out where it is 0, or there are no attention weights.
-        label_smoothing: probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
-        location_loss: Reinforce, for hard attention that draws places.
-        inputs: ScheduledSampling, or None for the captions' own words (teacher forcing).
-        teacher: Teacher, whose distribution of each word the model learns beside the word itself, in training.
-        teacher_share: of the target that the teacher's distribution is.
+        doubly_stochastic: α_c; the term is left out if it is 0 or there are no attention weights.
+        label_smoothing: Probability mass spread evenly over the vocabulary (Szegedy et al. 2016).
+        location_loss: Gradient of the locations that hard attention samples; None: `Reinforce()`.
+        inputs: `ScheduledSampling`, or None to read the caption's own words (teacher forcing).
+        teacher: Teacher for knowledge distillation: in training, its distribution of each word is part of the target.
+        teacher_share: Share of the target that is the teacher's distribution.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
 
-    of_task: ClassVar = "image_captioning"  # see captioning.tasks
+    of_task: ClassVar = "image_captioning"  # the task in captioning.tasks that this objective belongs to
 
     def __init__(
         self,
@@ -43,7 +46,7 @@ class CrossEntropy(nn.Module):
         label_smoothing: float = 0.0,
         location_loss: Reinforce | None = None,
         inputs: "ScheduledSampling | None" = None,
-        teacher: "Teacher | None" = None,
+        teacher: Teacher | None = None,
         teacher_share: float = 0.5,
     ):
         super().__init__()
@@ -54,14 +57,14 @@ class CrossEntropy(nn.Module):
         self.location_loss, self.inputs = location_loss or Reinforce(), inputs
         self.teacher, self.teacher_share = teacher, teacher_share
 
-    def forward(self, model, batch) -> Loss:
-        """Loss of `model` (a `CaptionModel`) on `batch` (CaptionBatch)."""
+    def forward(self, model: CaptionModel, batch: Any) -> Loss:
+        """Compute the loss of `model` (a `CaptionModel`) on `batch` (a `CaptionBatch`)."""
         batch = batch._replace(tokens=self.location_loss.repeat(batch.tokens) if model.training else batch.tokens)
         run = self.inputs if self.inputs is not None and model.training else teacher_force
         scores, index, glimpse = run(model, batch)
         targets = batch.tokens[..., 1:]
         real = targets != model.pad
-        captions = real.any(-1)  # [B, K]: slots that hold a caption
+        captions = real.any(-1)  # [B, K]: slots with a caption
         soft_targets = None
         if self.teacher is not None and model.training:
             ids, probs = (part.flatten(0, 2)[index] for part in self.teacher(batch.image_ids, batch.tokens))
@@ -69,10 +72,10 @@ class CrossEntropy(nn.Module):
         nats, of_words = self.words(scores, targets.flatten()[index], soft_targets)
         sums, uneven = {"cross_entropy": nats}, None
         if self.doubly_stochastic and glimpse.weights.shape[-1]:
-            seen = glimpse.weights.sum(2)  # [B, K, T, P] -> [B, K, P]
+            seen = glimpse.weights.sum(2)  # [B, K, T, L] -> [B, K, L]
             uneven = (1 - seen) ** 2
             if batch.mask is not None:
-                uneven = uneven * batch.mask[:, None]  # a place that is padding is not there to be looked at
+                uneven = uneven * batch.mask[:, None]  # padding is not a location to attend to
             uneven = uneven.sum(-1) * captions
             sums["doubly_stochastic"] = self.doubly_stochastic * uneven.sum()
         stats = {}
@@ -85,16 +88,23 @@ class CrossEntropy(nn.Module):
 
 
 class ScheduledSampling(StepState):
-    """Each input word is, with a probability that grows, the model's own sample (Bengio et al. 2015).
+    """Scheduled sampling: each input word is the model's own sample with a growing probability (Bengio et al. 2015).
 
-    The probability is 0 up to step `start`, then rises by `increase` after every `every` optimizer steps, to at most
-    `maximum`. Samples are drawn from the model's distribution, with torch's global generator, and carry no
-    gradient. The targets stay the caption's own words, position by position.
+    The probability is 0 up to step `start`. Then it rises by `increase` after every `every` optimizer steps, up to
+    `maximum`. Samples come from the model's distribution, with torch's global generator, and have no gradient. The
+    targets remain the caption's own words, position by position.
 
     Args:
-        start, every: optimizer steps.
-        increase, maximum: probabilities.
+        start: Number of optimizer steps without sampling.
+        every: Number of optimizer steps between two increases.
+        increase: Increase of the probability.
+        maximum: Greatest probability.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
+
+    batches: Tensor  # number of optimizer steps taken
 
     def __init__(self, *, start: int = 0, every: int = 1000, increase: float = 0.05, maximum: float = 0.25):
         super().__init__()
@@ -102,19 +112,27 @@ class ScheduledSampling(StepState):
         must_be("objective.inputs.increase", increase, least=0)
         must_be("objective.inputs.maximum", maximum, least=0, most=1)
         self.start, self.every, self.increase, self.maximum = start, every, increase, maximum
-        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))  # optimizer steps taken
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64))
 
     def probability(self) -> float:
-        """That of the next step."""
+        """Return the probability of the next step."""
         periods = (int(self.batches) - self.start) // self.every
         return min(self.maximum, max(0, periods) * self.increase)
 
     def take(self, sums: Tensor) -> None:
-        """A step is one, however many processes and micro-batches it has."""
+        """Count one optimizer step, for any number of processes and micro-batches."""
         self.batches += 1
 
-    def forward(self, model, batch):
-        """Scores at the N real words (logits [N, V]), their index, and the glimpses, as teacher forcing gives them."""
+    def forward(self, model: CaptionModel, batch: Any) -> tuple[LazyLogits | Tensor, Tensor, Glimpse]:
+        """Score the N real words of the batch's captions, with sampled input words.
+
+        Args:
+            model: A `CaptionModel`.
+            batch: A `CaptionBatch`.
+
+        Returns:
+            Logits [N, V] (or `LazyLogits`), the index of the N words, and the glimpses, as from teacher forcing.
+        """
         probability = self.probability()
         self.note(torch.ones(1, device=batch.tokens.device))
         if not probability:

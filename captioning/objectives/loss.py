@@ -1,4 +1,4 @@
-"""Define what an objective returns, and divide its sums by a count that is taken over all processes."""
+"""Define the result of an objective, and divide its sums by a count over all processes."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,18 @@ from torch import Tensor, distributed
 class Loss(NamedTuple):
     """A loss averaged over the items of a batch.
 
-    total: scalar to differentiate. parts: its terms by name, detached; they add up to it. count: the number of items
-    that they are averaged over (captions, questions, samples or streams), 0 for a batch without any; losses of several
-    batches are averaged with these as weights. words: real words in the batch. stats: what else is worth a curve.
+    Attributes:
+        total: Scalar to differentiate.
+        parts: The terms of `total` by name, detached; their sum is `total`.
+        count: Number of items that they are averaged over (captions, questions, samples or streams), 0 for a batch
+            without items. To average the losses of several batches, use these counts as weights.
+        words: Number of real words in the batch.
+        stats: Further values to log, by name.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nothing uses
     words: Tensor
     stats: dict[str, Tensor]
 
@@ -26,15 +30,20 @@ def make_loss(
 ) -> Loss:
     """Divide sums over the batch by the number of its items.
 
-    In training by several processes the divisor is the mean of their numbers of items: the mean of their gradients,
-    which the optimizer takes, is then that of one process with the whole batch, however unevenly the items are spread
-    over them, and where some processes have none. All processes must come here together. In validation, where one
-    process may have a batch more than another, each divides by its own number.
+    In training with several processes, the divisor is the mean of their numbers of items. The mean of their gradients,
+    which the optimizer uses, is then that of one process with the full batch. This holds for any distribution of the
+    items over the processes, also if some have none. All processes must call this function together. In validation,
+    where one process may have one batch more than another, each process divides by its own number.
 
     Args:
-        sums: terms of the loss by name, summed over the items of this process.
-        items: their number, a scalar. words, stats: see `Loss`.
-        training: whether the loss is differentiated, on all processes together.
+        sums: Terms of the loss by name, summed over the items of this process.
+        items: Number of items of this process, a scalar.
+        words: See `Loss`.
+        stats: See `Loss`.
+        training: Whether the loss is differentiated, on all processes together.
+
+    Returns:
+        The loss, averaged over the items.
     """
     items = items.to(next(iter(sums.values())).dtype)
     count = mean_over_processes(items) if training else items
@@ -45,7 +54,7 @@ def make_loss(
 
 
 def mean_over_processes(count: Tensor) -> Tensor:
-    """The mean of a number over the processes of a distributed run; the number itself where there is one process."""
+    """Return the mean of a number over the processes of a distributed run, or the number if there is one process."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return count
     count = count.clone()

@@ -1,15 +1,16 @@
-"""Train by self-critical sequence training: sample captions, and reward each by a score of the whole caption."""
+"""Train by self-critical sequence training: sample captions, and reward each one by a score of the full caption."""
 
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from captioning.decoding import greedy_search
 from captioning.errors import ConfigError, must_be
+from captioning.models import CaptionModel, Glimpse
 from captioning.objectives.chunked_cross_entropy import wide
 from captioning.objectives.cross_entropy import CrossEntropy
 from captioning.objectives.loss import Loss, make_loss
@@ -18,25 +19,32 @@ from captioning.objectives.rollout import draw_ids, roll_out
 
 
 class SelfCritical(nn.Module):
-    """Self-critical sequence training (Rennie et al. 2017): −E_y[r(y)], by REINFORCE over sampled captions.
+    """Self-critical sequence training (Rennie et al. 2017): minimize −E_y[r(y)] by REINFORCE over sampled captions.
 
-    The gradient is −(r(y) − b) ∇ log p(y), summed over a caption's words, <end> among them, and averaged over the
-    samples of the batch, of all processes together. Captions are sampled from the model as it trains, dropout included,
-    so that the gradient is that of the very distribution sampled from; words come from torch's global generator. In
-    eval mode (the validation loss) it is the cross-entropy.
+    The gradient is −(r(y) − b) ∇ log p(y), summed over a caption's words, `<end>` included, and averaged over the
+    samples of the batch, of all processes together. Captions are sampled from the model in training mode, dropout
+    included, so that the gradient is that of the sampled distribution. Words are sampled with torch's global generator.
+    In eval mode (validation loss) the loss is the cross-entropy.
 
     Args:
-        reward: (image ids, captions as id lists, with <end> where it was written) -> one number a caption.
-        start, end: token ids. forbidden: ids that are never written; the others' probabilities are normalized.
-        samples: captions an image.
-        baseline: leave_one_out or greedy.
-        max_length: words a caption, <end> included.
-        location_loss: Reinforce; a place's return is its caption's r(y) − b.
-        doubly_stochastic, label_smoothing: of the cross-entropy that is the validation loss, so that it can be held
-            against that of the run that this one goes on from.
+        reward: (image ids, captions as lists of ids, with `<end>` if it was generated) -> one number per caption.
+        start: Id of `<start>`.
+        end: Id of `<end>`.
+        forbidden: Ids that are never generated; the probabilities of the others are normalized.
+        samples: Number of captions per image.
+        baseline: `leave_one_out` (the default) or `greedy`.
+        max_length: Greatest number of words per caption, `<end>` included.
+        location_loss: Gradient of the locations that hard attention samples; the return of a location is r(y) − b of
+            its caption. None: `Reinforce()`.
+        doubly_stochastic: α_c of the cross-entropy that is the validation loss, so that the loss is comparable with
+            that of the run that this one starts from.
+        label_smoothing: Label smoothing of that cross-entropy.
+
+    Raises:
+        ConfigError: An argument is out of range.
     """
 
-    of_task: ClassVar = "image_captioning"  # see captioning.tasks
+    of_task: ClassVar = "image_captioning"  # the task in captioning.tasks that this objective belongs to
 
     def __init__(
         self,
@@ -57,14 +65,16 @@ class SelfCritical(nn.Module):
         must_be("objective.max_length", max_length, least=1)
         baseline = baseline or leave_one_out
         if samples < 2 and getattr(baseline, "func", baseline) is leave_one_out:
-            raise ConfigError(f"objective.samples ({samples}) must be at least 2: each sample's baseline is the others")
+            raise ConfigError(
+                f"objective.samples ({samples}) must be at least 2, because a baseline is the mean of the others"
+            )
         self.reward, self.start, self.end, self.forbidden = reward, start, end, tuple(forbidden)
         self.samples, self.baseline, self.max_length = samples, baseline, max_length
         self.location_loss = location_loss or Reinforce()
         self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
 
-    def forward(self, model, batch) -> Loss:
-        """Loss of `model` (a `CaptionModel`) on the images of `batch` (CaptionBatch)."""
+    def forward(self, model: CaptionModel, batch: Any) -> Loss:
+        """Compute the loss of `model` (a `CaptionModel`) on the images of `batch` (a `CaptionBatch`)."""
         if not model.training:
             return self.teacher(model, batch)
         tokens, log_probs, glimpse = self._sample(model, batch)
@@ -78,9 +88,10 @@ class SelfCritical(nn.Module):
         stats = {"reward": rewards.mean(), "words_a_caption": words / samples}
         return make_loss(sums, words.new_tensor(samples), words=words, stats=stats, training=True)
 
-    def _sample(self, model, batch):
-        """Tokens and their log-probabilities [B, n, T], and the glimpses [B, n, T, …]; <pad> after <end>."""
-        log_probs, done = [], []
+    def _sample(self, model: CaptionModel, batch: Any) -> tuple[Tensor, Tensor, Glimpse]:
+        """Sample captions: tokens and log-probabilities [B, n, T], and glimpses [B, n, T, …]; <pad> after <end>."""
+        log_probs: list[Tensor] = []
+        done: list[Tensor] = []
         forbidden = torch.tensor(self.forbidden, dtype=torch.int64, device=batch.image_ids.device)
 
         def choose(t: int, logits: Tensor) -> Tensor:
@@ -93,12 +104,12 @@ class SelfCritical(nn.Module):
 
         tokens, _, glimpse = roll_out(
             model, batch, rows=self.samples, length=self.max_length, start=self.start, choose=choose,
-            stop=lambda: bool(done[-1].all()),  # the one transfer from the device a step
+            stop=lambda: bool(done[-1].all()),  # the only transfer from the device per step
         )  # fmt: skip
         return tokens, torch.stack(log_probs, -1), glimpse
 
-    def _greedy(self, model, batch, *, like: Tensor) -> Tensor:
-        """Rewards [B] of the captions that greedy decoding writes, without dropout."""
+    def _greedy(self, model: CaptionModel, batch: Any, *, like: Tensor) -> Tensor:
+        """Compute the rewards [B] of the captions from greedy decoding, without dropout."""
         with _evaluating(model), torch.no_grad():
             state, memory = model.begin(batch.images, batch.mask)
             found = greedy_search(
@@ -108,19 +119,37 @@ class SelfCritical(nn.Module):
         return like.new_tensor(self.reward(batch.image_ids.tolist(), [best.tokens for best, *_ in found]))
 
     def _rewards(self, image_ids: Tensor, tokens: Tensor, pad: int, *, like: Tensor) -> Tensor:
-        """[B, n]."""
+        """Compute the rewards [B, n] of sampled captions."""
         ids = image_ids.repeat_interleave(tokens.shape[1]).tolist()
         captions = [[token for token in caption if token != pad] for caption in tokens.flatten(0, 1).tolist()]
         return like.new_tensor(self.reward(ids, captions)).view(tokens.shape[:2])
 
 
 def leave_one_out(rewards: Tensor, greedy: Callable[[], Tensor]) -> Tensor:
-    """Baseline of a sample: the mean reward of its image's other samples; [B, n] -> [B, n]. Unbiased."""
+    """Return the mean reward of the other samples of the same image as each sample's baseline; it is unbiased.
+
+    Args:
+        rewards: [B, n].
+        greedy: Not used.
+
+    Returns:
+        b [B, n].
+    """
     return (rewards.sum(1, keepdim=True) - rewards) / (rewards.shape[1] - 1)
 
 
 def greedy(rewards: Tensor, greedy: Callable[[], Tensor]) -> Tensor:
-    """Baseline of a sample: the reward of its image's greedy caption, as Rennie et al.; [B, n] -> [B, 1]. Unbiased."""
+    """Return the reward of the image's greedy caption as the baseline of its samples (Rennie et al. 2017).
+
+    It is unbiased.
+
+    Args:
+        rewards: Not used.
+        greedy: () -> rewards of the greedy captions, [B].
+
+    Returns:
+        b [B, 1].
+    """
     return greedy()[:, None]
 
 

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from captioning.models import LazyLogits
 from captioning.models.ops import mixed
 from captioning.objectives.chunked_cross_entropy import SoftTargets, chunked_cross_entropy, wide
 
@@ -10,15 +11,16 @@ from captioning.objectives.chunked_cross_entropy import SoftTargets, chunked_cro
 def word_loss_equation(
     logits: Tensor, targets: Tensor, soft_targets: SoftTargets | None = None, *, label_smoothing: float = 0.0
 ) -> tuple[Tensor, Tensor]:
-    """−Σ_n Σ_v q_n(v) log p_n(v), with q_n = (1 − Σ_w s_nw) ((1 − ε) [v = y_n] + ε / V) + Σ_w s_nw [v = w].
+    """Compute −Σ_n Σ_v q_n(v) log p_n(v), with q_n = (1 − Σ_w s_nw) ((1 − ε) [v = y_n] + ε / V) + Σ_w s_nw [v = w].
 
     Args:
-        logits: [N, V]. targets: y [N], ids.
-        soft_targets: the soft targets w and their shares s; None: no word has any.
+        logits: [N, V].
+        targets: Ids y [N].
+        soft_targets: The soft targets w and their shares s; None: no word has any.
         label_smoothing: ε (Szegedy et al. 2016).
 
     Returns:
-        The loss, summed over the N words, and that of each word without gradient, [N].
+        The loss, summed over the N words, and the loss of each word without gradient, [N].
     """
     log_probs = wide(logits).log_softmax(-1)
     of_words = log_probs.gather(-1, targets[:, None]).squeeze(-1)
@@ -30,11 +32,11 @@ def word_loss_equation(
 
 
 class WordLoss(nn.Module):
-    """`word_loss_equation`, in float32 at least.
+    """`word_loss_equation`, in at least float32.
 
-    Logits that are not computed yet (`LazyLogits`) go through a kernel that computes a few words' logits at a time, and
-    their gradient at once: the whole of [N, V] is never in memory. For the backward pass it keeps tensors of the size
-    of the output layer's input and of its matrix.
+    For logits that are not computed yet (`LazyLogits`) it uses a kernel that computes the logits of a few words at a
+    time, together with their gradient: the full [N, V] is never in memory. For the backward pass it keeps tensors of
+    the size of the output layer's input and of its matrix.
 
     Args:
         label_smoothing: ε, the probability mass that is spread evenly over the vocabulary.
@@ -44,11 +46,26 @@ class WordLoss(nn.Module):
         super().__init__()
         self.label_smoothing = label_smoothing
 
-    def forward(self, scores, targets: Tensor, soft_targets: SoftTargets | None = None) -> tuple[Tensor, Tensor]:
-        """The loss and that of each word, [N], of logits [N, V] or of `LazyLogits`; see `word_loss_equation`."""
+    def forward(
+        self, scores: LazyLogits | Tensor, targets: Tensor, soft_targets: SoftTargets | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the loss of N words.
+
+        Args:
+            scores: Logits [N, V], or `LazyLogits`.
+            targets: Ids [N].
+            soft_targets: A teacher's distributions, or None.
+
+        Returns:
+            The loss, summed over the words, and the loss of each word, [N]; see `word_loss_equation`.
+        """
         if isinstance(scores, Tensor):
             return word_loss_equation(scores, targets, soft_targets, label_smoothing=self.label_smoothing)
-        parts = (scores.features, scores.output.weight, scores.output.bias)
         device = scores.features.device.type
-        parts = [part if part is None else part.to(mixed(device, part.dtype)) for part in parts]
-        return chunked_cross_entropy(*parts, targets, soft_targets, label_smoothing=self.label_smoothing)
+        features, weight, bias = (
+            part if part is None else part.to(mixed(device, part.dtype))
+            for part in (scores.features, scores.output.weight, scores.output.bias)
+        )
+        return chunked_cross_entropy(
+            features, weight, bias, targets, soft_targets, label_smoothing=self.label_smoothing
+        )

@@ -281,11 +281,11 @@ def test_the_logits_of_a_model_are_left_alone():
         ({"length_penalty": -0.1}, "length_penalty"),
         ({"min_length": 5, "max_length": 4}, r"min_length \(5\) must not exceed decoding\.max_length \(4\)"),
         ({"require": (3, 4), "max_length": 2}, r"require \(2 words\)"),
-        ({"require": (3,), "avoid": (3,)}, r"require holds what is never written .*3"),
+        ({"require": (3,), "avoid": (3,)}, r"require contains words that are never generated .*3"),
         ({"require": (END,)}, "require"),
-        ({"avoid": (END,)}, r"avoid must not hold <end>"),
+        ({"avoid": (END,)}, r"avoid must not contain <end>"),
         ({"avoid": "dog"}, r"avoid must be a list of words, not 'dog'"),
-        ({"avoid": ["dog"]}, r"avoid holds 'dog': a search takes ids"),
+        ({"avoid": ["dog"]}, r"avoid contains 'dog', but a search takes ids"),
     ],
 )
 def test_impossible_rules_are_named(bad, message):

@@ -53,7 +53,7 @@ def test_an_empty_caption_takes_one_step():
 
 def test_as_many_captions_as_images():
     step, state = PrefixModel(2, vocabulary=4, length=2, seed=0).begin()
-    with pytest.raises(ValueError, match="2 images need as many captions to follow, not 1"):
+    with pytest.raises(ValueError, match="2 images need one caption per image, not 1 captions"):
         forced_decoding(step, state, batch=2, start=START, end=END, tokens=[[3]])
 
 

@@ -193,7 +193,7 @@ def test_an_ending_is_avoided_before_the_end_and_at_the_last_step():
         ({"no_repeat_ngram": -1}, r"decoding\.no_repeat_ngram \(-1\) must not be negative"),
         ({"require": {3}}, r"decoding\.require must be a list of words, not \{3\}"),
         ({"allow": "34"}, r"decoding\.allow must be a list of words, not '34'"),
-        ({"avoid_endings": (3, True)}, r"decoding\.avoid_endings holds True: a search takes ids"),
+        ({"avoid_endings": (3, True)}, r"decoding\.avoid_endings contains True, but a search takes ids"),
     ],
 )
 def test_rules_that_cannot_be(bad, message):
@@ -204,10 +204,10 @@ def test_rules_that_cannot_be(bad, message):
 def test_rules_that_exclude_each_other():
     at = {"end": END, "batch": 1, "device": torch.device("cpu")}
     for bad, out in (({"avoid": (3, END)}, ()), ({}, (END,))):
-        with pytest.raises(ConfigError, match=r"decoding\.avoid must not hold <end>"):
+        with pytest.raises(ConfigError, match=r"decoding\.avoid must not contain <end>"):
             ConstraintState(Rules(**bad), forbidden=out, **at)
     for bad, ids in (({"require": (5, 3)}, "3"), ({"require": (5, END)}, "2"), ({"require": (4,), "avoid": (4,)}, "4")):
-        with pytest.raises(ConfigError, match=rf"decoding\.require holds what is never .* \(ids \[{ids}\]\)"):
+        with pytest.raises(ConfigError, match=rf"decoding\.require contains words that are never .* \(ids \[{ids}\]\)"):
             ConstraintState(Rules(**bad), forbidden=(3,), **at)
     ConstraintState(Rules(require=(3,), allow=(3,)), forbidden=(3,), **at)
 

@@ -149,7 +149,7 @@ def test_region_features_are_only_read():
     assert (encoder.size, encoder.output, encoder.places) == (36, "regions", None)
     assert RegionEncoder().size == 2048
     assert encoder.describe() == {"name": "regions", "size": 36} and encoder.fingerprint() == "regions"
-    with pytest.raises(ConfigError, match="cannot be made from a picture"):
+    with pytest.raises(ConfigError, match="cannot compute from an image"):
         encoder(pictures(1, 8))
 
 
@@ -160,7 +160,7 @@ def test_class_token_is_left_out():
     assert Encoder(Tokens(4), name="tokens", output="grid", image_size=8)(images)[0, :, 0].tolist() == [0, 1, 2, 3]
     vector = Encoder(Tokens(5), name="tokens", output="fc", image_size=8)
     assert (vector.places, vector(images)[0, 0].item()) == (None, 2.5)
-    with pytest.raises(ConfigError, match="gives 7 tokens"):
+    with pytest.raises(ConfigError, match="returns 7 tokens"):
         Encoder(Tokens(7), name="tokens", output="grid", image_size=8)
 
 
@@ -205,21 +205,26 @@ def test_unfreezing_follows_the_order_in_which_a_torchvision_network_runs():
 
 
 def test_faults_in_the_encoders_arguments_are_named():
-    with pytest.raises(ConfigError, match=r"no module 'midle' \(nearest: middle.*top level: stem, middle, last"):
+    with pytest.raises(
+        ConfigError, match=r"no module 'midle' \(nearest: middle.*one of: stem, middle, last"
+    ):
         small_encoder(unfreeze_from="midle")
-    with pytest.raises(ConfigError, match=r"nothing to train from 'last\.1'"):
+    with pytest.raises(ConfigError, match=r"'last\.1' and the modules after it have nothing to train"):
         small_encoder(unfreeze_from="last.1")
     with pytest.raises(ConfigError, match="output must be"):
         small_encoder(output="map")
-    with pytest.raises(ConfigError, match=r"cannot take pictures of 16×16"), torch.device("meta"):
+    with pytest.raises(ConfigError, match=r"encoder\.image_size: .* cannot take images of 16×16"), torch.device("meta"):
         torchvision_encoder("vgg11", weights=None, output="grid", image_size=16)
-    with pytest.raises(ConfigError, match='set output to "fc"'):
+    with pytest.raises(ConfigError, match=r"a vector, not a grid\. Set encoder\.output=fc"):
         torchvision_encoder("resnet18", weights=None, output="grid", layer="flatten", image_size=32)
-    with pytest.raises(ConfigError, match=r"no 'layer5' in the network \(nearest: layer4"):
+    with pytest.raises(ConfigError, match=r"no layer 'layer5' \(nearest: layer4"):
         torchvision_encoder("resnet18", weights=None, output="grid", layer="layer5")
     with pytest.raises(ConfigError, match=r"no classifier 'resnet100' \(nearest: .*resnet101"):
         torchvision_encoder("resnet100", weights=None, output="grid")
-    with pytest.raises(ConfigError, match=r"\[7, 7, 768\]: neither a vector nor a square map"), torch.device("meta"):
+    with (
+        pytest.raises(ConfigError, match=r"\[7, 7, 768\], which is neither a vector nor a square map"),
+        torch.device("meta"),
+    ):
         torchvision_encoder("swin_t", weights=None, output="grid", layer="norm")
 
 
@@ -337,7 +342,9 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     def build():
         torchvision_encoder("resnet18", weights=str(file), output="fc", image_size=32)
 
-    with pytest.raises(CheckpointError, match=r"neither a file nor one of resnet18's \(IMAGENET1K_V1, DEFAULT\)"):
+    with pytest.raises(
+        CheckpointError, match=r"neither a file nor one of resnet18's weights \(IMAGENET1K_V1, DEFAULT\)"
+    ):
         build()
     file.write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="not a weights file"):
@@ -375,7 +382,7 @@ def test_named_weights_come_from_torchvisions_cache(tmp_path, monkeypatch):
     torch.save(models.resnet18(weights=None).state_dict(), tmp_path / "checkpoints" / "resnet18-f37072fd.pth")
     make = {"output": "fc", "image_size": 32}
     with pytest.raises(
-        CheckpointError, match=r"f37072fd\.pth should hold the weights IMAGENET1K_V1 of resnet18, but is an"
+        CheckpointError, match=r"f37072fd\.pth should contain the weights IMAGENET1K_V1 of resnet18, but is an"
     ):
         torchvision_encoder("resnet18", weights="DEFAULT", **make)  # other weights under that name
     monkeypatch.setattr(torchvision_networks, "_sha256", lambda file: "f37072fd00")
@@ -421,7 +428,7 @@ def test_a_broken_file_in_torchs_cache_is_named_and_to_be_deleted(tmp_path, monk
     monkeypatch.setattr(torch.hub, "_hub_dir", str(tmp_path))
     file.parent.mkdir()
     broken_weights(file, kind)
-    wanted = rf"{file} should hold the weights IMAGENET1K_V1 of resnet18, but cannot be loaded; it looks like .*"
+    wanted = rf"{file} should contain the weights IMAGENET1K_V1 of resnet18, but cannot be loaded; it looks like .*"
     with pytest.raises(
         CheckpointError, match=rf"(?s){wanted}{BROKEN[kind][1]}.*Delete that file, then run again"
     ) as caught:
@@ -435,13 +442,13 @@ def test_weights_of_another_network_in_torchs_cache(tmp_path, monkeypatch):
     file.parent.mkdir()
     torch.save({"weight": torch.zeros(4)}, file)
     with pytest.raises(
-        CheckpointError, match=r"resnet18-f37072fd.pth should hold .*Missing key.*Delete that file"
+        CheckpointError, match=r"resnet18-f37072fd.pth should contain .*Missing key.*Delete that file"
     ) as caught:
         torchvision_encoder("resnet18", weights="DEFAULT", output="fc")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
     file.unlink()
     file.mkdir()
-    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth is not a file, but .*delete it, then run again"):
+    with pytest.raises(CheckpointError, match=r"resnet18-f37072fd.pth is not a file, but .*Delete it, then run again"):
         torchvision_encoder("resnet18", weights="DEFAULT", output="fc")
 
 

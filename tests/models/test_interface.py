@@ -193,5 +193,5 @@ def test_searches_and_scores_agree(toy, images):
 
 
 def test_several_crops_need_the_two_halves_of_begin(toy, images):
-    with pytest.raises(ConfigError, match="Toy takes one view of each image: leave crops out"):
+    with pytest.raises(ConfigError, match="Toy takes one view per image: set crops=null"):
         MultiCrop(toy, 2).begin(torch.stack((images, images), 1))

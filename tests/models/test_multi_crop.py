@@ -138,9 +138,7 @@ def test_features_of_one_view_are_no_features_of_five(captioner):
         (captioner(), torch.randn(2, 4, 6, dtype=torch.float64)),
         (captioner(attention="none", conditioning="every_step", grid=False), torch.randn(2, 6, dtype=torch.float64)),
     ):
-        with pytest.raises(
-            ConfigError, match=r"features of 5 views of each picture.*evaluation\.sources_of gives them"
-        ):
+        with pytest.raises(ConfigError, match=r"crops=5 takes features \[B, 5, .*evaluation\.sources_of"):
             MultiCrop(model, 5).begin(features)
 
 

@@ -24,7 +24,7 @@ def test_coordinates_equal_their_formula():
 def test_vectors_get_zeros_and_odd_grids_an_error():
     coded = Coordinates()(torch.ones(2, 5))
     assert coded.shape == (2, 13) and coded[:, 5:].abs().sum() == 0
-    with pytest.raises(ConfigError, match="square grid, not 8 places: set model/positions=none"):
+    with pytest.raises(ConfigError, match=r"square grid, not 8 locations\. Set model/positions=none"):
         Coordinates()(torch.ones(2, 8, 5))
     with pytest.raises(ConfigError, match="frequencies"):
         Coordinates(frequencies=0)

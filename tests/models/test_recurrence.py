@@ -164,7 +164,7 @@ def test_where_nothing_feeds_back_the_fused_kernel_and_the_loop_agree(toy, toy_t
     ("arguments", "words"),
     [
         ({"recurrence": "look_after", "attention": "none"}, "need attention"),
-        ({"recurrence": "adaptive", "feature_width": None}, r"set model\.feature_width=7"),
+        ({"recurrence": "adaptive", "feature_width": None}, r"Set model\.feature_width=7"),
     ],
 )
 def test_parts_that_cannot_go_together_say_so(arguments, words):

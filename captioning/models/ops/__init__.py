@@ -1,4 +1,4 @@
-"""Fast kernels and packed layouts, apart from the equations that they compute."""
+"""Provide fast kernels and packed layouts, separate from the equations that they compute."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Compute additive attention scores without keeping the hidden layer in memory, with an own backward pass."""
+"""Compute additive attention scores without keeping the hidden layer in memory, with a backward pass of its own."""
 
 from collections.abc import Iterator
 
@@ -7,19 +7,28 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_CACHED = 2**18  # numbers of a hidden layer that a CPU works on at once; more of them no longer fit its caches
+_CACHED = 2**18  # numbers of a hidden layer that a CPU processes at once; more do not fit its caches
 
 
 def additive_scores(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
-    """The same numbers and gradients as `scorers.additive_equation`, without its hidden layer in memory."""
+    """Compute the same numbers and gradients as `scorers.additive_equation`, without its hidden layer in memory.
+
+    Args:
+        query: [B, K, A].
+        keys: [B, L, A].
+        weight: [A].
+
+    Returns:
+        Scores [B, K, L].
+    """
     return _AdditiveScores.apply(query, keys, weight)
 
 
 class _AdditiveScores(torch.autograd.Function):
-    """u · tanh(q + k) of queries [B, K, A] and keys [B, P, A] -> [B, K, P].
+    """u · tanh(q + k) of queries [B, K, A] and keys [B, L, A] -> [B, K, L].
 
-    The hidden layer [B, K, P, A] of each step would be most of what training holds in memory. It is made a part at a
-    time, that a CPU's caches hold, and made anew for the gradient, which costs less than to write it out and read it.
+    The hidden layer [B, K, L, A] of every step would take most of the memory in training. It is computed in parts that
+    fit the caches of a CPU. The backward pass computes it again, which is faster than writing and reading it.
     """
 
     @staticmethod
@@ -51,10 +60,9 @@ def _hidden(query: Tensor, keys: Tensor) -> Tensor:
 
 
 def _parts(query: Tensor, keys: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and rows of [B, K] that are worked on at once: all, but on a CPU no more than `CACHED` numbers if it can
-    be."""
-    (batch, rows, width), places = query.shape, keys.shape[1]
-    at_once = max(1, _CACHED // max(1, places * width)) if query.device.type == "cpu" else batch * rows
+    """Yield the images and rows of [B, K] to process at once: on a CPU, if possible, at most `_CACHED` numbers."""
+    (batch, rows, width), locations = query.shape, keys.shape[1]
+    at_once = max(1, _CACHED // max(1, locations * width)) if query.device.type == "cpu" else batch * rows
     images, few = max(1, at_once // max(1, rows)), min(rows, at_once)
     for image in range(0, batch, images):
         for row in range(0, rows, max(1, few)):

@@ -1,17 +1,22 @@
-"""Apply dropout with few random bits per element, which is faster on a CPU than torch's own."""
+"""Apply dropout with 16 random bits per element, which is faster on a CPU than torch's own."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SHARES = 2**16  # a quarter of such a number tells these apart
+SHARES = 2**16  # values of 16 bits, a quarter of a 64-bit random number
 
 
 def dropout(inputs: Tensor, share: float, training: bool) -> Tensor:
-    """Zero for a `share` of the numbers, the others scaled by 1 / (1 − share) (Srivastava et al. 2014).
+    """Set a `share` of the numbers to zero and scale the others by 1 / (1 − share) (Srivastava et al. 2014).
 
-    On a CPU the share is taken to the nearest of 2⁻¹⁶, and the scale is that of the share taken. Random numbers are
-    torch's, of its global generator.
+    On a CPU the share is rounded to a multiple of 2⁻¹⁶, and the scale is that of the rounded share. Random numbers come
+    from torch's global generator.
+
+    Args:
+        inputs: Any shape.
+        share: Probability of zero.
+        training: False returns the inputs.
     """
     if not training or not share or inputs.device.type != "cpu":
         return F.dropout(inputs, share, training)
@@ -23,7 +28,8 @@ def dropout(inputs: Tensor, share: float, training: bool) -> Tensor:
 
 
 class Dropout(nn.Dropout):
-    """torch's module, by `dropout`."""
+    """torch's `nn.Dropout`, computed by `dropout`."""
 
     def forward(self, inputs: Tensor) -> Tensor:
+        """Apply dropout in training mode."""
         return dropout(inputs, self.p, self.training)

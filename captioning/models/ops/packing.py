@@ -1,4 +1,4 @@
-"""Lay out a batch so that a loop over time computes nothing for padding."""
+"""Pack a batch so that a loop over time computes nothing for padding."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,20 @@ from torch import Tensor
 
 
 class Layout(NamedTuple):
-    """The N real words of targets [B, K, T], one step after the other, and within a step row by row.
+    """The N real words of targets [B, K, T], step by step, and row by row within a step.
 
-    index: [N] place of each word in the flattened targets. image: [N] the b of each.
-    counts: n_t, words of each step; steps at the end without any are left out.
-    needed: of each step, how many of an image's first rows hold all its words.
-    slots: by step, [n_t] place of each word's row in the flattened [B, needed_t]; None where they are all of them.
-    kept: by step, [n_t] place of each word's row among those of the step before (before the first, among all B · K);
-        None where none has ended.
+    Attributes:
+        index: Position of each word in the flattened targets, [N].
+        image: Image index b of each word, [N].
+        counts: Number of words n_t of each step; steps without words at the end are left out.
+        needed: For each step, the smallest number of leading rows per image that includes all its words.
+        slots: For each step, the position [n_t] of each word's row in the flattened [B, needed_t]; None if every row
+            has a word.
+        kept: For each step, the position [n_t] of each word's row among the rows of the step before (for the first
+            step, among all B · K rows); None if no row has ended.
     """
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # hides tuple.index, which nothing uses
     image: Tensor
     counts: list[int]
     needed: list[int]
@@ -26,18 +29,18 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, real: Tensor) -> "Layout":
-        """From where the words are, [B, K, T] bool; a row that has ended does not begin again.
+        """Compute the layout from a mask of real words, [B, K, T] bool; a row that has ended does not start again.
 
-        Worked out on the CPU, which has to know how much there is at each step: one transfer from the device and one
-        to it serve the whole batch, and nothing waits for the device in between or afterwards.
+        This is computed on the CPU, which must know the number of words of each step. One transfer from the device and
+        one to it serve the full batch, and nothing else waits for the device.
         """
         device, real = real.device, real.cpu()
         batch, rows, length = real.shape
         by_step = real.permute(2, 0, 1).flatten(1)  # [T, B · K]
         needed = (real.any(0) * torch.arange(1, rows + 1, device=real.device)[:, None]).amax(0)  # [T]
         step, row = by_step.nonzero().unbind(1)
-        before = torch.cat((torch.ones_like(by_step[:1]), by_step[:-1]))  # there are all rows before the first step
-        places = torch.stack(
+        before = torch.cat((torch.ones_like(by_step[:1]), by_step[:-1]))  # before the first step all rows are present
+        table = torch.stack(
             (
                 row * length + step,
                 row // rows,
@@ -45,7 +48,7 @@ class Layout(NamedTuple):
                 (before.cumsum(1) - 1)[step, row],
             )
         )
-        index, image, slots, kept = places.to(device, non_blocking=True)
+        index, image, slots, kept = table.to(device, non_blocking=True)
         counts, widths = by_step.sum(1).tolist(), needed.tolist()
         slots, kept = slots.split(counts), kept.split(counts)
         steps = range(max(1, sum(count > 0 for count in counts)))

@@ -1,7 +1,7 @@
-"""Compute the matrix products of a loop over steps, and each matrix's gradient by one product over all steps.
+"""Compute the matrix products of a loop over steps, and the gradient of each matrix in one product over all steps.
 
-A step multiplies few rows: the gradient of a matrix, summed up step by step, would be as many small products and as
-many passes over a matrix as there are steps.
+A step multiplies few rows. If the gradient of a matrix were summed step by step, each step would need a small product
+and a pass over the full matrix.
 
     with summed_at_once():
         for …: y = linear(x, weight, bias)
@@ -21,19 +21,22 @@ _loop: ContextVar[dict[tuple[Tensor, Tensor | None], "_Sum"] | None] = ContextVa
 
 @contextmanager
 def summed_at_once() -> Iterator[None]:
-    """Inside, all uses of one matrix by `linear` share one sum for its gradient."""
+    """Make all uses of a matrix by `linear` in this context share one sum for its gradient."""
     sums: dict[tuple[Tensor, Tensor | None], _Sum] = {}
     token = _loop.set(sums)
     try:
         yield
     finally:
         _loop.reset(token)
-        for one in sums.values():  # what the graph holds must not hold the graph: nothing would ever free it
+        for one in sums.values():  # otherwise a reference cycle with the graph would never be freed
             one.weight = one.bias = None
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """torch's linear: inputs [..., I], weight [O, I], bias [O] -> [..., O]."""
+    """Compute torch's linear map: inputs [..., I], weight [O, I], bias [O] -> [..., O].
+
+    Inside `summed_at_once`, the gradients of weight and bias are computed in one product over all calls.
+    """
     sums = None if torch.compiler.is_compiling() else _loop.get()
     if sums is None or not (torch.is_grad_enabled() and weight.requires_grad):
         return F.linear(inputs, weight, bias)
@@ -43,7 +46,12 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def mixed(device: str, dtype: torch.dtype) -> torch.dtype:
-    """What torch's autocast, where it is on, makes of a product's numbers on a device: all but float64 are cast."""
+    """Return the dtype that torch's autocast, if it is on, uses for a product on this device; float64 is never cast.
+
+    Args:
+        device: Device type, for example "cpu" or "cuda".
+        dtype: The dtype of the operands.
+    """
     on = dtype != torch.float64 and torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
     return torch.get_autocast_dtype(device) if on else dtype
 
@@ -51,12 +59,12 @@ def mixed(device: str, dtype: torch.dtype) -> torch.dtype:
 class _Sum:
     """One matrix in one loop.
 
-    The loop's steps see it through `_Begin`, whose backward pass comes after those of all of them.
+    The steps of the loop get the matrix through `_Begin`, whose backward pass runs after those of all steps.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, device: str):
-        self.steps: list[tuple[Tensor, Tensor]] = []  # inputs and their outputs' gradients, of one backward pass
-        self.task = -1  # that pass: one that asks for other gradients alone comes by `_Step`s, and by no `_Begin`
+        self.steps: list[tuple[Tensor, Tensor]] = []  # inputs and output gradients of one backward pass
+        self.task = -1  # id of that pass; a pass for other gradients only runs `_Step`s, but not `_Begin`
         self.dtype = mixed(device, weight.dtype)
         weight = weight.to(self.dtype)
         self.weight, self.bias = _Begin.apply(self, weight, None if bias is None else bias.to(self.dtype))
@@ -65,14 +73,14 @@ class _Sum:
         return _Step.apply(self, inputs.to(self.dtype), self.weight, self.bias)
 
     def add(self, inputs: Tensor, outer: Tensor) -> None:
-        """A step's part, in the backward pass."""
+        """Record one step's inputs and output gradients in the backward pass."""
         task = torch._C._current_graph_task_id()
         if task != self.task:
             self.task, self.steps = task, []
         self.steps.append((inputs, outer))
 
     def taken(self) -> list[tuple[Tensor, Tensor]]:
-        """The parts of all steps of this backward pass, which are then let go."""
+        """Return the records of all steps of this backward pass, and release them."""
         steps, self.steps = self.steps, []
         return steps
 
@@ -87,7 +95,7 @@ class _Begin(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(context, *_):
-        # It comes after at least one step: nothing else sees the weight through it.
+        # At least one step ran before: only steps use the weight that `_Begin` returns.
         inputs, outer = (torch.cat(parts) for parts in zip(*context.sums.taken(), strict=True))
         return None, outer.T @ inputs, outer.sum(0) if context.needs_input_grad[2] else None
 
@@ -103,7 +111,7 @@ class _Step(torch.autograd.Function):
     @once_differentiable
     def backward(context, outer: Tensor):
         inputs, weight = context.saved_tensors
-        # Detached: a pass by no `_Begin` leaves them with the sum, which the graph holds, and which must not hold it.
+        # Detached: a pass without `_Begin` keeps them in the sum, and a reference to the graph would be a cycle.
         rows = (part.detach().reshape(-1, part.shape[-1]) for part in (inputs, outer))
         context.sums.add(*rows)
         return None, outer @ weight if context.needs_input_grad[1] else None, None, None
