@@ -20,9 +20,8 @@ def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Modul
     if name not in LITE_NAMES:
         raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")
     with fixed_seed():
-        classifier = EfficientNet.from_name(
-            name, image_size=image_size
-        )  # its convolutions are padded for this size only
+        # The convolutions are padded for this image size only.
+        classifier = EfficientNet.from_name(name, image_size=image_size)
     if weights is not None:
         file = _wheel_weights(name) if weights == "package" else weights
         load_weights_file(classifier, file, known=classifier.state_dict(), what=name, names=["package"])

@@ -137,10 +137,7 @@ class Encoder(nn.Module):
         black = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8, device=self.shift.device)
         try:
             features = self.network(self._normalize(black))
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # the map is too small, or a transformer was built for another size
+        except (RuntimeError, AssertionError) as error:  # a map too small, or a transformer built for another size
             side = f"{self.image_size}×{self.image_size}"
             raise ConfigError(
                 f"encoder.image_size: {self.name} cannot take images of {side}: {error}. Set another size"
@@ -268,9 +265,8 @@ def torchvision_encoder(
         ConfigError: The name or layer is unknown.
         CheckpointError: The weights cannot be downloaded, read or loaded into the network.
     """
-    from captioning.models.torchvision_networks import (
-        torchvision_network,
-    )  # here, because no other encoder needs torchvision
+    # Imported here, because no other encoder needs torchvision.
+    from captioning.models.torchvision_networks import torchvision_network
 
     network, layer = torchvision_network(name, weights=weights, output=output, layer=layer, image_size=image_size)
     return Encoder(

@@ -76,8 +76,8 @@ class StraightThrough:
     """Straight-through Gumbel-softmax (Jang et al. 2017): one-hot context forward, softmax gradient backward.
 
     y = softmax((log α + g) / τ). The context is that of the largest y, and its gradient is that of y. The estimate is
-    biased, more so the smaller the range in which the network is linear is compared with τ. It needs no objective of
-    its own.
+    biased. The bias is larger if the network is linear only over a range that is small compared with τ. It needs no
+    objective of its own.
 
     Args:
         temperature: τ.
