@@ -98,18 +98,19 @@ def run_demo(arguments: list[str], folder: Path) -> None:
         process.wait(30)
 
 
-def run_command(server: ForkServer, command: ShellCommand, folder: Path) -> None:
-    """Run one command of a page."""
+def run_command(server: ForkServer, command: ShellCommand, folder: Path) -> str:
+    """Run one command of a page, and return its output."""
     program, *arguments = command.words
     if program == "captioning" and arguments and not arguments[0].startswith("-"):
         program, *arguments = f"captioning-{arguments[0]}", *arguments[1:]
     if program == "captioning-demo" and "--help" not in arguments:
         run_demo(arguments, folder)
     elif program.startswith("captioning"):
-        run(server, program.partition("-")[2].replace("-", "_"), arguments, folder)
+        return run(server, program.partition("-")[2].replace("-", "_"), arguments, folder)
     else:
         done = subprocess.run(["bash", "-euc", command.text], cwd=folder, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, f"{command.text}\n{done.stderr}"
+    return ""
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: str(page.relative_to(ROOT)))
@@ -117,23 +118,27 @@ def test_page_runs(page, server, trained, tmp_path, monkeypatch):
     folder = tmp_path / "workspace"
     shutil.copytree(trained, folder)
     monkeypatch.chdir(folder)
-    faults, code = [], ""
+    faults, code, output = [], "", ""
     for block in blocks(page):
         if block.file:
             (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(block.text, encoding="utf-8")
+        elif block.language == "text":  # a page that shows captions shows those of the commands before
+            shown = re.findall(r"^\S+\.jpg: .+$", block.text, re.MULTILINE)
+            faults += [f"{block.where}: the commands do not print: {line}" for line in shown if line not in output]
         elif block.language == "bash":
+            output = ""
             for command in commands(block):
                 try:
                     if reason_not_to_run(command) is None:
-                        run_command(server, command, folder)
+                        output += run_command(server, command, folder)
                 except Exception as error:
                     faults.append(f"{command.where}: {command.text}\n    {error}")
         elif block.language == "python":
             code += block.text + "\n"  # a block may use the names of the page's earlier blocks
-            status, output = server.python(code, folder)
+            status, printed = server.python(code, folder)
             if status:
-                faults.append(f"{block.where}: exit status {status}\n{output[-3000:]}")
+                faults.append(f"{block.where}: exit status {status}\n{printed[-3000:]}")
     assert not faults, "\n" + "\n\n".join(faults)
 
 
