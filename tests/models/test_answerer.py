@@ -1,4 +1,4 @@
-"""The answerer: padding, looks by hand, and sizes."""
+"""Test the answerer: padding, two attention modules by hand, and sizes."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def batch(**padding):
     shares = torch.zeros(*questions.shape[:2], 2)
     answers[0, :3] = torch.tensor([[1, 2], [0, 0], [4, 0]])
     shares[0, :3] = torch.tensor([[0.75, 0.25], [1, 0], [1, 0]])
-    shares[1, 0] = torch.tensor([1.0, 0])  # to the second picture's other question no known answer is right
+    shares[1, 0] = torch.tensor([1.0, 0])  # the other question of the second image has no known answer
     ids = torch.where(
         questions[..., 0] == PAD, NOTHING, torch.arange(questions[..., 0].numel()).view_as(answers[..., 0])
     )
@@ -72,7 +72,7 @@ def test_a_question_is_read_word_by_word_to_its_last_state(cell):
 
 
 def test_each_look_asks_with_what_the_one_before_saw():
-    """Two soft looks of additive scores by loops over places, from the weights alone."""
+    """Two soft attention modules with additive scores equal loops over locations, computed from the weights alone."""
     model, given = make(glimpses=2), batch()
     found = model(given.images, given.questions)
     query = model.read(given.questions)[0, 1]
@@ -95,7 +95,7 @@ def test_without_attention_the_picture_is_its_vector():
     model, given = make(attention="none"), batch()
     found = model(given.images, given.questions)
     assert found.glimpse.weights.shape == (2, 3, 1, 0)
-    fc = model(given.images.mean(1), given.questions)  # an fc vector is one place
+    fc = model(given.images.mean(1), given.questions)  # an fc vector is one location
     torch.testing.assert_close(fc.logits, found.logits, rtol=1e-12, atol=1e-13)
     mask = torch.tensor([[True, True, False, False], [True] * 4])
     masked = model(given.images, given.questions, mask)

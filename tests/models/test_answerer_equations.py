@@ -1,4 +1,4 @@
-"""Answerers of every kind against their equations: logits, weights, draws and all gradients, in float64."""
+"""Compare answerers of every kind with their equations in float64: logits, weights, samples and all gradients."""
 
 import itertools
 from functools import partial

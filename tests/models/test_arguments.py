@@ -1,4 +1,4 @@
-"""Arguments of models: the papers' values where none is given, and errors for values that cannot be."""
+"""Test the arguments of models: the papers' values as defaults, and errors for values out of range."""
 
 import inspect
 from functools import partial

@@ -1,4 +1,4 @@
-"""Attention and its scorers against loops written from the papers' equations; hard attention's draws."""
+"""Compare attention, scorers and the samples of hard attention with loops written from the papers' equations."""
 
 import pytest
 import torch
@@ -31,14 +31,14 @@ def a_sentinel():
 
 
 def score(scorer, h, key):
-    """e of one place, from its key, by the equation of the scorer."""
+    """Compute e of one location from its key, by the scorer's equation."""
     if isinstance(scorer, Additive):
         return scorer.score.weight[0] @ torch.tanh(key + scorer.query.weight @ h)
     return (scorer.query.weight @ h + scorer.query.bias) @ key / 5**0.5
 
 
 def naive(attention, h, places, sentinel=None):
-    """Context and weights of one row, place by place; `places` are the real ones, the sentinel (vector, key) last."""
+    """Compute context and weights of one row in a loop over the real locations; the sentinel (vector, key) is last."""
     bias = attention.scorer.key.bias
     keys = [attention.scorer.key.weight @ a + (0 if bias is None else bias) for a in places]
     values = list(places)
@@ -67,7 +67,7 @@ def test_soft_attention_equals_the_equations_place_by_place(scorer, with_mask, w
             assert (seen.weights[b, k, ~real] == 0).all()
 
 
-# Hidden layers of so many rows at once, of two images with three rows each; and how many parts that makes.
+# Number of rows whose hidden layers are computed at once, of two images with three rows each; number of parts.
 @pytest.mark.parametrize(("at_once", "parts"), [(0, 6), (1, 6), (2, 4), (3, 2), (5, 2), (6, 1)])
 def test_additive_scores_in_parts_equal_the_equation(at_once, parts, monkeypatch):
     attention, query, grid = make()
@@ -99,7 +99,7 @@ def test_additive_scores_keep_no_hidden_layer_for_the_gradient():
 @pytest.mark.parametrize("kind", [SoftAttention, HardAttention])
 def test_gradients_by_finite_differences(kind, scorer):
     attention, query, grid = make(kind, scorer=scorer)
-    attention.eval()  # hard attention at the most likely place: piecewise smooth
+    attention.eval()  # hard attention to the most likely location: piecewise smooth
     sentinel = a_sentinel()
     inputs = [part.requires_grad_() for part in (query, grid, *sentinel)]
 
@@ -124,7 +124,7 @@ def test_masked_places_get_exactly_nothing_and_do_not_matter(kind):
     seen = attention(query, grid, attention.project(grid), MASK)
     assert (seen.weights[~MASK[:, None].expand_as(seen.weights)] == 0).all()
     torch.testing.assert_close(seen.weights.sum(-1), torch.ones(2, 3, dtype=torch.float64))
-    assert (seen.weights[1, :, 1] == 1).all()  # one place left: no 0 / 0
+    assert (seen.weights[1, :, 1] == 1).all()  # one location left: no 0 / 0
     grid[~MASK] = 1e6
     torch.testing.assert_close(attention(query, grid, attention.project(grid), MASK).context, seen.context)
 

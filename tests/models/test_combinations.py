@@ -1,4 +1,4 @@
-"""Every combination of cell, layers, place of the image, attention and objective trains: no part is idle or NaN."""
+"""Test that every combination of parts trains: every part has a gradient, and no number is NaN."""
 
 import itertools
 
@@ -10,7 +10,7 @@ from captioning.data import CaptionBatch
 
 
 def moves_every_parameter(toy, tokens, looks, cell, layers, conditioning, number):
-    """Two steps of the objective of a number."""
+    """Train two steps with the objective of a given index."""
     images = torch.randn(3, 4, 6, dtype=torch.float64)
     mask = torch.tensor([[True, True, True, False], [True] * 4, [False, True, True, True]])
     batch = CaptionBatch(torch.arange(3), images, mask, tokens)
@@ -35,14 +35,14 @@ def moves_every_parameter(toy, tokens, looks, cell, layers, conditioning, number
     assert not [key for key, size in moved.items() if not size], what
 
 
-# The other parts: [(layers, conditioning, number of the objective)].
+# The other parts: [(layers, conditioning, index of the objective)].
 OTHERS = list(itertools.product((1, 2), CONDITIONINGS, range(len(OBJECTIVES))))
 
 
 @pytest.mark.parametrize("looks", LOOKS, ids="-".join)
 @pytest.mark.parametrize("cell", CELLS)
 def test_two_steps_move_every_parameter(toy, toy_tokens, cell, looks):
-    """With a few of the other parts, so that every one of them stands beside every other somewhere."""
+    """Each combination gets a few of the other parts, so that every part is combined with every other one somewhere."""
     turn = LOOKS.index(looks) + len(LOOKS) * list(CELLS).index(cell)
     for layers, conditioning, number in OTHERS[turn % 7 :: 7]:
         moves_every_parameter(toy, toy_tokens, looks, cell, layers, conditioning, number)

@@ -1,4 +1,4 @@
-"""Cells and decoder: steps against torch's kernels and naive loops, teacher forcing against steps, padding, order."""
+"""Compare cells and decoder with torch's kernels and naive loops, and teacher forcing with steps; test padding."""
 
 import itertools
 
@@ -71,7 +71,7 @@ def test_states_are_cut_joined_repeated_and_detached_layer_by_layer():
 
 
 def unroll(model, images, tokens):
-    """Logits of every real word and all weights, by a loop over `step`, each caption by itself."""
+    """Compute the logits of all real words and all weights by a loop over `step`, one caption at a time."""
     logits, weights = {}, {}
     for b, k in itertools.product(*map(range, tokens.shape[:2])):
         state, memory = model.begin(images[b : b + 1])

@@ -1,9 +1,8 @@
-"""What a GPU would see, without one: nothing waits for the device inside of the loop over words, and every tensor is
-made on the device of the inputs.
+"""Test without a GPU what matters on one: the loop over words never waits for it, and all tensors are on it.
 
-On torch's "meta" device tensors have no numbers: whatever must look at one (.item(), .tolist(), nonzero(), `if tensor`)
-fails there, as it would make a GPU's queue run empty. With "meta" as the default device, a tensor that is made without
-saying where fails beside those of the CPU.
+Tensors on torch's "meta" device have no values. Code that reads one (.item(), .tolist(), nonzero(), `if tensor`) fails
+there; on a GPU it would wait until the queue is empty. With "meta" as the default device, a tensor that is created
+without a device fails beside those of the CPU.
 """
 
 from functools import partial
@@ -36,7 +35,7 @@ from captioning.objectives import CrossEntropy, LeaveOneOut, Reinforce, Schedule
 from captioning.objectives.rollout import draw_ids
 from captioning.training import CaptionModule
 
-# What waits for a GPU: methods that look at a tensor, and operations whose result is as large as its numbers say.
+# Calls that wait for a GPU: methods that read a tensor, and operations whose result size depends on its values.
 METHODS = ("__bool__", "__int__", "__float__", "__index__", "item", "tolist", "cpu", "numpy")
 OPERATIONS = {
     "nonzero",
@@ -45,7 +44,7 @@ OPERATIONS = {
     "_unique2",
     "isin",
     "lift_fresh",
-}  # the last: of a Python number
+}  # the last one is of a Python number
 MODELS = [
     {"attention": "soft", "recurrence": "look_first"},
     {"attention": "soft", "recurrence": "look_with_word", "cell": "gru"},
@@ -65,7 +64,7 @@ SEARCHES = {
 
 
 class Watched(TorchDispatchMode):
-    """Everything of METHODS and OPERATIONS that is called, in order, and "step" for each step of the model."""
+    """Record every call of METHODS and OPERATIONS in order, and "step" for each step of the model."""
 
     def __init__(self, monkeypatch, recurrence):
         super().__init__()
@@ -89,11 +88,11 @@ class Watched(TorchDispatchMode):
         return operation(*arguments, **(named or {}))
 
     def before(self) -> list[str]:
-        """What was seen before the first step."""
+        """Return the calls before the first step."""
         return self.seen[: self.seen.index("step")]
 
     def between(self) -> list[str]:
-        """What was seen from the first step to the last."""
+        """Return the calls from the first step to the last."""
         first, last = self.seen.index("step"), len(self.seen) - 1 - self.seen[::-1].index("step")
         return [name for name in self.seen[first:last] if name != "step"]
 
@@ -120,7 +119,7 @@ OBJECTIVES = {
 
 @pytest.mark.parametrize("parts", MODELS, ids=lambda parts: "-".join(parts.values()))
 def test_no_step_of_training_waits_for_the_device(toy, toy_tokens, monkeypatch, parts):
-    """Forward and backward, on a device whose numbers nobody can see; all that is known of them is the layout."""
+    """Forward and backward pass on a device without values; only the layout is known."""
     layout = Layout.of(toy_tokens[..., 1:] != PAD)
 
     def there(real):
@@ -133,7 +132,7 @@ def test_no_step_of_training_waits_for_the_device(toy, toy_tokens, monkeypatch, 
     loss.total.backward()
     assert all(parameter.grad.is_meta for parameter in model.parameters())
     with pytest.raises((RuntimeError, NotImplementedError)):
-        bool(loss.total.isfinite())  # what is looked at does fail there
+        bool(loss.total.isfinite())  # reading a value fails there
 
 
 PLAIN = [{"attention": "none", "cell": cell, "conditioning": "every_step"} for cell in ("lstm", "gru", "rnn")]
@@ -178,7 +177,7 @@ def test_what_is_made_is_made_on_the_device_of_the_inputs(toy, toy_tokens, name,
         assert torch.equal(on_cpu, beside_meta)
 
 
-# These are not one loop over steps.
+# These are not a single loop over steps.
 OTHERS = {
     "consensus": partial(consensus_search, beam_size=3, finalists=2, samples=4, min_length=5, max_length=7, seed=0),
     "forced": partial(forced_decoding, tokens=[[5, 6, END], [], [4, 4, 7, 8]]),
@@ -201,7 +200,7 @@ def test_searches_make_their_tensors_on_the_device_of_the_state(toy, toy_tokens,
 
 
 class Largest(TorchDispatchMode):
-    """How many numbers the largest tensor had that was made."""
+    """Record the size of the largest tensor that is created, in numbers."""
 
     numbers = 0
 
@@ -214,7 +213,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("name", [*SEARCHES, "consensus"])
 def test_an_images_features_are_there_once_whatever_the_number_of_beams(toy, name):
-    """With 3 · 40 places of 32 features, nothing as large as the features of two rows of each image is made."""
+    """With 3 · 40 locations of 32 features, no tensor is as large as the features of two rows per image."""
     model = toy(scorer="dot_product", feature_size=32)
     state, memory = model.begin(torch.randn(3, 40, 32, dtype=torch.float64))
     ids = {"batch": 3, "start": START, "end": END, "forbidden": (PAD, START, UNKNOWN)}
@@ -245,7 +244,7 @@ def test_a_step_of_training_asks_once_where_the_words_are(toy, toy_tokens, monke
 
 
 def test_how_often_training_looks_that_does_not_know_its_words(toy, toy_tokens, monkeypatch):
-    """Sampled captions are looked at once a step, whether all of them have ended; sampled inputs are not."""
+    """Sampling captions reads from the device once per step (have all ended?); sampling inputs never does."""
     model, batch = toy(attention="hard").train(), batch_of(toy_tokens)
     with monkeypatch.context() as patch, Watched(patch, model.decoder.recurrence) as watched:
         OBJECTIVES["self_critical"]()._sample(model, batch)
@@ -275,7 +274,7 @@ def test_draws_are_those_of_torchs_multinomial():
 
 
 def test_memory_is_pinned_for_the_gpu_that_trains_and_for_no_other(monkeypatch):
-    """On a machine with a GPU that a run does not use."""
+    """The machine has a GPU that the run does not use."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     for device in ("cpu", "cuda"):
         module = CaptionModule([1], [2], batch_size=1, val_batch_size=1)

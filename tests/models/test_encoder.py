@@ -1,4 +1,4 @@
-"""Encoders against torchvision's own activations, the wheel's own forward, and arithmetic done by hand."""
+"""Compare encoders with torchvision's activations, the package's own forward, and results computed by hand."""
 
 import copy
 import json
@@ -20,7 +20,7 @@ from captioning.models.weights import fixed_seed
 
 
 class Tokens(nn.Module):
-    """Pictures -> [B, count, 2] tokens: the token's number, and the mean of the picture."""
+    """Map images to [B, count, 2] tokens: the token's index, and the mean of the image."""
 
     def __init__(self, count: int):
         super().__init__()
@@ -32,7 +32,7 @@ class Tokens(nn.Module):
 
 
 def small_network() -> nn.Sequential:
-    """[B, 3, 8, 8] -> [B, 5, 4, 4], with all that could move in train mode."""
+    """Build a network [B, 3, 8, 8] -> [B, 5, 4, 4] in train mode, with layers that would change in train mode."""
     network = nn.Sequential()
     network.stem = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2, padding=1), nn.BatchNorm2d(4), nn.ReLU())
     network.middle = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.Dropout(0.5))
@@ -49,7 +49,7 @@ def pictures(count: int, size: int) -> torch.Tensor:
 
 
 def through(module: nn.Module, classifier: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What goes into and comes out of a module as the classifier runs on pictures normalized by torchvision."""
+    """Return inputs and outputs of a module when the classifier runs on images normalized by torchvision."""
     seen = []
     module.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0].clone(), output.clone())))
     with torch.no_grad():
@@ -58,7 +58,7 @@ def through(module: nn.Module, classifier: nn.Module, images: torch.Tensor) -> t
 
 
 def reference(name: str) -> nn.Module:
-    """The classifier with the weights that weights=None stands for."""
+    """Build the classifier with the weights that weights=None means."""
     with fixed_seed():
         return models.get_model(name, weights=None).eval()
 
@@ -100,7 +100,7 @@ def test_features_are_float32_whatever_the_network_gives():
 
 
 def test_a_frozen_encoder_s_batch_norm_uses_its_running_statistics_by_hand():
-    """Also unfrozen and in train mode: (x − running mean) / sqrt(running variance + ε), never the batch's."""
+    """Also unfrozen and in train mode: (x − running mean) / sqrt(running variance + ε), never the batch statistics."""
     network = nn.Sequential(nn.BatchNorm2d(3), nn.Dropout(0.9))
     norm, images = network[0], pictures(4, 2)
     for name, values in (("running_mean", [0.3, -0.2, 0.9]), ("running_var", [0.5, 2.0, 1.5]),
@@ -117,7 +117,7 @@ def test_a_frozen_encoder_s_batch_norm_uses_its_running_statistics_by_hand():
 def test_no_kind_of_batch_norm_is_unfrozen(norm):
     network = small_network()
     network.extra = norm(5)
-    network.extra.forward = lambda images: images  # that of other dimensions would refuse them
+    network.extra.forward = lambda images: images  # BatchNorm of another dimension would refuse them
     encoder = Encoder(network, name="small", output="grid", image_size=8, unfreeze_from="last")
     named = {name for name, parameter in encoder.network.named_parameters() if parameter.requires_grad}
     assert named == {"last.0.weight", "last.0.bias"}
@@ -140,7 +140,7 @@ def test_fingerprints_tell_names_shapes_types_and_values_apart_but_no_counters()
         {"a": torch.arange(6.0)},
     ]
     assert len({of(base), *map(of, others)}) == 7 and len(of(base)) == 16
-    assert of({"b": torch.ones(2), "a": torch.arange(6.0)}) == of(base)  # whatever their order
+    assert of({"b": torch.ones(2), "a": torch.arange(6.0)}) == of(base)  # in any order
     assert of(base | {"num_batches_tracked": torch.tensor(7)}) == of(base)
 
 
@@ -205,9 +205,7 @@ def test_unfreezing_follows_the_order_in_which_a_torchvision_network_runs():
 
 
 def test_faults_in_the_encoders_arguments_are_named():
-    with pytest.raises(
-        ConfigError, match=r"no module 'midle' \(nearest: middle.*one of: stem, middle, last"
-    ):
+    with pytest.raises(ConfigError, match=r"no module 'midle' \(nearest: middle.*one of: stem, middle, last"):
         small_encoder(unfreeze_from="midle")
     with pytest.raises(ConfigError, match=r"'last\.1' and the modules after it have nothing to train"):
         small_encoder(unfreeze_from="last.1")
@@ -248,7 +246,7 @@ def test_pictures_of_another_type_or_size_are_refused(images):
     ],
 )
 def test_features_are_the_classifiers_own_activations(name, size, layer, places):
-    """ "fc": what enters its last linear layer. "grid": its last map before pooling, or its tokens."""
+    """ "fc" is the input of its last linear layer, "grid" its last map before pooling, or its tokens."""
     classifier, images = reference(name), pictures(2, size)
     linear = [module for module in classifier.modules() if isinstance(module, nn.Linear)][-1]
     vector = torchvision_encoder(name, weights=None, output="fc", image_size=size)
@@ -349,7 +347,7 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
     file.write_bytes(b"no weights")
     with pytest.raises(CheckpointError, match="not a weights file"):
         build()
-    torch.save(small_network(), file)  # a pickled module would run a stranger's code
+    torch.save(small_network(), file)  # a pickled module could run any code
     with pytest.raises(CheckpointError, match="not a weights file"):
         build()
     torch.save({"state_dict": reference("resnet18").state_dict()}, file)
@@ -487,7 +485,7 @@ def test_lite_grid_is_the_wheels_own_features(capsys):
 
 @pytest.mark.parametrize("row, column", [(0, 0), (1, 5), (5, 1), (6, 2)])
 def test_a_bright_patch_changes_the_places_where_it_is(row, column):
-    """Within one place: deep features see far beyond their own 32×32 pixels."""
+    """Accurate to one location: deep features also depend on pixels far outside their own 32×32."""
     encoder = efficientnet_lite_encoder()
     images = torch.full((2, 3, 224, 224), 110, dtype=torch.uint8)
     images[1, :, 32 * row : 32 * row + 32, 32 * column : 32 * column + 32] = 255

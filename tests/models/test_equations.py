@@ -1,7 +1,8 @@
-"""Whole captioners of every kind against the papers' equations: logits, weights, states and all gradients, in float64.
+"""Compare full captioners of every kind with the papers' equations in float64: logits, weights, states, all gradients.
 
-Several images, rows and lengths at once, with masks: captions of no word, one and two words, missing captions; with
-dropout replaced by a fixed function of each number and its share, so that its every place is part of the comparison.
+The batches have several images, rows and lengths, with masks, captions of zero, one and two words, and missing
+captions. Dropout is replaced by a fixed function of each number and its share, so that its position is part of the
+comparison.
 """
 
 import itertools
@@ -44,17 +45,17 @@ CONDITIONS = {
 }
 READOUTS = {"deep": DeepReadout, "linear": LinearReadout, "sum": SumReadout}
 SHARES = {"words": 0.3, "layers": 0.3, "readout": 0.2, "adapter": 0.3, "initial": 0.4}
-EXPECTED = torch.tensor([True, False, False])  # the images that are shown the expected context in training
+EXPECTED = torch.tensor([True, False, False])  # the images that get the expected context in training
 WIDTH, WORDS = 3, 8
 
 
 def fixed_dropout(numbers, share, training=True):
-    """In the place of dropout: tells how often it was, where, and with what share."""
+    """Replace dropout, and record how often it is called, where, and with what share."""
     return numbers * (1 + share) + share**2 if training and share else numbers
 
 
 def turns():
-    """Every attention with every recurrence, cell and number of layers; the other parts in turn."""
+    """Combine every attention with every recurrence, cell and number of layers; take the other parts in turn."""
     named = itertools.product(LOOKS, CELLS, (1, 3))
     for turn, ((attention, recurrence), cell, layers) in enumerate(named):
         if attention == "hard_gumbel":
@@ -128,7 +129,7 @@ def equations_of(model, made, image):
 
 
 def batch():
-    """Three images of four locations, one of which has all, one two, one a single real one; rows of all lengths."""
+    """Return images with four locations, of which all, two and one are real, and rows of all lengths."""
     features = torch.randn(3, 4, 4, dtype=torch.float64, requires_grad=True)
     mask = torch.tensor([[True] * 4, [True, False, False, True], [False, False, True, False]])
     captions = [[[6, 5, 4], [], None], [[7], [4, 4], [5, 6]], [None, [], [3]]]
@@ -141,14 +142,14 @@ def batch():
 
 
 def without_noise(monkeypatch):
-    """Dropout is a fixed function, and hard attention draws the likeliest location."""
+    """Make dropout a fixed function, and let hard attention select the most likely location."""
     monkeypatch.setattr(fast_dropout, "dropout", fixed_dropout)
     monkeypatch.setattr(cells, "dropout", fixed_dropout)
     monkeypatch.setattr(gradient_estimators, "_gumbel", torch.zeros_like)
 
 
 def differences(found, expected, inputs):
-    """Gradients of a random sum of both, by the inputs."""
+    """Compute the gradients of a random sum of both by the inputs."""
     weights = torch.randn_like(expected)
     for values in (found, expected):
         yield torch.autograd.grad((values * weights).sum(), inputs, allow_unused=True)
@@ -163,7 +164,7 @@ def name_of(made):
 def test_captioners_are_their_equations(made, monkeypatch):
     without_noise(monkeypatch)
     model, (features, mask, tokens) = build(made), batch()
-    if made["frequencies"]:  # a code of each location needs all of them
+    if made["frequencies"]:  # a position code needs all locations
         mask = torch.ones_like(mask)
     decoded = model(features.masked_fill(~mask[..., None], torch.nan), tokens, mask)
     length, sentinel = tokens.shape[2] - 1, made["recurrence"] == "adaptive"
@@ -198,13 +199,13 @@ def test_captioners_are_their_equations(made, monkeypatch):
         torch.testing.assert_close(found, wanted, rtol=1e-10, atol=1e-12)
     joined = [torch.cat([values.flatten() for values in side]) for side in zip(*pairs, strict=True)]
     ours, theirs = differences(*joined, inputs)
-    assert all(gradient is not None for gradient in ours[1:])  # no parameter is idle
+    assert all(gradient is not None for gradient in ours[1:])  # every parameter has a gradient
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("made", TURNS, ids=name_of)
 def test_steps_of_several_rows_are_the_equations(made, monkeypatch):
-    """As a search takes them: all rows of all images at once, states read after every step."""
+    """Step as a search does: all rows of all images at once; compare the state after every step."""
     without_noise(monkeypatch)
     model, (features, mask, tokens) = build(made), batch()
     if made["frequencies"]:

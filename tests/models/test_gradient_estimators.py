@@ -1,4 +1,4 @@
-"""Draws of hard attention for given uniform numbers, by quadrature, and their gradients by formula."""
+"""Test the samples of hard attention for given uniform numbers and by quadrature, and their gradients by formula."""
 
 import math
 
@@ -11,7 +11,7 @@ from captioning.models.gradient_estimators import _gumbel, entropy, most_likely
 
 @pytest.fixture
 def uniform(monkeypatch):
-    """uniform(u): the next exponential noise is −log u of given u, the quantile function of 1 − u."""
+    """Set the next exponential noise to −log u for given u, the quantile function of 1 − u."""
 
     def give(numbers):
         def exponential_(self, rate=1.0, *, generator=None):
@@ -23,7 +23,7 @@ def uniform(monkeypatch):
 
 
 def test_the_noise_is_standard_gumbel(uniform):
-    """Its quantile function is −log(−log u)."""
+    """The quantile function of the noise is −log(−log u)."""
     u = torch.tensor([0.01, 0.3, 0.5, math.exp(-1), 0.99], dtype=torch.float64)
     uniform(u)
     expected = torch.tensor([-math.log(-math.log(float(each))) for each in u], dtype=torch.float64)
@@ -47,7 +47,7 @@ U = torch.stack(torch.meshgrid(GRID, GRID, indexing="ij"), -1).view(1, -1, 2)
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("draw", ["most_likely", "score_function", "straight_through"])
 def test_a_place_is_drawn_from_alpha(uniform, draw, share, masked):
-    """By all pairs of 400 even uniform numbers, with a masked place among the two."""
+    """Use all pairs of 400 evenly spaced uniform numbers; one location is masked."""
     alpha = torch.tensor([share, 0.0, 1 - share] if masked else [share, 1 - share], dtype=torch.float64)
     noise = torch.cat((U[..., :1], torch.full_like(U[..., :1], 1 - 1e-12), U[..., 1:]), -1) if masked else U
     uniform(noise)
@@ -107,7 +107,7 @@ def test_expected_contexts_are_told_by_the_image():
     )
     torch.testing.assert_close(ours, theirs)
     alpha = log_weights.exp()
-    torch.testing.assert_close(drawn.entropy, -(alpha * alpha.log()).sum(-1))  # of α, also where nothing was drawn
+    torch.testing.assert_close(drawn.entropy, -(alpha * alpha.log()).sum(-1))  # of α, also without a sample
 
 
 def test_the_share_of_images_with_an_expected_context(monkeypatch):
@@ -128,7 +128,7 @@ def test_the_share_of_images_with_an_expected_context(monkeypatch):
 
 @pytest.mark.parametrize("temperature", [None, 0.4, 2.0])
 def test_straight_through_is_one_hot_with_the_gradient_of_the_softmax(uniform, temperature):
-    """∂ Σ v_i y_i / ∂ log α_j = y_j (v_j − Σ v_i y_i) / τ, y = softmax((log α + g) / τ); τ is 1 if not given."""
+    """∂ Σ v_i y_i / ∂ log α_j = y_j (v_j − Σ v_i y_i) / τ, y = softmax((log α + g) / τ); τ is 1 by default."""
     u = torch.rand(2, 3, 4, dtype=torch.float64)
     uniform(u)
     log_weights = torch.randn(2, 3, 4, dtype=torch.float64).log_softmax(-1).requires_grad_()

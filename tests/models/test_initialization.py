@@ -1,4 +1,4 @@
-"""How weights begin: orthogonal recurrences, Glorot's bounds, the forget gate's bias, variances of word vectors."""
+"""Test initial weights: orthogonal recurrences, Glorot's bounds, the forget gate's bias, variances of word vectors."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ GATES = {RNN: 1, GRU: 3, LSTM: 4}
 
 
 def is_uniform(weight, bound):
-    """Even over ±bound: the extremes and the variance, of thousands of numbers."""
+    """Check that thousands of numbers are uniform over ±bound, by extremes and variance."""
     assert weight.numel() > 2000
     assert 0.99 * bound < weight.abs().max() <= bound
     assert weight.var().item() == pytest.approx(bound**2 / 3, rel=0.05)
@@ -29,7 +29,7 @@ def test_cells_begin_with_orthogonal_recurrences_and_glorot_s_bounds(kind, feedb
         ones = [torch.full((size,), float(kind is LSTM and gate == 1)) for gate in range(GATES[kind])]  # forget gate
         assert all(map(torch.equal, bias, ones))
     outputs = GATES[kind] * size
-    bound = (6 / (70 + feedback + outputs)) ** 0.5  # of one matrix for word and context together
+    bound = (6 / (70 + feedback + outputs)) ** 0.5  # as for one matrix of word and context together
     is_uniform(cell.rnn.weight_ih_l0, bound)
     if feedback:
         is_uniform(cell.feedback.weight, bound)

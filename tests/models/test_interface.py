@@ -1,4 +1,4 @@
-"""A model of forty lines that implements the declared interface and nothing else is trained, searched and scored."""
+"""Train, search and score a model of forty lines that implements only the declared interface."""
 
 from functools import partial
 from typing import NamedTuple

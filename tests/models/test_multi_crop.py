@@ -1,4 +1,4 @@
-"""A picture and its corners, looked at together: one long grid, its attention laid back on the picture."""
+"""Test an image and its corners together: one long grid, and attention maps drawn back onto the image."""
 
 from functools import partial
 
@@ -56,7 +56,7 @@ def test_several_views_are_one_long_grid(captioner, parts):
 @pytest.mark.parametrize("positions", [{}, {"positions": Coordinates}])
 @pytest.mark.parametrize("attention", ["soft", "none"])
 def test_the_same_view_five_times_tells_what_it_tells_once(captioner, attention, positions):
-    """Also with coordinates: a place's code is that of its own view, where a long grid has none."""
+    """Also with coordinates: a position code refers to the location in its own view, because the long grid has none."""
     model, images = captioner(attention=attention, **positions), torch.randn(3, 4, 6, dtype=torch.float64)
     once, often = (
         search(m, seen, beam_size=3)
@@ -71,7 +71,9 @@ def test_the_same_view_five_times_tells_what_it_tells_once(captioner, attention,
 
 def test_vectors_of_several_views_are_their_mean(captioner):
     model = captioner(attention="none", conditioning="every_step", grid=False)
-    views = torch.randn(3, 5, 6, dtype=torch.float64)  # no adapter: the mean of the views is that of the features
+    views = torch.randn(
+        3, 5, 6, dtype=torch.float64
+    )  # without an adapter the mean over the views is the mean of the features
     for ours, theirs in zip(search(MultiCrop(model, 5), views), search(model, views.mean(1)), strict=True):
         assert ours[0].tokens == theirs[0].tokens
         assert ours[0].log_prob == pytest.approx(theirs[0].log_prob, rel=1e-12)
@@ -79,10 +81,10 @@ def test_vectors_of_several_views_are_their_mean(captioner):
 
 @pytest.mark.parametrize("fit", [{}, {"fit": "crop"}, {"fit": "crop", "resize": 40}, {"fit": "pad"}])
 def test_places_of_views_lie_where_they_do(fit):
-    """Against points strewn over each place, counted by the cell that they fall into of a grid over all views."""
+    """Compare with points scattered over each location, counted in the cells of a grid over all views."""
     transform, size, side, points = Transform(32, **fit), (96, 60), 4, 200
     boxes = [view.box(*size) for view in (transform, *corner_crops(transform, [0.75, 0.6]))]
-    marks = np.eye(9 * side**2, dtype=np.float32)  # each word looks at one place
+    marks = np.eye(9 * side**2, dtype=np.float32)  # each word attends to one location
     laid, _, whole = merge_crops(marks, None, boxes=boxes)
     assert whole.left == min(box.left for box in boxes) and whole.bottom == max(box.bottom for box in boxes)
     shares = laid.reshape(len(boxes), side, side, side, side)
@@ -105,7 +107,7 @@ def test_one_view_is_laid_where_it_was():
 
 
 def test_a_spot_in_a_corner_is_found_again():
-    """The box of a corner's view: a bright spot of the picture is where the view's input shows it."""
+    """A bright spot of the image is inside the box of a corner's view where that view's input shows it."""
     picture = np.zeros((80, 120, 3), np.uint8)
     picture[30:34, 50:54] = 255
     for transform in (Transform(64), Transform(64, fit="crop"), Transform(64, fit="pad")):
@@ -120,7 +122,7 @@ def test_a_spot_in_a_corner_is_found_again():
 
 
 def test_a_hard_place_goes_to_the_cell_that_covers_most_of_it():
-    boxes = [Box(0, 0, 100, 100), Box(25, 25, 100, 100)]  # 2 × 2 places each
+    boxes = [Box(0, 0, 100, 100), Box(25, 25, 100, 100)]  # 2 × 2 locations each
     weights = np.zeros((4, 8), np.float32)
     weights[np.arange(3), [2, 4, 7]] = 1
     on_picture, places, box = merge_crops(weights, np.array([2, 4, 7, 8]), boxes=boxes)
@@ -133,7 +135,7 @@ def test_a_hard_place_goes_to_the_cell_that_covers_most_of_it():
 
 
 def test_features_of_one_view_are_no_features_of_five(captioner):
-    """As a source of the encoder and transform alone would give them."""
+    """These are the features that a source with only encoder and transform returns."""
     for model, features in (
         (captioner(), torch.randn(2, 4, 6, dtype=torch.float64)),
         (captioner(attention="none", conditioning="every_step", grid=False), torch.randn(2, 6, dtype=torch.float64)),

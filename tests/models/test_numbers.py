@@ -1,4 +1,4 @@
-"""Numbers that go wrong: edges have defined results in every model, and what is not finite is told with its images."""
+"""Test extreme numbers: edge cases have defined results in every model, and errors about infinity name the images."""
 
 import itertools
 import json
@@ -28,7 +28,7 @@ PLACES = [name for name in ATTENTIONS if name != "none"]
 
 
 def batch_of(images, captions, mask=None) -> CaptionBatch:
-    """Captions as lists of word ids for each image; None is a slot without a caption."""
+    """Build a batch from captions as lists of word ids per image; None is a slot without a caption."""
     length = max((len(words) + 2 for group in captions for words in group if words is not None), default=2)
     tokens = torch.full((len(images), max(map(len, captions)), length), PAD)
     for row, group in zip(tokens, captions, strict=True):
@@ -43,7 +43,7 @@ def grid(images: int, places: int) -> torch.Tensor:
 
 
 def all_defined(model, batch, objective) -> float:
-    """Training and evaluation of a batch: finite losses, parts, gradients and captions of every search."""
+    """Train and evaluate on a batch: losses, parts, gradients and the captions of every search are finite."""
     for mode in (True, False):
         model.train(mode).zero_grad()
         loss = objective(model, batch)
@@ -72,15 +72,15 @@ def all_defined(model, batch, objective) -> float:
 
 
 def no_place(make) -> tuple:
-    """The middle image has no real place, its features are anything."""
+    """Return a batch whose middle image has no real location; its features are arbitrary."""
     images, mask = grid(3, 4), torch.ones(3, 4, dtype=torch.bool)
     mask[1], mask[2, 1:] = False, False
-    images[1] = torch.nan  # nothing of it may be seen
+    images[1] = torch.nan  # it must not influence anything
     return make(), batch_of(images, [[[4, 5]], [[6]], [[7, 8, 9]]], mask)
 
 
 def underflow(make) -> tuple:
-    """Scores so far apart that all α but one are exactly 0."""
+    """Return scores so far apart that all α but one are exactly 0."""
     model = make()
     with torch.no_grad():
         scorer = getattr(model.decoder.attention, "scorer", None)
@@ -104,7 +104,7 @@ EDGES = {
 
 
 def every_part(attention: str, recurrence: str, turn: int) -> dict[str, str]:
-    """Further parts of a model, in turn, so that each stands beside every other somewhere."""
+    """Yield further parts of a model in turn, so that each one is combined with every other one somewhere."""
     names = {"scorer": list(SCORERS), "conditioning": list(CONDITIONINGS), "readout": ["deep", "linear"]}
     return {part: listed[turn % len(listed)] for part, listed in names.items()} | {"layers": 1 + turn % 2}
 
@@ -136,7 +136,7 @@ def test_edges_are_defined_with_every_cell_and_conditioning(toy, cell, attention
             raise AssertionError(f"{name}: {parts}, {objective}") from error
 
 
-# What the results are
+# Results of edge cases
 
 
 @pytest.mark.parametrize(("attention", "recurrence"), LOOKS)
@@ -152,7 +152,7 @@ def test_an_image_without_a_place_is_shown_one_of_zeros(toy, attention, recurren
 
 
 def in_order(decoded) -> torch.Tensor:
-    """Logits by image and word."""
+    """Return logits by image and word."""
     return decoded.logits[decoded.index.argsort()]
 
 
@@ -191,7 +191,7 @@ def test_a_caption_beyond_all_probability_has_a_perplexity(toy):
     assert scored.log_prob < -4000 and math.isfinite(scored.perplexity)
 
 
-# What is not finite
+# Numbers that are not finite
 
 
 @pytest.mark.parametrize("search", SEARCHES, ids=["greedy", "beam", "diverse", "sample"])
@@ -220,7 +220,7 @@ def test_attention_that_overflows_is_told(toy):
 
 
 def test_watching_changes_no_caption(toy):
-    """The same numbers as a search over the bare step."""
+    """The results equal those of a search over the bare step."""
     model, images = toy(), grid(3, 4)
     vocabulary = Vocabulary([f"w{number}" for number in range(7)])
     watched = generate(model, images, search=beam_search, vocabulary=vocabulary)
@@ -256,12 +256,12 @@ def test_evaluation_names_the_images(trained, data, tmp_path, monkeypatch):
         run("evaluate", checkpoint, *data, f"output={tmp_path}", "split=val")
 
 
-# Turned pictures, in caption and figure alike
+# Rotated images, in captions and figures
 
 
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_a_turned_photograph_is_seen_and_drawn_upright(trained, world, tmp_path, monkeypatch, orientation):
-    """The same caption, attention and box as of the upright picture, however it comes; and the figure's panel is it."""
+    """Caption, attention and box equal those of the upright image, for every way of reading it; so does the figure."""
     from captioning.data import open_picture
     from captioning.data.pictures import UPRIGHT
     from captioning.inference import figures
@@ -291,7 +291,7 @@ def test_a_turned_photograph_is_seen_and_drawn_upright(trained, world, tmp_path,
 
 
 def test_a_file_name_that_is_no_text(trained, world, tmp_path, capsys):
-    """Bytes of another encoding, as Linux allows them: printed with escapes, and in JSON as what opens the file."""
+    """File names in another encoding are printed with escapes; in JSON they are the name that opens the file."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     odd = os.fsdecode(os.fsencode(folder) + b"/caf\xe9.png")
@@ -301,7 +301,7 @@ def test_a_file_name_that_is_no_text(trained, world, tmp_path, capsys):
     arguments = [f"checkpoint={trained}", f"images=[{folder}]", f"output={tmp_path}/out", "figures=[]"]
     run("caption", *arguments, "skip_unreadable=true")
     told = capsys.readouterr()
-    assert "caf\\udce9.png: " in told.out and told.err.count("left out: ") == 1 and "bad.png: not a picture" in told.err
+    assert "caf\\udce9.png: " in told.out and told.err.count("left out: ") == 1 and "bad.png: not an image" in told.err
     results = json.loads((tmp_path / "out" / "captions.json").read_text())
     assert [Path(result["file_name"]).name for result in results] == ["a.png", Path(odd).name]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["captions.json"]  # no figures were asked for
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["captions.json"]  # no figures were requested

@@ -1,4 +1,4 @@
-"""Codes of places: against the formula, told apart, and seen by the decoder."""
+"""Test position codes: by formula, different for every location, and used by the decoder."""
 
 import math
 
@@ -33,7 +33,7 @@ def test_vectors_get_zeros_and_odd_grids_an_error():
 
 def test_a_decoder_can_tell_places_apart(toy, toy_tokens):
     images = torch.randn(3, 4, 6, dtype=torch.float64)
-    turned = images.flip(1)  # the same contents in other places
+    turned = images.flip(1)  # the same features at other locations
     plain, coded = toy(), toy(positions=Coordinates)
     torch.testing.assert_close(plain(images, toy_tokens).logits, plain(turned, toy_tokens).logits)
     assert not torch.allclose(coded(images, toy_tokens).logits, coded(turned, toy_tokens).logits)

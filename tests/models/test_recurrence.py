@@ -1,4 +1,4 @@
-"""Up-Down, adaptive and plain recurrences against loops from the papers' equations; sizes, states, gradients."""
+"""Compare Up-Down, adaptive and plain recurrences with loops from the papers' equations; sizes, states, gradients."""
 
 from functools import partial
 
@@ -11,7 +11,7 @@ from captioning.models import LookAfter, SumReadout, build_captioner
 
 
 def lstm(cell, x, h, c):
-    """One step of an LSTM cell of one layer, from the concatenated input."""
+    """Compute one step of a one-layer LSTM cell from the concatenated input."""
     r = cell.rnn
     weight = r.weight_ih_l0 if cell.feedback is None else torch.cat((r.weight_ih_l0, cell.feedback.weight), 1)
     i, f, g, o = (weight @ x + r.bias_ih_l0 + r.weight_hh_l0 @ h + r.bias_hh_l0).chunk(4)
@@ -27,7 +27,7 @@ def alpha_of(attention, h, places):
 
 
 def run(model, images, words):
-    """Logits and weights of the model's own steps, one caption."""
+    """Return logits and weights of the model's own steps for one caption."""
     state, memory = model.begin(images)
     logits, weights = [], []
     for word in words:
@@ -143,7 +143,7 @@ def test_gradients_of_a_step_by_finite_differences(toy, images, cell, recurrence
     [{"recurrence": "look_after"}, {"attention": "none"}, {"attention": "none", "cell": "gru", "layers": 2}],
 )
 def test_where_nothing_feeds_back_the_fused_kernel_and_the_loop_agree(toy, toy_tokens, arguments, monkeypatch):
-    """The kernel runs where the state after all steps is wanted, and on a GPU."""
+    """The kernel runs if the state after all steps is needed, and on a GPU."""
     model = toy(**arguments)
     state, memory = model.begin(torch.randn(3, 4, 6, dtype=torch.float64))
     made = []

@@ -1,4 +1,4 @@
-"""Parts that remember something from step to step: what they take in, and when."""
+"""Test parts that keep statistics from step to step: which sums they use, and when."""
 
 import copy
 
@@ -10,7 +10,7 @@ from captioning.models import StepState, defer, drop_batch, drop_step, end_step,
 
 
 class Remembers(StepState):
-    """Keeps every vector of sums that it takes in."""
+    """Keep every vector of sums passed to `take`."""
 
     def __init__(self):
         super().__init__()
@@ -42,7 +42,7 @@ def test_in_a_plain_loop_every_forward_pass_is_a_step(parts):
     see(parts, 3.0, 4.0)
     for part in both(parts):
         assert part.taken == [[1.0, 2.0], [3.0, 4.0]]
-    end_step(parts)  # nothing is left to take in
+    end_step(parts)  # no sums are left
     assert both(parts)[0].taken == [[1.0, 2.0], [3.0, 4.0]]
 
 
@@ -76,7 +76,7 @@ def test_a_dropped_batch_is_in_no_step(parts):
         see(parts, value)
         (keep_batch if keep else drop_batch)(parts)
     end_step(parts)
-    see(parts, 7.0)  # neither kept nor dropped: not of the step
+    see(parts, 7.0)  # neither kept nor dropped, so not part of the step
     end_step(parts)
     for part in both(parts):
         assert part.taken == [[5.0]]
@@ -106,7 +106,7 @@ def test_the_sums_of_an_unfinished_step_are_not_saved_and_have_no_history(parts)
     both(parts)[0](2 * value)
     keep_batch(parts)
     assert not parts.state_dict()
-    copy.deepcopy(parts)  # what has history cannot be copied
+    copy.deepcopy(parts)  # a tensor with gradient history cannot be copied
     end_step(parts)
     assert both(parts)[0].taken == [[2.0]]
 

@@ -1,4 +1,4 @@
-"""The cell, seen: recorded states and gates against the decoder's own and the equations; heat maps show just these."""
+"""Compare recorded states and gates with the decoder's own and with the equations; check that heat maps show them."""
 
 from functools import partial
 from types import SimpleNamespace
@@ -27,7 +27,7 @@ def sigmoid(x):
 
 
 def by_the_equations(kind, cell, x, state):
-    """{name: [H]} of every layer, with a fresh loop in NumPy over the parameters."""
+    """Compute {name: [H]} of every layer by a separate NumPy loop over the parameters."""
     h, c = (part[:, 0, 0].detach().numpy() for part in state)
     told = []
     for layer in range(len(h)):
@@ -81,7 +81,7 @@ def test_gates_equal_the_equations(kind, layers):
 @pytest.mark.parametrize("recurrence", RECURRENCES)
 @pytest.mark.parametrize("kind", CELLS)
 def test_a_trace_equals_the_decoders_own_states(toy, toy_tokens, kind, recurrence, layers):
-    """Of every recurrence and layer, bit for bit; and gates and states of a layer belong together."""
+    """For every recurrence and layer, bit for bit; the gates of a layer must lead to its states."""
     model = toy(cell=kind, recurrence=recurrence, layers=layers)
     state, memory = model.begin(torch.randn(3, 4, 6, dtype=torch.float64))
     first, step = state, partial(model.step, memory=memory)
@@ -121,14 +121,14 @@ def test_nothing_is_left_behind(toy):
 
 @pytest.fixture
 def predictor(toy):
-    """Pictures are "encoded" as four places of numbers that depend on their first pixel."""
+    """Build a predictor that "encodes" images as four locations of numbers that depend on their first pixel."""
 
     def encode(pictures):
         levels = torch.tensor([float(np.asarray(picture)[0, 0, 0]) for picture in pictures], dtype=torch.float64)
         return torch.sin(levels[:, None, None] * torch.arange(1, 25, dtype=torch.float64).view(4, 6) / 40)
 
     vocabulary = Vocabulary(WORDS.split())
-    torch.manual_seed(23)  # chosen, as the spread, so that the pictures' captions have 4, 7 and 7 words
+    torch.manual_seed(23)  # chosen, like the spread, so that the images' captions have 4, 7 and 7 words
     captioner = toy(vocabulary_size=len(vocabulary))
     for parameter in captioner.parameters():
         torch.nn.init.normal_(parameter, std=0.8)
@@ -144,7 +144,7 @@ def pictures(tmp_path):
 
 
 def own_states(predictor, path, *, length):
-    """The words of greedy search and the states [1 + T, H] that it had itself after each."""
+    """Return the words of greedy search and the states [1 + T, H] that the search itself had after each."""
     model, vocabulary = predictor.captioner, predictor.vocabulary
     state, memory = model.begin(predictor.encode([Image.open(path)]))
     seen = []
@@ -180,7 +180,7 @@ def test_a_heat_map_shows_the_decoders_own_states(predictor, pictures):
         np.testing.assert_array_equal(shown["forget gate"], reading.states["forget"][:, [4, 0, 6]].T)
         labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
         assert labels == reading.words
-    assert lengths == {4, 7}  # so that one was filled up
+    assert lengths == {4, 7}  # so that one of them was padded
 
 
 def test_given_captions_are_read_as_they_are(predictor, pictures):

@@ -1,4 +1,4 @@
-"""The standardized image vector: against NumPy over all that was seen, and in a captioner."""
+"""Compare the standardized image vector with NumPy over all images so far, alone and in a captioner."""
 
 import copy
 
@@ -21,8 +21,10 @@ def seen(part: Standardized, each: torch.Tensor) -> Standardized:
 
 
 def slow_moments(each: np.ndarray, momentum: float) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of the weighted rows of `each` [steps, images, D], and of one imaginary N(0, 1) image: all rows
-    count alike until a step's share would fall below `momentum`."""
+    """Compute mean and variance of the weighted rows of `each` [steps, images, D] and of one imaginary N(0, 1) image.
+
+    All rows count equally until the share of a step would fall below `momentum`.
+    """
     weights, rows = np.ones(1), np.zeros((1, each.shape[-1]))
     for t, step in enumerate(each):
         share = max(len(step) / (1 + (t + 1) * len(step)), momentum)
@@ -48,7 +50,7 @@ def test_moments_are_those_of_all_that_was_seen_and_of_one_imaginary_image(size,
 def test_after_many_steps_the_imaginary_image_is_nothing():
     each = batches(2000, 2)
     part = seen(Standardized(6, momentum=0.05).double(), each)
-    mean, variance = slow_moments(each[-400:].numpy(), 0.05)  # of steps before these, 0.95⁴⁰⁰ is left
+    mean, variance = slow_moments(each[-400:].numpy(), 0.05)  # earlier steps have the share 0.95⁴⁰⁰
     np.testing.assert_allclose(part.mean.numpy(), mean, rtol=1e-7)
     np.testing.assert_allclose(part.variance.numpy(), variance, rtol=1e-7)
 
@@ -86,7 +88,7 @@ def test_evaluation_takes_nothing_in_and_knows_no_batch():
 
 
 def test_batches_of_one_image_are_never_blown_up():
-    """The variance of one image is 0; the imaginary one keeps the scale finite."""
+    """The variance of one image is 0; the imaginary image keeps the scale finite."""
     part = Standardized(6).train()
     for _ in range(5):
         assert part(torch.randn(1, 6)).abs().max() < 10
@@ -107,7 +109,7 @@ def test_it_is_what_conditioning_takes(toy, toy_tokens, conditioning):
     torch.manual_seed(3)
     standardized = toy(conditioning=conditioning, attention="none", grid=False, vector=Standardized)
     images = batches(1, 3)[0]
-    before = standardized(images, toy_tokens).logits  # of mean 0 and variance 1, but for ε
+    before = standardized(images, toy_tokens).logits  # mean 0 and variance 1, except for ε
     torch.testing.assert_close(before, plain(images, toy_tokens).logits, rtol=1e-4, atol=1e-4)
     seen(standardized.vector, images[None]).eval()
     mean, variance = map(torch.from_numpy, slow_moments(images[None].numpy(), 0.01))

@@ -1,4 +1,4 @@
-"""The additive scorer's kernel against its equation: scores and all gradients, however the work is cut."""
+"""Compare the additive scorer's kernel with its equation: scores and all gradients, for all divisions into parts."""
 
 import pytest
 import torch

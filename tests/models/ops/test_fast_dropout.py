@@ -1,4 +1,4 @@
-"""Dropout by few random bits: shares, scale, independence, and nothing where there is none."""
+"""Test the fast dropout: share, scale, independence, and no effect when it is off."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_shares_and_scale(share):
     assert made.unique().tolist() == pytest.approx([0, 1 / (1 - taken)])
     error = (share * (1 - share)) ** 0.5
     assert (made == 0).double().mean().item() == pytest.approx(share, abs=5 * error / made.numel() ** 0.5)
-    # No row, column or place in a group of four has another share, and neighbours do not know of one another.
+    # All rows, columns and positions in a group of four have the same share, and neighbors are independent.
     left_out = (made == 0).double() - share
     for along, count in ((0, 300), (1, 1001)):
         assert left_out.mean(along).abs().max() < 5 * error / count**0.5
@@ -27,7 +27,7 @@ def test_shares_and_scale(share):
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.5, 0.9])
 def test_of_all_random_bits_the_share_is_left_out_and_the_mean_stays(share, monkeypatch):
-    """Every number of 16 bits once: as many zeros as the nearest share has, and the mean of all is exactly that."""
+    """Apply dropout with every 16-bit number once: the number of zeros is the rounded share, and the mean is exact."""
     given = []
 
     def random_(self, low, high):

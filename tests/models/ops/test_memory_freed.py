@@ -1,7 +1,7 @@
-"""Custom backward passes leave nothing in memory: live tensors and graph nodes are counted, garbage collector off.
+"""Test that custom backward passes free their memory: count live tensors and graph nodes, without garbage collection.
 
-Every pass is made several times: all gradients asked for, some, or none; with a graph of the gradients, with the graph
-kept, with an error in the middle. Afterwards there must be as many tensors and nodes as before.
+Every pass runs several times: with all gradients, some, or none; with a graph of the gradients; with the graph
+retained; and with an error in the middle. Afterwards the numbers of tensors and nodes must be as before.
 """
 
 import ast
@@ -23,7 +23,7 @@ PASSES = 5
 
 
 class Storages(TorchDispatchMode):
-    """Remembers by weak references, which torch itself counts, the storage of every tensor that is made within."""
+    """Track the storage of every tensor created inside, by weak references, which torch itself counts."""
 
     def __init__(self, kept=()):
         super().__init__()
@@ -37,12 +37,12 @@ class Storages(TorchDispatchMode):
         return result
 
     def alive(self) -> int:
-        """How many live now, but for those that were given as kept."""
+        """Return how many storages are alive, except for those given as `kept`."""
         return len({reference.cdata for reference in self.made if not reference.expired()} - self.kept)
 
 
 def nodes() -> int:
-    """Living nodes of custom functions, and what sums a matrix's gradient."""
+    """Return the live graph nodes of custom functions, and the live sums of a matrix's gradient."""
     kinds = (products._Sum, torch.autograd.function.BackwardCFunction)
     return sum(issubclass(type(one), kinds) for one in gc.get_objects())
 
@@ -59,7 +59,7 @@ def fail(_):
     raise Failure
 
 
-# Each world: leaves, what makes of them a total and the tensor behind whose gradient a pass can fail, and constants.
+# Each world: leaves, a function that computes a total and the tensor whose gradient can fail, and constants.
 
 
 def loop_of_products():
@@ -87,7 +87,7 @@ def products_without_bias():
 
 
 def products_in_bfloat16():
-    """Under autocast, which casts matrix and inputs of every product."""
+    """Compute products under autocast, which casts the matrix and inputs of every product."""
     weight, bias, inputs = (part.detach().float().requires_grad_() for part in (leaf(3, 4), leaf(3), leaf(5, 2, 4)))
 
     def run():
@@ -247,7 +247,7 @@ PASS = {
 
 @pytest.fixture
 def without_collector():
-    gc.freeze()  # what is there already is not looked through
+    gc.freeze()  # do not track objects that exist already
     gc.disable()
     yield
     gc.enable()
@@ -261,7 +261,7 @@ def test_passes_leave_as_much_in_memory_as_there_was(world, name, without_collec
     if name in ("gradient of 2 alone", "0 and 1 frozen") and len(leaves) < 3:
         pytest.skip("there is no such input")
     with Storages():
-        PASS[name](leaves, run)  # what torch makes once
+        PASS[name](leaves, run)  # objects that torch creates once
     before, storages = nodes(), Storages(kept=(*leaves, *constants))
     for _ in range(PASSES):
         with storages:
@@ -272,7 +272,7 @@ def test_passes_leave_as_much_in_memory_as_there_was(world, name, without_collec
 
 @pytest.mark.parametrize("world", WORLDS, ids=lambda world: world.__name__)
 def test_passes_over_one_graph_do_not_add_up(world, without_collector):
-    """What a pass by some steps alone leaves with the graph is replaced by the next, and not added to."""
+    """A pass over some steps only leaves records with the graph; the next pass replaces them."""
     leaves, run, *constants = world()
     storages, counts = Storages(kept=(*leaves, *constants)), []
     with storages:
@@ -289,7 +289,7 @@ def test_passes_over_one_graph_do_not_add_up(world, without_collector):
 
 
 def nodes_of(total) -> set[str]:
-    """Names of the graph's functions."""
+    """Return the names of the graph's functions."""
     found, waiting = set(), [total.grad_fn]
     while waiting:
         node = waiting.pop()
@@ -300,7 +300,7 @@ def nodes_of(total) -> set[str]:
 
 
 def test_every_custom_backward_pass_has_these_tests():
-    """By the package's source: a class that derives from torch.autograd.Function must be in a world's graph."""
+    """Every subclass of torch.autograd.Function in the package's source must occur in the graph of a world."""
     root = Path(captioning.__file__).parent
     functions = set()
     for path in sorted(root.rglob("*.py")):

@@ -1,4 +1,4 @@
-"""The layout of a loop without padding, against plain loops over rows and steps."""
+"""Compare the layout of a loop without padding with plain loops over rows and steps."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from captioning.models.ops import Layout
 
 
 def random_mask(batch: int, rows: int, length: int, *, seed: int) -> torch.Tensor:
-    """Rows of random lengths, some of none at all, in no order."""
+    """Return rows of random lengths in random order, some of length 0."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(0, length + 1, (batch, rows, 1), generator=generator)
     return torch.arange(length) < lengths

@@ -1,5 +1,4 @@
-"""Products of a loop whose matrices are learnt at once: the same gradients as torch's linear, however they are asked
-for."""
+"""Compare the products of a loop with torch's linear: the same gradients, for every way of requesting them."""
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ def parts(*, bias: bool = True):
 
 
 def loop(multiply, weight, bias, inputs, *, steps: int = 3):
-    """Steps of ever fewer rows, each fed by the one before."""
+    """Run steps with ever fewer rows, where each step reads the result of the one before."""
     outputs = [inputs]
     for step in range(steps):
         outputs.append(F.pad(multiply(outputs[-1][step:], weight, bias).tanh(), (0, 1)))
