@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 from pages import ROOT
 from PIL import Image
 
@@ -93,6 +94,8 @@ def draw_coco(root: Path) -> None:
     """Draw COCO: Karpathy's split with the images of 2014, and the official annotations of 2014 and 2017."""
     entries = []
     official: dict[str, dict[str, list]] = {}
+    named = yaml.safe_load((ROOT / "captioning" / "data" / "coco_words.yaml").read_text(encoding="utf-8"))
+    others = [{"id": 100 + index, "name": name} for index, name in enumerate(named) if name != "dog"]
     for number, split in numbered():
         part = "train" if split == "train" else "val"
         name = f"COCO_{part}2014_{number:012}.jpg"
@@ -110,7 +113,7 @@ def draw_coco(root: Path) -> None:
                 captions["annotations"].append({"id": 10 * number + shift, "image_id": number, "caption": text})
             box = {"bbox": [8, 8, 48, 32], "segmentation": [[8, 8, 56, 8, 56, 40, 8, 40]], "area": 1536, "iscrowd": 0}
             instances["annotations"].append({"id": number, "image_id": number, "category_id": 18, **box})
-            instances["categories"] = [{"id": 18, "name": "dog", "supercategory": "animal"}]
+            instances["categories"] = [{"id": 18, "name": "dog"}, *others]
     write(root / "dataset_coco.json", {"images": entries, "dataset": "coco"})
     for name, content in official.items():
         write(root / "annotations" / f"{name}.json", content)
