@@ -320,7 +320,7 @@ def test_rouge_of_every_short_caption():
 
 @pytest.mark.parametrize("name", ["odd", "random", "one image", "alike"])
 def test_the_official_programs_score_each_image_alike(name):
-    """pycocoevalcap 1.2 on the same tokens; docs/metrics.md says to 1e-9."""
+    """pycocoevalcap 1.2 on the same tokens; docs/evaluate.md says to 1e-9."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
