@@ -1,6 +1,7 @@
 """Check that every relative link and image of README.md, CONTRIBUTING.md and docs/ leads to a file and a heading."""
 
 import re
+from pathlib import Path
 
 import pytest
 from markdown import Markdown
@@ -40,6 +41,16 @@ def test_a_page_of_the_site_is_reached_from_its_menu():
     menu = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:")[2]
     named = set(re.findall(r"[\w./-]+\.md", menu))
     assert named == {str(page.relative_to(DOCS)) for page in pages() if page.is_relative_to(DOCS)}
+
+
+def test_pages_that_the_source_names_exist():
+    files = [ROOT / "Makefile", ROOT / "setup.cfg", ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    for folder, endings in {"captioning": ("py", "html", "md", "yaml"), "conf": ("yaml",), "notebooks": ("ipynb", "py"),
+                            "docs": ("md", "py"), "tests": ("py",)}.items():  # fmt: skip
+        files += [path for ending in endings for path in (ROOT / folder).rglob(f"*.{ending}")]
+    named = {(path, name) for path in files if path != Path(__file__)
+             for name in re.findall(r"\bdocs/[\w./-]+\.md\b", path.read_text(encoding="utf-8"))}  # fmt: skip
+    assert named and not [(str(path), name) for path, name in named if not (ROOT / name).is_file()]
 
 
 def test_the_test_finds_headings():
