@@ -1,6 +1,6 @@
-"""Read data sets: records of images with their captions or questions, pictures, vocabularies, batches.
+"""Read data sets: records of images with captions or questions, image files, vocabularies and batches.
 
-No networks: those are in `captioning.models`.
+Neural networks are in `captioning.models`.
 """
 
 import lazy_loader

@@ -1,8 +1,9 @@
-"""Choose the annotations of a COCO captions file that count: VizWiz marks captions that are to be left out.
+"""Leave out annotations of a COCO captions file that VizWiz marks as rejected or precanned.
 
 The VizWiz API (Yinan-Zhao/vizwiz-caption, `VizWiz(ignore_rejected=True, ignore_precanned=True)`) drops both kinds when
-it loads a file, for training and references alike: "is_rejected" captions failed quality control, "is_precanned" ones
-are the sentence that annotators chose for an image that shows nothing. Its evaluator then skips images without any.
+it loads a file, for training and for references. Captions with "is_rejected" failed quality control. "is_precanned"
+marks the fixed sentence that annotators chose for images that show nothing. The API's evaluator then skips images
+without captions.
 """
 
 from collections import Counter
@@ -11,18 +12,25 @@ from typing import Any
 
 from captioning.errors import DataError
 
-# Key of an annotation -> what to call an annotation that it is true of; the first that is true counts.
+# Key of an annotation -> name of the mark. If several keys are true, the first one counts.
 _MARKS = {"is_rejected": "rejected", "is_precanned": "precanned"}
 _VALUES = {"true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False, "none": False, "": False}
 
 
-def counted_annotations(found: Iterable[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], Counter]:
-    """(the annotations that count, how many are left out as "rejected" and "precanned").
+def counted_annotations(found: Iterable[tuple[str, Any]]) -> tuple[list[tuple[str, Any]], Counter[str]]:
+    """Split annotations into those that count and those that VizWiz marks.
 
     Args:
-        found: (where it stands, annotation), from `entries`; both are returned as they are.
+        found: (location for error messages, annotation), from `entries`.
+
+    Returns:
+        The unmarked annotations with their locations, and the numbers of "rejected" and "precanned" ones.
+
+    Raises:
+        DataError: a mark is neither true nor false.
     """
-    kept, left_out = [], Counter()
+    kept: list[tuple[str, Any]] = []
+    left_out: Counter[str] = Counter()
     for where, annotation in found:
         if mark := mark_of(annotation, where):
             left_out[mark] += 1
@@ -32,13 +40,17 @@ def counted_annotations(found: Iterable[tuple[str, Any]]) -> tuple[list[tuple[st
 
 
 def mark_of(annotation: Any, where: str) -> str | None:
-    """ "rejected" or "precanned" of an annotation that does not count; None of one that does.
+    """Return "rejected" or "precanned" for a marked annotation, and None for one that counts.
+
+    Args:
+        annotation: an entry of the list "annotations".
+        where: its location, for error messages.
 
     Raises:
         DataError: a mark is neither true nor false.
     """
     if not isinstance(annotation, dict):
-        return None  # whoever reads its keys refuses it
+        return None  # readers of its keys raise the error
     for key, mark in _MARKS.items():
         value = annotation.get(key)
         truth = _VALUES.get(str(value).strip().lower())
@@ -50,7 +62,7 @@ def mark_of(annotation: Any, where: str) -> str | None:
 
 
 def left_out_notice(left_out: Mapping[str, int], total: int, where: str) -> str | None:
-    """One line that says how many annotations of a file are left out, and why; None where all count."""
+    """Return a one-line notice of how many annotations of a file are left out and why; None if all count."""
     kinds = [f"{left_out[mark]} {mark} ('{key}')" for key, mark in _MARKS.items() if left_out.get(mark)]
     if not kinds:
         return None

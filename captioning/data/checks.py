@@ -1,8 +1,6 @@
-"""List every fault of a data set: its files, images, captions and words; docs/audit.md describes them.
+"""List every fault of a data set: its files, images, captions and words; docs/evaluate.md describes them.
 
-docs/audit.md has the list.
-
-Nothing here stops at a fault: what cannot be read is told, and the rest is looked at.
+Nothing here stops at a fault: unreadable entries and images are reported, and everything else is checked.
 """
 
 import os
@@ -26,20 +24,20 @@ from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
 from captioning.text import is_unsplit, script_of, tokenize, unsplit_warning
 
-# No English sentence ends in one of these, unlike in "in", "on" or "her".
+# No English sentence ends with one of these words. It may end with "in", "on" or "her".
 UNFINISHED = frozenset(("a", "an", "the", "and", "or", "of", "with", "his", "its", "their", "is", "are", "as"))
 OPEN_ENDS = (",", ";", ":", "-", "&", "(", "/", "\u2026", "...")
 NOT_TEXT = {
     "markup": re.compile(r"</?[a-z][^>]*>|&[a-z]{2,8};|&#x?[0-9a-f]+;", re.I),
     "an address or a file name": re.compile(r"https?://|www\.|\w\.(jpe?g|png|gif|webp|bmp|tiff?)\b", re.I),
     "a placeholder": re.compile(r"\W*(nan|none|null|n/?a|undefined|todo|tbd|no caption|untitled)\W*", re.I),
-    # UTF-8 that was read as Latin-1 or Windows-1252 and written again.
+    # UTF-8 that was read as Latin-1 or Windows-1252 and saved again.
     "wrongly decoded characters": re.compile("\ufffd|[\u00c2-\u00c3][\u0080-\u00bf]|\u00e2\u20ac|\u00e2\u0080"),
 }
-WHOLE = ("a placeholder",)  # only where it is all of the caption
-# Kinds of notices that readers print (`captioning.data.parsing.note`), in the order of the report.
-NOTED = ("rejected annotations, left out", "names that are spelled otherwise on disk", "tables in another encoding")
-_LETTERS = 0.5  # of the characters of a caption, at least
+WHOLE = ("a placeholder",)  # these patterns must match the complete caption
+# Kinds of notices of the readers (`captioning.data.parsing.note`), in the order of the report.
+NOTED = ("rejected annotations, left out", "names that are spelled differently on disk", "tables in another encoding")
+_LETTERS = 0.5  # smallest share of letters among the characters of a caption
 
 
 def audit_records(
@@ -52,22 +50,26 @@ def audit_records(
     workers: int | None = None,
     noted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> dict[str, Any]:
-    """{"vocabulary", "splits", "advice", "findings"}: numbers of each split, what to do, and lists of everything found,
-    as plain values.
+    """Check a data set and return the report that captioning-audit writes to audit.json.
 
     Args:
-        records: all that could be read, faulty captions and pictures included.
-        broken_entries: what could not be read.
-        min_count, max_length: of the vocabulary and of training (conf/shared/data.yaml).
-        max_distance: bits of 64 in which the hashes of near-duplicates differ at most; 0 … 12.
-        workers: processes that decode pictures; None for one a core.
-        noted: kind -> items that the reader told of without refusing them.
+        records: all readable records, including those with faulty captions or images.
+        broken_entries: messages about the entries that could not be read.
+        min_count: a word is in the vocabulary if it occurs at least this often (conf/shared/data.yaml).
+        max_length: longest caption in words that training does not cut (conf/shared/data.yaml).
+        max_distance: largest number of differing bits, of 64, between the hashes of near-duplicates; 0 … 12.
+        workers: processes that decode images; None for one per core.
+        noted: kind -> items that the reader reported without refusing them.
+
+    Returns:
+        A dictionary of plain values: "vocabulary", "splits" (the numbers of each split), "advice" (what to do) and
+        "findings" (kind -> list of everything found).
 
     Raises:
-        ConfigError: max_distance or workers out of range.
+        ConfigError: max_distance or workers is out of range.
     """
-    if not 0 <= max_distance <= 12:  # beyond, unrelated pictures are close as well
-        raise ConfigError(f"max_distance ({max_distance}) must be from 0 to 12, of {BITS} bits")
+    if not 0 <= max_distance <= 12:  # for larger distances, unrelated images are close as well
+        raise ConfigError(f"max_distance={max_distance} must be from 0 to 12, of {BITS} bits")
     looks = _look_at(list(dict.fromkeys(record.path for record in records)), workers)
     tokens = [[tokenize(caption) for caption in record.captions] for record in records]
     vocabulary = _vocabulary(records, tokens, min_count)
@@ -92,7 +94,7 @@ def audit_records(
 
 
 def _advice(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int) -> list[str]:
-    """What to do before training, a line each."""
+    """Return what to do before training, one line per item."""
     lengths = [
         len(words) for record, texts in zip(records, tokens, strict=True) if record.split == "train" for words in texts
     ]
@@ -101,10 +103,11 @@ def _advice(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_le
 
 
 def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None:
-    """(kind, reason) of a caption that is "empty", "cut" or "not text"; None for one that seems sound.
+    """Return (kind, reason) for a caption that is "empty", "cut" (unfinished) or "not text"; None if it seems right.
 
     Args:
-        tokens: the caption's, as training has them.
+        caption: the caption.
+        tokens: its tokens, as used in training.
     """
     if not tokens:
         return ("empty", "blank" if not caption.strip() else "nothing but punctuation")
@@ -124,18 +127,21 @@ def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None
 
 
 def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Appearance]:
-    workers = os.cpu_count() if workers is None else workers
+    workers = (os.cpu_count() or 1) if workers is None else workers
     if workers < 1:
-        raise ConfigError(f"workers ({workers}) must be at least 1, or null for one a core")
-    progress = {"total": len(paths), "desc": "pictures", "unit": "picture", "disable": None}
+        raise ConfigError(f"workers={workers} must be at least 1, or null for one per core")
+
+    def show(looks: Iterable[Appearance]) -> Iterable[Appearance]:
+        return tqdm(looks, total=len(paths), desc="images", unit="images", disable=None)
+
     if workers == 1:
-        return dict(zip(paths, tqdm(map(appearance, paths), **progress), strict=True))
+        return dict(zip(paths, show(map(appearance, paths)), strict=True))
     with ProcessPoolExecutor(workers) as pool:
-        return dict(zip(paths, tqdm(pool.map(appearance, paths, chunksize=32), **progress), strict=True))
+        return dict(zip(paths, show(pool.map(appearance, paths, chunksize=32)), strict=True))
 
 
 def _vocabulary(records: Sequence[Record], tokens: Sequence[list[list[str]]], min_count: int) -> Vocabulary | None:
-    """That of training; None where no word of the training captions is frequent enough, or there are none."""
+    """Build the vocabulary of training; None if no word of the training captions is frequent enough."""
     texts = (words for record, own in zip(records, tokens, strict=True) if record.split == "train" for words in own)
     try:
         return Vocabulary.build(texts, min_count=min_count)
@@ -146,7 +152,7 @@ def _vocabulary(records: Sequence[Record], tokens: Sequence[list[list[str]]], mi
 def _numbers(
     chosen: Sequence[tuple[Record, list[list[str]]]], vocabulary: Vocabulary | None, *, max_length: int
 ) -> dict[str, Any]:
-    """Sizes, caption lengths in words, and how the vocabulary covers the words of one split."""
+    """Return sizes, caption lengths in words, and shares of unknown words of one split."""
     captions = [words for _, texts in chosen for words in texts]
     lengths = np.array([len(words) for words in captions] or [0])
     distinct = {word for words in captions for word in words}
@@ -178,26 +184,28 @@ def _picture_findings(records: Sequence[Record], looks: dict[Path, Appearance]) 
     disk, tops = Disk(), _tops(folders)
     unlisted = [p for p in files if p.name[0] != "." and p.resolve() not in stated and holds_image(p)]
     return {
-        "unreadable pictures": [_name(record) | {"reason": _why(record.path, looks, disk, tops)} for record in faulty],
-        "pictures without captions": silent,
-        "files that no entry names": [{"file": str(path)} for path in unlisted],
+        "unreadable images": [_name(record) | {"reason": _why(record.path, looks, disk, tops)} for record in faulty],
+        "images without captions": silent,
+        "image files without an entry": [{"file": str(path)} for path in unlisted],
     }
 
 
 def _tops(folders: Sequence[Path]) -> dict[Path, Path]:
-    """For each folder the highest of them that it is in."""
+    """Return for each folder the topmost folder of the list that contains it."""
     return {folder: next((top for top in folders if top in (folder, *folder.parents)), folder) for folder in folders}
 
 
 def _why(path: Path, looks: Mapping[Path, Appearance], disk: Disk, tops: Mapping[Path, Path]) -> str:
-    """Why an image cannot be read. For a missing file, name the similar file that was found, if any."""
+    """Return why an image cannot be read, and for a missing file which similar file was found, if any."""
+    fault = looks[path].fault or ""
     why = "" if disk.has(path) else why_missing(path, tops[path.parent], disk)
-    return f"{looks[path].fault}; {why}" if why else looks[path].fault
+    return f"{fault}; {why}" if why else fault
 
 
 def _name_findings(records: Sequence[Record]) -> dict[str, list]:
-    """Pictures, of the records and beside them, whose names are one name to a file system that knows no case."""
-    disk, alike = Disk(), defaultdict(set)
+    """Find files, with or without a record, whose names are the same on a case-insensitive file system."""
+    disk = Disk()
+    alike: defaultdict[str, set[Path]] = defaultdict(set)
     for folder in dict.fromkeys(record.path.parent for record in records):
         for name in disk.listing(folder).files:
             alike[caseless(str(folder / name))].add(folder / name)
@@ -215,7 +223,7 @@ def _name_findings(records: Sequence[Record]) -> dict[str, list]:
 
 
 def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int) -> dict[str, list]:
-    found = defaultdict(list)
+    found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for record, texts in zip(records, tokens, strict=True):
         for caption, words in zip(record.captions, texts, strict=True):
             if is_unsplit(caption):
@@ -228,10 +236,10 @@ def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]
                 found[fault[0]].append(_name(record) | {"caption": caption, "reason": fault[1]})
     return {
         "empty captions": found["empty"],
-        "captions that are cut": found["cut"],
+        "unfinished captions": found["cut"],
         "captions that are not text": found["not text"],
         "captions that the tokenizer cannot split": found["unsplit"],
-        "captions that training cuts": found["long"],
+        "captions longer than max_length": found["long"],
     }
 
 
@@ -247,7 +255,7 @@ def _duplicates(records: Sequence[Record], looks: dict[Path, Appearance], max_di
 
 
 def _groups(records: Sequence[Record], groups: Iterable[Group], wanted: Callable[[set[str]], bool]) -> list[dict]:
-    named = [
+    named: list[dict[str, Any]] = [
         {"bits": group.distance, "pictures": [_name(records[number]) for number in group.members]} for group in groups
     ]
     return [group for group in named if wanted({picture["split"] for picture in group["pictures"]})]
@@ -257,18 +265,28 @@ def _name(record: Record) -> dict[str, Any]:
     return {"file": str(record.path), "split": record.split, "image_id": record.image_id}
 
 
-WIDTH = 100  # of an example on the terminal; audit.json has all of all
+WIDTH = 100  # characters of an example on the terminal; audit.json has the complete text
 
 
 def audit_table(
     report: Mapping[str, Any], *, title: str, examples: int, min_count: int, max_length: int, max_distance: int
 ) -> str:
-    """The report as plain lines."""
+    """Format the report of `audit_records` as text.
+
+    Args:
+        report: the report.
+        title: the first line.
+        examples: number of examples per finding.
+        min_count: the setting with which the report was made; so are max_length and max_distance.
+        max_length: see `audit_records`.
+        max_distance: see `audit_records`.
+    """
     vocabulary = report["vocabulary"]
-    words = f"{vocabulary['words']} words" if vocabulary else "no words: <unk> cannot be told"
-    head = ("split", "pictures", "captions", "words", "distinct", "min", "mean", "median", "95 %", "max")
-    head += (f"over {max_length}", "<unk> %", "<unk> distinct")
-    rows = [head]
+    words = f"{vocabulary['words']} words" if vocabulary else "none, so the share of <unk> is unknown"
+    rows: list[tuple[str, ...]] = [
+        ("split", "images", "captions", "words", "distinct", "min", "mean", "median", "95 %", "max")
+        + (f"over {max_length}", "<unk> %", "<unk> distinct")
+    ]
     for split, numbers in report["splits"].items():
         lengths = [f"{value:.1f}" if isinstance(value, float) else str(value) for value in numbers["length"].values()]
         share, distinct = numbers["unknown share"], numbers["unknown distinct words"]
@@ -276,10 +294,10 @@ def audit_table(
         sizes = [str(numbers[key]) for key in ("pictures", "captions", "words", "distinct words")]
         rows.append((split, *sizes, *lengths, str(numbers["longer than max_length"]), *unknown))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [title, f"vocabulary of train, words seen {min_count} times or more: {words}", ""]
+    lines = [title, f"vocabulary (words with {min_count} or more occurrences in train): {words}", ""]
     lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines += ["", *(f"note: {line}" for line in report["advice"])] if report.get("advice") else []
-    lines += ["", f"findings (near-duplicates: at most {max_distance} of 64 bits apart)"]
+    lines += ["", f"findings (near-duplicates differ in at most {max_distance} of 64 bits)"]
     for kind, found in report["findings"].items():
         lines.append(f"  {len(found):6d}  {kind}")
         lines += [f"          {_example(item)}" for item in found[:examples]]
@@ -292,12 +310,12 @@ def _example(item: str | Mapping[str, Any]) -> str:
         return item
     if "pictures" in item:
         shown = ", ".join(f"{Path(picture['file']).name} ({picture['split']})" for picture in item["pictures"])
-        return _short(f"{shown}; {item['bits']} bits apart")
+        return _short(f"{shown}; {item['bits']} bits differ")
     name = Path(item["file"]).name + (f" ({item['split']})" if "split" in item else "")
-    said = f": {item['caption']!r}" if "caption" in item else ""
-    return _short(name + said + (f": {item['reason']}" if "reason" in item else ""))
+    caption = f": {item['caption']!r}" if "caption" in item else ""
+    return _short(name + caption + (f": {item['reason']}" if "reason" in item else ""))
 
 
 def _short(text: str) -> str:
-    text = text.encode("utf-8", "backslashreplace").decode()  # a file's name may be no text
+    text = text.encode("utf-8", "backslashreplace").decode()  # file names may contain undecodable bytes
     return text if len(text) <= WIDTH else text[: WIDTH - 2] + " …"

@@ -21,10 +21,13 @@ SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
 class CaptionBatch(NamedTuple):
     """B images with up to K captions each; the same fields in every split.
 
-    image_ids: [B] int64. images: uint8 pictures [B, 3, S, S], or stored features [B, P, D] or [B, D].
-    mask: [B, P] bool, True at real places, where pictures have more and fewer of them; None where all have P.
-    tokens: [B, K, 1 + T] int64, <start> words <end> <pad>…, an image's longest caption first; a missing caption is
-    all <pad>.
+    Attributes:
+        image_ids: [B] int64.
+        images: pixels [B, 3, S, S] uint8, or stored features [B, L, D] or [B, D].
+        mask: [B, L] bool, True at real locations, if the images have different numbers of locations; None if all
+            have L.
+        tokens: [B, K, 1 + T] int64: <start>, words, <end>, <pad>…; an image's longest caption first. A missing caption
+            is all <pad>.
     """
 
     image_ids: Tensor
@@ -34,35 +37,40 @@ class CaptionBatch(NamedTuple):
 
 
 class View(NamedTuple):
-    """Another view of training pictures. read: record -> picture or feature tensor. turned: whether left is right in
-    it, which does not suit every caption."""
+    """A further view of training images.
+
+    Attributes:
+        read: function from a record to its pixels or features.
+        turned: whether the view is mirrored, so that captions with "left" or "right" would be wrong.
+    """
 
     read: Callable[[Record], Tensor]
     turned: bool
 
 
 def tokenize_captions(records: Sequence[Record]) -> list[list[list[str]]]:
-    """Each record's captions as tokens; captions of punctuation only are left out, they have no word to learn."""
+    """Return the tokens of each record's captions, without captions that have no word (only punctuation)."""
     return [[tokens for caption in record.captions if (tokens := tokenize(caption))] for record in records]
 
 
 def may_be_mirrored(record: Record) -> bool:
-    """Whether the captions are as true of the mirror image: none of them tells left from right."""
+    """Return whether the captions also describe the mirror image: none contains "left" or "right"."""
     return not any(SIDES.search(caption) for caption in record.captions)
 
 
 class CaptionDataset(Dataset):
-    """Item (index, epoch) -> (image id, image, its captions as id lists).
+    """Images with captions: the item of the key (index, epoch) is (image id, image, captions as lists of word ids).
 
     Args:
-        records: pictures of one split.
+        records: images of one split.
         captions: their tokens, from `tokenize_captions`.
-        vocabulary: of the training split.
-        source: record -> picture or feature tensor.
-        views: other views of them. In each epoch one of them or `source` is drawn, from `seed`, all alike; those that
-            are turned only of pictures of which no caption tells left from right.
-        max_length: words a caption is cut to; its <end> stays.
-        captions_per_image: at most so many captions, drawn anew each epoch from `seed`; None takes all.
+        vocabulary: vocabulary of the training split.
+        source: function from a record to its pixels or features.
+        views: further views. In each epoch `source` or one of them is drawn per image, with equal probability. Mirrored
+            views are used only for images without "left" or "right" in their captions.
+        max_length: longer captions are cut to this number of words, followed by <end>.
+        captions_per_image: number of captions to draw per image in each epoch; None uses all.
+        seed: seed of both draws; they also depend on the epoch and the image id.
     """
 
     def __init__(
@@ -100,7 +108,7 @@ class CaptionDataset(Dataset):
 
 
 class ImageDataset(Dataset):
-    """Item index -> (image id, picture or feature tensor): for writing captions where there are none to learn from."""
+    """Images without captions, for captioning: the item of an index is (image id, pixels or features)."""
 
     def __init__(self, records: Sequence[Record], source: Callable[[Record], Tensor]):
         self.records, self.source = records, source
@@ -113,7 +121,7 @@ class ImageDataset(Dataset):
 
 
 def collate(items: Sequence[tuple[int, Tensor, list[list[int]]]]) -> CaptionBatch:
-    """Stacks items. An image's captions are sorted longest first, so that late time steps concern few slots."""
+    """Stack items into a batch. An image's captions are sorted longest first, so that late steps have few captions."""
     image_ids, images, captions = zip(*items, strict=True)
     slots = max(1, max(map(len, captions)))
     length = max((len(caption) for group in captions for caption in group), default=2)
@@ -125,14 +133,21 @@ def collate(items: Sequence[tuple[int, Tensor, list[list[int]]]]) -> CaptionBatc
 
 
 def collate_images(items: Sequence[tuple[int, Tensor]]) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Image ids [B], images and mask, as in a CaptionBatch."""
+    """Return the image ids [B], images and mask, as in a `CaptionBatch`."""
     image_ids, images = zip(*items, strict=True)
     return torch.tensor(image_ids), *stack_images(images)
 
 
 def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-    """Images of one shape as [B, …] and no mask; [P_b, D] of several P_b filled up with zeros to [B, P, D], and the
-    mask [B, P] of what is real."""
+    """Stack images or features.
+
+    Args:
+        images: tensors of one shape, or features [L_b, D] with different numbers of locations.
+
+    Returns:
+        For one shape: [B, …] and None. Otherwise features padded with zeros, [B, L, D], and the mask [B, L] of real
+        locations.
+    """
     sizes = [len(image) for image in images]
     if len(set(sizes)) == 1:
         return torch.stack(tuple(images)), None
@@ -141,10 +156,17 @@ def stack_images(images: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
 
 
 class ImageSampler(Sampler):
-    """Yields (index, epoch). The order is a function of seed and epoch alone, so a resumed run sees the same one.
+    """Sampler of (index, epoch). The order depends only on seed and epoch, so a resumed run has the same order.
 
-    With several processes, process `rank` of `world` takes every `world`-th image. Shuffled (training) order is
-    filled up by wrapping round, so that all processes make equally many steps; otherwise every image comes once.
+    With several processes, process `rank` of `world` takes every `world`-th image. If shuffled, the order is extended
+    from its beginning so that all processes take equally many steps; otherwise every image is sampled exactly once.
+
+    Args:
+        size: number of images.
+        shuffle: whether to shuffle (training).
+        seed: seed of the order.
+        rank: index of this process.
+        world: number of processes.
     """
 
     def __init__(self, size: int, *, shuffle: bool, seed: int = 0, rank: int = 0, world: int = 1):
@@ -152,7 +174,12 @@ class ImageSampler(Sampler):
         self.epoch = self.start = 0
 
     def set_epoch(self, epoch: int, *, start: int | None = None) -> None:
-        """Called by the trainer before each epoch. The first `start` images are left out, in that epoch only."""
+        """Set the epoch; the trainer calls this before each epoch.
+
+        Args:
+            epoch: index of the epoch.
+            start: number of images to skip at its beginning, in this epoch only (for resuming).
+        """
         if start is not None or epoch != self.epoch:
             self.start = start or 0
         self.epoch = epoch

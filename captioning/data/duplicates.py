@@ -1,8 +1,9 @@
 """Find identical images by the bytes of their files, and near-duplicates by a perceptual hash and their colors.
 
-The hash has 64 bits: the signs of the 64 lowest frequencies of the grey picture (DCT, without the mean), so that scale,
-compression, brightness and contrast hardly change it. Two unrelated photographs differ in about 32 bits. Drawings of
-few shapes come close more often; so two pictures with close hashes must also correlate as 8 × 8 pixels in colour.
+The hash has 64 bits: the signs of the 64 lowest frequencies (DCT, without the mean) of the gray image. Scaling,
+compression, brightness and contrast hardly change it. The hashes of two unrelated photographs differ in about 32 bits.
+Drawings of few shapes have close hashes more often. Therefore two images with close hashes must also have correlated
+colors at 8 × 8 pixels.
 """
 
 import hashlib
@@ -18,16 +19,23 @@ from captioning.data.pictures import open_picture
 from captioning.errors import DataError
 
 BITS = 64
-_SIDE = 32  # pixels of the picture that is transformed
-FLAT = 0.05  # grey levels: a frequency of less amplitude is nothing but rounding
-COARSE = 8  # pixels of a side, for the colours
-# Of the colours, at least. Photographs scaled, compressed, brightened by 30 % or of other contrast have 0.91 or more;
-# different drawings with close hashes at most 0.84.
+_SIDE = 32  # side of the transformed image in pixels
+FLAT = 0.05  # gray levels: smaller amplitudes are only rounding
+COARSE = 8  # side of the coarse color image in pixels
+# Smallest correlation of the colors. Photographs that are scaled, compressed, brightened by 30 % or of another contrast
+# have 0.91 or more; different drawings with close hashes have at most 0.84.
 CORRELATION = 0.9
 
 
 class Appearance(NamedTuple):
-    """What one file is: digest of its bytes, hash and coarse colours of its picture; or the fault, and b"" and 0."""
+    """Fingerprints of one image file.
+
+    Attributes:
+        digest: SHA-256 of its bytes; b"" for an unreadable image.
+        code: perceptual hash; 0 for an unreadable image.
+        colors: bytes of the image at 8 × 8 pixels; b"" for an unreadable image.
+        fault: why the image is unreadable; None if it is readable.
+    """
 
     digest: bytes
     code: int
@@ -36,7 +44,7 @@ class Appearance(NamedTuple):
 
 
 def appearance(path: Path) -> Appearance:
-    """Reads and decodes one picture, whole."""
+    """Decode one image completely and return its fingerprints."""
     try:
         picture = open_picture(path)
         coarse = picture.resize((COARSE, COARSE), Image.Resampling.BICUBIC, reducing_gap=2)
@@ -46,34 +54,37 @@ def appearance(path: Path) -> Appearance:
 
 
 def perceptual_hash(picture: Image.Image) -> int:
-    """64 bits: whether each of the lowest frequencies of the grey picture, in a fixed order, is above zero."""
-    grey = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
+    """Return 64 bits: whether each of the lowest frequencies of the gray image, in a fixed order, is above zero."""
+    gray = picture.convert("L").resize((_SIDE, _SIDE), Image.Resampling.BICUBIC)
     waves, rows, columns = _waves()
-    spectrum = waves @ np.asarray(grey, dtype=np.float64) @ waves.T
+    spectrum = waves @ np.asarray(gray, dtype=np.float64) @ waves.T
     bits = spectrum[rows, columns] > FLAT
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
 @cache
 def _waves() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Cosines [12, SIDE] that give amplitudes in grey levels; (rows, columns) of the 64 lowest frequencies."""
+    """Return cosines [12, SIDE] for amplitudes in gray levels, and rows and columns of the 64 lowest frequencies."""
     order = 12  # 1 + 2 + … + 11 frequencies have row + column below 11: enough for 64
-    places, frequencies = np.arange(_SIDE), np.arange(order)[:, None]
-    waves = np.cos(np.pi * frequencies * (2 * places + 1) / (2 * _SIDE)) * 2 / _SIDE
+    pixels, frequencies = np.arange(_SIDE), np.arange(order)[:, None]
+    waves = np.cos(np.pi * frequencies * (2 * pixels + 1) / (2 * _SIDE)) * 2 / _SIDE
     lowest = sorted(((u + v, u, v) for u in range(order) for v in range(order) if u + v), key=lambda key: key)[:BITS]
     _, rows, columns = np.array(lowest).T
     return waves, rows, columns
 
 
 def close_pairs(codes: np.ndarray, *, distance: int) -> tuple[np.ndarray, np.ndarray]:
-    """All pairs of codes that differ in at most `distance` bits: ([M, 2] with the lower index first, [M] bits).
+    """Find all pairs of codes that differ in at most `distance` bits.
 
-    Exact, and not quadratic where codes are spread: the bits are cut into distance + 1 runs, and two close codes agree
-    in one run at least (Norouzi, Punjani and Fleet 2012), so that only codes that share a run are compared.
+    The search is exact, and not quadratic for spread codes: the bits are cut into distance + 1 runs, and two close
+    codes agree in at least one run (Norouzi, Punjani and Fleet 2012). So only codes that share a run are compared.
 
     Args:
         codes: [N] uint64.
-        distance: 0 … 63; the larger, the shorter are the runs and the more pairs are compared.
+        distance: 0 … 63; larger distances mean shorter runs and more comparisons.
+
+    Returns:
+        Pairs of indices [M, 2], the lower index first, and the numbers of differing bits [M].
     """
     found = [np.empty((0, 2), dtype=np.int64)]
     edges = np.linspace(0, BITS, distance + 2).round().astype(int)
@@ -82,7 +93,7 @@ def close_pairs(codes: np.ndarray, *, distance: int) -> tuple[np.ndarray, np.nda
         order = np.argsort(run, kind="stable")
         run, ordered = run[order], codes[order]
         rows, step = np.arange(len(codes)), 0
-        while len(rows):  # each code with the next of its run, then the next but one, …
+        while len(rows):  # compare each code with the next one of equal run, then with the one after that, …
             step += 1
             rows = rows[rows + step < len(codes)]
             rows = rows[run[rows] == run[rows + step]]
@@ -93,7 +104,7 @@ def close_pairs(codes: np.ndarray, *, distance: int) -> tuple[np.ndarray, np.nda
 
 
 def _bits(words: np.ndarray) -> np.ndarray:
-    """Bits that are set in each uint64: sums of neighbours of 1, 2 and 4 bits, then of the bytes."""
+    """Count the bits that are set in each uint64: add neighbors of 1, 2 and 4 bits, then the bytes."""
     one, two, four, sums = (np.uint64(mask) for mask in (0x5 * _ONES, 0x3 * _ONES, 0x0F0F0F0F0F0F0F0F, 0x0101 * _BYTES))
     words = words - ((words >> np.uint64(1)) & one)
     words = (words & two) + ((words >> np.uint64(2)) & two)
@@ -105,14 +116,20 @@ _ONES, _BYTES = 0x1111111111111111, 0x0001000100010001
 
 
 class Group(NamedTuple):
-    """Pictures that are the same: their numbers, and the bits in which the two furthest neighbours of them differ."""
+    """Images that are duplicates of each other.
+
+    Attributes:
+        members: their indices.
+        distance: largest number of differing bits of the pairs of near-duplicates that connect the group; 0 for equal
+            files.
+    """
 
     members: tuple[int, ...]
     distance: int
 
 
 def same_files(digests: Sequence[bytes]) -> list[Group]:
-    """Groups of two or more pictures with the same bytes; those without a digest (b"") are left out."""
+    """Find groups of two or more images with the same bytes. Images without a digest (b"") are left out."""
     groups: dict[bytes, list[int]] = {}
     for number, digest in enumerate(digests):
         if digest:
@@ -121,12 +138,17 @@ def same_files(digests: Sequence[bytes]) -> list[Group]:
 
 
 def near_duplicates(looks: Sequence[Appearance], *, distance: int) -> list[Group]:
-    """Groups of pictures that a chain of near-duplicates joins, where at least two of the files differ."""
+    """Find groups of images that are connected by near-duplicates, with at least two different files.
+
+    Args:
+        looks: fingerprints of the images.
+        distance: largest number of differing bits of the perceptual hashes.
+    """
     files: dict[bytes, list[int]] = {}
     for number, each in enumerate(looks):
         if each.digest:
             files.setdefault(each.digest, []).append(number)
-    copies = list(files.values())  # of each file its pictures; one of them stands for all
+    copies = list(files.values())  # for each different file, the images with these bytes; the first represents them
     pairs, bits = close_pairs(np.array([looks[first].code for first, *_ in copies], dtype=np.uint64), distance=distance)
     colors = np.array([np.frombuffer(looks[first].colors, np.uint8) for first, *_ in copies])
     alike = [_correlate(colors[first], colors[second]) >= CORRELATION for first, second in pairs]
@@ -146,9 +168,9 @@ def near_duplicates(looks: Sequence[Appearance], *, distance: int) -> list[Group
 
 
 def _correlate(first: np.ndarray, second: np.ndarray) -> float:
-    """Pearson's correlation of two pictures; 1 for two alike without contrast, 0 where just one has none."""
+    """Return Pearson's correlation of two images; 1 if they are equal, 0 if exactly one has no contrast."""
     first, second = first.astype(np.float64), second.astype(np.float64)
-    if np.abs(first - second).max() <= 2:  # levels: correlation would be that of rounding, where there is no contrast
+    if np.abs(first - second).max() <= 2:  # levels; without contrast, the correlation would be that of rounding
         return 1.0
     first, second = first - first.mean(), second - second.mean()
     size = np.sqrt((first @ first) * (second @ second))

@@ -1,22 +1,22 @@
 """Describe a drawn scene in a small English grammar, and parse captions of that grammar back into claims.
 
     caption  = [opening] body [ground] "."
-    opening  = "there is" | "there are" | "a picture of" | "an image of" | "a drawing of"
+    opening  = "there is" | "there are" | article kind "of"    (kind: a key of KINDS)
     body     = noun | list | pair ["and" noun]
     pair     = noun ["is"] relation noun | noun "with" noun relation "it"
     list     = [("two" | "three") "shapes"] noun ["," noun] "and" noun
-    noun     = article [size] colour shape
+    noun     = article [size] color shape
     ground   = "on a" background "background"
 
-Large things are named before small ones, and otherwise those nearer the top left first. The third object of "A above B
-and C" is only claimed to be there; the relation holds between the first two.
+Large things are named before small ones, and things of one size from the top left to the bottom right. In "A above B
+and C", the relation is between A and B; C is only claimed to exist.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from captioning.text import tokenize
 
@@ -40,12 +40,13 @@ BACKGROUNDS = {
     "shaded": ("shaded",),
 }
 COUNTS = {2: ("two",), 3: ("three",)}
-# Networks trained on pictures and their mirror images, as ImageNet's are, hardly tell left from right (EfficientNet's
-# features of a mirrored scene are nearly the mirrored features). So most captions leave the side open.
-BESIDE = 0.6  # the share of them, of those that could name it
-OPENINGS = ("", "", "", "a picture of ", "an image of ", "a drawing of ")
-WORDS = range(6, 17)  # of a caption; longer and shorter ones are drawn again
-DOMINANCE = 1.5  # a relation is clear when one axis of the distance is more than so many times the other
+# Networks trained with mirrored images, such as those for ImageNet, hardly distinguish left from right: EfficientNet's
+# features of a mirrored scene are nearly the mirrored features. So most captions do not name the side.
+BESIDE = 0.6  # share of the captions that do not name the side, of those that could
+KINDS = {"picture": "a", "image": "an", "drawing": "a"}  # with their articles
+OPENINGS = ("", "", "", *(f"{article} {kind} of " for kind, article in KINDS.items()))
+WORDS = range(6, 17)  # lengths of captions in words; other captions are drawn again
+DOMINANCE = 1.5  # a relation is clear if the distance along one axis is more than this many times that along the other
 
 
 class Thing(NamedTuple):
@@ -58,14 +59,14 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One picture: 1 to 3 things, of which no two share both colour and shape, on a background of BACKGROUNDS."""
+    """One image: 1 to 3 things on a background of BACKGROUNDS. No two things have the same color and shape."""
 
     things: tuple[Thing, ...]
     background: str
 
 
 class Phrase(NamedTuple):
-    """What a caption says of one object; None where it says nothing."""
+    """What a caption says about one object; None for properties that it does not mention."""
 
     shape: str | None
     color: str | None
@@ -73,16 +74,27 @@ class Phrase(NamedTuple):
 
 
 class Claims(NamedTuple):
-    """All that a caption claims; a relation (i, r, j) says that mention i lies r of mention j."""
+    """The claims of a caption.
+
+    Attributes:
+        mentions: the objects that it mentions.
+        relations: (i, r, j): mention i is in relation r to mention j, such as "above".
+        count: the number of objects that it states; None if it states none.
+        background: the background that it states; None if it states none.
+    """
 
     mentions: tuple[Phrase, ...]
     relations: tuple[tuple[int, str, int], ...] = ()
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # hides tuple.count, which nothing calls
     background: str | None = None
 
 
 def relation(first: Thing, second: Thing) -> str | None:
-    """Where the first lies, seen from the second: left, right, above or below by box centres, or None if unclear."""
+    """Return the position of the first thing relative to the second, by the centers of their boxes.
+
+    Returns:
+        "left", "right", "above" or "below"; None if it is unclear.
+    """
     (x, y, width, height), (x2, y2, width2, height2) = first.box, second.box
     dx, dy = x + width / 2 - x2 - width2 / 2, y + height / 2 - y2 - height2 / 2
     if max(abs(dx), abs(dy)) <= DOMINANCE * min(abs(dx), abs(dy)):
@@ -93,7 +105,7 @@ def relation(first: Thing, second: Thing) -> str | None:
 
 
 def describe_scene(scene: Scene, random: Random, *, number: int = 5) -> tuple[str, ...]:
-    """So many different true captions of 6 to 16 words; draws from `random`."""
+    """Return `number` different true captions of 6 to 16 words, drawn from `random`."""
     captions: dict[str, None] = {}  # a set that keeps its order
     while len(captions) < number:
         text = _sentence(scene, random)
@@ -105,7 +117,7 @@ def describe_scene(scene: Scene, random: Random, *, number: int = 5) -> tuple[st
 def _sentence(scene: Scene, random: Random) -> str:
     things = sorted(scene.things, key=_salience)
     if len(things) == 3 and random.random() < 0.15:
-        things.pop()  # now and then one of three objects goes unmentioned
+        things.pop()  # sometimes one of three objects is not mentioned
     complete = len(things) == len(scene.things)
     text = _body(things, scene, random, counted=complete and random.random() < 0.3)
     if " is " not in text:
@@ -117,7 +129,7 @@ def _sentence(scene: Scene, random: Random) -> str:
 
 
 def _salience(thing: Thing) -> tuple[bool, float]:
-    """People name the large things first, and otherwise read a picture from the top left."""
+    """Return a sort key: people name large things first, then things from the top left."""
     x, y, width, height = thing.box
     return thing.size != "large", x + width / 2 + y + height / 2
 
@@ -132,8 +144,9 @@ def _body(things: Sequence[Thing], scene: Scene, random: Random, *, counted: boo
         return f"{count}{', '.join(nouns[:-1])} and {nouns[-1]}"
     first, second, *third = nouns
     pair = (things[1], things[0]) if form == "with" else (things[0], things[1])
-    beside = random.random() < BESIDE and _lies(*pair, "beside", scene)
+    beside = random.random() < BESIDE and _related(*pair, "beside", scene)
     where = "beside" if beside else relation(*pair)
+    assert where is not None  # scenes are drawn with clear relations
     phrase = random.choice(RELATIONS[where])
     related = {
         "related": f"{first} {phrase} {second}",
@@ -145,39 +158,44 @@ def _body(things: Sequence[Thing], scene: Scene, random: Random, *, counted: boo
 
 def _noun(thing: Thing, random: Random) -> str:
     size = random.choice(SIZES[thing.size]) + " " if random.random() < 0.5 else ""
-    # Never "an": no size and no colour begins with a vowel.
+    # Never "an": no size and no color begins with a vowel.
     return f"a {size}{random.choice(COLORS[thing.color])} {random.choice(SHAPES[thing.shape])}"
 
 
-def _either(table: Mapping) -> str:
-    """A pattern that matches any way of saying any meaning of the table."""
+def _either(table: Mapping[Any, tuple[str, ...]]) -> str:
+    """Return a pattern that matches every phrase of the table."""
     return "|".join(phrase for phrases in table.values() for phrase in phrases)
 
 
-def _meaning(table: Mapping, phrase: str | None):
+def _meaning(table: Mapping[Any, tuple[str, ...]], phrase: str | None) -> Any:
     return next((meaning for meaning, phrases in table.items() if phrase in phrases), None)
 
 
-# The parser takes a little more than the grammar makes: any article, a missing colour, "shape" for any shape.
-START = re.compile(rf"(?:there (?:is|are) |an? (?:picture|image|drawing) of )?(?:({_either(COUNTS)}) shapes )?")
+# The parser accepts a little more than the grammar produces: any article, a missing color, "shape" for any shape.
+START = re.compile(rf"(?:there (?:is|are) |an? (?:{'|'.join(KINDS)}) of )?(?:({_either(COUNTS)}) shapes )?")
 _STEP = re.compile(
     rf"(?:(?P<lead>and|with|(?:is )?(?P<where>{_either(RELATIONS)})) )?"
     rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
     rf"(?P<shape>{_either(SHAPES)}|shape) (?:(?P<it>{_either(RELATIONS)}) it )?"
 )
 GROUND = re.compile(rf"(?:on (?:an?|the) ({_either(BACKGROUNDS)}) background )?")
-# How nouns may follow one another, a letter or two for each: see _letter. Commas are gone by then.
+# Allowed sequences of nouns, with one or two letters per noun (see _letter); the text has no commas any more.
 ORDER = re.compile(r"n(?:n*a|r|wi?)*")
 
 
 def parse(caption: str) -> Claims | None:
-    """The claims of a caption in any casing, with or without punctuation; None when the grammar has no such sentence.
+    """Parse a caption, in upper or lower case, with or without punctuation.
 
-    A relation joins an object to the one mentioned before it: in "A above B" and in "B with A above it" alike.
+    A relation is between an object and the one mentioned before it, in "A above B" and in "B with A above it".
+
+    Returns:
+        The caption's claims; None if the grammar does not have such a sentence.
     """
     text = "".join(word + " " for word in tokenize(caption))
     start = START.match(text)
-    position, steps = start.end(), []
+    assert start is not None  # every part of START is optional
+    position = start.end()
+    steps: list[re.Match[str]] = []
     while step := _STEP.match(text, position):
         steps.append(step)
         position = step.end()
@@ -191,7 +209,7 @@ def parse(caption: str) -> Claims | None:
 
 
 def _letter(step: re.Match) -> str:
-    """n for a noun alone, a after "and", w after "with", r after a relation; then i for "above it" and the like."""
+    """Return n for a noun alone, a after "and", w after "with", r after a relation; with i for "above it" etc."""
     lead = "r" if step["where"] else (step["lead"] or "noun")[0]
     return lead + ("i" if step["it"] else "")
 
@@ -201,9 +219,9 @@ def _mention(step: re.Match) -> Phrase:
 
 
 def is_true(caption: str, scene: Scene) -> bool:
-    """Whether distinct things of the scene can be given to the mentions so that all claims hold.
+    """Return whether the mentions can be assigned to different things of the scene so that all claims are true.
 
-    A caption that the grammar does not have is false.
+    A caption that is not in the grammar is false.
     """
     claims = parse(caption)
     if claims is None or claims.count not in (None, len(scene.things)):
@@ -215,19 +233,19 @@ def is_true(caption: str, scene: Scene) -> bool:
 
 def _holds(claims: Claims, things: Sequence[Thing], scene: Scene) -> bool:
     described = all(
-        said in (None, seen)
+        claimed in (None, seen)
         for mention, thing in zip(claims.mentions, things, strict=True)
-        for said, seen in zip(mention, thing, strict=False)  # a thing's fourth field, its box, is never mentioned
+        for claimed, seen in zip(mention, thing, strict=False)  # a thing's fourth field, its box, is never mentioned
     )
-    return described and all(_lies(things[i], things[j], where, scene) for i, where, j in claims.relations)
+    return described and all(_related(things[i], things[j], where, scene) for i, where, j in claims.relations)
 
 
-def _lies(first: Thing, second: Thing, where: str, scene: Scene) -> bool:
-    """Whether the first lies there, a key of RELATIONS, seen from the second."""
+def _related(first: Thing, second: Thing, where: str, scene: Scene) -> bool:
+    """Return whether the first thing is in a relation, a key of RELATIONS, to the second."""
     seen = relation(first, second)
     if where != "beside":
         return seen == where
-    # Not the two themselves: seen from its own centre, which is rounded, a thing may lie to its left or right.
+    # Without the two themselves: because of rounding, a thing may be to the left or right of its own center.
     others = [other for other in scene.things if other not in (first, second)]
     between = any(relation(first, other) == seen == relation(other, second) for other in others)
     return seen in ("left", "right") and not between

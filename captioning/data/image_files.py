@@ -1,4 +1,4 @@
-"""Find the images among files and folders: by what the files hold, not by their names."""
+"""Find the images among files and folders by the files' content, not by their names."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -11,8 +11,8 @@ from PIL import features
 from captioning.errors import DataError
 from captioning.io import described
 
-HEAD = 1024  # bytes of a file that are read to decide
-# A file of such a name in a folder is meant as an image: where it holds none, that is a fault, not a file to leave out.
+HEAD = 1024  # bytes read from the start of a file
+# A file with such a suffix is meant to be an image. If it is not, that is an error, not a file to leave out.
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".bmp", ".dib", ".webp", ".gif", ".tif", ".tiff"]
     + [".avif", ".heic", ".heif", ".hif"]
@@ -21,11 +21,11 @@ UNFINISHED_SUFFIXES = (".part", ".partial", ".crdownload", ".download", ".opdown
 RAW = frozenset(
     [".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".srw"]
 )
-SHOWN = 5  # left-out files in an error
-RESULTS = "captions.json"  # of captioning-caption, beside its figures
+SHOWN = 5  # number of left-out files that an error lists
+RESULTS = "captions.json"  # results file of captioning-caption, in the folder of its figures
 _AVIF, _HEIC = (b"avif", b"avis"), (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"miaf")
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)  # bytes
-_OTHERS = (  # image formats that are not read: how the file begins, and its name
+_OTHERS = (  # image formats that cannot be read: (first bytes, name)
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
     (b"\xff\x4f\xff\x51", "JPEG 2000"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
@@ -43,51 +43,53 @@ _OTHERS = (  # image formats that are not read: how the file begins, and its nam
 
 
 class FoundImages(NamedTuple):
-    """Images to open, in order, and (file, reason) for each file in the folders that is left out."""
+    """Images to open, in order, and (file, reason) for each file that is left out."""
 
     paths: list[Path]
     left_out: list[tuple[Path, str]]
 
 
 def find_images(paths: Sequence[Path | str], *, exclude: Collection[Path] = ()) -> FoundImages:
-    """Files as they are given; in place of a folder the images in it and its sub-folders, by path.
+    """List images: given files as they are, and for each folder the images in it and its subfolders, sorted by path.
 
-    Content decides, not the suffix. Left out, each with a reason: files that are no images, image formats that cannot
-    be read here, unfinished downloads, hidden files and folders, links to folders (so that no cycle of links is
-    followed), and folders that captioning-caption has written. A damaged image, or a file that is only called one, is
-    kept: opening it is an error that names it.
+    The content of a file decides, not its suffix. These are left out of folders, each with a reason: files that are not
+    images, image formats that cannot be read, unfinished downloads, hidden files and folders, links to folders (which
+    may form cycles), and folders that captioning-caption has written. Damaged images, and files that only have an
+    image's suffix, are kept: opening them raises an error that names them.
 
     Args:
-        exclude: folders that are left out, such as the one that is written to; a folder of `paths` is not.
+        paths: files and folders.
+        exclude: subfolders to leave out, such as the output folder. Folders in `paths` are never left out.
 
     Raises:
-        DataError: nothing is given, a path does not exist, or a folder has no images: the message says what it has.
+        DataError: `paths` is empty, a path does not exist, or a folder has no images.
     """
     if not paths:
-        raise DataError("no pictures given: name at least one file or folder")
+        raise DataError("no images given: name at least one file or folder, such as images=[photo.jpg]")
     found, left_out = [], []
     excluded = {folder.resolve() for folder in exclude}
     for path in map(Path, paths):
         if not path.exists():
-            raise DataError(f"{path}: there is no such picture or folder")
+            raise DataError(f"{path}: there is no such image or folder: check the path")
         if not path.is_dir():
             found.append(path)
             continue
         inside = _walk(path, excluded)
         if not inside.paths:
-            raise DataError(f"{path}: no images in this folder{_what_is_there(path, inside.left_out)}")
+            there = _what_is_there(path, inside.left_out)
+            raise DataError(f"{path}: no images in this folder{there}: add images, or choose another folder")
         found += inside.paths
         left_out += inside.left_out
     return FoundImages(found, left_out)
 
 
 def list_pictures(paths: Sequence[Path | str]) -> list[Path]:
-    """The images of `find_images` alone."""
+    """Return the images that `find_images` finds, without the files that are left out."""
     return find_images(paths).paths
 
 
 def image_kind(head: bytes) -> str:
-    """The format that a file's first bytes show, in Pillow's words; "" where it is none that can be decoded."""
+    """Return the image format of a file's first bytes, as Pillow names it; "" if it is not one that can be decoded."""
     if head.startswith(b"\xff\xd8\xff"):
         return "JPEG"
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -110,7 +112,7 @@ def image_kind(head: bytes) -> str:
 
 
 def needed_for(kind: str) -> str:
-    """What must be installed before images of a format can be read; "" where they can."""
+    """Return what must be installed to read images of a format; "" if they can be read."""
     if kind == "HEIF" and find_spec("pillow_heif") is None:
         return "HEIC, which needs one more package: pip install 'captioning[heic]'"
     if kind == "AVIF" and not features.check("avif"):
@@ -119,19 +121,19 @@ def needed_for(kind: str) -> str:
 
 
 def unreadable_format(head: bytes) -> str:
-    """Why an image format cannot be read here, and what to do; "" where it can, or where it is no image's."""
+    """Return why an image format cannot be read and what to do; "" if it can be read or is not an image format."""
     if needed := needed_for(image_kind(head)):
         return needed
     for start, name in _OTHERS:
         if head.startswith(start):
-            return f"{name}, which is not read: save it as JPEG or PNG"
+            return f"{name}, which cannot be read: save it as JPEG or PNG"
     if b"<svg" in head.lower() and head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        return "a vector drawing (SVG), which is not read: save it as PNG"
+        return "a vector drawing (SVG), which cannot be read: save it as PNG"
     return ""
 
 
 def holds_image(path: Path) -> bool:
-    """Whether a file's content is that of an image, or its name promises one."""
+    """Return whether a file has the content of an image or an image's suffix."""
     if not path.is_file():
         return False
     try:
@@ -142,8 +144,9 @@ def holds_image(path: Path) -> bool:
 
 
 def _walk(folder: Path, excluded: Collection[Path]) -> FoundImages:
-    """The images of a folder and of its sub-folders. No link to a folder is followed."""
-    found, left_out = [], []
+    """Find the images of a folder and its subfolders, without following links to folders."""
+    found: list[Path] = []
+    left_out: list[tuple[Path, str]] = []
     try:
         inside = sorted(folder.iterdir(), key=lambda path: path.name)
     except OSError as error:
@@ -169,20 +172,20 @@ def _walk(folder: Path, excluded: Collection[Path]) -> FoundImages:
 
 def _not_entered(folder: Path, excluded: Collection[Path]) -> str:
     if folder.resolve() in excluded:
-        return "the folder that is written to"
+        return "the output folder"
     try:
         with (folder / RESULTS).open("rb") as file:
-            return "a folder of captioning-caption's results" if b'"log_prob"' in file.read(4 * HEAD) else ""
+            return "results of captioning-caption" if b'"log_prob"' in file.read(4 * HEAD) else ""
     except OSError:
         return ""
 
 
 def _not_an_image(path: Path) -> str:
-    """Why a folder's file is left out; "" of one to open."""
+    """Return why a folder's file is left out; "" for an image."""
     if path.is_symlink() and not path.exists():
-        return "a link to nothing"
+        return "a broken link"
     if not path.is_file():
-        return "not a regular file"  # opening a pipe would wait for ever
+        return "not a regular file"  # opening a pipe would wait forever
     named = path.suffix.lower() in SUFFIXES
     try:
         head = _head(path)
@@ -190,8 +193,8 @@ def _not_an_image(path: Path) -> str:
         return "" if named else f"it cannot be read ({error.strerror})"
     if path.suffix.lower() in UNFINISHED_SUFFIXES and (image_kind(head) or not described(head)):
         return f"an unfinished download ({path.suffix})"
-    if path.suffix.lower() in RAW:  # many are a TIFF by their first bytes, of a tiny preview
-        return f"a camera's raw file ({path.suffix}), which is not read: save it as JPEG"
+    if path.suffix.lower() in RAW:  # many begin like a TIFF, with a tiny preview image
+        return f"a camera's raw file ({path.suffix}), which cannot be read: save it as JPEG"
     if reason := unreadable_format(head):
         return reason
     if image_kind(head) or named:
@@ -207,7 +210,7 @@ def _head(path: Path) -> bytes:
 
 def _what_is_there(folder: Path, left_out: Sequence[tuple[Path, str]]) -> str:
     if not left_out:
-        return ": it is empty"
-    told = [f"{os.path.relpath(path, folder)} ({reason})" for path, reason in left_out[:SHOWN]]
+        return " (it is empty)"
+    shown = [f"{os.path.relpath(path, folder)} ({reason})" for path, reason in left_out[:SHOWN]]
     more = [f"{len(left_out) - SHOWN} more"] if len(left_out) > SHOWN else []
-    return f". It has {', '.join([*told, *more])}"
+    return f", only {', '.join([*shown, *more])}"

@@ -1,4 +1,4 @@
-"""Read which objects are where in an image from COCO's instances JSON, with the words that name their categories."""
+"""Read the objects in each image from COCO's instances JSON, with the words that name their categories."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,24 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from captioning.data.parsing import entries, field, id_of, read_json
+from captioning.data.parsing import entries, field, id_of, read_json, shown
 from captioning.data.records import Record
 from captioning.errors import DataError
 
 COCO_WORDS = Path(__file__).with_name("coco_words.yaml")
-LONGEST_SIDE = 65_535  # of a picture in pixels, as JPEG has it
-_NOTHING = "nothing"  # in place of a category: phrases that name none
+LONGEST_SIDE = 65_535  # pixels, the limit of JPEG
+_NOTHING = "nothing"  # key of the phrases that name no category
 
 
 class Instance(NamedTuple):
-    """One thing: its category's name, box (x, y, width, height) in pixels, and COCO's segmentation of it: polygons
-    [[x, y, …], …], or {"counts", "size"}, run lengths, which are a list here also where the file compresses them."""
+    """One object.
+
+    Attributes:
+        category: name of its category.
+        box: x, y, width, height in pixels.
+        segmentation: COCO's segmentation: polygons [[x, y, …], …], or run lengths {"counts": list, "size": [height,
+            width]}. Compressed run lengths are decompressed.
+    """
 
     category: str
     box: tuple[float, float, float, float]
@@ -26,7 +32,7 @@ class Instance(NamedTuple):
 
 
 class Annotated(NamedTuple):
-    """All things in one picture of that many pixels, crowds included."""
+    """All objects in one image, crowds included; width and height of the image in pixels."""
 
     width: int
     height: int
@@ -34,7 +40,12 @@ class Annotated(NamedTuple):
 
 
 class Instances(NamedTuple):
-    """pictures: by image id. words: category -> the ways to name it, in the singular unless irregular."""
+    """The objects of all images.
+
+    Attributes:
+        pictures: image id -> its objects.
+        words: category -> the words that name it; singular, and irregular plurals.
+    """
 
     pictures: dict[int, Annotated]
     words: dict[str, tuple[str, ...]]
@@ -43,23 +54,26 @@ class Instances(NamedTuple):
 def read_instances(
     root: str | Path, records: Sequence[Record], *, words: str | Mapping[str, Sequence[str]] | None = None
 ) -> Instances:
-    """Instances of the records' pictures: those of FOLDER/ are in annotations/instances_FOLDER.json.
+    """Read the objects in the records' images. For images in FOLDER/, from annotations/instances_FOLDER.json.
 
     Args:
         root: folder of the data set.
-        records: the pictures wanted.
-        words: a YAML file `category: [word, several words, …]`, or the same as a mapping; the file for COCO's 80
-            categories by default. "nothing" holds phrases that name no category.
+        records: the images.
+        words: a YAML file with lines `category: [word, several words, …]`, or the same as a mapping. None for the file
+            of COCO's 80 categories. The key "nothing" has phrases that name no category.
 
     Raises:
-        DataError: a file is missing or broken, lacks one of the pictures, or a word is of no category.
+        DataError: a file is missing or broken, an image is missing in it, or `words` has an unknown category.
     """
-    pictures, names = {}, set()
+    pictures: dict[int, Annotated] = {}
+    names: set[str] = set()
     for folder in dict.fromkeys(record.path.parent.name for record in records):
         wanted = {record.image_id for record in records if record.path.parent.name == folder}
         file = Path(root, "annotations", f"instances_{folder}.json")
         if not file.is_file():
-            raise DataError(f"{file} is missing: without instances there is nothing to hold attention against")
+            raise DataError(
+                f"{file} is missing: attention is compared with the objects that it lists. Download COCO's instances"
+            )
         found, categories = _read(file, wanted)
         pictures |= found
         names |= categories
@@ -72,12 +86,15 @@ def _read(file: Path, wanted: set[int]) -> tuple[dict[int, Annotated], set[str]]
         id_of(entry, "id", where): field(entry, "name", str, where)
         for where, entry in entries(content, "categories", file)
     }
-    found = {}
+    found: dict[int, Annotated] = {}
     for where, image in entries(content, "images", file):
         if (number := id_of(image, "id", where)) in wanted:
             found[number] = Annotated(_side(image, "width", where), _side(image, "height", where), [])
     if missing := sorted(wanted - found.keys()):
-        raise DataError(f"{file}: lacks {len(missing)} pictures of the captions, such as image id {missing[0]}")
+        raise DataError(
+            f"{file} lacks {len(missing)} images that have captions, such as image id {missing[0]}: use the instances "
+            "of the same data set"
+        )
     for where, entry in entries(content, "annotations", file):
         if (number := id_of(entry, "image_id", where)) in found:
             picture = found[number]
@@ -95,30 +112,30 @@ def _side(image: Any, key: str, where: str) -> int:
 def _instance(entry: Any, names: Mapping[int, str], size: tuple[int, int], where: str) -> Instance:
     category, box = id_of(entry, "category_id", where), field(entry, "bbox", list, where)
     if category not in names:
-        raise DataError(f"{where}: category {category} is not among 'categories'")
+        raise DataError(f"{where}: category {category} is not in 'categories': add it there")
     if len(box) != 4 or not all(map(_is_coordinate, box)):
         raise DataError(f"{where}: 'bbox' must be x, y, width, height, not {box!r:.60}")
     return Instance(names[category], tuple(box), _segmentation(entry.get("segmentation"), size, where))
 
 
 def _segmentation(given: Any, size: tuple[int, int], where: str) -> list | dict:
-    """Checked to the last number: the C code that makes masks of them reads and writes wherever they lead it."""
+    """Check and return a segmentation. The C code that rasterizes it does not check, and could access any memory."""
     if isinstance(given, list) and all(isinstance(polygon, list) for polygon in given):
         wrong = [each for polygon in given for each in polygon if not _is_coordinate(each)]
         if wrong or any(len(polygon) % 2 for polygon in given):
-            told = f"not {wrong[0]!r:.60}" if wrong else "in pairs"
-            raise DataError(f"{where}: polygons of 'segmentation' must be x, y, x, y, … in pixels, {told}")
+            fault = f"not {wrong[0]!r:.60}" if wrong else "in pairs"
+            raise DataError(f"{where}: polygons of 'segmentation' must be x, y, x, y, … in pixels, {fault}")
         return given
     if isinstance(given, dict) and {"counts", "size"} <= given.keys():
         counts = _run_lengths(given["counts"]) if isinstance(given["counts"], str) else given["counts"]
         lengths = isinstance(counts, list) and all(type(each) is int and each >= 0 for each in counts)
-        if given["size"] == [size[1], size[0]] and lengths and sum(counts) == size[0] * size[1]:
+        if given["size"] == [size[1], size[0]] and lengths and sum(counts or ()) == size[0] * size[1]:
             return {"counts": counts, "size": given["size"]}
         raise DataError(
-            f"{where}: run lengths of 'segmentation' must have the picture's size, [{size[1]}, {size[0]}], and add up "
-            f"to its pixels; not {given!r:.80}"
+            f"{where}: run lengths of 'segmentation' must have the image's size, [{size[1]}, {size[0]}], and add up to "
+            f"its number of pixels, not {given!r:.80}"
         )
-    raise DataError(f"{where}: 'segmentation' must be polygons or run lengths, not {given!r:.60}")
+    raise DataError(f"{where}: 'segmentation' must be polygons or run lengths, not {shown(given)}")
 
 
 def _is_coordinate(value: Any) -> bool:
@@ -126,9 +143,13 @@ def _is_coordinate(value: Any) -> bool:
 
 
 def _run_lengths(text: str) -> list[int] | None:
-    """COCO's compressed run lengths: 5 bits a character, the lowest first, the sixth bit says that more follow; from
-    the fourth number on, differences to the last but one. None where that is not what the text holds."""
-    counts, value, shift = [], 0, 0
+    """Return COCO's compressed run lengths as numbers; None if the text has another form.
+
+    Each character has 5 bits of a number, lowest bits first; its sixth bit is set if more characters follow. From the
+    fourth number on, the differences to the number two before are stored.
+    """
+    counts: list[int] = []
+    value = shift = 0
     for character in text:
         bits = ord(character) - 48
         if not 0 <= bits < 64 or shift > 30:
@@ -145,20 +166,23 @@ def _run_lengths(text: str) -> list[int] | None:
 
 
 def _words(source: str | Path | Mapping[str, Sequence[str]], categories: set[str]) -> dict[str, tuple[str, ...]]:
-    content, where = source, "words"
+    content: Any = source
+    where = "words"
     if isinstance(source, str | Path):
         where = str(source)
         try:
             content = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise DataError(f"cannot read {source}, a YAML file of categories and their words ({error})") from error
+            raise DataError(
+                f"cannot read {source} ({error}): it must be a YAML file with lines CATEGORY: [word, several words]"
+            ) from error
     if not isinstance(content, Mapping):
-        raise DataError(f"{where}: must be lines of CATEGORY: [word, several words]")
+        raise DataError(f"{where}: the lines must be CATEGORY: [word, several words]")
     for category, phrases in content.items():
         if category not in categories | {_NOTHING}:
             nearest = difflib.get_close_matches(str(category), sorted(categories), n=1)
-            hint = f": did you mean '{nearest[0]}'?" if nearest else ""
-            raise DataError(f"{where}: the data set has no category '{category}'{hint}")
+            advice = f"did you mean '{nearest[0]}'?" if nearest else "remove this line"
+            raise DataError(f"{where}: the data set has no category '{category}': {advice}")
         if isinstance(phrases, str) or not all(isinstance(phrase, str) for phrase in phrases or ()):
             raise DataError(f"{where}: the words of '{category}' must be a list of texts (quote on, off, yes and no)")
     return {category: tuple(phrases or ()) for category, phrases in content.items()}

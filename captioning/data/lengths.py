@@ -1,22 +1,29 @@
-"""Say how many captions training cuts, and which limit would keep them whole."""
+"""Count the captions that training cuts, and propose a limit that keeps them complete."""
 
 from collections.abc import Sequence
 
-MOST = 99  # percent of the captions, which the proposed limit holds where a few are far longer than the others
+MOST = 99  # percent of the captions that the proposed limit keeps complete, if a few captions are far longer
 
 
 def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:
-    """(a limit in words, whether it holds all): the longest caption, or 99 % where that is more than twice as long."""
+    """Propose a limit for captions of these lengths.
+
+    Returns:
+        The limit in words, and whether it keeps all captions complete. The limit is the length of the longest caption;
+        if that is more than twice the length that 99 % of the captions do not exceed, it is the latter.
+    """
     ordered = sorted(lengths) or [0]
     most = ordered[-(-MOST * len(ordered) // 100) - 1]
     return (ordered[-1], True) if ordered[-1] <= 2 * most else (most, False)
 
 
 def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int | None = None) -> str | None:
-    """One line on captions of these lengths in words; None where none is longer than max_length.
+    """Return a one-line warning about captions longer than max_length; None if there are none.
 
     Args:
-        decoding_length: words that decoding writes at most, where it has a limit of its own.
+        lengths: lengths of the training captions in words.
+        max_length: the limit `data.max_length` in words.
+        decoding_length: the limit of decoding in words, if it has its own limit.
     """
     cut = sum(length > max_length for length in lengths)
     if not cut:
@@ -27,7 +34,7 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
     share = "all" if all_of_them else f"{MOST}%; the longest has {max(lengths)} words"
     line = (
         f"{cut} of {len(lengths)} training captions are longer than data.max_length={max_length} words and are cut: "
-        f"set data.max_length={needed} (holds {share})"
+        f"set data.max_length={needed} (keeps {share})"
     )
     if decoding_length is None:
         return line

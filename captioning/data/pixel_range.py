@@ -1,20 +1,21 @@
-"""Scale pixels of more than 8 bits to 8: decide which value is white.
+"""Scale pixels of more than 8 bits to 8 bits, and decide which value is white.
 
-A 16-bit file often holds 10-, 12- or 14-bit values of a camera or a scanner. Divided by 65535 they would be nearly
-black. The rule, for whole numbers:
+A 16-bit file often contains 10-, 12- or 14-bit values of a camera or a scanner. Divided by 65535 they would be nearly
+black. The rules for whole numbers, in this order:
 
-1. The file states its bits. TIFF: BitsPerSample below 16, or MaxSampleValue. PNG: a chunk sBIT of b bits; where all
-   samples are below 2^b and do not fill 16 bits as the standard wants it (shifted up, the low bits empty or repeated),
-   white is 2^b - 1, otherwise 65535.
-2. All samples are multiples of 257 or of 256 (8 bits made 16): white is 65535. Smaller shifts say nothing: 8 bits
-   shifted up to 10 or 12 are as common as 12 shifted up to 16.
-3. Otherwise white is the largest value of 8, 10, 12, 14 or 16 bits, whichever is the fewest that hold the image's
-   maximum. This is a guess: an image of true 16 bits whose brightest pixel has less than a quarter of the full value
-   is brightened. So the first such file is named in a remark. Save files as 8 bits where their brightness matters.
+1. The file states its number of bits. TIFF: BitsPerSample below 16, or MaxSampleValue. PNG: a chunk sBIT of b bits. If
+   all samples are below 2^b and are not scaled to 16 bits as the standard requires (shifted up, with low bits empty or
+   repeated), white is 2^b - 1, otherwise 65535.
+2. All samples are multiples of 257 or of 256 (8 bits stored as 16): white is 65535. Smaller shifts are no evidence: 8
+   bits shifted up to 10 or 12 are as common as 12 bits shifted up to 16.
+3. Otherwise white is the largest value of 8, 10, 12, 14 or 16 bits: the smallest of these depths whose range includes
+   the image's maximum. This is a guess: a true 16-bit image whose brightest pixel has less than a quarter of the full
+   value is brightened. So a notice names the first such file. Save files with 8 bits if their brightness matters.
 
-Alpha has the white of the colors, unless it exceeds it. In a TIFF whose zero is white, the result is inverted.
+The alpha channel has the same white as the colors, unless its values exceed it. In a TIFF in which zero is white, the
+result is inverted.
 
-Floating-point pixels are 0 … 1, or 0 … 255 where the maximum is above 1; whole numbers beyond 255 follow the rule.
+Floating-point pixels are 0 … 1, or 0 … 255 if the maximum is above 1. Whole numbers above 255 follow the rules above.
 """
 
 import struct
@@ -26,56 +27,65 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-STATED = "captioning:bits"  # in a picture's info: the bits of a sample that its file states, or None
-NEGATIVE = "captioning:negative"  # in a picture's info: whether zero is white, and its decoder has not inverted it
+STATED = "captioning:bits"  # key in an image's info: bits per sample that the file states, or None
+NEGATIVE = "captioning:negative"  # key in an image's info: whether zero is white and the decoder has not inverted it
 DEPTHS = (8, 10, 12, 14, 16)
 FULL = 65535
-TOLERANCE = 1e-3  # of floats that should be 0 … 1: interpolation overshoots
+TOLERANCE = 1e-3  # for floats that should be in 0 … 1, because interpolation overshoots
 BITS_PER_SAMPLE, PHOTOMETRIC, MAX_SAMPLE_VALUE, PLANAR, EXTRA_SAMPLES = 258, 262, 281, 284, 338  # TIFF tags
-# Of 16 bits a channel, Pillow's decoders keep the high byte; the second name makes them keep the low byte.
+# Of 16-bit channels, Pillow's decoders keep the high byte. The second name makes them keep the low byte.
 LOW_BYTE = {"RGB;16B": "RGB;16L", "RGB;16L": "RGB;16B", "RGBA;16B": "RGBA;16L", "RGBA;16L": "RGBA;16B"}
 LOW_BYTE |= {"RGBX;16B": "RGBX;16L", "RGBX;16L": "RGBX;16B", "CMYK;16B": "CMYK;16L", "CMYK;16L": "CMYK;16B"}
 _OPPOSITE = {"little": "B", "big": "L"}[sys.byteorder]
 LOW_BYTE |= {f"{mode};16N": f"{mode};16{_OPPOSITE}" for mode in ("RGB", "RGBA", "RGBX", "CMYK")}
 LOW_BYTE |= {f"{band};16{a}": f"{band};16{b}" for band in "RGBA" for a, b in ("LB", "BL")}  # planes
-# What libtiff decodes has the machine's order of bytes.
+# libtiff's output has the machine's byte order.
 NATIVE = {"F;32BF": "F;32NF", "I;32BS": "I;32NS", "I;32B": "I;32N", "I;16BS": "I;16NS"}
-# Greys that Pillow could decode, but does not know: some of big-endian TIFFs, and most whose zero is white.
+# Gray formats that Pillow can decode but does not list: some of big-endian TIFFs, and most in which zero is white.
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 1, (1,), 1, (12,), ()), ("I;16", "I;12"))
 TiffImagePlugin.OPEN_INFO.setdefault((b"MM", 1, (1,), 1, (32,), ()), ("I", "I;32B"))
 for _key, _modes in list(TiffImagePlugin.OPEN_INFO.items()):
     if _key[1] == 1 and _modes[0] in ("I", "I;16", "I;16B", "F"):
         TiffImagePlugin.OPEN_INFO.setdefault((_key[0], 0, *_key[2:]), _modes)
-_told: set[str] = set()
+_shown: set[str] = set()  # notices that this process has printed
 
 
-PLANES = "16-bit TIFF whose channels lie in planes: save it interleaved (chunky) or with 8 bits a channel"
+PLANES = "16-bit TIFF with separate planes for its channels: save it interleaved (chunky) or with 8 bits per channel"
 
 
 class UnknownRange(ValueError):
-    """Pixels of which nobody knows which value is white."""
+    """Pixels whose white value is unknown."""
 
 
 def eight_bits(picture: Image.Image, *, name: str = "") -> Image.Image:
-    """The grey picture of 8 bits: `pixel_range` scaled to 0 … 255.
+    """Scale a gray image to 8 bits, 0 … 255.
+
+    Args:
+        picture: the decoded image; its `info` has STATED and NEGATIVE.
+        name: its file, for the notice about a guessed range.
 
     Raises:
-        UnknownRange: values that are negative, not finite, or beyond 16 bits.
+        UnknownRange: values are negative, not finite, or above 16 bits.
     """
     values = np.asarray(picture)  # Pillow's own conversion would clip at 255
     if picture.mode == "F":
-        made = _of_floats(values.astype(np.float64), name)
+        scaled = _of_floats(values.astype(np.float64), name)
     else:
-        made = _scaled(values.astype(np.int64), picture.info.get(STATED), name)
-    made = 255 - made if picture.info.get(NEGATIVE) else made
+        scaled = _scaled(values.astype(np.int64), picture.info.get(STATED), name)
+    scaled = 255 - scaled if picture.info.get(NEGATIVE) else scaled
     key = picture.info.get("transparency")
     if isinstance(key, int):
-        made = np.where(values == key, np.uint8(255), made)
-    return Image.fromarray(made)
+        scaled = np.where(values == key, np.uint8(255), scaled)
+    return Image.fromarray(scaled)
 
 
 def white_value(values: np.ndarray, stated: int | None) -> tuple[int, bool]:
-    """The value of white by the rule above, and whether it is a guess below 16 bits."""
+    """Return the value of white by the rules of this file, and whether it is a guess below 16 bits.
+
+    Args:
+        values: whole numbers of up to 16 bits.
+        stated: bits per sample that the file states; None if it states none.
+    """
     highest = int(values.max(initial=0))
     if stated and highest < 2**stated:
         low = 16 - stated
@@ -90,7 +100,7 @@ def white_value(values: np.ndarray, stated: int | None) -> tuple[int, bool]:
 
 
 def stated_bits(picture: Image.Image, file: Path | BinaryIO) -> int | None:
-    """Bits of a sample that a PNG's or a TIFF's header states, where they are more than 8; before it is decoded."""
+    """Return the bits per sample that the header of a PNG or TIFF states, if more than 8. Call it before decoding."""
     if picture.format == "TIFF":
         bits, most = _tag(picture, BITS_PER_SAMPLE), _tag(picture, MAX_SAMPLE_VALUE)
         if 8 < bits < 16:
@@ -102,7 +112,7 @@ def stated_bits(picture: Image.Image, file: Path | BinaryIO) -> int | None:
 
 
 def is_negative(picture: Image.Image) -> bool:
-    """Whether zero is white in a TIFF of one channel; Pillow inverts those of up to 8 bits by itself."""
+    """Return whether zero is white in a one-channel TIFF of more than 8 bits; Pillow inverts the others itself."""
     return picture.format == "TIFF" and _photometric(picture) == 0 and (picture.mode == "F" or picture.mode[0] == "I")
 
 
@@ -110,14 +120,17 @@ def _photometric(picture: Any) -> Any:
     return picture.tag_v2.get(PHOTOMETRIC)
 
 
-def mend_tiles(picture: Image.Image) -> None:
-    """Let two kinds of TIFF be decoded rightly; before they are decoded.
+def mend_tiles(picture: Any) -> None:
+    """Correct the decoding of two kinds of TIFF, which Pillow decodes wrongly. Call it before decoding.
 
-    Where 16-bit channels lie one after the other, uncompressed, Pillow reads them as if they had 8 bits. Of a
-    compressed big-endian one with signed or 32-bit greys, it turns the bytes twice.
+    Pillow reads uncompressed 16-bit channels in separate planes as if they had 8 bits. It swaps the bytes of compressed
+    big-endian TIFFs with signed or 32-bit gray twice.
+
+    Args:
+        picture: an opened `Image`; of its class, only TIFFs have all attributes that are used.
 
     Raises:
-        UnknownRange: channels of a kind that cannot be decoded.
+        UnknownRange: the channels cannot be decoded.
     """
     if picture.format != "TIFF" or not picture.tile:
         return
@@ -135,7 +148,7 @@ def mend_tiles(picture: Image.Image) -> None:
 
 
 def has_unknown_channels(file: Path | BinaryIO) -> bool:
-    """Whether a file that Pillow does not open is a TIFF whose tags are sound, but whose channels it cannot decode."""
+    """Return whether a file that Pillow cannot open is an intact TIFF with channels that Pillow cannot decode."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -143,7 +156,7 @@ def has_unknown_channels(file: Path | BinaryIO) -> bool:
                 return False
     except SyntaxError as error:
         return "unknown pixel mode" in str(error)
-    except Exception:  # damaged tags raise anything
+    except Exception:  # damaged tags raise any error
         return False
 
 
@@ -154,36 +167,41 @@ def _has_planes(picture: Any) -> bool:
 
 
 def _tag(picture: Any, number: int) -> int:
-    """The largest whole number of a TIFF's tag; 0 where it has none."""
+    """Return the largest whole number of a TIFF's tag; 0 if it has none."""
     found = picture.tag_v2.get(number)
     found = found if isinstance(found, tuple) else (found,)
     return max((value for value in found if isinstance(value, int)), default=0)
 
 
 def is_deep(picture: Image.Image) -> bool:
-    """Whether a PNG or TIFF of several channels has 16 bits each; before it is decoded."""
+    """Return whether a PNG or TIFF has several channels of 16 bits each. Call it before decoding."""
     raw = _raw_mode(picture)
     return picture.format in ("PNG", "TIFF") and (raw in (*LOW_BYTE, "LA;16B") or raw.startswith("RGBa;16"))
 
 
-def _raw_mode(picture: Image.Image) -> str:
+def _raw_mode(picture: Any) -> str:
     return _first(picture.tile[0][3]) if picture.tile else ""
 
 
 def _first(given: Any) -> str:
-    """The raw mode among a tile's arguments."""
+    """Return the raw mode from the arguments of a tile."""
     given = given[0] if isinstance(given, tuple) and given else given
     return given if isinstance(given, str) else ""
 
 
 def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
-    """A decoded picture that `is_deep`; where all its colors' high bytes are small, scaled as greys are.
+    """Return a decoded image that `is_deep`, scaled like gray images if the high bytes of all its colors are small.
 
-    Of 16 bits a channel, Pillow keeps the high byte: of 12-bit values, 4 bits. Those are decoded once more for the
-    low bytes, as are those with one color that is clear: Pillow would compare its low byte with the high bytes.
+    Pillow keeps only the high byte of 16-bit channels, which is 4 bits of a 12-bit value. Such images are decoded a
+    second time for the low bytes. So are images with one transparent color: Pillow would compare its low byte with the
+    high bytes.
+
+    Args:
+        picture: the decoded image.
+        file: its file, to decode it again.
 
     Raises:
-        UnknownRange: few bits of a kind whose low bytes cannot be decoded.
+        UnknownRange: the low bytes are needed, but cannot be decoded.
     """
     if picture.mode not in ("RGB", "RGBA", "LA", "CMYK"):
         return picture
@@ -191,24 +209,24 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     high = np.asarray(picture)
     if picture.format == "TIFF" and picture.mode == "RGBA" and _tag(picture, EXTRA_SAMPLES) == 1:
         if 0 < high[..., 3].max(initial=0) <= 63:
-            raise UnknownRange("premultiplied alpha that fills less than a quarter of 16 bits: save it with 8 bits")
+            raise UnknownRange("premultiplied alpha below a quarter of the 16-bit range: save it with 8 bits")
         return picture
     key = picture.info.get("transparency") if picture.mode == "RGB" else None
     bright = not high.size or high[..., :colors].max() > 63  # white is 65535
     if bright and not isinstance(key, tuple):
         return picture
     if _has_planes(picture) and picture.info.get("compression") != "raw":
-        raise UnknownRange(PLANES)  # no decoder keeps its low bytes
+        raise UnknownRange(PLANES)  # no decoder keeps the low bytes
     values = high.astype(np.int64) * 256 + _low_bytes(file, picture.mode)
-    few = high.max() <= 63  # alpha included: being opaque, it shows what is white better than a dark image does
+    few = high.max() <= 63  # with alpha: in an opaque dark image, it shows the white value better than the colors
     white, guessed = white_value(values if few else values[..., :colors], picture.info.get(STATED))
     if guessed:
-        _tell(white, str(file) if isinstance(file, Path) else "")
-    made = high.copy()
+        _notice(white, str(file) if isinstance(file, Path) else "")
+    pixels = high.copy()
     scaled_too = high.shape[-1] if values.max() <= white < FULL else colors
     if not bright:
-        made[..., :scaled_too] = _to_eight(values[..., :scaled_too], white)
-    scaled = Image.frombytes(picture.mode, picture.size, made.tobytes())
+        pixels[..., :scaled_too] = _to_eight(values[..., :scaled_too], white)
+    scaled = Image.frombytes(picture.mode, picture.size, pixels.tobytes())
     scaled.info = dict(picture.info)
     if isinstance(key, tuple):
         scaled.putalpha(Image.fromarray(np.where((values == key).all(-1), 0, 255).astype(np.uint8)))
@@ -218,18 +236,19 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
 
 
 def _low_bytes(file: Path | BinaryIO, mode: str) -> np.ndarray:
-    """The channels' low bytes, of a picture that `is_deep`."""
+    """Return the low bytes of the channels of an image that `is_deep`."""
     if not isinstance(file, Path):
         file.seek(0)
+    again: Any
     with Image.open(file, formats=("PNG", "TIFF")) as again:
         mend_tiles(again)
         raw = _raw_mode(again)
-        if raw == "LA;16B":  # no decoder keeps its low bytes: read as if it were 8-bit RGBA
+        if raw == "LA;16B":  # no decoder keeps its low bytes: read it as 8-bit RGBA
             again._mode = "RGBA"
         again.tile = [_with_raw_mode(tile, LOW_BYTE.get(_first(tile[3]), "RGBA")) for tile in again.tile]
         again.load()
         found = np.asarray(again)
-    if raw == "LA;16B":  # a file's grey and alpha: (high, low, high, low)
+    if raw == "LA;16B":  # gray and alpha as (high, low, high, low)
         return found[..., [1, 3] if mode == "LA" else [1, 1, 1, 3]]
     return found[..., : len(mode)]
 
@@ -241,7 +260,7 @@ def _with_raw_mode(tile: Any, wanted: str) -> Any:
 
 def _of_floats(values: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(values).all():
-        raise UnknownRange("floating-point pixels that are not finite: save it with 8 bits a channel")
+        raise UnknownRange("floating-point pixels that are not finite: save it with 8 bits per channel")
     least, most = float(values.min(initial=0)), float(values.max(initial=0))
     if least >= -TOLERANCE and most <= 1 + TOLERANCE:
         return np.rint(values.clip(0, 1) * 255).astype(np.uint8)
@@ -251,7 +270,7 @@ def _of_floats(values: np.ndarray, name: str) -> np.ndarray:
         return _scaled(values.astype(np.int64), None, name)
     raise UnknownRange(
         f"floating-point pixels of unknown range ({least:g} … {most:g}, neither 0 … 1 nor 0 … 255): "
-        "save it with 8 bits a channel"
+        "save it with 8 bits per channel"
     )
 
 
@@ -259,11 +278,11 @@ def _scaled(values: np.ndarray, stated: int | None, name: str) -> np.ndarray:
     if values.min(initial=0) < 0 or values.max(initial=0) > FULL:
         raise UnknownRange(
             f"signed or 32-bit pixels of unknown range ({values.min()} … {values.max()}, not within 0 … {FULL}): "
-            "save it with 8 bits a channel"
+            "save it with 8 bits per channel"
         )
     white, guessed = white_value(values, stated)
     if guessed:
-        _tell(white, name)
+        _notice(white, name)
     return _to_eight(values, white)
 
 
@@ -272,18 +291,18 @@ def _to_eight(values: np.ndarray, white: int) -> np.ndarray:
 
 
 def _fills_sixteen_bits(values: np.ndarray, low: int) -> bool:
-    """Whether samples are 16 - low bits, shifted up by `low`; the low bits are empty or repeat the high ones."""
+    """Return whether samples are 16 - low bits, shifted up by `low`; the low bits are empty or repeat the high ones."""
     top = values >> low << low
     return bool((values == top).all() or (values == top | values >> (16 - low)).all())
 
 
-def _tell(white: int, name: str) -> None:
-    """One remark per process on a guessed range."""
-    if "guess" not in _told:
-        _told.add("guess")
+def _notice(white: int, name: str) -> None:
+    """Print one notice per process about a guessed range."""
+    if "guess" not in _shown:
+        _shown.add("guess")
         print(
             f"{name or 'an image'}: 16-bit pixels, but none is above {white}: read as {white.bit_length()}-bit values. "
-            "If this is wrong, save it with 8 bits. Further such files are read alike and not named",
+            "If this is wrong, save it with 8 bits. Further such files are read in the same way without notice.",
             file=sys.stderr,
         )
 
@@ -300,7 +319,10 @@ def _start_of(file: Path | BinaryIO) -> bytes:
 
 
 def _png_bits(start: bytes) -> int | None:
-    """The most bits of a color that the chunk sBIT states, of a PNG with 16-bit samples; it precedes the pixels."""
+    """Return the largest number of bits that the chunk sBIT of a PNG with 16-bit samples states for a color.
+
+    The chunk precedes the pixels.
+    """
     if start[24:25] != b"\x10":
         return None
     at, colors = 8, 3 if start[25:26] in (b"\2", b"\6") else 1

@@ -1,8 +1,8 @@
-"""Find the files that a data set's names mean, as another system writes them, and say what differs where none is.
+"""Find the image files of a data set although another system spells their names differently, and explain missing files.
 
-Names written on Windows have backslashes, those of macOS decomposed accents; a copy has lost the case, or a file names
-its pictures by where they once were. Such a name is read where exactly one file below the data set's folder answers to
-it. Nothing here leads out of that folder.
+Names written on Windows have backslashes, names from macOS have decomposed accents, a copy may have lost the case, and
+absolute paths may be those of another machine. Such a name is accepted if it matches exactly one file below the data
+set's folder. No name can lead out of that folder.
 """
 
 import os
@@ -24,17 +24,23 @@ _COCO_NAME = re.compile(r"COCO_(?:train|val|test)20\d\d_(\d{12}\.jpg)")
 
 
 def canonical(name: str) -> str:
-    """A name with composed accents: macOS decomposes them."""
+    """Return a name with composed accents (NFC); macOS decomposes them."""
     return unicodedata.normalize("NFC", name)
 
 
 def caseless(name: str) -> str:
-    """A name as a file system compares it that knows neither case nor how accents are composed."""
+    """Return a name in the form that a file system compares if it ignores case and the composition of accents."""
     return canonical(canonical(name).lower())
 
 
 class Listing(NamedTuple):
-    """What is in a folder: files, links among them to files elsewhere than beside or below, and folders."""
+    """The names in a folder.
+
+    Attributes:
+        files: names of files.
+        outside: names of files that are links to files outside of the folder.
+        folders: names of subfolders.
+    """
 
     files: set[str]
     outside: set[str]
@@ -42,26 +48,36 @@ class Listing(NamedTuple):
 
 
 class Disk:
-    """Listings of folders, each made once: a hundred thousand look-ups take minutes on a network disk."""
+    """Cache of folder listings: without it, a hundred thousand look-ups take minutes on a network disk."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._listings: dict[Path, Listing] = {}
         self._alike: dict[Path, dict[str, list[str]]] = {}
 
     def listing(self, folder: Path) -> Listing:
-        """Of a folder; of one that is not there, nothing."""
+        """Return the names in a folder; none if the folder is missing.
+
+        Raises:
+            DataError: the folder cannot be listed.
+        """
         if folder not in self._listings:
             self._listings[folder] = _list(folder)
         return self._listings[folder]
 
     def has(self, path: Path) -> bool:
-        """Whether that is a file, of exactly that name."""
+        """Return whether there is a file with exactly this name."""
         return path.name in self.listing(path.parent).files
 
     def alike(self, folder: Path, parts: Sequence[str]) -> list[Path]:
-        """Files below the folder whose path is these parts, but for case and the composition of accents."""
+        """Return the files below the folder with this path, ignoring case and the composition of accents.
+
+        Args:
+            folder: the folder.
+            parts: the parts of the relative path.
+        """
         if folder not in self._alike:
-            found = self._alike[folder] = defaultdict(list)
+            found: defaultdict[str, list[str]] = defaultdict(list)
+            self._alike[folder] = found
             listing = self.listing(folder)
             for name in sorted(listing.files | listing.folders):
                 found[caseless(name)].append(name)
@@ -73,25 +89,30 @@ class Disk:
 
 
 class Places:
-    """Where the pictures of one list of names lie below a folder.
+    """Image files for one list of names below a folder.
 
     Args:
-        folder: that they are relative to, or one in which an archive put that folder once more. names: all of them, as
-            they are written.
+        folder: the folder that the names are relative to; or its subfolder of the same name, which some archives add.
+        names: all names as they are written.
+        disk: cache of folder listings.
     """
 
     def __init__(self, folder: Path, names: Iterable[str], disk: Disk):
         self.disk = disk
         self._names = [name for name in names if isinstance(name, str)]
         self.folder = folder = _holder([folder, unnested(folder, disk)], self._names, disk) or folder
-        self._spelled: dict[Path, dict[str, str]] = defaultdict(dict)  # path -> spelling -> as it is written
-        self.differing: dict[str, tuple[Path, str]] = {}  # as it is written -> (file, what differs)
+        self._spelled: dict[Path, dict[str, str]] = defaultdict(dict)  # path -> {normalized name: name as written}
+        self.differing: dict[str, tuple[Path, str]] = {}  # name as written -> (file, what differs)
 
     def path(self, name: str, where: str) -> Path:
-        """The file that a name means; where there is none, folder / name.
+        """Return the file that a name means; folder / name if there is none.
+
+        Args:
+            name: the name as it is written.
+            where: its location, for error messages.
 
         Raises:
-            DataError: the name leads out of the folder, and is not of pictures that lie in it now.
+            DataError: the name leads out of the folder, and no file in the folder matches it.
         """
         if "\0" not in name and (found := self._found(name)):
             path, spelling, differs = found
@@ -102,11 +123,17 @@ class Places:
         return inside(self.folder, name, source=where)
 
     def has(self, name: str) -> bool:
-        """Whether a file answers to that name."""
+        """Return whether a file matches the name."""
         return "\0" not in name and self._found(name) is not None
 
     def report(self, file: Path, faults: Handling) -> None:
-        """Say which names are spelled otherwise on disk; refuse two names of one file that differ by more than accents.
+        """Report names that are spelled differently on disk, and refuse two names that mean the same file.
+
+        Two names that differ only by the composition of accents are accepted.
+
+        Args:
+            file: the file with the names.
+            faults: how the reader handles faults.
 
         Raises:
             DataError: two names that differ by case mean the same file.
@@ -117,12 +144,13 @@ class Places:
                     names = " and ".join(sorted(spellings.values())[:2])
                     there = path.relative_to(self.folder)
                     raise DataError(
-                        f"{file}: {names} differ by case, but only {there} is on disk: write one name, or add the other"
+                        f"{file}: {names} differ by case, but only {there} is on disk: use one name, or add the other "
+                        "file"
                     )
         if self.differing:
             name, (path, differs) = next(iter(self.differing.items()))
             line = (
-                f"{file}: {len(self.differing)} names of pictures are found under another spelling: {name} is "
+                f"{file}: {len(self.differing)} image files have a different spelling on disk: {name} is "
                 f"{path.relative_to(self.folder)} ({differs})"
             )
             items = [
@@ -130,12 +158,13 @@ class Places:
                 for name, (path, differs) in self.differing.items()
             ]
             for item in items:
-                note(faults, "names that are spelled otherwise on disk", item)
+                note(faults, "names that are spelled differently on disk", item)
             note(faults, None, None, line)
 
     def _found(self, name: str) -> tuple[Path, str, str] | None:
-        """(file, the relative name by which it is, what differs) of a name; None where no file or several are."""
-        parts, kinds = Path(name).parts, []
+        """Return (file, normalized relative name, what differs); None unless exactly one file matches."""
+        parts = Path(name).parts
+        kinds: list[str] = []
         safe = bool(parts) and not Path(name).anchor and ".." not in parts
         if safe and self.disk.has(path := self.folder.joinpath(*parts)):
             return path, "/".join(map(canonical, parts)), ""
@@ -147,26 +176,27 @@ class Places:
                 parts, kinds = parts[len(self._prefix) :], ["an absolute path"]
         if not parts or ".." in parts:
             return None
-        path, differs = self._one(parts)
-        if path is None:
+        match, differs = self._one(parts)
+        if match is None:
             return None
-        return path, "/".join(map(canonical, parts)), " and ".join([*kinds, *([differs] if differs else [])])
+        return match, "/".join(map(canonical, parts)), " and ".join([*kinds, *([differs] if differs else [])])
 
     def _one(self, parts: Sequence[str]) -> tuple[Path | None, str]:
+        """Return (the only matching file, what differs), or (None, "")."""
         if self.disk.has(path := self.folder.joinpath(*parts)):
             return path, ""
         found = self.disk.alike(self.folder, parts)
         wanted = canonical("/".join(parts))
         same = [path for path in found if canonical(path.relative_to(self.folder).as_posix()) == wanted]
         if len(same) == 1:
-            return same[0], "accents composed otherwise"
-        return (found[0], "other case") if len(found) == 1 else (None, "")
+            return same[0], "different composition of accents"
+        return (found[0], "different case") if len(found) == 1 else (None, "")
 
     @cached_property
     def _prefix(self) -> tuple[str, ...] | None:
-        """The folders that all absolute names begin with and that stand for this folder; None where none do.
+        """Folders at the beginning of all absolute names that stand for this folder; None if there are none.
 
-        The shortest one of which the rest of the first name is a file here.
+        This is the shortest beginning for which the rest of the first name is a file in this folder.
         """
         names = [_split(name) for name in self._names if _is_absolute(name)]
         if not names:
@@ -180,7 +210,11 @@ class Places:
 
 
 def _holder(folders: Sequence[Path], names: Sequence[str], disk: Disk) -> Path | None:
-    """The one folder that has the first of the pictures to be found; None where no folder or several have it."""
+    """Return the folder that has the first name that is found at all.
+
+    If several folders have it, return the first folder if it is one of them, otherwise None. Return None if no name is
+    found.
+    """
     folders = list(dict.fromkeys(folders))
     if len(folders) == 1:
         return folders[0]
@@ -194,21 +228,33 @@ def _holder(folders: Sequence[Path], names: Sequence[str], disk: Disk) -> Path |
 
 
 def own_folder(root: Path, names: Sequence[str], disk: Disk) -> Path:
-    """Where the pictures of a table of one's own are: root, or the one picture folder in it that has them."""
+    """Return the folder of the images of a table: root, or the image folder in it that has them.
+
+    Args:
+        root: folder of the data set.
+        names: the images' names as they are written.
+        disk: cache of folder listings.
+    """
     below = [unnested(root / name, disk) for name in PICTURE_FOLDERS if name in disk.listing(root).folders]
     return _holder([root, *below], names, disk) or root
 
 
 def have_all(root: Path, names: Sequence[str], disk: Disk) -> bool:
-    """Whether there is a file for each of the names, in the folder or in the picture folder that it holds."""
+    """Return whether there is a file for each name, in the folder or in an image folder in it.
+
+    Args:
+        root: folder of the data set.
+        names: the images' names as they are written.
+        disk: cache of folder listings.
+    """
     places = Places(own_folder(root, names, disk), names, disk)
     return all(places.has(name) for name in names)
 
 
 def _shared(names: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
-    """What all begin with."""
+    """Return the common beginning of all names."""
     first, last = min(names), max(names)
-    same = next((place for place, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1), len(first))
+    same = next((index for index, pair in enumerate(zip(first, last, strict=False)) if len(set(pair)) > 1), len(first))
     return first[: min(same, len(last))]
 
 
@@ -217,12 +263,21 @@ def _is_absolute(name: str) -> bool:
 
 
 def _split(name: str) -> tuple[str, ...]:
-    """The parts of a name with slashes or backslashes."""
+    """Return the parts of a name with slashes or backslashes."""
     return tuple(part for part in PureWindowsPath(name).parts if part != ".")
 
 
 def why_missing(path: Path, folder: Path, disk: Disk) -> str:
-    """What is there in the place of a picture that is not: "X is not there, but Y is (other case)"; "" for nothing."""
+    """Describe similar files that exist instead of a missing one: "X is missing, but Y is there (different case)".
+
+    Args:
+        path: the missing file.
+        folder: folder in which to look for similar files.
+        disk: cache of folder listings.
+
+    Returns:
+        The description; "" if there is no similar file.
+    """
     try:
         parts = path.relative_to(folder).parts
     except ValueError:
@@ -231,7 +286,7 @@ def why_missing(path: Path, folder: Path, disk: Disk) -> str:
         parts = _split(parts[0])
     if not parts or ".." in parts or _is_absolute(str(Path(*parts))):
         return ""
-    near, differs = disk.alike(folder, parts), "other case"
+    near, differs = disk.alike(folder, parts), "different case"
     if not near:
         parent, stem = folder.joinpath(*parts[:-1]), caseless(Path(parts[-1]).stem)
         files = sorted(disk.listing(parent).files)
@@ -243,17 +298,17 @@ def why_missing(path: Path, folder: Path, disk: Disk) -> str:
     if not near:
         return ""
     names = " and ".join(str(found.relative_to(folder)) for found in near[:3])
-    return f"{Path(*parts)} is not there, but {names} {'is' if len(near) == 1 else 'are'} ({differs})"
+    return f"{Path(*parts)} is missing, but {names} {'is' if len(near) == 1 else 'are'} there ({differs})"
 
 
 def _in_other_folders(folder: Path, parts: Sequence[str], disk: Disk) -> list[Path]:
-    """The file's name in folders directly below this one."""
+    """Find the file's name in the direct subfolders."""
     folders = sorted(disk.listing(folder).folders)[:100]
     return [path for name in folders for path in disk.alike(folder / name, parts[-1:])]
 
 
 def unnested(folder: Path, disk: Disk) -> Path:
-    """The folder, or the one in it where an archive put its pictures one folder deeper, under the same name."""
+    """Return the folder, or its subfolder of the same name if an archive has put the images one folder deeper."""
     names = {name.lower() for name in (folder.name, *PICTURE_FOLDERS)}
     while True:
         listing = disk.listing(folder)
@@ -261,12 +316,17 @@ def unnested(folder: Path, disk: Disk) -> Path:
         if len(below) != 1 or any(name.lower().endswith((".jpg", ".jpeg", ".png")) for name in listing.files):
             return folder
         if folder.name == folder.parent.name == below[0]:
-            return folder  # three are no slip of an archive
+            return folder  # three folders of one name are not a mistake of an archive
         folder = folder / below[0]
 
 
 class CocoPictures:
-    """COCO's pictures by their names, in whichever of the usual folders they lie: the same picture in all of them."""
+    """COCO's images by name, in any of the usual folders. A name means the same image in all of them.
+
+    Args:
+        root: folder of the data set.
+        disk: cache of folder listings.
+    """
 
     def __init__(self, root: Path, disk: Disk):
         found = [root / base / name for base in ("", "images") for name in (*_COCO_FOLDERS, *PICTURE_FOLDERS, "")]
@@ -275,8 +335,15 @@ class CocoPictures:
         self.moved: dict[Path, int] = defaultdict(int)
 
     def find(self, name: str, number: int) -> Path | None:
-        """The picture of a 2014 name (COCO_val2014_000000000042.jpg) under that name, or under its name of 2017
-        (000000000042.jpg) where that is its number; None where it is nowhere."""
+        """Find an image by its name of 2014 (COCO_val2014_000000000042.jpg) or of 2017 (000000000042.jpg).
+
+        Args:
+            name: the name of 2014.
+            number: the image's id; the name of 2017 must agree with it.
+
+        Returns:
+            The path; None if there is no such file.
+        """
         names = [name]
         if (known := _COCO_NAME.fullmatch(name)) and known[1] == f"{number:012d}.jpg":
             names.append(known[1])
@@ -289,8 +356,11 @@ class CocoPictures:
 
 
 def _list(folder: Path) -> Listing:
-    """A folder that is a link is its user's own arrangement. A picture that is one may have come with the data set, and
-    have anything on this machine read."""
+    """Return the names in a folder, and find links that lead out of it.
+
+    A link to a folder was made by the user. A link to a file may have come with the data set, and could make this
+    program read any file of this machine.
+    """
     try:
         with os.scandir(folder) as listing:
             items = list(listing)
@@ -302,7 +372,9 @@ def _list(folder: Path) -> Listing:
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
         return Listing(set(), set(), set())
     except OSError as error:
-        raise DataError(f"cannot list {folder}: {error}") from error
+        raise DataError(
+            f"cannot list {folder} ({error.strerror or error}): check the folder and its permissions"
+        ) from error
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -17,13 +17,17 @@ NOTHING = -1  # question id of a slot without a question
 
 
 class QuestionBatch(NamedTuple):
-    """B pictures with up to K questions each; the same fields in every split.
+    """B images with up to K questions each; the same fields in every split.
 
-    image_ids: [B] int64. images, mask: as in a CaptionBatch.
-    questions: [B, K, T] int64, words <end> <pad>…; a missing question is all <pad>.
-    question_ids: [B, K] int64, NOTHING where there is none.
-    answers, shares: [B, K, M], ids of the answers to learn and what each should have of the probability: shares of a
-    question add up to 1, or to 0 where no known answer is right.
+    Attributes:
+        image_ids: [B] int64.
+        images: as in a `CaptionBatch`.
+        mask: as in a `CaptionBatch`.
+        questions: [B, K, T] int64: words, <end>, <pad>…; a missing question is all <pad>.
+        question_ids: [B, K] int64; NOTHING for a missing question.
+        answers: [B, K, M] int64, ids of the target answers.
+        shares: [B, K, M], target probability of each; they add up to 1 per question, or to 0 if no known answer is
+            right.
     """
 
     image_ids: Tensor
@@ -36,7 +40,13 @@ class QuestionBatch(NamedTuple):
 
 
 class Item(NamedTuple):
-    """One picture of a batch; questions: (id, words, {answer id: share}) each."""
+    """One image of a batch.
+
+    Attributes:
+        image_id: the image's id.
+        image: its features or pixels.
+        questions: (question id, word ids, {answer id: share}) per question.
+    """
 
     image_id: int
     image: Tensor
@@ -44,20 +54,20 @@ class Item(NamedTuple):
 
 
 def encode_question(text: str, vocabulary: Vocabulary, *, max_length: int) -> list[int]:
-    """Words and <end>, on which a model answers; a question that is cut keeps it, one without words is it alone."""
+    """Return the ids of at most `max_length` words and of <end>, after which a model answers."""
     return vocabulary.encode(tokenize(text), max_length=max_length)[1:]
 
 
 class QuestionDataset(Dataset):
-    """Item (index, epoch), as `ImageSampler` gives them -> the picture with its questions; all of them, every epoch.
+    """Images with all their questions, in every epoch. The key of an item is (index, epoch), from `ImageSampler`.
 
     Args:
-        records: pictures of one split.
-        vocabulary: of the questions of the training split.
-        answers: those to choose from.
-        targets: an annotation's answers -> {answer: share}, see `data.vqa`.
-        source: record -> picture or feature tensor.
-        max_length: words that a question is cut to.
+        records: images of one split.
+        vocabulary: vocabulary of the questions of the training split.
+        answers: the answers to choose from.
+        targets: function from the annotators' answers to {answer: share}: `annotators` or `most_frequent`.
+        source: function from a record to its pixels or features.
+        max_length: longer questions are cut to this number of words.
     """
 
     def __init__(
@@ -93,7 +103,7 @@ class QuestionDataset(Dataset):
 
 
 def collate_questions(items: Sequence[Item]) -> QuestionBatch:
-    """Stacks pictures; their questions, and those questions' words and answers, are filled up."""
+    """Stack items into a batch; pad the questions, their words and their answers."""
     image_ids, images, groups = zip(*items, strict=True)
     slots = max(1, *map(len, groups))
     everything = [question for group in groups for question in group]

@@ -1,13 +1,11 @@
 """Read images with captions from COCO JSON, Karpathy's JSON or a CSV file, and check that the image files exist.
 
-COCO captions JSON, Karpathy's JSON or a CSV file -> records, checked against the disk.
+Each reader returns the records of all splits, in the file's order of images. All readers check that each image id
+belongs to one image and that every image with captions is on disk, and leave out images without captions. docs/data.md
+says where to get each data set.
 
-Each reader gives the records of all splits together, in the file's order of images. What every file format goes
-through is at the end: an image id belongs to one picture, every picture with captions is on disk, pictures without
-captions are left out. data/README.md says where each data set comes from.
-
-Every reader stops at the first fault, unless it is given `faults` to put them in (as the audit does): then it goes on,
-and returns all that can be read, blank captions, pictures without captions and pictures that are not on disk included.
+A reader stops at the first fault. If `faults` is given (by the audit), it collects the faults there, continues, and
+returns everything that can be read, including blank captions, images without captions, and images that are not on disk.
 """
 
 import hashlib
@@ -45,16 +43,18 @@ class CaptionFile(NamedTuple):
 
 
 def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling = STRICT) -> list[Record]:
-    """MS-COCO captions in the official 2014 or 2017 folders, or in the 2014 folders with Karpathy's split.
+    """Read MS-COCO captions in the official folders of 2014 or 2017, or in the folders of 2014 with Karpathy's split.
 
     Args:
         root: folder of the data set.
-        layout: "karpathy" (its "restval" pictures are train), "2014", "2017", or "auto" for what is on disk. In the
-            official layouts a split is there when both its captions and its pictures are.
+        layout: "karpathy" (its "restval" images are in train), "2014", "2017", or "auto" for the layout on disk. In the
+            official layouts, a split is read if both its captions and its images are there.
+        faults: how to handle faults; see the module.
 
     Raises:
-        DataError: nothing of the layout is there, or what is there is inconsistent.
-        ConfigError: an unknown layout, or "auto" where both 2014 and 2017 are there without Karpathy's file.
+        DataError: the layout's files are missing or inconsistent.
+        ConfigError: the layout is unknown, or it is "auto" and the folder has both 2014 and 2017, but not Karpathy's
+            file.
     """
     root, layout = Path(root), str(layout)
     if layout not in ("auto", *COCO_LAYOUTS):
@@ -63,11 +63,11 @@ def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling 
     found = [name for name in wanted if _has_layout(root, name)]
     if not found:
         raise DataError(
-            f"no COCO captions in {root}: wanted {', or '.join(COCO_LAYOUTS[name] for name in wanted)}. "
-            f"captioning-prepare data=coco download=true data.root={root} fetches them (see also data/README.md)"
+            f"data.root={root} has no COCO captions: it needs {', or '.join(COCO_LAYOUTS[name] for name in wanted)}. "
+            f"Run: captioning-prepare data=coco download=true data.root={root} (see docs/data.md)"
         )
     if found == ["2014", "2017"]:
-        raise ConfigError(f"{root} holds COCO 2014 and COCO 2017: choose with data.layout=2014 or data.layout=2017")
+        raise ConfigError(f"{root} has both COCO 2014 and COCO 2017: choose data.layout=2014 or data.layout=2017")
     if found[0] == "karpathy":
         file, disk = root / "dataset_coco.json", Disk()
         records = _karpathy_records(file, root, disk, id_key="cocoid", faults=faults)
@@ -83,20 +83,26 @@ def read_coco_files(
     splits: Sequence[str] = SPLITS,
     faults: Handling = STRICT,
 ) -> list[Record]:
-    """COCO captions JSON, one file a split; blank captions are left out.
+    """Read COCO captions JSON, one file per split. Blank captions are left out.
 
     Args:
-        annotations, images: caption file and picture folder, relative to root; {split} stands for the split's name.
-        splits: those to look for. A split is there when both its captions and its pictures are.
+        root: folder of the data set.
+        annotations: caption file relative to root; {split} stands for the split's name.
+        images: image folder relative to root; {split} stands for the split's name.
+        splits: splits to look for. A split is read if both its captions and its images are there.
+        faults: how to handle faults; see the module.
+
+    Raises:
+        DataError: no split is there, or a file is inconsistent.
     """
-    places = _present(Path(root), annotations=annotations, images=images, splits=splits)
-    if not places:
+    present = _present(Path(root), annotations=annotations, images=images, splits=splits)
+    if not present:
         raise DataError(
-            f"no captions in COCO format in {root}: wanted {annotations} with pictures in {images}/, "
-            f"for one or more splits of {', '.join(splits)} (see data/README.md)"
+            f"{root} has no captions in COCO format: add {annotations} and its images in {images}/ for one or more "
+            f"splits of {', '.join(splits)} (see docs/data.md)"
         )
     disk, sources = Disk(), []
-    for split, file, folder in places:
+    for split, file, folder in present:
         sources.append(CaptionFile(file, _coco_records(file, folder, disk, split=split, faults=faults), folder))
     return _checked(sources, disk, faults)
 
@@ -108,22 +114,26 @@ def read_karpathy(
     images: str | Sequence[str] = PICTURE_FOLDERS,
     faults: Handling = STRICT,
 ) -> list[Record]:
-    """Karpathy's JSON alone: dataset_flickr8k.json, dataset_flickr30k.json. Image ids are its imgid.
+    """Read Karpathy's JSON, such as dataset_flickr8k.json or dataset_flickr30k.json. Image ids are its imgid.
 
-    A split that it lacks is read from `captions_{split}.json` (COCO format) in root, where that exists.
+    A split that the file lacks is read from `captions_{split}.json` (COCO format) in root, if that exists.
 
     Args:
         root: folder of the data set.
         annotations: Karpathy's file, relative to root.
-        images: picture folders relative to root, of which the first that exists is taken.
+        images: image folders relative to root; the first one that exists is used.
+        faults: how to handle faults; see the module.
+
+    Raises:
+        DataError: a file or the image folder is missing or inconsistent.
     """
     root, file = Path(root), Path(root, annotations)
     names = [images] if isinstance(images, str) else list(images)
     folder = next((root / name for name in names if (root / name).is_dir()), None)
     if folder is None or not file.is_file():
         raise DataError(
-            f"no {annotations} with pictures in {root}: wanted {file} (in {KARPATHY_URL}) "
-            f"and a folder of its pictures, one of {', '.join(names)} (see data/README.md for where to get them)"
+            f"data.root={root} needs {annotations} (from {KARPATHY_URL}) and a folder of its images, named one of "
+            f"{', '.join(names)}: add them as docs/data.md describes"
         )
     disk = Disk()
     sources = [CaptionFile(file, _karpathy_records(file, folder, disk, id_key="imgid", faults=faults), folder)]
@@ -142,17 +152,23 @@ def read_csv(
     test_share: float = 0.1,
     faults: Handling = STRICT,
 ) -> list[Record]:
-    """A table `image,caption[,split]`, one row a caption. Image ids are 0, 1, … in order of first appearance.
+    """Read a table `image,caption[,split]` with one row per caption. Image ids are 0, 1, … in order of appearance.
 
-    The cells may be separated by commas, semicolons, tabs or bars; the published tables of Flickr8k
-    (Flickr8k.token.txt, captions.txt) and Flickr30k (results.csv) are read too. Without a split column a hash of the
-    picture's file name decides, so that more rows never move a picture.
+    The columns may be separated by commas, semicolons, tabs or bars. The published tables of Flickr8k
+    (Flickr8k.token.txt, captions.txt) and Flickr30k (results.csv) are read too. Without a split column, a hash of the
+    image's file name chooses the split, so that new rows never move an image to another split.
 
     Args:
         root: folder of the data set.
         file: the table (UTF-8 or UTF-16), relative to root.
-        images: folder of the pictures, relative to root.
-        val_share, test_share: expected shares of the pictures, where there is no split column.
+        images: folder of the images, relative to root.
+        val_share: expected share of the images for validation, without a split column.
+        test_share: expected share of the images for test, without a split column.
+        faults: how to handle faults; see the module.
+
+    Raises:
+        ConfigError: the shares are negative, or 1 or more together.
+        DataError: the table or an image is missing or inconsistent.
     """
     if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
         raise ConfigError(
@@ -177,9 +193,11 @@ def read_csv(
             if split not in SPLITS:
                 raise DataError(f"{where}: split must be train, val or test, not {split!r}")
             if splits.setdefault(path, split) != split:
-                raise DataError(f"{where}: {name} is in split {split} here and in {splits[path]} before; choose one")
+                raise DataError(
+                    f"{where}: {name} is in split {split} here, but in {splits[path]} in an earlier row: choose one"
+                )
             if faults is STRICT and not row["caption"].strip():
-                raise DataError(f"{where}: the caption of {name} is blank; write one or delete the row")
+                raise DataError(f"{where}: the caption of {name} is blank: write one or delete the row")
             captions.setdefault(path, []).append(row["caption"])
     places.report(table, faults)
     items = enumerate(captions.items())
@@ -188,19 +206,19 @@ def read_csv(
 
 
 def _without_known_slips(table: Path, rows: list, places: Places, faults: Handling) -> list:
-    """Rows but those of 2258277193_586949ec62.jpg.1, which Flickr8k.token.txt names and Flickr8k does not have."""
+    """Drop rows of 2258277193_586949ec62.jpg.1, which Flickr8k.token.txt names although Flickr8k does not have it."""
     slips = {name for name in names_of(rows) if _SLIP.search(name) and not places.has(name)}
     if not slips:
         return rows
     name = sorted(slips)[0]
-    item = {"file": name, "reason": f"{table.name} names it, and no data set has it"}
-    line = f"{table}: the captions of {name} are left out: no data set has this image"
-    note(faults, "names that are spelled otherwise on disk", item, line)
+    item = {"file": name, "reason": f"{table.name} names it, but Flickr8k does not have this image"}
+    line = f"{table}: the captions of {name} are left out: Flickr8k does not have this image"
+    note(faults, "names that are spelled differently on disk", item, line)
     return [(where, row) for where, row in rows if row["image"].strip() not in slips]
 
 
 def _official(year: str) -> dict[str, Any]:
-    """Where the official COCO archives of a year put their files."""
+    """Return the arguments of `read_coco_files` for the official COCO archives of a year."""
     annotations, images = f"annotations/captions_{{split}}{year}.json", f"{{split}}{year}"
     return {"annotations": annotations, "images": images, "splits": ("train", "val")}
 
@@ -210,18 +228,23 @@ def _has_layout(root: Path, name: str) -> bool:
 
 
 def _present(root: Path, *, annotations: str, images: str, splits: Sequence[str]) -> list[tuple[str, Path, Path]]:
-    """(split, caption file, picture folder) of the splits that have both."""
-    places = [tuple(pattern.replace("{split}", split) for pattern in (annotations, images)) for split in splits]
-    found = [(split, root / file, root / folder) for split, (file, folder) in zip(splits, places, strict=True)]
-    return [place for place in found if place[1].is_file() and place[2].is_dir()]
+    """Return (split, caption file, image folder) for each split that has both."""
+    found = [
+        (split, root / annotations.replace("{split}", split), root / images.replace("{split}", split))
+        for split in splits
+    ]
+    return [(split, file, folder) for split, file, folder in found if file.is_file() and folder.is_dir()]
 
 
 def _coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: Handling) -> list[Record]:
-    content, captions, records = {}, defaultdict(list), []
+    content: Any = {}
+    captions: defaultdict[int, list[str]] = defaultdict(list)
+    records: list[Record] = []
     with faults:
         content = read_json(file)
     with faults:
-        left_out, total = Counter(), 0
+        left_out: Counter[str] = Counter()
+        total = 0
         for where, annotation in entries(content, "annotations", file):
             with faults:
                 number, caption = id_of(annotation, "image_id", where), field(annotation, "caption", str, where)
@@ -231,22 +254,22 @@ def _coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: H
                     reason = f"{mark}, of image {number}"
                     item = {"file": str(file), "split": split, "caption": caption, "reason": reason}
                     note(faults, "rejected annotations, left out", item)
-                    captions[number] += []  # keeps an id that "images" does not list, for the check below
+                    captions[number] += []  # also adds the id, for the check below that "images" lists it
                 else:
                     captions[number].append(caption)
         note(faults, None, None, left_out_notice(left_out, total, str(file)))
     with faults:
         listed = list(entries(content, "images", file))
-        places = Places(folder, [image.get("file_name") for _, image in listed if isinstance(image, dict)], disk)
+        places = Places(folder, [image.get("file_name", "") for _, image in listed if isinstance(image, dict)], disk)
         for where, image in listed:
             with faults:
                 number, name = id_of(image, "id", where), field(image, "file_name", str, where)
                 path = places.path(name, where)
-                records.append(Record(number, path, split, _spoken(captions[number], faults)))
+                records.append(Record(number, path, split, _not_blank(captions[number], faults)))
         places.report(file, faults)
     known = {record.image_id for record in records}
     unknown = [number for number in captions if number not in known]
-    advice = "add them or drop the captions"
+    advice = "add the images or remove the captions"
     _refuse(file, "captions of image ids that 'images' does not list", unknown, advice=advice, faults=faults)
     return records
 
@@ -255,7 +278,7 @@ def _karpathy_records(file: Path, folder: Path, disk: Disk, *, id_key: str, faul
     records = []
     with faults:
         listed = list(entries(read_json(file), "images", file))
-        places = Places(folder, [image.get("filename") for _, image in listed if isinstance(image, dict)], disk)
+        places = Places(folder, [image.get("filename", "") for _, image in listed if isinstance(image, dict)], disk)
         coco = CocoPictures(folder, disk) if id_key == "cocoid" else None
         for where, image in listed:
             with faults:
@@ -263,7 +286,7 @@ def _karpathy_records(file: Path, folder: Path, disk: Disk, *, id_key: str, faul
         places.report(file, faults)
         if coco and coco.moved:
             found = " and ".join(f"{count} in {where}" for where, count in coco.moved.items())
-            line = f"{file}: pictures found by their names in other folders than the file's: {found}"
+            line = f"{file}: images found by name in other folders than those in the file: {found}"
             note(faults, None, None, line)
     return records
 
@@ -276,7 +299,7 @@ def _karpathy_record(
         raise DataError(f"{where}: 'split' must be train, restval, val or test, not {split!r}")
     filepath = field(image, "filepath", str, where) if "filepath" in image else ""
     filename = field(image, "filename", str, where)
-    texts = []
+    texts: list[str] = []
     for sentence in field(image, "sentences", list, where):
         with faults:
             texts.append(field(sentence, "raw", str, where))
@@ -285,43 +308,44 @@ def _karpathy_record(
     if coco and not places.disk.has(path):
         path = coco.find(filename, number) or path
     split = "train" if split == "restval" else split
-    return Record(number, path, split, _spoken(texts, faults))
+    return Record(number, path, split, _not_blank(texts, faults))
 
 
-def _spoken(captions: Iterable[str], faults: Handling) -> tuple[str, ...]:
-    """Captions that are not blank. In a published file a blank one is left out: its users cannot mend it."""
+def _not_blank(captions: Iterable[str], faults: Handling) -> tuple[str, ...]:
+    """Drop blank captions of published files, which users cannot correct. The audit keeps them."""
     return tuple(caption for caption in captions if caption.strip() or faults is not STRICT)
 
 
 def _hashed_split(name: str, val_share: float, test_share: float) -> str:
     digest = hashlib.sha256(Path(name).as_posix().encode()).digest()
-    place = int.from_bytes(digest[:8]) / 2**64  # evenly spread over 0 … 1
-    return "test" if place < test_share else "val" if place < test_share + val_share else "train"
+    number = int.from_bytes(digest[:8]) / 2**64  # uniform in 0 … 1
+    return "test" if number < test_share else "val" if number < test_share + val_share else "train"
 
 
 def _checked(sources: Sequence[CaptionFile], disk: Disk, faults: Handling) -> list[Record]:
-    """The records that have captions, of all sources; faults are laid to the file."""
-    result, first = [], {}
+    """Check the records of all files, and return those with captions."""
+    result: list[Record] = []
+    first: dict[int, Record] = {}
     for file, records, folder in sources:
         repeated = [record.image_id for record in records if first.setdefault(record.image_id, record) is not record]
-        advice = "ids must differ, also between splits"
-        _refuse(file, "image ids of more than one picture", repeated, advice=advice, faults=faults)
+        advice = "give every image its own id, also between splits"
+        _refuse(file, "image ids of more than one image", repeated, advice=advice, faults=faults)
         if faults is STRICT:
             records = [record for record in records if record.captions]
             missing, outside = _on_disk((record.path for record in records), disk)
-            advice = "fetch them or take them out of the file"
+            advice = "download them or remove them from the file"
             if missing and (why := why_missing(missing[0], folder, disk)):
                 advice = f"{why}. {advice[0].upper()}{advice[1:]}, or write the names as they are on disk"
-            _refuse(file, "pictures that are not on disk", missing, advice=advice)
-            _refuse(file, "pictures that are links out of their folder", outside, advice="copy or hard-link them there")
+            _refuse(file, "images that are not on disk", missing, advice=advice)
+            _refuse(file, "images that are links out of their folder", outside, advice="copy the files into the folder")
         result += records
     if not result and faults is STRICT:
-        raise DataError(f"{', '.join(str(source.file) for source in sources)}: no pictures with captions")
+        raise DataError(f"{', '.join(str(source.file) for source in sources)}: no images with captions: add captions")
     return result
 
 
 def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults: Handling = STRICT) -> None:
-    """One error for all the items, or, where faults are collected, one an item."""
+    """Raise one error for all items; if faults are collected, add one message per item."""
     if isinstance(faults, Faults):
         faults.messages += [f"{file}: {fault}: {item}; {advice}" for item in dict.fromkeys(items)]
     elif items:
@@ -330,12 +354,12 @@ def _refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults
 
 
 def missing_files(paths: Iterable[Path]) -> list[Path]:
-    """Paths that are no files."""
+    """Return the paths that are not files."""
     return _on_disk(paths, Disk())[0]
 
 
 def _on_disk(paths: Iterable[Path], disk: Disk) -> tuple[list[Path], list[Path]]:
-    """(paths that are no files, paths that are links out of their folder)."""
+    """Return (paths that are not files, paths that are links out of their folder)."""
     paths = list(paths)
     missing = [path for path in paths if not disk.has(path)]
     return missing, [path for path in paths if path.name in disk.listing(path.parent).outside]

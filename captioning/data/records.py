@@ -1,4 +1,4 @@
-"""Define a record, one image of a data set with its captions, and select the records of a split."""
+"""Define a record, which is one image of a data set with its captions, and select the records of a split."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -11,7 +11,14 @@ SPLITS = ("train", "val", "test")
 
 
 class Record(NamedTuple):
-    """One picture with its raw captions; split is train, val or test."""
+    """One image with its captions.
+
+    Attributes:
+        image_id: id, unique in the data set.
+        path: path of the image file.
+        split: "train", "val" or "test".
+        captions: the captions as they are written in the data set.
+    """
 
     image_id: int
     path: Path
@@ -20,14 +27,18 @@ class Record(NamedTuple):
 
 
 def select(records: Iterable[Record], split: str) -> list[Record]:
-    """The records of one split; a DataError when there are none."""
+    """Return the records of one split.
+
+    Raises:
+        DataError: the split has no records.
+    """
     records = list(records)
     chosen = [record for record in records if record.split == split]
     if not chosen:
         counts = Counter(record.split for record in records)
         there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         raise DataError(
-            f"no pictures with captions in split '{split}'; pictures by split: {there}. "
-            "data/README.md says what must be on disk for a split"
+            f"no images with captions in split '{split}'; images per split: {there}. Add the files of that split as "
+            "docs/data.md describes"
         )
     return chosen

@@ -1,11 +1,11 @@
 """Draw the built-in data set on first use: colored shapes on varied backgrounds, stored as ordinary COCO files.
 
-    root/train/000000000001.png …            pictures, 224 × 224
-    root/annotations/captions_train.json     five captions a picture, from `captioning.data.grammar`
-    root/annotations/instances_train.json    boxes and outlines; also "color", "size" and, by picture, "background"
+    root/train/000000000001.png …            images, 224 × 224 pixels
+    root/annotations/captions_train.json     five captions per image, from `captioning.data.grammar`
+    root/annotations/instances_train.json    boxes and outlines, with "color", "size" and, for each image, "background"
 
-Each picture depends on the seed, its split and its number in the split alone. Since the grammar is known, a caption
-can be checked against what was drawn: see `truth`.
+Each image depends only on the seed, its split and its number in the split. The grammar of the captions is known, so a
+caption can be compared with the drawn scene: see `truth`.
 """
 
 import colorsys
@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -28,14 +28,14 @@ from captioning.data.readers import read_coco_files
 from captioning.data.records import Record
 from captioning.errors import ConfigError, DataError
 
-VERSION = 4  # of the drawing and the grammar: a change of either is another data set
-_SIDE = 224  # pixels of a picture
+VERSION = 4  # of the drawing and the grammar; increase it when either changes
+_SIDE = 224  # side of an image in pixels
 SUPERSAMPLING = 4
 FIRST_ID = {"train": 1, "val": 1_000_001, "test": 2_000_001}  # ids differ between splits
 CATEGORIES = {name: number for number, name in enumerate(SHAPES, start=1)}
 
-# Chosen, like the shapes, for what frozen ImageNet features tell apart: they muddle purple with green, crosses with
-# stars, and black with white.
+# Colors and shapes that frozen ImageNet features can distinguish. They confuse purple with green, crosses with stars,
+# and black with white.
 PALETTE = {
     "red": (248, 8, 8),
     "yellow": (250, 222, 40),
@@ -44,29 +44,29 @@ PALETTE = {
     "magenta": (246, 8, 246),
     "white": (248, 248, 248),
 }
-VARIATION = 12  # at most, of each of an object's red, green and blue
-PIXELS = {"small": (40, 52), "large": (84, 104)}  # longer side of the box
-TURN = {"circle": 0, "square": 8, "triangle": 15, "star": 15, "heart": 15}  # degrees either way
-MARGIN = 4  # pixels between an object and the picture's edge
-WIGGLE = 16  # pixels that an object may lie off the line of all
-# Pixels at least between two boxes, along their line, by the number of things. A place of a CNN's last grid covers 32:
-# what shares a place with its neighbour cannot be attended to by itself. Three things have no room for more.
+VARIATION = 12  # largest change of an object's red, green and blue
+PIXELS = {"small": (40, 52), "large": (84, 104)}  # range of the longer side of the box
+TURN = {"circle": 0, "square": 8, "triangle": 15, "star": 15, "heart": 15}  # largest rotation in degrees
+MARGIN = 4  # pixels between an object and the edge of the image
+WIGGLE = 16  # largest distance of an object from the common line, in pixels
+# Smallest distance in pixels between two boxes along the line, by the number of things. A location of a CNN's last grid
+# covers 32 pixels; two things in one location cannot be attended to separately. Three things leave no room for more.
 GAP = {1: 0, 2: 32, 3: 20}
-STRAIGHT = 3  # at least so many times further apart along the line than across it
+STRAIGHT = 3  # smallest ratio of two things' distance along the line to that across it
 CONTRAST = {"plain": 0, "striped": 0.16, "dotted": 0.2, "checked": 0.16, "noisy": 0.28, "shaded": 0.35}  # of brightness
-APART = 85  # Euclidean RGB distance at least between an object and any tone behind it
+APART = 85  # smallest Euclidean RGB distance between an object and the tones behind it
 
 Color = tuple[int, int, int]
 
 
 def _corners(number: int) -> np.ndarray:
-    """Points x + iy evenly on the unit circle, y downwards, the first at the top."""
+    """Return points x + iy evenly spaced on the unit circle, y downward, the first one at the top."""
     return -1j * np.exp(2j * np.pi * np.arange(number) / number)
 
 
 _TURNS = 2 * np.pi * np.arange(48) / 48
 _HEART_WAVES = sum(size * np.cos(n * _TURNS) for n, size in enumerate((13, -5, -2, -1), start=1))
-# Outlines as complex corners, in any place and scale; curves as many short sides.
+# Outlines as complex corners, at any position and scale; curves are approximated by many short sides.
 OUTLINES = {
     "square": _corners(4) * np.exp(0.25j * np.pi),
     "triangle": _corners(3),
@@ -77,15 +77,15 @@ OUTLINES = {
 
 
 class Piece(NamedTuple):
-    """One object as it is drawn: outline [N, 2] in pixels of the picture, and its exact colour."""
+    """One object as it is drawn: outline [N, 2] in pixels of the image, and its exact color."""
 
     thing: Thing
     outline: np.ndarray
-    colour: Color
+    color: Color
 
 
 def _outline(random: Random, *, shape: str, size: str) -> np.ndarray:
-    """Corners [N, 2] in pixels, turned a little; the box begins at the origin."""
+    """Return the corners [N, 2] of a slightly rotated outline in pixels; its box begins at the origin."""
     turned = OUTLINES[shape] * np.exp(1j * math.radians(random.uniform(-TURN[shape], TURN[shape])))
     points = np.stack([turned.real, turned.imag], axis=1)
     points -= points.min(0)
@@ -93,7 +93,7 @@ def _outline(random: Random, *, shape: str, size: str) -> np.ndarray:
 
 
 def _boxes(random: Random, extents: np.ndarray, *, axis: int) -> np.ndarray | None:
-    """Boxes [N, 4] for N widths and heights, loosely in line along the axis (0 is x); None when that does not work."""
+    """Return boxes [N, 4] of N widths and heights, roughly along the axis (0 is x); None if they do not fit."""
     lengths, number = extents[:, axis], len(extents)
     gap = GAP[number]
     free = _SIDE - 2 * MARGIN - lengths.sum() - gap * (number - 1)
@@ -104,16 +104,17 @@ def _boxes(random: Random, extents: np.ndarray, *, axis: int) -> np.ndarray | No
     slack = np.sort([random.uniform(0, free) for _ in extents])
     corners[:, axis] = MARGIN + slack + gap * np.arange(number) + lengths.cumsum() - lengths
     corners = corners.clip(MARGIN, _SIDE - MARGIN - extents).round(2)
-    centres = corners + extents / 2
-    distances = np.abs(centres[:, None] - centres)  # [N, N, 2]
+    centers = corners + extents / 2
+    distances = np.abs(centers[:, None] - centers)  # [N, N, 2]
     straight = distances[..., axis] >= STRAIGHT * distances[..., 1 - axis]
     return np.hstack([corners, extents]) if straight.all() else None
 
 
 def _layout(random: Random, *, number: int) -> list[Piece]:
-    """Pieces in a loose row or column, of which no two share both colour and shape."""
+    """Place objects roughly in a row or column. No two have the same color and shape."""
     kinds = random.sample([(shape, color) for shape in SHAPES for color in PALETTE], number)
-    axis, boxes = random.randrange(2), None
+    axis = random.randrange(2)
+    boxes: np.ndarray | None = None
     while boxes is None:
         sizes = [random.choice(tuple(PIXELS)) for _ in kinds]
         outlines = [_outline(random, shape=shape, size=size) for (shape, _), size in zip(kinds, sizes, strict=True)]
@@ -125,12 +126,13 @@ def _layout(random: Random, *, number: int) -> list[Piece]:
 
 
 def _tint(random: Random, color: str) -> Color:
-    """A colour of that name, a little different each time."""
-    return tuple(max(0, min(255, level + random.randint(-VARIATION, VARIATION))) for level in PALETTE[color])
+    """Return a random variation of the named color."""
+    red, green, blue = (max(0, min(255, level + random.randint(-VARIATION, VARIATION))) for level in PALETTE[color])
+    return red, green, blue
 
 
 def _tones(random: Random, *, contrast: float, colors: Sequence[Color]) -> np.ndarray | None:
-    """256 muted tones from one to another [256, 3], none close to an object's colour; None when out of luck."""
+    """Return 256 muted tones [256, 3] from bright to dark; None if a tone is close to an object's color."""
     tint = np.array(colorsys.hsv_to_rgb(random.random(), random.uniform(0, 0.15), 1.0))
     bright = random.uniform(0.2, 0.93)
     dark = bright - contrast
@@ -140,7 +142,7 @@ def _tones(random: Random, *, contrast: float, colors: Sequence[Color]) -> np.nd
 
 
 def _pattern(random: Random, *, background: str) -> np.ndarray:
-    """Which of the 256 tones each pixel has: [SIDE, SIDE] uint8, edges smoothed over a pixel."""
+    """Return the index of each pixel's tone, [SIDE, SIDE] uint8, with edges smoothed over one pixel."""
     rows, columns = np.mgrid[:_SIDE, :_SIDE].astype(np.float32)
     angle, period = random.uniform(0, 2 * math.pi), random.uniform(26, 40)
     shift = random.uniform(0, period)
@@ -162,25 +164,34 @@ def _pattern(random: Random, *, background: str) -> np.ndarray:
 
 
 def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, list[np.ndarray], tuple[str, ...]]:
-    """Picture, what it holds, the outlines of its things, and five captions: a function of the arguments alone."""
+    """Draw one scene; the result depends only on the arguments.
+
+    Args:
+        seed: seed of the data set.
+        split: the split.
+        index: the image's number in the split.
+
+    Returns:
+        The image, its scene, the outlines [N, 2] of its things in pixels, and five captions.
+    """
     random = Random(f"{seed}/{split}/{index}")
     number = random.choices((1, 2, 3), weights=(20, 60, 20))[0]
     background = random.choice(tuple(BACKGROUNDS))
     tones = None
     while tones is None:
         pieces = _layout(random, number=number)
-        tones = _tones(random, contrast=CONTRAST[background], colors=[piece.colour for piece in pieces])
+        tones = _tones(random, contrast=CONTRAST[background], colors=[piece.color for piece in pieces])
     picture = Image.fromarray(tones[_pattern(random, background=background)])
     for piece in pieces:
         mask = Image.new("L", (_SIDE * SUPERSAMPLING,) * 2)
         ImageDraw.Draw(mask).polygon((piece.outline * SUPERSAMPLING).ravel().tolist(), fill=255)
-        picture.paste(piece.colour, mask=mask.reduce(SUPERSAMPLING))
+        picture.paste(piece.color, mask=mask.reduce(SUPERSAMPLING))
     scene = Scene(tuple(piece.thing for piece in pieces), background)
     return picture, scene, [piece.outline for piece in pieces], describe_scene(scene, random)
 
 
 def _annotate(scene: Scene, outlines: Sequence[np.ndarray], image_id: int) -> list[dict]:
-    """COCO instances of one picture, with "color" and "size" beside the usual fields; the scene's order."""
+    """Return COCO instances of one image in the scene's order, with the additional fields "color" and "size"."""
     return [
         {
             "id": 10 * image_id + number,
@@ -198,14 +209,17 @@ def _annotate(scene: Scene, outlines: Sequence[np.ndarray], image_id: int) -> li
 
 
 def _area(outline: np.ndarray) -> float:
-    """Square pixels inside a polygon (shoelace formula)."""
+    """Return the area of a polygon in square pixels (shoelace formula)."""
     x, y = outline.T
     return round(abs(float(x @ np.roll(y, 1) - y @ np.roll(x, 1))) / 2, 2)
 
 
 def _write_split(folder: Path, *, split: str, count: int, info: Mapping, progress: tqdm) -> None:
-    """Pictures and both annotation files of one split."""
-    images, captions, instances, square = [], [], [], {"width": _SIDE, "height": _SIDE}
+    """Write the images and both annotation files of one split."""
+    images: list[dict[str, Any]] = []
+    captions: list[dict[str, Any]] = []
+    instances: list[dict[str, Any]] = []
+    square = {"width": _SIDE, "height": _SIDE}
     (folder / split).mkdir()
     for index in range(count):
         picture, scene, outlines, texts = draw_scene(info["seed"], split, index)
@@ -224,67 +238,86 @@ def _write_split(folder: Path, *, split: str, count: int, info: Mapping, progres
 
 
 def _draw(root: Path, info: Mapping) -> None:
-    """Draws the whole data set beside `root` and renames it at the end, so that `root` is never half there."""
+    """Draw the data set in a temporary folder next to `root` and rename it at the end, so `root` is always complete."""
     root.parent.mkdir(parents=True, exist_ok=True)
     with (
         tempfile.TemporaryDirectory(dir=root.parent, prefix=f".{root.name}-") as temporary,
         tqdm(
-            total=sum(info["pictures"].values()), desc=f"drawing scenes into {root}", unit="picture", disable=None
+            total=sum(info["pictures"].values()), desc=f"drawing scenes into {root}", unit="images", disable=None
         ) as progress,
     ):
         folder = Path(temporary) / root.name
         (folder / "annotations").mkdir(parents=True)
         for split, count in info["pictures"].items():
             _write_split(folder, split=split, count=count, info=info, progress=progress)
-        folder.rename(root)  # over an empty folder, too
+        folder.rename(root)  # also replaces an empty folder
 
 
 def _check(root: Path, info: Mapping) -> None:
-    """DataError unless the folder holds the scenes of this info."""
+    """Raise a DataError unless the folder has the scenes of this info."""
     try:
         found = json.loads((root / "annotations" / "captions_train.json").read_bytes())["info"]
     except (OSError, ValueError, KeyError, TypeError):
-        found = "something else"
+        found = "other files"
     if found != info:
-        raise DataError(f"{root} holds {found}, not the scenes of {info}: delete it, or choose another data.root")
+        raise DataError(f"{root} has {found}, not the scenes of {info}: delete it, or choose another data.root")
 
 
 def read_scenes(
     root: str | Path, *, train: int = 2400, val: int = 400, test: int = 400, seed: int = 0, faults: Handling = STRICT
 ) -> list[Record]:
-    """Records of the drawn pictures, all splits together; draws them when `root` is absent or empty.
+    """Read the drawn scenes, all splits together. Draw them first if `root` is missing or empty.
 
     Args:
-        train, val, test: pictures of each split, 1 or more.
-        seed: of the drawing; independent of any other seed.
-        faults: see `captioning.data.readers`.
+        root: folder of the data set.
+        train: number of training images, 1 or more.
+        val: number of validation images, 1 or more.
+        test: number of test images, 1 or more.
+        seed: seed of the drawing; independent of all other seeds.
+        faults: how to handle faults, see `captioning.data.readers`.
 
     Raises:
-        ConfigError: a split without pictures.
-        DataError: `root` holds something else, or scenes of other numbers, seed or version; or cannot be written.
+        ConfigError: a split has no images.
+        DataError: `root` has other files, or scenes with other numbers, seed or version; or it cannot be written.
     """
     root, pictures = Path(root).resolve(), {"train": train, "val": val, "test": test}
     for split, count in pictures.items():
         if count < 1:
-            raise ConfigError(f"data.reader.{split} must be at least 1 picture, not {count}")
+            raise ConfigError(f"data.reader.{split} must be at least 1 image, not {count}")
     info = {"description": "drawn scenes", "version": VERSION, "seed": seed, "pictures": pictures}
     try:
         if not root.exists() or not any(root.iterdir()):
             _draw(root, info)
     except OSError as error:
-        if not (root / "annotations").is_dir():  # else another process was quicker
+        if not (root / "annotations").is_dir():  # otherwise another process has drawn them
             raise DataError(f"cannot draw the scenes into {root} ({error}): choose another data.root") from error
     _check(root, info)
     return read_coco_files(root, faults=faults)
 
 
 def read_shapes(root: str | Path, records: Sequence[Record]) -> Instances:
-    """The shapes in the records' pictures, by the grammar's words for them."""
+    """Return the shapes in the records' images, with the grammar's words for them.
+
+    Args:
+        root: folder of the data set.
+        records: the images.
+    """
     return read_instances(root, records, words=SHAPES)
 
 
 def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
-    """Image id -> what was drawn, from instances_{split}.json; DataError when that file is missing or another's."""
+    """Read the drawn scenes of a split from instances_{split}.json.
+
+    Args:
+        root: folder of the data set.
+        split: the split.
+
+    Returns:
+        Image id -> scene.
+
+    Raises:
+        DataError: the file is missing, or is not one of drawn scenes.
+    """
     path = Path(root) / "annotations" / f"instances_{split}.json"
     shapes = {number: name for name, number in CATEGORIES.items()}
     try:
@@ -295,19 +328,29 @@ def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
             things[entry["image_id"]].append(thing)
         return {image["id"]: Scene(tuple(things[image["id"]]), image["background"]) for image in content["images"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{path} is not of drawn scenes ({error!r}): delete {root}, and they are drawn anew") from error
+        raise DataError(
+            f"{path} has no drawn scenes ({error!r}): delete {root}, so that they are drawn again"
+        ) from error
 
 
 def truth(captions: Mapping[int, str], *, root: str | Path, split: str) -> dict[str, float]:
-    """{"truth": share of the captions that are true of their scene}, by image id; a fraction.
+    """Return {"truth": share of the captions that are true of their scene}, between 0 and 1.
+
+    Args:
+        captions: image id -> caption.
+        root: folder of the data set.
+        split: the split.
 
     Raises:
-        DataError: no caption at all, or one for a picture that is not in the split.
+        DataError: there are no captions, or a caption's image is not in the split.
     """
     scenes = load_scenes(root, split)
-    if strangers := sorted(captions.keys() - scenes.keys()):
-        shown = ", ".join(map(str, strangers[:5]))
-        raise DataError(f"{len(strangers)} captions of images that are not in {root}, split {split}: image ids {shown}")
+    if unknown := sorted(captions.keys() - scenes.keys()):
+        shown = ", ".join(map(str, unknown[:5]))
+        raise DataError(
+            f"{len(unknown)} captions are of images that are not in {root}, split {split} (image ids {shown}): check "
+            "data.root and split"
+        )
     if not captions:
-        raise DataError(f"no captions to check against the scenes of {root}, split {split}")
+        raise DataError(f"no captions to compare with the scenes of {root}, split {split}: give one or more")
     return {"truth": sum(is_true(text, scenes[image_id]) for image_id, text in captions.items()) / len(captions)}

@@ -1,6 +1,6 @@
 """Parse tables of captions: CSV with commas, semicolons, tabs or bars, and the published tables of Flickr8k and 30k.
 
-Where the meaning is not certain, the parser raises an error that names the expected form.
+If a table is ambiguous, the parser raises an error that names the expected form.
 """
 
 import csv
@@ -21,18 +21,23 @@ _NAMES = {
     **dict.fromkeys((*_IMAGE, "file_path", "filepath", "path", "picture", "photo"), "image"),
     **dict.fromkeys(("caption", "captions", "caption_text", "comment", "sentence", "description"), "caption"),
     **dict.fromkeys(("comment_number", "caption_number", "caption_index", "comment number"), "number"),
-    **dict.fromkeys(("", "index"), "ignored"),  # what pandas writes in front of the columns
+    **dict.fromkeys(("", "index"), "ignored"),  # the index that pandas writes before the columns
     "split": "split",
 }
 _TOKEN = re.compile(r"\s*(\S(?:.*\S)?)#(\d+)\t(.*)")  # Flickr8k.token.txt: x.jpg#0, a tab, the caption
-_SHORT_OF_A_BAR = re.compile(r"\s*(\d+)\s+(\S.*)")  # one row of Flickr30k's results.csv
+_SHORT_OF_A_BAR = re.compile(r"\s*(\d+)\s+(\S.*)")  # one row of Flickr30k's results.csv lacks its second bar
 _PICTURE = re.compile(r"\.(?:jpe?g|png|gif|bmp|webp|tiff?)$", re.I)
-# Where the names of files tell which of these it is, the table is read.
+# A table that is not UTF-8 is read if the names of files show which of these encodings it has.
 _ENCODINGS = ("cp1252", "cp1250", "cp1251", "cp850", "mac_roman")
 
 
 class TableForm(NamedTuple):
-    """How a table is written: what separates its cells (None: NAME#NUMBER, a tab, a caption) and what they are."""
+    """Form of a table.
+
+    Attributes:
+        delimiter: separator of the columns; None for lines NAME#NUMBER, a tab, and a caption.
+        columns: meaning of each column: image, caption, split, number or ignored.
+    """
 
     delimiter: str | None
     columns: list[str]
@@ -41,10 +46,19 @@ class TableForm(NamedTuple):
 def table_rows(
     table: Path, faults: Handling = STRICT, are_there: Callable[[list[str]], bool] | None = None
 ) -> Iterator[tuple[str, dict[str, str]]]:
-    """(file and line where it starts, column -> text) for each row that is not empty; columns: image, caption, split.
+    """Yield the rows of a table that are not empty.
 
     Args:
-        are_there: whether each of these names is a picture's; it tells the encoding of a table that is not UTF-8.
+        table: the table.
+        faults: how to handle faults, see `captioning.data.readers`.
+        are_there: function that returns whether all of these names are image files. With it, the encoding of a table
+            that is not UTF-8 can be found.
+
+    Yields:
+        (file and line for error messages, {column: text}) with the columns image, caption and, if present, split.
+
+    Raises:
+        DataError: the table cannot be read or is ambiguous.
     """
     yield from _rows(table, _text(table, faults, are_there), faults)
 
@@ -61,7 +75,7 @@ def _rows(table: Path, text: str, faults: Handling) -> Iterator[tuple[str, dict[
     elif form.delimiter == "|" and form.columns == ["image", "number", "caption"]:
         yield from _by_line(table, lines, 1, _numbered_row, faults)
     else:
-        yield from _csv_rows(table, lines, form, faults)
+        yield from _csv_rows(table, lines, form.columns, form.delimiter, faults)
 
 
 def _text(table: Path, faults: Handling, are_there: Callable[[list[str]], bool] | None) -> str:
@@ -69,13 +83,12 @@ def _text(table: Path, faults: Handling, are_there: Callable[[list[str]], bool] 
         content = table.read_bytes()
     except OSError as error:
         fault = error.strerror or error
-        raise DataError(
-            f"cannot read {table} ({fault}): wanted a table image,caption[,split] (see data/README.md){_others(table)}"
-        ) from error
+        advice = f"add a table with the columns image,caption[,split] as docs/data.md describes{_others(table)}"
+        raise DataError(f"cannot read {table} ({fault}): {advice}") from error
     encoding = "utf-8-sig"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"
-    elif b"\0" in content[:2]:  # no header begins so in UTF-8
+    elif b"\0" in content[:2]:  # a header in UTF-8 never begins like this
         encoding = "utf-16-be" if content[:1] == b"\0" else "utf-16-le"
     with faults:
         try:
@@ -84,16 +97,18 @@ def _text(table: Path, faults: Handling, are_there: Callable[[list[str]], bool] 
             if encoding == "utf-8-sig" and (found := _guessed(table, content, are_there, faults)):
                 return found
             name = "UTF-8" if encoding == "utf-8-sig" else encoding.upper()
-            raise DataError(f"{table} is not {name} ({error.reason}); save it as UTF-8") from error
+            raise DataError(f"{table} is not {name} ({error.reason}): save it as UTF-8") from error
     return content.decode(encoding, errors="replace")
 
 
 def _guessed(
     table: Path, content: bytes, are_there: Callable[[list[str]], bool] | None, faults: Handling
 ) -> str | None:
-    """The text in the encoding in which the names of pictures are those of files; None where that is not certain."""
-    texts = {}
-    for encoding in _ENCODINGS if are_there else ():
+    """Decode a table with the only encoding in which its image names are names of files; None if not exactly one."""
+    if are_there is None:
+        return None
+    texts: dict[str, str] = {}
+    for encoding in _ENCODINGS:
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:
@@ -105,18 +120,18 @@ def _guessed(
     if len(texts) != 1:
         return None
     ((text, encoding),) = texts.items()
-    line = f"{table} is not UTF-8: read as {encoding}, in which its names are those of files"
+    line = f"{table} is not UTF-8: read as {encoding}, because its image names are file names in this encoding"
     note(faults, "tables in another encoding", {"file": str(table), "reason": f"read as {encoding}"}, line)
     return text
 
 
 def _others(table: Path) -> str:
-    """The tables beside one that is not there."""
+    """List the other tables in the folder of a missing one."""
     try:
         files = sorted(f.name for f in table.parent.iterdir() if f.suffix.lower() in (".csv", ".tsv", ".txt", ".token"))
     except OSError:
         return ""
-    return f"; beside it: {', '.join(files[:5])} (data.reader.file=NAME)" if files else ""
+    return f", or choose one of {', '.join(files[:5])} with data.reader.file=NAME" if files else ""
 
 
 def _form(table: Path, lines: list[str]) -> TableForm:
@@ -127,12 +142,12 @@ def _form(table: Path, lines: list[str]) -> TableForm:
     if _TOKEN.fullmatch(first):
         return TableForm(None, ["image", "number", "caption"])
     shown = ",".join(name.strip().lower() for name in _cells_of(first, ",") or [first])
-    kinds = ", ".join(_DELIMITERS.values())
+    *kinds, last = _DELIMITERS.values()
     advice = ""
     if any(_PICTURE.search(cell.strip()) for delimiter in _DELIMITERS for cell in first.split(delimiter)):
-        advice = "; where that is the first picture already, write such a line above it"
+        advice = ". If this line is the first image already, insert such a line above it"
     raise DataError(
-        f"{table}: the first line must be {_WANTED}, not '{shown}' (between the names {kinds} of one kind){advice}"
+        f"{table}: the first line must be {_WANTED}, not '{shown}' (separated by {', '.join(kinds)} or {last}){advice}"
     )
 
 
@@ -144,18 +159,21 @@ def _cells_of(line: str, delimiter: str) -> list[str] | None:
 
 
 def _columns(line: str, delimiter: str) -> list[str] | None:
-    """What each column is; None where that is not known for each, or image or caption is not there once."""
+    """Return the meaning of each column; None if one is unknown, or if there is not exactly one image and caption."""
     names = [name.strip().lower() for name in _cells_of(line, delimiter) or []]
-    columns = [_NAMES.get("" if re.fullmatch(r"unnamed: \d+", name) else name) for name in names]
+    names = ["" if re.fullmatch(r"unnamed: \d+", name) else name for name in names]
+    columns = [_NAMES[name] for name in names if name in _NAMES]
     once = columns.count("image") == columns.count("caption") == 1
-    return columns if once and None not in columns and max(map(columns.count, ("split", "number"))) <= 1 else None
+    known = len(columns) == len(names)
+    return columns if once and known and max(map(columns.count, ("split", "number"))) <= 1 else None
 
 
 def _by_line(
     table: Path, lines: list[str], start: int, parse: Callable[[str, str], dict[str, str]], faults: Handling
 ) -> Iterator[tuple[str, dict[str, str]]]:
     for number, line in enumerate(lines[start:], start=start + 1):
-        where, row = f"{table}, line {number}", {}
+        where = f"{table}, line {number}"
+        row: dict[str, str] = {}
         with faults:
             row = parse(line.strip("\r\n"), where) if line.strip() else {}
         if row:
@@ -164,12 +182,12 @@ def _by_line(
 
 def _token_row(line: str, where: str) -> dict[str, str]:
     if not (found := _TOKEN.fullmatch(line)):
-        raise DataError(f"{where}: must be NAME#NUMBER, a tab and a caption, as the first line is, not {line!r:.60}")
+        raise DataError(f"{where}: must be NAME#NUMBER, a tab and a caption, like the first line, not {line!r:.60}")
     return {"image": found[1], "caption": found[3].strip()}
 
 
 def _numbered_row(line: str, where: str) -> dict[str, str]:
-    """image_name| comment_number| comment; a quote is a character as any other."""
+    """Parse `image_name| comment_number| comment`, in which quotes have no special meaning."""
     name, *rest = line.split("|", 2)
     if len(rest) == 1 and (found := _SHORT_OF_A_BAR.fullmatch(rest[0])):
         rest = [found[1], found[2]]
@@ -178,66 +196,68 @@ def _numbered_row(line: str, where: str) -> dict[str, str]:
     return {"image": name.strip(), "caption": rest[1].strip()}
 
 
-def _csv_rows(table: Path, lines: list[str], form: TableForm, faults: Handling) -> Iterator[tuple[str, dict[str, str]]]:
+def _csv_rows(
+    table: Path, lines: list[str], columns: list[str], delimiter: str, faults: Handling
+) -> Iterator[tuple[str, dict[str, str]]]:
     with faults:
-        _refuse_unnamed_column(table, lines, form)
-    reader = csv.reader(iter(lines), delimiter=form.delimiter, skipinitialspace=True, strict=True)
+        _refuse_unnamed_column(table, lines, columns, delimiter)
+    reader = csv.reader(iter(lines), delimiter=delimiter, skipinitialspace=True, strict=True)
     next(reader)
     while True:
         start = reader.line_num
-        where, row = f"{table}, line {start + 1}", {}
+        where = f"{table}, line {start + 1}"
+        row: dict[str, str] = {}
         with faults:
             cells = _cells(reader, where)
             if cells is None:
                 return
-            whole = lines[start] if reader.line_num == start + 1 else None
-            row = _row(form, cells, whole, where) if cells else {}
+            line = lines[start] if reader.line_num == start + 1 else None  # None for a row of several lines
+            row = _row(columns, delimiter, cells, line, where) if cells else {}
         if row:
             yield where, row
 
 
-def _refuse_unnamed_column(table: Path, lines: list[str], form: TableForm) -> None:
-    """Refuses a column that the first line does not name: it would be read as the end of every caption.
+def _refuse_unnamed_column(table: Path, lines: list[str], columns: list[str], delimiter: str) -> None:
+    """Refuse a column that the first line does not name: it would be read as the end of every caption.
 
-    Behind a comma of a sentence is a space, or in some row more than one word; behind one of a table is a cell.
+    After a comma of a sentence there is a space, or several words in some row. After one of a table there is a cell.
     """
     rows = [line.rstrip("\r\n") for line in lines[1:] if line.strip()]
-    ends = [row.rsplit(form.delimiter, 1)[-1] for row in rows]
-    surplus = all(ends) and all(row.count(form.delimiter) == len(form.columns) for row in rows)
+    ends = [row.rsplit(delimiter, 1)[-1] for row in rows]
+    surplus = all(ends) and all(row.count(delimiter) == len(columns) for row in rows)
     if len(rows) > 1 and surplus and '"' not in "".join(rows) and not any(re.search(r"\s", end) for end in ends):
         raise DataError(
-            f"{table}: every row has a field more ('{ends[0]:.40}') than the first line names: name that column there, "
-            "or delete it"
+            f"{table}: every row has one more field ('{ends[0]:.40}') than the first line: name that column there, or "
+            "delete it"
         )
 
 
 def _cells(reader: Iterator[list[str]], where: str) -> list[str] | None:
-    """The next row; None at the end."""
+    """Return the next row; None at the end."""
     try:
         return next(reader, None)
     except csv.Error as error:
-        raise DataError(f"{where}: {error}; inside quotes, a quote is written twice") from error
+        raise DataError(f"{where}: {error}: write quotes twice inside quotes") from error
 
 
-def _row(form: TableForm, cells: list[str], line: str | None, where: str) -> dict[str, str]:
-    columns = form.columns
+def _row(columns: list[str], delimiter: str, cells: list[str], line: str | None, where: str) -> dict[str, str]:
     if len(cells) > len(columns):
-        cells = _joined(form, line) or cells
+        cells = _joined(columns, delimiter, line) or cells
     if len(cells) != len(columns):
-        kind = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}[form.delimiter]
+        kind = {",": "a comma", ";": "a semicolon", "\t": "a tab", "|": "a bar"}[delimiter]
         fault = f"{len(cells)} fields, not {len(columns)}"
-        raise DataError(f"{where}: {fault}; a caption with {kind} needs quotes round it")
+        raise DataError(f"{where}: {fault}: put captions with {kind} in quotes")
     row = dict(zip(columns, cells, strict=True))
     return {column: row[column] for column in ("image", "caption", "split") if column in row}
 
 
-def _joined(form: TableForm, line: str | None) -> list[str] | None:
-    """The cells of a line whose caption has delimiters and no quotes round it; None where that is not certain.
+def _joined(columns: list[str], delimiter: str, line: str | None) -> list[str] | None:
+    """Return the cells of a line whose caption has delimiters but no quotes; None if that is not certain.
 
-    It is not where a cell is quoted, or where what is too much may be a column that the first line does not name.
+    It is not certain if a cell is quoted, or if the surplus cells may be a column that the first line does not name.
     """
-    cells = (line or "").rstrip("\r\n").split(form.delimiter)
-    before, more = form.columns.index("caption"), len(cells) - len(form.columns)
+    cells = (line or "").rstrip("\r\n").split(delimiter)
+    before, more = columns.index("caption"), len(cells) - len(columns)
     if more <= 0 or any(cell.lstrip().startswith('"') for cell in cells):
         return None
     last = before + more
@@ -246,16 +266,16 @@ def _joined(form: TableForm, line: str | None) -> list[str] | None:
         return [cell.lstrip(" ") for cell in cells[: before + 1]]
     if any(map(_is_no_prose, (caption[0], caption[-1]), (caption[1], None))):
         return None
-    text = form.delimiter.join(caption).lstrip(" ")
+    text = delimiter.join(caption).lstrip(" ")
     return [*(cell.lstrip(" ") for cell in cells[:before]), text, *(cell.lstrip(" ") for cell in cells[last + 1 :])]
 
 
 def _is_no_prose(cell: str, after: str | None) -> bool:
-    """Whether a cell may be a column of its own: a number (but not that of "3,000"), a split, a picture's name."""
+    """Return whether a cell may be a separate column: a number (not a part of "3,000"), a split, an image's name."""
     number = re.fullmatch(r"\s*[-+]?\d+(?:\.\d+)?\s*", cell) and not (after and re.match(r"\d{3}(?!\d)", after))
     return bool(number) or cell.strip().lower() in (*SPLITS, "restval") or bool(_PICTURE.search(cell.strip()))
 
 
 def names_of(rows: Iterable[tuple[str, dict[str, str]]]) -> list[str]:
-    """The pictures' names as they are written, in the order of the rows."""
+    """Return the images' names as they are written, in the order of the rows."""
     return [row["image"].strip() for _, row in rows]

@@ -1,7 +1,7 @@
 """Read images with questions and answers from the easy-vqa package or VQA v2's JSON, and map answers to ids.
 
-A record here has what a feature store wants of one (id, path, split), so that pictures go through the same encoder
-into the same store as for captions.
+A record has the fields that a feature store needs (id, path, split), so images with questions use the same encoder and
+the same store as images with captions.
 """
 
 import importlib.util
@@ -10,20 +10,28 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from captioning.data.parsing import entries, field, id_of, read_json
+from captioning.data.parsing import entries, field, id_of, read_json, shown
 from captioning.data.readers import missing_files
 from captioning.errors import CheckpointError, DataError, must_be
 from captioning.text import normalize
 
 _COLORS = {"black", "blue", "brown", "gray", "green", "red", "teal", "yellow"}
 _SHAPES = {"circle", "rectangle", "triangle"}
-VAL_EVERY = 10  # easy-vqa has no validation split: every tenth training picture becomes one
+VAL_EVERY = 10  # easy-vqa has no validation split: every tenth training image is used for it
 ANNOTATORS = 10
 SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015"}
 
 
 class Question(NamedTuple):
-    """answers: as each annotator gave one, () where they are kept secret. The types are names for the report."""
+    """One question about an image.
+
+    Attributes:
+        question_id: id, unique in the data set.
+        text: the question.
+        answers: one answer per annotator; () if they are not published.
+        answer_type: type of the answer, for the table of scores.
+        question_type: type of the question, for the table of scores.
+    """
 
     question_id: int
     text: str
@@ -33,7 +41,14 @@ class Question(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """One picture with its questions; split is train, val or test."""
+    """One image with its questions.
+
+    Attributes:
+        image_id: id, unique in the data set.
+        path: path of the image file.
+        split: "train", "val" or "test".
+        questions: its questions.
+    """
 
     image_id: int
     path: Path
@@ -42,19 +57,21 @@ class Asked(NamedTuple):
 
 
 def read_easy_vqa(root: str | Path | None = None) -> list[Asked]:
-    """The easy-vqa package (Victor Zhou, 2019): drawn shapes, one a picture; 4 000 pictures to train on, 1 000 to test.
+    """Read the easy-vqa package (Victor Zhou, 2019): images with one drawn shape; 4 000 for training, 1 000 for test.
 
-    Its one answer stands for ten annotators of one mind, so that VQA's accuracy is 1 for it and 0 for any other.
-    Every tenth training picture is for validation. Ids of the test split count on from those of the training split.
+    The only answer counts as that of ten annotators who agree, so VQA's accuracy is 1 for this answer and 0 for all
+    others. Every tenth training image is in the validation split. The ids of the test split follow those of the
+    training split.
 
     Args:
-        root: a folder with {train,test}/questions.json and {train,test}/images/; None: that in the package.
+        root: a folder with {train,test}/questions.json and {train,test}/images/; None for the folder in the package.
 
     Raises:
-        DataError: the package is not installed, or a file is missing or not as expected.
+        DataError: the package is not installed, or a file is missing or has another form.
     """
     folder = _package_data() if root is None else Path(root)
-    records, first = [], 0
+    records: list[Asked] = []
+    first = 0
     for part in ("train", "test"):
         asked = _easy_questions(folder / part / "questions.json", first=sum(len(r.questions) for r in records))
         for number, questions in asked.items():
@@ -68,19 +85,20 @@ def read_easy_vqa(root: str | Path | None = None) -> list[Asked]:
 def _package_data() -> Path:
     spec = importlib.util.find_spec("easy_vqa")
     if spec is None or not spec.submodule_search_locations:
-        raise DataError("data=easy_vqa is a package that is not installed: pip install easy-vqa")
+        raise DataError("data=easy_vqa needs the package easy-vqa. Run: pip install easy-vqa")
     return Path(spec.submodule_search_locations[0], "data")
 
 
 def _easy_questions(file: Path, *, first: int) -> dict[int, list[Question]]:
-    """{picture's number: its questions} of [[question, answer, number], …]; ids count from `first`."""
-    content, asked = read_json(file), defaultdict(list)
+    """Read {image number: its questions} from [[question, answer, number], …]; question ids count from `first`."""
+    content = read_json(file)
+    asked: defaultdict[int, list[Question]] = defaultdict(list)
     if not isinstance(content, list):
-        raise DataError(f"{file}: easy-vqa's questions are a list, not {type(content).__name__}")
+        raise DataError(f"{file} must be a list of easy-vqa's questions, not {shown(content)}")
     for index, entry in enumerate(content):
         where = f"{file}[{index}]"
         if not isinstance(entry, list) or [type(part) for part in entry] != [str, str, int] or entry[2] < 0:
-            raise DataError(f"{where}: wanted [question, answer, number of the picture], not {entry!r:.60}")
+            raise DataError(f"{where} must be [question, answer, number of the image], not {entry!r:.60}")
         text, answer, number = entry
         kind = "color" if answer in _COLORS else "shape" if answer in _SHAPES else "yes/no"
         beginning = " ".join(text.split()[:2])
@@ -98,19 +116,22 @@ def read_vqa_v2(
     pictures: str = "{pictures}/COCO_{pictures}_{image_id:012d}.jpg",
     subsets: Mapping[str, str] | None = None,
 ) -> list[Asked]:
-    """VQA v2 (Goyal et al. 2017): official questions and annotations over COCO's pictures of 2014 and 2015.
+    """Read VQA v2 (Goyal et al. 2017): official questions and annotations of COCO's images of 2014 and 2015.
 
     Args:
         root: folder of the data set.
-        questions, annotations, pictures: patterns of their paths, relative to root. {subset} is one of `subsets`,
-            {pictures} its folder of pictures (test2015 for test-dev2015 too).
-        subsets: split -> official name; None: train2014, val2014 and test2015. A split is there when its questions
-            and its folder of pictures are; without annotations it can be answered, not scored or learnt from.
+        questions: pattern of the question files' paths, relative to root; {subset} is one of `subsets`.
+        annotations: pattern of the annotation files' paths, relative to root.
+        pictures: pattern of the images' paths, relative to root; `{pictures}` is the image folder of the subset
+            (test2015 for test-dev2015 too).
+        subsets: split -> official name; None for train2014, val2014 and test2015. A split is read if its questions and
+            its image folder are there. Without annotations, its questions can be answered, but not used for training or
+            scores.
 
     Raises:
-        DataError: nothing is there, or what is there is inconsistent.
+        DataError: no split is there, or a file is inconsistent.
     """
-    records = []
+    records: list[Asked] = []
     subsets = SUBSETS if subsets is None else subsets
     for split, subset in subsets.items():
         folder = subset.replace("-dev", "")
@@ -125,30 +146,31 @@ def read_vqa_v2(
     if not records:
         wanted = ", ".join(questions.format(subset=subset) for subset in subsets.values())
         raise DataError(
-            f"no questions of VQA v2 in {root}: wanted one or more of {wanted}, with its folder of pictures"
+            f"data.root={root} has no questions of VQA v2: add one or more of {wanted}, with its image folder (see "
+            "docs/data.md)"
         )
     return _checked(root, records)
 
 
 def _annotations(file: Path) -> dict[int, tuple[tuple[str, ...], str, str]]:
-    """{question id: (answers, answer type, question type)}."""
-    found = {}
+    """Read {question id: (answers, answer type, question type)}."""
+    found: dict[int, tuple[tuple[str, ...], str, str]] = {}
     for where, entry in entries(read_json(file), "annotations", file):
         given = [field(each, "answer", str, where) for each in field(entry, "answers", list, where)]
         if not given:
-            raise DataError(f"{where}: no annotator's answer")
-        kinds = (field(entry, key, str, where) for key in ("answer_type", "question_type"))
-        found[id_of(entry, "question_id", where)] = (tuple(given), *kinds)
+            raise DataError(f"{where}: 'answers' must have at least one answer")
+        answer_type, question_type = (field(entry, key, str, where) for key in ("answer_type", "question_type"))
+        found[id_of(entry, "question_id", where)] = (tuple(given), answer_type, question_type)
     return found
 
 
 def _official_questions(file: Path, known: Mapping | None, answers: Path) -> dict[int, list[Question]]:
-    """{image id: its questions}, with their answers where these are known."""
-    asked = defaultdict(list)
+    """Read {image id: its questions}, with answers if they are known."""
+    asked: defaultdict[int, list[Question]] = defaultdict(list)
     for where, entry in entries(read_json(file), "questions", file):
         number = id_of(entry, "question_id", where)
         if known is not None and number not in known:
-            raise DataError(f"{where}: question {number} is not in {answers}: take both files of one version")
+            raise DataError(f"{where}: question {number} is not in {answers}: use both files of one version")
         facts = ((), "", "") if known is None else known[number]
         text = field(entry, "question", str, where)
         asked[id_of(entry, "image_id", where)].append(Question(number, text, *facts))
@@ -156,15 +178,15 @@ def _official_questions(file: Path, known: Mapping | None, answers: Path) -> dic
 
 
 def _checked(root: str | Path, records: list[Asked]) -> list[Asked]:
-    """The records, if every picture is on disk, and every picture and question has an id of its own."""
+    """Check that every image is on disk and that the ids of images and questions are unique; return the records."""
     if missing := missing_files(record.path for record in records):
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise DataError(f"{root}: pictures that are not on disk: {missing[0]}{more}; fetch them")
+        raise DataError(f"{root}: images that are not on disk: {missing[0]}{more}; download them")
     questions = Counter(question.question_id for record in records for question in record.questions)
     pictures = Counter(record.image_id for record in records)
     for what, counts in (("question", questions), ("image", pictures)):
         if repeated := [number for number, count in counts.items() if count > 1]:
-            raise DataError(f"{root}: {what} ids that are there twice, also between splits: {repeated[:5]}")
+            raise DataError(f"{root}: {what} ids must be unique, also between splits, but {repeated[:5]} are repeated")
     return records
 
 
@@ -172,75 +194,95 @@ Targets = Callable[[Sequence[str]], Mapping[str, float]]
 
 
 def annotators(answers: Sequence[str]) -> dict[str, float]:
-    """Each answer with the share of the annotators who gave it, in normal form."""
+    """Return each answer in normal form, with the share of the annotators who gave it."""
     counts = Counter(map(normalize, answers))
     return {answer: count / len(answers) for answer, count in counts.items()}
 
 
 def most_frequent(answers: Sequence[str]) -> dict[str, float]:
-    """The answer that most annotators gave, alone; the earlier one of two. {} for no answers."""
+    """Return {answer: 1.0} for the answer that most annotators gave, the earlier one of two; {} for no answers."""
     return {answer: 1.0 for answer, _ in Counter(map(normalize, answers)).most_common(1)}
 
 
 class Answers:
-    """The answers that a model chooses from, with ids 0 … N − 1; in a checkpoint a plain list.
+    """The answers that a model chooses from, with ids 0 … N − 1. Stored in checkpoints as a list.
 
     Args:
-        texts: in normal form, each once.
+        texts: the answers in normal form, each once.
+
+    Raises:
+        CheckpointError: there are no answers, or one is repeated.
     """
 
     def __init__(self, texts: Sequence[str]):
         self.texts = tuple(texts)
         self._ids = {text: index for index, text in enumerate(self.texts)}
         if not texts or len(self._ids) != len(self.texts):
-            raise CheckpointError("answers must be one or more, and each only once")
+            raise CheckpointError("the checkpoint's list 'answers' must have one or more answers, each only once")
 
     @classmethod
     def build(cls, questions: Iterable[Question], *, most: int) -> "Answers":
-        """The `most` most frequent ones, of each question the answer that most annotators gave."""
+        """Build the list of the `most` most frequent answers.
+
+        Args:
+            questions: questions with answers. For each question, the answer that most annotators gave counts.
+            most: number of answers.
+
+        Raises:
+            DataError: no question has an answer.
+        """
         must_be("data.answers", most, least=1)
         counts = Counter(answer for question in questions for answer in most_frequent(question.answers))
-        counts.pop("", None)  # of punctuation and articles alone
+        counts.pop("", None)  # answers of only punctuation and articles
         if not counts:
-            raise DataError("no training question has an answer: the training split needs its annotations")
+            raise DataError("split 'train' has no answers: add the annotations of the training split")
         return cls(sorted(counts, key=lambda answer: (-counts[answer], answer))[:most])
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def encode(self, targets: Mapping[str, float]) -> dict[int, float]:
-        """{id: share}, of the known answers alone and adding up to 1; {} where none is known."""
+        """Return {id: share} for the known answers, with shares that add up to 1; {} if none is known."""
         known = {self._ids[text]: share for text, share in targets.items() if text in self._ids}
         return {index: share / sum(known.values()) for index, share in known.items()}
 
     def coverage(self, questions: Iterable[Question]) -> float:
-        """Share of the questions whose most frequent answer is among these; 1.0 for no questions."""
+        """Return the share of the questions whose most frequent answer is in the list; 1.0 for no questions."""
         found = [answer in self._ids for question in questions for answer in most_frequent(question.answers)]
         return sum(found) / len(found) if found else 1.0
 
     def state_dict(self) -> list[str]:
-        """All texts in the order of their ids."""
+        """Return all answers in the order of their ids, for a checkpoint."""
         return list(self.texts)
 
 
 def questions_of(records: Iterable[Asked]) -> list[Question]:
-    """All questions of the records, in order."""
+    """Return all questions of the records, in order."""
     return [question for record in records for question in record.questions]
 
 
 def prior_answers(training: Iterable[Question], asked: Iterable[Question]) -> tuple[dict[int, str], dict[int, str]]:
-    """What could be answered without a picture: {question id: answer} of two guesses.
+    """Guess answers without seeing the image, in two ways.
 
-    The training split's most frequent answer of all; and its most frequent one to the very same question, or the
-    former where that was never asked.
+    Args:
+        training: questions of the training split.
+        asked: the questions to answer.
+
+    Returns:
+        Two dictionaries {question id: answer}. The first has the most frequent answer of the training split. The second
+        has the most frequent answer to the same question there, or the first guess if it was never asked.
+
+    Raises:
+        DataError: the training split has no answers.
     """
-    everything, by_text = Counter(), defaultdict(Counter)
+    everything: Counter[str] = Counter()
+    by_text: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for question in training:
         for answer in most_frequent(question.answers):
             everything[answer] += 1
             by_text[question.text][answer] += 1
     if not everything:
-        raise DataError("there is no answer prior: the training split has no answers")
+        raise DataError("split 'train' has no answers: add the annotations of the training split")
     best = everything.most_common(1)[0][0]
     asked = list(asked)
     same = {q.question_id: by_text[q.text].most_common(1)[0][0] if q.text in by_text else best for q in asked}

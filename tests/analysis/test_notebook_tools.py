@@ -36,7 +36,7 @@ def test_a_data_set_by_the_words_of_a_command(tmp_path):
     assert [len(data.split(name)) for name in ("train", "val", "test")] == [3, 2, 1]
     instances = data.instances(data.split("val"))
     assert instances.pictures.keys() == {record.image_id for record in data.split("val")}
-    with pytest.raises(DataError, match="no pictures with captions in split 'dev'"):
+    with pytest.raises(DataError, match="no images with captions in split 'dev'"):
         data.split("dev")
     with pytest.raises(ConfigError, match="data=x has no instances"):
         DataSet({"name": "x", "instances": None}, []).instances([])

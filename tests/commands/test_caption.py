@@ -62,8 +62,8 @@ def test_figures_are_not_captioned_by_the_next_call(checkpoint, tmp_path, capsys
         str(tmp_path / "a.jpg")
     ]
     told = capsys.readouterr()
-    assert told.err.count(f"{tmp_path / 'first'}: a folder of captioning-caption's results") == 2
-    assert f"{tmp_path / 'second'}: the folder that is written to" in told.err
+    assert told.err.count(f"{tmp_path / 'first'}: results of captioning-caption") == 2
+    assert f"{tmp_path / 'second'}: the output folder" in told.err
     assert "1 images captioned, 2 left out" in told.out.splitlines()[-1]
 
 
@@ -119,7 +119,7 @@ def test_a_folder_without_images_says_what_it_has(checkpoint, tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(DataError) as caught:
         caption(checkpoint, tmp_path, tmp_path / "out")
-    assert str(caught.value) == (f"{tmp_path}: no images in this folder. It has notes.txt (not an image: plain text)")
+    assert str(caught.value) == (f"{tmp_path}: no images in this folder, only notes.txt (not an image: plain text): add images, or choose another folder")
 
 
 @pytest.mark.parametrize(

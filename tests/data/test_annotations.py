@@ -130,7 +130,7 @@ def test_no_coco_at_all_says_what_is_wanted_and_how_to_get_it(tmp_path, layout):
     message = error_of(read_coco, tmp_path / "nowhere", layout=layout)
     year = "2014" if layout in ("auto", "karpathy") else layout
     assert f"train{year}/" in message and "captioning-prepare data=coco download=true" in message
-    assert "data/README.md" in message
+    assert "docs/data.md" in message
 
 
 def test_own_data_in_coco_format(tmp_path):
@@ -150,7 +150,7 @@ def test_pictures_without_captions_are_left_out_even_when_not_on_disk(tmp_path):
 
 def test_no_captions_at_all(tmp_path):
     write_coco(tmp_path, train={1: []})
-    assert "captions_train.json: no pictures with captions" in error_of(read_coco_files, tmp_path)
+    assert "captions_train.json: no images with captions" in error_of(read_coco_files, tmp_path)
 
 
 def test_same_as_pycocotools(shared_dir):
@@ -212,7 +212,7 @@ def test_an_image_id_twice_in_a_file(tmp_path):
     write_json(tmp_path / "annotations/captions_train.json", content)
     touch(tmp_path / "train/1.jpg", tmp_path / "train/2.jpg")
     message = error_of(read_coco_files, tmp_path)
-    assert "captions_train.json" in message and "more than one picture: 2;" in message
+    assert "captions_train.json" in message and "more than one image: 2;" in message
 
 
 def test_an_image_id_in_two_splits(tmp_path):
@@ -331,7 +331,7 @@ def test_no_flickr_says_what_is_wanted_and_where_to_get_it(tmp_path, lacking):
     write_karpathy(tmp_path, karpathy_image(1, "train", "a"))
     os.rename(tmp_path / lacking, tmp_path / "elsewhere")
     message = error_of(read_toy_karpathy, tmp_path)
-    for wanted in ("dataset_flickr8k.json", "Flicker8k_Dataset", "caption_datasets.zip", "data/README.md"):
+    for wanted in ("dataset_flickr8k.json", "Flicker8k_Dataset", "caption_datasets.zip", "docs/data.md"):
         assert wanted in message
 
 
@@ -420,16 +420,16 @@ def test_impossible_shares(tmp_path, shares):
     [
         ([], "the first line must be"),
         (["a.jpg,a dog"], "the first line must be"),
-        (["image:caption", "a.jpg:a dog"], "not 'image:caption' (between the names commas, semicolons, tabs, bars of"),
+        (["image:caption", "a.jpg:a dog"], "not 'image:caption' (separated by commas, semicolons, tabs or bars)"),
         (["image,caption,set", "a.jpg,a,train"], "not 'image,caption,set'"),
-        (["image,caption"], "no pictures with captions"),
+        (["image,caption"], "no images with captions"),
         (
             ["image,caption,split", "a.jpg,x,train", "a.jpg,y,dev"],
             "line 3: split must be train, val or test, not 'dev'",
         ),
         (
             ["image,caption,split", "a.jpg,x,train", "./a.jpg,y,val"],
-            "line 3: ./a.jpg is in split val here and in train",
+            "line 3: ./a.jpg is in split val here, but in train in an earlier row: choose one",
         ),
         (["image,caption", 'a.jpg,"two\nlines"', "a.jpg, "], "line 4: the caption of a.jpg is blank"),
         (["image,caption", "a.jpg,x", "b.jpg,a dog,train"], "line 3: 3 fields, not 2"),
@@ -453,7 +453,7 @@ def test_a_table_that_is_not_utf8(tmp_path):
 
 def test_no_table(tmp_path):
     message = error_of(read_csv, tmp_path / "nowhere")
-    assert "captions.csv" in message and "image,caption[,split]" in message and "data/README.md" in message
+    assert "captions.csv" in message and "image,caption[,split]" in message and "docs/data.md" in message
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
@@ -485,7 +485,7 @@ def test_a_column_that_the_first_line_does_not_name_is_no_part_of_the_captions(t
     rows = [f"a.png,A dog,{last[0]}", f"b.png,A cat,{last[1]}"]
     (tmp_path / "captions.csv").write_text("\n".join(["image,caption", *rows]) + "\n")
     with pytest.raises(
-        DataError, match=r"captions\.csv: every row has a field more \('.*'\) than the first line names"
+        DataError, match=r"captions\.csv: every row has one more field \('.*'\) than the first line: name that column"
     ):
         read_csv(tmp_path)
     (tmp_path / "captions.csv").write_text("image,caption\na.png,A dog, wet\nb.png,A cat, black\n")

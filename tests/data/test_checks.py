@@ -101,17 +101,17 @@ def test_each_planted_fault_is_found_and_nothing_else(clean, tmp_path):
     report = run(tmp_path / "out", *write_table(root, rows[:3] + planted + rows[3:], encoding="utf-8"))
     kinds = found(report)
     assert len(kinds.pop("broken entries")) == 4
-    assert names(kinds["unreadable pictures"]) == ["cut.png", "gone.png"]
-    assert "cut short" in kinds["unreadable pictures"][0]["reason"]
-    assert "there is no such picture" in kinds.pop("unreadable pictures")[1]["reason"]
-    assert names(kinds.pop("pictures without captions")) == ["silent.png"]
-    assert names(kinds.pop("files that no entry names")) == ["unlisted.png"]
+    assert names(kinds["unreadable images"]) == ["cut.png", "gone.png"]
+    assert "cut short" in kinds["unreadable images"][0]["reason"]
+    assert "there is no such image" in kinds.pop("unreadable images")[1]["reason"]
+    assert names(kinds.pop("images without captions")) == ["silent.png"]
+    assert names(kinds.pop("image files without an entry")) == ["unlisted.png"]
     empty = kinds.pop("empty captions")
     assert [(item["caption"], item["reason"]) for item in empty] == [
         ("...", "nothing but punctuation"),
         ("", "blank"),
     ]
-    assert [item["caption"] for item in kinds.pop("captions that are cut")] == ["a dog on the"]
+    assert [item["caption"] for item in kinds.pop("unfinished captions")] == ["a dog on the"]
     assert [item["reason"] for item in kinds.pop("captions that are not text")] == [
         "an address or a file name",
         "a placeholder",
@@ -127,7 +127,7 @@ def test_each_planted_fault_is_found_and_nothing_else(clean, tmp_path):
     assert names(near["pictures"]) == ["train1.png", "smaller.jpg"]
     (near,) = kinds.pop("near-duplicates within a split")
     assert sorted(names(near["pictures"])) == ["again.jpg", "test0.png"] and near["bits"] <= 4
-    assert [item["reason"] for item in kinds.pop("captions that training cuts")] == ["23 words, cut to 20"]
+    assert [item["reason"] for item in kinds.pop("captions longer than max_length")] == ["23 words, cut to 20"]
     assert kinds == {}
     assert report["splits"]["train"]["longer than max_length"] == 1
     with pytest.raises(DataError):
@@ -172,12 +172,12 @@ def test_coco_with_faults_in_one_file(tmp_path):
         "annotations[6]",
         "images[5]: 'id'",
         "does not list: 9",
-        "image ids of more than one picture: 1",
+        "image ids of more than one image: 1",
         "captions_val2017.json as JSON",
     ):
         assert sum(wanted in entry for entry in entries) == 1, wanted
     assert [item["caption"] for item in kinds.pop("empty captions")] == [""]
-    assert names(kinds.pop("pictures without captions")) == ["4.png"]
+    assert names(kinds.pop("images without captions")) == ["4.png"]
     (same,) = kinds.pop("same files within a split")  # one file under two ids
     assert [picture["image_id"] for picture in same["pictures"]] == [2, 1]
     assert kinds == {}
@@ -197,7 +197,7 @@ def test_karpathy_with_faults(tmp_path):
     images = [image(0), image(1, "val", ["a dog runs", None]), image(2, "dev"), {"imgid": 5}, image(2, "test", [])]
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
     kinds = found(run(tmp_path / "out", "data=flickr8k", f"data.root={tmp_path}", "data.min_count=1"))
-    assert len(kinds.pop("broken entries")) == 3 and names(kinds.pop("pictures without captions")) == ["2.jpg"]
+    assert len(kinds.pop("broken entries")) == 3 and names(kinds.pop("images without captions")) == ["2.jpg"]
     assert kinds == {}
 
 
@@ -346,7 +346,7 @@ def test_a_file_whose_name_is_no_text_is_told_and_written(clean, tmp_path_factor
     except OSError:
         pytest.skip("this file system takes UTF-8 names only")
     report = run(tmp_path_factory.mktemp("out"), *write_table(root, rows))
-    assert names(report["findings"]["files that no entry names"]) == ["caf\udce9.png"]
+    assert names(report["findings"]["image files without an entry"]) == ["caf\udce9.png"]
     assert r"caf\udce9.png" in capsys.readouterr().out
 
 
@@ -368,18 +368,18 @@ def test_what_is_left_out_cut_or_cannot_be_split(tmp_path, capsys):
     kinds = found(report)
     (rejected,) = kinds.pop("rejected annotations, left out")
     assert (rejected["caption"], rejected["reason"]) == ("quality issues", "rejected, of image 0")
-    (spelled,) = kinds.pop("names that are spelled otherwise on disk")
-    assert spelled["reason"] == "written '0.PNG' in captions_train2017.json: other case"
+    (spelled,) = kinds.pop("names that are spelled differently on disk")
+    assert spelled["reason"] == "written '0.PNG' in captions_train2017.json: different case"
     assert [item["reason"] for item in kinds.pop("names that differ only by case or normalization")] == [
         "a.png differs by case only",
         "A.PNG differs by case only",
     ]
     (unsplit,) = kinds.pop("captions that the tokenizer cannot split")
     assert (unsplit["caption"], unsplit["reason"]) == (chinese, "Han script, without spaces between words")
-    assert [item["reason"] for item in kinds.pop("captions that training cuts")] == ["33 words, cut to 20"]
-    reasons = [item["reason"] for item in kinds.pop("unreadable pictures")]
-    assert "there is no such picture" in reasons[0]
-    assert reasons[1].endswith("; 3.jpg is not there, but 3.png is (another suffix)")
+    assert [item["reason"] for item in kinds.pop("captions longer than max_length")] == ["33 words, cut to 20"]
+    reasons = [item["reason"] for item in kinds.pop("unreadable images")]
+    assert "there is no such image" in reasons[0]
+    assert reasons[1].endswith("; 3.jpg is missing, but 3.png is there (another suffix)")
     assert kinds == {}
     assert [line.partition(" (")[0] for line in report["advice"]] == [
         "all splits: 1 of 8 captions",

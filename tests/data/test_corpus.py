@@ -18,7 +18,7 @@ from captioning.errors import CaptioningError, ConfigError, DataError
 def test_every_token_is_a_target_once_and_windows_go_on_where_the_last_ended(tokens, streams, window):
     text = Encoded(torch.arange(10, 10 + tokens).int(), torch.arange(1, 1 + tokens).to(torch.int16))
     if tokens - 1 < streams:
-        with pytest.raises(ConfigError, match=rf"{tokens - 1} tokens cannot make {streams} streams"):
+        with pytest.raises(ConfigError, match=rf"{tokens - 1} tokens are too few for {streams} streams"):
             Windows(text, streams=streams, window=window)
         return
     data = Windows(text, streams=streams, window=window)
@@ -84,17 +84,17 @@ def test_files_that_cannot_be_read_or_dealt_are_told(tmp_path):
     (tmp_path / "empty").write_text("")
     faults = {
         ("nowhere",): "cannot read .*nowhere .No such file",
-        ("latin",): "cannot read .*latin .it is not UTF-8 text.: mend data.files",
-        ("a", "b"): "2 files are too few to be dealt",
+        ("latin",): "cannot read .*latin .it is not UTF-8 text.: correct data.files",
+        ("a", "b"): "2 files are too few for training, validation and test: give three or more",
         ("a",): "1 characters are too few",
-        ("empty",): "no text",
+        ("empty",): "no file has text",
     }
     for names, told in faults.items():
         with pytest.raises(CaptioningError, match=told):
             read_texts([str(tmp_path / name) for name in names])
     with pytest.raises(ConfigError, match="val_share"):
         read_texts(val_share=0)
-    with pytest.raises(DataError, match="at most 1 characters"):
+    with pytest.raises(DataError, match="at most data.reader.characters=1 characters"):
         read_texts([str(tmp_path / "latin"), str(tmp_path / "nowhere")][:0] or None, characters=1)
 
 

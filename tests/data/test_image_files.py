@@ -81,7 +81,7 @@ def test_what_is_no_image_is_named_with_its_reason(tmp_path):
     }
     for name, made in files.items():
         (tmp_path / name).write_bytes(made)
-    save = "which is not read: save it as"
+    save = "which cannot be read: save it as"
     assert find_images([tmp_path]).paths == [tmp_path / "photo.jpg"]
     assert reasons(tmp_path) == {
         ".DS_Store": "hidden",
@@ -95,7 +95,7 @@ def test_what_is_no_image_is_named_with_its_reason(tmp_path):
         "icon.svg": f"a vector drawing (SVG), {save} PNG",
         "layers.psd": f"Photoshop, {save} JPEG or PNG",
         "new.jxl": f"JPEG XL, {save} JPEG or PNG",
-        "nowhere.jpg": "a link to nothing",
+        "nowhere.jpg": "a broken link",
         "old.jp2": f"JPEG 2000, {save} JPEG or PNG",
         "page.html": "not an image: a web page (HTML): the server sent it instead of the file",
         "photo.nef": f"a camera's raw file (.nef), {save} JPEG",
@@ -134,8 +134,8 @@ def test_a_file_that_is_called_an_image_is_kept_so_that_opening_it_is_an_error(t
     expected = {
         "cut": "damaged or cut short",
         "empty.JPG": "the file is empty",
-        "page.png": "not a picture: it looks like a web page",
-        "zeros.heic": "not a picture: it looks like a file of zeros",
+        "page.png": "not an image .it looks like a web page",
+        "zeros.heic": "not an image .it looks like a file of zeros",
     }
     for name, message in expected.items():
         with pytest.raises(DataError, match=f"{name}: {message}"):
@@ -166,7 +166,7 @@ def test_links(tmp_path):
     (photos / "self").symlink_to(photos / "self")
     told = "a link to a folder; name that folder to include it"
     assert list_pictures([photos]) == [photos / "linked.jpg"]
-    assert reasons(photos) == {"deep/up": told, "out": told, "self": "a link to nothing"}
+    assert reasons(photos) == {"deep/up": told, "out": told, "self": "a broken link"}
     assert list_pictures([photos / "out"]) == [photos / "out" / "a.jpg"]
 
 
@@ -178,8 +178,8 @@ def test_results_are_not_captioned_in_turn(tmp_path):
     found = find_images([tmp_path], exclude=[tmp_path / "runs" / "now"])
     assert found.paths == [tmp_path / "a.jpg"]
     assert [reason for _, reason in found.left_out] == [
-        "a folder of captioning-caption's results",
-        "the folder that is written to",
+        "results of captioning-caption",
+        "the output folder",
     ]
     assert find_images([tmp_path / "runs" / "before"]).paths == [tmp_path / "runs" / "before" / "a.png"]  # as asked
 
@@ -192,18 +192,21 @@ def test_a_file_that_is_named_is_taken_as_it_is(tmp_path):
 
 
 def test_nothing_to_list(tmp_path):
-    with pytest.raises(DataError, match="no pictures given"):
+    with pytest.raises(DataError, match="no images given"):
         list_pictures([])
-    with pytest.raises(DataError, match=f"{tmp_path}: no images in this folder: it is empty"):
+    with pytest.raises(DataError, match=f"{tmp_path}: no images in this folder .it is empty.: add images"):
         list_pictures([tmp_path])
     for number in range(7):
         (tmp_path / f"{number}.txt").write_text("words")
-    with pytest.raises(DataError, match=r"gone\.jpg: there is no such picture or folder"):
+    with pytest.raises(DataError, match=r"gone\.jpg: there is no such image or folder"):
         list_pictures([tmp_path / "0.txt", tmp_path / "gone.jpg"])
     with pytest.raises(DataError) as caught:
         list_pictures([tmp_path])
     listed = ", ".join(f"{number}.txt (not an image: plain text)" for number in range(5))
-    assert str(caught.value) == f"{tmp_path}: no images in this folder. It has {listed}, 2 more"
+    assert (
+        str(caught.value)
+        == f"{tmp_path}: no images in this folder, only {listed}, 2 more: add images, or choose another folder"
+    )
 
 
 def test_files_beside_a_data_set(tmp_path):

@@ -9,7 +9,7 @@ from captioning.data.lengths import needed_length
 def test_all_are_cut():
     assert cut_warning([35] * 100 + [40] * 20, 20) == (
         "120 of 120 training captions are longer than data.max_length=20 words and are cut: set data.max_length=40 "
-        "(holds all)"
+        "(keeps all)"
     )
 
 
@@ -21,8 +21,8 @@ def test_none_is_cut():
 def test_a_limit_for_99_percent_where_a_few_are_far_longer():
     lengths = [25] * 990 + [300] * 10
     assert needed_length(lengths) == (25, False)
-    assert "set data.max_length=25 (holds 99%; the longest has 300 words)" in cut_warning(lengths, 20)
-    assert "10 of 1000" in cut_warning(lengths, 30) and "set data.max_length=300 (holds all)" in cut_warning(
+    assert "set data.max_length=25 (keeps 99%; the longest has 300 words)" in cut_warning(lengths, 20)
+    assert "10 of 1000" in cut_warning(lengths, 30) and "set data.max_length=300 (keeps all)" in cut_warning(
         lengths, 30
     )
 
@@ -32,7 +32,7 @@ def test_a_limit_for_99_percent_where_a_few_are_far_longer():
     [
         (
             20,
-            "set data.max_length=35 (holds all) and decoding.max_length=35, so that captions as long can be written",
+            "set data.max_length=35 (keeps all) and decoding.max_length=35, so that captions as long can be written",
         ),
         (35, "decoding.max_length=35 does not help by itself: the model never sees a caption of more than 20 words"),
     ],
@@ -60,10 +60,10 @@ def test_a_limit_that_holds_99_percent_already_leaves_only_all():
     lengths = [20] * 990 + [300] * 10
     assert cut_warning(lengths, 20) == (
         "10 of 1000 training captions are longer than data.max_length=20 words and are cut: set data.max_length=300 "
-        "(holds all)"
+        "(keeps all)"
     )
     assert cut_warning(lengths, 300) is None
-    assert cut_warning(lengths, 19).endswith("set data.max_length=20 (holds 99%; the longest has 300 words)")
+    assert cut_warning(lengths, 19).endswith("set data.max_length=20 (keeps 99%; the longest has 300 words)")
     assert cut_warning(lengths, 19, decoding_length=19).endswith(
-        "(holds 99%; the longest has 300 words) and decoding.max_length=20, so that captions as long can be written"
+        "(keeps 99%; the longest has 300 words) and decoding.max_length=20, so that captions as long can be written"
     )

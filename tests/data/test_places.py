@@ -49,10 +49,10 @@ DECOMPOSED = unicodedata.normalize("NFD", "images/caf\u00e9.jpg")
         (".\\images\\caf\u00e9.jpg", "backslashes"),
         ("./images/caf\u00e9.jpg", None),
         ("images//caf\u00e9.jpg", None),
-        ("IMAGES/CAF\u00c9.JPG", "other case"),
-        ("Images\\caf\u00e9.JPG", "backslashes and other case"),
-        (DECOMPOSED, "accents composed otherwise"),
-        (DECOMPOSED.upper(), "other case"),
+        ("IMAGES/CAF\u00c9.JPG", "different case"),
+        ("Images\\caf\u00e9.JPG", "backslashes and different case"),
+        (DECOMPOSED, "different composition of accents"),
+        (DECOMPOSED.upper(), "different case"),
         ("/home/me/data/images/caf\u00e9.jpg", "an absolute path"),
         ("C:\\Users\\me\\images\\caf\u00e9.jpg", "an absolute path"),
         ("\\\\server\\share\\images\\caf\u00e9.jpg", "an absolute path"),
@@ -65,10 +65,7 @@ def test_one_file_answers_to_the_name(tmp_path, capsys, name, differs):
     printed = capsys.readouterr().err
     assert bool(printed) == bool(differs)
     if differs:
-        assert (
-            f"1 names of pictures are found under another spelling: {name} is images/caf\u00e9.jpg ({differs})"
-            in printed
-        )
+        assert f"1 image files have a different spelling on disk: {name} is images/caf\u00e9.jpg ({differs})" in printed
     touch(tmp_path, "train/images/caf\u00e9.jpg")
     assert by_coco(tmp_path, name) == ["train/images/caf\u00e9.jpg"]
 
@@ -94,11 +91,19 @@ def test_an_exact_name_comes_before_a_like_one(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("disk", "name", "wanted"),
     [
-        (["images/000.jpg", "images/000.Jpg"], "images/000.JPG", "images/000.Jpg and images/000.jpg are (other case)"),
-        (["images/000.png"], "images/000.jpg", "images/000.jpg is not there, but images/000.png is (another suffix)"),
-        (["images/000.jpg"], "images/000", "images/000 is not there, but images/000.jpg is (another suffix)"),
-        (["photos/000.jpg"], "000.jpg", "000.jpg is not there, but photos/000.jpg is (another folder)"),
-        (["other.jpg"], "000.jpg", "pictures that are not on disk: "),
+        (
+            ["images/000.jpg", "images/000.Jpg"],
+            "images/000.JPG",
+            "images/000.Jpg and images/000.jpg are there (different case)",
+        ),
+        (
+            ["images/000.png"],
+            "images/000.jpg",
+            "images/000.jpg is missing, but images/000.png is there (another suffix)",
+        ),
+        (["images/000.jpg"], "images/000", "images/000 is missing, but images/000.jpg is there (another suffix)"),
+        (["photos/000.jpg"], "000.jpg", "000.jpg is missing, but photos/000.jpg is there (another folder)"),
+        (["other.jpg"], "000.jpg", "images that are not on disk: "),
     ],
 )
 def test_what_differs_is_told_where_it_is_not_certain(tmp_path, disk, name, wanted):
@@ -116,7 +121,7 @@ def test_absolute_names_share_one_beginning(tmp_path):
     touch(tmp_path, "cats/1.jpg", "dogs/1.jpg")
     assert by_table(tmp_path, "/d/cats/1.jpg", "/d/dogs/1.jpg") == ["cats/1.jpg", "dogs/1.jpg"]
     touch(tmp_path, "1.jpg")
-    assert "pictures that are not on disk" not in error(by_table, tmp_path, "/e/cats/1.jpg", "/d/birds/1.jpg")
+    assert "images that are not on disk" not in error(by_table, tmp_path, "/e/cats/1.jpg", "/d/birds/1.jpg")
 
 
 @pytest.mark.parametrize(
@@ -163,7 +168,7 @@ def test_karpathys_split_beside_other_folders(tmp_path, capsys, folder):
     file = f"{folder}/000000000042.jpg" if "2017" in folder else f"{folder}/{name}"
     touch(tmp_path, file.lstrip("/"))
     assert [record.path for record in read_coco(tmp_path)] == [tmp_path / file.lstrip("/")]
-    assert "pictures found by their names in other folders than the file's: 1 in " in capsys.readouterr().err
+    assert "images found by name in other folders than those in the file: 1 in " in capsys.readouterr().err
 
 
 def test_the_usual_folder_comes_first_and_another_number_is_another_picture(tmp_path):
@@ -174,7 +179,7 @@ def test_the_usual_folder_comes_first_and_another_number_is_another_picture(tmp_
     content = json.loads((tmp_path / "dataset_coco.json").read_text())
     content["images"][0]["cocoid"] = 43
     (tmp_path / "dataset_coco.json").write_text(json.dumps(content))
-    assert "pictures that are not on disk" in error(read_coco, tmp_path)
+    assert "images that are not on disk" in error(read_coco, tmp_path)
 
 
 # A folder once more in itself

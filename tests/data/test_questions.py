@@ -81,10 +81,10 @@ def test_answers_are_the_most_frequent_ones():
     assert Answers.build(asked, most=2).texts == ("b", "c") and len(Answers.build(asked, most=3)) == 3
     with pytest.raises(ConfigError, match=r"data\.answers must be at least 1, not 0"):
         Answers.build(asked, most=0)
-    with pytest.raises(DataError, match="no training question has an answer"):
+    with pytest.raises(DataError, match="split 'train' has no answers: add the annotations"):
         Answers.build([question(0, ""), question(0, "", "the")], most=1)
     for wrong in ([], ["a", "b", "a"]):
-        with pytest.raises(CheckpointError, match="one or more, and each only once"):
+        with pytest.raises(CheckpointError, match="one or more answers, each only once"):
             Answers(wrong)
     assert Answers(["b", "a"]).state_dict() == ["b", "a"]
 
@@ -109,5 +109,5 @@ def test_guesses_without_a_picture():
     best, same = prior_answers(iter(training), iter(asked))
     assert best == dict.fromkeys((10, 11, 12, 13), "b")
     assert same == {10: "c", 11: "b", 12: "b", 13: "b"}
-    with pytest.raises(DataError, match="no answer prior"):
+    with pytest.raises(DataError, match="split 'train' has no answers"):
         prior_answers([question(6, "z")], asked)

@@ -69,12 +69,12 @@ def test_a_thousand_with_a_comma_is_part_of_the_caption(tmp_path):
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("image,caption\na.jpg,a dog,train\n", "line 2: 3 fields, not 2; a caption with a comma needs quotes"),
+        ("image,caption\na.jpg,a dog,train\n", "line 2: 3 fields, not 2: put captions with a comma in quotes"),
         ("image,caption\na.jpg,0,a dog\n", "line 2: 3 fields, not 2"),
         ("image,caption\na.jpg,a dog,0.97\n", "line 2: 3 fields, not 2"),
         ("image,caption\na.jpg,a dog,b.jpg\n", "line 2: 3 fields, not 2"),
-        ("image;caption\na.jpg;a dog;train\n", "a caption with a semicolon needs quotes"),
-        ("a.jpg,a dog\n", "where that is the first picture already, write such a line above it"),
+        ("image;caption\na.jpg;a dog;train\n", "put captions with a semicolon in quotes"),
+        ("a.jpg,a dog\n", "If this line is the first image already, insert such a line above it"),
         ("image,caption;split\na.jpg,a;train\n", "the first line must be image,caption or image,caption,split, not"),
         ("image,caption,caption\na.jpg,a,b\n", "not 'image,caption,caption'"),
         ("image_name| comment_number| comment\na.jpg| x| a dog\n", "line 2: must be NAME| NUMBER| CAPTION, not"),
@@ -90,7 +90,9 @@ def test_what_is_not_certain_is_refused(tmp_path, text, wanted):
 def test_the_encoding_is_told_by_the_names_of_files(tmp_path, capsys):
     table(tmp_path, "image,caption\ncaf\u00e9.jpg,a dog\n", "caf\u00e9.jpg", encoding="cp1252")
     assert captions(tmp_path) == {"caf\u00e9.jpg": ["a dog"]}
-    assert "captions.csv is not UTF-8: read as cp1252, in which its names are those of files" in capsys.readouterr().err
+    assert (
+        "captions.csv is not UTF-8: read as cp1252, because its image names are file names" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("text", ["a.jpg,caf\u00e9\n", "caf\u00e9.jpg,a pi\u00f1ata\n", "ol\u00e9.jpg,a dog\n"])
@@ -101,7 +103,7 @@ def test_no_encoding_is_guessed_from_captions(tmp_path, text):
 
 def test_a_missing_table_names_those_that_are_there(tmp_path):
     table(tmp_path, "", name="results.csv")
-    assert message(tmp_path).endswith("beside it: results.csv (data.reader.file=NAME)")
+    assert message(tmp_path).endswith("or choose one of results.csv with data.reader.file=NAME")
 
 
 def test_collected_faults_are_of_rows(tmp_path):
@@ -117,4 +119,4 @@ def test_the_image_that_flickr8k_names_and_does_not_have(tmp_path, capsys):
     assert captions(tmp_path) == {"a.jpg": ["a dog"]}
     assert "the captions of 2258277193_586949ec62.jpg.1 are left out" in capsys.readouterr().err
     table(tmp_path, "b.jpg.1#0\ta cat\na.jpg#0\ta dog\n")
-    assert "pictures that are not on disk: " in message(tmp_path)
+    assert "images that are not on disk: " in message(tmp_path)

@@ -63,9 +63,9 @@ def test_state_goes_round_and_a_strange_one_is_refused():
 def test_faults_are_told():
     with pytest.raises(DataError, match=r"no word occurs 5 times.*data\.min_count"):
         Vocabulary.build([["a"]])
-    with pytest.raises(DataError, match="more than once: a"):
+    with pytest.raises(DataError, match="have each word once, but repeats 'a'"):
         Vocabulary(["a", "a"])
-    with pytest.raises(DataError, match=r"more than once: <end>, a, b, c, d$"):
+    with pytest.raises(DataError, match=r"have each word once, but repeats '<end>', 'a', 'b', 'c', 'd'$"):
         Vocabulary(["a", "b", "<end>", "c", "once", "d", "e", "e", "d", "c", "b", "a"])
     with pytest.raises(ConfigError, match=r"data\.min_count must be at least 1, not 0"):
         Vocabulary.build([["a"]], min_count=0)

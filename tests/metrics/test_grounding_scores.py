@@ -395,7 +395,7 @@ def test_faults_of_instances_and_words_are_named(tmp_path):
 
     with pytest.raises(DataError, match=r"instances_val2017\.json is missing"):
         read_instances(tmp_path, records)
-    assert "lacks 1 pictures" in error(images=[])
+    assert "lacks 1 images" in error(images=[])
     assert "annotations[0]: 'bbox'" in error(annotations=[entry | {"bbox": [1, 2, 3]}])
     assert "annotations[0]: category 2" in error(annotations=[entry | {"category_id": 2}])
     assert "'segmentation' must be" in error(annotations=[entry | {"segmentation": None}])

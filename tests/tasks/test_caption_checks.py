@@ -69,5 +69,5 @@ def test_captions_that_are_cut(tmp_path, capsys, stops):
     stops(*world(tmp_path, ["a dog " + "runs " * 28]), "decoding.max_length=30")
     assert (
         "warning: 3 of 3 training captions are longer than data.max_length=20 words and are cut: set "
-        "data.max_length=30 (holds all). decoding.max_length=30 does not help by itself"
+        "data.max_length=30 (keeps all). decoding.max_length=30 does not help by itself"
     ) in capsys.readouterr().err

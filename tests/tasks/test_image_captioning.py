@@ -298,7 +298,7 @@ def test_weights_that_do_not_fit(tmp_path, overfitted, data):
 
 def test_pictures_to_caption_must_be_there(tmp_path, overfitted):
     checkpoint = f"checkpoint={overfitted}/checkpoints/best.ckpt"
-    with pytest.raises(DataError, match=r"no pictures given"):
+    with pytest.raises(DataError, match=r"no images given"):
         run("caption", checkpoint, "images=[]", f"output={tmp_path / 'out'}")
     with pytest.raises(DataError, match="gone"):
         run("caption", checkpoint, f"images=[{tmp_path}/gone.jpg]", f"output={tmp_path / 'out'}")

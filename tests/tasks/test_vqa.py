@@ -314,13 +314,13 @@ FAULTS = {
             root / "v2_OpenEnded_mscoco_train2014_questions.json",
             lambda c: c["questions"].append(c["questions"][0]),
         ),
-        r"question ids that are there twice, also between splits: \[1000\]",
+        r"question ids must be unique, also between splits, but \[1000\] are repeated",
     ),
     "no answers": (
         lambda root: break_json(
             root / "v2_mscoco_val2014_annotations.json", lambda c: c["annotations"][0]["answers"].clear()
         ),
-        r"annotations\[0\]: no annotator's answer",
+        r"annotations\[0\]: 'answers' must have at least one answer",
     ),
 }
 
@@ -336,7 +336,7 @@ def test_faults_of_official_files_are_named(fault, tmp_path):
 
 
 def test_other_faults(tmp_path, trained, data):
-    with pytest.raises(DataError, match=r"no questions of VQA v2 in .*v2_OpenEnded_mscoco_train2014_questions\.json"):
+    with pytest.raises(DataError, match=r"has no questions of VQA v2: add one or more of v2_OpenEnded_mscoco_train2014_questions\.json"):
         read_vqa_v2(tmp_path)
     easy(tmp_path / "easy")
     break_json(tmp_path / "easy/train/questions.json", lambda c: c[1].pop())
@@ -344,7 +344,7 @@ def test_other_faults(tmp_path, trained, data):
         read_easy_vqa(tmp_path / "easy")
     write_subset(tmp_path, "train2014", first=1, answers=False)
     write_subset(tmp_path, "val2014", first=9)
-    with pytest.raises(DataError, match="no training question has an answer"):
+    with pytest.raises(DataError, match="split 'train' has no answers"):
         run("train", *SMALL, "data=vqa_v2", f"data.root={tmp_path}", f"run_dir={tmp_path / 'run'}")
     with pytest.raises(ConfigError, match=r"features\.mirror=true is for captions"):
         run("train", *SMALL, *data, "features.mirror=true", f"run_dir={tmp_path / 'run'}")

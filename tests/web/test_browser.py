@@ -189,7 +189,7 @@ def test_what_is_wrong_is_said_on_the_page(page, tmp_path):
         "<b>large.png": "“<b>large.png” has 0.5 MB",
         "broken.png": "The file is damaged: it begins as a PNG image",
     }
-    for name, words in (faults | {"letter.txt": "“letter.txt” is not a picture"}).items():
+    for name, words in (faults | {"letter.txt": "“letter.txt” is not an image"}).items():
         send(page, tmp_path / name)
         until(page, f"document.getElementById('message').textContent.includes({json.dumps(words)})")
         assert page.find_element("id", "message").get_attribute("class") == "error"

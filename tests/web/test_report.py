@@ -338,7 +338,7 @@ def test_a_picture_that_is_gone_is_told(tmp_path):
     for record in records:
         record.path.write_bytes(b"no picture any more")
     page = Page(run_report(run))
-    assert "not a picture" in page.text and not [tag for tag, _ in page.tags if tag == "img"]
+    assert "not an image" in page.text and not [tag for tag, _ in page.tags if tag == "img"]
 
 
 @pytest.mark.parametrize(
