@@ -1,4 +1,4 @@
-"""Random models whose next word depends on the whole prefix, and slow searches over lists to hold fast ones against."""
+"""Provide random models whose next word depends on the full prefix, and slow searches over lists for comparison."""
 
 import math
 import random
@@ -13,7 +13,7 @@ PAD, START, END = range(3)
 
 
 class Prefixes(NamedTuple):
-    """A state: each row's number in the tables, [B, K], and how many words all rows have."""
+    """A state: each row's index in the tables, [B, K], and the number of words of all rows."""
 
     row: torch.Tensor
     length: int = 0
@@ -23,9 +23,9 @@ class Prefixes(NamedTuple):
 
 
 class PrefixModel:
-    """Logits, attention weights and a place drawn at random for every prefix of fewer than `length` words.
+    """Logits, attention weights and a random location for every prefix of fewer than `length` words.
 
-    With `impossible`, a share of the words has no probability at all.
+    With `impossible`, that share of the words has probability 0.
     """
 
     def __init__(self, images, *, vocabulary, length, seed, spread=2.0, end_bias=0.0, impossible=0.0):
@@ -47,7 +47,7 @@ class PrefixModel:
         self.log_probs = self.logits.log_softmax(-1).tolist()
 
     def begin(self, images=None):
-        """(step, state) of some images, by default all."""
+        """Return (step, state) for some images, by default all."""
         order = range(self.images) if images is None else images
 
         def step(token, state):
@@ -64,31 +64,31 @@ class PrefixModel:
         return method(step, state, batch=len(state.row), start=START, end=END, **arguments)
 
     def at(self, image, prefix):
-        """Row of the tables."""
+        """Return the row of the tables."""
         row = image
         for word in prefix:
             row = row * self.vocabulary + word
         return row + self.offsets[len(prefix)]
 
     def log_prob(self, image, tokens):
-        """Σ log p of tokens, from the tables."""
+        """Return the log-probability of tokens, from the tables."""
         return math.fsum(self.log_probs[self.at(image, tokens[:t])][word] for t, word in enumerate(tokens))
 
 
 def score(log_prob, length, rules):
-    """log_prob over the length, by either formula."""
+    """Compute log_prob divided by the length, by either formula."""
     if rules.get("length_penalty"):
         return log_prob / ((5 + length) / 6) ** rules["length_penalty"]
     return log_prob / max(length, 1) ** rules.get("length_normalization", 0.0)
 
 
 def never(rules):
-    """Words that are not written."""
+    """Return the words that are never generated."""
     return set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ()))
 
 
 def obeys(tokens, rules, *, max_length):
-    """Whether a finished caption is one that the rules, read as sentences, allow."""
+    """Return whether the rules, as plain statements, allow a finished caption."""
     words, n = tokens[:-1], rules.get("no_repeat_ngram", 0)
     grams = [words[i : i + n] for i in range(len(words) - n + 1)] if n else []
     return (
@@ -102,7 +102,7 @@ def obeys(tokens, rules, *, max_length):
 
 
 def permitted(prefix, word, rules, *, max_length):
-    """Whether a search may write `word` next; one that cannot fill its requirements any more is held to them."""
+    """Return whether a search may generate `word` next, also if it can no longer satisfy its requirements."""
     n, endings = rules.get("no_repeat_ngram", 0), rules.get("avoid_endings", ())
     missing = set(rules.get("require", ())) - set(prefix)
     grown = (*prefix, word)
@@ -119,7 +119,7 @@ def permitted(prefix, word, rules, *, max_length):
 
 
 def every_caption(model, image, rules, *, max_length):
-    """(finished, unfinished) {tokens: log-probability}; unfinished ones are cut or have no word to go on with."""
+    """Return (finished, unfinished) as {tokens: log-probability}; unfinished ones are cut or have no next word."""
     finished, unfinished, live = {}, {}, {(): 0.0}
     for _ in range(max_length):
         grown = {}
@@ -146,9 +146,10 @@ def reachable(tokens, rules, *, max_length):
 
 
 def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.0, forgetful=False):
-    """The search of captioning.decoding for one image, over lists, never ending early: [(tokens, log_prob, score)].
+    """Search like captioning.decoding for one image, over lists, without ending early: [(tokens, log_prob, score)].
 
-    With `forgetful`, the fault of ending early: a group that can find nothing better penalizes nobody any more.
+    With `forgetful`, it has the fault of ending early: a group that cannot find anything better no longer adds
+    penalties.
     """
     groups = [{"live": [((), 0.0)], "ended": [], "left": [], "room": width} for width in widths]
     for _ in range(max_length):
@@ -187,7 +188,7 @@ def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.
 
 
 def share_out(candidates, room, require):
-    """The candidates, best first, that a group of beams takes."""
+    """Return the candidates, best first, that a group of beams selects."""
     if not require:
         return candidates[:room]
     share, used, served, others = room // (len(set(require)) + 1), Counter(), [], []
@@ -199,7 +200,7 @@ def share_out(candidates, room, require):
 
 
 def draw_rules(generator, vocabulary, length):
-    """Each rule on in about a third of the draws, alone and together with others."""
+    """Sample rules; each one is on in about a third of the cases, alone and together with others."""
     words = [word for word in range(vocabulary) if word != END]
 
     def some(k):
@@ -233,7 +234,7 @@ def draw_rules(generator, vocabulary, length):
 
 
 def draw_world(seed, **options):
-    """A random model, and random rules for it."""
+    """Return a random model and random rules for it."""
     generator = random.Random(seed)
     vocabulary, length = generator.randint(3, 5), generator.choice([1, 2, 3, 4, 4, 5])
     options = {

@@ -1,4 +1,4 @@
-"""When a beam search ends, and what it returns then: small worlds by hand, with exact probabilities."""
+"""Test when a beam search ends and what it returns then, on small worlds with exact probabilities."""
 
 import math
 
@@ -13,7 +13,7 @@ A, B, C, D = 3, 4, 5, 6
 
 
 def searched(world, method=beam_search, **arguments):
-    """[(tokens, probability)] and how many steps the search took."""
+    """Return [(tokens, probability)] and the number of steps of the search."""
     steps, inner = [], world.step
 
     def counted(token, state):
@@ -27,7 +27,7 @@ def searched(world, method=beam_search, **arguments):
 
 
 def world(nodes, *, length=5):
-    """Where a node does not say it all, eight words share what it leaves."""
+    """Build a tree in which eight words share the probability that a node does not define."""
     return by_hand(nodes, vocabulary=8, length=length)
 
 
@@ -35,7 +35,7 @@ SURE = {(A,): {B: 1.0}, (A, B): {C: 1.0}, (A, B, C): {END: 1.0}}
 
 
 def test_a_search_ends_when_no_live_beam_can_become_better():
-    """<end> has 1/2 at once. A beam of 1/2 beside it can at best come level with it; one of slightly more can win."""
+    """<end> has 1/2 at once. A beam of 1/2 beside it can at best tie with it; one of slightly more can win."""
     tie = world({(): {END: 0.5, A: 0.5}} | SURE)
     assert searched(tie, beam_size=2) == ([([END], 0.5)], 1)
     ahead = world({(): {END: 0.4375, A: 0.5625}} | SURE)
@@ -47,7 +47,7 @@ def test_a_search_ends_when_no_live_beam_can_become_better():
 
 
 def test_greedy_decoding_is_a_beam_of_one():
-    """A is a little more probable than B, and what follows it much less."""
+    """A is slightly more probable than B, but its continuations are much less probable."""
     nodes = {(): {A: 0.5, B: 0.4375}, (A,): {END: 0.25}, (B,): {END: 1.0}} | {(A, w): {END: 1.0} for w in range(8)}
     assert searched(world(nodes), greedy_search) == ([([A, END], 0.125)], 2)
     assert searched(world(nodes), beam_size=1) == ([([A, END], 0.125)], 2)
@@ -56,14 +56,16 @@ def test_greedy_decoding_is_a_beam_of_one():
 
 @pytest.mark.parametrize("rules", [{"length_normalization": 1.0}, {"length_penalty": 1.0}])
 def test_the_longest_caption_that_may_come_is_what_a_live_beam_can_reach(rules):
-    """<end> has 0.7 at once. A beam of 0.23, a little less than 0.7⁴, must count a little more than four times:
-    log 0.23 / 4 < log 0.7 < log 0.23 / 4.17."""
+    """<end> has 0.7 at once. A beam of 0.23, slightly less than 0.7⁴, wins only if divided by slightly more than 4.
+
+    log 0.23 / 4 < log 0.7 < log 0.23 / 4.17.
+    """
     longest = 4 if "length_normalization" in rules else 19  # (5 + 19) / 6 = 4, (5 + 20) / 6 = 4.17
     nodes = {(): {END: 0.7, A: 0.23}} | {(A,) * n: {A: 1.0} for n in range(1, longest + 1)}
     found = searched(world(nodes | {(A,) * (longest - 1): {END: 1.0}}, length=longest), beam_size=2, **rules)
     assert found == ([([END], 0.7)], 1)
     found = searched(world(nodes | {(A,) * longest: {END: 1.0}}, length=longest + 1), beam_size=2, **rules)
-    assert found == ([([A] * longest + [END], 0.23)], longest + 1)  # one more, and it wins with its last word
+    assert found == ([([A] * longest + [END], 0.23)], longest + 1)  # with one more step it wins with its last word
 
 
 def test_all_of_the_n_best_must_be_safe():
@@ -75,11 +77,11 @@ def test_all_of_the_n_best_must_be_safe():
     assert sorted(found, key=str) == sorted(
         [([END], 0.5), ([B, C, END], 0.25), ([A, END], 0.125), ([A, C, C, END], 0.125)], key=str
     )
-    assert steps == 4  # then all four beams have ended
+    assert steps == 4  # then all four beams are finished
 
 
 def test_a_beam_that_ends_takes_its_place_with_it():
-    """Of two beams the first ends at 3/8; only one goes on, and of A C and A D the better."""
+    """Of two beams the first ends at 3/8; only one continues, with the better of A C and A D."""
     nodes = {(): {END: 0.375, A: 0.625}, (A,): {C: 0.5, D: 0.4375}, (A, C): {END: 0.25}, (A, D): {END: 1.0}}
     nodes |= {(A, C, word): {END: 1.0} for word in range(8) if word != END}
     assert searched(world(nodes), beam_size=2, n_best=2) == ([([END], 0.375), ([A, C, END], 0.625 * 0.5 * 0.25)], 3)
@@ -88,10 +90,10 @@ def test_a_beam_that_ends_takes_its_place_with_it():
 
 def test_captions_that_did_not_end_come_only_where_none_did():
     nodes = {(): {A: 0.75, B: 0.25}, (A,): {A: 1.0}, (A, A): {A: 1.0}, (B,): {END: 0.125, C: 0.875}, (B, C): {D: 1.0}}
-    assert searched(world(nodes, length=3), beam_size=2) == ([([A, A, A], 0.75)], 3)  # B ended behind two others
+    assert searched(world(nodes, length=3), beam_size=2) == ([([A, A, A], 0.75)], 3)  # B ended in third rank
     assert searched(world(nodes, length=3), beam_size=2, n_best=2)[0] == [([A, A, A], 0.75), ([B, C, D], 0.25 * 0.875)]
     assert searched(world(nodes, length=3), beam_size=3, n_best=3)[0] == [([B, END], 0.25 * 0.125)]
-    # Where no word is possible, what was written is what there is; and it stands back for what ended.
+    # If no word is possible, the words so far are the result, but finished captions come first.
     nodes = {(): {A: 0.75, B: 0.25}, (A,): {A: 1.0}, (B,): {A: 0.5, END: 0.5}, (B, A): {END: 0.5, B: 0.5}}
     rules = {"no_repeat_ngram": 1, "min_length": 3}
     assert searched(world(nodes, length=4), beam_size=2, n_best=2, **rules) == ([([B, A, END], 0.0625)], 3)
@@ -110,8 +112,11 @@ def test_a_caption_that_may_not_even_begin_is_empty_and_sure(rules):
 
 
 def test_banks_share_the_room_that_is_left():
-    """Four beams, D is required: two end with it at once, so that two remain, one for each bank. The second caption
-    with D, which is third in rank, is kept only because those without it may have no more than one of two."""
+    """Four beams, D is required. Two beams end with it at once, so that two remain, one per bank.
+
+    The second caption with D, which has rank three, is kept only because captions without it may have at most one of
+    the two.
+    """
     nodes = {(): {D: 0.5, A: 0.3, B: 0.1, C: 0.06}, (D,): {END: 0.9, C: 0.02}, (D, C): {END: 0.9}}
     nodes |= {(A,): {A: 0.5, B: 0.45}, (A, A): {A: 0.9}, (A, B): {A: 0.9}, (A, A, A): {A: 0.9, D: 0.05}}
     nodes |= {(A, B, A): {A: 0.9}, (A, A, A, D): {END: 0.9}, (B,): {D: 0.0}, (C,): {D: 0.0}}
@@ -124,7 +129,7 @@ def test_banks_share_the_room_that_is_left():
 
 
 def test_groups_are_over_when_all_of_them_are():
-    """The first group ends at once; the second must not write <end> for its price, and takes two more words."""
+    """The first group ends at once; the penalty keeps the second from <end>, and it takes two more words."""
     nodes = {(): {END: 0.5, A: 0.375}, (A,): {B: 1.0}, (A, B): {END: 1.0}}
     arguments = {"beam_size": 2, "groups": 2}
     assert searched(world(nodes), diverse_beam_search, n_best=2, diversity=0.25, **arguments) == (
@@ -142,7 +147,7 @@ def test_groups_are_over_when_all_of_them_are():
 
 
 def test_one_image_of_a_batch_may_take_longer():
-    """Images side by side: the search goes on until the last is over, and the first is as it was."""
+    """Search images together: the search continues until the last one ends, and the first result does not change."""
     nodes = {(): {END: 0.5, A: 0.5}, (A,): {B: 1.0}}
     first, second = world({(): {END: 0.75}}), world({(): {A: 1.0}, (A,): {B: 1.0}, (A, B): {END: 1.0}})
     worlds = world(nodes)

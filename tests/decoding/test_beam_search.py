@@ -1,4 +1,4 @@
-"""Beam search against enumeration of all captions, on random toy models."""
+"""Compare beam search with the enumeration of all captions, on random toy models."""
 
 import itertools
 from functools import partial
@@ -28,7 +28,7 @@ def search(model, images, method=beam_search, **arguments):
 
 
 def enumerate_captions(model, image, *, max_length=T):
-    """{tokens: log-probability} of every caption that ends within max_length."""
+    """Return {tokens: log-probability} of every caption that ends within max_length."""
     state, memory = model.begin(image[None])
     found, live = {}, {(): (0.0, state)}
     for _ in range(max_length):
@@ -87,7 +87,7 @@ def test_batched_equals_one_by_one_in_any_order(model, beam_size):
     alone = [search(model, image[None], **arguments)[0][0].tokens for image in images]
     reversed_ = [best.tokens for (best, *_) in search(model, images.flip(0), **arguments)][::-1]
     assert together == alone == reversed_
-    assert len(set(map(tuple, together))) > 1  # the images matter
+    assert len(set(map(tuple, together))) > 1  # the images make a difference
 
 
 def test_log_probability_and_attention_belong_to_the_returned_words(model):
@@ -95,7 +95,7 @@ def test_log_probability_and_attention_belong_to_the_returned_words(model):
     for image, hypotheses in zip(images, search(model, images, beam_size=4, n_best=3, max_length=7), strict=True):
         for hypothesis in hypotheses:
             tokens = torch.tensor([[[START, *hypothesis.tokens]]])
-            model.decoder.pad = -1  # so that token 0, written here as a word, is scored
+            model.decoder.pad = -1  # so that token 0, which is a word here, is scored
             decoded = model(image[None], tokens)
             model.decoder.pad = 0
             log_probs = decoded.logits.log_softmax(-1)[range(len(hypothesis.tokens)), hypothesis.tokens]
@@ -123,7 +123,7 @@ def test_places_of_hard_attention_belong_to_the_returned_words(toy):
 
 
 def never_ending(favoured, end_logit):
-    """A model whose logits do not depend on anything."""
+    """Build a model whose logits are constant."""
 
     def step(token, state):
         logits = torch.full((*token.shape, V), -5.0, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Consensus decoding against CIDEr-D, a slow agreement and the true minimum of Bayes risk over all captions."""
+"""Compare consensus decoding with CIDEr-D, a slow agreement and the true minimum Bayes risk over all captions."""
 
 import math
 import random
@@ -24,7 +24,7 @@ def grams(words, n):
 
 
 def slow_agreement(a, b, rarity):
-    """The docstring, read aloud."""
+    """Compute the agreement as its docstring defines it."""
     cosines = []
     for n in range(1, 5):
         ours, theirs = grams(a, n), grams(b, n)
@@ -54,7 +54,7 @@ def test_agreement_equals_a_slow_one():
 
 def test_agreement_is_cider_d_where_all_n_grams_are_as_rare():
     generator = random.Random(1)
-    captions = [generator.sample(range(12), generator.randint(4, 9)) for _ in range(8)]  # no word twice
+    captions = [generator.sample(range(12), generator.randint(4, 9)) for _ in range(8)]  # no repeated word
     texts = [[str(word) for word in words] for words in captions]
     references = References({number: [words] for number, words in enumerate(texts)}, n=4)
     frequencies = DocumentFrequencies.of(references)
@@ -97,7 +97,7 @@ def test_the_elected_agree_most_with_the_beams_and_samples_of_the_two_searches()
 
 
 def test_what_is_most_probable_is_not_what_agrees_most(monkeypatch):
-    """Four captions: one of 0.34 that shares no word with the others, and three of 0.22 that share two words of three.
+    """Four captions: one of 0.34 that shares no word with the others, three of 0.22 that share two words of three.
 
     Two of the three agree on 2/3 of the words, 1/2 of the pairs and none of the triples: 7/18. Each of the three has
     0.22 + 0.44 · 7/18 = 0.391 of the votes, the most probable caption 0.34. Samples are drawn in proportion.
@@ -123,10 +123,10 @@ def test_what_is_most_probable_is_not_what_agrees_most(monkeypatch):
     found = searched(finalists=0, n_best=4)
     assert {tokens[0] for tokens, _ in found[:3]} == {b, c, d} and found[3][0] == [a, 7, 8, END]
     assert [value for _, value in found] == pytest.approx([vote, vote, vote, 0.34], abs=1e-12)
-    # A finalist of the beam votes too, for itself here.
+    # A finalist of the beam votes too; here it votes for itself.
     found = searched(finalists=1, n_best=2)
     assert [value for _, value in found] == pytest.approx([100 * vote / 101] * 2, abs=1e-12)
-    # An n-gram weighs the square of the sum of its words' rarities: of b and c one word and one pair are shared alike.
+    # The weight of an n-gram is the square of the sum of its words' rarities; b and c share one word, one pair.
     rarity = [1.0] * 9 + [3.0, 1.0]
     words, pairs = (9 + 1) / (1 + 9 + 1), 16 / (16 + 16)
     found = searched(finalists=0, rarity=rarity)
@@ -134,12 +134,12 @@ def test_what_is_most_probable_is_not_what_agrees_most(monkeypatch):
 
 
 def test_captions_of_other_lengths_agree_less():
-    """By hand: 3 4 and 3 4 5 6 7 share two words of 2 and 5, one pair of 1 and 4, and no more; three words apart."""
+    """3 4 and 3 4 5 6 7 share two words of 2 and 5, one pair of 1 and 4, no triple; their lengths differ by three."""
     factor = math.exp(-9 / (2 * 36))
     words, pairs, triples, quadruples = 2 / math.sqrt(2 * 5), 1 / math.sqrt(1 * 4), 0, 0
     wanted = factor * (words + pairs + triples + quadruples) / 4
     assert agreement([[3, 4], [3, 4, 5, 6, 7]])[0, 1] == pytest.approx(wanted, abs=1e-15)
-    # A word twice and once: they agree once, of norms √2² and √1.
+    # A word that occurs twice and once agrees once; the norms are √2² and √1.
     assert agreement([[3, 3], [3]])[0, 1] == pytest.approx(math.exp(-1 / 72) * (1 / math.sqrt(2) + 0) / 2, abs=1e-15)
     assert agreement([[], []]).tolist() == [[1, 1], [1, 1]]
     assert agreement([[], [3]])[0, 1] == 0
@@ -190,6 +190,6 @@ def test_a_required_word_is_demanded_of_the_elected_and_not_of_those_who_vote():
     drawn = model.search(sample, samples=30, seed=1, temperature=1.0)
     for found, free in zip(results, drawn, strict=True):
         assert all(4 in each.tokens for each in found)
-        # Those of the free samples that have the word happen to stand too.
+        # Unrestricted samples that happen to contain the word may be selected too.
         standing = {tuple(each.tokens) for each in free if 4 in each.tokens and each.tokens[-1] == END}
         assert standing <= {tuple(each.tokens) for each in found}

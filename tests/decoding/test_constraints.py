@@ -1,4 +1,4 @@
-"""Every search under every rule: against enumeration, and against slow searches over lists."""
+"""Test every search under every rule, against enumeration and against slow searches over lists."""
 
 import math
 import random
@@ -46,7 +46,7 @@ def test_a_beam_as_wide_as_the_space_finds_the_true_best_under_every_rule(block)
             assert ranked == facts(hypotheses), (seed, rules)
             unfinished_seen += not finished
             required_seen += bool(finished and rules.get("require"))
-    assert unfinished_seen and required_seen  # both kinds of world came
+    assert unfinished_seen and required_seen  # both kinds of world occurred
 
 
 @pytest.mark.parametrize("block", range(4))
@@ -74,7 +74,7 @@ def test_narrow_beams_and_groups_equal_a_slow_search_that_never_ends_early(block
             assert wanted == facts(hypotheses), (seed, rules)
 
 
-# Worlds, among some 6 000 each, in which a group that has ended would have changed what a later group writes.
+# Worlds, out of about 6000 each, in which a group that has ended would have changed the words of a later group.
 @pytest.mark.parametrize(
     ("world", "image", "widths", "rules"),
     [
@@ -142,7 +142,7 @@ def count_steps(monkeypatch):
 
 
 def check_hypothesis(model, image, hypothesis, rules):
-    """What must hold of a hypothesis of any search, by the tables."""
+    """Check what must be true of a hypothesis of any search, by the tables."""
     tokens = tuple(hypothesis.tokens)
     assert END not in tokens[:-1] and len(tokens) <= model.length
     if tokens[-1:] == (END,):
@@ -185,7 +185,7 @@ def test_words_probabilities_attention_and_rules_of_every_search(method, options
     length=st.integers(1, 4),
     beam_size=st.integers(1, 12),
     groups=st.integers(1, 3),
-    end_bias=st.sampled_from([-50.0, -3.0, 0.0, 50.0]),  # nothing finishes … everything ends at once
+    end_bias=st.sampled_from([-50.0, -3.0, 0.0, 50.0]),  # nothing finishes … everything ends at the first step
     data=st.data(),
 )
 def test_batches_change_nothing(seed, images, vocabulary, length, beam_size, groups, end_bias, data):
@@ -250,7 +250,7 @@ def test_banks_find_better_captions_than_words_forced_at_the_end():
 
 def test_a_caption_the_rules_leave_without_a_word_is_returned_as_it_stands():
     model = PrefixModel(2, vocabulary=4, length=6, seed=4)
-    rules = {"no_repeat_ngram": 1, "min_length": 6}  # three words, each once, then nothing may follow
+    rules = {"no_repeat_ngram": 1, "min_length": 6}  # three words, each once; then no word is allowed
     for method, options in METHODS:
         for hypotheses in model.search(method, **rules, **options):
             assert all(sorted(hypothesis.tokens) == [0, 1, 3] for hypothesis in hypotheses)

@@ -1,4 +1,4 @@
-"""Diverse beam search against a slow search that never ends early, where early ending could change the result."""
+"""Compare diverse beam search with a slow search that never ends early, where ending early could change the result."""
 
 import itertools
 import math
@@ -22,10 +22,13 @@ def found(hypotheses):
 
 
 def test_a_group_that_cannot_win_penalizes_later_groups_by_hand():
-    """Two groups of two, λ = 2. The first writes A and B, ends B at 0.3 · 0.1, and goes on with A X at 0.32 · 0.08,
-    which is behind: no live beam of it can win. The second writes C SURE and D SURE. At the third word A X wants LATE,
-    and so do both of the second group; penalized, they write OTHER, and end. Without the penalty both write LATE, after
-    which 16 words are equally probable, and B would be the best caption."""
+    """Two groups of two beams, λ = 2.
+
+    The first group writes A and B, ends B at 0.3 · 0.1, and continues with A X at 0.32 · 0.08, which is worse: none of
+    its live beams can win. The second group writes C SURE and D SURE. At the third word the best word of A X is LATE,
+    and so it is for both beams of the second group. Penalized, they write OTHER and end. Without the penalty both write
+    LATE, after which 16 words are equally probable, and B would be the best caption.
+    """
     world = by_hand(
         {
             (): {A: 0.32, B: 0.3, C: 0.18, D: 0.17},
@@ -47,7 +50,7 @@ def test_a_group_that_cannot_win_penalizes_later_groups_by_hand():
     assert best.log_prob == best.score == pytest.approx(math.log(0.18 * 0.97 * 0.46 * 0.9), abs=1e-12)  # −2.629
     ((first, second),) = world.search(diverse_beam_search, beam_size=4, groups=2, diversity=2.0, n_best=2)
     assert (first.tokens, second.tokens) == ([C, SURE, OTHER, END], [D, SURE, OTHER, END])
-    # Without a penalty both groups take LATE, and the best caption is B's.
+    # Without a penalty both groups choose LATE, and the best caption is B's.
     ((best,),) = world.search(diverse_beam_search, beam_size=4, groups=2, diversity=0.0)
     assert best.tokens == [B, END] and best.log_prob == pytest.approx(math.log(0.03), abs=1e-12)
 
@@ -76,14 +79,14 @@ def test_ending_early_changes_no_caption_where_a_penalty_outlives_its_group(rule
                 wanted = slow_search(world, 0, [width] * groups, **options)
                 assert wanted == found(captions), (seed, delay, diversity)
                 told_apart += wanted != slow_search(world, 0, [width] * groups, forgetful=True, **options)
-    assert told_apart >= 2  # early ending as it once was would have failed here
+    assert told_apart >= 2  # an earlier, wrong rule for ending early fails here
 
 
 @pytest.mark.parametrize("n_best", [1, 2])
 def test_ending_early_changes_no_caption_with_required_words(n_best):
     told_apart = 0
     for seed, delay, groups in itertools.product(range(3), (1, 2), (2, 3)):
-        # Two of each group's five beams are those without the required word, which is the second.
+        # Two of the five beams of each group are without the required word, which is the second word.
         world = outlived(seed, groups=groups, width=3, delay=delay, ends=n_best, prefix=(5, 4))
         rules = {"require": (4,), "no_repeat_ngram": 2}
         options = {"n_best": n_best, "rules": rules, "max_length": world.length, "diversity": 2.0}

@@ -1,4 +1,4 @@
-"""Given captions and the reading of backpointers, against tables; log-probabilities of logits of any precision."""
+"""Compare given captions and backpointers with tables; test log-probabilities of logits of any precision."""
 
 import math
 from types import SimpleNamespace
@@ -31,7 +31,7 @@ def test_given_captions_have_the_log_probabilities_and_looks_of_their_prefixes()
         assert torch.equal(one.weights, model.weights[rows]) and torch.equal(one.places, model.places[rows])
     assert len(calls) == 4 and calls[0] == [START] * 5
     assert [call[0] for call in calls[1:3]] == [3, 4] and [call[3] for call in calls[1:]] == [4, 4, 1]
-    # The others of a batch change nothing.
+    # The other captions of a batch make no difference.
     for image, tokens in enumerate(CAPTIONS):
         step, state = model.begin([image])
         ((alone,),) = forced_decoding(step, state, batch=1, start=START, end=END, tokens=[tokens])
@@ -76,9 +76,9 @@ def test_words_are_scored_after_the_true_words_before_them_and_padding_is_not():
 
 
 def test_backpointers_are_followed_by_hand():
-    """Three steps of two images. Image 0: row 1 of the last step comes from row 0, and that from the first row's word.
+    """Three steps of two images. Image 0: the parent of row 1 of the last step is row 0, whose parent is the first row.
 
-    The weights of a step are those of the rows before it: of the first step there is one row.
+    The weights of a step are those of the rows before it, so the first step has one row.
     """
     trail = Backpointers()
     weights = [torch.arange(2.0 * rows).view(2, rows, 1) + 100 * t for t, rows in enumerate((1, 3, 2))]
@@ -122,8 +122,10 @@ def test_without_attention_or_places_there_are_none():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
 def test_log_probabilities_are_summed_in_32_bits_at_the_least(dtype):
-    """Of 20 000 words alike each has probability 1/20 000: a sum in bfloat16 would end at 256, one in float16 at 2 048.
-    Log-probabilities in bfloat16 would be 1/16 apart near −9.9. Float32 loses some 1e-5 in so many additions."""
+    """20 000 equal words have probability 1/20 000 each: a sum in bfloat16 would stop at 256, one in float16 at 2048.
+
+    Log-probabilities in bfloat16 would be 1/16 apart near −9.9. Float32 loses about 1e-5 in so many additions.
+    """
     logits = torch.zeros(1, 2, 20000, dtype=dtype)
     logits[0, 1, 7] = 3.0
     before, found = logits.clone(), normalized(logits)

@@ -1,10 +1,10 @@
-"""Every search in bfloat16 and float16, on a CPU: whole models of that type, and torch's autocast over float32 ones.
+"""Test every search in bfloat16 and float16 on a CPU: models of that type, and torch's autocast over float32 models.
 
-A number is rounded by up to u of itself, u = 2⁻⁸ in bfloat16 and 2⁻¹¹ in float16. A caption of T words goes through
-R = 4 T + 3 products one after another (T steps of four, and the readout). Their errors have random signs: the logits,
-of size S, are wrong by about u √R S, and a log-softmax by at most twice as much as its logits. So a word's
-log-probability is held to 2 u √R S of what it is in float32 (the worst of 300 small models that were drawn came to 0.8
-of that), a caption's to T times as much. Of two captions that change places in a ranking, both may be wrong by that.
+Rounding changes a number by up to u of itself, u = 2⁻⁸ in bfloat16 and 2⁻¹¹ in float16. A caption of T words needs R =
+4 T + 3 products one after another (T steps of four, and the readout). Their errors have random signs. The error of the
+logits, of size S, is therefore about u √R S, and that of a log-softmax at most twice that of its logits. So a word's
+log-probability may differ by 2 u √R S from float32 (the worst of 300 small random models had 0.8 of that), and a
+caption's by T times as much. If two captions change their ranks, both may have that error.
 """
 
 import itertools
@@ -56,7 +56,7 @@ WORDS = V - len(FORBIDDEN)  # <end> among them
 
 
 def make(parts):
-    """A small model of these parts, or an ensemble of two, and images for it."""
+    """Build a small model of these parts, or an ensemble of two, and images for it."""
     if parts == "ensemble":
         (first, images), (second, vectors) = make(PARTS[0]), make(PARTS[-1])
         return Ensemble([first, second]), (images, vectors)
@@ -72,11 +72,11 @@ def make(parts):
 
 
 class Searched:
-    """A model over some images, in a precision: runs searches as the product does, the whole of them in it."""
+    """A model over some images in one precision; runs a full search in it, as the product does."""
 
     def __init__(self, model, images, dtype=torch.float32, *, autocast=False):
         self.dtype, self.largest = dtype, 0.0
-        # The members of an ensemble, too; what is not a number of the model stays as it is.
+        # The members of an ensemble too; everything except the model's numbers stays as it is.
         self.model = model if autocast else model.to(dtype)
         self.context = partial(torch.autocast, "cpu", dtype) if autocast else nullcontext
         with torch.inference_mode(), self.context():
@@ -85,7 +85,7 @@ class Searched:
 
     def step(self, token, state):
         made = self.inner(token, state)
-        # An ensemble's logits are log-probabilities, which are sums in 32 bits.
+        # An ensemble's logits are log-probabilities, which are summed in 32 bits.
         assert made.logits.dtype == (torch.float32 if isinstance(self.model, Ensemble) else self.dtype)
         self.largest = max(self.largest, made.logits.abs().max().item())
         return made
@@ -95,13 +95,13 @@ class Searched:
             return method(self.step, self.state, **IDS | arguments)
 
     def scores(self, tokens):
-        """log p of the words of [B, K, 1 + T] tokens, by `score_tokens`."""
+        """Return the log-probabilities of the words of [B, K, 1 + T] tokens, by `score_tokens`."""
         with torch.inference_mode(), self.context():
             return score_tokens(self.step, self.state, tokens, pad=PAD)
 
     @torch.inference_mode()
     def word_log_probs(self, captions):
-        """[[log p of each word] of each caption] of each image, in 64 bits of the model's logits."""
+        """Return the log-probability of each word of each caption of each image, from the logits in 64 bits."""
         made = []
         for image, group in enumerate(captions):
             found = []
@@ -118,13 +118,13 @@ class Searched:
 
 
 def tolerance(full, dtype):
-    """Of a word's log-probability: 2 u √R S."""
+    """Return the tolerance of a word's log-probability: 2 u √R S."""
     assert 0.5 < full.largest < 20
     return 2 * {torch.bfloat16: 2**-8, torch.float16: 2**-11}[dtype] * math.sqrt(4 * T + 3) * full.largest
 
 
 def both(parts, dtype, autocast, seed=0):
-    """The same model in float32 and in half precision."""
+    """Build the same model in float32 and in half precision."""
     torch.manual_seed(seed)
     model, images = make(parts)
     full = Searched(model, images)
@@ -169,7 +169,7 @@ def test_the_log_probability_of_what_a_search_writes_is_near_float32s(parts, dty
                 assert hypothesis.log_prob == pytest.approx(total(words, hypothesis.tokens), abs=near), name
                 assert math.isfinite(hypothesis.score)
                 if hypothesis.weights is not None and parts[1] != "adaptive":
-                    ones = hypothesis.weights.double().sum(-1)  # each of at most 1, rounded by at most u of it
+                    ones = hypothesis.weights.double().sum(-1)  # each is at most 1, rounded by at most u of itself
                     assert (ones - 1).abs().max() <= 4 * 2**-8
                 if name == "rules":
                     assert obeys(tuple(hypothesis.tokens), RULES | {"require": (7,)}, max_length=T)
@@ -183,8 +183,11 @@ def test_the_log_probability_of_what_a_search_writes_is_near_float32s(parts, dty
 @half
 @some_models
 def test_a_search_that_sees_every_caption_finds_the_best_or_one_as_good(parts, dtype, autocast):
-    """A beam as wide as the space ranks all captions by what they are worth in half precision. Where it chooses another
-    one than float32 does, both are misjudged: it is at most twice a caption's tolerance worse."""
+    """A beam as wide as the space ranks all captions by their scores in half precision.
+
+    If it selects another caption than float32 does, both scores have an error: it is worse by at most twice a caption's
+    tolerance.
+    """
     full, lower = both(parts, dtype, autocast, seed=1)
     for rules in ({}, RULES, {"length_penalty": 1.0, "require": (5,)}):
         for method in (
@@ -219,8 +222,11 @@ def test_every_greedy_word_is_the_best_or_one_as_good(parts, dtype, autocast):
 @half
 @some_models
 def test_every_sampled_word_is_drawn_by_its_uniform_number(parts, dtype, autocast):
-    """The bounds of a word's interval are sums of probabilities, which are wrong by a factor of at most e to the word's
-    tolerance, before and after they are normalized over the words that may be written."""
+    """The bounds of a word's interval are sums of probabilities.
+
+    They are wrong by a factor of at most e to the word's tolerance, before and after normalization over the allowed
+    words.
+    """
     full, lower = both(parts, dtype, autocast, seed=3)
     samples = 20
     found = lower.search(sample, samples=samples, seed=5)
@@ -242,8 +248,11 @@ def test_every_sampled_word_is_drawn_by_its_uniform_number(parts, dtype, autocas
 
 @half
 def test_hard_attention_looks_elsewhere_only_where_two_places_weigh_alike(dtype, autocast):
-    """It is no continuous function of its numbers: a caption's log-probability is near float32's only as long as it
-    looks at the same places, and where it looks at another, that one weighs as much but for rounding."""
+    """Hard attention is not a continuous function of its numbers.
+
+    A caption's log-probability is close to that of float32 only while it attends to the same locations. If it attends
+    to another one, that location has the same weight except for rounding.
+    """
     parts = ("hard", "look_after", "gru", "initial_state", "dot_product")
     same = 0
     for seed in range(6):
@@ -261,7 +270,7 @@ def test_hard_attention_looks_elsewhere_only_where_two_places_weigh_alike(dtype,
                 near = len(one.tokens) * tolerance(full, dtype)
                 assert other.log_prob == pytest.approx(one.log_prob, abs=near)
             else:
-                t = int(alike.logical_not().nonzero()[0])  # those after it have another state
+                t = int(alike.logical_not().nonzero()[0])  # the steps after it have another state
                 weights = one.weights[t].log()
                 gap = (weights[one.places[t]] - weights[other.places[t]]).item()
                 assert 0 <= gap <= 2 * tolerance(full, dtype)
@@ -282,8 +291,10 @@ TABLES = [
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("method", "options"), TABLES)
 def test_half_precision_logits_are_worth_what_they_are_in_64_bits(method, options, dtype):
-    """The rounding of logits is the model's own; searches add none. They sum in 32 bits, where words that are equally
-    probable in half precision stay so."""
+    """Rounding of logits is the model's own; searches add none.
+
+    They sum in 32 bits, where words that are equally probable in half precision remain so.
+    """
 
     for seed in range(7000, 7008):
         rules = draw_rules(random.Random(seed), 5, 4)
@@ -302,7 +313,7 @@ def test_half_precision_logits_are_worth_what_they_are_in_64_bits(method, option
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_words_that_tie_are_all_kept_and_none_twice(dtype):
-    """Logits that are equal in half precision: the beam holds different captions, of equal probability."""
+    """Logits are equal in half precision: the beam has different captions of equal probability."""
 
     class Constant(torch.nn.Module):
         def __call__(self, token, state):

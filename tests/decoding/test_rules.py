@@ -1,4 +1,4 @@
-"""Each rule at its boundaries: scores by hand, and what may be written after every prefix there is."""
+"""Test each rule at its boundaries: scores by hand, and the allowed words after every prefix."""
 
 import dataclasses
 import inspect
@@ -28,14 +28,14 @@ INF = math.inf
         ({"length_penalty": 1.0}, 7, -3.0),  # (5 + 7) / 6 = 2
         ({"length_penalty": 2.0}, 7, -1.5),
         ({"length_penalty": 0.5}, 19, -3.0),
-        ({"length_penalty": 1.0, "length_normalization": 1.0}, 7, -3.0),  # it takes the other one's place
+        ({"length_penalty": 1.0, "length_normalization": 1.0}, 7, -3.0),  # it replaces the other one
     ],
 )
 def test_scores_by_hand(rules, length, score):
     log_prob = torch.tensor([-6.0, -INF], dtype=torch.float64)
     for given in (length, torch.tensor(length), torch.tensor([length, length])):
         assert Rules(**rules).score(log_prob, given).tolist() == pytest.approx([score, -INF], rel=1e-15)
-    # The best that a row can still reach: as it is, at the greatest length.
+    # The best score that a row can still reach: its current log_prob at the greatest length.
     assert Rules(**rules, max_length=length).bound(log_prob).tolist() == pytest.approx([score, -INF], rel=1e-15)
 
 
@@ -54,7 +54,7 @@ def test_the_least_and_the_most_that_rules_take():
 
 
 def possible(referee, vocabulary, rows):
-    """For each row the words that may come next; those must keep their numbers."""
+    """Return for each row the words that may come next; their log-probabilities must not change."""
     log_probs = torch.arange(1.0, 1 + rows * vocabulary, dtype=torch.float64).neg().view(1, rows, vocabulary)
     before = log_probs.clone()
     referee.rule_out(log_probs)
@@ -81,15 +81,17 @@ BY_HAND = [
     {"require": (1,), "forbidden": (0, 1), "allow": (1,), "min_length": 3},
     {"forbidden": (0, 1)},
     {"forbidden": (0, 1), "allow": (0,)},
-    {"forbidden": (0, 1), "allow": (0,), "avoid": (0,)},  # avoided all the same
+    {"forbidden": (0, 1), "allow": (0,), "avoid": (0,)},  # avoided nevertheless
     {"avoid": (3,), "allow": (3,)},
 ]
 
 
 @pytest.mark.parametrize("seed", range(len(BY_HAND) + 60))
 def test_what_may_be_written_after_every_prefix(seed):
-    """All prefixes of four words, of which <end> is one, as rows side by side: many parents with few children, in an
-    order of their own, so that a row's history must follow its parents."""
+    """Use all prefixes of four words, <end> included, as parallel rows.
+
+    There are many parents with few children, in an order of their own, so that a row's history must follow its parents.
+    """
     vocabulary, length = 4, 4
     generator = random.Random(seed)
     rules = BY_HAND[seed] if seed < len(BY_HAND) else draw_rules(generator, vocabulary, length)
@@ -141,7 +143,7 @@ def test_images_of_a_batch_have_histories_of_their_own():
 
 
 def test_a_repeated_n_gram_is_one_of_the_words_before_and_of_no_others():
-    """By hand: after 3 4 3 4 3 with n = 3, only 3 4 3 → 4 has been there; with n = 2, 3 → 4 and no 3 → 3."""
+    """After 3 4 3 4 3 with n = 3, only 3 4 3 → 4 has occurred; with n = 2, 3 → 4 and not 3 → 3."""
     for n, out in ((1, {3, 4}), (2, {4}), (3, {4}), (4, {4}), (5, set())):
         referee = ConstraintState(Rules(no_repeat_ngram=n), forbidden=(), end=END, batch=1, device=torch.device("cpu"))
         for word in (3, 4, 3, 4, 3):
@@ -213,7 +215,7 @@ def test_rules_that_exclude_each_other():
 
 
 def test_a_search_takes_the_rules_one_by_one():
-    """They are what a configuration is checked against: the search's own arguments, then those of Rules."""
+    """The configuration check sees the search's own arguments, then those of Rules."""
     for search in (greedy_search, beam_search, sample, consensus_search):
         names = list(inspect.signature(search).parameters)
         assert names[:2] == ["step", "state"] and names[-9:] == [field.name for field in dataclasses.fields(Rules)]

@@ -1,4 +1,4 @@
-"""Sampling by given uniform numbers, against the distribution functions of a slow reference."""
+"""Compare sampling for given uniform numbers with the distribution functions of a slow reference."""
 
 import math
 from collections import Counter
@@ -30,7 +30,7 @@ def model(toy):
 
 
 def log_prob_of(model, image, tokens):
-    """Σ log p by teacher forcing; token 0, written here as a word, is scored too."""
+    """Compute Σ log p by teacher forcing; token 0, which is a word here, is scored too."""
     model.decoder.pad = -1
     logits = model(image[None], torch.tensor([[[START, *tokens]]])).logits
     model.decoder.pad = 0
@@ -38,7 +38,7 @@ def log_prob_of(model, image, tokens):
 
 
 def intervals(log_probs, *, temperature=1.0, top_k=None, top_p=None):
-    """{word: (from, to)}: the uniform numbers that draw each word, by sorting and summing a list."""
+    """Return {word: (from, to)}, the uniform numbers that sample each word, by sorting and summing a list."""
     words = [word for word, value in enumerate(log_probs) if value > -math.inf]
     if top_k is not None or top_p is not None:
         words = sorted(words, key=lambda word: -log_probs[word])[: top_k or len(words)]
@@ -57,7 +57,7 @@ def intervals(log_probs, *, temperature=1.0, top_k=None, top_p=None):
 
 
 def boxes(model, image, rules, options):
-    """{caption: the intervals of its words}: all captions that can be drawn, in order; their volumes sum to 1."""
+    """Return {caption: the intervals of its words} for all possible captions, in order; their volumes sum to 1."""
     found, live = {}, {(): []}
     for t in range(model.length):
         grown = {}
@@ -66,7 +66,7 @@ def boxes(model, image, rules, options):
                 value if permitted(prefix, word, rules, max_length=model.length) else -math.inf
                 for word, value in enumerate(model.log_probs[model.at(image, prefix)])
             ]
-            if max(log_probs) == -math.inf:  # no word to go on with
+            if max(log_probs) == -math.inf:  # no word is possible
                 found[prefix] = sides
                 continue
             for word, side in intervals(log_probs, **options).items():
@@ -76,7 +76,7 @@ def boxes(model, image, rules, options):
 
 
 def given_uniforms(monkeypatch, steps):
-    """Let torch.rand return these, one after another."""
+    """Let torch.rand return these numbers, one after another."""
     left = iter(steps)
 
     def rand(*shape, dtype, generator, device):
@@ -99,8 +99,10 @@ FILTERS = [
 
 @pytest.mark.parametrize("options", FILTERS, ids=lambda options: "-".join(options) or "plain")
 def test_every_caption_is_drawn_by_the_uniform_numbers_of_its_probability(monkeypatch, options):
-    """The numbers that draw a caption are a box: one interval per word, as long as the word is probable. Its middle
-    and two opposite corners draw it."""
+    """The numbers that sample a caption form a box: one interval per word, as long as the word is probable.
+
+    Its center and two opposite corners sample the caption.
+    """
     tested = 0
     for seed in range(6000, 6015):
         model, rules, _ = draw_world(seed)
@@ -108,7 +110,7 @@ def test_every_caption_is_drawn_by_the_uniform_numbers_of_its_probability(monkey
         for found in every:
             assert math.fsum(math.prod(b - a for a, b in sides) for sides in found.values()) == pytest.approx(1)
         if min(b - a for found in every for sides in found.values() for a, b in sides) < 1e-12:
-            continue  # words so improbable lie too close to their neighbors for 64 bits
+            continue  # words so improbable are too close to their neighbors for 64 bits
         tested += 1
         rows = [[(*pair, at) for pair in found.items() for at in ("first", "middle", "last")] for found in every]
         samples = max(map(len, rows))
@@ -124,7 +126,7 @@ def test_every_caption_is_drawn_by_the_uniform_numbers_of_its_probability(monkey
         for image, (part, hypotheses) in enumerate(zip(rows, results, strict=True)):
             for (tokens, _, _), hypothesis in zip(part, hypotheses, strict=True):
                 assert tuple(hypothesis.tokens) == tokens, (seed, rules)
-                own = model.log_prob(image, tokens)  # whatever the temperature, the filters and the rules
+                own = model.log_prob(image, tokens)  # for every temperature, filter and rule
                 assert hypothesis.log_prob == pytest.approx(own, abs=1e-9)
                 assert hypothesis.score == pytest.approx(score(own, len(tokens), rules), abs=1e-9)
                 wanted = [model.at(image, tokens[:t]) for t in range(len(tokens))]
@@ -139,7 +141,7 @@ def test_one_uniform_number_a_row_and_step_comes_from_the_seed_or_generator():
         (torch.Generator().manual_seed(4), {"seed": 4}),
         (torch.Generator().manual_seed(5), {"generator": torch.Generator().manual_seed(5)}),
         (torch.Generator().manual_seed(6), {}),
-        # A seed takes the place of a generator.
+        # A seed replaces a generator.
         (torch.Generator().manual_seed(4), {"seed": 4, "generator": torch.Generator().manual_seed(5)}),
     ]
     for generator, options in alike:
@@ -156,11 +158,11 @@ def test_one_uniform_number_a_row_and_step_comes_from_the_seed_or_generator():
         assert [[tuple(h.tokens) for h in group] for group in results] == tokens
         given = options.get("generator")
         if given is not None and "seed" not in options:
-            assert torch.equal(given.get_state(), generator.get_state())  # no number more, none after the last <end>
+            assert torch.equal(given.get_state(), generator.get_state())  # no further number, none after the last <end>
 
 
 def test_the_nucleus_ends_with_the_word_that_reaches_it(monkeypatch):
-    """Eight words of exactly 1/8 each, so that sums of them are exact: k words reach k/8, and no fewer do."""
+    """Eight words have exactly 1/8 each, so that their sums are exact: k words reach k/8, and fewer do not."""
     rows = torch.zeros(1, 1000, 8, dtype=torch.float64)
     for words in range(1, 9):
         for top_p, top_k, wanted in (
@@ -179,7 +181,7 @@ def test_the_nucleus_ends_with_the_word_that_reaches_it(monkeypatch):
 
 
 def test_scores_of_samples_by_hand(monkeypatch):
-    """1/2 to <end> and 1/4 to either word at each step, cut after two: score = log_prob / length."""
+    """<end> has 1/2 and both words 1/4 at each step, cut after two: score = log_prob / length."""
     model = PrefixModel(1, vocabulary=3, length=2, seed=0)
     model.logits = torch.tensor([1.0, 1.0, 2.0], dtype=torch.float64).log().expand_as(model.logits)
     rules = {"length_normalization": 1.0}
@@ -192,7 +194,7 @@ def test_scores_of_samples_by_hand(monkeypatch):
         ((one,),) = model.search(sample, **rules)
         assert one.tokens == tokens and one.log_prob == pytest.approx(log_prob)
         assert one.score == pytest.approx(log_prob / len(tokens))
-    # No word at all: an empty caption, which is sure.
+    # No word at all: an empty caption with probability 1.
     for rules in ({"length_normalization": 1.0}, {"length_penalty": 1.0}, {}):
         given_uniforms(monkeypatch, [torch.tensor(0.5, dtype=torch.float64)])
         ((one,),) = model.search(sample, avoid=(0, 1), min_length=2, **rules)
@@ -207,7 +209,7 @@ def test_draws_without_filters_are_those_of_the_distribution(monkeypatch):
 
 
 def test_all_samples_having_ended_ends_the_search(monkeypatch):
-    """Three samples that end with their first, second and third word, of six: three steps, and no word after <end>."""
+    """Three samples end with their first, second and third word of six: three steps, and no word after <end>."""
     model, calls = PrefixModel(1, vocabulary=4, length=6, seed=3), []
     step, state = model.begin()
     sides = [intervals(model.log_probs[model.at(0, (3,) * t)]) for t in range(3)]
@@ -226,7 +228,7 @@ def test_all_samples_having_ended_ends_the_search(monkeypatch):
 
 def test_a_word_without_probability_is_never_drawn(monkeypatch):
     log_probs = torch.tensor([[[-torch.inf, 0.3, -torch.inf, 0.2, -torch.inf]]], dtype=torch.float64)
-    for uniform, wanted in ((0.0, 1), (1 - 2**-53, 3)):  # the ends of what torch.rand gives
+    for uniform, wanted in ((0.0, 1), (1 - 2**-53, 3)):  # the smallest and largest number that torch.rand returns
         value = torch.full((1, 1, 1), uniform, dtype=torch.float64)
         monkeypatch.setattr(torch, "rand", lambda *shape, value=value, **options: value)
         assert draw_tokens(log_probs).item() == draw_tokens(log_probs, top_p=1.0).item() == wanted
@@ -255,7 +257,7 @@ def test_seeds_and_generators(model):
 
     assert tokens(seed=1) == tokens(seed=1) == tokens(generator=torch.Generator().manual_seed(1)) != tokens(seed=2)
     generator = torch.Generator().manual_seed(1)
-    assert tokens(generator=generator) != tokens(generator=generator)  # it draws on
+    assert tokens(generator=generator) != tokens(generator=generator)  # it continues to sample
     assert len(set(map(tuple, tokens(seed=1)))) > 5
 
 

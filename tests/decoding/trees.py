@@ -1,6 +1,6 @@
-"""Worlds written by hand or drawn node by node: each prefix of words has its own distribution of the next word.
+"""Provide worlds written by hand or generated node by node: each prefix has its own distribution of the next word.
 
-A search asks a tree for the few prefixes that it reaches, so that a tree may have many words and steps.
+A search evaluates only the prefixes that it reaches, so a tree may have many words and steps.
 """
 
 import math
@@ -23,10 +23,10 @@ class Reached(NamedTuple):
 
 
 class Tree:
-    """One image, or several, whose next word is drawn from `probabilities(image, prefix)`, {word: probability}.
+    """One image, or several, whose next word has the distribution `probabilities(image, prefix)`, {word: probability}.
 
-    Words that are left out have no probability. A prefix's attention weights are [its length, its number of the
-    distinct prefixes asked for], so that another row's or another step's show.
+    Words that are left out have probability 0. The attention weights of a prefix are [its length, its number among the
+    distinct prefixes so far], so that a wrong row or step would be visible.
     """
 
     def __init__(self, probabilities: Callable, *, vocabulary: int, length: int, images: int = 1):
@@ -34,7 +34,7 @@ class Tree:
         self.log_probs, self.number = {}, {}
 
     def at(self, image, prefix):
-        """Key of `log_probs` for a prefix; it is made when it is first asked for."""
+        """Return the key of `log_probs` for a prefix; it is created at the first request."""
         key = (image, *prefix)
         if key not in self.log_probs:
             row = [-math.inf] * self.vocabulary
@@ -44,11 +44,11 @@ class Tree:
         return key
 
     def weights(self, image, prefix):
-        """Attention weights of the step that follows a prefix."""
+        """Return the attention weights of the step that follows a prefix."""
         return [float(len(prefix)), float(self.number[self.at(image, prefix)])]
 
     def step(self, token, state):
-        """What a search calls."""
+        """Score the next words: the function that a search calls."""
         before = state.words[..., 1:].tolist() if state.words.shape[-1] > 1 else None
         words = torch.cat((state.words, token[..., None]), -1)
         logits, weights = [], []
@@ -67,13 +67,16 @@ class Tree:
         return method(self.step, Reached(torch.tensor(order)[:, None, None]), batch=len(order), **arguments)
 
     def log_prob(self, image, tokens):
-        """Σ log p of tokens."""
+        """Return the log-probability of tokens."""
         return math.fsum(self.log_probs[self.at(image, tokens[:t])][word] for t, word in enumerate(tokens))
 
 
 def by_hand(nodes: Mapping[tuple[int, ...], Mapping[int, float]], *, vocabulary: int, length: int) -> Tree:
-    """A tree of given nodes; what a node leaves of 1 is shared evenly by the words that it does not name, and so is
-    all of a node that is not given."""
+    """Build a tree of given nodes.
+
+    The words that a node does not name share its remaining probability equally, and so do all words of a node that is
+    not given.
+    """
 
     def probabilities(_, prefix):
         given = nodes.get(prefix, {})
@@ -84,17 +87,17 @@ def by_hand(nodes: Mapping[tuple[int, ...], Mapping[int, float]], *, vocabulary:
 
 
 def outlived(seed: int, *, groups: int, width: int, delay: int, ends: int, middle: bool = False, prefix=()) -> Tree:
-    """A world in which the first group of a diverse search has nothing to hope for, and still decides what comes out.
+    """Build a world in which the first group of a diverse search cannot win any more, but still changes the result.
 
-    `ends` beams of the first group end at their second word, and its others fall behind for `delay` further words,
-    while the beams of the last group go on along words that are nearly sure. Then all of them want one word, `late`.
-    Whoever is penalized for it takes another one instead, after which the caption ends as well as it can; after `late`
-    it goes on anywhere. A first group that stopped penalizing, because nothing of it can win any more, would lose the
-    best caption.
+    `ends` beams of the first group end at their second word. Its other beams fall behind for `delay` further words,
+    while the beams of the last group continue with words that are nearly certain. Then one word, `late`, is the most
+    probable for all of them. A beam that is penalized for it takes another word, after which the caption ends as well
+    as it can. After `late`, every word is equally probable. If the first group stopped penalizing because it cannot win
+    any more, the search would lose the best caption.
 
     Args:
-        middle: whether all beams of the second of three groups end at their second word.
-        prefix: words that are nearly sure before all that.
+        middle: Whether all beams of the second of three groups end at their second word.
+        prefix: Words that are nearly certain before this world begins.
     """
     generator, vocabulary = random.Random(seed), 24
     words = [word for word in range(vocabulary) if word != END and word not in prefix]
@@ -102,10 +105,10 @@ def outlived(seed: int, *, groups: int, width: int, delay: int, ends: int, middl
     late, other, *words = words
     sure, firsts = words[: delay + 1], words[delay + 1 : delay + 1 + groups * width]
     shares = sorted((generator.uniform(0.97, 1.03) * 0.95 / len(firsts) for _ in firsts), reverse=True)
-    last = 2 + delay  # words before those that the groups differ in
+    last = 2 + delay  # words before those in which the groups differ
 
     def wanted(words):
-        """{word: probability} after these words, of what is not left to chance."""
+        """Return {word: probability} after these words, for the nodes that are not random."""
         if not words:
             return dict(zip(firsts, shares, strict=True))
         if words[0] not in firsts:
@@ -133,11 +136,13 @@ def outlived(seed: int, *, groups: int, width: int, delay: int, ends: int, middl
 
 
 def drawn(seed: int, *, vocabulary: int, length: int, images: int = 1, wanted: int = 2) -> Tree:
-    """A tree whose nodes want the same few words at the same step, or end, or go anywhere: groups of a diverse search
-    meet on one word, captions end at every step, and beams that were good fall behind.
+    """Build a tree in which nodes prefer the same few words at the same step, or end, or continue anywhere.
+
+    The groups of a diverse search then meet on one word, captions end at every step, and beams that were good fall
+    behind.
 
     Args:
-        wanted: how many words are sought after at a step.
+        wanted: How many words are preferred at a step.
     """
 
     def probabilities(image, prefix):

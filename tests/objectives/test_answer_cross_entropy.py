@@ -1,4 +1,4 @@
-"""The loss of answers against the equations, and REINFORCE over its looks against exact expectations over all paths."""
+"""Compare the loss of answers with its equations, and its REINFORCE gradient with exact expectations over all paths."""
 
 import itertools
 import math
@@ -31,10 +31,10 @@ def make_model(attention="hard", glimpses=1):
 
 
 def make_batch(locations, questions):
-    """Images with some of P locations; of each image, (words, {answer: share}) of its questions, or None."""
+    """Build images with some of L locations; for each image, (words, {answer: share}) of its questions, or None."""
     images = torch.randn(len(locations), P, D, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
     mask = torch.tensor([[place in real for place in range(P)] for real in locations])
-    images[~mask] = 100.0  # what is there is no feature
+    images[~mask] = 100.0  # masked locations have no features
     slots = max(map(len, questions))
     words = torch.full((len(images), slots, 5), PAD)
     answers = torch.zeros(len(images), slots, 2, dtype=torch.int64)
@@ -58,10 +58,10 @@ def real_questions(questions):
 
 
 def answer(model, features, words, paths):
-    """log p(a | path, question, image) [S, N], log α of each look's location and H[α], [S, G], of S paths [S, G].
+    """Compute log p(a | path, question, image) [S, N], and log α of each glimpse's location and H[α], [S, G].
 
-    The state after a question's last word is the query of the first look; each further one adds W z of the look before
-    (Yang et al. 2016). The answer is that of tanh(W_q q) ∘ tanh(W_v v) (Antol et al. 2015).
+    The state after a question's last word is the query of the first glimpse; each further query adds W z of the glimpse
+    before (Yang et al. 2016). The answer is that of tanh(W_q q) ∘ tanh(W_v v) (Antol et al. 2015).
     """
     w = dict(model.named_parameters())
     hidden = cell = torch.zeros(H, dtype=torch.float64)
@@ -112,7 +112,7 @@ def loss_of(objective, model, batch, paths):
         return objective(model, batch)
 
 
-UNKNOWN = ([4, 5, END], {})  # to which no known answer is right
+UNKNOWN = ([4, 5, END], {})  # without a known answer
 ONE_DRAW = [(0, 1, 2), (0, 2)], [[([4, 5, 6, END], {1: 0.75, 3: 0.25}), UNKNOWN], [([END], {4: 1.0}), None]]
 TWO_DRAWS = [(0, 2), (1,)], [[([4, 5, 6, END], {1: 0.75, 3: 0.25}), None], [([6, END], {4: 1.0}), UNKNOWN]]
 
@@ -121,7 +121,7 @@ TWO_DRAWS = [(0, 2), (1,)], [[([4, 5, 6, END], {1: 0.75, 3: 0.25}), None], [([6,
 @pytest.mark.parametrize("glimpses", [1, 2])
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_expected_gradient_is_that_of_the_lower_bound(baseline, glimpses, reward_to_go):
-    """∇ Σ_s p(s) Σ_a t_a log p(a | s), the mean over the questions to which a right answer is known."""
+    """∇ Σ_s p(s) Σ_a t_a log p(a | s), the mean over the questions with a known answer."""
     locations, questions = TWO_DRAWS if baseline == "leave_one_out" else ONE_DRAW
     model, batch = make_model(glimpses=glimpses), make_batch(locations, questions)
     objective, b = make_objective(baseline, scale=1.0, entropy=0.0, reward_to_go=reward_to_go)
@@ -197,7 +197,7 @@ def test_in_evaluation_there_is_one_row_for_each_question_and_nothing_to_reinfor
     for question in real_questions(MIXED):
         image, _, _, right = question
         best, own = [], len(MIXED_LOCATIONS[image])
-        for _ in range(2):  # the likeliest location of a look, and behind it that of the next
+        for _ in range(2):  # the most likely location of one glimpse, followed by that of the next
             paths = torch.tensor([[*best, place] for place in range(own)])
             _, log_locations, _ = along(model, batch, MIXED_LOCATIONS, question, paths)
             best.append(int(log_locations[:, -1].argmax()))

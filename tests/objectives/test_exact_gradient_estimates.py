@@ -1,6 +1,6 @@
-"""REINFORCE over hard attention's locations against exact expectations over all paths, and against its equations.
+"""Compare REINFORCE over hard attention's locations with exact expectations over all paths, and with its equations.
 
-What is expected is computed by `PaperCaptioner`, which shares no code with the package; the package's own draws are
+`PaperCaptioner`, which shares no code with the package, computes the expected values. The package's own samples are
 forced to every path in turn.
 """
 
@@ -20,7 +20,7 @@ from captioning.objectives import CrossEntropy, LeaveOneOut, MovingAverage, Rein
 
 @pytest.fixture
 def make_model(toy):
-    """A hard-attention model whose locations matter to the words, in training mode without dropout."""
+    """Build a hard-attention model whose locations influence the words, in training mode without dropout."""
 
     def make(conditioning="first_step"):
         torch.manual_seed(5)
@@ -50,23 +50,23 @@ def make_objective(losses, baseline, *, reward_to_go, scale=1.0, entropy=0.0):
 
 
 def loss_of(objective, model, batch):
-    """The package's loss; a moving average is what it is at each call."""
+    """Compute the package's loss; the moving average has the same value at each call."""
     if isinstance(objective.location_loss.baseline, MovingAverage):
         objective.location_loss.baseline.value.fill_(AVERAGE if objective.location_loss.baseline.decay < 1 else 0.0)
     return objective(model, batch)
 
 
 def paths_of(world, image, words):
-    """All paths of a caption, [L^T, T], by number among its image's locations."""
+    """Return all paths of a caption, [L^T, T], as indices of its image's locations."""
     return torch.tensor(list(itertools.product(range(len(world.locations[image])), repeat=len(words))))
 
 
 def estimate(model, batch, world, objective, paths, losses, *, shown=(), average=0.0):
-    """The estimator's equations, for the paths [B, K · n, T] that were drawn.
+    """Compute the estimator's equations for the sampled paths [B, K · n, T].
 
     Args:
-        shown: images that are shown the expected context instead of a location; nothing of them is reinforced.
-        average: b, of which a return over part of the words is compared with their share.
+        shown: Images that get the expected context instead of a location; nothing of them is reinforced.
+        average: b; a return over part of the words is compared with the same share of b.
 
     Returns:
         The terms of the loss by name, and the mean return.
@@ -99,9 +99,9 @@ def estimate(model, batch, world, objective, paths, losses, *, shown=(), average
 
 
 def draw_paths(batch, world, n):
-    """Real locations for every step of every row, each as likely as another: [B, K · n, T]."""
+    """Sample real locations for every step of every row, all with the same probability: [B, K · n, T]."""
     images, slots, length = batch.tokens.shape
-    draws = torch.randint(6, (images, slots * n, length - 1))  # 6: of 1, 2 or 3 locations alike
+    draws = torch.randint(6, (images, slots * n, length - 1))  # 6: the same number of samples for 1, 2 or 3 locations
     return torch.stack([torch.tensor(own)[draw % len(own)] for own, draw in zip(world.locations, draws, strict=True)])
 
 
@@ -109,8 +109,7 @@ def draw_paths(batch, world, n):
 @pytest.mark.parametrize("baseline", BASELINES)
 @pytest.mark.parametrize("losses", LOSSES)
 def test_each_estimate_is_that_of_the_equations(make_model, losses, baseline, reward_to_go):
-    """Every term, and its gradient, for drawn paths: images of 1 to 3 locations, captions of 0 to 2 words, missing
-    captions."""
+    """Every term and its gradient, for sampled paths; 1 to 3 locations, 0 to 2 words, missing captions."""
     model, batch = make_model(), MIXED.batch()
     objective = make_objective(losses, baseline, reward_to_go=reward_to_go, scale=0.3, entropy=0.2)
     paths = draw_paths(batch, MIXED, objective.location_loss.baseline.samples)
@@ -123,7 +122,7 @@ def test_each_estimate_is_that_of_the_equations(make_model, losses, baseline, re
 @pytest.mark.parametrize("shown", [(0, 2), (1, 3), (0, 1, 2, 3)])
 @pytest.mark.parametrize("baseline", ["moving_average", "leave_one_out"])
 def test_an_image_that_is_shown_the_expected_context_is_not_reinforced(make_model, baseline, shown):
-    """All its captions and steps see Σ_i α_i a_i, whose gradient is exact without a score function."""
+    """All its captions and steps get Σ_i α_i a_i, whose gradient is exact without a score function."""
     model, batch = make_model(), MIXED.batch()
     objective = make_objective("all", baseline, reward_to_go=True, scale=0.3, entropy=0.2)
     paths = draw_paths(batch, MIXED, objective.location_loss.baseline.samples)
@@ -149,7 +148,7 @@ def assert_loss(found, model, terms, mean_return):
 
 @pytest.mark.parametrize("losses", LOSSES)
 def test_in_evaluation_the_loss_is_that_of_the_likeliest_locations(make_model, losses):
-    """One row for each caption, no teacher, and nothing to reinforce."""
+    """There is one row per caption, no teacher, and nothing to reinforce."""
     model, batch = make_model().eval(), MIXED.batch()
     found = make_objective(losses, "leave_one_out", reward_to_go=False, entropy=0.2)(model, batch)
     paper, total = PaperCaptioner(model), 0.0
@@ -192,7 +191,7 @@ def test_a_moving_average_is_of_real_captions_and_updated_after_its_use():
     found = average(RETURNS.double(), LEFT, REAL)
     expected = [[[-2.0, -2 * 2 / 3, -2 / 3], [-2.0, -1.0, 0.0], [0.0] * 3], [[-2.0, 0.0, 0.0], [0.0] * 3, [0.0] * 3]]
     torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    after = 0.75 * -2.0 + 0.25 * (-4 - 2 - 9) / 3  # of three captions; six slots
+    after = 0.75 * -2.0 + 0.25 * (-4 - 2 - 9) / 3  # three captions in six slots
     assert average.value.item() == pytest.approx(after, rel=1e-6)
     whole = (LEFT[..., :1] * REAL).double()
     torch.testing.assert_close(average(RETURNS.double(), whole, REAL), average_of(after) * REAL, rtol=1e-6, atol=0)
@@ -241,7 +240,7 @@ def test_the_mean_return_of_one_caption_and_of_none(make_model):
 
 
 def test_without_advantage_there_is_no_gradient(make_model):
-    """The same path drawn twice has its own return as baseline."""
+    """If the same path is sampled twice, its baseline is its own return."""
     model, world = make_model(), World([(0, 1, 2)], [[[4, 5]]])
     places = Reinforce(scale=1.0, entropy=0.0, baseline=LeaveOneOut(samples=2))
     objective, paths = CrossEntropy(location_loss=places), torch.tensor([[[1, 0, 2]] * 2])
@@ -257,7 +256,7 @@ def test_without_advantage_there_is_no_gradient(make_model):
 
 
 def exact_objective(model, batch, world, losses):
-    """Σ_s p(s | a) L(s), the mean over the captions, with gradients through both."""
+    """Compute Σ_s p(s | a) L(s), the mean over the captions, with gradients through both factors."""
     paper, total = PaperCaptioner(model), 0.0
     for image, _, words in world.real():
         log_p, of_words, whole, _ = losses_along(
@@ -270,7 +269,7 @@ def exact_objective(model, batch, world, losses):
 
 
 def expected_gradient(model, batch, world, objective):
-    """The mean of the package's gradient over all its draws: every path of every row, with their probabilities."""
+    """Compute the mean of the package's gradient over every path of every row, with its probability."""
     paper, n = PaperCaptioner(model), objective.location_loss.baseline.samples
     outcomes = []  # of each row: (image, row, locations, probability)
     for image, slot, words in world.real():
@@ -294,7 +293,7 @@ def expected_gradient(model, batch, world, objective):
     return gradient(total, model)
 
 
-# Of as many joint paths as can be enumerated: each step of a row multiplies them by its image's locations.
+# Small enough to enumerate all joint paths: each step of a row multiplies their number by its image's locations.
 ONE_DRAW = {
     "lengths 1 and 2": World([(0, 1, 2), (0, 2)], [[[4]], [[5, 4]]]),
     "an empty caption, a missing one": World([(0, 1, 2), (1, 2)], [[[4], []], [[], None]]),
@@ -316,7 +315,7 @@ CASES += [(baseline, world) for baseline, worlds in SEVERAL_DRAWS.items() for wo
 @pytest.mark.parametrize("reward_to_go", [False, True])
 @pytest.mark.parametrize(("baseline", "world"), CASES)
 def test_the_expected_gradient_is_that_of_the_expected_loss(make_model, baseline, world, reward_to_go):
-    """∇ Σ_s p(s | a) L(s), over all paths: exactly, for the lower bound of eq. 10."""
+    """∇ Σ_s p(s | a) L(s), over all paths; for the lower bound of eq. 10 it is exact."""
     world = SEVERAL_DRAWS.get(baseline, ONE_DRAW)[world]
     model, batch = make_model(), world.batch()
     objective = make_objective("plain", baseline, reward_to_go=reward_to_go)
@@ -330,7 +329,7 @@ WHOLE += [(losses, "moving_average", True) for losses in ("smoothing", "soft_tar
 
 @pytest.mark.parametrize(("losses", "baseline", "reward_to_go"), WHOLE)
 def test_the_expected_gradient_is_that_of_the_whole_loss_that_is_minimized(make_model, losses, baseline, reward_to_go):
-    """Label smoothing, soft targets and the doubly stochastic term are part of what a path is paid."""
+    """The return of a path includes label smoothing, soft targets and the doubly stochastic term."""
     world = {
         "moving_average": World([(0, 2), (0, 1, 2)], [[[4, 5]], [[4]]]),
         "leave_one_out": World([(0, 2), (1, 2)], [[[4]], [[]]]),
@@ -341,7 +340,7 @@ def test_the_expected_gradient_is_that_of_the_whole_loss_that_is_minimized(make_
     assert_same_gradient(expected_gradient(model, batch, world, objective), exact)
 
 
-# Figures that docs/parts/attention.md quotes -------------------------------------------------------------------------
+# Numbers that docs/parts/attention.md quotes -------------------------------------------------------------------------
 
 QUOTED = {"moving_average": 0.024, "leave_one_out": 0.037, "straight_through": 0.195}
 ONE = World([(0, 1, 2)], [[[4, 5]]])
@@ -353,9 +352,10 @@ def quoted_toy(make_model):
 
 
 def test_baselines_lower_the_variance_as_quoted(make_model):
-    """Summed over the parameters, relative to no baseline, for as many paths; over all 27 paths and pairs of them.
+    """Compare variances, summed over the parameters and relative to no baseline, for the same number of paths.
 
-    An estimate is A(s) − b S(s) for a baseline b, whatever it is: the moving average's is E[R] once it has moved.
+    They are computed over all 27 paths and their pairs. An estimate is A(s) − b S(s) for any baseline b; the moving
+    average's is E[R] after it has converged.
     """
     model, batch = quoted_toy(make_model)
     paths, words = paths_of(ONE, 0, [4, 5, END]), [4, 5, END]
@@ -379,7 +379,7 @@ def test_baselines_lower_the_variance_as_quoted(make_model):
     first, second = torch.tensor(list(itertools.product(range(27), repeat=2))).T
     pairs = unmoved[first] - returns[second, None] * slope[first]
     pairs = (pairs + unmoved[second] - returns[first, None] * slope[second]) / 2
-    twice = 2 * variance(p[first] * p[second], pairs)  # a pair costs what two paths cost
+    twice = 2 * variance(p[first] * p[second], pairs)  # a pair costs as much as two paths
     figures = {"moving_average": average / none, "leave_one_out": twice / none}
     print(figures)
     for name, figure in figures.items():
@@ -387,7 +387,7 @@ def test_baselines_lower_the_variance_as_quoted(make_model):
 
 
 def test_the_straight_through_estimator_is_biased_by_what_is_quoted(make_model):
-    """The mean gradient of the attention's parameters over evenly spread noise, against that of the expected loss."""
+    """Compare the attention's mean gradient over evenly spaced noise with that of the expected loss."""
     (model, batch), times = quoted_toy(make_model), 2**13
     exact = gradient(exact_objective(model, batch, ONE, LOSSES["plain"]), model)
     model.decoder.attention.draw = StraightThrough(temperature=1.0)
@@ -404,7 +404,7 @@ def test_the_straight_through_estimator_is_biased_by_what_is_quoted(make_model):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.4])
 def test_a_straight_through_estimate_is_that_of_its_equations(make_model, temperature):
-    """The context is that of argmax(log α + g); its gradient that of softmax((log α + g) / τ)."""
+    """The context is that of argmax(log α + g); its gradient is that of softmax((log α + g) / τ)."""
     model, batch = make_model(), MIXED.batch()
     model.decoder.attention.draw = StraightThrough(temperature=temperature)
     noise = torch.randn(len(batch.tokens), batch.tokens.shape[1], 3, P, dtype=torch.float64)

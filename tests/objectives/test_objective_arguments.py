@@ -1,4 +1,4 @@
-"""Arguments of objectives: their defaults, which the configurations repeat, and which values are refused."""
+"""Test the arguments of objectives: their defaults, which the configurations repeat, and values out of range."""
 
 import inspect
 

@@ -1,4 +1,4 @@
-"""Losses against two-line formulas."""
+"""Compare losses with two-line formulas."""
 
 import pytest
 import torch
@@ -81,7 +81,7 @@ def test_without_attention_there_is_no_doubly_stochastic_part(toy, batch):
 
 
 def test_scheduled_sampling_at_its_ends(toy, batch):
-    """Probability 0 is teacher forcing; probability 1 is free running: only the first word is the caption's."""
+    """Probability 0 is teacher forcing. Probability 1 is free running: only the first word is the caption's."""
     model = toy().train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -91,7 +91,7 @@ def test_scheduled_sampling_at_its_ends(toy, batch):
     always = ScheduledSampling(start=-1, every=1, increase=1.0, maximum=1.0)
     torch.manual_seed(0)
     logits, index, glimpse = always(model, batch)
-    # Free running by hand, with the same draws of words and coins.
+    # Free running by hand, with the same random words and coins.
     torch.manual_seed(0)
     state, memory = model.begin(batch.images)
     state, token, expected, weights = state.repeat(3), batch.tokens[..., 0], [], []
@@ -118,11 +118,11 @@ def test_scheduled_sampling_rises_with_the_batches_and_not_in_validation(toy, ba
         objective(model.eval(), batch)
         model.train()
     assert told == [0, 0, 0, 0, 0, 0.1, 0.1, 0.1, 0.2, 0.2, 0.2, 0.25, 0.25, 0.25]
-    assert objective.state_dict()["inputs.batches"] == 14  # travels in a checkpoint
+    assert objective.state_dict()["inputs.batches"] == 14  # is saved in a checkpoint
 
 
 def test_scheduled_sampling_mixes_in_proportion(toy, batch):
-    """With a model that always says 9, the share of inputs that became 9 is the probability."""
+    """With a model that always outputs 9, the share of inputs that became 9 is the probability."""
     many = batch._replace(tokens=torch.tensor([[[START] + [5] * 40 + [END]]]).expand(3, 30, -1))
     model = toy().train()
     fed = []
@@ -177,7 +177,7 @@ def test_a_batch_without_a_word_has_no_loss(toy, batch):
 
 @pytest.fixture
 def words():
-    """Scores to be made of seven words, of a vocabulary of 30, and their targets."""
+    """Return lazy scores of seven words with a vocabulary of 30, and their targets."""
     output = torch.nn.Linear(5, 30).double()
     return LazyLogits(torch.randn(7, 5, dtype=torch.float64).requires_grad_(), output), torch.tensor(
         [0, 29, 5, 17, 5, 8, 1]
@@ -185,7 +185,9 @@ def words():
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-@pytest.mark.parametrize("scale", [1.0, 300.0])  # of scores; of the larger ones nearly all probabilities are 0
+@pytest.mark.parametrize(
+    "scale", [1.0, 300.0]
+)  # scale of the scores; with the larger ones nearly all probabilities are 0
 @pytest.mark.parametrize("made", [True, False])
 @pytest.mark.parametrize("at_once", [1, 3, 7, 100])
 def test_the_word_loss_and_its_gradient_are_those_of_the_formula(words, smoothing, scale, made, at_once, monkeypatch):
@@ -272,7 +274,7 @@ def test_a_word_loss_in_half_precision_is_summed_in_float32():
     torch.testing.assert_close(found, other, rtol=0.02, atol=0.02)
 
 
-# Against the equations, with a reference that shares no code with the package ----------------------------------------
+# Comparison with the equations, by a reference that shares no code with the package ----------------------------------
 
 
 def paper_model(toy, attention="soft", conditioning="initial_state"):
@@ -313,7 +315,7 @@ LONG = World([(0, 1, 2), (0, 2)], [[[4, 5, 4, 5], [5]], [[], None]])
 @pytest.mark.parametrize("world", [MIXED, LONG], ids=["with a column of padding", "without"])
 @pytest.mark.parametrize("attention", ["soft", "hard"])
 def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, world, monkeypatch):
-    """Each input word is the model's own where a coin falls below the probability; the targets stay the caption's."""
+    """An input word is the model's own if a coin is below the probability; the targets remain the caption's words."""
     model, batch = paper_model(toy, attention), world.batch()
     batch = batch._replace(tokens=batch.tokens[..., :-1]) if world is LONG else batch
     images, slots, length = batch.tokens[..., 1:].shape
@@ -325,7 +327,7 @@ def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, wo
     monkeypatch.setattr(
         "captioning.objectives.cross_entropy.draw_ids", lambda given: drawn_from.append(given) or next(steps)
     )
-    draws = torch.randint(6, (images, slots, length))  # 6: of 1, 2 or 3 locations alike
+    draws = torch.randint(6, (images, slots, length))  # 6: the same number of samples for 1, 2 or 3 locations
     paths = torch.stack([torch.tensor(own)[draw % len(own)] for own, draw in zip(world.locations, draws, strict=True)])
     torch.manual_seed(1)
     with forced_paths(paths, P):
@@ -363,8 +365,10 @@ def test_scheduled_sampling_feeds_the_words_that_coins_choose(toy, attention, wo
 
 
 def test_a_word_is_drawn_by_an_exponential_race():
-    """argmin_i E_i / p_i of standard exponential E_i is a draw from p: an exponential of rate p_i is the first of all
-    with probability p_i / Σ p."""
+    """argmin_i E_i / p_i of standard exponential E_i is a sample from p.
+
+    An exponential of rate p_i is the first of all with probability p_i / Σ p.
+    """
     probabilities = torch.rand(2, 3, 5, dtype=torch.float64)
     probabilities[..., 1] = 0.0
     torch.manual_seed(2)
@@ -381,7 +385,7 @@ def test_a_word_is_drawn_by_an_exponential_race():
 @pytest.mark.parametrize("training", [True, False])
 def test_in_training_sums_are_divided_by_the_mean_count_of_all_processes(training, items, monkeypatch):
     class Two:
-        """A distributed run of two processes, of which the other one has 7 items."""
+        """A distributed run of two processes; the other one has 7 items."""
 
         is_available = is_initialized = staticmethod(lambda: True)
         get_world_size = staticmethod(lambda: 2)
@@ -412,7 +416,7 @@ def test_without_items_the_loss_is_its_sum():
 
 def test_without_support_for_processes_there_is_one(monkeypatch):
     class Absent:
-        """torch.distributed where torch was built without it: it has no `is_initialized`."""
+        """torch.distributed of a torch built without it: it has no `is_initialized`."""
 
         is_available = staticmethod(lambda: False)
 

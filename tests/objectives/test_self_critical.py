@@ -1,6 +1,6 @@
-"""Self-critical training against exact expectations over all captions, and against its equations with dropout.
+"""Compare self-critical training with exact expectations over all captions, and with its equations, dropout included.
 
-What is expected is computed by `PaperCaptioner`, which shares no code with the package; the package's own draws are
+`PaperCaptioner`, which shares no code with the package, computes the expected values. The package's own samples are
 forced to every caption (and every path of hard attention's locations) in turn.
 """
 
@@ -22,7 +22,7 @@ from captioning.models import ScoreFunction
 from captioning.objectives import LeaveOneOut, Reinforce, SelfCritical, greedy, leave_one_out
 from captioning.tasks.image_captioning import _objective
 
-P, V, FORBIDDEN = 3, 6, (PAD, START, UNKNOWN)  # words 4 and 5 are no special tokens
+P, V, FORBIDDEN = 3, 6, (PAD, START, UNKNOWN)  # words 4 and 5 are not special tokens
 
 
 def make_model(toy, attention="soft", conditioning="initial_state", dropout=0.0):
@@ -35,15 +35,15 @@ def make_model(toy, attention="soft", conditioning="initial_state", dropout=0.0)
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.8)
     with torch.no_grad():
-        model.decoder.readout.output.bias[END] -= 1.4  # so that some greedy captions end, and others are cut
+        model.decoder.readout.output.bias[END] -= 1.4  # so that some greedy captions end and others are cut
     return model.train()
 
 
 def make_batch(locations):
-    """Images 10, 11, … with some of P locations each."""
+    """Build images 10, 11, … with some of L locations each."""
     images = torch.randn(len(locations), P, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
     mask = torch.tensor([[place in real for place in range(P)] for real in locations])
-    images[~mask] = 100.0  # what is there is no feature
+    images[~mask] = 100.0  # masked locations have no features
     return CaptionBatch(torch.arange(len(images)) + 10, images, None if mask.all() else mask, None)
 
 
@@ -52,7 +52,7 @@ def features_of(batch, image):
 
 
 def any_reward(image_ids, found):
-    """A number for each image and caption, without structure; an end counts as a word does."""
+    """Return an arbitrary number for each image and caption; <end> counts like a word."""
     return [
         ((17 * sum((i + 2) * t for i, t in enumerate(c)) + 5 * b) % 11) / 3
         for b, c in zip(image_ids, found, strict=True)
@@ -64,7 +64,7 @@ BASELINES = {"leave_one_out": leave_one_out, "greedy": greedy}
 
 # Against the equations -----------------------------------------------------------------------------------------------
 
-DRAWN = [  # of two images, three rows each; what is drawn behind an end is no word
+DRAWN = [  # two images with three rows each; samples after an end are not words
     [[4, 5, END, 5], [5, 4, 4, 5], [END, 4, 4, END]],
     [[5, 5, 5, END], [4, END, END, 4], [END, 5, END, 5]],
 ]
@@ -75,7 +75,7 @@ def written(caption):
 
 
 class Masks:
-    """Fixed dropout masks of a model in training mode, remembered by layer and step."""
+    """Fixed dropout masks of a model in training mode, stored by layer and step."""
 
     def __init__(self, model):
         self.model, self.of = model, {name: [] for name in ("start", "word", "hidden", "deep")}
@@ -93,7 +93,7 @@ class Masks:
         return numbers * self.of[name][-1]
 
     def paper(self, image, row):
-        """The reference with the masks of one row."""
+        """Return the reference with the masks of one row."""
 
         def drop(name, t, numbers):
             mask = self.of[name][max(t, 0)][image]
@@ -105,7 +105,7 @@ class Masks:
 @pytest.mark.parametrize("attention", ["soft", "hard"])
 @pytest.mark.parametrize("baseline", BASELINES)
 def test_the_loss_is_that_of_the_equations_with_dropout(toy, baseline, attention):
-    """Captions are drawn from the model as it trains; the greedy ones are those of the model without dropout."""
+    """Captions are sampled in training mode; the greedy ones come from the model without dropout."""
     model, batch = make_model(toy, attention), make_batch([(0, 1, 2), (0, 2)])
     masks, asked = Masks(model), []
 
@@ -124,7 +124,7 @@ def test_the_loss_is_that_of_the_equations_with_dropout(toy, baseline, attention
         if attention == "hard":
             stack.enter_context(forced_paths(paths, P))
         found = objective(model, batch)
-    assert modes == {name: module.training for name, module in model.named_modules()}  # it trains on
+    assert modes == {name: module.training for name, module in model.named_modules()}  # it continues training
     assert [len(masks.of[name]) for name in masks.of] == [1, 4, 4, 4]  # none of the greedy captions
 
     sums, rewards = dict.fromkeys(("self_critical", "location", "location_entropy"), 0.0), []
@@ -192,7 +192,7 @@ def test_every_word_may_be_written_where_none_is_forbidden(toy):
 
 def test_the_mean_is_over_the_samples_of_all_processes(toy, monkeypatch):
     class Two:
-        """A distributed run of two processes, of which the other one has 8 samples."""
+        """A distributed run of two processes; the other one has 8 samples."""
 
         is_available = is_initialized = staticmethod(lambda: True)
         get_world_size = staticmethod(lambda: 2)
@@ -255,12 +255,12 @@ def test_in_evaluation_the_loss_is_the_cross_entropy_of_the_captions(toy):
     assert found.count == 3 and found.words == words
 
 
-# End to end: ids become words ----------------------------------------------------------------------------------------
+# End to end, from ids to words ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("baseline", ["leave_one_out", "greedy"])
 def test_a_caption_that_was_cut_is_rewarded_as_one_without_an_end(toy, baseline):
-    """Through the task, with its vocabulary: words are those of the ids, and only a written <end> counts."""
+    """Through the task with its vocabulary: words are those of the ids, and only a generated <end> counts."""
     vocabulary, model = Vocabulary(["dog", "runs"]), make_model(toy)
     batch, asked = make_batch([(0, 1, 2), (0, 2)]), []
     scorer = Reward({10: ["dog runs", "dog"], 11: ["runs", "runs dog dog"], 12: ["a cat"]})
@@ -282,7 +282,7 @@ def test_a_caption_that_was_cut_is_rewarded_as_one_without_an_end(toy, baseline)
     by_hand = Reward(references, count_end=False)(
         image_ids, [["dog", "end"], ["dog", "runs"], ["end"], ["runs", "end"]], [False] * 4
     )
-    assert scorer([10], [["dog", "runs"]], [True])[0] > by_hand[1] + 0.5  # an end would have been worth much
+    assert scorer([10], [["dog", "runs"]], [True])[0] > by_hand[1] + 0.5  # an end would have had a high reward
     assert loss.stats["reward"].item() == pytest.approx(by_hand.mean(), rel=1e-12)
     if baseline == "greedy":
         image_ids, texts, ended = asked[1]
@@ -300,20 +300,20 @@ def test_a_caption_that_was_cut_is_rewarded_as_one_without_an_end(toy, baseline)
 
 
 def captions(words, length):
-    """Every caption of at most `length` tokens: ended, or cut."""
+    """Return every caption of at most `length` tokens, finished or cut."""
     ended = [(*each, END) for n in range(length) for each in itertools.product(words, repeat=n)]
     return ended + list(itertools.product(words, repeat=length))
 
 
 def cider_d(image_ids, found):
-    """The package's own CIDEr-D, <end> counted, over a few references."""
+    """Compute the package's own CIDEr-D, <end> counted, over a few references."""
     words = {4: "dog", 5: "runs"}
     scorer = Reward({10: ["dog runs", "dog"], 11: ["runs dog", "runs"], 12: ["a cat"]}, cider_d=1.0, bleu_4=0.5)
     return scorer(image_ids, [[words[t] for t in c if t != END] for c in found], [c[-1] == END for c in found])
 
 
 class Outcome(NamedTuple):
-    """What may be drawn for a row: a caption, and of hard attention a path of the batch's locations."""
+    """A possible sample of a row: a caption and, for hard attention, a path of locations."""
 
     caption: tuple[int, ...]
     path: tuple[int, ...] | None
@@ -321,7 +321,7 @@ class Outcome(NamedTuple):
 
 
 def outcomes_of(paper, batch, image, words, length, reward, *, hard):
-    """All outcomes of an image's row, and Σ p r with its gradient."""
+    """Return all outcomes of an image's row, and Σ p r with its gradient."""
     features, found, expected = features_of(batch, image), [], 0.0
     real = range(P) if batch.mask is None else batch.mask[image].nonzero().flatten().tolist()
     for caption in captions(words, length):
@@ -338,7 +338,7 @@ def outcomes_of(paper, batch, image, words, length, reward, *, hard):
 
 
 def loss_of(objective, model, batch, rows, length):
-    """The package's loss where each image's rows draw the given outcomes."""
+    """Compute the package's loss when the rows of each image sample the given outcomes."""
     tokens = torch.full((len(rows), len(rows[0]), length), 5)  # what is drawn behind an end is no word
     paths = torch.zeros_like(tokens)
     for image, row in itertools.product(range(len(rows)), range(len(rows[0]))):
@@ -354,11 +354,12 @@ def loss_of(objective, model, batch, rows, length):
 
 
 def expected_and_exact(model, batch, objective, reward, *, words, length, joint=False):
-    """The mean of the package's gradient over all its draws, and that of −Σ_y p(y) r(y), the mean over the images.
+    """Compute the package's mean gradient over all samples, and that of −Σ_y p(y) r(y), the mean over the images.
 
     Args:
-        joint: whether all images' draws are enumerated together. Else one image's are, while the others draw always the
-            same: their parts of the gradient, which adds up over the images, are then taken off.
+        joint: Whether the samples of all images are enumerated together. Otherwise those of one image are, while the
+            others always sample the same: their parts of the gradient, which is a sum over the images, are then
+            subtracted.
     """
     paper, hard = PaperCaptioner(model), model.hard_attention is not None
     found = [
@@ -385,7 +386,7 @@ def expected_and_exact(model, batch, objective, reward, *, words, length, joint=
     return gradient(total, model), gradient(exact, model)
 
 
-SIZES = {  # samples, words, length of the longest caption, whether two images' draws are enumerated together
+SIZES = {  # samples, words, length of the longest caption, whether the samples of two images are enumerated together
     "2 samples of 7 captions": (2, (4, 5), 2, False),
     "2 samples of 3 captions, jointly": (2, (4, 5), 1, True),
     "3 samples of 3 captions": (3, (4,), 2, False),

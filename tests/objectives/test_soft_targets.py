@@ -1,4 +1,4 @@
-"""Where a teacher's soft targets of a caption are found, and the numbers by which captions are known."""
+"""Test how a teacher's soft targets of a caption are found, and the numbers that identify captions."""
 
 import itertools
 
@@ -12,8 +12,10 @@ FACTOR = 0x9E3779B97F4A7C15
 
 
 def number(image_id, words):
-    """The documented number, in Python's unbounded integers: image · F + Σ_t word_t F^(t + 1), modulo 2⁶⁴, mixed by a
-    shift of the signed number."""
+    """Compute the documented number in Python's unbounded integers: image · F + Σ_t word_t F^(t + 1), modulo 2⁶⁴.
+
+    The signed number is then mixed by a shift.
+    """
     total = image_id * FACTOR + sum(word * FACTOR ** (t + 2) for t, word in enumerate(words))
     total %= 2**64
     signed = total - 2**64 if total >= 2**63 else total
@@ -43,7 +45,7 @@ def test_few_captions_share_a_number():
 
 @pytest.fixture
 def teacher():
-    """Knows three captions, by keys that are set by hand, with two likeliest words of each position."""
+    """Build a teacher of three captions with keys set by hand, and two most likely words per position."""
     known = [(7, [4, 5, END]), (7, [END]), (9, [5, END])]
     known.sort(key=lambda each: number(*each))
     lengths = [len(words) for _, words in known]
@@ -78,7 +80,7 @@ def test_each_word_of_a_known_caption_has_its_own_distribution_and_others_have_n
 
 @pytest.mark.parametrize("key", [-(2**63), 2**63 - 1])
 def test_a_caption_beyond_all_known_ones_is_unknown(key, monkeypatch):
-    """Smaller or larger than every key: the place where it would stand is the first, or behind the last."""
+    """A key smaller or larger than all others would be inserted at the front or after the end."""
     teacher = Teacher(
         keys=torch.tensor([5, 6]), starts=torch.tensor([0, 1, 2]), ids=torch.ones(2, 1), probs=torch.ones(2, 1)
     )

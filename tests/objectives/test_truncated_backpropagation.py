@@ -1,4 +1,4 @@
-"""Truncated backpropagation through time against torch's cells in a slow loop whose graph is cut by hand."""
+"""Compare truncated backpropagation with torch's cells in a slow loop whose graph is cut by hand."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def gradients(model):
 
 
 def trained(model, objective, batches):
-    """Losses of all windows in order, and the sum of their gradients."""
+    """Compute the losses of all windows in order, and the sum of their gradients."""
     model.zero_grad()
     losses = []
     for batch in batches:
@@ -45,7 +45,7 @@ def trained(model, objective, batches):
 
 
 def by_hand(model, kind, encoded, *, streams, window):
-    """As `trained`, stream after stream and token after token, with detach() at every window's first step."""
+    """Compute the same as `trained`, one stream and one token at a time, with detach() at every window's first step."""
     decoder, rnn = model.decoder, model.decoder.recurrence.cell.rnn
     ids, length = encoded.ids.long(), -(-(TOKENS - 1) // streams)
     losses = torch.zeros(-(-length // window), dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_a_window_as_long_as_the_text_is_full_backpropagation(cell):
     for window in (TOKENS - 1, 10 * TOKENS):
         (batch,) = windows(text(), streams=1, window=window)
         same(trained(model, make_objective(model, 1), [batch]), whole)
-    # A shorter window gives the same loss in all, and other gradients.
+    # A shorter window has the same total loss, and other gradients.
     losses, cut = trained(model, make_objective(model, 1), windows(text(), streams=1, window=4))
     assert len(losses) == 10 and sum(losses) == pytest.approx(whole[0][0], rel=1e-12)
     name = "decoder.recurrence.cell.rnn.weight_hh_l0"
@@ -111,7 +111,9 @@ def test_one_hot_words_never_learn_and_are_the_columns_of_the_input_matrix():
 
 def test_streams_never_leak_into_one_another():
     model, one, other = make(), text(), text()
-    other.ids[:14] = text(seed=1).ids[:14]  # the first stream's inputs, but for what it shares with the second
+    other.ids[:14] = text(seed=1).ids[
+        :14
+    ]  # the inputs of the first stream, except for those that it shares with the second
     states = []
     for encoded in (one, other):
         objective = make_objective(model, 3)
@@ -127,7 +129,9 @@ def test_a_text_that_begins_anew_forgets_the_one_before():
     objective, batches = make_objective(model, 3), windows(text(), streams=3, window=5)
     first, _ = trained(model, objective, batches)
     assert trained(model, objective, batches)[0] == first
-    stale, _ = trained(model, objective, batches[1:])  # without the fresh window, the end of the text before is there
+    stale, _ = trained(
+        model, objective, batches[1:]
+    )  # without a fresh window, the state is that of the end of the text before
     assert stale[0] != pytest.approx(first[1], rel=1e-6)
 
 

@@ -1,4 +1,4 @@
-"""The chunked cross-entropy kernel against the equation of the word loss, and that equation against its definition."""
+"""Compare the chunked cross-entropy kernel with the equation of the word loss, and the equation with its definition."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def world(words: int, vocabulary: int, *, soft: bool):
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("words", [0, 1, 9])
-@pytest.mark.filterwarnings("error")  # torch warns where a part of a gradient does not fit its place
+@pytest.mark.filterwarnings("error")  # torch warns if a part of a gradient has the wrong shape
 def test_the_kernel_computes_the_equation_and_its_gradients(monkeypatch, words, soft, smoothing, cached):
     monkeypatch.setattr(kernel, "_CACHED", cached)
     features, weight, bias, targets, soft_targets = world(words, 6, soft=soft)
@@ -59,7 +59,7 @@ def test_the_equation_is_the_cross_entropy_with_the_distribution_that_it_names(s
 
 
 def test_scores_beyond_the_range_of_exp_lose_nothing():
-    """exp(2000) overflows: each word's largest score is taken off first."""
+    """exp(2000) overflows, so each word's largest score is subtracted first."""
     features, weight, bias, targets, _ = world(4, 6, soft=False)
     features = (2000 * features).detach().requires_grad_()
     logits = features @ weight.T + bias
