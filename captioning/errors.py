@@ -1,11 +1,12 @@
-"""Define the package's errors; each message names the file or key at fault and says what to do.
+"""Define the package's errors. Each message names the file or key at fault, and says what to type.
 
-The entry points print them as one line and exit with status 1; any other exception is a bug and keeps its traceback.
+The commands print these errors as one line and exit with status 1. Any other exception is a bug and keeps its
+traceback.
 """
 
 
 class CaptioningError(Exception):
-    """Base of every error that a user can mend."""
+    """Base class of every error that a user can fix."""
 
 
 class ConfigError(CaptioningError):
@@ -13,19 +14,19 @@ class ConfigError(CaptioningError):
 
 
 class DataError(CaptioningError):
-    """A data set, picture, annotation file or feature store that is missing, unreadable or inconsistent."""
+    """A data set, image, annotation file or feature store that is missing, unreadable or inconsistent."""
 
 
 class CheckpointError(CaptioningError):
-    """A checkpoint or weights file that cannot be loaded or does not fit."""
+    """A checkpoint or weights file that cannot be loaded, or does not fit the model."""
 
 
 class TrainingError(CaptioningError):
-    """A run that went wrong by itself: a loss or gradient that is not finite."""
+    """A run that diverged: a loss or gradient that is not finite."""
 
 
 class ToolError(CaptioningError):
-    """A program or file outside this package that is not there, or fails: Java, or what SPICE wants beside it."""
+    """An external program or file that is missing or fails: Java, or the libraries that SPICE needs."""
 
 
 def must_be(
@@ -37,7 +38,9 @@ def must_be(
     most: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Refuses a number outside of its range, and what is not a number; None passes.
+    """Check that a setting is in its range: at least `least`, above `above`, at most `most` and below `below`.
+
+    None is accepted; nan is not.
 
     Raises:
         ConfigError: names the key, its range and the value.
@@ -50,6 +53,6 @@ def must_be(
         ("at most", most, most is None or value <= most),
         ("below", below, below is None or value < below),
     ]
-    if not all(held for *_, held in bounds):
-        told = " and ".join(f"{words} {bound}" for words, bound, _ in bounds if bound is not None)
-        raise ConfigError(f"{key} must be {told}, not {value}")
+    if not all(inside for *_, inside in bounds):
+        allowed = " and ".join(f"{words} {bound}" for words, bound, _ in bounds if bound is not None)
+        raise ConfigError(f"{key} must be {allowed}, not {value}")

@@ -1,6 +1,6 @@
 """Turn YAML files and command lines into checked plain settings, and settings into objects.
 
-This is the only folder that knows hydra and omegaconf.
+Only this folder imports hydra and omegaconf.
 """
 
 import lazy_loader
@@ -16,7 +16,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plugins_allowed",
             "plugins_in",
         ],
-        "composition": ["build", "build_trusted", "check", "compose", "entry_point"],
+        "building": ["build", "build_trusted"],
+        "commands": ["entry_point"],
+        "composition": ["check", "compose"],
+        "headings": ["conf_dir", "read_heading"],
         "schemas": [
             "AnswerConfig",
             "AnswerTrainConfig",
@@ -37,5 +40,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "ScoreConfig",
             "TrainConfig",
         ],
+        "streams": ["quiet_pipe", "open_closed_streams"],
     },
 )

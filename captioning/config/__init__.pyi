@@ -4,11 +4,13 @@ from captioning.config.allowlist import locate as locate
 from captioning.config.allowlist import missing_plugins as missing_plugins
 from captioning.config.allowlist import plugins_allowed as plugins_allowed
 from captioning.config.allowlist import plugins_in as plugins_in
-from captioning.config.composition import build as build
-from captioning.config.composition import build_trusted as build_trusted
+from captioning.config.building import build as build
+from captioning.config.building import build_trusted as build_trusted
+from captioning.config.commands import entry_point as entry_point
 from captioning.config.composition import check as check
 from captioning.config.composition import compose as compose
-from captioning.config.composition import entry_point as entry_point
+from captioning.config.headings import conf_dir as conf_dir
+from captioning.config.headings import read_heading as read_heading
 from captioning.config.schemas import AnswerConfig as AnswerConfig
 from captioning.config.schemas import AnswerTrainConfig as AnswerTrainConfig
 from captioning.config.schemas import AuditConfig as AuditConfig
@@ -27,5 +29,7 @@ from captioning.config.schemas import ReportConfig as ReportConfig
 from captioning.config.schemas import SampleConfig as SampleConfig
 from captioning.config.schemas import ScoreConfig as ScoreConfig
 from captioning.config.schemas import TrainConfig as TrainConfig
+from captioning.config.streams import open_closed_streams as open_closed_streams
+from captioning.config.streams import quiet_pipe as quiet_pipe
 
 __all__: list[str]

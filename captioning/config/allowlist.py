@@ -1,11 +1,12 @@
-"""Decide what a `_target_` may name: parts on this package's faces, a few of other libraries, and named plug-ins.
+"""Decide which classes and functions a `_target_` in a configuration may name.
 
-A configuration names classes and functions by text, and a text can name any function there is. A face
-(`captioning/FOLDER/__init__.py`) lists in `PARTS` what a configuration may build; there is no other list. A checkpoint
-may come from a stranger, so it may name less: parts of a model, and the class that turns an image into the encoder's
-input. Modules of the user's own are allowed only where the user names them (`plugins`).
+A configuration names classes and functions by text, and a text can name any function in Python. Allowed are this
+package's public parts, torch's optimizers, Lightning's callbacks, and modules that the user names (`plugins`). The only
+list of this package's parts is `PARTS` in `captioning/FOLDER/__init__.py`. A checkpoint may come from a stranger, so it
+may name less: parts of a model, and classes of `captioning.data`, such as the image transform.
 """
 
+import difflib
 import importlib
 import inspect
 import os
@@ -21,18 +22,14 @@ import yaml
 from captioning.errors import ConfigError
 
 PACKAGE = Path(__file__).parents[1]
-# Of other libraries: classes derived from the second, where the first offers them.
+# Module of another library -> base class. Its classes that derive from the base class are allowed.
 LIBRARIES = {
     "torch.optim": "torch.optim.Optimizer",
     "lightning.pytorch.callbacks": "lightning.pytorch.callbacks.Callback",
 }
-DEEPEST = 50
-OWN_PARTS = (
-    "only the parts on this package's faces, torch's optimizers, Lightning's callbacks, and modules named by "
-    "plugins=[…] are built"
-)
-INTERPOLATION = "${"  # hydra resolves it while it builds, and omegaconf's oc.create makes a new node of a text
-# A file that a stranger wrote could have any function of these called, if a user could be talked into naming them.
+DEEPEST = 50  # levels of nesting
+INTERPOLATION = "${"  # hydra resolves it while it builds, and omegaconf's oc.create makes a new node from a text
+# A file from a stranger could call any function of these libraries if a user were persuaded to name them as plug-ins.
 NOT_PLUGINS = sys.stdlib_module_names | {
     "captioning",
     "torch",
@@ -46,20 +43,35 @@ _plugins: ContextVar[tuple[str, ...]] = ContextVar("plugins", default=())
 
 
 def locate(target: str) -> Any:
-    """Return what a dotted name stands for.
+    """Return the class or function with a dotted name.
+
+    Importing a module runs its code, so call `allowed_in_settings` first.
 
     Raises:
-        ConfigError: nothing has this name. Importing a module runs it: ask `allowed_in_settings` first.
+        ConfigError: nothing has this name.
     """
     module, name = _parted(target)
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, ValueError, AttributeError) as error:
-        raise ConfigError(f"cannot find '{target}' ({error})") from error
+        nearest = difflib.get_close_matches(name, parts_of(module), n=1)
+        advice = f"did you mean '{module}.{nearest[0]}'?" if nearest else "check its spelling"
+        raise ConfigError(f"cannot find '{target}' ({error}): {advice}") from error
+
+
+def not_allowed(target: Any) -> ConfigError:
+    """Return the error for a `_target_` that a configuration may not name."""
+    return ConfigError(
+        f"{target!r:.100} is not built: it must be a part of this package, a torch optimizer, a Lightning callback, or "
+        "a part of your own module with plugins=[MODULE]"
+    )
 
 
 def allowed_in_settings(target: Any) -> bool:
-    """Tell whether a run's settings may name this. Imports nothing but this package, the libraries and plug-ins."""
+    """Return whether a run's settings may name this target.
+
+    Only modules of this package, of `LIBRARIES` and of plug-ins are imported.
+    """
     module, name = _parted(target)
     if name.startswith("_"):
         return False
@@ -70,25 +82,28 @@ def allowed_in_settings(target: Any) -> bool:
 
 
 def allowed_in_checkpoint(target: Any) -> bool:
-    """Tell whether a checkpoint may name this: parts of `captioning.models`, classes of data and of plug-ins."""
+    """Return whether a checkpoint may name this target.
+
+    Allowed are the parts of `captioning.models`, the classes of `captioning.data`, and classes of plug-ins.
+    """
     module, name = _parted(target)
     if module == "captioning.models":
         return name in parts_of(module)
     if module == "captioning.data":
         return name in parts_of(module) and inspect.isclass(locate(target))
-    # Of a plug-in a stranger may choose less than its user: classes, in modules that the user's naming has imported.
+    # A stranger's checkpoint may name only classes of a plug-in, in modules that are imported already.
     return module in sys.modules and _of_plugin(target) and inspect.isclass(locate(target))
 
 
 def allowed_as_reader(target: Any) -> bool:
-    """Tell whether a run's config.yaml may name this as what reads its data or features or scores its captions."""
+    """Return whether a run's config.yaml may name this target as a reader of data or features, or as a score."""
     module, name = _parted(target)
     faces = ("captioning.data", "captioning.features", "captioning.metrics")
     return (module in faces and name in parts_of(module)) or _of_plugin(target)
 
 
 def parts_of(face: str) -> set[str]:
-    """Return what a configuration may build of a face such as `captioning.models`; nothing of any other module."""
+    """Return the `PARTS` of a folder such as `captioning.models`; an empty set for any other module."""
     package, _, folder = face.partition(".")
     if package != "captioning" or not folder.isidentifier() or not (PACKAGE / folder / "__init__.py").is_file():
         return set()
@@ -98,14 +113,14 @@ def parts_of(face: str) -> set[str]:
 
 @contextmanager
 def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = False) -> Iterator[None]:
-    """Within it, configurations and checkpoints may also name what these modules define, and their submodules.
+    """Allow configurations and checkpoints to name parts of these modules and their submodules, inside a `with` block.
 
     Args:
-        names: of modules that the user wrote or trusts; they are imported, which runs them.
-        look_here: whether modules are also searched in the current folder, as `python` would do.
+        names: names of modules that the user wrote or trusts. They are imported, which runs their code.
+        look_here: search the current folder too, as `python` does.
 
     Raises:
-        ConfigError: a name that is none, or a module that cannot be imported.
+        ConfigError: a text that is not a module name, or a module that cannot be imported.
     """
     names = [names] if isinstance(names, str) else () if names is None else names
     if not isinstance(names, list | tuple):
@@ -115,23 +130,24 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
     for name in names:
         parts = name.split(".") if isinstance(name, str) else [""]
         if not all(part.isidentifier() for part in parts) or parts[1:] == ["py"]:
-            raise ConfigError(f"plugins: {name!r:.80} is no name of a module: give plugins=[my_parts] for my_parts.py")
+            raise ConfigError(f"plugins: {name!r:.80} is not a module name: give plugins=[my_parts] for my_parts.py")
         if parts[0] in NOT_PLUGINS:
-            raise ConfigError(f"plugins=[{name}]: {parts[0]} is a library, and not a module of parts of your own")
+            raise ConfigError(f"plugins=[{name}]: {parts[0]} is a library: name only modules of your own")
         try:
             importlib.import_module(name)
         except ImportError as error:
             raise ConfigError(
-                f"plugins=[{name}]: cannot import this module ({error}): install it, or start where {name}.py is"
+                f"plugins=[{name}]: cannot import this module ({error}): install it, or start in the folder of "
+                f"{name}.py"
             ) from error
-        except SystemExit as error:  # else its status, which may be 0, would become the command's
+        except SystemExit as error:  # otherwise the command would end with its status, which may be 0
             raise ConfigError(
-                f"plugins=[{name}]: importing this module ends the program (SystemExit: {error.code}): put what it "
-                "does below `if __name__ == '__main__':`"
+                f"plugins=[{name}]: importing this module ends the program (SystemExit: {error.code}): move its code "
+                "below `if __name__ == '__main__':`"
             ) from error
         except SyntaxError as error:
             where = f"{error.filename}, line {error.lineno}"
-            raise ConfigError(f"plugins=[{name}]: cannot import this module: {error.msg} ({where})") from error
+            raise ConfigError(f"plugins=[{name}]: {error.msg} ({where}): correct this line") from error
     token = _plugins.set((*_plugins.get(), *names))
     try:
         yield
@@ -140,52 +156,59 @@ def plugins_allowed(names: Sequence[str] | str | None, *, look_here: bool = Fals
 
 
 def allowed_plugins() -> tuple[str, ...]:
-    """Return the names of the modules that `plugins_allowed` allows here."""
+    """Return the names of the modules that `plugins_allowed` currently allows."""
     return _plugins.get()
 
 
 def plugins_in(nodes: Iterable[Any]) -> list[str]:
-    """Return the modules outside this package and its libraries that the nodes build something of."""
+    """Return the modules outside this package and `LIBRARIES` that the targets of the nodes are in."""
     named = {_parted(target)[0] for node in nodes for target in targets(node)}
     return sorted(name for name in named if name.partition(".")[0] != "captioning" and name not in LIBRARIES)
 
 
 def missing_plugins(names: Iterable[str]) -> list[str]:
-    """Return those modules that `plugins_allowed` does not allow here."""
+    """Return the modules that `plugins_allowed` does not currently allow."""
     return [name for name in names if not _is_plugin(name)]
 
 
 def check_settings_file(path: Path) -> None:
-    """Refuse a run's config.yaml that is more than that, before hydra reads it: hydra's own settings, which name
-    classes to build as well, other files to join, or targets that are not built.
+    """Check a run's config.yaml before hydra reads it.
+
+    A run writes neither hydra's own settings, which name classes to build, nor other files to include, nor targets that
+    are not allowed. A file with any of these is refused.
 
     Raises:
-        ConfigError: it names the file and what it holds.
+        ConfigError: names the file and what it contains.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
-        raise ConfigError(f"cannot read {path} as YAML ({' '.join(str(error).split())})") from error
-    if not isinstance(content, dict) or (others := {"hydra", "defaults"} & content.keys()):
-        held = f"holds {', '.join(sorted(others))}" if isinstance(content, dict) else "is no mapping of settings"
-        raise ConfigError(f"{path} {held}, as the config.yaml of a run never does: it is not read")
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"cannot read {path} as YAML ({reason}): give the config.yaml of a run") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} does not contain settings: give the config.yaml of a run")
+    if others := {"hydra", "defaults"} & content.keys():
+        raise ConfigError(
+            f"{path} contains {', '.join(sorted(others))}, which the config.yaml of a run never does: give the file "
+            "that the run wrote"
+        )
     try:
         wrong = [target for target in targets(content) if not allowed_in_settings(target)]
+        if wrong:
+            raise not_allowed(wrong[0])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
-    if wrong:
-        raise ConfigError(f"{path}: {wrong[0]!r:.100} is not built: {OWN_PARTS}")
 
 
 def targets(node: Any, depth: int = 0) -> Iterator[Any]:
-    """Yield all that is named to be built in a node.
+    """Yield every `_target_` in a node and below it.
 
     Raises:
-        ConfigError: something else than dictionaries, lists and plain values, or a text that stands for another one: a
-            target could hide in it.
+        ConfigError: the node contains anything but dictionaries, lists and plain values, or a text that refers to
+            another value, which could hide a target.
     """
     if depth > DEEPEST:
-        raise ConfigError(f"a configuration is nested at most {DEEPEST} deep")
+        raise ConfigError(f"the configuration is nested too deeply: at most {DEEPEST} levels are allowed")
     if isinstance(node, dict):
         if "_target_" in node:
             yield node["_target_"]
@@ -200,7 +223,7 @@ def targets(node: Any, depth: int = 0) -> Iterator[Any]:
 
 
 def _parted(target: Any) -> tuple[str, str]:
-    """("captioning.models", "LSTM") of a dotted name; ("", "") of anything else."""
+    """Split "captioning.models.LSTM" into ("captioning.models", "LSTM"); return ("", "") for anything else."""
     module, _, name = target.rpartition(".") if isinstance(target, str) else ("", "", "")
     return (module, name) if module else ("", "")
 
@@ -210,7 +233,7 @@ def _is_plugin(module: str) -> bool:
 
 
 def _of_plugin(target: Any) -> bool:
-    """Whether a named plug-in defines it: what a plug-in imports, such as `os.system`, is not its own."""
+    """Return whether a named plug-in itself defines the target; its imports, such as `os.system`, do not count."""
     module, _ = _parted(target)
     if not _is_plugin(module) or any(part.startswith("_") for part in target.split(".")):
         return False
@@ -223,6 +246,10 @@ def _of_plugin(target: Any) -> bool:
 
 def _plain(value: Any) -> None:
     if type(value) not in (str, int, float, bool, type(None)):
-        raise ConfigError(f"a configuration holds plain values, not a {type(value).__name__}")
+        raise ConfigError(
+            f"the configuration contains a {type(value).__name__}: use only texts, numbers, true, false, null"
+        )
     if isinstance(value, str) and INTERPOLATION in value:
-        raise ConfigError(f"the text {value!r:.80} refers to another value by {INTERPOLATION}: write that value itself")
+        raise ConfigError(
+            f"the text {value!r:.80} refers to another value with {INTERPOLATION}: write the value itself"
+        )

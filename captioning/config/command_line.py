@@ -1,23 +1,21 @@
-"""Read a command line as people type it, and write it as hydra takes it; end quietly where nobody reads the output.
+"""Translate a command line as people type it into the arguments that hydra reads.
 
-Beside hydra's `key=value` a command takes plain arguments (`photo.jpg`) for the keys that it names, and `--key value`.
-Behind `--` all arguments are plain.
+Besides hydra's `key=value`, a command takes plain arguments (`photo.jpg`) for the keys that it names, and
+`--key value`. After `--` every argument is a plain argument.
 """
 
 import difflib
-import errno
-import os
 import re
 import shlex
-import sys
 import typing
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
+from captioning.config.headings import conf_dir
 from captioning.config.typed_text import (
     TextKind,
     any_value,
@@ -36,23 +34,22 @@ WITH_VALUE = ["--cfg", "--package", "--config-path", "--config-name", "--config-
 SWITCHES = ["--help", "--hydra-help", "--version", "--resolve", "--run", "--multirun", "--shell-completion"]
 INFO = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
 SETTING = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[A-Za-z_$][\w$./@:-]*)=", re.ASCII)
-BROKEN_PIPE = 141  # what a shell reports of a program that SIGPIPE ended
 
 
 class Command(NamedTuple):
-    """What is known of a command before its settings are composed."""
+    """A command, as far as it is known before its settings are composed."""
 
     name: str
     schema: type
-    plain: tuple[str, ...] = ()  # keys of its plain arguments, in their order; "images...": all that are left
+    plain: tuple[str, ...] = ()  # keys of its plain arguments, in order; "images...": all remaining ones
 
     @property
     def program(self) -> str:
-        """Return the name of its script."""
+        """The name of its script."""
         return f"captioning-{self.name.replace('_', '-')}"
 
     def usage(self) -> str:
-        """Return its usage line."""
+        """Return the usage line."""
         plain = "".join(f"[{key.upper().replace('...', ' ...')}] " for key in self.plain)
         return f"{self.program} {plain}[KEY=VALUE | --KEY VALUE] ..."
 
@@ -60,38 +57,33 @@ class Command(NamedTuple):
 class Setting(NamedTuple):
     """One setting as it was typed."""
 
-    key: str  # with hydra's + or ++ or ~ in front
-    values: tuple[str, ...]  # several of an option that is repeated, and of plain arguments; none behind `~key`
-    plain: bool = False  # nothing is read in it, not even quotes
+    key: str  # including hydra's prefix +, ++ or ~
+    values: tuple[str, ...]  # several for a repeated option or plain arguments; none for `~key`
+    plain: bool = False  # True: taken literally, quotes included
 
     @property
     def value(self) -> str:
+        """The last value, which counts; "" if there is none."""
         return self.values[-1] if self.values else ""
 
 
 class CommandLine(NamedTuple):
-    """A command line as it was typed: hydra's options, and settings."""
+    """A command line as it was typed: hydra's options and the settings."""
 
     flags: list[str]
     settings: list[Setting]
 
     def sweeps(self) -> bool:
-        """Tell whether it is a sweep, in which commas part its jobs."""
+        """Return whether this starts a sweep, where commas separate the jobs' values."""
         modes = [each.value.upper() for each in self.settings if each.key == "hydra.mode"]
         return modes[-1] == "MULTIRUN" if modes else "--multirun" in self.flags
 
 
-def conf_dir() -> Path:
-    """Folder of the YAML files: inside the installed package, or `conf/` beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
-
-
 def read_command_line(given: Sequence[str], command: Command) -> CommandLine:
-    """Sort a command line's arguments.
+    """Sort the arguments of a command line into hydra's options and settings.
 
     Raises:
-        ConfigError: an option that there is not, or without its value; a plain argument too many.
+        ConfigError: an unknown option, an option without its value, or too many plain arguments.
     """
     flags: list[str] = []
     settings: list[Setting] = []
@@ -112,11 +104,11 @@ def read_command_line(given: Sequence[str], command: Command) -> CommandLine:
             settings.append(Setting(key, (value,) if equals else ()))
         else:
             plain.append(argument)
-    return CommandLine(flags, settings + _placed(plain, settings, command))
+    return CommandLine(flags, settings + _plain_settings(plain, settings, command))
 
 
 def _flag(argument: str, rest: list[str], command: Command) -> list[str]:
-    """One of hydra's options with its value, which is taken from `rest`; [] for an option of the command's own."""
+    """Return one of hydra's options with its value, which is removed from `rest`; [] for a `--key` of the command."""
     name, equals, value = argument.partition("=")
     own = name.removeprefix("--").replace("-", "_")
     if name.startswith("--") and name not in (*SWITCHES, *WITH_VALUE, "--info") and _known(own, command):
@@ -126,12 +118,16 @@ def _flag(argument: str, rest: list[str], command: Command) -> list[str]:
         fits = [each for each in (*SWITCHES, *WITH_VALUE, "--info") if each.startswith(name)]
         name = name if name in fits else fits[0] if len(fits) == 1 and len(name) > 2 else name
     if name == "--shell-completion" and not any(each.startswith(("install=", "uninstall=", "query=")) for each in rest):
-        raise ConfigError(f"{argument} needs install=bash, uninstall=bash or query=bash behind it")
+        raise ConfigError(f"{argument} needs install=bash, uninstall=bash or query=bash. Type: {argument} install=bash")
     if name in SWITCHES and not equals:
         return [name]
+    if name == "--help" and value == "all":
+        return ["--help=all"]
+    if name == "--help":
+        raise ConfigError(f"--help={value} is not known: type --help, or --help=all for every setting")
     if name in WITH_VALUE:
         if not equals and not rest:
-            raise ConfigError(f"{argument} needs a value behind it")
+            raise ConfigError(f"{argument} has no value. Type {argument}=VALUE")
         return [f"{name}={value if equals else rest.pop(0)}"]
     if name == "--info":
         return [f"--info={value if equals else rest.pop(0) if rest and rest[0] in INFO else 'all'}"]
@@ -142,13 +138,13 @@ def _no_option(argument: str, command: Command) -> str:
     name = argument.partition("=")[0]
     options = [f"--{key}" for key in heads(command)] + SWITCHES + WITH_VALUE
     nearest = difflib.get_close_matches(name.replace("-", "_").replace("__", "--", 1), options, n=1, cutoff=0.6)
-    guess = f": did you mean {nearest[0]}?" if nearest else ""
-    file = f"; for a file of this name, type {shlex.quote(f'./{argument}')}" if command.plain else ""
+    guess = f": did you mean {nearest[0]}?" if nearest else f". See: {command.program} --help=all."
+    file = f" For a file with this name, type {shlex.quote(f'./{argument}')}" if command.plain else ""
     return f"{command.program} has no option {name}{guess}{file}"
 
 
 def _option(argument: str, rest: list[str], command: Command) -> Setting:
-    """A setting that was typed as `--key value`, `--key=value`, or `--key` for what is true or false."""
+    """Return a setting that was typed as `--key value`, `--key=value`, or `--key` (true, for a bool)."""
     name, equals, value = argument.removeprefix("--").partition("=")
     key = name.replace("-", "_")
     if equals:
@@ -156,12 +152,12 @@ def _option(argument: str, rest: list[str], command: Command) -> Setting:
     if _hint(key, command) is bool:
         return Setting(key, (rest.pop(0) if rest and rest[0] in ("true", "false") else "true",))
     if not rest:
-        raise ConfigError(f"{argument} needs a value behind it")
+        raise ConfigError(f"{argument} has no value. Type {argument} VALUE")
     return Setting(key, (rest.pop(0),))
 
 
 def _add(settings: list[Setting], new: Setting, command: Command) -> None:
-    """Adds an option; one of a list is joined with those of the same name before it."""
+    """Add an option. Join it with earlier options of the same name, if the key takes a list."""
     kind = text_kind(new.key, command.schema)
     before = [at for at, each in enumerate(settings) if each.key == new.key]
     if kind and kind.several and before:
@@ -171,7 +167,7 @@ def _add(settings: list[Setting], new: Setting, command: Command) -> None:
 
 
 def _is_setting(argument: str, flags: Sequence[str], command: Command) -> bool:
-    """Whether an argument is hydra's; a file's name may look like it (`lr=0.1.jpg`, `runs/lr=0.1/best.ckpt`)."""
+    """Return whether an argument is a setting. File names may look like one: `lr=0.1.jpg`, `runs/lr=0.1/best.ckpt`."""
     if argument.startswith("~"):
         key = argument[1:].partition("=")[0]
         return not argument.startswith("~/") and _known(key, command)
@@ -186,7 +182,7 @@ def _is_setting(argument: str, flags: Sequence[str], command: Command) -> bool:
 
 
 def _known(key: str, command: Command) -> bool:
-    """Whether the command has the group or setting in which the key is."""
+    """Return whether the command has the group or top-level setting that contains the key."""
     head = re.split(r"[./@]", key)[0]
     return head == "hydra" or head in heads(command) or (command.name == "train" and key == "like")
 
@@ -198,7 +194,7 @@ def heads(command: Command) -> list[str]:
 
 
 def _groups(command: Command) -> list[str]:
-    """The groups that are chosen in the command's own YAML file."""
+    """Return the groups in the `defaults` list of the command's YAML file."""
     with suppress(OSError, yaml.YAMLError):
         content = yaml.safe_load((conf_dir() / f"{command.name}.yaml").read_text(encoding="utf-8"))
         chosen = [key for each in content.get("defaults", []) if isinstance(each, dict) for key in each]
@@ -213,16 +209,16 @@ def _hint(key: str, command: Command) -> object:
     return None
 
 
-def _placed(plain: Sequence[str], settings: Sequence[Setting], command: Command) -> list[Setting]:
-    """The plain arguments as settings of the keys that are not set otherwise."""
-    if command.name == "train":  # a run's settings are an experiment as well
+def _plain_settings(plain: Sequence[str], settings: Sequence[Setting], command: Command) -> list[Setting]:
+    """Return the plain arguments as settings of the command's plain keys that are not set otherwise."""
+    if command.name == "train":  # a config.yaml of a run takes the role of an experiment
         likes = [text for text in plain if Path(text).name == "config.yaml"]
         plain = [text for text in plain if text not in likes]
-        return [Setting("like", (text,), True) for text in likes] + _placed_by_name(plain, settings, command)
-    return _placed_by_name(plain, settings, command)
+        return [Setting("like", (text,), True) for text in likes] + _by_position(plain, settings, command)
+    return _by_position(plain, settings, command)
 
 
-def _placed_by_name(plain: Sequence[str], settings: Sequence[Setting], command: Command) -> list[Setting]:
+def _by_position(plain: Sequence[str], settings: Sequence[Setting], command: Command) -> list[Setting]:
     taken = {each.key for each in settings}
     free = [key for key in command.plain if key.removesuffix("...") not in taken]
     placed = []
@@ -231,22 +227,22 @@ def _placed_by_name(plain: Sequence[str], settings: Sequence[Setting], command: 
             placed.append(Setting(free[0].removesuffix("..."), tuple(plain[at:]), True))
             break
         if not free:
-            takes = " ".join(key.upper() for key in command.plain) or "none"
+            takes = " ".join(key.upper() for key in command.plain) or "no plain arguments"
             again = taken & {key.removesuffix("...") for key in command.plain}
-            twice = f" ({', '.join(sorted(again))} typed as KEY=VALUE already)" if again else ""
+            twice = f" ({', '.join(sorted(again))} is already set by KEY=VALUE)" if again else ""
             raise ConfigError(
-                f"{command.program}: {text!r} is one plain argument too many, it takes {takes}{twice}; "
-                "settings are typed KEY=VALUE or --KEY VALUE"
+                f"{command.program} takes {takes}{twice}; {text!r} is one argument too many. Type settings as KEY=VALUE"
+                " or --KEY VALUE"
             )
         placed.append(Setting(free.pop(0), (text,), True))
     return placed
 
 
 def hydra_arguments(line: CommandLine, command: Command) -> list[str]:
-    """Return a command line as hydra takes it: every text in quotes where its grammar needs them.
+    """Return a command line in hydra's grammar, with quotes around texts that need them.
 
     Raises:
-        ConfigError: a name that is empty, or a list without its brackets.
+        ConfigError: an empty file name, or a list without brackets.
     """
     sweeping = line.sweeps()
     return [*line.flags, *(_override(each, command, sweeping) for each in line.settings)]
@@ -268,45 +264,7 @@ def _override(setting: Setting, command: Command, sweeping: bool) -> str:
 
 def _item(key: str, text: str, kind: TextKind, plain: bool) -> str:
     if not text and kind.path:
-        raise ConfigError(f"{key} is empty: an empty name is no file (is a variable of the shell empty?)")
+        raise ConfigError(f"{key} is an empty file name: set {key}=NAME, and check your shell's variables")
     if not plain:
         return hydra_value(key, text, kind._replace(several=False), sweeping=False)
     return literal(plain_path(text) if kind.path else text)
-
-
-def open_closed_streams() -> None:
-    """Puts what goes nowhere in the place of an input or output that the shell closed (`>&-`).
-
-    Python has None there, and the next file that is opened would get its number, to which libraries print.
-    """
-    for number, (name, mode) in enumerate({"stdin": "r", "stdout": "w", "stderr": "w"}.items()):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # which gets the lowest number that is free
-        if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
-
-
-@contextmanager
-def quiet_pipe() -> Iterator[None]:
-    """Ends the program without a traceback where its output is closed early, as by `| head`, or a disk is full."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        _close_output()
-        sys.exit(BROKEN_PIPE)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        _close_output()
-        sys.exit(f"error: cannot write {error.filename or 'the output'}: {error.strerror}; free some space, then again")
-
-
-def _close_output() -> None:
-    """Lets what is buffered go nowhere when Python ends."""
-    with suppress(OSError, ValueError, AttributeError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

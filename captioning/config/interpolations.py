@@ -1,15 +1,16 @@
-"""Find which settings of a run's config.yaml were written as another one's value (`root: ${data.root}` in conf/).
+"""Find settings in a run's config.yaml that conf/ defines as references, such as `root: ${data.root}`.
 
-config.yaml holds the values themselves: where one is changed beside it, those that were made of it have to follow.
+config.yaml contains values instead of references. If a user changes a value, the settings that refer to it must change
+too.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import yaml
 
-from captioning.config.command_line import conf_dir
+from captioning.config.headings import conf_dir
 from captioning.config.schemas import TrainConfig
 from captioning.config.typed_text import text_kind
 
@@ -18,9 +19,10 @@ _PACKAGE = re.compile(r"#\s*@package\s+(\S+)")
 
 
 def followers(content: Mapping[str, Any], given: Sequence[str]) -> list[str]:
-    """Return overrides that have settings of `content` refer again to those that `given` overrides changes.
+    """Return overrides that restore the references in `content` to settings that the overrides `given` change.
 
-    Only what has the other's value follows it. They belong in front of `given`, where a setting may be given by itself.
+    A reference is restored only if both settings have the same value in `content`. Put these overrides before `given`,
+    because `given` may also set one of the referring settings.
     """
     changed = [re.split(r"[=@]", argument.lstrip("+"))[0] for argument in given if re.match(r"[+\w]", argument)]
     found: dict[str, str] = {}
@@ -32,13 +34,14 @@ def followers(content: Mapping[str, Any], given: Sequence[str]) -> list[str]:
 
 
 def _references(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(key, the key that it is written as) by all files of conf/ that the run may have been composed of."""
+    """Yield (key, key that it refers to) from every file of conf/ that may be part of the run's configuration."""
     sources = set()
     for path in sorted(conf_dir().rglob("*.yaml")):
         text = path.read_text(encoding="utf-8")
-        head = _PACKAGE.search(text.partition("\n")[0])
+        package_line = _PACKAGE.search(text.partition("\n")[0])
         group = ".".join(path.parent.relative_to(conf_dir()).parts)
-        package = "" if head and head[1] == "_global_" else head[1] if head else group
+        named = package_line[1] if package_line else group
+        package = "" if named == "_global_" else named
         leaves = dict(_leaves(yaml.safe_load(text), package))
         targets = {key: value for key, value in leaves.items() if key.endswith("_target_")}
         for key, value in leaves.items():
@@ -47,22 +50,23 @@ def _references(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
                 continue
             source = reference[1]
             sources.add(source)
-            if group == "shared":  # @_here_: a part of the data set's own file
+            if group == "shared":  # included with @_here_, so its keys are in the group of the including file
                 key = key.replace(group, source.partition(".")[0], 1)
-            beside = f"{key.rpartition('.')[0]}._target_"
-            beside = [beside] if beside in targets else list(targets)
-            if not beside or any(_at(content, each) == targets[each] for each in beside):  # else another was chosen
+            own = f"{key.rpartition('.')[0]}._target_"
+            near = [own] if own in targets else list(targets)
+            if not near or any(_at(content, each) == targets[each] for each in near):  # otherwise not this file's part
                 yield key, source
-    for source in sources:  # a reader of the user's own: what has the name of a data set's folder stands for it
-        kind = text_kind(source, TrainConfig)
+    for path_key in sources:  # a reader in the user's own module: settings with the same path as the data set's folder
+        kind = text_kind(path_key, TrainConfig)
         if kind and kind.path:
-            head, folder = source.partition(".")[0], _at(content, source)
+            head, folder = path_key.partition(".")[0], _at(content, path_key)
             below = [key for key, value in _leaves(content.get(head), head, lists=False) if _same(value, folder)]
-            yield from ((key, source) for key in below if key.count(".") > 1)
+            yield from ((key, path_key) for key in below if key.count(".") > 1)
 
 
 def _leaves(node: Any, path: str, *, lists: bool = True) -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of all that is no mapping; and no list, if lists are gone into."""
+    """Yield (dotted key, value) of every value in nested mappings, and in lists if `lists`."""
+    items: Iterable[tuple[Any, Any]]
     if isinstance(node, Mapping):
         items = node.items()
     elif isinstance(node, list) and lists:
@@ -75,7 +79,7 @@ def _leaves(node: Any, path: str, *, lists: bool = True) -> Iterator[tuple[str, 
 
 
 def _at(node: Any, path: str) -> Any:
-    """What stands under a dotted key, in which a number may be a place in a list; None where there is nothing."""
+    """Return the value of a dotted key, where a number may be the index into a list; None if there is none."""
     for key in path.split("."):
         if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
             node = node[int(key)]

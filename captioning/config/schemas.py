@@ -1,22 +1,23 @@
-"""Declare the keys and types of every command's configuration: one class per YAML file; the values are in conf/.
+"""Declare the keys and types of every command's configuration: one class per YAML file. The values are in conf/.
 
-Only names and types; the values are in conf/. A `PathName` keeps the text that was typed for it (`2024`, `José (1)`),
-and a `FreeText` even its quotes; any other `str` keeps it too, but is no name of a file."""
+A `PathName` is a file or folder name and keeps the text that was typed for it (`2024`, `José (1)`). A `FreeText` keeps
+even its quotes. Any other `str` keeps its text too, but is not a file name.
+"""
 
 import dataclasses
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 PATH, VERBATIM = "path", "verbatim"
 PathName = Annotated[str, PATH]
 FreeText = Annotated[str, VERBATIM]
 
-# Settings that stand inside a `_target_` node without being arguments of its target: the command takes them out.
-BESIDE_DECODING = {"decoding": {"checkpoints": list[PathName] | None}}
+# Settings inside a `_target_` node that are not arguments of its target: the command removes them before it builds.
+BESIDE_DECODING: dict[str, dict[str, Any]] = {"decoding": {"checkpoints": list[PathName] | None}}
 
 
 @dataclasses.dataclass
 class DataConfig:
-    """conf/data: a data set on disk and how its captions are read."""
+    """conf/data: a data set on disk, and how to read its captions."""
 
     name: str
     root: PathName
@@ -33,7 +34,7 @@ class DataConfig:
 
 @dataclasses.dataclass
 class AnswerDataConfig:
-    """conf/data: pictures with questions and answers."""
+    """conf/data: images with questions and answers."""
 
     name: str
     pictures: str
@@ -70,12 +71,12 @@ class LoaderConfig:
 
 @dataclasses.dataclass
 class TrainConfig:
-    """conf/train.yaml: what all tasks have. Its `task` brings the schema of the whole (`config.check`)."""
+    """conf/train.yaml: the keys of every task. The target of `task` provides the complete schema (`config.check`)."""
 
-    schema_of: ClassVar = "task"
+    schema_of: ClassVar[str] = "task"
     task: dict
-    data: dict
-    loader: dict
+    data: Any
+    loader: Any
     model: dict
     objective: dict
     optimizer: dict
@@ -122,7 +123,7 @@ class AnswerTrainConfig(TrainConfig):
 
 @dataclasses.dataclass
 class TextDataConfig:
-    """conf/data/text.yaml: running text and how it becomes tokens."""
+    """conf/data/text.yaml: text files, and how they become tokens."""
 
     name: str
     files: list[PathName] | PathName | None
@@ -144,7 +145,7 @@ class LanguageModelTrainConfig(TrainConfig):
 class EvaluateConfig:
     """conf/evaluate.yaml."""
 
-    beside_target: ClassVar = BESIDE_DECODING
+    beside_target: ClassVar[dict[str, dict[str, Any]]] = BESIDE_DECODING
     checkpoint: PathName
     data: DataConfig
     split: str
@@ -196,7 +197,7 @@ class CompareConfig:
 class CaptionConfig:
     """conf/caption.yaml."""
 
-    beside_target: ClassVar = BESIDE_DECODING
+    beside_target: ClassVar[dict[str, dict[str, Any]]] = BESIDE_DECODING
     checkpoint: PathName
     images: list[PathName] | PathName
     annotations: PathName | None
@@ -316,7 +317,7 @@ class GroundConfig:
 
 @dataclasses.dataclass
 class DemoLimits:
-    """What the demo takes from whoever calls it."""
+    """Limits of the demo's requests."""
 
     upload_megabytes: float
     upload_seconds: float
@@ -340,7 +341,7 @@ class DemoConfig:
 
 @dataclasses.dataclass
 class Root:
-    """Where a folder is now; null: where it was."""
+    """A folder that may have moved since the run; null: it has not."""
 
     root: PathName | None
 

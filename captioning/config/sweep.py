@@ -1,7 +1,7 @@
-"""Run the jobs of a sweep (-m) one after another, each on its own, and print a table of what became of them.
+"""Run the jobs of a sweep (-m) one after another, independently of each other, and print a table of their results.
 
-Hydra's own sweeper ends with the first job that fails. This one takes its place; other sweepers and launchers that a
-user installs and chooses are left as they are.
+Hydra's own sweeper stops at the first job that fails. The sweeper of this file replaces it. Other sweepers and
+launchers that a user installs and chooses are not changed.
 """
 
 import gc
@@ -13,10 +13,11 @@ import sys
 import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, ClassVar
 
 from hydra.core.global_hydra import GlobalHydra
@@ -33,11 +34,16 @@ from captioning.io import make_folder
 
 HYDRAS = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 DONE, NEVER = "done", "never ran"
-_QUOTED = re.compile(r"=(['\"])([\w./-]+)\1$")  # by hydra or before it: of plain words, quotes tell nothing
+_QUOTED = re.compile(r"=(['\"])([\w./-]+)\1$")  # quotes around a plain word, which the table leaves out
 
 
-def register() -> None:
-    """Have hydra make this module's sweeper where its own would be made."""
+def register(explain: Callable[..., CaptioningError]) -> None:
+    """Make hydra use this file's sweeper instead of its own.
+
+    Args:
+        explain: turns an exception and the job's `overrides` into an error with a message of one line.
+    """
+    SweeperOfJobs.explain = staticmethod(explain)
     known = Plugins.instance().class_name_to_class
     if known[HYDRAS] is not SweeperOfJobs:
         SweeperOfJobs.hydras, known[HYDRAS] = known[HYDRAS], SweeperOfJobs
@@ -45,7 +51,7 @@ def register() -> None:
 
 @dataclass
 class _Job:
-    """One row of the table. `settings`: the overrides in which it differs from other jobs."""
+    """One row of the table. `settings`: the overrides that differ between jobs."""
 
     number: int
     overrides: list[str]
@@ -53,22 +59,24 @@ class _Job:
     folder: str = ""
     status: str = NEVER
     failed: bool = False
-    mistyped: bool = False  # its settings are at fault
+    mistyped: bool = False  # it failed because of its settings
 
 
 class SweeperOfJobs(Sweeper):
-    """Hydra's basic sweeper, in which a job that fails does not end the others."""
+    """Hydra's basic sweeper, except that a failing job does not stop the others."""
 
-    hydras: ClassVar[type]  # hydra executes its module anew when it looks for plug-ins: not to be derived from
+    # Hydra's class cannot be a base class: hydra executes its module again when it searches for plug-ins.
+    hydras: ClassVar[type]
+    explain: ClassVar[Callable[..., CaptioningError]]
 
-    def __init__(self, **settings: Any):
+    def __init__(self, **settings: Any) -> None:
         self.basic = self.hydras(**settings)
 
     def setup(self, **parts: Any) -> None:
-        """Called by hydra with the configuration and the command."""
+        """Take over the configuration and the command; hydra calls this."""
         self.basic.setup(**parts)
-        self.config, self.hydra_context = parts["config"], parts["hydra_context"]
-        self.task_function = parts["task_function"]
+        self.settings, self.context = parts["config"], parts["hydra_context"]
+        self.job_function = parts["task_function"]
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run all jobs and print the table.
@@ -79,10 +87,11 @@ class SweeperOfJobs(Sweeper):
         if type(self.basic.launcher).__name__ != "BasicLauncher":
             return self.basic.sweep(arguments)
         jobs = self._jobs(arguments)
-        folder = make_folder(Path(str(self.config.hydra.sweep.dir)))
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        folder = make_folder(Path(str(self.settings.hydra.sweep.dir)))
+        OmegaConf.save(self.settings, folder / "multirun.yaml")
         state, signals = _State(), _Signals()
-        results, stopped = [], None
+        results: list[Any] = []
+        stopped: signal.Signals | None = None
         try:
             for job in jobs:
                 print(f"job {job.number} ({job.number + 1} of {len(jobs)}): {job.settings}", flush=True)
@@ -91,21 +100,21 @@ class SweeperOfJobs(Sweeper):
                     results.append(self._run(job))
                 finally:
                     state.restore()
-                if signals.received:  # and yet the job has ended by itself
+                if signals.received:  # but the job caught the signal and returned
                     job.status, job.failed = (NEVER, False) if job.failed else (job.status, False)
                     raise SystemExit(128 + signals.received)
         except (KeyboardInterrupt, SystemExit) as ending:
             stopped = signals.received or _signal_of(ending)
-            if job.status == NEVER:
+            if job.status == NEVER and stopped:
                 job.status = f"stopped by {stopped.name}"
         finally:
             signals.restore()
-        _tell(jobs, folder, stopped, resumes="resume" in self.config)
+        _print_table(jobs, folder, stopped, resumes="resume" in self.settings)
         return [results]
 
     def _jobs(self, arguments: Sequence[str]) -> list[_Job]:
         given = [*self.basic._parse_config(), *arguments]
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
         every = self.basic.split_arguments(parser.parse_overrides(given), None)[0]
         shown = [[_QUOTED.sub(r"=\2", item) for item in filter_overrides(overrides)] for overrides in every]
         common = set.intersection(*map(set, shown)) if len(shown) > 1 else set()
@@ -113,16 +122,16 @@ class SweeperOfJobs(Sweeper):
         return [_Job(n, list(every[n]), settings[n]) for n in range(len(every))]
 
     def _run(self, job: _Job) -> Any:
-        """Run one job, as hydra's basic launcher does, and note what became of it."""
+        """Run one job, as hydra's basic launcher does, and record its result."""
         setup_globals()
         try:
-            config = self.hydra_context.config_loader.load_sweep_config(self.config, job.overrides)
+            config = self.context.config_loader.load_sweep_config(self.settings, job.overrides)
             with open_dict(config):
                 config.hydra.job.id = config.hydra.job.num = job.number
             job.folder = str(Path(str(config.hydra.sweep.dir), str(config.hydra.sweep.subdir)))
             done = run_job(
-                hydra_context=self.hydra_context,
-                task_function=self.task_function,
+                hydra_context=self.context,
+                task_function=self.job_function,
                 config=config,
                 job_dir_key="hydra.sweep.dir",
                 job_subdir_key="hydra.sweep.subdir",
@@ -130,27 +139,27 @@ class SweeperOfJobs(Sweeper):
         except SystemExit as ending:
             if _signal_of(ending):
                 raise
-            self._note(job, ending)
+            self._record(job, ending)
             return None
-        except Exception as error:  # the settings cannot be composed, or there is no folder for the job
-            self._note(job, error)
+        except Exception as error:  # the settings cannot be composed, or the job's folder cannot be created
+            self._record(job, error)
             return None
         if done.status == JobStatus.FAILED:
-            self._note(job, done._return_value)
+            self._record(job, done._return_value)
             return None
         job.status = done.return_value if isinstance(done.return_value, str) else DONE
         return done
 
-    def _note(self, job: _Job, error: BaseException) -> None:
-        """Print why a job failed at once, and keep a line of it: the error itself would keep the job's memory."""
+    def _record(self, job: _Job, error: BaseException) -> None:
+        """Print why a job failed, and keep this line only: the exception would keep the job's memory allocated."""
         if isinstance(error, SystemExit):
             if error.code in (None, 0):
                 job.status = DONE
                 return
-            text = str(error.code) if isinstance(error.code, str) else f"it ended with exit status {error.code}"
+            text = str(error.code) if isinstance(error.code, str) else f"ended with exit status {error.code}"
             reason = text.removeprefix("error: ")
         elif isinstance(error, CaptioningError | HydraException | OmegaConfBaseException):
-            reason = self.task_function.explain(error, overrides=job.overrides)
+            reason = str(self.explain(error, overrides=job.overrides))
         elif isinstance(error, OSError) and error.filename and Path(str(error.filename)) == Path(job.folder):
             reason = f"cannot create the folder '{job.folder}' ({error.strerror}): choose another one"
         else:
@@ -162,8 +171,8 @@ class SweeperOfJobs(Sweeper):
         print(f"error: job {job.number} ({job.settings}): {reason}", file=sys.stderr, flush=True)
 
 
-def _tell(jobs: Sequence[_Job], folder: Path, stopped: signal.Signals | None, *, resumes: bool) -> None:
-    """Print the table, and leave with a failing status where a job failed or never ran."""
+def _print_table(jobs: Sequence[_Job], folder: Path, stopped: signal.Signals | None, *, resumes: bool) -> None:
+    """Print the table, and exit with a failing status if a job failed or never ran."""
     rows = [("job", "settings", "folder", "status")]
     rows += [(str(job.number), job.settings, job.folder, job.status) for job in jobs]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -175,62 +184,64 @@ def _tell(jobs: Sequence[_Job], folder: Path, stopped: signal.Signals | None, *,
     never = [job for job in jobs if job.status == NEVER]
     if not (failed or stopped):
         return
-    told = [f"{len(failed)} of {len(jobs)} jobs failed"] if failed else []
-    told += [f"stopped by {stopped.name}, {len(never)} of {len(jobs)} jobs never ran"] if stopped else []
-    again = ""
+    problems = [f"{len(failed)} of {len(jobs)} jobs failed"] if failed else []
+    problems += [f"stopped by {stopped.name}, {len(never)} of {len(jobs)} jobs never ran"] if stopped else []
+    advice = ""
     if failed and not stopped and all(job.mistyped for job in failed):
-        again = ". Correct the settings of these jobs: with the same ones they fail again"
+        advice = ". Correct the settings of these jobs: with the same settings they will fail again"
     elif resumes:
-        again = f". The same command with run_dir={folder} resume=auto goes on: finished jobs are skipped"
-    print(f"error: {'; '.join(told)}{again}", file=sys.stderr, flush=True)
+        advice = f". To continue, run the same command with run_dir={folder} resume=auto: it skips finished jobs"
+    print(f"error: {'; '.join(problems)}{advice}", file=sys.stderr, flush=True)
     sys.exit(128 + stopped if stopped else 1)
 
 
 def _signal_of(ending: BaseException) -> signal.Signals | None:
-    """Return the signal that an exception stands for: Ctrl-C, or a status above 128 as a run leaves with."""
+    """Return the signal that ended a job: SIGINT for Ctrl-C, or the signal of an exit status above 128."""
     if isinstance(ending, KeyboardInterrupt):
         return signal.SIGINT
-    with suppress(TypeError, ValueError):
-        return signal.Signals(ending.code - 128)
+    if isinstance(ending, SystemExit) and isinstance(ending.code, int):
+        with suppress(ValueError):
+            return signal.Signals(ending.code - 128)
     return None
 
 
 class _Signals:
-    """Listens for Ctrl-C and SIGTERM, which stop the whole sweep, and not one job."""
+    """Handlers of Ctrl-C and SIGTERM that stop the entire sweep instead of one job."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: signal.Signals | None = None
-        self.former = {}
+        self.former: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
             former = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
             self.former = {n: handler for n, handler in former.items() if handler not in (signal.SIG_IGN, None)}
 
     def listen(self) -> None:
-        """Before each job: a training takes the signals over, and Lightning may leave them ignored."""
+        """Install the handlers. Call it before each job: training replaces them, and Lightning may ignore signals."""
         for number in self.former:
-            signal.signal(number, self._hear)
+            signal.signal(number, self._receive)
 
     def restore(self) -> None:
+        """Install the handlers from before the sweep."""
         for number, handler in self.former.items():
             signal.signal(number, handler)
 
-    def _hear(self, number: int, frame: Any) -> None:
+    def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = self.received or signal.Signals(number)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
 
 class _State:
-    """The process as it was before the first job: random generators, torch's switches, environment, folder.
+    """State of the process before the first job: random generators, torch's switches, environment, folder.
 
-    A job starts from it whatever the jobs before it did, so that its results are those of the job alone.
+    Every job starts from this state, so that its results do not depend on the jobs before it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         import numpy
         import torch
 
         self.environment, self.folder = dict(os.environ), os.getcwd()
-        self.filters, self.path = warnings.filters[:], sys.path[:]
+        self.filters, self.path = list(warnings.filters), sys.path[:]
         self.hydra = GlobalHydra.instance().hydra
         self.drawn = random.getstate(), numpy.random.get_state(), torch.get_rng_state(), torch.initial_seed()  # noqa: NPY002
         self.switches = {
@@ -245,7 +256,7 @@ class _State:
         self.cudnn = {name: getattr(cudnn, name) for name in ("benchmark", "deterministic", "enabled")}
 
     def restore(self) -> None:
-        """Set all of it again, and let go of the memory of the last job."""
+        """Restore this state, and free the memory of the last job."""
         import numpy
         import torch
 
@@ -254,8 +265,9 @@ class _State:
             del os.environ[key]
         os.environ.update(self.environment)
         os.chdir(self.folder)
-        warnings.filters[:], sys.path[:] = self.filters, self.path
-        warnings._filters_mutated()
+        sys.path[:] = self.path
+        warnings.filters[:] = self.filters  # type: ignore[index]  # a list, which typeshed types as a sequence
+        warnings._filters_mutated()  # type: ignore[attr-defined]  # not public; clears the cache of the filters
         GlobalHydra.instance().hydra = self.hydra
         for name, value in self.switches.items():
             getattr(torch, name)(value)

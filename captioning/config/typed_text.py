@@ -1,9 +1,9 @@
-"""Read what a user typed for a text, and write it so that hydra's grammar returns exactly that text.
+"""Quote what a user typed for a text, so that hydra's grammar returns exactly this text.
 
-Hydra takes `2024` for a number, cannot read `José (1).jpg`, and splits `lr=0.1`. A key that the schema declares as a
-text keeps what was typed. Of hydra's grammar these remain: quotes around the whole, `[…]` where a list is allowed,
-`null`, `${…}`, commas in a sweep, and a backslash before a special character. A file that exists under the typed name
-is always meant by it.
+Hydra reads `2024` as a number, cannot read `José (1).jpg`, and splits `lr=0.1`. A key that the schema declares as a
+text keeps what was typed. These parts of hydra's grammar still work: quotes around the entire value, `[…]` where a list
+is allowed, `null`, `${…}`, commas in a sweep, and a backslash before a special character. If a file with exactly the
+typed name exists, the name means this file.
 """
 
 import dataclasses
@@ -25,22 +25,22 @@ QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\"""", re.DOTALL)
 CASTS = re.compile(r"(int|float|bool|str|json_str)\(")
 SWEEPS = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")
 ESCAPED = re.compile(r"\\([()\[\]{}:=, \t])")
-# Below a `_target_` node no schema says what is a path; these names of arguments do.
+# The schema does not describe the arguments of a `_target_` node. Arguments with these names are paths.
 PATHS_OF_PARTS = {"annotations", "file", "files", "images", "pictures", "questions", "root", "weights"}
 
 
 class TextKind(NamedTuple):
-    """What a key of texts takes."""
+    """Values that a key of type text accepts."""
 
-    path: bool = False  # names of files and folders
-    verbatim: bool = False  # free text, in which not even quotes are read
-    one: bool = True
-    several: bool = False
+    path: bool = False  # file and folder names
+    verbatim: bool = False  # free text, taken literally, quotes included
+    one: bool = True  # a single text
+    several: bool = False  # a list
     null: bool = False
 
 
 def text_kind(key: str, schema: type) -> TextKind | None:
-    """Return what texts a dotted key takes; None where it takes anything else as well."""
+    """Return which texts a dotted key accepts, or None if it also accepts other values."""
     head, _, rest = key.partition(".")
     for each in (*schema.__subclasses__(), schema):
         hint = typing.get_type_hints(each, include_extras=True).get(head)
@@ -64,7 +64,7 @@ def _kind_below(hint: Any, rest: str) -> TextKind | None:
 
 
 def _kind(choices: Sequence[Any]) -> TextKind | None:
-    """The kind of a union of texts, lists of texts and null; None of any other."""
+    """Return the kind of a union of texts, lists of texts and null, or None for other types."""
     marks: set[str] = set()
     one = several = null = False
     for choice in choices:
@@ -84,31 +84,32 @@ def _kind(choices: Sequence[Any]) -> TextKind | None:
 
 
 def _choices(hint: Any) -> list[Any]:
-    """The members of a union; the hint itself where it is none."""
+    """Return the members of a union, or [hint] for any other hint."""
     return list(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else [hint]
 
 
 def literal(text: str) -> str:
-    """Return a text in hydra's quotes, of which neither hydra nor omegaconf reads anything: backslashes before quotes
-    and before `${` count for them, and no others do.
+    """Return a text in hydra's quotes, escaped so that neither hydra nor omegaconf interprets any of it.
+
+    They interpret only backslashes before quotes and before `${`.
     """
     text = re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", text)
     return _in_quotes(text)
 
 
 def _in_quotes(text: str) -> str:
-    # Within quotes, hydra takes backslashes as they are but for those before a quote.
+    # Within quotes, hydra interprets backslashes only before a quote.
     return "'" + re.sub(r"(\\*)('|\Z)", _double_backslashes, text) + "'"
 
 
-def _double_backslashes(found: re.Match) -> str:
+def _double_backslashes(found: re.Match[str]) -> str:
     return found[1] * 2 + found[2].replace("'", r"\'")
 
 
 def plain_path(text: str) -> str:
-    """Return a path as a command takes it: `~/` is the home folder, as in a shell, unless a file has this very name.
+    """Return a path with `~/` replaced by the home folder, as a shell does, unless a file has exactly this name.
 
-    omegaconf takes `???` for a value that is missing.
+    `???` becomes `./???`, because omegaconf reads `???` as a missing value.
     """
     if text.startswith("~/") and not exists(text):
         text = os.path.expanduser(text)
@@ -116,18 +117,18 @@ def plain_path(text: str) -> str:
 
 
 def exists(path: str) -> bool:
-    """Tell whether there is a file or folder of this name, be it a broken link."""
+    """Return whether a file or folder has this name; broken links count."""
     try:
         return os.path.lexists(path)
-    except ValueError:  # no system has files of such a name
+    except ValueError:  # a name that no file can have, such as one with a null character
         return False
 
 
 def hydra_value(key: str, typed: str, kind: TextKind, *, sweeping: bool) -> str:
-    """Return what hydra must be given after `key=` for the typed text.
+    """Return the text after `key=` with which hydra reads exactly what was typed.
 
     Raises:
-        ConfigError: it is empty, or a list without its brackets.
+        ConfigError: an empty file name, or a list without brackets.
     """
     if kind.verbatim:
         return literal(typed)
@@ -141,12 +142,12 @@ def hydra_value(key: str, typed: str, kind: TextKind, *, sweeping: bool) -> str:
     if is_list(typed):
         return _list(key, typed, kind)
     if kind.several and len(parts) > 1:
-        raise ConfigError(f"{key}={typed}: nothing has this name; for several, type {shlex.quote(f'{key}=[{typed}]')}")
+        raise ConfigError(f"{key}={typed} is not a list: for several values, type {shlex.quote(f'{key}=[{typed}]')}")
     return _wrapped(_one(key, typed, kind), kind)
 
 
 def _wrapped(value: str, kind: TextKind) -> str:
-    """A single text where only lists are taken: the list of it."""
+    """Return a single text as a list of one, if the key takes only lists."""
     return value if kind.one or value == "null" else f"[{value}]"
 
 
@@ -158,13 +159,13 @@ def _list(key: str, typed: str, kind: TextKind) -> str:
 
 def _item(key: str, typed: str, kind: TextKind) -> str:
     typed = typed if kind.path and exists(typed) else typed.strip()
-    if not (kind.path and exists(typed)) and is_list(typed):  # refused by the schema, by its place
+    if not (kind.path and exists(typed)) and is_list(typed):  # the schema rejects it and names its index
         return _list(key, typed, kind)
     return _one(key, typed, kind._replace(null=False))
 
 
 def _one(key: str, typed: str, kind: TextKind) -> str:
-    """A single text, as hydra must be given it."""
+    """Return the text with which hydra reads a single typed text."""
     if typed.lower() == "null" and (kind.null or not (kind.path and exists(typed))):
         return "null"
     if kind.path and exists(typed):
@@ -173,15 +174,16 @@ def _one(key: str, typed: str, kind: TextKind) -> str:
         return literal(plain_path("???")) if kind.path and typed[1:-1] == "???" else typed
     if kind.path and not typed:
         raise ConfigError(f"{key} is empty: type a name after {key}=, or leave {key} out")
-    if not typed.startswith("\\\\"):  # as Windows' \\server\share does
+    if not typed.startswith("\\\\"):  # a network path of Windows: \\server\share
         typed = ESCAPED.sub(r"\1", typed)
     typed = plain_path(typed) if kind.path else typed
     return _in_quotes(typed) if re.search(r"\$\{[^}]+\}", typed) else literal(typed)
 
 
 def any_value(typed: str, *, sweeping: bool) -> str:
-    """Return what hydra must be given for a value of any type: as typed where its grammar reads this, else as a text,
-    or a list or mapping of texts.
+    """Return the text with which hydra reads a value of any type.
+
+    What hydra's grammar can read stays as typed. Anything else becomes a text, or a list or mapping of texts.
     """
     if parses(f"x={typed}") or CASTS.match(typed) or SWEEPS.match(typed):
         return typed
@@ -199,7 +201,7 @@ def any_value(typed: str, *, sweeping: bool) -> str:
 
 
 def parses(override: str) -> bool:
-    """Tell whether hydra's grammar reads this override."""
+    """Return whether hydra's grammar can read an override."""
     try:
         OverridesParser.create().parse_override(override)
     except (HydraException, RecursionError):
@@ -208,7 +210,7 @@ def parses(override: str) -> bool:
 
 
 def is_list(typed: str) -> bool:
-    """Tell whether a text is `[…]` as a whole: not so `[1] a.jpg` and `[1] and [2]`."""
+    """Return whether the entire text is one list `[…]`; `[1] a.jpg` and `[1] and [2]` are not."""
     typed = typed.strip()
     if len(typed) < 2 or typed[0] != "[" or typed[-1] != "]":
         return False
@@ -217,7 +219,7 @@ def is_list(typed: str) -> bool:
 
 
 def split_at_commas(typed: str, paths: bool) -> list[str]:
-    """Split a list's inside at its commas, but for those in quotes and brackets, and in names of files that exist."""
+    """Split the inside of a list at its commas, except in quotes, in brackets and in names of existing files."""
     depths = list(_depths(typed))
     balanced = bool(depths) and depths[-1][1] == 0 and all(depth >= 0 for _, depth in depths)
     cuts = [at for at, depth in depths if typed[at] == "," and (depth == 0 or not balanced)]
@@ -226,7 +228,7 @@ def split_at_commas(typed: str, paths: bool) -> list[str]:
 
 
 def _joined(parts: list[str]) -> list[str]:
-    """The parts, with those joined again that are the name of one file together and not by themselves."""
+    """Join parts again that together, but not alone, are the name of an existing file."""
     joined, at = [], 0
     while at < len(parts):
         end = at + 1
@@ -239,7 +241,10 @@ def _joined(parts: list[str]) -> list[str]:
 
 
 def _depths(typed: str, brackets: str = "[({])}") -> Iterator[tuple[int, int]]:
-    """(place, depth of brackets behind it) of every character outside of quotes, which open only where an item does."""
+    """Yield (index, depth of brackets after it) for every character outside quotes.
+
+    A quote opens only at the beginning of an item.
+    """
     depth, at, opens = 0, 0, True
     while at < len(typed):
         if opens and (found := QUOTED.match(typed, at)) and re.match(r"\s*([,\]]|$)", typed[found.end() :]):

@@ -1,4 +1,4 @@
-"""Find every fault in settings: compare them with a schema and with the signatures of the parts that they name."""
+"""Find every fault in settings: compare them with a schema and with the signatures of the targets that they name."""
 
 import dataclasses
 import difflib
@@ -10,22 +10,36 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioning.config.allowlist import OWN_PARTS, allowed_in_settings, locate
+from captioning.config.allowlist import allowed_in_settings, locate, not_allowed
 from captioning.errors import ConfigError
 
-# By annotation: the types of the values that fit, as a configuration holds them.
-PLAIN = {int: (int,), float: (int, float), str: (str,), bool: (bool,), type(None): (type(None),), dict: (dict,)}
-PLAIN |= {list: (list,), Path: (str,)}
-NAMES = {type(None): "null", Path: "str"}
-# Parts that commands build before they use them; the others, such as a search, they call as functions.
-BUILT_WHOLE = {"task", "model", "encoder", "transform", "objective", "trainer", "early_stopping", "weight_averaging"}
-BUILT_WHOLE |= {"metrics", "reward", "teacher", "reader", "download"}
-FLAGS = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
+# Annotation -> types of the values in a configuration that fit it.
+PLAIN: dict[Any, tuple[type, ...]] = {
+    int: (int,),
+    float: (int, float),
+    str: (str,),
+    bool: (bool,),
+    type(None): (type(None),),
+    dict: (dict,),
+    list: (list,),
+    Path: (str,),
+}
+NAMES: dict[Any, str] = {type(None): "null", Path: "str"}
+# Parts that commands need as objects. Other parts, such as a search, they need as functions (`_partial_: true`).
+OBJECTS = {"task", "model", "encoder", "transform", "objective", "trainer", "early_stopping", "weight_averaging"}
+OBJECTS |= {"metrics", "reward", "teacher", "reader", "download"}
+FLAGS: dict[str, type] = {"_partial_": bool, "_recursive_": bool, "_convert_": str}  # hydra's, beside a `_target_`
 
 
 def schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
-    """All that is wrong with a group of settings, by dotted name below `path`: unknown keys, missing ones, wrong types,
-    and arguments that the signature of a `_target_` does not take.
+    """Yield one message per fault in a group of settings, with the dotted name of the key.
+
+    Faults are unknown keys, missing keys, wrong types, and arguments that the signature of a `_target_` does not have.
+
+    Args:
+        node: the settings.
+        schema: dataclass of the group.
+        path: dotted name of the group with a dot at its end; "" for the root.
     """
     hints = typing.get_type_hints(schema)
     fields = {field.name: hints[field.name] for field in dataclasses.fields(schema)}
@@ -34,16 +48,16 @@ def schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
     for key, kind in fields.items():
         kind = _variant(kind, node.get(key))
         if key not in node:
-            yield f"{path}{key} is not set"
+            yield f"{path}{key} is not set: give {path}{key}=VALUE"
         elif dataclasses.is_dataclass(kind):
             if not isinstance(node[key], dict):
                 yield f"{path}{key} must be a group of settings, not {node[key]!r}"
             else:
-                yield from schema_faults(node[key], kind, f"{path}{key}.")
+                yield from schema_faults(node[key], typing.cast(type, kind), f"{path}{key}.")
         else:
             yield from _value_faults(node[key], kind, f"{path}{key}")
-            if key in BUILT_WHOLE and isinstance(node[key], dict) and node[key].get("_partial_"):
-                yield f"{path}{key}._partial_ must be left out: {path}{key} is built as a whole"
+            if key in OBJECTS and isinstance(node[key], dict) and node[key].get("_partial_"):
+                yield _not_partial(f"{path}{key}")
             beside = getattr(schema, "beside_target", {}).get(key, {}) if isinstance(node[key], dict) else {}
             for name, its_kind in beside.items():
                 yield from _value_faults(node[key].get(name), its_kind, f"{path}{key}.{name}")
@@ -52,14 +66,18 @@ def schema_faults(node: Any, schema: type, path: str) -> Iterator[str]:
 
 
 def _variant(kind: Any, node: Any) -> Any:
-    """Of several schemas, the one that knows most of a node's keys; any other kind as it is."""
-    schemas = [each for each in typing.get_args(kind) if dataclasses.is_dataclass(each)]
+    """Return the schema, of a union of schemas, that has most keys of a node; return any other kind as it is."""
+    schemas: list[Any] = [each for each in typing.get_args(kind) if dataclasses.is_dataclass(each)]
     keys = set(node) if isinstance(node, dict) else set()
     return max(schemas, key=lambda each: len(keys & typing.get_type_hints(each).keys()), default=kind)
 
 
+def _not_partial(path: str) -> str:
+    return f"{path}._partial_ must be left out: the command needs {path} as an object, not as a function"
+
+
 def _target_faults(node: Any, path: str) -> Iterator[str]:
-    """Holds every `_target_` node below `node` against the signature of its target."""
+    """Compare every `_target_` node in `node` with the signature of its target."""
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _target_faults(item, f"{path}[{index}]")
@@ -76,8 +94,8 @@ def _signature_faults(node: dict, path: str) -> Iterator[str]:
     try:
         if not allowed_in_settings(named):
             if str(named).startswith("captioning."):
-                locate(named)  # a slip in its name is told as such
-            raise ConfigError(f"'{named}' is not built: {OWN_PARTS}")
+                locate(named)  # reports a misspelled name
+            raise not_allowed(named)
         target = locate(named)
     except ConfigError as error:
         yield f"{path}._target_: {error}"
@@ -91,28 +109,28 @@ def _signature_faults(node: dict, path: str) -> Iterator[str]:
         if key in parameters:
             yield from _value_faults(node[key], hints.get(key, Any), f"{path}.{key}")
             if isinstance(node[key], dict) and node[key].get("_partial_") and not _may_be_called(hints.get(key, Any)):
-                yield f"{path}.{key}._partial_ must be left out: {path}.{key} is built as a whole"
+                yield _not_partial(f"{path}.{key}")
         elif not takes_any:
             yield unknown_key(f"{path}.{key}", [f"{path}.{name}" for name in parameters])
 
 
 def _may_be_called(kind: Any) -> bool:
-    """Whether an annotation may stand for a function: anything but classes."""
+    """Return whether a value of this annotation may be a function: not if every member is a class."""
     members = [member for member in _members(kind) if member is not type(None)]
     return any(member in (Any, object, Callable) or not inspect.isclass(member) for member in members)
 
 
 def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
-    """Wrong types among plain values and the items of lists; anything but plain annotations is left to the constructor.
+    """Yield wrong types of plain values and of the items of lists. Other annotations are left to the constructor.
 
-    A `_target_` node may stand for any value.
+    A `_target_` node fits any annotation.
     """
     kinds = _members(kind)
     if isinstance(value, dict) and "_target_" in value:
         return
     origins = [typing.get_origin(each) or each for each in kinds]
     if set(origins) - {type(None)} == {Callable} and value is not None:
-        yield f"{path} must be a part, a group with _target_, not {value!r:.60}"
+        yield f"{path} must be a group with _target_, not {value!r:.60}"
         return
     if not all(origin in PLAIN for origin in origins):
         if value is None and not {type(None), None, Any, object, inspect.Parameter.empty} & set(kinds):
@@ -130,9 +148,9 @@ def _value_faults(value: Any, kind: Any, path: str) -> Iterator[str]:
 
 
 def _members(kind: Any) -> list[Any]:
-    """The members of a union, or the annotation itself; sequences and mappings of plain values as lists and dicts.
+    """Return the members of a union, or [annotation]. Sequences and mappings of plain values become lists and dicts.
 
-    Sequences of ids are left as they are: in a configuration they are words.
+    Sequences of ids stay as they are: in a configuration they are words.
     """
     kind = _bare(kind)
     members = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else [kind]
@@ -143,7 +161,7 @@ def _members(kind: Any) -> list[Any]:
 
 
 def _bare(kind: Any) -> Any:
-    """An annotation without what `Annotated` adds to it."""
+    """Remove `Annotated` from an annotation."""
     return kind.__origin__ if typing.get_origin(kind) is typing.Annotated else kind
 
 
@@ -152,10 +170,10 @@ def _is(value: Any, kinds: tuple[type, ...]) -> bool:
 
 
 def _item_faults(items: list[Any], kind: Any, path: str) -> Iterator[str]:
-    """Items of another type than the annotation's, by their places."""
+    """Yield the items of a list that have another type than the annotation, with their index."""
     its_kind = _bare((typing.get_args(kind) or (Any,))[0])
-    for place, item in enumerate(items):
-        for fault in _value_faults(item, its_kind, f"{path}[{place}]"):
+    for index, item in enumerate(items):
+        for fault in _value_faults(item, its_kind, f"{path}[{index}]"):
             text = "null" if item is None else item
             of_text = its_kind is str and not isinstance(text, list | dict)
             typed = shlex.quote(f"{path}=[{_double_quoted(text)}]")
@@ -163,7 +181,7 @@ def _item_faults(items: list[Any], kind: Any, path: str) -> Iterator[str]:
 
 
 def _advice(value: Any, kinds: list[Any], path: str) -> str:
-    """What to type instead of a text that is no list, or of a number that is no text."""
+    """Return what to type instead of a text where a list is expected, or of a number where a text is expected."""
     if value is None:
         return "" if path.endswith("]") else ": leave it out, or give a value"
     if isinstance(value, str) and any(_bare(item) is str for kind in kinds for item in typing.get_args(kind)):
@@ -178,19 +196,19 @@ def _double_quoted(value: Any) -> str:
 
 
 def unknown_key(key: str, known: list[str]) -> str:
-    """What to say of a key that is none of those known, with the nearest of them."""
-    # A key of the same last name in another place is the likeliest slip.
+    """Return the message for an unknown key, with the nearest known key."""
+    # A known key with the same last part in another group is the most likely intention.
     leaf = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     nearest = difflib.get_close_matches(key, leaf or known, n=1, cutoff=0.0 if leaf else 0.5)
-    return f"unknown configuration key '{key}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+    return f"unknown configuration key '{key}': " + (f"did you mean '{nearest[0]}'?" if nearest else "remove it")
 
 
 def _hints(target: Any) -> dict[str, Any]:
     function = target.__init__ if inspect.isclass(target) else target
-    # What only passes arguments on may tell a signature of its own (captioning.training.lightning_arguments).
-    told = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
-    hints = {name: hint for name, hint in told.items() if hint is not inspect.Parameter.empty}
+    # A function that only passes its arguments on may declare its signature (captioning.training.lightning_arguments).
+    annotations = {name: parameter.annotation for name, parameter in inspect.signature(target).parameters.items()}
+    hints = {name: hint for name, hint in annotations.items() if hint is not inspect.Parameter.empty}
     try:
         return hints | typing.get_type_hints(function)
-    except (NameError, TypeError):  # a library whose annotations cannot be resolved: names are still checked
+    except (NameError, TypeError):  # annotations of a library that cannot be resolved: only the names are checked
         return {}

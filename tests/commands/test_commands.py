@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from small_runs import save_checkpoint
 
-from captioning.config.composition import conf_dir
+from captioning.config import conf_dir
 from captioning.pretrained import names
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def test_an_installed_wheel_works_from_any_folder(tmp_path, pytestconfig):
     (wheel,) = (tmp_path / "wheel").glob("captioning-*.whl")
     subprocess.run([*pip, "install", "--no-deps", "--target", tmp_path / "site", wheel], check=True)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
-    where = "import captioning.config.composition as c; print(c.__file__, c.conf_dir())"
+    where = "import captioning.config as c; print(c.__file__, c.conf_dir())"
     printed = subprocess.run(
         [sys.executable, "-c", where], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
     ).stdout

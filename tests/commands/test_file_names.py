@@ -286,7 +286,7 @@ def test_all_these_files_at_once_reach_the_job(tmp_path, monkeypatch):
         ("caption", ["images=[a,[b,c]]"], "images[1] must be str, not ['b', 'c']"),
         ("caption", ["images=null"], "images must be list or str, not null: leave it out, or give a value"),
         ("caption", ["a", "figures=[grid,null]"], "figures[1] must be str, not null: type 'figures=[\"null\"]' for that text"),
-        ("caption", ["a", "figures=grid,strip"], "figures=grid,strip: nothing has this name; for several, type 'figures=[grid,strip]'"),
+        ("caption", ["a", "figures=grid,strip"], "figures=grid,strip is not a list: for several values, type 'figures=[grid,strip]'"),
         ("caption", ["a", "crops=[0.75,x]"], "crops[1] must be float, not 'x'"),
         ("caption", ["a", "crops=[true]"], "crops[0] must be float, not True"),
         ("caption", ["a", "decoding.checkpoints=[null]"], "decoding.checkpoints[0] must be str, not null: type 'decoding.checkpoints=[\"null\"]' for that text"),
@@ -296,27 +296,27 @@ def test_all_these_files_at_once_reach_the_job(tmp_path, monkeypatch):
         ("compare", ["a", "b=[null]"], "b[0] must be str, not null: type 'b=[\"null\"]' for that text"),
         ("distill", ["checkpoint=[null]"], "checkpoint[0] must be str, not null: type 'checkpoint=[\"null\"]' for that text"),
         ("caption", ["a", "plugins=null"], "plugins must be list or str, not null: leave it out, or give a value"),
-        ("caption", ["a", "plugins=[a"], "plugins: '[a' is no name of a module: give plugins=[my_parts] for my_parts.py"),
-        ("caption", ["images=a,b"], "images=a,b: nothing has this name; for several, type 'images=[a,b]'"),
+        ("caption", ["a", "plugins=[a"], "plugins: '[a' is not a module name: give plugins=[my_parts] for my_parts.py"),
+        ("caption", ["images=a,b"], "images=a,b is not a list: for several values, type 'images=[a,b]'"),
         ("caption", ["images="], "images is empty: type a name after images=, or leave images out"),
-        ("caption", [""], "images is empty: an empty name is no file (is a variable of the shell empty?)"),
+        ("caption", [""], "images is an empty file name: set images=NAME, and check your shell's variables"),
         ("evaluate", ["c", "output=[a]"], "output must be str, not ['a']"),
-        ("caption", ["images=${x}"], r"images: Interpolation key 'x' not found; for a text with ${ in it, type \${"),
+        ("caption", ["images=${x}"], r"images: Interpolation key 'x' not found; for a text that contains ${, type \${"),
         ("train", ["seed=José"], "seed must be int, not 'José'"),
         ("train", ["data.reader.train=[1,é"], "data.reader.train must be int, not '[1,é'"),
-        ("train", ["model=choice(José)"], "captioning-train cannot read model=choice(José): for this text as it stands, type 'model='\"'\"'choice(José)'\"'\"''"),
+        ("train", ["model=choice(José)"], "captioning-train cannot read model=choice(José): for this text as it is, type 'model='\"'\"'choice(José)'\"'\"''"),
         ("train", ["task=vqa", "data=vqa_v2", "data.reader.subsets.train=2017"], "data.reader.subsets.train must be str, not 2017: type 'data.reader.subsets.train=\"2017\"' for that text"),
-        ("train", ["+model._partial_=true"], "model._partial_ must be left out: model is built as a whole"),
-        ("train", ["+encoder._partial_=true"], "encoder._partial_ must be left out: encoder is built as a whole"),
-        ("train", ["+transform._partial_=true"], "transform._partial_ must be left out: transform is built as a whole"),
-        ("train", ["+data.reader._partial_=true"], "data.reader._partial_ must be left out: data.reader is built as a whole"),
+        ("train", ["+model._partial_=true"], "model._partial_ must be left out: the command needs model as an object, not as a function"),
+        ("train", ["+encoder._partial_=true"], "encoder._partial_ must be left out: the command needs encoder as an object, not as a function"),
+        ("train", ["+transform._partial_=true"], "transform._partial_ must be left out: the command needs transform as an object, not as a function"),
+        ("train", ["+data.reader._partial_=true"], "data.reader._partial_ must be left out: the command needs data.reader as an object, not as a function"),
         ("caption", ["a", "model/attention=hard"], "captioning-caption has no setting model/attention: did you mean hard_attention or annotations?"),
-        ("caption", ["a", "experiment=scenes_soft"], "captioning-caption has no setting experiment: --help lists those that it has"),
+        ("caption", ["a", "experiment=scenes_soft"], "captioning-caption has no setting experiment. See: captioning-caption --help=all"),
         ("caption", ["a", "beem_size=3"], "captioning-caption has no setting beem_size: did you mean batch_size or decoding.beam_size?"),
-        ("evaluate", ["c", "--outptu", "x"], "captioning-evaluate has no option --outptu: did you mean --output?; for a file of this name, type ./--outptu"),
-        ("evaluate", ["c", "--output"], "--output needs a value behind it"),
-        ("score", ["a", "b", "c"], "captioning-score: 'c' is one plain argument too many, it takes RESULTS ANNOTATIONS; settings are typed KEY=VALUE or --KEY VALUE"),
-        ("caption", ["a", "images=b"], "captioning-caption: 'a' is one plain argument too many, it takes IMAGES... (images typed as KEY=VALUE already); settings are typed KEY=VALUE or --KEY VALUE"),
+        ("evaluate", ["c", "--outptu", "x"], "captioning-evaluate has no option --outptu: did you mean --output? For a file with this name, type ./--outptu"),
+        ("evaluate", ["c", "--output"], "--output has no value. Type --output VALUE"),
+        ("score", ["a", "b", "c"], "captioning-score takes RESULTS ANNOTATIONS; 'c' is one argument too many. Type settings as KEY=VALUE or --KEY VALUE"),
+        ("caption", ["a", "images=b"], "captioning-caption takes IMAGES... (images is already set by KEY=VALUE); 'a' is one argument too many. Type settings as KEY=VALUE or --KEY VALUE"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_told_in_one_line_with_what_to_type(name, given, told, monkeypatch):
@@ -382,7 +382,7 @@ def test_a_sweep_over_names(monkeypatch, tmp_path):
 @pytest.mark.parametrize("name", ["caption", "train", "score", "evaluate"])
 def test_help_lists_what_a_command_takes_and_nothing_else(name, monkeypatch, capsys):
     schema, plain, _ = COMMANDS[name]
-    monkeypatch.setattr(sys, "argv", [f"captioning-{name}", "--help"])
+    monkeypatch.setattr(sys, "argv", [f"captioning-{name}", "--help=all"])
     entry_point(name, schema, None, plain=plain)()
     text = capsys.readouterr().out
     usage = next(line for line in text.splitlines() if line.startswith("usage: "))
@@ -395,7 +395,7 @@ def test_help_lists_what_a_command_takes_and_nothing_else(name, monkeypatch, cap
     }.get(name, groups)
     assert ("model/attention" in groups) == (name == "train")
     assert name != "caption" or re.search(
-        r"^  images: \?\?\? +# files and folders, sub-folders included", text, re.MULTILINE
+        r"^  images: \?\?\? +# photos and folders; subfolders are included", text, re.MULTILINE
     )
 
 
@@ -431,4 +431,4 @@ def test_a_full_disk_is_told_in_one_line():
         command = [sys.executable, "-m", "captioning.score", "--help"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
     assert done.returncode == 1
-    assert done.stderr == "error: cannot write the output: No space left on device; free some space, then again\n"
+    assert done.stderr == "error: cannot write the output: No space left on device. Free some space, then retry\n"

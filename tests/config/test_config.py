@@ -27,9 +27,10 @@ from captioning.config import (
     build_trusted,
     check,
     compose,
+    conf_dir,
+    entry_point,
 )
-from captioning.config import composition as configuration
-from captioning.config.composition import conf_dir
+from captioning.config import composition
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CheckpointError, ConfigError
 from captioning.evaluation import decoding_name
@@ -195,7 +196,7 @@ def test_a_target_that_does_not_exist_is_named():
 
 
 def test_the_task_brings_its_schema():
-    with pytest.raises(ConfigError, match=r"task\._target_: 'captioning\.decoding\.beam_search' is none: choose task="):
+    with pytest.raises(ConfigError, match=r"task\._target_: 'captioning\.decoding\.beam_search' is not a task: choose task="):
         checked("train", ["task._target_=captioning.decoding.beam_search"])
     with pytest.raises(ConfigError, match=r"unknown configuration key 'task\.flavour'"):
         checked("train", ["+task.flavour=1"])
@@ -241,7 +242,7 @@ def run_main(monkeypatch, capsys, name, *overrides) -> tuple[int, str]:
 
     monkeypatch.setattr(sys, "argv", [f"captioning-{name}", *overrides])
     with pytest.raises(SystemExit) as exit_:
-        configuration.entry_point(name, ENTRY_POINTS[name][0], job)()
+        entry_point(name, ENTRY_POINTS[name][0], job)()
     message = exit_.value.code if isinstance(exit_.value.code, str) else capsys.readouterr().err
     return (1 if isinstance(exit_.value.code, str) else exit_.value.code), message
 
@@ -271,15 +272,15 @@ def test_an_argument_of_a_group_that_is_none_is_refused(monkeypatch, capsys, tmp
     status, message = run_main(monkeypatch, capsys, "train", *given)
     assert status == 1
     assert message == (
-        "error: weight_averaging.decay: weight_averaging=none takes no arguments: choose weight_averaging=ema beside "
-        "it; early_stopping.patience: early_stopping=none takes no arguments: choose early_stopping=score beside it"
+        "error: weight_averaging.decay has no effect with weight_averaging=none: add weight_averaging=ema; "
+        "early_stopping.patience has no effect with early_stopping=none: add early_stopping=score"
     )
 
 
 def test_an_argument_of_a_group_that_is_not_chosen_names_the_choices(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, message = run_main(monkeypatch, capsys, "train", "weight_averaging.decay=0.9")
-    assert message == "error: weight_averaging.decay needs weight_averaging=NAME beside it, one of ema"
+    assert message == "error: weight_averaging.decay needs weight_averaging=NAME, one of ema"
 
 
 def test_a_group_of_none_beside_an_experiment_that_sets_its_arguments_starts(monkeypatch, capsys, tmp_path):
@@ -293,13 +294,13 @@ def test_an_unknown_key_of_an_experiment_is_told_as_its(monkeypatch, capsys, tmp
     given = ["experiment=flickr8k_fc", "encoder=regions"]
     status, message = run_main(monkeypatch, capsys, "train", *given)
     assert status == 1 and message == (
-        "error: unknown configuration key 'encoder.output': experiment=flickr8k_fc sets it, for another encoder: "
-        "add '~encoder.output' to leave it out"
+        "error: unknown configuration key 'encoder.output': experiment=flickr8k_fc sets it for another encoder. "
+        "To remove it, add '~encoder.output'"
     )
     with pytest.raises(AssertionError, match="the job must not start"):  # it does
         run_main(monkeypatch, capsys, "train", *given, "~encoder.output")
-    assert {"optimizer.lr", "model.scorer.width"} < configuration._set_by("scenes_scst")  # builds on scenes_soft
-    assert configuration._set_by("of_a_folder_elsewhere") == set()
+    assert {"optimizer.lr", "model.scorer.width"} < composition._set_by("scenes_scst")  # builds on scenes_soft
+    assert composition._set_by("of_a_folder_elsewhere") == set()
 
 
 def test_an_experiment_without_its_package_line_is_told_of_it(monkeypatch, capsys, tmp_path):
@@ -310,13 +311,13 @@ def test_an_experiment_without_its_package_line_is_told_of_it(monkeypatch, capsy
         monkeypatch, capsys, "train", f"--config-dir={tmp_path}", "data=scenes", "experiment=mine"
     )
     assert status == 1
-    assert message == "error: experiment/mine.yaml needs the line '# @package _global_' at its beginning"
+    assert message == "error: experiment/mine.yaml must begin with the line '# @package _global_'"
 
 
 def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
-    assert "data/imagenet" in message and "flickr8k" in message
+    assert message.startswith("error: data=imagenet does not exist: choose one of coco, csv, ") and "flickr8k" in message
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_a_sweep_like_a_run(like):
 
 
 def test_like_one_run_at_a_time(like):
-    told = "error: like=old/config.yaml like=old/config.yaml: one run at a time: give one config.yaml"
+    told = "error: like=old/config.yaml like=old/config.yaml: give the config.yaml of one run"
     for given in (["like=old/config.yaml"] * 2, ["old/config.yaml"] * 2, ["old/config.yaml", "like=old/config.yaml"]):
         for flag in ([], ["-m"]):
             assert like([], *flag, *given, "run_dir=new") == ([], told)

@@ -114,7 +114,7 @@ def test_a_plugin_that_is_none_is_told(my_parts):
         with pytest.raises(ConfigError, match="plugins must be a list of modules"), plugins_allowed(wrong):
             pass
     for wrong in ("my_parts.py", "", "a b", 3, ["my_parts"]):
-        with pytest.raises(ConfigError, match="is no name of a module"), plugins_allowed([wrong]):
+        with pytest.raises(ConfigError, match="is not a module name"), plugins_allowed([wrong]):
             pass
 
 

@@ -74,7 +74,7 @@ def of_width(**faults):
         (RuntimeError("out of memory\nin a kernel"), "RuntimeError: out of memory"),
         (KeyError("x"), "KeyError: 'x'"),
         (SystemExit("error: no such tool"), "no such tool"),
-        (SystemExit(2), "it ended with exit status 2"),
+        (SystemExit(2), "ended with exit status 2"),
     ],
 )
 def test_the_other_jobs_run_and_a_table_says_which_failed(sweep, tmp_path, monkeypatch, fault, reason):
@@ -85,9 +85,9 @@ def test_the_other_jobs_run_and_a_table_says_which_failed(sweep, tmp_path, monke
     assert [row.split()[:3] for row in rows] == [[str(n), f"model.width={w}", f"s/{n}"] for n, w in enumerate(seen)]
     assert last_words(rows, "s") == ["done", f"FAILED: {reason}", "done"]
     assert f"error: job 1 (model.width=7): {reason}\n" in err
-    advice = "The same command with run_dir=s resume=auto goes on: finished jobs are skipped"
+    advice = "To continue, run the same command with run_dir=s resume=auto: it skips finished jobs"
     if isinstance(fault, ConfigError):
-        advice = "Correct the settings of these jobs: with the same ones they fail again"
+        advice = "Correct the settings of these jobs: with the same settings they will fail again"
     assert err.splitlines()[-1] == f"error: 1 of 3 jobs failed. {advice}"
     assert ("Traceback" in err) == (type(fault) in (RuntimeError, KeyError))
     assert "seed" not in "".join(rows)

@@ -164,9 +164,9 @@ DATA = "coco, csv, easy_vqa, flickr30k, flickr8k, hello, scenes, text, vqa_v2"
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("data=null", f"error: data=null: it cannot be left out; choose one of {DATA}"),
-        ("model=null", "error: model=null: it cannot be left out; choose one of answerer, default, language"),
-        ("model/readout=null", "error: model/readout=null: it cannot be left out; choose one of deep, linear, sum"),
+        ("data=null", f"error: data=null is not possible: choose one of {DATA}"),
+        ("model=null", "error: model=null is not possible: choose one of answerer, default, language"),
+        ("model/readout=null", "error: model/readout=null is not possible: choose one of deep, linear, sum"),
         ("~data", f"error: data is not set: give data=NAME, one of {DATA}"),
         ("model.readout=null", "error: model.readout must not be null"),
     ],

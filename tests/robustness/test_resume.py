@@ -392,16 +392,16 @@ def test_a_run_can_be_made_again_from_its_configuration(whole, data, tmp_path):
 
 
 def test_like_takes_single_settings_only(monkeypatch, tmp_path, whole):
-    from captioning.config.composition import _like
+    from captioning.config.like import like_a_run
 
     like = f"like={whole}/config.yaml"
-    assert _like(["seed=1"]) == ["seed=1"]
+    assert like_a_run(["seed=1"]) == ["seed=1"]
     with pytest.raises(ConfigError, match=r"model/attention=hard: like= brings all parts with it"):
-        _like([like, "model/attention=hard", "run_dir=x"])
+        like_a_run([like, "model/attention=hard", "run_dir=x"])
     with pytest.raises(ConfigError, match="there is no such file"):
-        _like(["like=nowhere.yaml", "run_dir=x"])
+        like_a_run(["like=nowhere.yaml", "run_dir=x"])
     with pytest.raises(ConfigError, match="needs a run_dir=DIR of its own"):
-        _like([like])
+        like_a_run([like])
 
 
 def test_the_digest_is_of_the_captions_and_their_order_and_not_of_their_folder():
