@@ -1,4 +1,4 @@
-"""Caption a whole split, score it, compare results, and measure what attention looks at."""
+"""Caption and score a split, compare results, and measure whether attention looks at the named objects."""
 
 import lazy_loader
 

@@ -11,27 +11,35 @@ from captioning.metrics import name_ids
 
 
 def read_results(file: Path) -> list[ImageTexts]:
-    """One caption per image.
+    """Read one caption per image from a JSON file.
 
-    Formats: COCO results, [{"image_id": 1, "caption": "…"}, …], where 'file_name' may stand beside 'image_id' or in its
-    place; the same entries, one per line (JSON lines); an object {"1": "…"} or {"1": ["…"]}.
+    Three formats are accepted:
+
+    - COCO results: `[{"image_id": 1, "caption": "…"}, …]`. Entries may have `file_name` besides `image_id` or instead
+      of it.
+    - JSON lines: the same entries, one per line.
+    - An object: `{"1": "…"}` or `{"1": ["…"]}`.
 
     Raises:
-        DataError: it is not that; ids of images with two captions, or with one that is no text, are named.
+        DataError: the file has another format, an image has more than one caption, or a caption is not text.
     """
     samples = read_samples(file)
     several = [entry for entry in samples if len(entry.texts) > 1]
     repeated = [entry.name if entry.image_id is None else entry.image_id for entry in several]
     if repeated:
         raise DataError(
-            f"{file}: more than one caption for {len(repeated)} images: image ids {name_ids(repeated)}; "
-            "keep one each (several an image are scored by captioning-score … samples=FILE)"
+            f"{file} has more than one caption for {len(repeated)} images: image ids {name_ids(repeated)}. Keep one "
+            f"per image, or score them as samples: captioning-score … samples={file}"
         )
     return samples
 
 
 def read_samples(file: Path) -> list[ImageTexts]:
-    """As `read_results`, with one or more captions per image."""
+    """Read one or more captions per image from a JSON file, in the formats of `read_results`.
+
+    Raises:
+        DataError: the file has another format, or a caption is not text.
+    """
     content = _json_or_lines(file)
     if isinstance(content, dict) and {"image_id", "file_name"} & content.keys() and "caption" in content:
         content = [content]  # JSON lines of one line
@@ -40,18 +48,22 @@ def read_samples(file: Path) -> list[ImageTexts]:
         content = [{"image_id": key, "caption": text} for key, texts in groups.items() for text in texts]
     if not isinstance(content, list):
         raise DataError(
-            f'{file}: COCO results are a list [{{"image_id": 1, "caption": "…"}}, …], not {type(content).__name__}'
+            f'{file} must be a JSON list [{{"image_id": 1, "caption": "…"}}, …], not a JSON {_kind(content)}'
         )
     if not content:
-        raise DataError(f"{file}: no captions in it")
+        raise DataError(f'{file} has no captions. Write a list [{{"image_id": 1, "caption": "…"}}, …]')
     return _by_image(file, [(f"{file}[{index}]", entry) for index, entry in enumerate(content)])
 
 
 class ReferenceFile(NamedTuple):
     """The reference captions of a file.
 
-    images: those with one or more. split: its name. unscored: images all of whose captions are rejected or precanned
-    (`data.counted_annotations`), which official evaluators skip. notice: a line that says so; None where all count.
+    Attributes:
+        images: the images that have references.
+        split: the split's name.
+        unscored: images whose captions are all marked as rejected or precanned. Official evaluators skip them; see
+            `data.counted_annotations`.
+        notice: a line that reports skipped captions; None if none were skipped.
     """
 
     images: list[ImageTexts]
@@ -61,85 +73,107 @@ class ReferenceFile(NamedTuple):
 
 
 def read_references(file: Path, split: str | None = None) -> ReferenceFile:
-    """The reference captions of a COCO file, or of one split of Karpathy's. Images without any are not there.
+    """Read the reference captions of a COCO file, or of one split of Karpathy's file.
+
+    Images without captions are left out.
 
     Args:
-        split: of Karpathy's file: train (restval with it), val or test; None: test, or the only one there. Of a COCO
-            file, which has no splits, only a name; None: the file's.
+        file: the JSON file.
+        split: for Karpathy's file: "train" (includes "restval"), "val" or "test"; None: "test", or the only split of
+            the file. For a COCO file, which has no splits, the name to report; None: the file's name.
 
     Raises:
-        DataError: it is neither; the split has no captions; an id has several file names.
+        DataError: the file has another format, the split has no captions, or an id has several file names.
     """
     content = read_json(file)
     if isinstance(content, list):
-        raise DataError(f"{file}: references are COCO captions, an object with 'images' and 'annotations', not a list")
+        raise DataError(
+            f"{file} must be a COCO caption file, a JSON object with 'images' and 'annotations', not a list. If it has "
+            "results, swap results= and annotations="
+        )
     if is_karpathy(content):
         split = split or _test_split(content, file)
         return ReferenceFile(_karpathy(file, content, split), split, [], None)
     given = list(entries(content, "annotations", file))
+    for where, annotation in given:  # results may name a file instead; references need the id
+        _required(annotation, "image_id", where)
     counted, left_out = counted_annotations(given)
-    names, texts = _file_names(file, content), {entry.image_id: entry.texts for entry in _by_image(file, counted)}
-    everything = [entry._replace(name=names.get(entry.image_id, entry.name)) for entry in _by_image(file, given)]
+    names, texts = _file_names(file, content), {entry.known_id: entry.texts for entry in _by_image(file, counted)}
+    everything = [entry._replace(name=names.get(entry.known_id) or entry.name) for entry in _by_image(file, given)]
     complete = len(names) == len(content.get("images", []))  # all images have a name
-    if complete and names and (unlisted := [entry.image_id for entry in everything if entry.image_id not in names]):
+    if complete and names and (unlisted := [entry.known_id for entry in everything if entry.image_id not in names]):
         raise DataError(
-            f"{file}: captions of image ids that 'images' does not list: {name_ids(unlisted)}; add these images or "
-            "drop the captions"
+            f"{file} has captions of image ids that 'images' does not list: {name_ids(unlisted)}. Add these images or "
+            "remove the captions"
         )
-    images = [entry._replace(texts=texts[entry.image_id]) for entry in everything if entry.image_id in texts]
+    images = [entry._replace(texts=texts[entry.known_id]) for entry in everything if entry.image_id in texts]
     unscored = [entry for entry in everything if entry.image_id not in texts]
     notice = left_out_notice(left_out, len(given), str(file))
     if unscored:
-        notice = f"{notice}; {len(unscored)} images without any other are not scored"
+        notice = f"{notice}; {len(unscored)} images have no other caption and are not scored"
     return ReferenceFile(images, split or file.stem, unscored, notice)
 
 
 def is_karpathy(content: Any) -> bool:
-    """Whether a JSON file has Karpathy's form: the captions stand inside the images."""
+    """Return whether a JSON file has Karpathy's format, in which each image has its captions ("sentences")."""
     images = content.get("images") if isinstance(content, dict) else None
     return isinstance(images, list) and bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
 
 
 def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[ImageId]]:
-    """(captions, ids of all images that a COCO file lists, with captions or without).
+    """Read results for the COCO caption server.
 
-    Results that name files, as captioning-caption leaves them, get the ids that `images` gives these files.
+    Args:
+        file: results, in the formats of `read_results`. Results that name files, such as those of `captioning-caption`,
+            get the image ids that `images` has for these files.
+        images: a COCO file that lists the images of the split.
+
+    Returns:
+        {image id: caption}, and the ids of all listed images, with or without captions.
+
+    Raises:
+        DataError: a caption is of an image that `images` does not list.
     """
     wanted = _listed_images(images)
     results = read_results(file)
     found = pair(results, wanted, files=(file, images))
     if found.extra:
         raise DataError(
-            f"{file}: {len(found.extra)} captions of images that are not among those of {images}: "
-            f"{listed(results, found.extra)}"
+            f"{file} has {len(found.extra)} captions of images that {images} does not list: "
+            f"{listed(results, found.extra)}. Remove them, or give the file that lists these images"
         )
-    captions = {wanted[row].image_id: results[place].texts[0] for row, place in found.rows.items()}
-    return captions, [entry.image_id for entry in wanted]
+    captions = {wanted[row].known_id: results[place].texts[0] for row, place in found.rows.items()}
+    return captions, [entry.known_id for entry in wanted]
 
 
 def image_ids(paths: Sequence[Path], annotations: Path | None) -> list[ImageId] | None:
-    """The ids of images in their data set; None where they are of none.
+    """Find the images' ids in their data set; return None for images without ids.
 
     Args:
-        annotations: a COCO file or Karpathy's that lists the images; None: COCO's numbers, where all names have one.
+        paths: the images' files.
+        annotations: a COCO file or Karpathy's file that lists the images; None: the ids are the numbers in COCO's file
+            names, if all names have one.
 
     Raises:
-        DataError: images that `annotations` does not list.
+        DataError: `annotations` does not list all images.
     """
     if annotations is None:
         found = [COCO_ID.fullmatch(path.name) for path in paths]
-        numbers = [int(match[1]) for match in found if match]
+        numbers: list[ImageId] = [int(match[1]) for match in found if match]
         return numbers if len(set(numbers)) == len(paths) else None
     own, wanted = [ImageTexts(None, str(path), []) for path in paths], _listed_images(annotations)
     paired = pair(own, wanted, files=("images", annotations))
     if paired.extra:
-        raise DataError(f"{annotations} does not list {len(paired.extra)} of the images: {listed(own, paired.extra)}")
-    numbers = {place: wanted[row].image_id for row, place in paired.rows.items()}
-    return [numbers[place] for place in range(len(paths))]
+        raise DataError(
+            f"{annotations} does not list {len(paired.extra)} of the images: {listed(own, paired.extra)}. Remove them, "
+            "or give the file that lists them"
+        )
+    ids = {place: wanted[row].known_id for row, place in paired.rows.items()}
+    return [ids[place] for place in range(len(paths))]
 
 
 def _listed_images(file: Path) -> list[ImageTexts]:
-    """All images that a COCO file or Karpathy's lists, of every split, with captions or without."""
+    """Return all images that a COCO file or Karpathy's file lists, of every split, with or without captions."""
     content = read_json(file)
     if is_karpathy(content):
         return [entry for split in SPLITS for entry in _of_karpathy(file, content, split)]
@@ -149,12 +183,12 @@ def _listed_images(file: Path) -> list[ImageTexts]:
 
 
 def _json_or_lines(file: Path) -> Any:
-    """What a JSON file holds; of JSON lines, the list of them."""
+    """Return the content of a JSON file; for JSON lines, the list of its entries."""
     try:
         return read_json(file)
     except DataError:
         try:
-            lines = file.read_text(encoding="utf-8-sig").split("\n")  # a caption may hold other line ends
+            lines = file.read_text(encoding="utf-8-sig").split("\n")  # a caption may contain other line ends
             found = [parse_json(line) for line in lines if line.strip()]
         except (OSError, ValueError, RecursionError):
             found = []
@@ -162,7 +196,7 @@ def _json_or_lines(file: Path) -> Any:
             return found
         if file.is_file() and file.suffix.lower() in (".csv", ".tsv", ".txt"):
             raise DataError(
-                f'{file}: results are JSON, [{{"image_id": 1, "caption": "…"}}, …], not a table; write them so'
+                f'{file} must be a JSON list [{{"image_id": 1, "caption": "…"}}, …], not a table. Convert it to JSON'
             ) from None
         raise
 
@@ -173,16 +207,16 @@ def _is_caption(value: Any) -> bool:
 
 
 def _by_image(file: Path, listed: Iterable[tuple[str, Any]]) -> list[ImageTexts]:
-    """Entries of one image together, in order of their first."""
+    """Group entries by image, in the order of each image's first entry."""
     result: dict[Any, ImageTexts] = {}
     wrong = []
     for where, entry in listed:
         name = entry.get("file_name") if isinstance(entry, dict) else None
         if not (name is None or (isinstance(name, str) and name.strip())):
-            raise DataError(f"{where}: 'file_name' must be a text, not {name!r:.60}")
+            raise DataError(f"{where}: 'file_name' must be text, not {name!r:.60}")
         only_name = name is not None and "image_id" not in entry
         image_id = None if only_name else read_id(_required(entry, "image_id", where), where)
-        if not isinstance(entry.get("caption"), str):  # null, NaN, a number, or not there
+        if not isinstance(entry.get("caption"), str):  # null, NaN, a number, or missing
             wrong.append(name if only_name else image_id)
         text = spelled if isinstance(spelled := entry.get("image_id"), str) else None
         found = result.setdefault(("name", name) if only_name else image_id, ImageTexts(image_id, name, [], text))
@@ -190,12 +224,12 @@ def _by_image(file: Path, listed: Iterable[tuple[str, Any]]) -> list[ImageTexts]
             raise DataError(_two_names(where, image_id, name, found.name))
         found.texts.append(entry.get("caption"))
     if wrong:
-        raise DataError(f'{file}: captions that are no text: image ids {name_ids(wrong)}; write one, or ""')
+        raise DataError(f'{file} has captions that are not text: image ids {name_ids(wrong)}. Write a text, or ""')
     return list(result.values())
 
 
 def _file_names(file: Path, content: Any) -> dict[ImageId, str]:
-    """Image id -> file name, of the images that have one."""
+    """Return {image id: file name} for the images that have a name."""
     names: dict[ImageId, str] = {}
     spelled: dict[ImageId, Any] = {}
     if "images" not in content:
@@ -205,7 +239,7 @@ def _file_names(file: Path, content: Any) -> dict[ImageId, str]:
         number, name = read_id(raw, where, "id"), image.get("file_name")
         if spelled.setdefault(number, raw) != raw:
             raise DataError(
-                f"{where}: the ids {spelled[number]!r} and {raw!r} are one; give each image an id of its own"
+                f"{where}: the ids {spelled[number]!r} and {raw!r} are the same. Give each image its own id"
             )
         if isinstance(name, str) and names.setdefault(number, name) != name:
             raise DataError(_two_names(where, number, name, names[number]))
@@ -213,24 +247,24 @@ def _file_names(file: Path, content: Any) -> dict[ImageId, str]:
 
 
 def _test_split(content: Any, file: Path) -> str:
-    """The test split, or the one split that there is."""
+    """Return "test", or the name of the file's only split."""
     there = {field(image, "split", str, where) for where, image in entries(content, "images", file)}
     found = {"train" if split == "restval" else split for split in there}
     if "test" not in found and len(found) > 1:
-        raise DataError(f"{file} has no test split: choose split={' or split='.join(sorted(found))}")
+        raise DataError(f"{file} has no test split. Choose split={' or split='.join(sorted(found))}")
     return "test" if "test" in found else found.pop()
 
 
 def _karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
     result = [entry for entry in _of_karpathy(file, content, split) if entry.texts]
     if not result:
-        raise DataError(f"{file}: no captions in split {split}: choose another with split=train, val or test")
+        raise DataError(f"{file} has no captions in split {split}. Choose split=train, split=val or split=test")
     return result
 
 
 def _of_karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
     if split not in SPLITS:
-        raise DataError(f"{file} has the splits {', '.join(SPLITS)}, not {split}: choose one with split=NAME")
+        raise DataError(f"split={split} does not exist in {file}. Choose one of {', '.join(SPLITS)}")
     images = [(where, image) for where, image in entries(content, "images", file) if _in_split(image, split, where)]
     key = "cocoid" if images and all("cocoid" in image for _, image in images) else "imgid"
     found: dict[ImageId, ImageTexts] = {}
@@ -249,10 +283,17 @@ def _in_split(image: Any, split: str, where: str) -> bool:
 
 
 def _two_names(where: str, number: ImageId | None, name: str | None, before: str | None) -> str:
-    return f"{where}: image id {number} is {name} here and {before} before; give each image an id of its own"
+    return (
+        f"{where}: image id {number} has the file name {name}, but before it had {before}. Give each image its own id"
+    )
 
 
 def _required(entry: Any, key: str, where: str) -> Any:
     if not isinstance(entry, dict) or key not in entry:
-        raise DataError(f"{where}: the key '{key}' is missing")
+        raise DataError(f"{where}: the key '{key}' is missing. Add it to each entry")
     return entry[key]
+
+
+def _kind(content: Any) -> str:
+    names = {dict: "object", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(content), "number")

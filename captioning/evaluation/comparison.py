@@ -1,4 +1,4 @@
-"""Compare two runs on the same images: scores side by side, and the images on which they differ most."""
+"""Compare two runs (or sets of runs) on the same images: scores, their differences, and the images that differ most."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,14 +11,21 @@ from captioning.evaluation.identity import ImageTexts, listed, pair
 from captioning.evaluation.results import read_fingerprint
 from captioning.metrics import ScoreTable, bootstrap, from_csv
 
-Tables = dict[str, list[ScoreTable]]  # of the sides "a" and "b", a table a run
+Tables = dict[str, list[ScoreTable]]  # for the sides "a" and "b", one table per run
 
 
 def read_tables(a: str | Path, b: str | Path) -> Tables:
-    """The tables of two folders that captioning-evaluate or captioning-score left, on the same images.
+    """Read the per-image scores in two folders that `captioning-evaluate` or `captioning-score` wrote.
+
+    Args:
+        a: the first folder.
+        b: the second folder.
+
+    Returns:
+        The tables of both, with their images in the same order.
 
     Raises:
-        DataError: they are not there, or of other images.
+        DataError: a table is missing, or the two have different images or different references.
     """
     read = {side: [from_csv(Path(path) / "per_image.csv")] for side, path in (("a", a), ("b", b))}
     runs = {"a": [str(a)], "b": [str(b)]}
@@ -28,14 +35,18 @@ def read_tables(a: str | Path, b: str | Path) -> Tables:
 
 
 def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
-    """All tables in the order of the first one's images; `runs` names them in errors.
+    """Bring all tables into the order of the first table's images.
 
-    Images are the same by file name where both tables have them, by image id otherwise (`evaluation.pair`).
+    Images are matched by file name if both tables have file names, by image id otherwise (`evaluation.pair`).
+
+    Args:
+        tables: the tables of both sides.
+        runs: the name of each table, for error messages.
 
     Raises:
-        DataError: they are of other images, or file names and image ids contradict each other.
+        DataError: the tables have different images, or file names and image ids contradict each other.
     """
-    first, result = _images(tables["a"][0]), {}
+    first, result = _images(tables["a"][0]), Tables()
     for side, found in tables.items():
         result[side] = []
         for table, path in zip(found, runs[side], strict=True):
@@ -43,31 +54,34 @@ def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
             paired = pair(rows := _images(table), first, files=files)
             odd = [rows[row] for row in paired.extra] + [first[row] for row in paired.missing]
             if odd:
-                told = listed(odd, range(len(odd)))
-                raise DataError(f"{runs['a'][0]} and {path} are not of the same images: {told}")
+                raise DataError(
+                    f"{runs['a'][0]} and {path} have scores of different images: {listed(odd, range(len(odd)))}. Score "
+                    "both on the same images"
+                )
             result[side].append(table.take(np.array([paired.rows[row] for row in range(len(first))])))
     return result
 
 
 def same_references(marks: Mapping[str, Sequence[str | None]], runs: Mapping[str, Sequence[str]]) -> None:
-    """Refuse scores against different references, whose difference would not be the captions'.
+    """Refuse to compare scores against different references, because they differ even for the same captions.
 
     Args:
-        marks: fingerprints of the references, of the sides "a" and "b", one per run; None where a run has none.
+        marks: fingerprints of the references: for the sides "a" and "b" one per run, None for a run without one.
+        runs: the name of each run, for error messages.
 
     Raises:
-        DataError: two of them differ.
+        DataError: two fingerprints differ.
     """
     known = [(path, mark) for side in marks for path, mark in zip(runs[side], marks[side], strict=True) if mark]
     if odd := [path for path, mark in known if mark != known[0][1]]:
         raise DataError(
-            f"{known[0][0]} and {odd[0]} are scored against different references: score both against the same "
+            f"{known[0][0]} and {odd[0]} were scored against different references. Score both against the same "
             "annotations, then compare"
         )
 
 
 def matched_by(tables: Tables) -> str:
-    """By what `aligned` tables know that their images are the same: "file name" or "image id"."""
+    """Return what the images of `aligned` tables were matched by: "file name" or "image id"."""
     named = [[bool(name) for name in table.names or [""]] for found in tables.values() for table in found]
     if all(map(all, named)):
         return "file name"
@@ -80,12 +94,18 @@ def _images(table: ScoreTable) -> list[ImageTexts]:
 
 
 def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[str, bootstrap.Comparison]:
-    """Each score of both, and the interval of their difference."""
+    """Compute each score of both sides, and the interval of their difference by paired bootstrap.
+
+    Args:
+        tables: `aligned` tables.
+        resamples: number of resamples of the images.
+        seed: of the resamples.
+    """
     return bootstrap.paired_bootstrap(tables["a"], tables["b"], resamples=resamples, seed=seed)
 
 
 def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
-    """The comparison as lines for a reader."""
+    """Format a comparison as a printable table."""
     lines = [f"  {'':<10}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval       A better  B better"]
     for name, row in scores.items():
         lines.append(
@@ -95,14 +115,21 @@ def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tabl
     for side, found in tables.items():
         if len(found) > 1:
             spread = {name: np.std([table.totals()[name][0] for table in found], ddof=1) for name in scores}
-            told = ", ".join(f"{name} {value:.4f}" for name, value in spread.items())
-            lines.append(f"  {side.upper()} is the mean of {len(found)} runs; standard deviation between them: {told}")
-    lines.append(f"  better: share of {resamples} resamples of the images, the same for both")
+            deviations = ", ".join(f"{name} {value:.4f}" for name, value in spread.items())
+            lines.append(
+                f"  {side.upper()} is the mean of {len(found)} runs; standard deviation of the runs: {deviations}"
+            )
+    lines.append(f"  better: share of {resamples} bootstrap resamples of the images in which this side scores higher")
     return "\n".join(lines)
 
 
 def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
-    """One row per image, those where A is better first; captions are those of each side's first run."""
+    """List the images with both scores and captions, sorted from "A is better" to "B is better".
+
+    Args:
+        tables: `aligned` tables; scores are means over the runs of a side, captions those of its first run.
+        by: the score to compare, for example "CIDEr".
+    """
     a, b = (np.mean([table.values[by] for table in tables[side]], axis=0) for side in ("a", "b"))
     first = {side: tables[side][0] for side in tables}
     return [

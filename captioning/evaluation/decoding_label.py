@@ -6,7 +6,7 @@ from typing import Any
 
 from captioning.config import locate
 
-# How a decoding's arguments show in its name, where they are not what the search takes them to be anyway.
+# How arguments appear in the label. Arguments with the search's default value are left out.
 LABELS = {
     "diversity": "_lambda{:g}",
     "temperature": "_t{:g}",
@@ -25,16 +25,20 @@ LABELS = {
 
 
 def decoding_name(node: Mapping[str, Any]) -> str:
-    """What a score calls a decoding: "greedy", "beam5", "diverse6x3" (beams × groups), "sample_t0.7".
+    """Return a short label for a decoding configuration.
 
-    "consensus5of15+40" has 5 of 15 beams and 40 samples as candidates. Everything else that changes the captions
-    follows: "beam5_length0.7_ngram3_noend-a-the"; "ensemble2_beam5" is of two checkpoints.
+    Examples: "greedy", "beam5", "diverse6x3" (beams × groups), "sample_t0.7", "consensus5of15+40" (the candidates are 5
+    of 15 beams, and 40 samples), "ensemble2_beam5" (two checkpoints). All other arguments that change the captions
+    follow: "beam5_length0.7_ngram3_noend-a-the".
+
+    Args:
+        node: the configuration `decoding`: `_target_` and the search's arguments, and `checkpoints` of an ensemble.
     """
     parameters = inspect.signature(locate(node["_target_"])).parameters
     taken = {name: parameter.default for name, parameter in parameters.items()}
-    values = taken | node
+    values = taken | dict(node)
     if values.get("length_penalty"):
-        values["length_normalization"] = taken["length_normalization"]  # has no say then
+        values["length_normalization"] = taken["length_normalization"]  # the penalty overrides it
     kind = node["_target_"].rpartition(".")[2].removesuffix("_search")
     beams = str(values.get("beam_size", "")) + (f"x{values['groups']}" if "groups" in values else "")
     if "finalists" in values:

@@ -1,25 +1,46 @@
-"""Caption images and compare where each word looked with the annotated instance that it names."""
+"""Caption images, and compare each word's attention map with the annotated object that the word names."""
 
 import csv
 import io
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-BLIND = "{}: a model without attention looks nowhere; train one with it"
+if TYPE_CHECKING:
+    from captioning.data import Instances, Record
+    from captioning.features import Source
+    from captioning.inference import Predictor
+
+BLIND = "{} has no attention, so grounding cannot be measured. Use a checkpoint of a model with attention"
 
 
 def caption_and_ground(
-    predictor, records, instances, *, search, batch_size: int, skip_unreadable: bool, source=None
+    predictor: "Predictor",
+    records: "Sequence[Record]",
+    instances: "Instances",
+    *,
+    search: Callable,
+    batch_size: int,
+    skip_unreadable: bool,
+    source: "Source | None" = None,
 ) -> dict:
-    """{image id: the `Grounded` mentions of its caption}, for every readable record.
+    """Caption every readable image, and measure the attention of each word that names an annotated category.
 
     Args:
-        source: of the records' features (`captioning.features.sources`); None: made of the pictures here.
+        predictor: a captioner with attention.
+        records: the images.
+        instances: the annotated objects of these images.
+        search: the decoding, with its arguments set.
+        batch_size: images captioned together.
+        skip_unreadable: whether to skip unreadable images, with a notice, instead of raising an error.
+        source: the records' stored features (`captioning.features.sources`); None: the encoder computes them.
+
+    Returns:
+        {image id: the `Grounded` mentions of its caption}.
 
     Raises:
         CheckpointError: the model has no attention.
-        DataError: a picture is not of the size that its instances are for.
+        DataError: an image's size differs from the size that its annotations are for.
     """
     from tqdm import tqdm
 
@@ -42,21 +63,21 @@ def caption_and_ground(
             captions = _caption_features(predictor, source, opened, search)
         elif opened:
             captions = predictor.caption_pictures([picture for _, picture in opened], search)
-        for (record, picture), made in zip(opened, captions, strict=True):
-            if made.attention is None:
+        for (record, picture), caption in zip(opened, captions, strict=True):
+            if caption.attention is None:
                 raise CheckpointError(BLIND.format(predictor.path))
             annotated = instances.pictures[record.image_id]
             if picture.size != (annotated.width, annotated.height):
                 size = f"{picture.width} × {picture.height}"
                 raise DataError(
-                    f"{record.path}: the picture has {size} pixels, but its instances are for "
-                    f"{annotated.width} × {annotated.height}: fetch the original picture"
+                    f"{record.path} has {size} pixels, but its annotations are for {annotated.width} × "
+                    f"{annotated.height}. Download the original image"
                 )
             grounded[record.image_id] = ground_caption(
-                made.tokens,
-                made.attention,
-                places=made.places,
-                box=made.box,
+                caption.tokens,
+                caption.attention,
+                places=caption.places,
+                box=caption.box,
                 size=picture.size,
                 things=annotated.instances,
                 phrases=phrases,
@@ -64,8 +85,8 @@ def caption_and_ground(
     return grounded
 
 
-def _caption_features(predictor, source, opened: Sequence[tuple], search: Callable) -> list:
-    """As `Predictor.caption_pictures`, of (record, picture) whose features a source has."""
+def _caption_features(predictor: "Predictor", source: "Source", opened: Sequence[tuple], search: Callable) -> list:
+    """Caption pairs of (record, opened image) from stored features; see `Predictor.caption_pictures`."""
     import torch
 
     from captioning.data import stack_images
@@ -80,17 +101,22 @@ def _caption_features(predictor, source, opened: Sequence[tuple], search: Callab
 
 
 def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
-    """The summary as plain lines."""
+    """Format the summary of `captioning.metrics.summarize` as a printable table.
+
+    Args:
+        summary: the summary.
+        title: the title of the table.
+    """
     from captioning.metrics import MEASURES
 
     words, images = summary["words"], summary["images with scored words"]
     lines = [
-        f"{title}: {words} words that name a thing in the picture, in {images} of {summary['images']} images; "
-        f"{summary['hallucinated']} more name what is not there"
+        f"{title}: {words} words name an object in the image, in {images} of {summary['images']} images; "
+        f"{summary['hallucinated']} more words name an object that is not in the image"
     ]
     if summary["means"] is None:
         return lines[0]
-    lines += ["mean over words [95 % by bootstrap over images]", ""]
+    lines += ["mean over words [95 % interval by bootstrap over images]", ""]
     lines.append(" " * 22 + "".join(f"{measure:<22}" for measure in MEASURES).rstrip())
     for name, measures in {**summary["means"], **summary["differences"]}.items():
         cells = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in measures.values()]
@@ -99,7 +125,11 @@ def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
 
 
 def grounding_csv(grounded: Mapping[int, list]) -> str:
-    """A CSV row a mention; measures are blank where the category is not in the picture."""
+    """Return a CSV table with one row per mention; measures are blank if the category is not in the image.
+
+    Args:
+        grounded: the result of `caption_and_ground`.
+    """
     every = [(image_id, each) for image_id, mentions in grounded.items() for each in mentions]
     names = next((list(each.measures) for _, each in every if each.measures), [])
     text = io.StringIO()

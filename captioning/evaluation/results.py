@@ -1,4 +1,4 @@
-"""Write the scores of a split as text, tables and files, read them again, and write files for the COCO server."""
+"""Print, write and read the scores of a split, and write result files for the COCO caption server."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -20,12 +20,17 @@ def write_report(
     extra: Mapping[str, float],
     names: Mapping[Any, str] | None = None,
 ) -> None:
-    """captions.json, scores.json (flat, fractions), per_image.csv and statistics.json.
+    """Write `captions.json`, `scores.json` (fractions, by name), `per_image.csv` and `statistics.json` into a folder.
 
     Args:
-        about: what the scores are of: data, split, decoding.
-        extra: further scores of a data set's own.
-        names: image id -> file name, which then identifies the image in whatever reads these files.
+        folder: the folder; it is created.
+        report: the scores.
+        about: what was scored: "data", "split" and "decoding".
+        extra: further scores that are specific to the data set.
+        names: {image id: file name}. Readers of these files then identify images by file name.
+
+    Raises:
+        ConfigError: the folder or a file cannot be written.
     """
     make_folder(folder)
     table, names = report.table, names or {}
@@ -34,13 +39,13 @@ def write_report(
     captions = zip(table.image_ids, table.captions, strict=True)
     named = [({"file_name": names[key]} if key in names else {}, key, text) for key, text in captions]
     write_json(folder / "captions.json", [{"image_id": key, "caption": text, **name} for name, key, text in named])
-    write_json(folder / "scores.json", report.scores | extra)
+    write_json(folder / "scores.json", {**report.scores, **extra})
     write_text(folder / "per_image.csv", to_csv(table))
     statistics = {
         "about": {**about, "tokenizer": report.tokenizer, "images": len(table.image_ids)},
         "references": report.references,
         "intervals": report.intervals,
-        "intervals are": f"95 %, {report.resamples} resamples of images, CIDEr's document frequencies kept",
+        "intervals are": f"95 %, {report.resamples} bootstrap resamples of images, CIDEr's document frequencies fixed",
         "captions": report.captions,
         "samples": report.samples,
         "unavailable": report.unavailable,
@@ -50,18 +55,26 @@ def write_report(
 
 
 def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[str, float]) -> str:
-    """The scores as lines for a reader, under a title that says what they are of."""
+    """Format scores as printable lines under a title.
+
+    Args:
+        report: the scores.
+        about: what was scored: "data", "split" and "decoding".
+        extra: further scores that are specific to the data set.
+    """
     lines = [title({**about, "tokenizer": report.tokenizer, "images": len(report.table.image_ids)})]
-    for name, value in (report.scores | extra).items():
+    for name, value in {**report.scores, **extra}.items():
         low, high = report.intervals.get(name, (None, None))
         interval = "" if low is None else f"   95 % {low:.4f} … {high:.4f}"
         note = f"   ({report.notes[name]})" if name in report.notes else ""
         lines.append(f"  {name:<10}{value:8.4f}{interval}{note}")
     lines += [f"  {name:<10}not available: {reason}" for name, reason in report.unavailable.items()]
     shares = ("distinct", "novel", "with unknown words", "empty")
-    told = [f"{report.captions[name]:.1%} {name}" for name in shares if name in report.captions]
-    length = f"{report.captions['length']:.1f} words ({report.captions['length of references']:.1f} in references)"
-    lines.append(f"  captions: {', '.join(told)}; {length}, {report.captions['vocabulary']} different")
+    parts = [f"{report.captions[name]:.1%} {name}" for name in shares if name in report.captions]
+    length = (
+        f"{report.captions['length']:.1f} words per caption (references: {report.captions['length of references']:.1f})"
+    )
+    lines.append(f"  captions: {', '.join(parts)}; {length}; {report.captions['vocabulary']} different words")
     if report.samples:
         lines.append("  samples: " + ", ".join(f"{name} {value:.4g}" for name, value in report.samples.items()))
     lines += [f"  {name:<10}{note}" for name, note in report.notes.items() if name not in report.scores]
@@ -69,13 +82,13 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
 
 
 def title(about: Mapping[str, Any]) -> str:
-    """What every printed score says: data, split, decoding, tokenizer, number of images, by what they were matched."""
+    """Return the title of printed scores: data, split, decoding, tokenizer, images, and how images were matched."""
     subset, by = about.get("subset"), about.get("matched by")
     images = f"{about['images']} images"
     if subset:
         images = f"SUBSET: {about['images']} of {subset['annotated']} annotated images"
         if left := subset["captions without references"]:
-            images += f", {left} captions without references left out"
+            images += f", {left} captions without references skipped"
     return (
         f"{about['data']} {about['split']}, decoding {about['decoding']}, Penn-Treebank tokens ({about['tokenizer']}), "
         f"{images}{f', matched by {by}' if by else ''}"
@@ -83,13 +96,17 @@ def title(about: Mapping[str, Any]) -> str:
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What the scores in a folder that `write_report` left are of."""
+    """Read what was scored (data, split, decoding, …) from a folder that `write_report` wrote.
+
+    Raises:
+        DataError: `statistics.json` is missing or damaged.
+    """
     file = folder / "statistics.json"
     return field(read_json(file), "about", dict, str(file))
 
 
 def read_fingerprint(folder: Path) -> str | None:
-    """The fingerprint of the references that the scores in a folder are of; None where it is older than those."""
+    """Read the fingerprint of the references from a folder of scores; None for folders of older versions."""
     file = folder / "statistics.json"
     content = read_json(file) if file.is_file() else None
     found = content.get("references") if isinstance(content, dict) else None
@@ -97,51 +114,70 @@ def read_fingerprint(folder: Path) -> str | None:
 
 
 def read_title(folder: Path) -> str:
-    """The title of the scores in a folder that `write_report` left."""
+    """Read the title of the scores in a folder that `write_report` wrote.
+
+    Raises:
+        DataError: `statistics.json` is missing or damaged.
+    """
     about = read_about(folder)
     try:
         return title(about)
     except KeyError as error:
         file = folder / "statistics.json"
-        raise DataError(f"{file}: the key {error} is missing in 'about'; score the captions anew") from error
+        raise DataError(f"{file}: the key {error} is missing in 'about'. Score the captions again") from error
 
 
 def read_scores(folder: Path) -> dict[str, Any]:
-    """The scores in a folder that `write_report` left: {"of": their title, "values": …, "intervals": 95 %, by name}."""
+    """Read the scores in a folder that `write_report` wrote.
+
+    Returns:
+        {"of": the title, "values": {name: score}, "intervals": {name: 95 % interval}}.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
     file = folder / "scores.json"
     values = read_json(file)
     if not isinstance(values, dict) or not all(type(value) in (int, float) for value in values.values()):
-        raise DataError(f"{file}: not the scores that captioning-evaluate leaves; evaluate anew")
+        raise DataError(f"{file} does not have the scores that captioning-evaluate writes. Evaluate again")
     statistics = folder / "statistics.json"
     intervals = field(read_json(statistics), "intervals", dict, str(statistics))
     return {"of": read_title(folder), "values": values, "intervals": intervals}
 
 
-def write_server_file(
-    folder: Path, captions: Mapping[int, str], *, name: str, split: str, wanted: Collection[int]
-) -> Path:
-    """captions_{split}_{name}_results.json, under which name the COCO caption server takes results.
+def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, split: str, wanted: Collection) -> Path:
+    """Write `captions_{split}_{name}_results.json`, the file that the COCO caption server accepts.
 
     Args:
+        folder: the folder to write to; it is created.
+        captions: {image id: caption}.
+        name: the name of the method: letters, digits and hyphens.
         split: "val2014" or "test2014".
-        wanted: ids of all images of the split: each must have a caption, and no other may.
+        wanted: ids of all images of the split; each needs a caption, and no other image may have one.
+
+    Returns:
+        The file.
 
     Raises:
-        ConfigError: a name or split that the server would not take.
-        DataError: images missing or too many, none at all, or a caption without words.
+        ConfigError: the server would refuse the name or the split.
+        DataError: captions are missing, superfluous or empty, or the split has no images.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ConfigError(f"server={name}: the COCO server takes letters, digits and hyphens only")
+        raise ConfigError(f"server={name}: the COCO server allows only letters, digits and hyphens. Use another name")
     if split not in ("val2014", "test2014"):
-        raise ConfigError(f"the COCO server takes results of val2014 and test2014, not of {split}")
+        raise ConfigError(
+            f"split={split}: the COCO server accepts only split=val2014 or split=test2014. Choose one of them"
+        )
     if not (wanted := set(wanted)):
-        raise DataError("the COCO server would refuse this: no image is listed that results could be of")
+        raise DataError("server=… needs the images of the split, but the list of images is empty. Give another file")
     blank = [image_id for image_id, text in captions.items() if not tokenize(text)]
     faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
     found = [f"{len(ids)} captions {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found:
-        raise DataError(f"the COCO server would refuse this: {'; '.join(found)}")
+        raise DataError(
+            f"the COCO server would refuse this file: {'; '.join(found)}. Write one caption per image of {split}"
+        )
     path = make_folder(folder) / f"captions_{split}_{name}_results.json"
-    # The server's tokenizer reads a caption a line: a line end of any kind would shift all captions that follow.
+    # The server's tokenizer reads one caption per line: a line end inside a caption would shift all later captions.
     write_json(path, [{"image_id": key, "caption": " ".join(text.split())} for key, text in captions.items()])
     return path

@@ -1,4 +1,4 @@
-"""Caption all images of a split, from features that one or several models read."""
+"""Caption all images of a split with one model or an ensemble."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,17 +14,23 @@ from captioning.inference import Predictor, generate_texts
 def sources_of(
     predictor: Predictor, features: Callable, records: Sequence[Record], *, name: str, skip_unreadable: bool
 ) -> tuple[list[Source], Sequence[Record]]:
-    """Each member's source of features, and the records that all of them can read; the others are reported.
+    """Prepare the source of features of every member of a predictor, and report unreadable images.
 
     Args:
-        features: one of `sources`, with its settings.
-        name, skip_unreadable: of the data set.
+        predictor: the model or ensemble.
+        features: a function of `captioning.features.sources`, with its settings.
+        records: the images of the split.
+        name: the name of the data set.
+        skip_unreadable: whether to skip unreadable images instead of raising an error.
+
+    Returns:
+        One source per member, and the records that all members can read.
     """
     sources = []
     for member in predictor.members:
-        views = []
+        views: list[Source] = []
         for view in member.views:
-            skip = skip_unreadable and not views  # what the first can read, the others can
+            skip = skip_unreadable and not views  # images that the first view can read, all views can read
             views.append(features(member.encoder, view, records, name=name, skip_unreadable=skip))
             report_unreadable(views[-1])
             records = views[-1].records
@@ -33,17 +39,28 @@ def sources_of(
 
 
 def _together(views: Sequence[Source]) -> Source:
-    """One source of the features of all views of a picture, [V, …]; itself where there is one."""
+    """Join the sources of V views of an image into one source of features [V, …]; return a single source as it is."""
     if len(views) == 1:
         return views[0]
-    last = views[-1]  # whose records all of them can read
+    last = views[-1]  # its records are those that all views can read
     return last._replace(read=AllViews([view.read for view in views]), encoder=EachView(last.encoder))
 
 
 def write_captions(
     predictor: Predictor, sources: Sequence[Source], records: Sequence[Record], *, search: Callable, batch_size: int
 ) -> dict[int, str]:
-    """{image id: caption} for every record, in order; each member of an ensemble reads its own source."""
+    """Caption every record.
+
+    Args:
+        predictor: the model or ensemble.
+        sources: one source of features per member; see `sources_of`.
+        records: the images.
+        search: the decoding, with its arguments set.
+        batch_size: images searched together.
+
+    Returns:
+        {image id: caption}, in the order of the records.
+    """
     loaders = [
         DataLoader(
             ImageDataset(records, source.read),

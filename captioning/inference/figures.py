@@ -11,7 +11,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from matplotlib.figure import Figure
 from PIL import Image
@@ -19,9 +19,6 @@ from PIL import Image
 from captioning.errors import ConfigError
 from captioning.inference.caption import Caption
 from captioning.visualise import attention_figure, caption_figure, find_ffmpeg, save_figure, save_gaze, strip_figure
-
-if TYPE_CHECKING:
-    from captioning.inference.predictor import Predictor
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
 FIGURES = (*STILL, *MOVING)
@@ -77,8 +74,12 @@ def save_caption_figure(
         save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
 
 
-def check_drawable(kinds: Sequence[str], predictor: "Predictor") -> None:
+def check_drawable(kinds: Sequence[str], predictor: Any) -> None:
     """Refuse animations that cannot be drawn with this predictor, before any image is captioned.
+
+    Args:
+        kinds: kinds of figures, of `FIGURES`.
+        predictor: a `Predictor`.
 
     Raises:
         ConfigError: an animation is requested, and the checkpoint (or one checkpoint of an ensemble) has no attention.

@@ -70,11 +70,13 @@ def test_file_names_decide_and_ids_where_one_side_has_no_names():
 def test_every_run_must_have_the_images_of_the_first():
     runs = {"a": ["one", "more"], "b": ["two"]}
     for second, third, named in (("abc", "abcd", "more"), ("abcd", "bcd", "two")):
-        with pytest.raises(DataError, match=f"^one and {named} are not of the same images: [ad].jpg"):
+        with pytest.raises(DataError, match=f"^one and {named} have scores of different images: [ad].jpg"):
             aligned({"a": [table("abcd"), table(second)], "b": [table(third)]}, runs)
-    with pytest.raises(DataError, match=r"^one and two are not of the same images: d.jpg \(image id 100\), c.jpg "):
+    with pytest.raises(
+        DataError, match=r"^one and two have scores of different images: d.jpg \(image id 100\), c.jpg "
+    ):
         aligned({"a": [table("abc")], "b": [table("abd")]}, RUNS)
-    with pytest.raises(DataError, match=r"^one and two .*: image ids 99, 100$"):
+    with pytest.raises(DataError, match=r"^one and two .*: image ids 99, 100\. Score both on the same images$"):
         aligned({"a": [table("abc", names=False)], "b": [table("abd", names=False)]}, RUNS)
 
 
@@ -82,11 +84,11 @@ def test_references_must_be_the_same_where_they_are_known():
     same_references({"a": ["x"], "b": ["x"]}, RUNS)
     same_references({"a": [None], "b": ["x"]}, RUNS)
     same_references({"a": [None], "b": [None]}, RUNS)
-    with pytest.raises(DataError, match=r"^one and two are scored against different references"):
+    with pytest.raises(DataError, match=r"^one and two were scored against different references"):
         same_references({"a": ["x"], "b": ["y"]}, RUNS)
-    with pytest.raises(DataError, match=r"^more and two are scored against"):
+    with pytest.raises(DataError, match=r"^more and two were scored against"):
         same_references({"a": [None, "x"], "b": ["y"]}, {"a": ["one", "more"], "b": ["two"]})
-    with pytest.raises(DataError, match=r"^one and three are"):
+    with pytest.raises(DataError, match=r"^one and three were"):
         same_references({"a": ["x"], "b": [None, "x", "y"]}, {"a": ["one"], "b": ["none", "two", "three"]})
 
 
@@ -152,12 +154,13 @@ def test_the_printed_comparison():
     spread = [statistics.stdev([0.2, 0.4, 0.2]), statistics.stdev([0.6, 0.6, 0.6])]  # means of each table
     spread[1] = statistics.stdev([0.6, 0.7, 0.6])
     assert lines[3] == (
-        f"  A is the mean of 3 runs; standard deviation between them: CIDEr {spread[0]:.4f}, BLEU-4 {spread[1]:.4f}"
+        f"  A is the mean of 3 runs; standard deviation of the runs: CIDEr {spread[0]:.4f}, BLEU-4 {spread[1]:.4f}"
     )
     assert lines[4] == (
-        "  B is the mean of 2 runs; standard deviation between them: "
+        "  B is the mean of 2 runs; standard deviation of the runs: "
         f"CIDEr {statistics.stdev([0.2, 0.4]):.4f}, BLEU-4 {statistics.stdev([0.6, 0.7]):.4f}"
     )
-    assert lines[5] == "  better: share of 77 resamples of the images, the same for both" and len(lines) == 6
+    better = "  better: share of {} bootstrap resamples of the images in which this side scores higher"
+    assert lines[5] == better.format(77) and len(lines) == 6
     short = describe_comparison(scores, {"a": a[:1], "b": a[:1]}).splitlines()
-    assert short == [*lines[:3], "  better: share of 1000 resamples of the images, the same for both"]
+    assert short == [*lines[:3], better.format(1000)]

@@ -74,8 +74,8 @@ def test_every_picture_meets_its_own_caption_and_instances(split, capsys):
         assert only.measures["attention mass mask"] == pytest.approx(0.4)
         assert only.measures["chance mask"] == pytest.approx(0.25)
         assert only.measures["chance box"] == pytest.approx(0.5)
-    told = capsys.readouterr()
-    assert "9.png" in told.err and told.err.count("left out: ") == 1 and "left out" not in told.out
+    printed = capsys.readouterr()
+    assert "9.png" in printed.err and printed.err.count("left out: ") == 1 and "left out" not in printed.out
 
 
 def test_what_stops_it(split):
@@ -83,11 +83,11 @@ def test_what_stops_it(split):
     settings = {"search": None, "batch_size": 5}
     with pytest.raises(DataError, match=r"9\.png"):
         caption_and_ground(Predictor(), records, instances, **settings, skip_unreadable=False)
-    with pytest.raises(CheckpointError, match=r"^a\.ckpt: a model without attention"):
+    with pytest.raises(CheckpointError, match=r"^a\.ckpt has no attention.*Use a checkpoint"):
         caption_and_ground(Predictor(attention=None), records, instances, **settings, skip_unreadable=True)
     for width, height in ((9, 4), (8, 5), (4, 8)):
         instances.pictures[5] = instances.pictures[5]._replace(width=width, height=height)
-        with pytest.raises(DataError, match=rf"5\.png: the picture has 8 × 4 pixels, .* for {width} × {height}"):
+        with pytest.raises(DataError, match=rf"5\.png has 8 × 4 pixels, .* for {width} × {height}"):
             caption_and_ground(Predictor(), records, instances, **settings, skip_unreadable=True)
     assert caption_and_ground(Predictor(), [], instances, **settings, skip_unreadable=True) == {}
     assert caption_and_ground(Predictor(), records[2:3], instances, **settings, skip_unreadable=True) == {}

@@ -59,7 +59,7 @@ def test_titles_say_what_scores_are_of():
     subset = {"annotated": 8, "captions without references": 0}
     assert title(about | {"subset": subset}) == start + "SUBSET: 3 of 8 annotated images"
     assert title(about | {"subset": subset | {"captions without references": 2}, "matched by": "image id"}) == (
-        start + "SUBSET: 3 of 8 annotated images, 2 captions without references left out, matched by image id"
+        start + "SUBSET: 3 of 8 annotated images, 2 captions without references skipped, matched by image id"
     )
 
 
@@ -70,8 +70,8 @@ def test_scores_as_lines():
         "  CIDEr       1.2500   (0 by definition)",
         "  truth       0.6667",
         "  METEOR    not available: no Java",
-        "  captions: 50.0% distinct, 12.3% novel, 0.0% with unknown words, 25.0% empty; 9.5 words (10.0 in references)"
-        ", 17 different",
+        "  captions: 50.0% distinct, 12.3% novel, 0.0% with unknown words, 25.0% empty; 9.5 words per caption "
+        "(references: 10.0); 17 different words",
         "  samples: an image 2, div-1 0.3333",
         "  WARNING   no spaces",
     ]
@@ -108,7 +108,7 @@ def test_a_report_written_and_read(tmp_path):
         "intervals": {"BLEU-1": [0.1, 0.15], "METEOR": [0, 1]},
     }
     statistics = json.loads((tmp_path / "new" / "statistics.json").read_text())
-    assert statistics["intervals are"] == "95 %, 300 resamples of images, CIDEr's document frequencies kept"
+    assert statistics["intervals are"] == "95 %, 300 bootstrap resamples of images, CIDEr's document frequencies fixed"
     assert {key: statistics[key] for key in ("captions", "samples", "unavailable", "notes")} == {
         "captions": REPORT.captions,
         "samples": REPORT.samples,
@@ -136,7 +136,7 @@ def test_reports_that_are_none(tmp_path):
         read_about(tmp_path)
     for scores in ("[]", '{"CIDEr": "high"}', '{"CIDEr": 1.0, "BLEU-1": "low"}', '{"CIDEr": true}', '{"CIDEr": null}'):
         (tmp_path / "scores.json").write_text(scores)
-        with pytest.raises(DataError, match=r"scores\.json: not the scores"):
+        with pytest.raises(DataError, match=r"scores\.json does not have the scores .*Evaluate again"):
             read_scores(tmp_path)
 
 
@@ -199,8 +199,10 @@ def test_the_table_of_grounding():
         "means": {"attention": row}, "differences": {"attention - chance": row},
     }  # fmt: skip
     lines = grounding_table(summary, title="t").splitlines()
-    assert lines[0] == "t: 7 words that name a thing in the picture, in 3 of 5 images; 2 more name what is not there"
-    assert lines[1:3] == ["mean over words [95 % by bootstrap over images]", ""]
+    assert lines[0] == (
+        "t: 7 words name an object in the image, in 3 of 5 images; 2 more words name an object that is not in the image"
+    )
+    assert lines[1:3] == ["mean over words [95 % interval by bootstrap over images]", ""]
     assert lines[3].split("  ")[-1].strip() == "mass mask" and lines[3].index("pointing box") == 22
     cells = ["0.000 [0.100, 0.200]", "0.125 [0.100, 0.200]", "0.250 [0.100, 0.200]", "0.375 [0.100, 0.200]"]
     assert lines[4] == "  attention           " + "  ".join(cells)

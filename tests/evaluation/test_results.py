@@ -77,21 +77,21 @@ def test_nothing_is_written_unasked(tmp_path, monkeypatch, capsys, annotations):
 
 
 BAD = {
-    "repeated": ([*results(GOOD), {"image_id": 2, "caption": "again"}], r"more than one caption for 1 images.*ids 2;"),
-    "null": (results(GOOD | {3: None}), r"no text: image ids 3;"),
-    "not a number": (results(GOOD | {1: float("nan")}), r"no text: image ids 1;"),
-    "no caption": ([{"image_id": 7}], r"no text: image ids 7;"),
-    "odd id": ([{"image_id": float("inf"), "caption": "a"}], r"\[0\].*'image_id' must be a whole number .*, not inf"),
-    "half id": ([{"caption": "a", "image_id": 1.5}], r"'image_id' must be a whole number .* or a text, not 1\.5"),
-    "true id": ([{"caption": "a", "image_id": True}], r"'image_id' must be a whole number .*, not True"),
-    "no id": ([{"caption": "a", "image_id": None}], r"'image_id' must be a whole number .*, not None"),
-    "blank id": ([{"caption": "a", "image_id": " "}], r"'image_id' must be a whole number .*, not ' '"),
+    "repeated": ([*results(GOOD), {"image_id": 2, "caption": "again"}], r"more than one caption for 1 images.*ids 2\."),
+    "null": (results(GOOD | {3: None}), r"not text: image ids 3\."),
+    "not a number": (results(GOOD | {1: float("nan")}), r"not text: image ids 1\."),
+    "no caption": ([{"image_id": 7}], r"not text: image ids 7\."),
+    "odd id": ([{"image_id": float("inf"), "caption": "a"}], r"\[0\].*'image_id' must be a whole number .*, not Inf"),
+    "half id": ([{"caption": "a", "image_id": 1.5}], r"'image_id' must be a whole number .*, or text, not 1\.5"),
+    "true id": ([{"caption": "a", "image_id": True}], r"'image_id' must be a whole number .*, not true"),
+    "no id": ([{"caption": "a", "image_id": None}], r"'image_id' must be a whole number .*, not null"),
+    "blank id": ([{"caption": "a", "image_id": " "}], r"'image_id' must be a whole number .*, not \" \""),
     "inexact id": ([{"caption": "a", "image_id": 1e16}], r"'image_id' must be a whole number .*, not 1e\+16"),
-    "empty": ([], r"no captions in it"),
+    "empty": ([], r"results\.json has no captions\. Write"),
     "no entry": (["a dog"], r"'image_id' is missing"),
-    "no list": ({"annotations": []}, r"COCO results are a list"),
-    "missing": (results({1: "a", 2: "b"}), r"1 of 3 annotated images without a caption: image ids 3\. Add --subset"),
-    "extra": (results(GOOD | {9: "b"}), r"1 of 4 images without references: image ids 9\. Add --subset"),
+    "no list": ({"annotations": []}, r"must be a JSON list .*, not a JSON object"),
+    "missing": (results({1: "a", 2: "b"}), r"1 of 3 annotated images have no caption: image ids 3\. .* add --subset"),
+    "extra": (results(GOOD | {9: "b"}), r"1 of 4 captioned images have no references: image ids 9\. .* add --subset"),
 }
 
 
@@ -114,7 +114,7 @@ def test_readers(tmp_path, annotations):
     several = write(tmp_path / "samples.json", results(GOOD) + results(POOR))
     samples = read_samples(tmp_path / "samples.json")
     assert {entry.image_id: entry.texts for entry in samples} == {key: [GOOD[key], POOR[key]] for key in GOOD}
-    with pytest.raises(DataError, match=r"3 images: image ids 1, 2, 3; keep one each"):
+    with pytest.raises(DataError, match=r"3 images: image ids 1, 2, 3\. Keep one per image"):
         read_results(tmp_path / "samples.json")
     assert several
 
@@ -169,7 +169,7 @@ def test_runs_of_several_seeds_count_as_their_mean(tmp_path, monkeypatch, capsys
     assert row["a"] == pytest.approx((first + second) / 2) and row["b"] == pytest.approx(first)
     spread = (first - second) / 2**0.5  # of two numbers
     printed = capsys.readouterr().out
-    assert "A is the mean of 2 runs; standard deviation between them: BLEU-1" in printed
+    assert "A is the mean of 2 runs; standard deviation of the runs: BLEU-1" in printed
     assert f"CIDEr {spread:.4f}" in printed
 
 
@@ -190,7 +190,7 @@ def test_runs_that_cannot_be_compared(tmp_path, monkeypatch, annotations):
     with pytest.raises(ConfigError, match="bootstrap"):
         compared(f"a={good}", f"b={poor}", "metrics.bootstrap=0")
     (poor / "per_image.csv").write_text((good / "per_image.csv").read_text().replace("\n3,", "\n4,"))
-    with pytest.raises(DataError, match=r"not of the same images: image ids 3, 4"):
+    with pytest.raises(DataError, match=r"scores of different images: image ids 3, 4"):
         compared(f"a={good}", f"b={poor}")
     (poor / "per_image.csv").unlink()
     with pytest.raises(DataError, match=r"per_image\.csv"):
@@ -205,11 +205,11 @@ def test_files_for_the_server(tmp_path):
     for blank in ("", " ", " . , ! "):
         with pytest.raises(DataError, match=r"without words: image ids 2"):
             write_server_file(tmp_path, GOOD | {2: blank}, name="x", split="test2014", wanted=GOOD)
-    with pytest.raises(DataError, match=r"no image is listed"):
+    with pytest.raises(DataError, match=r"server=… needs the images of the split"):
         write_server_file(tmp_path, {}, name="x", split="test2014", wanted=[])
     with pytest.raises(ConfigError, match=r"server=a_b"):
         write_server_file(tmp_path, GOOD, name="a_b", split="test2014", wanted=GOOD)
-    with pytest.raises(ConfigError, match=r"not of val"):
+    with pytest.raises(ConfigError, match=r"split=val: .* split=val2014 or split=test2014"):
         write_server_file(tmp_path, GOOD, name="ab", split="val", wanted=GOOD)
 
 
@@ -255,10 +255,21 @@ def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch
         file.unlink()
     for content, message in (
         ([named[0], *named], r"more than one caption for 1 images: image ids 0"),
-        ([named[0] | {"file_name": "x.jpg"}], r"captions of images that are not among those of .*x\.jpg"),
+        (
+            [named[0] | {"file_name": "x.jpg"}],
+            r"1 captions of images that .*image_info_test2014\.json does not list: x\.jpg",
+        ),
         (named[:2], r"1 captions missing: image ids 3"),
     ):
         with pytest.raises(SystemExit, match=message):
             run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)
     with pytest.raises(SystemExit, match="needs output=DIR"):
         run(score, monkeypatch, tmp_path / "results.json", images, "server=mine", "split=test2014")
+
+
+def test_references_need_the_id_of_their_image(tmp_path):
+    """Results may name a file instead: captions of several files would become those of one image without an id."""
+    file = write(tmp_path / "a.json", {"annotations": [{"file_name": name, "caption": name} for name in ("a", "b")]})
+    with pytest.raises(DataError, match=r"annotations\[0\].*: the key 'image_id' is missing\. Add it"):
+        read_references(tmp_path / "a.json")
+    assert file
