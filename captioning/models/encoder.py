@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         return [parameter for parameter in self.parameters() if parameter.requires_grad]
 
     def fingerprint(self) -> str:
-        """Return the first 16 hex digits of a SHA-256 over the network's weights (names, shapes, values)."""
+        """Return 16 hex digits of a SHA-256 over names, shapes and values of the network's weights and statistics."""
         digest = hashlib.sha256()
         for key, value in sorted(self.network.state_dict().items()):
             if not key.endswith("num_batches_tracked"):  # a counter on which no output depends

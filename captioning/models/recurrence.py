@@ -147,8 +147,8 @@ class LookAfter(nn.Module):
         super().__init__()
         if not context_size:
             raise ConfigError(
-                "model/recurrence=look_after and adaptive need attention over a grid. Set model/attention=soft and "
-                "encoder.output=grid, or model/recurrence=look_first"
+                "model/recurrence=look_after and adaptive need attention. Set model/attention=soft (which "
+                "needs encoder.output=grid), or model/recurrence=look_first"
             )
         if sentinel and context_size != state_size:
             raise ConfigError(

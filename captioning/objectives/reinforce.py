@@ -45,7 +45,7 @@ class Reinforce(nn.Module):
         self.baseline = baseline or MovingAverage()
 
     def repeat(self, tokens: Tensor) -> Tensor:
-        """Repeat each caption in the n rows that the baseline needs, in a row: [B, K, T] -> [B, K · n, T]."""
+        """Repeat each caption in the n consecutive rows that the baseline needs: [B, K, T] -> [B, K · n, T]."""
         return tokens.repeat_interleave(self.baseline.samples, 1) if self.baseline.samples > 1 else tokens
 
     def forward(
