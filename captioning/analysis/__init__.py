@@ -1,4 +1,4 @@
-"""Study a model: its activations, what single units react to, how gradients flow; tools for notebooks."""
+"""Study a trained model: record activations, find units that follow a property, measure gradients; notebook tools."""
 
 import lazy_loader
 

@@ -1,28 +1,31 @@
-"""Record the states and gates of a captioner word by word, for single captions or over a data set."""
+"""Record the states and gates of a captioner word by word, for single captions or for a data set."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from captioning.analysis.word_properties import properties
 from captioning.data import CaptionBatch, CaptionDataset, collate, open_picture, tokenize_captions
 from captioning.errors import DataError
 from captioning.features import Source
 from captioning.inference import Predictor, generate, get_search, with_generator
-from captioning.models import Captioner, trace
+from captioning.models import CaptionModel, RecurrentState, trace
 from captioning.text import tokenize
 
-Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a number a word}
+Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a value per word}
 
 
 class Reading(NamedTuple):
-    """One caption as it was read.
+    """The states and gates of a model while it read one caption.
 
-    words: [T], the first of them <start>. states: {name: [T, H]}, after each of them. labels: {property: [T]}, of each;
-    0 of <start>.
+    Attributes:
+        words: T words, the first of them <start>.
+        states: {name: [T, H]}, after each word.
+        labels: {property: [T]}, the properties of each word; 0 for <start>.
     """
 
     words: list[str]
@@ -31,10 +34,14 @@ class Reading(NamedTuple):
 
 
 class ActivationTable(NamedTuple):
-    """Every word of many captions, a row each, <start> and <end> left out.
+    """The states of a model for N words of many captions, one row per word, without <start> and <end>.
 
-    states: {name: [N, H]}, after the word. labels: {property: [N]}, of the word. sequences, groups: [N], the caption
-    and the picture of each row. words: [N].
+    Attributes:
+        states: {name: [N, H]}, after each word.
+        labels: {property: [N]}, the properties of each word.
+        sequences: [N], the caption that each word belongs to.
+        groups: [N], the image (or file) that each word belongs to.
+        words: the N words.
     """
 
     states: dict[str, np.ndarray]
@@ -53,16 +60,20 @@ def read_captions(
     label: Label = properties,
     **arguments: Any,
 ) -> list[Reading]:
-    """States and gates over a caption of each picture: a given one, or the best that the captioner writes.
+    """Record states and gates while the captioner reads one caption per image.
 
     Args:
-        images: paths of pictures; together they are one batch.
-        label: what gives the properties of the words.
-        captions: texts, one a picture; None: decoded by `method` with `arguments`, as in `Predictor.caption`.
+        predictor: the captioner.
+        images: paths of images, which form one batch.
+        captions: one text per image; None: the captioner's own captions, decoded by `method` with `arguments` as in
+            `Predictor.caption`.
+        method: the decoding method.
+        label: the function that computes the properties of a caption's words.
+        **arguments: keyword arguments of the method.
     """
     vocabulary = predictor.vocabulary
     with torch.no_grad():
-        inputs = predictor.encode([open_picture(image) for image in images])
+        inputs = cast(Tensor, predictor.encode([open_picture(image) for image in images]))
     if captions is None:
         search = with_generator(get_search(method, **arguments))
         with torch.inference_mode():
@@ -77,7 +88,7 @@ def read_captions(
     batch = CaptionBatch(torch.arange(len(lines)), inputs, None, tokens.to(predictor.device))
     seen, readings = _states(predictor.captioner, batch), []
     for row, line in enumerate(lines):
-        words = [vocabulary.words[index] for index in line[:-1]]  # <end> is not read
+        words = [vocabulary.words[index] for index in line[:-1]]  # no state follows <end>
         states = {name: values[row, 0, : len(words)] for name, values in seen.items()}
         labels = {name: np.array([0.0, *values]) for name, values in label(words[1:]).items()}
         readings.append(Reading(words, states, labels))
@@ -92,13 +103,15 @@ def batches(
     captions_per_image: int | None = None,
     max_length: int = 20,
 ) -> list[CaptionBatch]:
-    """A source's pictures, encoded once, with their captions in the captioner's own words.
+    """Encode all images of a source once, with their captions as ids of the captioner's vocabulary.
 
     Args:
-        source: from `captioning.features`, of the predictor's encoder and transform; with corners, from
-            `splits.sources_of`.
-        batch_size: pictures a batch.
-        captions_per_image, max_length: as of CaptionDataset.
+        predictor: the captioner.
+        source: from `captioning.features`, for the predictor's encoder and transform; with corner crops, from
+            `captioning.evaluation.sources_of`.
+        batch_size: images per batch.
+        captions_per_image: as for `CaptionDataset`.
+        max_length: as for `CaptionDataset`.
     """
     data = CaptionDataset(
         source.records,
@@ -108,13 +121,13 @@ def batches(
         max_length=max_length,
         captions_per_image=captions_per_image,
     )
-    made, encoder = [], source.encoder.to(predictor.device).eval()
+    encoded, encoder = [], source.encoder.to(predictor.device).eval()
     for at in range(0, len(data), batch_size):
         batch = collate([data[index, 0] for index in range(at, min(at + batch_size, len(data)))])
-        batch = CaptionBatch(*(part if part is None else part.to(predictor.device) for part in batch))
+        batch = CaptionBatch._make(part if part is None else part.to(predictor.device) for part in batch)
         with torch.no_grad():
-            made.append(batch._replace(images=encoder(batch.images).float()))
-    return made
+            encoded.append(batch._replace(images=encoder(batch.images).float()))
+    return encoded
 
 
 def tabulate(
@@ -123,12 +136,21 @@ def tabulate(
     *,
     label: Label = properties,
 ) -> ActivationTable:
-    """All words of all captions with the states after them and their properties.
+    """Record the states after every word of all captions, with the words' properties.
+
+    Args:
+        predictor: the captioner.
+        batches: encoded images with captions; see `batches`.
+        label: the function that computes the properties of a caption's words.
 
     Raises:
         DataError: there are no captions.
     """
-    states, labels, sequences, groups, words = {}, {}, [], [], []
+    states: dict[str, list[np.ndarray]] = {}
+    labels: dict[str, list[np.ndarray]] = {}
+    sequences: list[int] = []
+    groups: list[int] = []
+    words: list[str] = []
     number = 0
     for batch in batches:
         seen = _states(predictor.captioner, batch)
@@ -140,21 +162,24 @@ def tabulate(
                     continue
                 for name, values in seen.items():
                     states.setdefault(name, []).append(values[b, k, 1 : 1 + len(caption)])
-                for name, values in label(caption).items():
-                    labels.setdefault(name, []).append(np.asarray(values, dtype=np.float64))
+                for name, numbers in label(caption).items():
+                    labels.setdefault(name, []).append(np.asarray(numbers, dtype=np.float64))
                 sequences += [number] * len(caption)
                 groups += [image_id] * len(caption)
                 words += caption
                 number += 1
     if not words:
-        raise DataError("there are no captions here whose words could be read: give records with captions")
-    joined = ({name: np.concatenate(parts) for name, parts in table.items()} for table in (states, labels))
-    return ActivationTable(*joined, np.array(sequences), np.array(groups), words)
+        raise DataError("'batches' has no captions with words. Give records with captions")
+    all_states, all_labels = (
+        {name: np.concatenate(parts) for name, parts in table.items()} for table in (states, labels)
+    )
+    return ActivationTable(all_states, all_labels, np.array(sequences), np.array(groups), words)
 
 
-def _states(captioner: Captioner, batch: CaptionBatch) -> dict[str, np.ndarray]:
-    """{name: [B, K, T, H]} after each token but the last column's."""
+def _states(captioner: CaptionModel, batch: CaptionBatch) -> dict[str, np.ndarray]:
+    """Return {name: [B, K, T, H]}, the states and gates after each token except the last column."""
     with torch.no_grad():
         state, memory = captioner.begin(batch.images, batch.mask)
-    seen = trace(partial(captioner.step, memory=memory), state, batch.tokens[..., :-1], model=captioner)
+    step = partial(captioner.step, memory=memory)
+    seen = trace(step, cast(RecurrentState, state), batch.tokens[..., :-1], model=captioner)
     return {name: values.cpu().numpy() for name, values in seen.items()}

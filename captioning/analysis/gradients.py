@@ -1,7 +1,7 @@
-"""Measure how far gradients reach back through time: from the loss of each word to every state before it.
+"""Measure how far gradients reach back through time: from the loss of each word to every earlier state.
 
-Vanishing and exploding gradients (Bengio et al. 1994; Pascanu et al. 2013), seen on captions. Clipping changes what a
-step does to the parameters; the gradients to the states it leaves as they are.
+This shows vanishing and exploding gradients (Bengio et al. 1994; Pascanu et al. 2013) on captions. Clipping changes the
+update of the parameters; it does not change the gradients with respect to the states.
 """
 
 import copy
@@ -32,22 +32,32 @@ CELLS = (RNN, GRU, LSTM)
 
 
 class Flow(NamedTuple):
-    """Norms of the gradients of each word's loss to each state before it, for C captions of at most T words.
+    """Norms of the gradients of each word's loss with respect to each earlier state, for C captions of up to T words.
 
-    hidden: [C, T, T] float64; [c, s, t] is ‖∂loss_s/∂h_t‖, loss_s = −log p of word s, h_t the state from which word t
-    is read; all layers together. cell: likewise for c_t; None where cells have none. NaN where t > s, or caption c has
-    no word s. h_t and c_t are the two parts of one state: the derivative to c_t is that past h_t, at t = s it is 0.
+    Entry [c, s, t] is ‖∂loss_s/∂h_t‖, where loss_s = −log p(word s) and h_t is the state that predicts word t; the norm
+    is over all layers. It is NaN if t > s or if caption c has no word s. h_t and c_t are the two parts of the same
+    state, so the derivative with respect to c_t excludes the path through h_t; at t = s it is 0.
+
+    Attributes:
+        hidden: [C, T, T] float64, with respect to the hidden states h_t.
+        cell: [C, T, T] float64, with respect to the cell states c_t; None for cells without a cell state.
     """
 
     hidden: np.ndarray
     cell: np.ndarray | None
 
 
-Shares = dict[str, np.ndarray]  # name of a line -> [N, D] by distance
+Shares = dict[str, np.ndarray]  # name of a line in a figure -> [N, T], one column per distance
 
 
 class Course(NamedTuple):
-    """A training step by step: loss, norm of the gradient of all parameters, and its norm after clipping; [S] each."""
+    """The course of a training of S steps.
+
+    Attributes:
+        loss: [S], the loss.
+        norm: [S], the norm of the gradient of all parameters.
+        applied: [S], this norm after clipping.
+    """
 
     loss: np.ndarray
     norm: np.ndarray
@@ -55,9 +65,14 @@ class Course(NamedTuple):
 
 
 def gradient_flow(captioner: Captioner, batch: CaptionBatch) -> Flow:
-    """Of the captions of a batch, teacher-forced, without dropout, in float64 on a copy of the captioner.
+    """Compute the gradient norms of a batch of captions with teacher forcing.
 
-    All paths count, through the recurrence and through attention's queries; hard attention's choice has none.
+    This runs without dropout, in float64, on a copy of the captioner. Gradients flow through the recurrence and through
+    the queries of attention; no gradient flows through the choice of hard attention.
+
+    Args:
+        captioner: the model.
+        batch: images and captions.
     """
     model = copy.deepcopy(captioner).double().eval().requires_grad_(False)
     state, memory = model.begin(batch.images.double(), batch.mask)
@@ -65,7 +80,14 @@ def gradient_flow(captioner: Captioner, batch: CaptionBatch) -> Flow:
 
 
 def state_gradients(step: Callable, state: RecurrentState, tokens: Tensor, *, pad: int) -> Flow:
-    """Of any tokens [B, K, 1 + T] that `step(token [B, K], state) -> (logits, state, …)` reads and foretells."""
+    """Compute the gradient norms of any model with a `step`, for given tokens.
+
+    Args:
+        step: `step(token [B, K], state) -> (logits [B, K, V], state, …)`.
+        state: the state before the first token.
+        tokens: [B, K, 1 + T] int64, the tokens to read and to predict.
+        pad: id of the padding token.
+    """
     state = RecurrentState(*(part.detach().requires_grad_() for part in state))
     if state.hidden.shape[2] != tokens.shape[1]:
         state = state.repeat(tokens.shape[1])
@@ -76,11 +98,16 @@ def state_gradients(step: Callable, state: RecurrentState, tokens: Tensor, *, pa
         losses.append(-(log_probs * (word != pad)).sum())
         states.append(state)
     real = (tokens[..., 1:] != pad).flatten(0, 1).cpu().numpy()  # [C, T]
-    return Flow(*(_norms(losses, [part[kind] for part in states], real) for kind in (0, 1)))
+    hidden, cell = (_norms(losses, [part[kind] for part in states], real) for kind in (0, 1))
+    assert hidden is not None
+    return Flow(hidden, cell)
 
 
 def _norms(losses: list, states: list, real: np.ndarray) -> np.ndarray | None:
-    """[C, T, T] of `Flow`. A caption's loss depends on its own states alone, so one sum serves all captions."""
+    """Return the norms [C, T, T] of `Flow`, or None for states of width 0.
+
+    The losses are sums over all captions: a caption's loss depends on its own states only, so the gradients separate.
+    """
     if not states[0].shape[-1]:
         return None
     norms = np.full((*real.shape, real.shape[1]), np.nan)
@@ -95,13 +122,14 @@ def _norms(losses: list, states: list, real: np.ndarray) -> np.ndarray | None:
 
 
 def by_distance(norms: np.ndarray, own: np.ndarray) -> np.ndarray:
-    """Each gradient as a share of the one to the word's own state, by how many steps it went back.
+    """Divide each gradient norm by that of the word's own state, and sort the ratios by distance in time.
 
     Args:
-        norms: `Flow.hidden` or `Flow.cell`. own: `Flow.hidden`.
+        norms: `Flow.hidden` or `Flow.cell`, [C, T, T].
+        own: `Flow.hidden`.
 
     Returns:
-        [C · T, T]: a row a word, a column a distance s − t; NaN where the caption does not reach so far back.
+        [C · T, T]: one row per word, one column per distance s − t; NaN if the caption has no word that far back.
     """
     captions, length, _ = norms.shape
     shares = np.full((captions, length, length), np.nan)
@@ -118,13 +146,23 @@ def train_steps(
     learning_rate: float = 0.1,
     clip: float | None = None,
 ) -> Course:
-    """One step of gradient descent a batch by cross-entropy, in place; ends where loss or gradient are not finite.
+    """Train a captioner in place with cross-entropy and plain gradient descent, one step per batch.
+
+    Training stops early if the loss or the gradient is not finite.
 
     Args:
-        clip: norm to which the gradient of all parameters together is shortened where it is longer; None: never.
+        captioner: the model.
+        batches: the training batches, one step each.
+        learning_rate: the step size.
+        clip: the largest norm of the gradient of all parameters; longer gradients are scaled down to it. None: no
+            clipping.
+
+    Raises:
+        ConfigError: `clip` is not above 0.
     """
     must_be("clip", clip, above=0)
-    objective, course = CrossEntropy(doubly_stochastic=0.0), []
+    objective = CrossEntropy(doubly_stochastic=0.0)
+    course: list[tuple[float, float, float]] = []
     parameters = [parameter for parameter in captioner.parameters() if parameter.requires_grad]
     update = torch.optim.SGD(parameters, lr=learning_rate)
     captioner.train()
@@ -142,7 +180,12 @@ def train_steps(
 
 
 def lines(flow: Flow, name: str = "") -> Shares:
-    """What a figure shows of a flow, by distance: of h_t under the name, and of c_t where there is one."""
+    """Return the lines that a figure shows of a flow: for h_t, and for c_t if the cell has one.
+
+    Args:
+        flow: the gradient norms.
+        name: the name of the lines.
+    """
     shares = {name or "hidden": by_distance(flow.hidden, flow.hidden)}
     if flow.cell is not None:
         shares[f"{name}, cell" if name else "cell"] = by_distance(flow.cell, flow.hidden)
@@ -152,12 +195,22 @@ def lines(flow: Flow, name: str = "") -> Shares:
 def untrained_flows(
     batch: CaptionBatch, *, vocabulary_size: int, gains: Sequence[float] = (0.7, 1.0, 1.8, 3.0), **sizes: Any
 ) -> dict[str, Shares]:
-    """{panel: lines}: the plain RNN with each gain, then the three cells with this package's own initialisation."""
+    """Measure untrained captioners: an RNN with each gain, then RNN, GRU and LSTM with gain 1.
+
+    Args:
+        batch: images and captions.
+        vocabulary_size: number of words.
+        gains: of the RNN's recurrent matrices; see `plain_captioner`.
+        **sizes: further arguments of `plain_captioner`.
+
+    Returns:
+        {panel: lines} for a figure.
+    """
 
     def of(cell: Callable[..., Cell], gain: float, name: str) -> Shares:
         torch.manual_seed(0)
-        made = plain_captioner(cell, batch, vocabulary_size=vocabulary_size, gain=gain, **sizes)
-        return lines(gradient_flow(made, batch), name)
+        captioner = plain_captioner(cell, batch, vocabulary_size=vocabulary_size, gain=gain, **sizes)
+        return lines(gradient_flow(captioner, batch), name)
 
     by_gain = {name: shares for gain in gains for name, shares in of(RNN, gain, f"gain {gain:g}").items()}
     by_cell = {name: shares for cell in CELLS for name, shares in of(cell, 1.0, cell.__name__).items()}
@@ -174,41 +227,57 @@ def clipping_study(
     epochs: int = 8,
     **sizes: Any,
 ) -> tuple[dict[str, dict[str, Course]], dict[str, Shares]]:
-    """Each cell trained twice from the same weights by plain gradient descent, with clipping and without.
+    """Train each cell twice from the same weights by plain gradient descent, with and without gradient clipping.
 
-    Gain and rate are higher than anybody would choose, so that what goes wrong does so within seconds. The last batch
-    is not trained on; gradients to its states are told after the training.
+    Gain and learning rate are deliberately too high, so that training diverges within seconds. The last batch is held
+    out: the gradients with respect to its states are measured after training.
+
+    Args:
+        batches: images and captions; at least two batches.
+        vocabulary_size: number of words.
+        clip: the largest norm of the gradient of the clipped trainings.
+        gain: of the recurrent matrices; see `plain_captioner`.
+        learning_rate: the step size.
+        epochs: passes over the training batches.
+        **sizes: further arguments of `plain_captioner`.
 
     Returns:
-        {cell: {"unclipped": Course, "clipped to 1": …}}, and {panel: lines}.
+        {cell: {"unclipped": Course, "clipped to 1": …}}, and {panel: lines} for a figure.
 
     Raises:
-        DataError: there is one batch only.
+        DataError: there are fewer than two batches.
     """
     if len(batches) < 2:
-        raise DataError(f"{len(batches)} batch of pictures: at least two are needed, one of them to look at afterwards")
+        raise DataError(f"clipping_study has {len(batches)} batches, but needs at least two: the last one is held out")
     *training, held_out = batches
-    courses, panels = {cell.__name__: {} for cell in CELLS}, {}
+    courses: dict[str, dict[str, Course]] = {cell.__name__: {} for cell in CELLS}
+    panels: dict[str, Shares] = {}
     for name, limit in (("unclipped", None), (f"clipped to {clip:g}", clip)):
         panel = panels.setdefault(f"trained, {name}", {})
         for cell in CELLS:
             torch.manual_seed(0)
-            made = plain_captioner(cell, held_out, vocabulary_size=vocabulary_size, gain=gain, **sizes)
-            course = train_steps(made, training * epochs, learning_rate=learning_rate, clip=limit)
+            captioner = plain_captioner(cell, held_out, vocabulary_size=vocabulary_size, gain=gain, **sizes)
+            course = train_steps(captioner, training * epochs, learning_rate=learning_rate, clip=limit)
             courses[cell.__name__][name] = course
-            panel |= lines(gradient_flow(made, held_out), cell.__name__)
+            panel |= lines(gradient_flow(captioner, held_out), cell.__name__)
     return courses, panels
 
 
 def plain_captioner(
     cell: Callable[..., Cell], batch: CaptionBatch, *, vocabulary_size: int, width: int = 64, gain: float = 1.0
 ) -> Captioner:
-    """An untrained captioner without attention and dropout, for features like those of a batch.
+    """Build an untrained captioner without attention and dropout, for features like those of a batch.
 
     Args:
-        cell: RNN, GRU or LSTM.
-        gain: recurrent matrices are orthogonal, so multiply a state's length by 1; this times 1. Below it gradients
-            that go back through them alone must vanish, above it they may explode.
+        cell: `RNN`, `GRU` or `LSTM`.
+        batch: a batch with features of the right shape.
+        vocabulary_size: number of words.
+        width: size of the embeddings and states.
+        gain: factor of the recurrent matrices. They are orthogonal, so they preserve the length of a state. With a
+            factor below 1, gradients through the recurrent matrices alone vanish; above 1 they may explode.
+
+    Raises:
+        ConfigError: `gain` is not above 0.
     """
     must_be("gain", gain, above=0)
     captioner = build_captioner(

@@ -1,4 +1,4 @@
-"""Load a data set for a notebook, count its captions, and collect entries for contact sheets and boxes of words."""
+"""Help notebooks: load a data set, count its captions, and collect entries for contact sheets and boxes for figures."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,38 +12,55 @@ from captioning.visualise import Entry
 
 
 class DataSet(NamedTuple):
-    """config: conf/data as plain containers. records: of all splits."""
+    """A data set.
+
+    Attributes:
+        config: its configuration (`conf/data/…`), as plain containers.
+        records: the images of all splits, with their captions.
+    """
 
     config: dict[str, Any]
     records: list[Record]
 
     def split(self, name: str) -> list[Record]:
-        """The records of one split."""
+        """Return the records of one split.
+
+        Raises:
+            DataError: the split has no images.
+        """
         return select(self.records, name)
 
     def instances(self, records: Sequence[Record]) -> Instances:
-        """What is where in their pictures.
+        """Return the annotated objects of some images.
 
         Raises:
-            ConfigError: the data set does not say.
+            ConfigError: the data set has no annotated objects.
         """
         if self.config["instances"] is None:
-            raise ConfigError(f"data={self.config['name']} has no instances: use data=coco or data=scenes")
+            raise ConfigError(f"data={self.config['name']} has no annotated objects. Use data=coco or data=scenes")
         return build(self.config["instances"])(records=records)
 
 
 def open_data(overrides: Sequence[str]) -> DataSet:
-    """A data set as a command line names it: ["data=flickr8k", "data.root=DIR"]."""
+    """Load a data set from overrides as on the command line, for example ["data=flickr8k", "data.root=DIR"]."""
     config = check(compose("audit", list(overrides)), AuditConfig)["data"]
     return DataSet(config, build(config["reader"]))
 
 
 def caption_counts(records: Iterable[Record], *, words: int = 20) -> dict[str, dict]:
-    """{"words a caption": {length: captions}, "most frequent words": {word: times}}, for `bars_figure`."""
+    """Count captions by length, and the most frequent words, for `bars_figure`.
+
+    Args:
+        records: images with captions.
+        words: how many of the most frequent words to count.
+
+    Returns:
+        {"words per caption": {length: number of captions}, "most frequent words": {word: count}}.
+    """
     tokens = [tokenize(caption) for record in records for caption in record.captions]
     lengths = Counter(map(len, tokens))
     frequent = Counter(word for line in tokens for word in line).most_common(words)
-    return {"words a caption": dict(sorted(lengths.items())), "most frequent words": dict(frequent)}
+    return {"words per caption": dict(sorted(lengths.items())), "most frequent words": dict(frequent)}
 
 
 def image_entries(
@@ -51,10 +68,11 @@ def image_entries(
     captions: Mapping[str, Mapping[int, str]] | None = None,
     scores: Mapping[str, Mapping[int, float]] | None = None,
 ) -> list[Entry]:
-    """Cards of a caption sheet, one a record.
+    """Return the entries of a contact sheet, one per record.
 
     Args:
-        captions: {label: {image id: text}}; without any, the first reference of each picture.
+        records: the images.
+        captions: {label: {image id: text}}; None: the first reference of each image.
         scores: {name: {image id: value}}.
     """
     return [
@@ -72,7 +90,14 @@ def image_entries(
 def differing(
     data: DataSet, rows: Sequence[Mapping[str, Any]], by: str, *, labels: tuple[str, str] = ("A", "B")
 ) -> list[Entry]:
-    """Cards of the images in some rows of `comparing.differences`, with both captions and both scores."""
+    """Return the entries of a contact sheet for rows of a comparison, with both captions and both scores.
+
+    Args:
+        data: the data set of the images.
+        rows: some rows of `captioning.evaluation.differences`.
+        by: the score that was compared.
+        labels: the names of the two sides.
+    """
     by_id = {record.image_id: record for record in data.records}
     sides = list(zip(labels, "ab", strict=True))
     captions = {label: {row["image_id"]: row[f"caption_{side}"] for row in rows} for label, side in sides}
@@ -81,7 +106,14 @@ def differing(
 
 
 def ranked(grounded: Mapping[int, Sequence[Any]], measure: str = "attention mass box") -> list[int]:
-    """Ids of the images with a word that was measured, those whose words have the most of the measure first."""
+    """Sort image ids by a grounding measure, the largest mean over an image's words first.
+
+    Images without measured words are left out.
+
+    Args:
+        grounded: {image id: mentions}, from `captioning.evaluation.caption_and_ground`.
+        measure: the name of the measure.
+    """
     means = {}
     for image_id, mentions in grounded.items():
         if values := [each.measures[measure] for each in mentions if each.measures]:
@@ -90,14 +122,16 @@ def ranked(grounded: Mapping[int, Sequence[Any]], measure: str = "attention mass
 
 
 def boxes_by_word(tokens: Sequence[str], mentions: Sequence[Any], things: Sequence[Any]) -> list[list[tuple]]:
-    """For each word the boxes (left, top, right, bottom) of the things that it names: `boxes` of a figure.
+    """Return the boxes (left, top, right, bottom) of the objects that each word names, for the `boxes` of a figure.
 
     Args:
-        mentions: of the caption, as `metrics.grounding.ground` gives them. things: instances of the picture.
+        tokens: the words of a caption.
+        mentions: the caption's mentions, from `captioning.metrics.ground_caption`.
+        things: the annotated objects of the image.
     """
     boxes: list[list[tuple]] = [[] for _ in tokens]
     for each in mentions:
         here = [thing.box for thing in things if thing.category == each.mention.category]
-        for place in range(each.mention.start, each.mention.stop):
-            boxes[place] = [(x, y, x + width, y + height) for x, y, width, height in here]
+        for word in range(each.mention.start, each.mention.stop):
+            boxes[word] = [(x, y, x + width, y + height) for x, y, width, height in here]
     return boxes

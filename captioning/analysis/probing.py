@@ -1,13 +1,14 @@
 """Find the units of a recurrent network that follow a property of the text, and compare them with chance.
 
-Of hundreds of units, the best one correlates with anything. So a unit is chosen on one half of the data, told of on the
-other, and held against the best of all units under labels that were moved about, in two ways:
+Among hundreds of units, the best one correlates with any property by chance. So a unit is chosen on one half of the
+data and evaluated on the other half. There it is compared with the best of all units under permuted labels. Labels are
+permuted in two ways:
 
-    within    each sequence's labels are shuffled among its own words: keeps how much of the property a sequence has
-    between   sequences of equal length exchange their labels whole: keeps where in a sequence the property stands, so
-              a unit that only counts words does as well here as before
+- *within*: each sequence's labels are shuffled among its own words. This keeps how often a sequence has the property.
+- *between*: sequences of equal length exchange all their labels. This keeps where in a sequence the property occurs, so
+  a unit that only counts words correlates as well as before.
 
-Everything is in float64 and takes plain arrays, of captions or of any other text.
+All computations are in float64. They take plain arrays, from captions or from any other text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,17 +18,24 @@ import numpy as np
 
 from captioning.errors import DataError, must_be
 
-LEVEL = 95  # percentile of the best unit under moved labels that is told as chance
-_CHUNK = 32  # permutations at a time
+LEVEL = 95  # percentile of the best unit's |r| under permuted labels, reported as chance
+_CHUNK = 32  # permutations computed at a time
 
 
 class UnitCorrelation(NamedTuple):
-    """One unit that follows one label.
+    """The correlation of one unit with one label.
 
-    state, unit: its place, column `unit` of states[state]. chosen: Pearson's r on the half on which it was chosen.
-    held_out: r on the other half, of which the rest tells too. within, between: the 95th percentile, over permutations
-    of each kind, of the largest |r| of all units of all states. p_within, p_between: the share of permutations, this
-    order among them, whose largest |r| is at least |held_out|; small where no chance finds a unit as good.
+    Attributes:
+        label: the name of the label.
+        state: the name of the state or gate.
+        unit: the unit's column in `states[state]`.
+        chosen: Pearson's r on the half of the data on which the unit was chosen.
+        held_out: Pearson's r on the other half. All following numbers are of this half, too.
+        within: chance level: the 95th percentile, over permutations within sequences, of the largest |r| of all units.
+        between: the same for permutations between sequences.
+        p_within: the share of permutations within sequences, including the original order, whose largest |r| is at
+            least |held_out|. It is small if chance rarely finds a unit as good.
+        p_between: the same for permutations between sequences.
     """
 
     label: str
@@ -51,19 +59,23 @@ def correlate_units(
     permutations: int = 200,
     seed: int = 0,
 ) -> list[UnitCorrelation]:
-    """The `top` units for each label, in order of the labels, the best (of the choosing half) first.
+    """Find the units that correlate most with each label.
 
     Args:
-        states: {name: [N, H]}, a row a word (or character). H may differ.
-        labels: {name: [N]}. A label that is the same everywhere in either half is left out.
-        sequences: [N], which caption (or window of a text) a row belongs to; rows of one stand in their order.
-        groups: [N], what is never divided between the halves: pictures, files.
-        top: units a label; of all states together.
-        permutations: of each kind; p cannot be below 1 / (1 + permutations).
+        states: {name: [N, H]}, one row per word (or character). H may differ between states.
+        labels: {name: [N]}. Labels that are constant in either half are left out.
+        sequences: [N], the caption (or window of a text) of each row; the rows of a sequence are in their order.
+        groups: [N], the image (or file) of each row; a group is never divided between the halves.
+        top: units per label, among all states.
+        permutations: number of permutations of each kind; p cannot be below 1 / (1 + permutations).
         seed: of the halves and the permutations.
 
+    Returns:
+        The `top` units of each label, in the order of the labels; the best unit of the choosing half comes first.
+
     Raises:
-        DataError: numbers of rows differ, fewer than two groups, or no two sequences of a length.
+        ConfigError: `top` or `permutations` is below 1.
+        DataError: the numbers of rows differ, there are fewer than two groups, or no two sequences have equal lengths.
     """
     must_be("top", top, least=1)
     must_be("permutations", permutations, least=1)
@@ -86,54 +98,67 @@ def correlate_units(
     for column, label in enumerate(names):
         for state, unit in _best(chosen, column, top):
             r = held_out[state][unit, column]
-            told = {kind: float(np.percentile(values[:, column], LEVEL)) for kind, values in largest.items()}
+            chance = {kind: float(np.percentile(values[:, column], LEVEL)) for kind, values in largest.items()}
             shares = {f"p_{kind}": _share(values[:, column], r) for kind, values in largest.items()}
             found.append(
-                UnitCorrelation(label, state, unit, float(chosen[state][unit, column]), float(r), **told, **shares)
+                UnitCorrelation(label, state, unit, float(chosen[state][unit, column]), float(r), **chance, **shares)
             )
     return found
 
 
 def correlate(states: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Pearson's r of each unit with each label, [N, H] and [N, L] -> [H, L]; 0 where either is constant."""
+    """Compute Pearson's r of each unit with each label: [N, H] and [N, M] -> [H, M]; 0 if either is constant."""
     return _standardize(states).T @ _standardize(labels)
 
 
 def largest_by_chance(states: Mapping[str, np.ndarray], labels: np.ndarray, orders: Sequence[np.ndarray]) -> np.ndarray:
-    """The largest |r| of all units of all states with each label, under each order of the labels' rows: [orders, L]."""
+    """Compute the largest |r| of all units of all states with each of M labels.
+
+    Args:
+        states: {name: [N, H]}.
+        labels: [N, M].
+        orders: permutations of the labels' rows, [N] each.
+
+    Returns:
+        [number of orders, M].
+    """
     standard = _standardize(labels)
     largest = np.zeros((len(orders), labels.shape[1]))
     for values in states.values():
         units = _standardize(values).T
         for start in range(0, len(orders), _CHUNK):
-            moved = np.stack([standard[order] for order in orders[start : start + _CHUNK]], 1)  # [N, chunk, L]
+            moved = np.stack([standard[order] for order in orders[start : start + _CHUNK]], 1)  # [N, chunk, M]
             found = np.abs(units @ moved.reshape(len(moved), -1)).max(0).reshape(moved.shape[1:])
             np.maximum(largest[start : start + _CHUNK], found, out=largest[start : start + _CHUNK])
     return largest
 
 
 def halves(groups: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows [N] bool of either half of the groups, drawn at random; no group is in both."""
+    """Divide the groups into two random halves, and return the rows of each half as [N] bool.
+
+    Raises:
+        DataError: there are fewer than two groups.
+    """
     kinds = np.unique(groups)
     if len(kinds) < 2:
-        raise DataError("one group (picture, file) cannot be halved: give at least two")
+        raise DataError("'groups' has only one group (image or file), which cannot be halved. Give at least two")
     drawn = np.random.default_rng([seed, 0]).permutation(kinds)[: len(kinds) // 2]
     first = np.isin(groups, drawn)
     return first, ~first
 
 
 def shuffle_within(sequences: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An order [N] of rows that moves each only within its sequence."""
+    """Return a random order [N] of the rows that permutes each sequence's rows among themselves."""
     order = np.empty(len(sequences), dtype=np.intp)
     order[np.argsort(sequences, kind="stable")] = np.lexsort((generator.random(len(sequences)), sequences))
     return order
 
 
 def shuffle_between(sequences: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """An order [N] of rows that exchanges whole sequences of equal length, word for word.
+    """Return a random order [N] of the rows that permutes sequences of equal length.
 
     Raises:
-        DataError: no two are of a length.
+        DataError: no two sequences have the same length.
     """
     rows = np.argsort(sequences, kind="stable")
     _, starts, lengths = np.unique(sequences[rows], return_index=True, return_counts=True)
@@ -143,14 +168,18 @@ def shuffle_between(sequences: np.ndarray, generator: np.random.Generator) -> np
         order[alike] = alike[generator.permutation(len(alike))]
         exchanged |= len(alike) > 1
     if not exchanged:
-        raise DataError("no two sequences are of the same length: cut the text into windows of one length")
+        raise DataError("no two 'sequences' have the same length. Split the text into windows of the same length")
     return order
 
 
 def beyond_position(labels: Mapping[str, np.ndarray], sequences: np.ndarray) -> dict[str, np.ndarray]:
-    """Labels [N] less their mean at the same place of all sequences of the same length: what counting does not tell.
+    """Subtract from each label its mean at the same position in all sequences of the same length.
 
-    A label that place and length decide is 0 everywhere.
+    What remains cannot be predicted by counting words. A label that position and length determine becomes 0 everywhere.
+
+    Args:
+        labels: {name: [N]}.
+        sequences: [N], the sequence of each row.
     """
     rows = np.argsort(sequences, kind="stable")
     _, starts, lengths = np.unique(sequences[rows], return_index=True, return_counts=True)
@@ -163,19 +192,19 @@ def beyond_position(labels: Mapping[str, np.ndarray], sequences: np.ndarray) -> 
 
 
 def _standardize(values: np.ndarray) -> np.ndarray:
-    """Columns with mean 0 and a sum of squares of 1; constant ones are all 0."""
-    values = np.array(values, dtype=np.float64)  # a copy, the only one: a text may have gigabytes of states
+    """Shift and scale columns to mean 0 and a sum of squares of 1; constant columns become 0."""
+    values = np.array(values, dtype=np.float64)  # the only copy: the states of a text may take gigabytes
     lengths = np.sqrt(np.einsum("nh,nh->h", values, values))
     values -= values.mean(0)
     spread = np.sqrt(np.einsum("nh,nh->h", values, values))
-    flat = spread <= 1e-9 * lengths  # what rounding leaves of a constant
+    flat = spread <= 1e-9 * lengths  # constant up to rounding
     values /= np.where(flat, 1, spread)
     values[:, flat] = 0
     return values
 
 
 def _best(found: Mapping[str, np.ndarray], column: int, top: int) -> list[tuple[str, int]]:
-    """(state, unit) of the largest |r| with a label."""
+    """Return (state, unit) of the `top` largest |r| with a label."""
     candidates = [(abs(r), name, unit) for name, table in found.items() for unit, r in enumerate(table[:, column])]
     return [(name, unit) for _, name, unit in sorted(candidates, key=lambda each: -each[0])[:top]]
 
@@ -185,7 +214,10 @@ def _share(largest: np.ndarray, r: float) -> float:
 
 
 def _check(states: Mapping, labels: Mapping, sequences: np.ndarray, groups: np.ndarray) -> None:
-    counts = {name: len(values) for name, values in (states | labels).items()}
+    counts = {name: len(values) for name, values in {**states, **labels}.items()}
     for name, count in counts.items():
         if count != len(sequences) or count != len(groups):
-            raise DataError(f"{name} has {count} rows, for {len(sequences)} of sequences and {len(groups)} of groups")
+            raise DataError(
+                f"'{name}' has {count} rows, 'sequences' {len(sequences)} and 'groups' {len(groups)}. They must have "
+                "equally many rows"
+            )

@@ -1,4 +1,4 @@
-"""Record the states of a language model over files, with labels of each character beside them."""
+"""Record the states of a language model while it reads files, with labels of each character."""
 
 from collections.abc import Callable, Mapping, Sequence
 
@@ -10,20 +10,25 @@ from captioning.data import Text, read_texts
 from captioning.errors import DataError, must_be
 from captioning.inference import LanguageModel
 
-TextLabel = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: a number a character}
+TextLabel = Callable[[str], Mapping[str, np.ndarray]]  # a file's text -> {label: one value per character}
 
 
 def held_out(model: LanguageModel, split: str = "test") -> list[Text]:
-    """The files of a split as the model's training dealt them: it learnt from none of "test", and was chosen by none.
+    """Read the files of a split as in the model's training.
 
-    Where they are the standard library's, another version of Python has others.
+    The files of "test" were used neither for training nor for choosing the checkpoint. If the model was trained on
+    Python's standard library, another version of Python has different files.
+
+    Args:
+        model: the language model.
+        split: "train", "val" or "test".
 
     Raises:
-        DataError: the model was exported, which leaves out where its files lay.
+        DataError: the model was exported; exported models do not record where their files are.
     """
     reader = model.metadata["config"]["data"].get("reader")
     if reader is None:
-        raise DataError("an exported model does not tell the files that it learnt from: give the run's own checkpoint")
+        raise DataError("an exported model does not record its files (data.reader). Use the checkpoint of the run")
     return read_texts(**{name: value for name, value in reader.items() if name != "_target_"})[split]
 
 
@@ -35,22 +40,31 @@ def tabulate_texts(
     window: int = 100,
     label: TextLabel = source_labels,
 ) -> ActivationTable:
-    """States after each character and its labels: `activations.Table`, one sequence per window and one group per file.
+    """Record the states after each character of some files, with the characters' labels.
 
     Args:
+        model: a language model of characters.
         texts: files that the model was not trained on. Each is read from its beginning.
-        most: characters of a file that are read; its labels are those of the whole file.
-        window: characters of a sequence. What is left of a file after its last whole window is left out.
+        most: the number of characters to read per file. The labels are computed from the complete file.
+        window: the number of characters per sequence. The characters after a file's last full window are left out.
+        label: the function that labels the characters of a file.
+
+    Returns:
+        One row per character, one sequence per window, one group per file.
 
     Raises:
+        ConfigError: `window` is below 1.
         DataError: no text is as long as a window, or the model reads words.
     """
     must_be("window", window, least=1)
     if model.unit != "characters":
-        raise DataError(f"labels are of characters, and this model reads {model.unit}")
+        raise DataError(f"data.unit={model.unit}: labels are for characters. Use a model with data.unit=characters")
     kept = [text for text in texts if min(len(text.text), most) >= window]
     if not kept:
-        raise DataError(f"none of {len(texts)} texts has a window of {window} characters (of the first {most})")
+        raise DataError(
+            f"none of {len(texts)} texts is as long as a window of {window} characters (among its first {most}). Set a "
+            "smaller window=…"
+        )
     lengths = [min(len(text.text), most) // window * window for text in kept]
     readings = model.read([text.text[:length] for text, length in zip(kept, lengths, strict=True)])
     labels = [label(text.text) for text in kept]

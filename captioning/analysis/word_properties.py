@@ -1,6 +1,7 @@
 """Label each word of a caption by rule: position, prepositional phrase, plural, color.
 
-There is no tagger: word lists and the shape of English captions decide, so a number told of these is of these rules.
+There is no tagger: the rules are word lists and the typical form of English captions. All results that use these labels
+are results for these rules.
 """
 
 from collections.abc import Sequence
@@ -11,20 +12,20 @@ def _set(words: str) -> frozenset[str]:
 
 
 _COLORS = _set("""
-    black white red green yellow blue brown orange pink purple grey gray magenta cyan gold golden silver tan beige
-    maroon violet turquoise
-""")
+    black white red green yellow blue brown orange pink purple gray magenta cyan gold golden silver tan beige maroon
+    violet turquoise
+""") | {"grey"}
 PREPOSITIONS = _set("""
     about above across after against along alongside among amongst around at atop before behind below beneath beside
     between beyond by down during for from in inside into near of off on onto out outside over past through throughout
     to toward towards under underneath until up upon with within without
 """)
-# Their first words are no prepositions by themselves: "the left of" is a place, "the left hand" is not.
+# Their first words alone are not prepositions: "left of" describes a location, "left hand" does not.
 PHRASES = (("next", "to"), ("close", "to"), ("left", "of"), ("right", "of"), ("front", "of"), ("top", "of"))
 DETERMINERS = _set("""
     a an the this that these those his her its their my your our some any each every another
 """)
-# What ends a phrase: a conjunction, or a verb. A participle ends it too, see `_ends`.
+# A conjunction or a verb ends a phrase. A participle ends it, too; see `_ends`.
 CONJUNCTIONS = _set("and but or while as that who which when where because so than")
 VERBS = _set("""
     is are was were be been being am has have had do does did can could will would may appears appear becomes carries
@@ -43,29 +44,35 @@ NOT_PARTICIPLES = _set("""
 
 
 def properties(words: Sequence[str]) -> dict[str, list[float]]:
-    """{property: its value at each word} of one caption in lower case, without <start> and <end>.
+    """Compute the properties of each word of a caption.
 
-    "position" counts from 1, "words left" down to 0; the others are 1 or 0. "colour word next" tells of the word
-    after: what a network that has read this one should expect.
+    "position" counts up from 1 and "words left" down to 0; all other properties are 1 or 0. "color word next" describes
+    the following word: what a network should expect after reading this word.
+
+    Args:
+        words: the caption's words in lower case, without <start> and <end>.
+
+    Returns:
+        {property: one value per word}.
     """
     length = len(words)
-    colour = [float(word in _COLORS) for word in words]
+    color = [float(word in _COLORS) for word in words]
     return {
         "position": [float(position) for position in range(1, length + 1)],
         "words left": [float(length - position) for position in range(1, length + 1)],
         "in a prepositional phrase": in_prepositional_phrase(words),
         "plural": [float(is_plural(word)) for word in words],
-        "colour word": colour,
-        "colour word next": colour[1:] + [0.0] * bool(words),
+        "color word": color,
+        "color word next": color[1:] + [0.0] * bool(words),
     }
 
 
 def in_prepositional_phrase(words: Sequence[str]) -> list[float]:
-    """1 from a preposition to the last word of its noun phrase; phrases inside phrases count once.
+    """Return 1 for each word from a preposition to the end of its noun phrase, and 0 for all other words.
 
-    The phrase ends before a conjunction, a verb, and an article or other determiner that follows a noun.
+    The phrase ends before a conjunction, a verb, or a determiner that follows a noun.
     """
-    inside, filled, marks = False, False, []  # filled: the phrase has had a word of its own, after any determiner
+    inside, filled, marks = False, False, []  # filled: the phrase has a word that is not a determiner
     for at, word in enumerate(words):
         if _begins(words, at):
             inside, filled = True, False
@@ -78,7 +85,7 @@ def in_prepositional_phrase(words: Sequence[str]) -> list[float]:
 
 
 def is_plural(word: str) -> bool:
-    """Regular plurals in -s that are no verbs of the list, and some irregular ones."""
+    """Return whether a word is a regular plural in -s that is not a listed verb, or a listed irregular plural."""
     if word in IRREGULAR_PLURALS:
         return True
     ends = word.endswith("s") and len(word) > 3 and not word.endswith(("ss", "us", "is", "'s"))
@@ -86,7 +93,7 @@ def is_plural(word: str) -> bool:
 
 
 def _begins(words: Sequence[str], at: int) -> bool:
-    """Whether a preposition stands there, or the first word of one of two; "to" before a verb is none."""
+    """Return whether a preposition of one or two words begins at a position; "to" before a verb does not count."""
     word, after = words[at], words[at + 1] if at + 1 < len(words) else ""
     return (word, after) in PHRASES or (word in PREPOSITIONS and not (word == "to" and after in VERBS))
 

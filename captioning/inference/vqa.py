@@ -23,7 +23,7 @@ from captioning.config import allowed_plugins, build_trusted, plugins_allowed, p
 from captioning.data import NOTHING, Answers, Box, QuestionBatch, Transform, Vocabulary, encode_question, open_picture
 from captioning.decoding import normalized
 from captioning.errors import must_be
-from captioning.models import Answerer
+from captioning.models import Answerer, Encoder
 from captioning.text import tokenize
 
 VQA = "vqa"  # the task that these checkpoints name
@@ -146,7 +146,7 @@ def write_answers(answerer: Answerer, batch: QuestionBatch, answers: Answers) ->
 
 
 def make_answerer_metadata(
-    config: Mapping[str, Any], vocabulary: Vocabulary, answers: Answers, encoder: nn.Module, *, tuned: bool = False
+    config: Mapping[str, Any], vocabulary: Vocabulary, answers: Answers, encoder: Encoder, *, tuned: bool = False
 ) -> dict[str, Any]:
     """Return the metadata that a VQA model's checkpoint needs besides its weights, as plain containers."""
     return {

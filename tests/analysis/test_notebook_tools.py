@@ -38,13 +38,13 @@ def test_a_data_set_by_the_words_of_a_command(tmp_path):
     assert instances.pictures.keys() == {record.image_id for record in data.split("val")}
     with pytest.raises(DataError, match="no images with captions in split 'dev'"):
         data.split("dev")
-    with pytest.raises(ConfigError, match="data=x has no instances"):
+    with pytest.raises(ConfigError, match="data=x has no annotated objects"):
         DataSet({"name": "x", "instances": None}, []).instances([])
 
 
 def test_counts_of_lengths_and_words(records):
     assert caption_counts(records, words=2) == {
-        "words a caption": {2: 2, 4: 1},
+        "words per caption": {2: 2, 4: 1},
         "most frequent words": {"a": 2, "dog": 2},
     }
     figure = bars_figure(caption_counts(records))
@@ -82,7 +82,7 @@ def test_where_two_runs_differ(records):
     first, _ = differing(DataSet({}, records), rows, "CIDEr", labels=("soft", "hard"))
     assert first.captions == {"soft": "a dog", "hard": "a cat"}
     assert first.scores == {"CIDEr soft": 3.0, "CIDEr hard": 0.5}
-    with pytest.raises(DataError, match=r"A and B are not of the same images: image ids 1"):
+    with pytest.raises(DataError, match=r"A and B have scores of different images: image ids 1"):
         aligned({"a": [table([0], ["x"], [1])], "b": [table([0, 1], ["x", "y"], [1, 2])]}, {"a": ["A"], "b": ["B"]})
 
 

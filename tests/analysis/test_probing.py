@@ -180,13 +180,13 @@ def test_the_top_units_come_in_order(world):
 
 
 def test_what_cannot_be_is_refused(world):
-    with pytest.raises(DataError, match="hidden has"):
+    with pytest.raises(DataError, match="'hidden' has"):
         correlate_units(
             {"hidden": world.states["hidden"][1:]}, world.labels, sequences=world.sequences, groups=world.groups
         )
     with pytest.raises(DataError, match="at least two"):
         correlate_units(world.states, world.labels, sequences=world.sequences, groups=np.zeros(len(world.sequences)))
-    with pytest.raises(DataError, match="windows of one length"):
+    with pytest.raises(DataError, match="windows of the same length"):
         shuffle_between(np.repeat([0, 1, 2], [3, 4, 5]), np.random.default_rng(0))
     with pytest.raises(ConfigError, match="permutations must be at least 1"):
         run(world, permutations=0)

@@ -93,7 +93,7 @@ def test_texts_of_nothing_and_of_no_end():
     nested = source_labels("f'{a}' + 'b'")["inside a string"]
     assert nested.tolist() == [0, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 0]
     for bad in ("(", '"""', "if a:\n    b\n  c\n"):
-        with pytest.raises(DataError, match="no Python source"):
+        with pytest.raises(DataError, match="not valid Python source"):
             source_labels(bad)
 
 

@@ -45,12 +45,12 @@ def test_rows_are_the_characters_of_whole_windows(model):
 
 
 def test_what_cannot_be_tabulated(model):
-    with pytest.raises(DataError, match="none of 4 texts has a window of 50 characters"):
+    with pytest.raises(DataError, match="none of 4 texts is as long as a window of 50 characters"):
         tabulate_texts(model, TEXTS, window=50)
     with pytest.raises(ConfigError, match="window must be at least 1"):
         tabulate_texts(model, TEXTS, window=0)
     model.unit = "words"
-    with pytest.raises(DataError, match="labels are of characters, and this model reads words"):
+    with pytest.raises(DataError, match=r"data\.unit=words: labels are for characters"):
         tabulate_texts(model, TEXTS)
 
 

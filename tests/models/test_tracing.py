@@ -187,7 +187,7 @@ def test_given_captions_are_read_as_they_are(predictor, pictures):
     texts = ["A red dog.", "a dog runs on the green grass", "Zebra"]
     together = read_captions(predictor, pictures, texts)
     assert [reading.words[1:] for reading in together] == [["a", "red", "dog"], texts[1].split(), ["<unk>"]]
-    assert together[0].labels["colour word"].tolist() == [0, 0, 1, 0]
+    assert together[0].labels["color word"].tolist() == [0, 0, 1, 0]
     for path, text, reading in zip(pictures, texts, together, strict=True):
         (alone,) = read_captions(predictor, [path], [text])
         for name, values in alone.states.items():
@@ -253,5 +253,5 @@ def test_plurals_and_counts():
     assert [word for word in text.split() if is_plural(word)] == ["dogs", "children", "shirts"]
     told = properties(["two", "red", "dogs"])
     assert told["position"] == [1, 2, 3] and told["words left"] == [2, 1, 0]
-    assert told["colour word"] == [0, 1, 0] and told["colour word next"] == [1, 0, 0]
+    assert told["color word"] == [0, 1, 0] and told["color word next"] == [1, 0, 0]
     assert {len(values) for values in properties([]).values()} == {0}
