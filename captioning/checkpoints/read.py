@@ -56,7 +56,7 @@ def find_checkpoint(path: str | Path) -> Path:
     advice = ": check the path"
     if len(path.parts) == 1:  # it may be meant as the name of a captioner in the package
         advice = f": check the path, or use one that comes with the package ({', '.join(names)})" if names else advice
-    raise CheckpointError(f"there is no checkpoint at {path}{advice}")
+    raise CheckpointError(f"there is no checkpoint at '{path}'{advice}")
 
 
 def read_checkpoint(path: str | Path, *, task: str | None = IMAGE_CAPTIONING) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class DocumentFrequencies:
             strange = [key for key, fine in sound.items() if not fine]
         if strange:
             raise CheckpointError(
-                f"the saved document frequencies are damaged ({' and '.join(strange)}): use another checkpoint"
+                f"the saved document `frequencies` are damaged ({' and '.join(strange)}): use another checkpoint"
             )
         return cls(numbered, keys, counts.astype(np.int64), images=images, n=n, base=base)
 

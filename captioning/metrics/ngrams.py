@@ -137,7 +137,7 @@ class References:
         """
         if unknown := [image_id for image_id in image_ids if image_id not in self.images]:
             ids = ", ".join(map(str, unknown[:5]))
-            raise DataError(f"{len(unknown)} captions have no references (image ids {ids}): give references for them")
+            raise DataError(f"{len(unknown)} captions have no references (image ids {ids}): give `references` for them")
         images = np.array([self.images[image_id] for image_id in image_ids], np.int64)
         lengths = np.array([len(caption) for caption in captions], np.int64)
         grams = _grams(self._known(captions), lengths, self.n, self.base)

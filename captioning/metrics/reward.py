@@ -107,7 +107,7 @@ def _known(saved: Mapping[str, Any], digest: str) -> DocumentFrequencies | None:
 
 
 def _damaged(what: str) -> str:
-    return f"the saved document frequencies are damaged ({what}): use another checkpoint"
+    return f"the saved document `frequencies` are damaged ({what}): use another checkpoint"
 
 
 def _digest(tokens: Mapping[int, Sequence[Sequence[str]]]) -> str:

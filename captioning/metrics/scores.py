@@ -234,9 +234,7 @@ def check_captions(references: Mapping[Any, Sequence[str]], captions: Mapping[An
     }
     found = [f"{len(ids)} images {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found:
-        raise DataError(
-            f"cannot score {'; '.join(found)}. Give exactly one caption and at least one reference per image"
-        )
+        raise DataError(f"cannot score {'; '.join(found)}. Give one caption and at least one reference per `image_id`")
 
 
 def name_ids(ids: Collection) -> str:

@@ -87,7 +87,7 @@ def vqa_accuracy(truths: Mapping[int, Truth], answers: Mapping[int, str]) -> Acc
     found = [f"{len(ids)} {fault}: question ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found or not truths:
         reason = "; ".join(found) or "there are no questions"
-        raise DataError(f"answers cannot be scored: {reason}. Give exactly one answer to each question of the split")
+        raise DataError(f"answers cannot be scored: {reason}. Give exactly one answer per `question_id` of the split")
     scores = {key: answer_accuracy(answers[key], truth.answers) for key, truth in truths.items()}
     by_kind: dict[str, list[float]] = defaultdict(list)
     by_question: dict[str, list[float]] = defaultdict(list)

@@ -287,7 +287,8 @@ def _score(
 def _about(splits, tokens, vocabulary) -> str:
     known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
     covers = f", which cover {known:.2%} of the words of the validation captions" if splits["val"] else ""
-    return (
-        f"data: {len(splits['train']):,} training images, {len(splits['val']):,} validation images; "
-        f"vocabulary: {len(vocabulary):,} words{covers}"
+    train, val = (
+        f"{len(splits[split]):,} {name} image{'s' * (len(splits[split]) != 1)}"
+        for split, name in (("train", "training"), ("val", "validation"))
     )
+    return f"data: {train}, {val}; vocabulary: {len(vocabulary):,} words{covers}"

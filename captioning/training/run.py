@@ -80,7 +80,7 @@ def train(config: dict[str, Any]) -> str | None:
         trainer = _trainer(config, run_dir, resumed, monitor)
     _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.metadata.get("images")})
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
-    print(f"{about}\nmodel: {weights / 1e6:.1f} million trainable weights")
+    print(f"{about}\nmodel: {weights:,} trainable weights")
     _print_monitor(config, parts, monitor[0])
     torch.set_float32_matmul_precision("high")
     if trainer.compile:

@@ -368,7 +368,7 @@ def test_weights_of_another_export_are_not_taken(checkpoint, half, tmp_path):
 
 def test_an_unknown_name_lists_those_there_are(half, tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
-    with pytest.raises(CheckpointError, match=r"^there is no checkpoint at x: check the path$"):
+    with pytest.raises(CheckpointError, match=r"^there is no checkpoint at 'x': check the path$"):
         captioning.load("x")
     for suffix in (".safetensors", ".json"):
         (tmp_path / f"tiny-0.5{suffix}").write_bytes(half.with_suffix(suffix).read_bytes())
@@ -376,10 +376,10 @@ def test_an_unknown_name_lists_those_there_are(half, tmp_path, monkeypatch):
     assert pretrained.names() == ["tiny-0.5"]
     with pytest.raises(
         CheckpointError,
-        match=r"^there is no checkpoint at tiny: .* with the package \(tiny-0\.5\)$",
+        match=r"^there is no checkpoint at 'tiny': .* with the package \(tiny-0\.5\)$",
     ):
         captioning.load("tiny")
-    with pytest.raises(CheckpointError, match=r"^there is no checkpoint at runs/tiny-0\.5: check the path$"):
+    with pytest.raises(CheckpointError, match=r"^there is no checkpoint at 'runs/tiny-0\.5': check the path$"):
         captioning.load("runs/tiny-0.5")
     assert captioning.load("tiny-0.5").vocabulary.words == load(half).vocabulary.words
 

@@ -133,7 +133,7 @@ def test_more_words_than_16_bits_hold():
     wanted = [slow_scores.cider(w, references[k], *frequencies) for k, w in zip((3, 39_999), hypotheses, strict=True)]
     np.testing.assert_allclose(scorer([3, 39_999], hypotheses), wanted, atol=1e-12)
     small = DocumentFrequencies.build({1: [["a", "b"]]})
-    with pytest.raises(DataError, match="count the document frequencies over these references too"):
+    with pytest.raises(DataError, match="build the document frequencies from these references, too"):
         CiderD(references, frequencies=small)
 
 

@@ -208,7 +208,7 @@ def test_saved_frequencies_name_what_is_wrong_with_them():
         with pytest.raises(CheckpointError) as caught:
             DocumentFrequencies.from_state_dict(state | changes)
         message = str(caught.value)
-        assert message.startswith("the saved document frequencies are damaged (")
+        assert message.startswith("the saved document `frequencies` are damaged (")
         return message.partition("(")[2].removesuffix("): use another checkpoint")
 
     assert state["keys"].tolist() == [1, 2] and state["counts"].tolist() == [2, 2]
@@ -630,7 +630,7 @@ def test_a_table_of_ids_of_every_kind_and_with_counts_of_meteor(tmp_path):
     named = from_csv(tmp_path / "t.csv")
     assert named.names == ["x.jpg", ""] and named.values["CIDEr"].tolist() == [0.5, 1] and named.counts == {}
     (tmp_path / "t.csv").write_text("image_id,caption,CIDEr\n ,a,0.5\n")
-    with pytest.raises(DataError, match="an image id is blank"):
+    with pytest.raises(DataError, match="an image id is empty"):
         from_csv(tmp_path / "t.csv")
 
 

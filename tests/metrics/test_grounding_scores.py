@@ -545,7 +545,7 @@ def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes
         "model/attention=none",
         "trainer.max_epochs=1",
     )
-    with pytest.raises(CheckpointError, match=r"last\.ckpt: a model without attention"):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt has no attention.*Use a checkpoint"):
         run(blind, *scenes, output)
     folder = detected(tmp_path / "detected")
     regions = train_toy(
@@ -593,5 +593,5 @@ def test_a_picture_of_another_size_than_its_instances_is_named(toy_run, scenes, 
     read_scenes(root, train=8, val=8, test=4)
     path = root / "val" / "000001000001.png"
     Image.open(path).resize((112, 112)).save(path)
-    with pytest.raises(DataError, match=r"000001000001\.png: the picture has 112 × 112 pixels.*224 × 224"):
+    with pytest.raises(DataError, match=r"000001000001\.png has 112 × 112 pixels.*224 × 224"):
         run(toy_run, *overrides, f"output={tmp_path / 'out'}")

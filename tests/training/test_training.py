@@ -197,7 +197,7 @@ def test_saved_frequencies_of_other_captions_or_of_nothing(data, tmp_path, capsy
     checkpoint = torch.load(last, weights_only=True)
     checkpoint["captioning"]["frequencies"]["counts"] = torch.tensor([0.5])
     torch.save(checkpoint, other)
-    with pytest.raises(CheckpointError, match=r"other\.ckpt: the saved document frequencies are damaged \(counts\)"):
+    with pytest.raises(CheckpointError, match=r"other\.ckpt: the saved document `frequencies` are damaged \(counts\)"):
         run("train", *short(data, tmp_path / "d", *arguments, f"start_from={other}"))
     del checkpoint["captioning"]["frequencies"]  # as before they were kept
     torch.save(checkpoint, other)
