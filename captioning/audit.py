@@ -1,4 +1,4 @@
-"""List everything that is wrong with a data set: `captioning-audit data=flickr8k data.root=DIR output=DIR`."""
+"""Check a data set for faults: `captioning-audit data=flickr8k data.root=DIR output=DIR`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,7 @@ from captioning.config import AuditConfig, build, entry_point
 
 
 def audit(config: dict[str, Any]) -> None:
-    """Prints numbers of each split and what was found, a few examples each; leaves audit.json with all of it."""
+    """Print the size of every split and the findings, with a few examples each; write audit.json with all of them."""
     from captioning.data import Faults, audit_records, audit_table
     from captioning.io import make_folder, write_json
 
@@ -18,7 +18,7 @@ def audit(config: dict[str, Any]) -> None:
     report = audit_records(records, faults.messages, **limits, workers=config["workers"], noted=faults.noted)
     write_json(make_folder(output) / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})
     print(audit_table(report, title=f"{data['name']} in {data['root']}", examples=config["examples"], **limits))
-    print(f"\nall of it: {output / 'audit.json'}")
+    print(f"\nall findings: {output / 'audit.json'}")
 
 
 main = entry_point("audit", AuditConfig, audit, plain=["data.root"])

@@ -1,23 +1,31 @@
-"""Caption your own images: `captioning-caption checkpoint=PATH images=[a.jpg,folder/] output=DIR`."""
+"""Caption your photos: `captioning-caption photo.jpg photos/ --output captions`."""
 
 import os
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioning.config import CaptionConfig, build, entry_point
 
-LEFT_OUT_LINES = 20  # lines on stderr about files that were left out
+if TYPE_CHECKING:
+    from captioning.inference import Caption, Predictor
+
+LEFT_OUT_LINES = 20  # most lines on stderr about files that were left out
 LEFT_OUT = "left_out.txt"
-LONGEST_STEM = 200  # bytes of a figure's name
-SECONDS = 10.0  # between two writes of captions.json, which is written whole
+LONGEST_STEM = 200  # most bytes in a figure's name
+SECONDS = 10.0  # between two writes of captions.json, which is rewritten each time
 
 
 def caption(config: dict[str, Any]) -> None:
-    """Prints each picture's captions, best first; leaves captions.json and the figures of where words looked."""
+    """Print the captions of each photo, best first; write captions.json and the figures.
+
+    Raises:
+        ConfigError: a setting is out of range, or a figure would replace a photo.
+        DataError: there are no photos, or a photo cannot be read and `skip_unreadable` is false.
+    """
     from tqdm import tqdm
 
     from captioning.data import find_images, open_picture
@@ -41,9 +49,11 @@ def caption(config: dict[str, Any]) -> None:
     for path, names in zip(paths, figures, strict=True):
         for name in names:
             if (output / name).exists() and any((output / name).samefile(other) for other in paths):
-                raise ConfigError(f"output={output} would write a figure over the picture {path}: give another folder")
-    look_up = _regions(predictor, config["regions"])
-    results, skipped, empty, saved_at = [], [], 0, perf_counter()
+                raise ConfigError(f"output={output} would replace the photo {path} by a figure: give another folder")
+    regions_of = _regions(predictor, config["regions"])
+    results: list[dict[str, Any]] = []
+    skipped: list[str] = []
+    empty, saved_at = 0, perf_counter()
     bar = tqdm(total=len(paths), desc="images", unit="image", disable=None)
     try:
         for at in range(0, len(paths), config["batch_size"]):
@@ -53,38 +63,38 @@ def caption(config: dict[str, Any]) -> None:
                     opened.append((index, path, open_picture(path)))
                 except DataError as error:
                     if not config["skip_unreadable"]:
-                        raise DataError(f"{error}. To leave out what cannot be read: skip_unreadable=true") from error
+                        raise DataError(f"{error}. To leave out unreadable files: skip_unreadable=true") from error
                     skipped.append(str(error))
-            captions = []
-            if opened and look_up:
-                captions = predictor.caption_regions([look_up(path) for _, path, _ in opened], search)
+            captions: list[list[Caption]] = []
+            if opened and regions_of:
+                captions = predictor.caption_regions([regions_of(path) for _, path, _ in opened], search)
             elif opened:
-                names = [path for _, path, _ in opened]
-                captions = predictor.all_captions([picture for *_, picture in opened], search, names=names)
-            for (index, path, _), found in zip(opened, captions, strict=True):  # before a figure that may fail
-                results.append(_result(numbers[index] if numbers else len(results), path, found))
-            for (index, path, picture), found in zip(opened, captions, strict=True):
-                empty += not found[0].text.strip()
-                for made in found:
-                    bar.write(printable(f"{path}: {made.text.strip() or '(empty caption)'}"))  # to stdout, past the bar
+                photos, sources = [photo for *_, photo in opened], [path for _, path, _ in opened]
+                captions = predictor.all_captions(photos, search, names=sources)
+            for (index, path, _), texts in zip(opened, captions, strict=True):  # first, because a figure may fail
+                results.append(_result(numbers[index] if numbers else len(results), path, texts))
+            for (index, path, photo), texts in zip(opened, captions, strict=True):
+                empty += not texts[0].text.strip()
+                for each in texts:
+                    bar.write(printable(f"{path}: {each.text.strip() or '(empty caption)'}"))  # stdout, above the bar
                 for kind, name in zip(kinds, figures[index], strict=True):
-                    save_caption_figure(picture, found[0], output / name, kind)
+                    save_caption_figure(photo, texts[0], output / name, kind)
             bar.update(min(config["batch_size"], len(paths) - at))
             if perf_counter() - saved_at > SECONDS:
                 write_json(output / "captions.json", results)
                 saved_at = perf_counter()
-    finally:  # whatever ends it: what was captioned is there
+    finally:  # keep the captions so far, also after an error or Ctrl-C
         bar.close()
         if results or len(skipped) == len(paths):
             write_json(output / "captions.json", results)
     left_out += skipped
     _report_left_out(left_out, output / LEFT_OUT)
     blank = f" ({empty} with an empty caption)" if empty else ""
-    print(f"{len(results)} images captioned{blank}, {len(left_out)} left out; all of it: {output}")
+    print(f"{len(results)} images captioned{blank}, {len(left_out)} left out. Results: {output}")
 
 
 def _report_left_out(left_out: Sequence[str], file: Path) -> None:
-    """Names files that were left out, the first ones on stderr; where there are more, all of them in a file."""
+    """Print the first files that were left out on stderr, and write all of them to a file if there are more."""
     from captioning.io import printable, write_text
 
     shown = left_out if len(left_out) <= LEFT_OUT_LINES else left_out[: LEFT_OUT_LINES - 1]
@@ -92,24 +102,24 @@ def _report_left_out(left_out: Sequence[str], file: Path) -> None:
         print(printable(f"left out: {reason}"), file=sys.stderr)
     if len(shown) < len(left_out):
         write_text(file, "".join(f"{printable(reason)}\n" for reason in left_out))
-        print(f"… and {len(left_out) - len(shown)} more: all of them are named in {file}", file=sys.stderr)
+        print(f"… and {len(left_out) - len(shown)} more. All of them: {file}", file=sys.stderr)
     else:
-        file.unlink(missing_ok=True)  # of an earlier run into the same folder
+        file.unlink(missing_ok=True)  # from an earlier run with the same output
 
 
-def _result(image_id: int | str, path: Path, found: Sequence) -> dict[str, Any]:
-    """One picture's entry of captions.json: its best caption in COCO's results format, and all that is known of it."""
-    best, *others = found
-    further = {"others": [_facts(made) for made in others]} if others else {}
+def _result(image_id: int | str, path: Path, captions: "Sequence[Caption]") -> dict[str, Any]:
+    """Return a photo's entry of captions.json: its best caption in COCO's results format, and further facts."""
+    best, *others = captions
+    further = {"others": [_facts(each) for each in others]} if others else {}
     return {"image_id": image_id, **_facts(best), "file_name": str(path), **further}
 
 
-def _facts(made) -> dict[str, Any]:
-    return {"caption": made.text, "log_prob": made.log_prob, "score": made.score}
+def _facts(caption: "Caption") -> dict[str, Any]:
+    return {"caption": caption.text, "log_prob": caption.log_prob, "score": caption.score}
 
 
-def _regions(predictor, folder: str | None):
-    """picture's path -> its regions, where a folder of a detector's is given; None else."""
+def _regions(predictor: "Predictor", folder: str | None) -> Callable[[Path], Any] | None:
+    """Return a function from a photo's path to its region features; None without a folder of region features."""
     from captioning.checkpoints import looks_at_regions
     from captioning.data import Record
     from captioning.errors import ConfigError
@@ -118,19 +128,19 @@ def _regions(predictor, folder: str | None):
     if folder is None:
         return None
     if not looks_at_regions(predictor.metadata):
-        raise ConfigError(f"regions={folder}: this checkpoint looks at pictures, not at a detector's regions")
+        raise ConfigError(f"regions={folder}: the checkpoint was not trained on region features: leave regions= out")
     files = RegionFolder(folder, size=predictor.metadata["features"]["size"])
-    # COCO's pictures are named by their image ids, as a detector's files are.
+    # COCO names images by their ids, and the files with region features have the same ids.
     return lambda path: files[Record(int(path.stem) if path.stem.isdecimal() else -1, path, "", ())]
 
 
 def figure_names(paths: Sequence[Path], endings: Sequence[str]) -> list[list[str]]:
-    """Names of each image's figures, one per ending.
+    """Return the names of each image's figures, one per ending.
 
-    An image's own name; with its folders where another folder has it too; numbered where that is not enough. Upper and
-    lower case are one.
+    A figure is named after its image. If several folders contain the same name, the folders are added; if this is not
+    enough, a number. Names that differ only in case count as equal.
     """
-    named = defaultdict(list)
+    named: defaultdict[str, list[Path]] = defaultdict(list)
     for path in paths:
         named[path.stem.lower()].append(path)
     depths = {stem: _depth(group) for stem, group in named.items()}
@@ -147,7 +157,7 @@ def figure_names(paths: Sequence[Path], endings: Sequence[str]) -> list[list[str
 
 
 def _depth(paths: Sequence[Path]) -> int | None:
-    """How many folders tell files of one name apart; None where they do not."""
+    """Return how many folders are needed to distinguish files with one name; None if folders are not enough."""
     for depth in range(max(len(path.parts) for path in paths)):
         if len({_with_folders(path, depth).lower() for path in paths}) == len(paths):
             return depth
@@ -160,7 +170,7 @@ def _with_folders(path: Path, depth: int) -> str:
 
 
 def _cut(stem: str) -> str:
-    """What a file may be called: most systems take 255 bytes, and an ending follows."""
+    """Shorten a name: most systems allow 255 bytes, including the ending."""
     while len(os.fsencode(stem)) > LONGEST_STEM:
         stem = stem[:-1]
     return stem

@@ -1,6 +1,6 @@
-"""Compare two runs by a paired bootstrap over the images that both captioned: `captioning-compare A B`."""
+"""Compare two runs with a paired bootstrap over the images that both captioned: `captioning-compare A B`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,15 @@ from captioning.errors import ConfigError
 
 
 def compare(config: dict[str, Any]) -> None:
-    """Prints each score of both, the interval of their difference, and the images that make it."""
+    """Print every score of both runs, the interval of the difference, and the images where they differ most.
+
+    Raises:
+        ConfigError: a setting is out of range, or annotations are missing for a results file.
+        DataError: the runs have other images or references.
+    """
     from captioning.evaluation import aligned, compared, describe_comparison, differences, matched_by, same_references
 
-    scorer = build(config["metrics"] | {"bootstrap": 0})  # for results files, which have no scores yet
+    scorer = build(config["metrics"] | {"bootstrap": 0})  # scores the results files
     resamples = config["metrics"]["bootstrap"]
     if resamples < 1:
         raise ConfigError("metrics.bootstrap must be 1 or more to compare runs")
@@ -20,7 +25,7 @@ def compare(config: dict[str, Any]) -> None:
         raise ConfigError(f"show must be 0 or more, not {config['show']}")
     runs = {side: [config[side]] if isinstance(config[side], str) else config[side] for side in ("a", "b")}
     if empty := [side for side, paths in runs.items() if not paths]:
-        raise ConfigError(f"no runs to compare in {' and '.join(empty)}")
+        raise ConfigError(f"{empty[0]}=[] names no run to compare: give one or more folders or results files")
     options = {key: config[key] for key in ("split", "subset")}
     annotations = Path(config["annotations"]) if config["annotations"] else None
     read = {side: [_read(Path(path), annotations, scorer, **options) for path in paths] for side, paths in runs.items()}
@@ -29,7 +34,7 @@ def compare(config: dict[str, Any]) -> None:
     same_references(marks, runs)
     scores = compared(tables, resamples=resamples, seed=config["metrics"]["seed"])
     if config["by"] not in scores:
-        raise ConfigError(f"by={config['by']}: both have {', '.join(scores)}")
+        raise ConfigError(f"by={config['by']} is not a score of both runs: choose one of {', '.join(scores)}")
     for side, paths in runs.items():
         print(f"{side.upper()}: {', '.join(paths)}")
     print("\n".join(dict.fromkeys(title for found in read.values() for _, title, _ in found)))
@@ -47,8 +52,10 @@ def compare(config: dict[str, Any]) -> None:
         _write(Path(config["output"]), scores, rows, config["by"])
 
 
-def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, subset: bool) -> tuple[Any, str, Any]:
-    """(table, title, fingerprint of the references) of a folder, or of a results file, which is scored now."""
+def _read(
+    path: Path, annotations: Path | None, scorer: Callable, *, split: str | None, subset: bool
+) -> tuple[Any, str, Any]:
+    """Return (table, title, fingerprint of the references) of a folder with scores, or of a results file."""
     from captioning.evaluation import match, read_fingerprint, read_references, read_results, read_title, title
     from captioning.metrics import from_csv
 
@@ -56,17 +63,22 @@ def _read(path: Path, annotations: Path | None, scorer, *, split: str | None, su
         return from_csv(path / "per_image.csv"), read_title(path), read_fingerprint(path)
     if annotations is None:
         raise ConfigError(
-            f"{path} is no folder of scores; where it is a results file, give annotations=FILE to score it"
+            f"{path} is not a folder with scores: if it is a results file, give annotations=FILE to score it"
         )
     references = read_references(annotations, split)
-    options = {"unscored": references.unscored, "subset": subset}
-    found = match(read_results(path), references.images, files=(path, annotations), **options)
+    found = match(
+        read_results(path),
+        references.images,
+        files=(path, annotations),
+        unscored=references.unscored,
+        subset=subset,
+    )
     report = scorer(found.references, {image_id: texts[0] for image_id, texts in found.captions.items()})
     about = {"data": path.name, "split": references.split, "decoding": "not stated", **found.about}
     names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
     about |= {"tokenizer": report.tokenizer, "images": len(names)}
-    told = title(about) + (f"; {references.notice}" if references.notice else "")
-    return report.table._replace(names=names if any(names) else None), told, report.references
+    heading = title(about) + (f"; {references.notice}" if references.notice else "")
+    return report.table._replace(names=names if any(names) else None), heading, report.references
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -86,7 +98,7 @@ def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "differences.csv", text.getvalue())
-    print(f"comparison: {folder / 'compare.json'}; image by image, by {by}: {folder / 'differences.csv'}")
+    print(f"comparison: {folder / 'compare.json'}; {by} per image: {folder / 'differences.csv'}")
 
 
 main = entry_point("compare", CompareConfig, compare, plain=["a", "b"])

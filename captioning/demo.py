@@ -1,4 +1,4 @@
-"""Serve a page for trying checkpoints: `captioning-demo checkpoint=PATH`, or `checkpoint=[SOFT,HARD]` side by side."""
+"""Serve a web page to try checkpoints: `captioning-demo checkpoint=PATH`, or `checkpoint=[SOFT,HARD]` to compare."""
 
 import asyncio
 import socket
@@ -9,12 +9,16 @@ from typing import Any
 
 from captioning.config import DemoConfig, entry_point
 
-MOST_NAMED = 20  # files of the examples' folders that are left out
-EXAMPLE_SIDE = 1600  # pixels at most, of examples that are kept in memory
+MOST_NAMED = 20  # most lines about files that are left out
+EXAMPLE_SIDE = 1600  # largest side in pixels of the examples, which are kept in memory
 
 
 def demo(config: dict[str, Any]) -> None:
-    """Serves the page until it is stopped."""
+    """Serve the page until Ctrl-C.
+
+    Raises:
+        ConfigError: a setting is out of range, the port is not available, or aiohttp is not installed.
+    """
     from captioning.errors import ConfigError, must_be
 
     for key in ("upload_megabytes", "upload_seconds", "megapixels"):
@@ -22,9 +26,9 @@ def demo(config: dict[str, Any]) -> None:
     must_be("limits.waiting", config["limits"]["waiting"], least=1)
     must_be("port", config["port"], least=0, most=65535)
     if config["checkpoint"] in ("", []):
-        raise ConfigError("checkpoint is empty: give one, or a list")
+        raise ConfigError("checkpoint= is empty: give a checkpoint, or a list of checkpoints")
     if find_spec("aiohttp") is None:
-        raise ConfigError("the demo needs aiohttp: pip install 'captioning[demo]'")
+        raise ConfigError("captioning-demo needs the package aiohttp. Run: pip install 'captioning[demo]'")
     listener = _listen(config["host"], config["port"])
     with listener:
         _serve(config, listener)
@@ -50,7 +54,7 @@ def _serve(config: dict[str, Any], listener: socket.socket) -> None:
         names=[config["host"], *config["hosts"]],
     )
     host = f"[{config['host']}]" if ":" in config["host"] else config["host"]
-    print(f"captioning: http://{host}:{listener.getsockname()[1]}/ (Ctrl-C ends it)", flush=True)
+    print(f"captioning: http://{host}:{listener.getsockname()[1]}/ (stop with Ctrl-C)", flush=True)
     asyncio.run(serve(demo.application(), listener))
 
 
@@ -65,7 +69,7 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _examples(given: list[str] | str | None, metadata: Sequence[Mapping[str, Any]]) -> list:
-    """The images that are given, or those that come with the package and fit the models."""
+    """Return the given images, or the package's images that suit the models."""
     from captioning.data import find_images, open_picture
     from captioning.io import printable
     from captioning.web import shrink

@@ -1,4 +1,4 @@
-"""Write soft targets for another captioner: `captioning-distill checkpoint=[A,B] data=flickr8k output=FILE.npz`."""
+"""Write soft targets for knowledge distillation: `captioning-distill A.ckpt B.ckpt data=flickr8k output=FILE.npz`."""
 
 from pathlib import Path
 from typing import Any
@@ -7,7 +7,11 @@ from captioning.config import DistillConfig, build, entry_point
 
 
 def distill(config: dict[str, Any]) -> None:
-    """Leaves a file of what the checkpoints together think of every word of the training captions."""
+    """Write the teachers' mean probabilities of the next word, for every word of the training captions.
+
+    Raises:
+        ConfigError: a setting is out of range, or output is a folder.
+    """
     from captioning.data import select, tokenize_captions
     from captioning.errors import ConfigError, must_be
     from captioning.evaluation import sources_of
@@ -19,14 +23,14 @@ def distill(config: dict[str, Any]) -> None:
     data, output = config["data"], Path(config["output"])
     paths = [config["checkpoint"]] if isinstance(config["checkpoint"], str) else config["checkpoint"]
     if not paths:
-        raise ConfigError("checkpoint is empty: give one, or a list")
+        raise ConfigError("checkpoint= is empty: give a checkpoint, or a list of checkpoints")
     if output.is_dir():
-        raise ConfigError(f"output={output} is a folder: give the name of a file")
+        raise ConfigError(f"output={output} is a folder: give a file name that ends in .npz")
     make_folder(output.parent)
-    predictor = load_all(*paths[:1], paths[1:], device=config["device"])
+    predictor = load_all(paths[0], paths[1:], device=config["device"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
-    records = select(build(data["reader"]), "train")
-    sources, records = sources_of(predictor, build(config["features"]), records, **named)
+    training = select(build(data["reader"]), "train")
+    sources, records = sources_of(predictor, build(config["features"]), training, **named)
     soft_targets = soft_targets_of(
         predictor,
         sources,
@@ -38,8 +42,8 @@ def distill(config: dict[str, Any]) -> None:
     )
     size = write_soft_targets(output, soft_targets, predictor.vocabulary)
     captions, words = len(soft_targets["keys"]), len(soft_targets["ids"])
-    print(f"soft targets of {captions} captions ({words} words) by {len(paths)} checkpoints, {size / 1e6:.0f} MB")
-    print(f"written: {output}")
+    teachers = "1 checkpoint" if len(paths) == 1 else f"{len(paths)} checkpoints"
+    print(f"soft targets for {captions} captions ({words} words) from {teachers}, {size / 1e6:.0f} MB: {output}")
 
 
 main = entry_point("distill", DistillConfig, distill, plain=["checkpoint..."])

@@ -8,7 +8,11 @@ from captioning.evaluation import decoding_name
 
 
 def evaluate(config: dict[str, Any]) -> None:
-    """Writes a caption for every image of a split once and scores them; leaves what `results.write_report` does."""
+    """Caption every image of a split once, score the captions, and write both (`captioning.evaluation.write_report`).
+
+    Raises:
+        ConfigError: a setting is out of range.
+    """
     from captioning.data import select
     from captioning.errors import must_be
     from captioning.evaluation import describe_scores, file_name, sources_of, write_captions, write_report
@@ -33,7 +37,7 @@ def evaluate(config: dict[str, Any]) -> None:
     extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
     about: dict[str, Any] = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
     if predictor.hard_attention:
-        about["decoding"] += f", hard attention at the {predictor.hard_attention} place"
+        about["decoding"] += f", hard attention: {predictor.hard_attention}"
     if shares := crop_shares(config["crops"]):
         about["decoding"] += f", with crops of {' and '.join(map(str, shares))}"
         about["crops"] = list(shares)
@@ -41,7 +45,7 @@ def evaluate(config: dict[str, Any]) -> None:
     names = {record.image_id: file_name(record.path, data["root"]) for record in records}
     write_report(output, report, about, extra=extra, names=names)
     print(describe_scores(report, about, extra=extra))
-    print(f"wrote {output}/captions.json and scores.json, with per_image.csv and statistics.json beside them")
+    print(f"captions.json, scores.json, statistics.json and per_image.csv are in {output}")
 
 
 main = entry_point("evaluate", EvaluateConfig, evaluate, plain=["checkpoint"])

@@ -1,17 +1,27 @@
-"""Answer a split and score it: `captioning-evaluate-answers checkpoint=PATH data=easy_vqa split=test`."""
+"""Answer and score the questions of a split: `captioning-evaluate-answers checkpoint=PATH data=easy_vqa split=test`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from captioning.config import EvaluateAnswersConfig, build, entry_point
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from captioning.features import Source
+    from captioning.inference import AnswerPredictor
+
 
 def evaluate_answers(config: dict[str, Any]) -> None:
-    """Answers every question of a split once; leaves results.json, in the VQA server's format.
+    """Answer every question of a split once, and write results.json in the VQA server's format.
 
-    Where the split has annotations also scores.json, with the accuracy by answer and question type beside that of two
-    guesses without a picture, and per_question.csv. With `server` also the file that the server takes.
+    If the split has annotations, also write per_question.csv and scores.json: the accuracy by answer type and question
+    type, and the accuracy of two guesses that ignore the image. With `server`, also write the server's file.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        DataError: the server's file would be incomplete, because images are unreadable.
     """
     from captioning.data import questions_of, select
     from captioning.errors import DataError, must_be
@@ -34,19 +44,23 @@ def evaluate_answers(config: dict[str, Any]) -> None:
     write_json(output / "results.json", results)
     if server is not None:
         if len(source.records) < len(records):
-            raise DataError("the VQA server refuses results with questions left out, and pictures are unreadable")
+            missing = len(records) - len(source.records)
+            raise DataError(
+                f"server={config['server']}: the VQA server requires an answer to every question, but {missing} images "
+                "are unreadable: repair them, or leave server= out"
+            )
         write_json(server, results)
-        print(f"for the server: {server}")
+        print(f"file for the VQA server: {server}")
     if all(question.answers for question in questions_of(source.records)):
         training = questions_of(record for record in everything if record.split == "train")
         _report(config, source.records, answers, training)
     else:
-        print(f"{data['name']} {split}: {len(answers)} questions answered; without annotations there is no score")
-    print(f"answers and scores: {output}")
+        print(f"{data['name']} {split}: {len(answers)} questions answered, not scored: the split has no annotations")
+    print(f"results: {output}")
 
 
-def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
-    """{question id: answer} for every question of the source's records, in order."""
+def _answer_all(predictor: "AnswerPredictor", source: "Source", *, batch_size: int) -> dict[int, str]:
+    """Return {question id: answer} for every question of the source's records, in order."""
     from torch.utils.data import DataLoader
     from tqdm import tqdm
 
@@ -54,11 +68,11 @@ def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
     from captioning.inference import write_answers
 
     dataset = QuestionDataset(
-        source.records,
+        cast("Sequence[Any]", source.records),
         vocabulary=predictor.vocabulary,
         answers=predictor.answers,
         targets=most_frequent,
-        source=source.read,
+        source=cast("Callable[[Any], Tensor]", source.read),
         max_length=predictor.max_length,
     )
     loader = DataLoader(
@@ -76,7 +90,7 @@ def _answer_all(predictor, source, *, batch_size: int) -> dict[int, str]:
 
 
 def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, str], training: Sequence) -> None:
-    """Prints the accuracy and its parts, and leaves scores.json and per_question.csv."""
+    """Print the accuracy and its parts; write scores.json and per_question.csv."""
     from captioning.data import prior_answers, questions_of
     from captioning.io import write_json, write_text
     from captioning.metrics import vqa_accuracy
@@ -98,7 +112,7 @@ def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, 
     }
     write_json(output / "scores.json", scores)
     write_text(output / "per_question.csv", _table(records, answers, accuracy.questions))
-    print(f"{about['data']} {about['split']}, VQA accuracy, {len(records)} pictures, {len(answers)} questions")
+    print(f"{about['data']} {about['split']}, VQA accuracy, {len(records)} images, {len(answers)} questions")
     lines = {"all": accuracy.overall} | accuracy.answer_types
     lines |= {f"“{kind} …”": value for kind, value in accuracy.question_types.items()}
     lines |= {f"the {name}": parts["accuracy"] for name, parts in guesses.items()}
@@ -121,7 +135,7 @@ def _table(records: Sequence, answers: Mapping[int, str], scores: Mapping[int, f
 
 
 def server_file(config: Mapping[str, Any]) -> Path | None:
-    """output/v2_OpenEnded_mscoco_{subset}_{name}_results.json, as VQA's tools name it; None where none is wanted."""
+    """Return output/v2_OpenEnded_mscoco_SUBSET_NAME_results.json, named as in VQA's tools; None without `server`."""
     import re
 
     from captioning.errors import ConfigError
@@ -130,7 +144,7 @@ def server_file(config: Mapping[str, Any]) -> Path | None:
     if name is None:
         return None
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ConfigError(f"server={name}: letters, digits and hyphens only")
+        raise ConfigError(f"server={name} must contain only letters, digits and hyphens")
     subset = (config["data"]["reader"].get("subsets") or {}).get(config["split"], config["split"])
     return Path(config["output"], f"v2_OpenEnded_mscoco_{subset}_{name}_results.json")
 

@@ -1,4 +1,4 @@
-"""Measure whether attention looks at the objects that words name."""
+"""Measure whether attention is on the objects that words name: `captioning-ground checkpoint=PATH data=coco`."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,14 @@ from captioning.evaluation import BLIND, caption_and_ground, decoding_name, grou
 
 
 def ground(config: dict[str, Any]) -> None:
-    """Captions a split, holds attention against the instances of what is named; leaves grounding.json and words.csv."""
+    """Caption a split, and compare the attention of each noun with the annotated objects that it names.
+
+    Writes grounding.json and words.csv.
+
+    Raises:
+        ConfigError: the data set has no annotated objects, or a setting is out of range.
+        CheckpointError: the model has no attention over a grid.
+    """
     from captioning.data import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.features import report_unreadable
@@ -19,7 +26,7 @@ def ground(config: dict[str, Any]) -> None:
     data, split = config["data"], config["split"]
     if data["instances"] is None:
         raise ConfigError(
-            f"data={data['name']} has no instances to hold attention against: use data=coco or data=scenes"
+            f"data={data['name']} has no annotated objects to compare attention with: use data=coco or data=scenes"
         )
     must_be("samples", config["samples"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
@@ -29,7 +36,10 @@ def ground(config: dict[str, Any]) -> None:
     if not predictor.attends:
         raise CheckpointError(BLIND.format(predictor.path))
     if predictor.encoder.output == "regions":
-        raise CheckpointError(f"{predictor.path} looks at a detector's regions; only a grid is held against instances")
+        raise CheckpointError(
+            f"{predictor.path} was trained on a detector's regions, but captioning-ground needs a grid: use a "
+            "checkpoint with another encoder"
+        )
     source = build(config["features"])(
         predictor.encoder, predictor.transform, records, name=data["name"], skip_unreadable=data["skip_unreadable"]
     )
@@ -49,7 +59,7 @@ def ground(config: dict[str, Any]) -> None:
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", grounding_csv(grounded))
     print(grounding_table(summary, title=f"{data['name']} {split}, {decoding}"))
-    print(f"means: {output / 'grounding.json'}; every word: {output / 'words.csv'}")
+    print(f"means: {output / 'grounding.json'}; one row per word: {output / 'words.csv'}")
 
 
 main = entry_point("ground", GroundConfig, ground, plain=["checkpoint"])

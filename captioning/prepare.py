@@ -1,15 +1,23 @@
 """Download or draw a data set, and store its features: `captioning-prepare data=coco download=true`."""
 
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 from captioning.config import PrepareConfig, build, entry_point
 from captioning.errors import ConfigError
 
+if TYPE_CHECKING:
+    from captioning.data import Record
+
 
 def prepare(config: dict[str, Any]) -> None:
-    """Runs the encoder once over a data set; started again, goes on where it stopped. Or verifies what is stored.
+    """Compute and store the features of a data set, or verify the stored features (`verify`).
 
-    The data set may be of captions or of questions, whose pictures may share the store of another (`pictures`).
+    An interrupted run continues where it stopped when it is started again. The data set may have captions or questions.
+    Data sets with the same images may share one feature store (`data.pictures`).
+
+    Raises:
+        ConfigError: settings that do not fit together.
     """
     from captioning.data import select
     from captioning.features import refuse_views, report_unreadable
@@ -33,14 +41,14 @@ def prepare(config: dict[str, Any]) -> None:
     )
     report_unreadable(source)
     counts = ", ".join(f"{sum(r.split == split for r in source.records)} {split}" for split in _splits(records))
-    print(f"{data['name']}: features of {len(source.records)} pictures ({counts})")
+    print(f"{data['name']}: features of {len(source.records)} images ({counts})")
 
 
 def _verify(config: dict[str, Any]) -> None:
     from captioning.features import verify
 
     if not config["features"]["_target_"].endswith(".stored"):
-        raise ConfigError("verify=true is for stored features: set features=store")
+        raise ConfigError("verify=true checks stored features: set features=store")
     encoder, transform = build(config["encoder"]), build(config["transform"])
     print(verify(encoder, transform, name=_store_name(config["data"]), root=config["features"]["root"]))
 
@@ -51,11 +59,11 @@ def _store_name(data: dict[str, Any]) -> str:
 
 def _download(data: dict[str, Any]) -> None:
     if data.get("download") is None:
-        raise ConfigError(f"data={data['name']} is not downloaded from anywhere: leave download=true out")
+        raise ConfigError(f"data={data['name']} cannot be downloaded: leave download=true out")
     build(data["download"])
 
 
-def _splits(records: list) -> list[str]:
+def _splits(records: "Iterable[Record]") -> list[str]:
     return list(dict.fromkeys(record.split for record in records))
 
 

@@ -1,16 +1,26 @@
-"""Write one HTML page about a run: `captioning-report runs/soft`, or `captioning-report run_dir=runs/soft`."""
+"""Write an HTML page about a run: `captioning-report runs/soft`."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioning.config import ReportConfig, build, entry_point
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.evaluation import decoding_name
 from captioning.web.report import build_reader, make_page, moved, read_settings
 
+if TYPE_CHECKING:
+    from captioning.data import Record
+    from captioning.inference import Predictor
+
 
 def report(config: dict[str, Any]) -> None:
-    """Leaves report.html; evaluates the run's best checkpoint first where that was not done."""
+    """Write report.html. Evaluate the run's best checkpoint first, unless there is a current evaluation.
+
+    Raises:
+        ConfigError: a setting is out of range.
+        DataError: the run, its data or the evaluation cannot be read.
+    """
     from captioning.data import select
     from captioning.evaluation import read_about, read_title
     from captioning.inference import load
@@ -25,7 +35,7 @@ def report(config: dict[str, Any]) -> None:
     data = moved(data, data.get("root"), config["data"]["root"])
     features = moved(features, features.get("root"), config["features"]["root"])
     evaluation = _evaluation(config, run_dir)
-    crops = read_about(evaluation).get("crops") if evaluation else None  # to look where the evaluation looked
+    crops = read_about(evaluation).get("crops") if evaluation else None  # maps need the crops of the evaluation
     predictor = load(run_dir / "checkpoints" / "best.ckpt", device=config["device"], crops=crops)
     everything = build_reader(data["reader"])
     records = select(everything, config["split"])
@@ -42,7 +52,7 @@ def report(config: dict[str, Any]) -> None:
     )
     extra = build_reader(data["extra_scores"])(captions, split=config["split"]) if data.get("extra_scores") else {}
     if config["by"] not in scored.table.values:
-        raise ConfigError(f"by={config['by']}: there are {', '.join(scored.table.values)}")
+        raise ConfigError(f"by={config['by']} is not a score: choose one of {', '.join(scored.table.values)}")
     page = make_page(config, settings, features, scored=scored, extra=extra, records=records, training=training,
                  predictor=predictor, title=title, run_dir=run_dir)  # fmt: skip
     output = Path(config["output"] or run_dir / "report.html")
@@ -51,27 +61,37 @@ def report(config: dict[str, Any]) -> None:
     print(f"report: {output}")
 
 
-def _evaluated(evaluation: Path, records, root: str | None) -> dict[int, str]:
-    """The captions of an evaluation by the image ids of the records; records that it left out have none."""
+def _evaluated(evaluation: Path, records: "Sequence[Record]", root: str | None) -> dict[Any, str]:
+    """Return the captions of an evaluation by image id, for the images that were captioned."""
     from captioning.evaluation import match, of_records, read_results
 
     results, of_data = read_results(file := evaluation / "captions.json"), of_records(records, root)
     matched = match(results, of_data, files=(file, "the data set"), subset=True)
     if matched.unscored:
-        raise DataError(f"{file}: {matched.unscored} captions of images that the data set does not have; evaluate anew")
+        raise DataError(
+            f"{file} has captions of {matched.unscored} images that the data set does not have: run "
+            "captioning-evaluate again"
+        )
     return {image_id: texts[0] for image_id, texts in matched.captions.items()}
 
 
-def _evaluation(config, run_dir: Path) -> Path | None:
-    """The folder of an evaluation that is given, or is there and not older than the checkpoint; None else."""
+def _evaluation(config: Mapping[str, Any], run_dir: Path) -> Path | None:
+    """Return the folder of the given evaluation, or of one that is not older than the checkpoint; None without one."""
     folder = Path(config["evaluation"] or run_dir / config["split"])
     file, checkpoint = folder / "captions.json", run_dir / "checkpoints" / "best.ckpt"
     there = file.is_file() and checkpoint.is_file() and file.stat().st_mtime >= checkpoint.stat().st_mtime
     return folder if config["evaluation"] or there else None
 
 
-def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, str], str]:
-    """The captions of an evaluation that is made now."""
+def _captions(
+    config: Mapping[str, Any],
+    data: Mapping[str, Any],
+    features: Mapping[str, Any],
+    *,
+    predictor: "Predictor",
+    records: "Sequence[Record]",
+) -> tuple[dict[Any, str], str]:
+    """Caption the records now, and return the captions by image id, and the title of this evaluation."""
     from captioning.evaluation import write_captions
     from captioning.features import report_unreadable
     from captioning.inference import with_generator
@@ -85,11 +105,12 @@ def _captions(config, data, features, *, predictor, records) -> tuple[dict[int, 
     )
     report_unreadable(source)
     search = with_generator(build(config["decoding"]))
-    made = write_captions(predictor, [source], source.records, search=search, batch_size=config["batch_size"])
+    captions = write_captions(predictor, [source], source.records, search=search, batch_size=config["batch_size"])
     decoding = decoding_name(config["decoding"])
     if predictor.hard_attention:
-        decoding += f", hard attention at the {predictor.hard_attention} place"
-    return made, f"{data['name']} {config['split']}, decoding {decoding}, {len(made)} images, evaluated for this report"
+        decoding += f", hard attention: {predictor.hard_attention}"
+    title = f"{data['name']} {config['split']}, decoding {decoding}, {len(captions)} images, evaluated for this report"
+    return captions, title
 
 
 main = entry_point("report", ReportConfig, report, plain=["run_dir"])

@@ -1,4 +1,4 @@
-"""Sample text from a language model: `captioning-sample checkpoint=PATH prime="def " temperature=0.7 length=500`."""
+"""Write text with a language model: `captioning-sample checkpoint=PATH prime="def " temperature=0.7 length=500`."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from captioning.config import SampleConfig, entry_point
 
 
 def sample_text(config: dict[str, Any]) -> None:
-    """Prints `prime` and what the model writes after it."""
+    """Print `prime` and the text that the model writes after it."""
     from captioning.inference import load_language_model
 
     model = load_language_model(config["checkpoint"], device=config["device"])

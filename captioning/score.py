@@ -1,13 +1,21 @@
 """Score captions in COCO format: `captioning-score results.json annotations.json [output=DIR]`."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioning.config import ScoreConfig, build, entry_point
 
+if TYPE_CHECKING:
+    from captioning.evaluation import Matched, ReferenceFile
+
 
 def score_results(config: dict[str, Any]) -> None:
-    """Prints the scores; with `output`, writes scores.json, statistics.json, per_image.csv and captions.json there."""
+    """Print the scores; with `output`, write scores.json, statistics.json, per_image.csv and captions.json there.
+
+    Raises:
+        ConfigError: `server` without `output`.
+        DataError: a file cannot be read, or its images are not those of the annotations.
+    """
     from captioning.evaluation import describe_scores, match, read_references, read_results, write_report
 
     results, annotations = Path(config["results"]), Path(config["annotations"])
@@ -31,30 +39,30 @@ def score_results(config: dict[str, Any]) -> None:
     print(describe_scores(report, about, extra={}))
     if config["output"]:
         write_report(Path(config["output"]), report, about, extra={}, names=found.names)
-        print(f"wrote {config['output']}/scores.json, with statistics.json, per_image.csv and captions.json beside it")
+        print(f"scores.json, statistics.json, per_image.csv and captions.json are in {config['output']}")
 
 
-def _samples(file: str, references, annotations: Path, found) -> dict[Any, list[str]]:
-    """The samples of the images that are scored."""
+def _samples(file: str, references: "ReferenceFile", annotations: Path, found: "Matched") -> dict[Any, list[str]]:
+    """Return the samples of the images that are scored."""
     from captioning.evaluation import match, read_samples
 
     scored = [entry for entry in references.images if entry.image_id in found.references]
-    part = len(scored) < len(references.images)  # of a subset, samples of other images are not wanted
-    options = {"unscored": references.unscored, "subset": part}
-    return match(read_samples(Path(file)), scored, files=(file, annotations), **options).captions
+    subset = len(scored) < len(references.images)  # then samples of further images are not an error
+    samples = read_samples(Path(file))
+    return match(samples, scored, files=(file, annotations), unscored=references.unscored, subset=subset).captions
 
 
 def _prepare_for_server(config: dict[str, Any], split: str) -> None:
-    """Checks the results and names them as the server wants; there is nothing here to score a test split against."""
+    """Check the results and write them under the name that the server requires. A test split has no references."""
     from captioning.errors import ConfigError
     from captioning.evaluation import read_for_server, write_server_file
 
     if not config["output"]:
-        raise ConfigError("server=NAME needs output=DIR, where the server's file goes")
+        raise ConfigError("server=NAME needs output=DIR: give a folder for the server's file")
     captions, wanted = read_for_server(Path(config["results"]), Path(config["annotations"]))
     folder, name = Path(config["output"]), config["server"]
     path = write_server_file(folder, captions, name=name, split=split, wanted=wanted)
-    print(f"{split}, {len(captions)} captions for the COCO server, not scored: {path}")
+    print(f"{split}: {len(captions)} captions for the COCO server, not scored: {path}")
 
 
 def _training(file: str | None) -> list[str] | None:

@@ -20,7 +20,7 @@ TOOLS = {
         "make_language_model_metadata",
     ],
     "predictor": ["Predictor", "load", "score_captions"],
-    "vqa": ["VQA", "load_answerer", "make_answerer_metadata", "write_answers"],
+    "vqa": ["VQA", "Answer", "AnswerPredictor", "load_answerer", "make_answerer_metadata", "write_answers"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}

@@ -19,6 +19,8 @@ from captioning.inference.language_model import make_language_model_metadata as 
 from captioning.inference.predictor import Predictor as Predictor
 from captioning.inference.predictor import load as load
 from captioning.inference.predictor import score_captions as score_captions
+from captioning.inference.vqa import Answer as Answer
+from captioning.inference.vqa import AnswerPredictor as AnswerPredictor
 from captioning.inference.vqa import VQA as VQA
 from captioning.inference.vqa import load_answerer as load_answerer
 from captioning.inference.vqa import make_answerer_metadata as make_answerer_metadata

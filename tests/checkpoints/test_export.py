@@ -230,7 +230,7 @@ def test_files_are_named_by_output(checkpoint, half, tmp_path):
         (f"{tmp_path}/deep/er/a.safetensors", "deep/er/a"),
     ):
         if stem is None:
-            with pytest.raises(ConfigError, match=r"toys\.safetensors is there already: .* overwrite=true"):
+            with pytest.raises(ConfigError, match=r"toys\.safetensors already exists: .* overwrite=true"):
                 run("export", f"checkpoint={checkpoint}", f"output={output}")
         else:
             run("export", f"checkpoint={checkpoint}", f"output={output}")
@@ -241,7 +241,7 @@ def test_files_are_named_by_output(checkpoint, half, tmp_path):
 
 def test_what_it_refuses(checkpoint, tmp_path):
     for overrides, error, message in (
-        (["dtype=int8"], ConfigError, "dtype=int8: not one of float16, float32"),
+        (["dtype=int8"], ConfigError, "dtype=int8 must be one of float16, float32"),
         (["scores=nowhere"], DataError, "nowhere"),
         (["card=nowhere.md"], DataError, r"cannot read card=nowhere\.md"),
         ([f"checkpoint={tmp_path}/none.ckpt"], CheckpointError, "there is no checkpoint at"),

@@ -44,7 +44,7 @@ def test_a_folder_of_many_formats_and_of_folders(checkpoint, tmp_path, capsys):
     told, results = capsys.readouterr(), json.loads((output / "captions.json").read_text())
     names = ["a.jfif", "b", "c.JPE", "cats/1.jpg", "dogs/1.jpg", "dogs/deep/1.jpg"]
     assert [result["file_name"] for result in results] == [str(folder / name) for name in names]
-    assert told.out.splitlines()[-1] == f"6 images captioned, 2 left out; all of it: {output}"
+    assert told.out.splitlines()[-1] == f"6 images captioned, 2 left out. Results: {output}"
     assert [line for line in told.err.splitlines() if line.startswith("left out: ")] == [
         f"left out: {folder / 'README'}: not an image: plain text",
         f"left out: {folder / 'd.jpg.part'}: an unfinished download (.part)",
@@ -74,11 +74,11 @@ def test_a_broken_image_stops_it_unless_told_otherwise(checkpoint, tmp_path, cap
     with pytest.raises(DataError) as caught:
         caption(checkpoint, folder, output)
     assert str(caught.value).startswith(f"{folder / 'b'}: damaged or cut short")
-    assert str(caught.value).endswith("To leave out what cannot be read: skip_unreadable=true")
+    assert str(caught.value).endswith("To leave out unreadable files: skip_unreadable=true")
     assert len(caption(checkpoint, folder, output, "skip_unreadable=true")) == 1
     told = capsys.readouterr()
     assert f"left out: {folder / 'b'}: damaged or cut short" in told.err
-    assert told.out.splitlines()[-1] == f"1 images captioned, 1 left out; all of it: {output}"
+    assert told.out.splitlines()[-1] == f"1 images captioned, 1 left out. Results: {output}"
 
 
 def test_many_that_are_left_out_are_all_named_in_a_file(checkpoint, tmp_path, capsys):
@@ -90,7 +90,7 @@ def test_many_that_are_left_out_are_all_named_in_a_file(checkpoint, tmp_path, ca
     told, listed = capsys.readouterr().err, (output / "left_out.txt").read_text().splitlines()
     assert listed == [f"{folder / f'{number:02}.txt'}: not an image: plain text" for number in range(30)]
     assert told.count("left out: ") == 19
-    assert f"… and 11 more: all of them are named in {output / 'left_out.txt'}" in told
+    assert f"… and 11 more. All of them: {output / 'left_out.txt'}" in told
     for number in range(30):
         (folder / f"{number:02}.txt").unlink()
     caption(checkpoint, folder, output)
@@ -111,7 +111,7 @@ def test_an_empty_caption_is_reported_as_empty(checkpoint, tmp_path, monkeypatch
     results = caption(checkpoint, folder, output)
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{folder / 'a.jpg'}: (empty caption)" and "(empty" not in told[1]
-    assert told[-1] == f"2 images captioned (1 with an empty caption), 0 left out; all of it: {output}"
+    assert told[-1] == f"2 images captioned (1 with an empty caption), 0 left out. Results: {output}"
     assert results[0]["caption"] == "" != results[1]["caption"]
 
 

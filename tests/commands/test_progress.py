@@ -34,7 +34,7 @@ def test_pictures_that_are_opened_beforehand(kind, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "stderr", kind())
     encoder = efficientnet_lite_encoder("efficientnet-lite0", weights=None, output="grid", image_size=64)
     online(encoder, Transform(64), read_csv(tmp_path), name="x", skip_unreadable=True)
-    assert ("opening pictures: 100%" in sys.stderr.getvalue()) is (kind is Terminal)
+    assert ("opening images: 100%" in sys.stderr.getvalue()) is (kind is Terminal)
 
 
 @pytest.mark.slow

@@ -179,11 +179,11 @@ def test_runs_that_cannot_be_compared(tmp_path, monkeypatch, annotations):
     def compared(*overrides):
         compare.compare(check(compose("compare", list(overrides)), CompareConfig))
 
-    with pytest.raises(ConfigError, match=r"nowhere is no folder of scores.*annotations=FILE"):
+    with pytest.raises(ConfigError, match=r"nowhere is not a folder with scores.*annotations=FILE"):
         compared(f"a={good}", "b=nowhere")
     with pytest.raises(ConfigError, match="by=SPICE"):
         compared(f"a={good}", f"b={poor}", "by=SPICE")
-    with pytest.raises(ConfigError, match="no runs to compare in b"):
+    with pytest.raises(ConfigError, match=r"b=\[\] names no run to compare"):
         compared(f"a={good}", "b=[]")
     with pytest.raises(ConfigError, match="show must be 0 or more"):
         compared(f"a={good}", f"b={poor}", "show=-1")

@@ -535,7 +535,7 @@ def test_hard_attention_is_measured_where_it_looked(tmp_path):
 
 def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes, tmp_path):
     output = f"output={tmp_path / 'out'}"
-    with pytest.raises(ConfigError, match=r"data=csv has no instances .* data=coco or data=scenes"):
+    with pytest.raises(ConfigError, match=r"data=csv has no annotated objects .* data=coco or data=scenes"):
         run(toy_run, "data=csv", f"data.root={tmp_path}", output)
     with pytest.raises(ConfigError, match="samples"):
         run(toy_run, *scenes, "samples=0", output)

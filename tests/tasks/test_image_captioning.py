@@ -308,9 +308,9 @@ def test_prepare_goes_on_and_a_changed_picture_is_encoded_again(tmp_path, world,
     data = [*broken_world(tmp_path, world), f"features.root={tmp_path / 'features'}", "encoder.image_size=64"]
     (tmp_path / "train3.png").write_bytes((world / "train3.png").read_bytes())
     run("prepare", *data, "splits=[val]")
-    assert "features of 8 pictures (0 train, 8 val)" in capsys.readouterr().out
+    assert "features of 8 images (0 train, 8 val)" in capsys.readouterr().out
     run("prepare", *data)
-    assert "features of 16 pictures (8 train, 8 val)" in capsys.readouterr().out
+    assert "features of 16 images (8 train, 8 val)" in capsys.readouterr().out
 
 
 def test_figures_never_fall_on_pictures_nor_on_one_another(tmp_path, overfitted, world):
@@ -321,7 +321,7 @@ def test_figures_never_fall_on_pictures_nor_on_one_another(tmp_path, overfitted,
     assert len({name.lower() for each in names for name in each}) == 12 and names[3] == ["b.png", "b_strip.png"]
     own = tmp_path / "val0.png"
     own.write_bytes((world / "val0.png").read_bytes())
-    with pytest.raises(ConfigError, match="would write a figure over the picture"):
+    with pytest.raises(ConfigError, match="would replace the photo .* by a figure: give another folder"):
         run("caption", f"checkpoint={overfitted}/checkpoints/best.ckpt", f"images=[{own}]", f"output={tmp_path}")
     assert own.read_bytes() == (world / "val0.png").read_bytes()
 

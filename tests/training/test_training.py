@@ -38,9 +38,9 @@ def test_hard_attention_logs_its_parts_and_remembers_its_baseline(hard):
 def test_decoding_states_where_hard_attention_looks(hard, data, tmp_path, capsys):
     checkpoint = f"checkpoint={hard}/checkpoints/last.ckpt"
     run("evaluate", checkpoint, *data, f"output={tmp_path}")
-    assert "hard attention at the most_likely place" in capsys.readouterr().out
+    assert "hard attention: most_likely" in capsys.readouterr().out
     run("evaluate", checkpoint, *data, f"output={tmp_path}", "hard_attention=expectation")
-    assert "hard attention at the expectation place" in capsys.readouterr().out
+    assert "hard attention: expectation" in capsys.readouterr().out
     with pytest.raises(ConfigError, match=r"most_likely, sample, expectation"):
         run("evaluate", checkpoint, *data, f"output={tmp_path}", "hard_attention=best")
     assert load(hard / "checkpoints" / "last.ckpt", hard_attention="sample").hard_attention == "sample"
