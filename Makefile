@@ -1,11 +1,11 @@
-# `make train` and `make test` set up a .venv in this folder the first time, then reuse it.
+# `make train` and `make test` create a .venv in this folder the first time, and reuse it later.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN ?= runs/scenes_soft
 SCENES ?= data/scenes
-# Further overrides of the training run, e.g. make train ARGS="trainer.max_epochs=2"
+# Further settings of the training run, for example: make train ARGS="trainer.max_epochs=2"
 ARGS ?=
-# Where real photographs are (flickr8k/ and coco-sample/); tests that want them are skipped without.
+# The folder with real photographs (flickr8k/ and coco-sample/); without it, tests that need them are skipped.
 SHARED ?= ../shared
 
 .PHONY: train results notebooks test test-all test-oldest test-newest kills mutants audit bench bench-compare lint clean
@@ -20,17 +20,18 @@ train: .venv/ready
 	@echo "captions, scores:  $(RUN)/val/captions.json $(RUN)/val/scores.json"
 	@echo "attention figures: $(RUN)/figures/"
 
-# The first pictures of the validation split, drawn by then.
+# The first images of the validation split; captioning-train has drawn them by then.
 FIGURES = $(shell seq -f '$(SCENES)/val/%012.0f.png' -s, 1000001 1000004)
 
-# A recipe's rows of docs/results.md: trains it with each seed, scores it on val with beam 5 and METEOR (needs Java).
+# The rows of docs/results.md: train each experiment with each seed, and score it on val with beam 5 and METEOR (needs
+# Java).
 #   make results DATA=DIR RECIPES="flickr8k_fc flickr8k_soft" SEEDS="0 1 2"
 DATA ?= data/flickr8k
 FEATURES ?= data/features
 RECIPES ?= flickr8k_fc flickr8k_nic flickr8k_soft flickr8k_hard flickr8k_hard_gumbel flickr8k_updown flickr8k_scst
 SEEDS ?= 0 1 2
 RESULTS ?= runs/results
-# Some recipes go on from soft attention of the same seed.
+# Some experiments start from flickr8k_soft with the same seed.
 start = $(if $(filter flickr8k_hard% flickr8k_scst,$(firstword $(subst /, ,$(1)))),start_from=$(RESULTS)/flickr8k_soft/$(notdir $(1))/checkpoints/best.ckpt)
 results: $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)/val/scores.json))
 	$(BIN)/python docs/results.py $(foreach recipe,$(RECIPES),$(foreach seed,$(SEEDS),$(RESULTS)/$(recipe)/$(seed)))
@@ -41,10 +42,10 @@ $(RESULTS)/%/val/scores.json: | .venv/ready
 	$(BIN)/captioning-evaluate checkpoint=$(RESULTS)/$*/checkpoints/best.ckpt data=flickr8k data.root=$(DATA) \
 		features.root=$(FEATURES) split=val decoding.beam_size=5 metrics.meteor=true output=$(RESULTS)/$*/val
 
-# Executes all notebooks, copies with outputs into $(NOTEBOOKS). A small soft and a small hard run and a small language
-# model are trained for it, if they are not there: minutes, and captions that are no good. For the runs of `make train`,
-# `captioning-train experiment=scenes_hard run_dir=runs/scenes_hard`, scored like the first, and
-# `captioning-train experiment=char_rnn run_dir=runs/char_rnn` run
+# Execute all notebooks, and write copies with outputs to $(NOTEBOOKS). If they do not exist yet, a small soft-attention
+# run, a small hard-attention run and a small language model are trained first. This takes minutes, and their captions are
+# poor. For full-size runs, first run `make train`, `captioning-train experiment=scenes_hard run_dir=runs/scenes_hard`
+# (score it as `make train` does) and `captioning-train experiment=char_rnn run_dir=runs/char_rnn`, then:
 #   make notebooks SOFT=runs/scenes_soft HARD=runs/scenes_hard TEXT=runs/char_rnn SMALL_SCENES=data/scenes SMALL=
 NOTEBOOKS ?= runs/notebooks
 SOFT ?= $(NOTEBOOKS)/soft
@@ -72,7 +73,7 @@ $(NOTEBOOKS)/text/checkpoints/best.ckpt: | .venv/ready
 	$(BIN)/captioning-train experiment=char_rnn run_dir=$(NOTEBOOKS)/text overwrite=true data.reader.characters=1500000 \
 		model.width=96 model.layers=1 trainer.max_epochs=1 trainer.enable_progress_bar=false
 
-# A process a core, each of one thread: they would wait for one another otherwise.
+# One process per core, with one thread each; with more threads they would wait for one another.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test: .venv/ready
@@ -81,16 +82,17 @@ test: .venv/ready
 test-all: .venv/ready
 	$(PYTEST) --shared=$(SHARED) $(ARGS)
 
-# Processes that train, killed at 20 random moments and resumed; docs/reliability.md
+# Kill training processes at 20 random moments and resume them; see docs/reliability.md.
 kills: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/python tests/robustness/kills.py --kills 20 --stops 8 $(ARGS)
 
-# Plants the faults that tests/mutants/ lists, one at a time in a copy, and prints those that no test notices; CONTRIBUTING.md.
+# Plant the faults listed in tests/mutants/, one at a time, in a copy of the package, and print those that no test detects;
+# see docs/contributing.md.
 #   make mutants ARGS="--only decoding"
 mutants: .venv/ready
 	$(BIN)/python tests/mutants/run.py $(ARGS)
 
-# The suite with the oldest versions that setup.cfg allows, and with the newest; docs/maintaining.md
+# Run the tests with the oldest and the newest versions that setup.cfg allows; see docs/maintaining.md.
 test-oldest: CONSTRAINTS = --constraint tests/oldest.txt
 test-oldest test-newest: test-%:
 	$(PYTHON) -m venv .venv-$*
@@ -98,13 +100,13 @@ test-oldest test-newest: test-%:
 	.venv-$*/bin/python -m pip freeze --exclude-editable > .venv-$*/versions.txt
 	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist loadfile -m "not slow" --shared=$(SHARED) $(ARGS)
 
-# Known vulnerabilities of what is installed in .venv; asks a database over the network
+# List known vulnerabilities of the packages in .venv; this queries a database over the network.
 audit: .venv/ready
 	$(BIN)/python -m pip install --quiet pip-audit
 	$(BIN)/python -m pip_audit --local --skip-editable
 
-# Figures of this machine into bench.json, long; make bench BENCH_ARGS=--quick only sees that it runs.
-# `make bench-compare OLD=before.json` holds them against those of an earlier run.
+# Measure the speed on this machine and write bench.json; this takes long. `make bench BENCH_ARGS=--quick` only tests that
+# the benchmarks run. `make bench-compare OLD=before.json` compares the results with an earlier run.
 BENCHMARKS = $(filter-out %/measure.py %/compare.py %/soak.py, $(wildcard tests/benchmarks/*.py))
 NEW ?= bench.json
 
@@ -117,7 +119,7 @@ bench-compare: .venv/ready
 	@test -n "$(OLD)" || { echo "error: make bench-compare OLD=before.json [NEW=bench.json]"; exit 1; }
 	$(BIN)/python tests/benchmarks/compare.py $(OLD) $(NEW)
 
-# Ten minutes and half an hour; docs/reliability.md has what they found.
+# fuzz takes ten minutes, soak half an hour; docs/reliability.md lists what they found.
 .PHONY: fuzz soak
 fuzz: .venv/ready
 	PYTHONPATH=. $(BIN)/python tests/robustness/fuzzing.py --inputs 57600 $(ARGS)
@@ -125,7 +127,7 @@ fuzz: .venv/ready
 soak: .venv/ready
 	$(BIN)/python tests/benchmarks/soak.py --minutes 30 --figures --output bench.json $(ARGS)
 
-# Builds the documentation site into site/; a warning is an error. Open site/index.html, or: .venv/bin/mkdocs serve
+# Build the documentation site in site/; a warning is an error. Open site/index.html, or run .venv/bin/mkdocs serve.
 .PHONY: docs
 SITE ?= site
 docs: .venv/docs
@@ -141,7 +143,7 @@ lint: .venv/ready
 .venv/ready: setup.cfg pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	# One call, so that torch and torchvision agree.
+	# One call installs everything, so that the versions of torch and torchvision match.
 	$(BIN)/python -m pip install --quiet --editable .[dev,notebooks]
 	touch $@
 
