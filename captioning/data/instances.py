@@ -133,7 +133,7 @@ def _segmentation(given: Any, size: tuple[int, int], where: str) -> list | dict:
             return {"counts": counts, "size": given["size"]}
         raise DataError(
             f"{where}: run lengths of 'segmentation' must have the image's size, [{size[1]}, {size[0]}], and add up to "
-            f"its number of pixels, not {given!r:.80}"
+            "its number of pixels"
         )
     raise DataError(f"{where}: 'segmentation' must be polygons or run lengths, not {shown(given)}")
 

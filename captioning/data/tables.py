@@ -147,7 +147,7 @@ def _form(table: Path, lines: list[str]) -> TableForm:
     if any(_PICTURE.search(cell.strip()) for delimiter in _DELIMITERS for cell in first.split(delimiter)):
         advice = ". If this line is the first image already, insert such a line above it"
     raise DataError(
-        f"{table}: the first line must be {_WANTED}, not '{shown}' (separated by {', '.join(kinds)} or {last}){advice}"
+        f"{table}: the first line must be {_WANTED}, not {shown!r} (separated by {', '.join(kinds)} or {last}){advice}"
     )
 
 

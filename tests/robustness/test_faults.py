@@ -48,7 +48,7 @@ def before_features(data, tmp_path, monkeypatch):
     ("fault", "told"),
     [
         (["encoder.output=fc"], "model/attention=soft needs a feature grid"),
-        (["model/readout=sum"], "set model.feature_width=32"),
+        (["model/readout=sum"], "Set model.feature_width=32"),
         (["objective=self_critical", "objective.location_loss.scale=1", "reward.cider_d=0"], "are both 0: set"),
         (["objective=scheduled_sampling", "objective.inputs.every=0"], "objective.inputs"),
         (["decoding=beam", "decoding.n_best=9"], "decoding.n_best (9)"),
@@ -185,9 +185,7 @@ def test_a_run_goes_on_with_the_encoder_that_it_had(data, tmp_path):
     run("train", *short(data, first, "trainer.max_epochs=1"))
     before = (first / "checkpoints" / "last.ckpt").read_bytes()
     for key, run_dir in (("resume", first), ("start_from", tmp_path / "none")):
-        with pytest.raises(
-            ConfigError, match=f"{key}: the checkpoint was trained with other encoder weights"
-        ):
+        with pytest.raises(ConfigError, match=f"{key}: the checkpoint was trained with other encoder weights"):
             run("train", *short(data, run_dir, f"{key}={last}", "encoder.weights=null"))
     with pytest.raises(ConfigError, match="resume: the checkpoint's encoder is frozen, but this run's is fine-tuned"):
         run("train", *short(online, first, f"resume={last}", *tuning))
@@ -207,7 +205,7 @@ def test_a_run_goes_on_with_the_encoder_that_it_had(data, tmp_path):
 
 def test_regions_have_no_rows_and_columns(world, tmp_path):
     regions = ["encoder=regions", "features=regions", f"features.root={tmp_path}/none", "data.min_count=1"]
-    with pytest.raises(ConfigError, match="not a detector's regions: set model/positions=none"):
+    with pytest.raises(ConfigError, match=r"not a detector's regions\. Set model/positions=none"):
         run("train", "data=csv", f"data.root={world}", *regions, "model/positions=coordinates", f"run_dir={tmp_path}/r")
 
 
@@ -229,8 +227,9 @@ def refusal(recurrence, readout, attention, output, feature_width=None) -> str:
 
 
 def remedies(message: str) -> list[dict]:
-    told = re.sub(r"\(.*?\)", "", message.partition(" set ")[2])
-    return [{key: value} for key, value in re.findall(r"(?:model/|model\.|encoder\.)(\w+)=(\w+)", told)]
+    settings = re.sub(r"\(.*?\)", "", re.split(r"\b[Ss]et ", message, maxsplit=1)[-1])
+    found = [re.findall(r"(?:model/|model\.|encoder\.)(\w+)=(\w+)", each) for each in re.split(",? or |, ", settings)]
+    return [dict(pairs) for pairs in found if pairs]
 
 
 def mended(parts: dict, steps: int) -> bool:
@@ -269,7 +268,7 @@ def test_a_sweep_runs_in_the_folder_that_is_given(monkeypatch, capsys, tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["my runs"]
     sweep("run_dir=b", "hydra.sweep.dir=c")
     assert [Path(config["run_dir"]).resolve() for config in given[2:]] == [tmp_path / "c" / n for n in "01"]
-    with pytest.raises(SystemExit, match="error: run_dir cannot be swept over"):
+    with pytest.raises(SystemExit, match="error: run_dir cannot be swept: give one folder"):
         sweep("run_dir=a,b")
 
 

@@ -506,7 +506,7 @@ def test_two_processes_stop_together_and_draw_on_each_from_its_own_generators(da
     again = start("cut")
     assert again.wait(timeout=200) == whole.wait(timeout=200) == 0
     assert not differing(left(tmp_path / "whole"), left(tmp_path / "cut"))
-    with pytest.raises(ConfigError, match="run with 2 processes, but this run has 1, .* trainer.devices"):
+    with pytest.raises(ConfigError, match=r"run with 2 processes, but this run has 1, .* trainer\.devices"):
         run("train", *short(data, tmp_path / "cut", "loader.batch_size=2", "resume=auto", "trainer.max_epochs=7"))
 
 
