@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from captioning.text import tokenize
 
-# Meaning -> the ways to say it.
+# Meaning -> phrases for it.
 COLORS = {name: (name,) for name in ("red", "yellow", "green", "blue", "magenta", "white")}
 SHAPES = {name: (name,) for name in ("square", "triangle", "star", "heart")} | {"circle": ("circle", "disc")}
 SIZES = {"small": ("small", "little", "tiny"), "large": ("large", "big")}

@@ -43,4 +43,4 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
             f"{line}. decoding.max_length={decoding_length} does not help by itself: the model never sees a caption of "
             f"more than {max_length} words"
         )
-    return f"{line} and decoding.max_length={needed}, so that captions as long can be written"
+    return f"{line} and decoding.max_length={needed} to generate captions of that length"

@@ -83,13 +83,13 @@ class Transform:
 
     def __init__(self, size: int = 224, *, fit: str = "squash", resize: int | None = None, mirror: bool = False):
         if fit not in FITS:
-            raise ConfigError(f"transform.fit={fit}: not one of {', '.join(FITS)}")
+            raise ConfigError(f"transform.fit must be one of {', '.join(FITS)}, not {fit}")
         if not 1 <= size <= LARGEST_INPUT:
-            raise ConfigError(f"transform.size ({size}) must be at least 1 and at most {LARGEST_INPUT}")
+            raise ConfigError(f"transform.size={size} must be at least 1 and at most {LARGEST_INPUT}")
         if resize is not None and fit != "crop":
             raise ConfigError(f"transform.resize={resize} needs transform.fit=crop: with fit={fit}, set resize to null")
         if resize is not None and resize < size:
-            raise ConfigError(f"transform.resize ({resize}) must be at least transform.size ({size})")
+            raise ConfigError(f"transform.resize={resize} must be at least transform.size={size}")
         self.size, self.fit, self.mirror = size, fit, mirror
         self.resize = resize or size
         self.corner: tuple[float, str] | None = None

@@ -68,7 +68,7 @@ RULES = rf"""
     | [#@][A-Za-z_]\w* | \#+
     | \d{{1,4}}[- ]\d{{1,4}}/\d{{1,4}}(?!\d)                        # 22 3/4
     | {SIGN}+(?:-{SIGN}+)*\.(?=[,;:])                               # trees.,
-    | {SIGN}+(?:[.,]{SIGN}*){{0,9}}(?:-{SIGN}+)+(?![/_])              # hyphened: t-shirt, 1.5-inch
+    | {SIGN}+(?:[.,]{SIGN}*){{0,9}}(?:-{SIGN}+)+(?![/_])              # hyphenated: t-shirt, 1.5-inch
     | (?:{_either(TITLED + " " + TITLED.upper())}|(?i:{_either(ABBREVIATIONS)}))\.(?!{LETTER})
     | (?i:no)\.(?=\s*\d) | (?i:ph\.d|ed\.d)\.(?!{LETTER}{{2}})
     | {LETTER}*?[^\W\d_nN](?=(?i:n(?:'|`)t)) | (?i:n(?:'|`)t){LETTER}*      # do n't
@@ -76,7 +76,7 @@ RULES = rf"""
     | (?:{LETTER}\.)+(?!{LETTER})                                   # u.s., and any single letter's stop
     | {LETTER}+(?:[.!?]{LETTER}+)+                                  # a stop without space: plate.there
     | '' | ``
-    | '{TAIL} | ’(?i:s|m|d|re|ve|ll|n)(?!{SIGN}*')                   # the curly one also within a word
+    | '{TAIL} | ’(?i:s|m|d|re|ve|ll|n)(?!{SIGN}*')                   # a curly apostrophe also within a word
     | (?i:'n') | (?i:'n|'em|'till?|'cause|'tis|'twas)(?!{SIGN}) | '\d0s(?!{SIGN})
     | (?i:li'l|nat'l|ev'ry|e'er|c'mon|s'mores|cont'd\.?|nor'easter|ol'|somethin'|dunkin')(?!{SIGN})
     | [A-HJ-XZdlno]'(?!{TAIL}){LETTER}{{2,}}                          # o'clock, O'Neil
@@ -85,7 +85,7 @@ RULES = rf"""
     | [A-Z]+(?:&[A-Z]+)+ | C\+\+ | [CcFf]\# | [A-Z]+\$
     | [-+]?\d+:\d\d(?::\d\d)?(?!\d)                                 # 6:40, also of 6:40PM
     | [-+]?[.,:]?\d+(?:[.,:]\d+)+(?![-/]) | [-+]?[.,:]\d+ | [-+]?\d+(?![-\w/])  # 1,000  .5  -5
-    | {SIGN}+(?:[-_/‐‑]{SIGN}+)*                                    # words, hyphened or sliced
+    | {SIGN}+(?:[-_/‐‑]{SIGN}+)*                                    # words, with hyphens or slashes
     | \.{{3}} | -{{5,}} | -{{2,4}} | [!?]+ | \*+ | _+
     | [:;=][-o*]?[()DPdpO\\{{@|\[\]](?![A-Za-z])                      # a smiley
     | \S

@@ -94,7 +94,7 @@ def test_files_that_cannot_be_read_or_dealt_are_told(tmp_path):
             read_texts([str(tmp_path / name) for name in names])
     with pytest.raises(ConfigError, match="val_share"):
         read_texts(val_share=0)
-    with pytest.raises(DataError, match="at most data.reader.characters=1 characters"):
+    with pytest.raises(DataError, match=r"at most data\.reader\.characters=1 characters"):
         read_texts([str(tmp_path / "latin"), str(tmp_path / "nowhere")][:0] or None, characters=1)
 
 

@@ -32,7 +32,7 @@ def test_a_limit_for_99_percent_where_a_few_are_far_longer():
     [
         (
             20,
-            "set data.max_length=35 (keeps all) and decoding.max_length=35, so that captions as long can be written",
+            "set data.max_length=35 (keeps all) and decoding.max_length=35 to generate captions of that length",
         ),
         (35, "decoding.max_length=35 does not help by itself: the model never sees a caption of more than 20 words"),
     ],
@@ -65,5 +65,5 @@ def test_a_limit_that_holds_99_percent_already_leaves_only_all():
     assert cut_warning(lengths, 300) is None
     assert cut_warning(lengths, 19).endswith("set data.max_length=20 (keeps 99%; the longest has 300 words)")
     assert cut_warning(lengths, 19, decoding_length=19).endswith(
-        "(keeps 99%; the longest has 300 words) and decoding.max_length=20, so that captions as long can be written"
+        "(keeps 99%; the longest has 300 words) and decoding.max_length=20 to generate captions of that length"
     )
