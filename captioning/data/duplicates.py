@@ -168,7 +168,7 @@ def near_duplicates(looks: Sequence[Appearance], *, distance: int) -> list[Group
 
 
 def _correlate(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Pearson's correlation of two images; 1 if they are equal, 0 if exactly one has no contrast."""
+    """Return Pearson's correlation of two images; 1 if they are equal up to rounding, otherwise 0 without contrast."""
     first, second = first.astype(np.float64), second.astype(np.float64)
     if np.abs(first - second).max() <= 2:  # levels; without contrast, the correlation would be that of rounding
         return 1.0

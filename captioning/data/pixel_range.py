@@ -3,9 +3,9 @@
 A 16-bit file often contains 10-, 12- or 14-bit values of a camera or a scanner. Divided by 65535 they would be nearly
 black. The rules for whole numbers, in this order:
 
-1. The file states its number of bits. TIFF: BitsPerSample below 16, or MaxSampleValue. PNG: a chunk sBIT of b bits. If
-   all samples are below 2^b and are not scaled to 16 bits as the standard requires (shifted up, with low bits empty or
-   repeated), white is 2^b - 1, otherwise 65535.
+1. The file states b bits (TIFF: BitsPerSample below 16, or MaxSampleValue; PNG: a chunk sBIT), and all samples are
+   below 2^b: white is 2^b - 1. But white is 65535 if the samples are scaled to 16 bits as the standard of PNG requires
+   (shifted up, with the low bits empty or repeated).
 2. All samples are multiples of 257 or of 256 (8 bits stored as 16): white is 65535. Smaller shifts are no evidence: 8
    bits shifted up to 10 or 12 are as common as 12 bits shifted up to 16.
 3. Otherwise white is the largest value of 8, 10, 12, 14 or 16 bits: the smallest of these depths whose range includes
