@@ -2,6 +2,7 @@
 
 import os
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -114,7 +115,7 @@ def _help(command: Command, arguments: Sequence[str], *, everything: bool) -> st
         return full_help(command, OmegaConf.to_yaml(composed), chosen, options)
     # The settings of a group without a choice are unknown. They are shown for the group's choice in the first example.
     example = read_heading(command.name).examples[0].split()
-    unknown = [key for key in heads(command) if key in chosen and chosen[key] is None]
+    unknown = [key for key in typing.get_type_hints(command.schema) if key in chosen and chosen[key] is None]
     overrides += [each for each in example if each.partition("=")[0] in unknown]
     return short_help(command, as_containers(_composed(command, overrides)[0]), chosen)
 
