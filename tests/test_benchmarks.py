@@ -55,7 +55,7 @@ def test_two_files_of_results_are_compared(tmp_path, capsys):
 
 def test_what_is_no_file_of_results_is_told_in_one_line(tmp_path):
     (tmp_path / "list.json").write_text("[]")
-    for name, told in {"none.json": "No such file", "list.json": "no results of `make bench`"}.items():
+    for name, told in {"none.json": "No such file", "list.json": "this is not a file of `make bench`"}.items():
         with pytest.raises(SystemExit, match=rf"error: .*{name}: {told}"):
             compare.main([str(tmp_path / name)])
 

@@ -1,12 +1,13 @@
-"""Beside Att2in2 of ImageCaptioning.pytorch itself: training words and beam-search images a second, the same work.
+"""Compare the speed with Att2in2 of ImageCaptioning.pytorch: training words and beam-search images per second.
 
     git clone https://github.com/ruotianluo/ImageCaptioning.pytorch DIR; pip install six
     python tests/benchmarks/beside.py --checkout DIR [--only train] [--output bench.json]
 
-16 images with 49 places of 1 280 features and five captions of COCO's lengths each, cut to 16 words as that project
-does; vocabulary 9 490, everything 512 wide, features brought to 512 before the look as Att2in2 does; beam 5, 20 words,
-all searches of full length. Theirs runs in a process of its own, before ours and after it, and the faster of the two
-counts. Without a checkout nothing is measured.
+Both do the same work: 16 images with 49 locations of 1 280 features, and five captions per image with COCO's lengths,
+cut to 16 words as in that project. The vocabulary has 9 490 words, all layers have width 512, and features are
+projected to 512 before attention, as in Att2in2. Beam search has 5 beams and 20 words, and every search runs to full
+length. Their code runs in a separate process, once before ours and once after it; the faster of the two counts. Without
+a checkout nothing is measured.
 """
 
 import json
@@ -25,7 +26,7 @@ IMAGES, PLACES, FEATURES, WIDTH, VOCABULARY, WORDS, TOKENS, BEAM = 16, 49, 1280,
 
 
 def fastest(job: Callable[[], Any], *, repeats: int) -> float:
-    """Seconds of the fastest of some runs, after one that is not counted."""
+    """Return the seconds of the fastest of several runs, after one run that is not counted."""
     job()
     times = []
     for _ in range(repeats):
@@ -36,7 +37,7 @@ def fastest(job: Callable[[], Any], *, repeats: int) -> float:
 
 
 def theirs(checkout: str, repeats: int, tokens: list) -> dict[str, float]:
-    """Seconds of their training step on captions [B, K, 1 + T] (0: padding and ends, as theirs has them) and beams."""
+    """Measure the seconds of their training step on captions [B, K, 1 + T] (0: padding, ends) and beam search."""
     sys.path.insert(0, checkout)
     from captioning.models.AttModel import Att2in2Model
     from captioning.modules.losses import LanguageModelCriterion
@@ -70,7 +71,7 @@ def theirs(checkout: str, repeats: int, tokens: list) -> dict[str, float]:
 
 
 def captions_of(batch) -> list:
-    """Our captions in their layout: a zero, words cut to 16, zeros. Words keep their number."""
+    """Convert our captions to their layout: a zero, up to 16 words, zeros. Words keep their ids."""
     words = batch.tokens[..., 1 : 1 + WORDS].clone()
     words[words < 3] = 0  # ids of padding, <start> and <end>
     zero = torch.zeros_like(words[..., :1])
@@ -78,7 +79,7 @@ def captions_of(batch) -> list:
 
 
 def ours(kind: str, batch) -> Callable[[], Any]:
-    """The same work in this package, features brought to one width first."""
+    """Measure the same work in this package, with features projected to the same width first."""
     from decoding import search
     from training import Training
 
@@ -98,9 +99,9 @@ def checkout_option(parser) -> None:
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Training and beams."""
+    """Yield the cases: training and beam search."""
     if arguments.checkout is None:
-        print("beside.py: no --checkout of ImageCaptioning.pytorch, nothing measured")
+        print("beside.py: nothing measured. Give a clone of ImageCaptioning.pytorch with --checkout=DIR")
         return
     from training import draw_batch
 

@@ -1,7 +1,7 @@
-"""Prints the figures of one file of results, or of two beside each other: `compare.py [OLD.json] NEW.json`.
+"""Print the results in one file, or compare those in two files: `compare.py [OLD.json] NEW.json`.
 
-`ratio` is new over old; a name that only one of them has is printed too. Files of different machines can be compared,
-and are warned of: then only rival_ratio and floor_ratio, each of one run, say something.
+`ratio` is new / old. Names that only one file has are printed, too. For files of different machines there is a warning:
+then only rival_ratio and floor_ratio can be compared, because each is measured within one run.
 """
 
 import argparse
@@ -14,19 +14,19 @@ COLUMNS = ("rival_ratio", "floor_ratio", "peak_MiB")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A file of results; anything else ends the program with one line."""
+    """Read a file of results; end the program with a one-line error if it is not one."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         content["results"].values()
     except OSError as error:
-        sys.exit(f"error: {path}: {error.strerror}: make it with `make bench`")
+        sys.exit(f"error: {path}: {error.strerror}. Create it with `make bench`")
     except (ValueError, KeyError, TypeError, AttributeError):
-        sys.exit(f"error: {path}: no results of `make bench`")
+        sys.exit(f"error: {path}: this is not a file of `make bench`")
     return content
 
 
 def table(new: dict[str, dict], old: dict[str, dict] | None = None) -> str:
-    """A line a name: value and unit (before and after, and their ratio), then what stands beside it in `new`."""
+    """Return one line per name: value and unit (old, new and their ratio), then the other entries of `new`."""
     names = list(new) if old is None else list(dict.fromkeys([*old, *new]))
     head = ["", *([] if old is None else ["old"]), "value", "unit", *([] if old is None else ["ratio"]), *COLUMNS]
     lines = [head, *(_line(name, new.get(name, {}), None if old is None else old.get(name, {})) for name in names)]
@@ -49,7 +49,7 @@ def _line(name: str, new: dict[str, Any], old: dict[str, Any] | None) -> list[st
 
 
 def _number(value: float | None) -> str:
-    """Four digits, without an exponent."""
+    """Format a number with four digits and without an exponent."""
     if value is None:
         return "-"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
@@ -67,7 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
         machine = ", ".join(f"{key} {value}" for key, value in content.get("machine", {}).items() if value)
         print(f"{name} {machine}; commit {str(content.get('commit'))[:12]}".strip())
     if old and old[0].get("machine") != new.get("machine"):
-        print("not the same machine or threads: compare rival_ratio and floor_ratio alone")
+        print("warning: the machines or numbers of threads differ: compare only rival_ratio and floor_ratio")
 
 
 if __name__ == "__main__":

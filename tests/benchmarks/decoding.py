@@ -1,12 +1,13 @@
-"""Beam search: images a second, against a loop over images with repeated features and against its matrix products.
+"""Measure beam search in images per second, compared with a simple loop over images and with its matrix products.
 
     python tests/benchmarks/decoding.py [--quick] [--output bench.json]
 
-Decoder width 512, vocabulary 9 490, beam 5, 20 tokens; random weights, with <end> forbidden before the last token, so
-that every search is of full length. `beam5/196x2048/64` is a batch of 64 images with 196 places of 2 048 features;
-`…/1` is the same search one image at a time. `value` counts all from features to hypotheses, without the encoder.
+Decoder width 512, vocabulary 9 490, beam 5, 20 tokens. The weights are random, and <end> is forbidden before the last
+token, so every search runs to full length. `beam5/196x2048/64` is a batch of 64 images with 196 locations of 2 048
+features; `…/1` is the same search for one image at a time. `value` includes everything from features to hypotheses, but
+not the encoder.
 
-The rival's way: one image at a time, its features repeated for the beams, the grid projected anew at every step.
+The rival decodes one image at a time, repeats its features for the beams, and projects the grid again at every step.
 """
 
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ GRIDS, BATCHES, BEAM, TOKENS, VOCABULARY, WIDTH = ((196, 2048), (49, 1280)), (1,
 
 
 IDS = {"start": START, "end": END, "forbidden": FORBIDDEN}
-# Other widths and searches of the last grid at the greatest batch; the searches with five or six rows an image.
+# Further beam sizes and searches on the last grid with the largest batch; the searches have five or six rows per image.
 OTHERS = {
     "beam1": {"beam_size": 1},
     "beam3": {"beam_size": 3},
@@ -38,7 +39,7 @@ OTHERS = {
 
 
 def search(model: Captioner, images: torch.Tensor, *, tokens: int, method=beam_search, **options) -> list:
-    """A batched search of full length, from features to hypotheses."""
+    """Run a batched search to full length, from features to hypotheses."""
     options = options or {"beam_size": BEAM}
     with torch.inference_mode():
         state, memory = model.begin(images)
@@ -48,7 +49,7 @@ def search(model: Captioner, images: torch.Tensor, *, tokens: int, method=beam_s
 
 @torch.inference_mode()
 def rival(model: Captioner, image: torch.Tensor, *, tokens: int) -> list[int]:
-    """One image [P, D]: its beams are rows of a batch, each with a copy of the features."""
+    """Search one image [L, D] in the rival's way: the beams are rows of a batch, each with a copy of the features."""
     beams = image.expand(BEAM, *image.shape).contiguous()
     state, memory = model.begin(beams)
     words, scores, captions = torch.full((BEAM, 1), START), torch.zeros(BEAM, 1), torch.empty(BEAM, 0, dtype=torch.long)
@@ -61,7 +62,7 @@ def rival(model: Captioner, image: torch.Tensor, *, tokens: int) -> list[int]:
             log_probs[:, END] = -torch.inf
         totals = scores + log_probs
         if t == 0:
-            totals[1:] = -torch.inf  # all beams are the same row yet
+            totals[1:] = -torch.inf  # all beams are still the same row
         scores, flat = totals.flatten().topk(BEAM)
         rows, words, scores = flat // VOCABULARY, (flat % VOCABULARY)[:, None], scores[:, None]
         captions = torch.cat((captions[rows], words), 1)
@@ -71,7 +72,7 @@ def rival(model: Captioner, image: torch.Tensor, *, tokens: int) -> list[int]:
 
 
 def beside_rival(model: Captioner, images: torch.Tensor, *, tokens: int, repeats: int) -> dict[str, Any]:
-    """The batched search of some images beside the rival on one of them, after both wrote the same caption."""
+    """Compare the batched search with the rival on one image, after checking that both write the same caption."""
     job, theirs = partial(search, model, images, tokens=tokens), partial(rival, model, images[0], tokens=tokens)
     assert theirs() == job()[0][0].tokens
     product, operations = matrix_job()
@@ -89,13 +90,13 @@ def beside_rival(model: Captioner, images: torch.Tensor, *, tokens: int, repeats
 
 
 def alone(model: Captioner, images: torch.Tensor, *, repeats: int, **options) -> dict[str, Any]:
-    """Any search by itself."""
+    """Measure a search without a rival."""
     (spent,) = seconds(partial(search, model, images, **options), repeats=repeats)
     return {"value": len(images) / spent, "unit": "images/s"}
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Every grid and batch; other searches over the last grid."""
+    """Yield the cases: every grid and batch size, and further searches on the last grid."""
     tokens, repeats = (4, 1) if arguments.quick else (TOKENS, 4)
     batches = (1, 2) if arguments.quick else BATCHES
     for places, features in GRIDS:

@@ -1,12 +1,12 @@
-"""Loading batches as training does, from the store and from pictures, beside the step that they are loaded for.
+"""Measure loading batches for training, from the feature store and from images, compared with the training step.
 
     python tests/benchmarks/loading.py [--quick] [--only load/store] [--output bench.json]
 
-`load/store/49x1280/64` reads batches of 64 images with 49 places of 1 280 features and five captions each, in a random
-order, from a store whose pages are in memory; `load/pictures/16` decodes and shrinks drawn photographs in one loader
-process. `floor_ratio` is the time over that of copying a batch's bytes once, at the measured bandwidth; `step_share` is
-it over the time of soft attention's training step with that batch in the same run (for pictures with the frozen encoder
-inside). Where loading is done by a process of its own, a share below 1 is hidden.
+`load/store/49x1280/64` reads batches of 64 images with 49 locations of 1 280 features and five captions each, in random
+order, from a store that is cached in memory. `load/pictures/16` decodes and resizes drawn photographs in one loader
+process. `floor_ratio` is the time divided by the time to copy a batch's bytes once, at the measured bandwidth.
+`step_share` is the time divided by the time of a training step of soft attention with this batch in the same run (for
+images, the step includes the frozen encoder). If loading has its own process, a share below 1 costs no time.
 """
 
 from collections.abc import Callable, Iterator
@@ -33,7 +33,7 @@ GRIDS, BATCHES, VOCABULARY = ((49, 1280), (196, 2048)), (16, 64), 9490
 
 
 def draw_store(folder: Path, shape: tuple[int, int], images: int) -> FeatureStore:
-    """A store of random numbers."""
+    """Create a feature store of random numbers."""
     store, random = FeatureStore(folder, {"name": "drawn"}), np.random.default_rng(0)
     for number in range(images):
         store.append(number, Stamp(f"{number}.jpg", 1, 0, ""), random.random(shape, np.float32))
@@ -42,7 +42,7 @@ def draw_store(folder: Path, shape: tuple[int, int], images: int) -> FeatureStor
 
 
 def loader_of(source: Source, *, batch: int):
-    """The training loader over all records of a source, whose captions have COCO's lengths and 9 490 words."""
+    """Return a training loader over all records of a source; captions have COCO's lengths and 9 490 different words."""
     random, words = Random(0), [f"w{number}" for number in range(VOCABULARY - 4)]
 
     def caption() -> list[str]:
@@ -56,14 +56,14 @@ def loader_of(source: Source, *, batch: int):
 
 
 def load(loader) -> CaptionBatch:
-    """An epoch; returns the last batch, on the device of training."""
+    """Load an epoch, and return its last batch on the device of training."""
     for batch in loader:
         last = CaptionBatch(*(None if part is None else part.to(DEVICE) for part in batch))
     return last
 
 
 def beside_step(source: Source, *, features: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Batches a second, and a batch's time over a step's and over a copy's."""
+    """Measure batches per second, and a batch's time relative to a training step and to a copy."""
     loader = loader_of(source, batch=batch)
     model = build("soft", features, vocabulary=VOCABULARY)
     model.encoder = source.encoder.to(DEVICE)
@@ -82,7 +82,7 @@ def beside_step(source: Source, *, features: int, batch: int, repeats: int) -> d
 
 
 def from_store(shape: tuple[int, int], *, images: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Features in half precision out of a store, read in this process."""
+    """Measure reading features in half precision from a store, in this process."""
     with TemporaryDirectory() as folder:
         store = draw_store(Path(folder), shape, images)
         records = [Record(number, Path(f"{number}.jpg"), "train", ()) for number in range(images)]
@@ -91,7 +91,7 @@ def from_store(shape: tuple[int, int], *, images: int, batch: int, repeats: int)
 
 
 def from_pictures(*, images: int, batch: int, repeats: int) -> dict[str, Any]:
-    """Pictures for an encoder that runs in the step, read by one process."""
+    """Measure reading images for an encoder that runs in the step, with one loader process."""
     encoder = efficientnet_lite_encoder()
     with TemporaryDirectory() as folder:
         records = draw_pictures(Path(folder), images)
@@ -100,7 +100,7 @@ def from_pictures(*, images: int, batch: int, repeats: int) -> dict[str, Any]:
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Both grids and the pictures, by batch size; an epoch of eight batches."""
+    """Yield the cases: both grids, and images, for each batch size; an epoch has eight batches."""
     repeats, batches, count = (1, (4,), 2) if arguments.quick else (3, BATCHES, 8)
     for batch in batches:
         sizes = {"images": batch * count, "batch": batch, "repeats": repeats}

@@ -1,8 +1,8 @@
-"""What the benchmarks share: timing, the machine's matrix rate, peak memory, and one JSON file of results.
+"""Shared code of the benchmarks: timing, the machine's matrix rate, peak memory, and one JSON file of results.
 
-A benchmark is a script beside this one: it calls `run(cases)` with functions that each measure one named case.
-`make bench` runs them all into bench.json. Figures of one file are from one machine; those of a busy machine are
-worth comparing only as ratios within one run.
+A benchmark is a script in this folder. It calls `run(cases)` with functions that each measure one named case.
+`make bench` runs all of them and writes bench.json. All results in one file are from one machine. On a busy machine,
+only ratios within one run can be compared.
 """
 
 import argparse
@@ -30,21 +30,21 @@ def run(
     *,
     options: Callable[[argparse.ArgumentParser], None] = lambda parser: None,
 ) -> None:
-    """A benchmark's main: measures its cases one after another and merges each into the file as soon as it is known.
+    """Run a benchmark: measure its cases one after another, and merge each result into the file at once.
 
     Args:
-        cases: (arguments) -> pairs of a name and a function that measures it. Its result has "value" and "unit", and
-            where they mean something "rival_ratio" (value over the rival's), "floor_ratio" (seconds over the floor's)
-            and "peak_MiB".
-        description: of the benchmark.
-        options: adds arguments of its own to those that all benchmarks have.
+        cases: function from the arguments to pairs of a name and a function that measures this case. Its result has
+            "value" and "unit", and if applicable "rival_ratio" (value / value of the rival), "floor_ratio" (seconds /
+            seconds of the floor) and "peak_MiB".
+        description: description of the benchmark.
+        options: function that adds arguments to those that all benchmarks have.
     """
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="results are merged into it")
-    parser.add_argument("--quick", action="store_true", help="smallest sizes, to see that it runs; no figures to quote")
-    parser.add_argument("--only", default="", help="cases whose name holds this")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch, in this process")
-    parser.add_argument("--shared", default="../shared", help="folder that holds flickr8k/, where real data are wanted")
+    parser.add_argument("--output", type=Path, default=Path("bench.json"), help="file into which results are merged")
+    parser.add_argument("--quick", action="store_true", help="smallest sizes, only to test that it runs")
+    parser.add_argument("--only", default="", help="run only cases whose name contains this")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="threads of torch in this process")
+    parser.add_argument("--shared", default="../shared", help="folder with flickr8k/, for cases that need real data")
     options(parser)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -59,7 +59,7 @@ def run(
 
 
 def merge(path: Path, results: dict[str, dict[str, Any]]) -> None:
-    """Adds results to the file, in the place of older ones of the same names."""
+    """Add results to the file; they replace older results of the same names."""
     before = json.loads(path.read_text(encoding="utf-8"))["results"] if path.is_file() else {}
     content = {
         "results": before | results,
@@ -71,7 +71,7 @@ def merge(path: Path, results: dict[str, dict[str, Any]]) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """Return a description of this machine."""
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
     model = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), platform.processor())
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
@@ -79,10 +79,11 @@ def machine() -> dict[str, Any]:
 
 
 def seconds(*jobs: Callable[[], Any], repeats: int = 3, warm_up: bool = True, elsewhere: bool = False) -> list[float]:
-    """The shortest of several runs of each job, in turns so that all see the same machine, after one that warms up.
+    """Return the shortest time of several runs of each job, after one warm-up run.
 
-    With one thread and no GPU these are CPU seconds, which other work on the machine disturbs less, unless a part of
-    the work is done `elsewhere`: on a disk, or by other processes.
+    The jobs take turns, so that all of them meet the same conditions. With one thread and no GPU these are CPU seconds,
+    which other work on the machine disturbs less, unless a part of the work is done `elsewhere`: on a disk, or by other
+    processes.
     """
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_available() and not elsewhere
     clock = process_time if alone else perf_counter
@@ -101,7 +102,7 @@ def _timed(job: Callable[[], Any], clock: Callable[[], float]) -> float:
 
 
 def synchronize() -> None:
-    """Waits for a GPU's work."""
+    """Wait until the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -109,21 +110,21 @@ def synchronize() -> None:
 def matrix_job(
     *, size: int | None = None, device: str = "cpu", dtype: torch.dtype = torch.float32
 ) -> tuple[Callable[[], Any], int]:
-    """A large product and its floating-point operations: over its seconds, the machine's matrix rate."""
+    """Return a large matrix product and its floating-point operations, to measure the machine's matrix rate."""
     size = size or (1024 if device == "cpu" else 8192)
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     return partial(torch.mm, left, right, out=torch.empty_like(left)), 2 * size**3
 
 
 def matrix_operations(job: Callable[[], Any]) -> int:
-    """Floating-point operations of all matrix products of a job; over the matrix rate, its floor in seconds."""
+    """Count the floating-point operations of a job's matrix products, which give its floor at the matrix rate."""
     with FlopCounterMode(display=False) as counter:
         job()
     return counter.get_total_flops()
 
 
 def matrix_share(job: Callable[[], Any]) -> float:
-    """Share of a job's CPU time that is spent in matrix products, by the profiler."""
+    """Return the share of a job's CPU time that is spent in matrix products, measured by the profiler."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         job()
     events = profile.key_averages()
@@ -131,7 +132,7 @@ def matrix_share(job: Callable[[], Any]) -> float:
 
 
 def peak_mebibytes(job: Callable[[], Any]) -> float | None:
-    """What a job adds to the process's resident memory (a GPU's allocated memory) at its peak; None where unknown."""
+    """Return how much a job adds to the peak resident memory (or allocated GPU memory); None if unknown."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -139,8 +140,8 @@ def peak_mebibytes(job: Callable[[], Any]) -> float | None:
         job()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
     try:
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives back what was freed, so that it counts again when it is used
-        Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # return freed memory to the system, so that it counts when reused
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak to the current resident memory
     except OSError:
         return None
     before = _status("VmRSS")
@@ -154,7 +155,7 @@ def _status(key: str) -> int:
 
 
 def round_(value: Any) -> Any:
-    """Four digits are more than a benchmark knows."""
+    """Round a number to four digits, which is more than the precision of a benchmark."""
     return float(f"{value:.4g}") if isinstance(value, float) else value
 
 

@@ -1,13 +1,14 @@
-"""Preparing features: pictures a second from files to the store, beside plain inference in one loop.
+"""Measure preparing features in images per second, from files to the store, compared with a simple loop.
 
     python tests/benchmarks/preparing.py [--quick] [--output bench.json]
 
-`prepare/efficientnet_lite0` takes drawn photographs of 224–640 pixels a side, as JPEG files, through EfficientNet-Lite0
-into a store, as captioning-prepare does, with its batch size and loader processes. `floor_ratio` is the time over that
-of the network's convolutions at the machine's matrix rate; depthwise ones, which are bound by memory, never reach it.
+`prepare/efficientnet_lite0` reads drawn photographs of 224–640 pixels per side from JPEG files, and stores their
+features of EfficientNet-Lite0, as captioning-prepare does, with its batch size and loader processes. `floor_ratio` is
+the time divided by that of the network's convolutions at the machine's matrix rate. Depthwise convolutions never reach
+this rate, because memory limits them.
 
-The rival's way: the same files and weights, one loader process, float pictures in channels-first order, batches of 32;
-its features are kept in memory, which is less work. `same_batch_ratio` is the ratio where its batches are as large as
+The rival uses the same files and weights, one loader process, float images in channels-first order, and batches of 32.
+It keeps its features in memory, which is less work. `same_batch_ratio` is the ratio if its batches are as large as
 ours.
 """
 
@@ -37,7 +38,7 @@ BATCH_SIZE, RIVAL_BATCH_SIZE = BATCH_SIZES[DEVICE == "cpu"], 32
 
 
 def draw_pictures(folder: Path, count: int, *, seed: int = 0) -> list[Record]:
-    """JPEG files with the detail of a photograph: blurred colours of several sizes, and grain."""
+    """Create JPEG files with as much detail as a photograph: blurred colors of several sizes, and grain."""
     random, records = np.random.default_rng(seed), []
     for number in range(count):
         width, height = random.integers(*SIDES, size=2, endpoint=True).tolist()
@@ -53,7 +54,7 @@ def draw_pictures(folder: Path, count: int, *, seed: int = 0) -> list[Record]:
 
 
 class PlainPictures(Dataset):
-    """Float pictures [3, S, S], normalized one by one."""
+    """A data set of float images [3, S, S], each normalized separately."""
 
     def __init__(self, records: list[Record], size: int):
         self.records, self.size = records, size
@@ -70,13 +71,13 @@ class PlainPictures(Dataset):
 
 @torch.inference_mode()
 def rival(network: nn.Module, records: list[Record], size: int, *, batch_size: int = RIVAL_BATCH_SIZE) -> Tensor:
-    """Features [N, P, D] in half precision, from a loop over batches."""
+    """Compute features [N, L, D] in half precision, in a loop over batches."""
     loader = DataLoader(PlainPictures(records, size), batch_size=batch_size, num_workers=1)
     return torch.cat([network(batch.to(DEVICE)).flatten(2).transpose(1, 2).half().cpu() for batch in loader])
 
 
 def prepare(encoder: Encoder, records: list[Record], store: FeatureStore | None = None) -> FeatureStore:
-    """All of it, into `store` or one that is thrown away."""
+    """Prepare all features, in `store` or in a temporary one."""
     with TemporaryDirectory() as folder:
         store = FeatureStore(folder, encoder.describe()) if store is None else store
         options = {"batch_size": BATCH_SIZE, "workers": WORKERS, "device": DEVICE}
@@ -85,7 +86,7 @@ def prepare(encoder: Encoder, records: list[Record], store: FeatureStore | None 
 
 
 def same(encoder: Encoder, network: nn.Module, records: list[Record]) -> None:
-    """Both ways give the same features, up to the rounding of half precision."""
+    """Check that both ways give the same features, up to the rounding of half precision."""
     with TemporaryDirectory() as folder:
         store = prepare(encoder, records, FeatureStore(folder, encoder.describe()))
         found = np.stack([store[record.image_id] for record in records])
@@ -93,7 +94,7 @@ def same(encoder: Encoder, network: nn.Module, records: list[Record]) -> None:
 
 
 def measure(*, pictures: int, repeats: int) -> dict[str, Any]:
-    """Both ways in turns, after they gave the same features of some pictures."""
+    """Measure both ways in turns, after checking that they give the same features for some images."""
     encoder = efficientnet_lite_encoder().to(DEVICE)
     network = efficientnet_lite_encoder().network.to(DEVICE, memory_format=torch.contiguous_format)
     with TemporaryDirectory() as folder:
@@ -118,7 +119,7 @@ def measure(*, pictures: int, repeats: int) -> dict[str, Any]:
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """One."""
+    """Yield the only case."""
     sizes = {"pictures": 24, "repeats": 1} if arguments.quick else {"pictures": 400, "repeats": 3}
     yield "prepare/efficientnet_lite0", partial(measure, **sizes)
 

@@ -1,11 +1,11 @@
-"""Scoring: seconds, beside pycocoevalcap in the same run.
+"""Measure scoring in seconds, compared with pycocoevalcap in the same run.
 
     python tests/benchmarks/scores.py [--quick] [--shared DIR] [--only ciderd] [--output bench.json]
 
-`score/5000` is BLEU, ROUGE-L and CIDEr of that many images, tokenizing included; `ciderd/250` the reward of 50 images
-with five samples and a greedy caption each; `tokenize/67000` that many captions. Each is taken in a process of its own,
-so that its peak of memory is its own. Captions are real ones (flickr8k/captions_train.json), crossed with one another
-where more are wanted than there are.
+`score/5000` is BLEU, ROUGE-L and CIDEr of 5 000 images, including tokenization. `ciderd/250` is the reward of 50 images
+with five samples and a greedy caption each. `tokenize/67000` tokenizes 67 000 captions. Each case has its own process,
+so that the peak memory is that of the case alone. The captions are real (flickr8k/captions_train.json); if more are
+needed, they are mixed with one another.
 """
 
 import json
@@ -32,7 +32,7 @@ def captions_of(shared: str) -> Path:
 
 
 def world(shared: str, images: int, *, seed: int = 0) -> tuple[Captions, dict[int, str]]:
-    """(five references an image, a caption an image): a sixth of the caption's words come from another image."""
+    """Return five references and one caption per image; a sixth of the caption's words come from another image."""
     content = json.loads(captions_of(shared).read_text(encoding="utf-8"))
     pool: Captions = {}
     for annotation in content["annotations"]:
@@ -53,7 +53,7 @@ def cross(a: str, b: str) -> str:
 
 
 def timed(function, *arguments, repeats: int = 1) -> float:
-    """The shortest of some runs, in seconds."""
+    """Return the shortest time of several runs, in seconds."""
     times = []
     for _ in range(repeats):
         started_at = time.perf_counter()
@@ -69,7 +69,7 @@ def measure_score(shared: str, images: int) -> dict[str, float]:
 
 
 def measure_rival(shared: str, images: int) -> dict[str, float]:
-    """pycocoevalcap: its Java tokenizer, then BLEU, ROUGE-L and CIDEr."""
+    """Measure pycocoevalcap: its Java tokenizer, then BLEU, ROUGE-L and CIDEr."""
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
@@ -89,7 +89,7 @@ def measure_rival(shared: str, images: int) -> dict[str, float]:
 
 
 def measure_reward(shared: str) -> dict[str, float]:
-    """CIDEr-D of five samples and a greedy caption for each of 50 images, document frequencies of 6 000 images."""
+    """Measure CIDEr-D of five samples and a greedy caption for each of 50 images; document frequencies of 6 000."""
     import slow_scores
 
     from captioning.metrics import Reward
@@ -114,21 +114,21 @@ def measure_reward(shared: str) -> dict[str, float]:
 
 
 def measure_tokenize(shared: str) -> dict[str, float]:
-    """67 000 captions; the floor is cutting them at white space, the rival Java, its start-up included."""
+    """Measure tokenizing 67 000 captions. The floor splits them at spaces; the rival is Java, including its start."""
     from captioning.metrics.java import tokenize_all
     from captioning.text import tokenize
 
     references, captions = world(shared, 11_167)
     texts = [text for texts in references.values() for text in texts] + list(captions.values())
     texts = texts[:67_000]
-    seconds = timed(lambda: [tokenize(text) for text in texts])  # once: nothing is remembered yet
+    seconds = timed(lambda: [tokenize(text) for text in texts])  # measured once, while nothing is cached
     floor = timed(lambda: [text.lower().split() for text in texts], repeats=3)
     found = {"seconds": seconds, "floor": floor} | peak()
     return found | ({"slow": timed(tokenize_all, texts)} if shutil.which("java") else {})
 
 
 def peak() -> dict[str, float]:
-    """Of this process alone: getrusage also counts what the one that started it had in memory then."""
+    """Return the peak memory of this process alone; getrusage would also count its parent's memory at the start."""
     status = Path("/proc/self/status")
     if not status.is_file():
         return {"peak_MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
@@ -136,7 +136,7 @@ def peak() -> dict[str, float]:
 
 
 def apart(function, *arguments) -> dict[str, float]:
-    """The function's result, from a process of its own."""
+    """Run a function in a separate process, and return its result."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()
 
@@ -144,7 +144,7 @@ def apart(function, *arguments) -> dict[str, float]:
 def beside(
     function: Callable, shared: str, *arguments, rival: Callable | None = None, scale: float = 1.0, unit: str = "s"
 ) -> dict[str, Any]:
-    """One figure: how often the rival's time is ours, and ours the floor's."""
+    """Return one result, with the rival's time / our time, and our time / the floor's time."""
     found = apart(function, shared, *arguments)
     slow = apart(rival, shared, *arguments)["seconds"] if rival else found.get("slow")
     seconds = found["seconds"]
@@ -158,7 +158,7 @@ def beside(
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Scores of two sizes, a reward and tokenizing; none without the captions."""
+    """Yield the cases: scores of two sizes, a reward, and tokenization; none without the captions."""
     shared, java = arguments.shared, shutil.which("java") is not None
     if not captions_of(shared).is_file():
         print(f"left out: {captions_of(shared)} is not there: give its folder by --shared=DIR", file=sys.stderr)
@@ -171,10 +171,10 @@ def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
 
 
 def options(parser) -> None:
-    parser.add_argument("--rival-at-full-size", action="store_true", help="pycocoevalcap on 40 504 images too")
+    parser.add_argument("--rival-at-full-size", action="store_true", help="also run pycocoevalcap on 40 504 images")
 
 
 if __name__ == "__main__":
-    from measure import run  # here, since it imports torch: the processes that are measured must not
+    from measure import run  # imported here, because it imports torch, which the measured processes must not do
 
     run(cases, __doc__.splitlines()[0], options=options)

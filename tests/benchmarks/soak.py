@@ -1,9 +1,12 @@
-"""captioning-caption over very many pictures, one of them broken: is memory flat, is the broken one named?
+"""Run captioning-caption on very many images, one of them broken, and measure whether its memory grows.
+
+The run fails if the broken image is not named.
 
     python tests/benchmarks/soak.py [--quick] [--pictures 10000] [--minutes 30] [--figures] [--output bench.json]
 
-captions them once, or again and again in one process for as many minutes; `--figures` draws the figures too. Beside
-images/s stands the slope of the resident memory over the pictures. No part of `make bench`, but `make soak`.
+It captions them once, or again and again in one process for `--minutes`; `--figures` also draws the figures. The result
+has images per second, and the slope of the resident memory over the number of images. `make soak` runs it; `make bench`
+does not.
 """
 
 import os
@@ -21,9 +24,9 @@ import numpy as np
 from measure import run
 from PIL import Image, ImageDraw
 
-EVERY = 50  # pictures between two looks at the memory
-WARM = 0.3  # share of the samples that are left out of the slope: libraries fill their caches first
-# The command in a process of its own: once, or again and again until the minutes are over.
+EVERY = 50  # images between two measurements of the memory
+WARM = 0.3  # share of the first samples that the slope ignores, because libraries fill their caches first
+# The command in a separate process: once, or again and again until the minutes are over.
 CHILD = """
 import sys
 from time import monotonic
@@ -40,7 +43,7 @@ while monotonic() < until:
 
 
 def draw_pictures(folder: Path, count: int) -> Path:
-    """Small pictures of a few shapes, and in their middle a file that is cut short; returns that one."""
+    """Draw small images of a few shapes, and truncate one in the middle; return the path of that one."""
     random = np.random.default_rng(0)
     folder.mkdir()
     for number in range(count):
@@ -55,7 +58,7 @@ def draw_pictures(folder: Path, count: int) -> Path:
 
 
 def make_checkpoint(path: Path, *, image_size: int) -> None:
-    """A captioner of random weights over the real encoder: as much work as a trained one, and as much memory."""
+    """Create a captioner with random weights and the real encoder, as slow and as large as a trained one."""
     import torch
 
     from captioning.checkpoints import make_metadata
@@ -75,16 +78,16 @@ def make_checkpoint(path: Path, *, image_size: int) -> None:
 
 
 def resident(process: int) -> int:
-    """KiB of a process in memory now, of pages that are its own: not of files that the system caches for it."""
+    """Return the private resident memory of a process in KiB, without files that the system caches for it."""
     status = Path(f"/proc/{process}/status").read_text()
     return int(re.search(r"RssAnon:\s+(\d+)", status)[1])
 
 
 def watch(command: list[str], told: list[str]) -> Iterator[tuple[int, int]]:
-    """Runs it; yields (pictures captioned, KiB) every so many pictures; its remarks are in `told` at the end.
+    """Run the command, and yield (images captioned, KiB) at intervals; its standard error is in `told` at the end.
 
     Raises:
-        RuntimeError: it failed.
+        RuntimeError: the command failed.
     """
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "PYTHONUNBUFFERED": "1"}
@@ -102,7 +105,7 @@ def watch(command: list[str], told: list[str]) -> Iterator[tuple[int, int]]:
 
 
 def soak(arguments, *, figures: bool) -> dict[str, Any]:
-    """One run under watch."""
+    """Measure one run."""
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         bad = draw_pictures(folder / "pictures", arguments.pictures)
@@ -137,7 +140,7 @@ def soak(arguments, *, figures: bool) -> dict[str, Any]:
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """One."""
+    """Yield the only case."""
     if arguments.quick:
         arguments.pictures, arguments.image_size, arguments.decoding = 200, 64, "greedy"
     name = f"caption/{arguments.pictures}" + ("/figures" if arguments.figures else "")

@@ -1,11 +1,12 @@
-"""Start-up: seconds from a command's start to its answer, in a process of its own.
+"""Measure start-up: seconds from the start of a command to its output, in a separate process.
 
     python tests/benchmarks/startup.py [--quick] [--only train] [--output bench.json]
 
-`start/train` is `captioning-train --help`, and so for every command of setup.cfg; `start/train/…` are faults of a
-configuration: an unknown key, a value of the wrong type, a part that is not there, data that are not there.
-`start/caption/NAME` is a caption and its figure by a captioner that comes with the package.
-`import/captioning.metrics` needs no torch. `floor_ratio` is the time over that of an interpreter that does nothing.
+`start/train` is `captioning-train --help`, and the same for every command of setup.cfg. `start/train/…` are
+configuration
+errors: an unknown key, a value of the wrong type, a missing part, missing data. `start/caption/NAME` is one caption
+    with its figure, by a captioner that comes with the package. `import/captioning.metrics` needs no torch.
+    `floor_ratio` is the time divided by that of a Python interpreter that does nothing.
 """
 
 import configparser
@@ -33,7 +34,7 @@ FAULTS = {
 
 
 def modules() -> list[str]:
-    """captioning.train and the modules of the other commands."""
+    """Return the modules of all commands, such as captioning.train."""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
     lines = setup["options.entry_points"]["console_scripts"].split("\n")
@@ -41,21 +42,21 @@ def modules() -> list[str]:
 
 
 def start(*arguments: str, fails: bool = False) -> None:
-    """Runs python with these arguments; a status that is not the expected one ends the benchmark."""
+    """Run python with these arguments; end the benchmark if the exit status is not the expected one."""
     done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
     if (done.returncode != 0) != fails or "Traceback" in done.stderr:
         raise RuntimeError(f"python {' '.join(arguments)} ended with {done.returncode}: {done.stderr}")
 
 
 def measure(*arguments: str, fails: bool = False, repeats: int) -> dict[str, Any]:
-    """The shortest of some starts."""
+    """Return the shortest time of several starts."""
     job, floor = partial(start, *arguments, fails=fails), partial(start, "-c", "pass")
     spent, least = seconds(job, floor, repeats=repeats, elsewhere=True)
     return {"value": spent, "unit": "s", "floor_ratio": spent / least}
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Help of every command, faults of captioning-train, first captions, and an import."""
+    """Yield the cases: help of every command, errors of captioning-train, first captions, and an import."""
     repeats = 1 if arguments.quick else 5
     yield "import/captioning.metrics", partial(measure, "-c", "import captioning.metrics", repeats=repeats)
     for module in modules():

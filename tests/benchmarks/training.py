@@ -1,19 +1,20 @@
-"""A training step: real words a second and memory, beside a plain captioner's step and the matrix products it must do.
+"""Measure a training step in real words per second and memory, compared with a plain captioner and its matrix products.
 
     python tests/benchmarks/training.py [--quick] [--only train/soft] [--output bench.json]
 
-A step is forward, loss, backward, clipping of the gradient's norm and Adam, over features of random numbers that lie in
-memory in half precision, as the store gives them. Everything is 512 wide, the vocabulary has 9 490 words, an image five
-captions of COCO's lengths. `train/soft/196x2048/64` is soft attention over 196 places of 2 048 features, 64 images a
-batch; `train/fc/64` has no attention, its one vector of 2 048 features joins every word. `…/bf16` is the same in mixed
-precision, where there is a GPU; `…/compiled` has its small parts compiled, where there is a compiler.
+A step is forward, loss, backward, clipping of the gradient's norm, and Adam. The features are random numbers in memory,
+in half precision as in the feature store. All layers have width 512, the vocabulary has 9 490 words, and an image has
+five captions of COCO's lengths. `train/soft/196x2048/64` is soft attention over 196 locations of 2 048 features, with
+64 images per batch. `train/fc/64` has no attention; its one vector of 2 048 features is part of the input at every
+word. `…/bf16` is the same in mixed precision, if there is a GPU. `…/compiled` has its small parts compiled, if there is
+a compiler.
 
-`value` counts real words, <end> among them and padding not. `floor_ratio` is the step's time over that of the products
-in `minimum_operations`, at the rate of a large product in the same run; `own_floor_ratio` takes the products that the
-step really makes, by torch's counter (which does not see into the kernel that runs `train/fc` on a GPU).
-`rival_ratio` is words/s over those of `Rival`, a captioner as it is usually written, with the same weights and the same
-loss; `soft_ratio` of hard attention is its time over soft attention's; `eager_ratio` of a compiled step how often the
-time of one that is not compiled is its own.
+`value` counts real words, including <end> but not padding. `floor_ratio` is the step's time divided by that of the
+products in `minimum_operations`, at the rate of a large product in the same run. `own_floor_ratio` uses the products
+that the step really computes, by torch's counter (which does not see into the kernel that runs `train/fc` on a GPU).
+`rival_ratio` is words per second divided by those of `Rival`, a captioner as it is usually written, with the same
+weights and the same loss. `soft_ratio` is the time of hard attention divided by that of soft attention. `eager_ratio`
+is the time of an uncompiled step divided by that of the compiled step.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +36,7 @@ from captioning.training.compile import why_not
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 GRIDS, BATCHES, WIDTH, VOCABULARY, CAPTIONS = ((49, 1280), (196, 512), (196, 2048)), (16, 64), 512, 9490, 5
 PAD, START, END = range(3)
-# Words a caption, in 1 000 captions: COCO's frequencies to the nearest half per cent; their mean is 10.5.
+# Words per caption in 1 000 captions: COCO's frequencies, rounded to half a percent; their mean is 10.5.
 LENGTHS = {7: 10, 8: 150, 9: 215, 10: 195, 11: 150, 12: 125, 13: 65, 14: 35, 15: 20, 16: 15, 17: 10, 18: 10}
 
 VECTOR = {"grid": False, "attention": NoAttention, "conditioning": EveryStep, "readout": LinearReadout}
@@ -45,18 +46,18 @@ MODELS = {
     "hard": {"grid": True, "attention": HardAttention},
     "updown": {"grid": True, "recurrence": UpDown, "conditioning": EveryStep, "readout": LinearReadout},
 }
-ONCE = 2**24  # numbers in a batch's features from which on the rival, slow and large by then, runs a single time
+ONCE = 2**24  # from this many numbers in a batch's features, the rival is slow and large, and runs only once
 
 
 def build(kind: str, features: int, *, vocabulary: int = VOCABULARY, width: int = WIDTH) -> Captioner:
-    """A captioner in training mode; the same weights every time."""
+    """Create a captioner in training mode, with the same weights every time."""
     torch.manual_seed(0)
     sizes = {"feature_size": features, "vocabulary_size": vocabulary, "width": width, "embedding_size": width}
     return build_captioner(pad=PAD, **sizes, **MODELS[kind]).to(DEVICE).train()
 
 
 def draw_batch(images: int, shape: Sequence[int], *, vocabulary: int = VOCABULARY, seed: int = 0) -> CaptionBatch:
-    """Features of `shape` an image, and captions whose words are drawn evenly; the same ones every time."""
+    """Draw a batch: features of `shape` per image, and captions of uniformly drawn words; the same batch every time."""
     random, generator = Random(seed), torch.Generator().manual_seed(seed)
 
     def caption() -> list[int]:
@@ -71,12 +72,12 @@ def draw_batch(images: int, shape: Sequence[int], *, vocabulary: int = VOCABULAR
 
 
 class Training:
-    """One step a call: `loss() -> (total, …)`, and what follows it.
+    """Return a function that takes one training step: `loss() -> (total, …)`, backward, clipping and Adam.
 
     Args:
-        weights: of what is trained.
-        loss: without arguments.
-        precision: None, or what the forward pass is in by torch's autocast.
+        weights: the trained weights.
+        loss: function without arguments.
+        precision: type of torch's autocast for the forward pass; None for none.
     """
 
     def __init__(self, weights: nn.Module, loss: Callable[[], Any], *, precision: torch.dtype | None = None):
@@ -95,7 +96,7 @@ class Training:
 def ours(
     kind: str, model: Captioner, batch: CaptionBatch, *, precision: torch.dtype | None = None, compiled: bool = False
 ) -> Training:
-    """The package's own step, with the objective of the recipes in conf/experiment."""
+    """Return this package's training step, with the objective of the experiments in conf/experiment."""
     objective = CrossEntropy(doubly_stochastic=1.0 if kind == "soft" else 0.0)
     if compiled:
         compile_parts(nn.ModuleList([model, objective]), DEVICE)
@@ -105,8 +106,8 @@ def ours(
 class Rival(nn.Module):
     """Show, Attend and Tell as it is usually written, with the weights of one of our captioners.
 
-    Every caption has its own copy of the features, and every step projects them anew; word and context enter an
-    LSTM cell as one vector; the vocabulary layer runs over padding too, which the cross-entropy then ignores.
+    Every caption has its own copy of the features, and every step projects them again. Word and context vector enter an
+    LSTM cell as one vector. The output layer also runs on padding, which the cross-entropy then ignores.
     """
 
     def __init__(self, model: Captioner):
@@ -127,8 +128,8 @@ class Rival(nn.Module):
         self.dropout = decoder.dropout
 
     def forward(self, grid: Tensor, tokens: Tensor) -> tuple[Tensor]:
-        """Loss of captions [B, K, 1 + T] about a grid [B, P, D]: our cross-entropy and doubly stochastic term."""
-        grid = grid.to(self.key.weight.dtype).repeat_interleave(tokens.shape[1], 0)  # [B · K, P, D]
+        """Compute the loss of captions [B, K, 1 + T] for a grid [B, L, D]: cross-entropy and doubly stochastic term."""
+        grid = grid.to(self.key.weight.dtype).repeat_interleave(tokens.shape[1], 0)  # [B · K, L, D]
         inputs, targets = tokens[..., :-1].flatten(0, 1), tokens[..., 1:].flatten(0, 1)
         words, shared = self.dropout(self.embedding(inputs)), self.initial.shared(grid.mean(1))
         hidden, cell = torch.tanh(self.initial.hidden(shared)), torch.tanh(self.initial.cell(shared))
@@ -147,13 +148,14 @@ class Rival(nn.Module):
 
 
 def minimum_operations(model: Captioner, batch: CaptionBatch) -> int:
-    """Floating-point operations of the products without which this captioner's step cannot be, over no padding.
+    """Count the floating-point operations of the matrix products that a step of this captioner needs, without padding.
 
-    A matrix is multiplied with every row that it must see, and the backward pass makes two products as large: for the
-    gradient of the matrix and for that of its input, the latter not where the input is a feature. Rows are the places
-    of the batch for attention's keys, its images for the conditioning, and its N real words for all else; what joins
-    every word enters the cell's sums once an image. Attention has two products more, u · tanh(…) over P × A numbers
-    a word, and the weighted sum of P × D, whose features have no gradient; hard attention is held to the same.
+    A matrix is multiplied with each of its rows once. The backward pass has two products of the same size: for the
+    gradient of the matrix, and for that of its input, unless the input is a feature. The rows are the locations of the
+    batch for attention's keys, its images for the conditioning, and its N real words for everything else. The part of a
+    cell's input that is the same for every word is computed once per image. Attention has two more products: u ·
+    tanh(…) over L × A numbers per word, and the weighted sum over L × D, whose features have no gradient. Hard
+    attention is counted in the same way.
     """
     images, words = len(batch.images), int((batch.tokens[..., 1:] != PAD).sum())
     places = batch.images.shape[1] if batch.images.dim() == 3 else 1
@@ -171,13 +173,13 @@ def minimum_operations(model: Captioner, batch: CaptionBatch) -> int:
             total += (4 if of_features else 6) * images * weight.numel()
         else:
             once = every * outputs if name.endswith("weight_ih_l0") else 0
-            every = 0 if once else every  # of the first cell alone
+            every = 0 if once else every  # only of the first cell
             total += 6 * (words * (weight.numel() - once) + images * once)
     return total + (4 * words * places * batch.images.shape[2] if batch.images.dim() == 3 else 0)
 
 
 def alike(kind: str, model: Captioner, batch: CaptionBatch) -> Rival:
-    """The rival, after it had the same loss with the same weights, without dropout."""
+    """Return the rival, after checking that it has the same loss with the same weights, without dropout."""
     rival = Rival(model)
     with torch.no_grad():
         own, other = (
@@ -198,12 +200,12 @@ def case(
     precision: torch.dtype | None = None,
     compiled: bool = False,
 ) -> dict[str, Any]:
-    """One captioner's step over features of `shape` an image."""
+    """Measure one captioner's step on features of `shape` per image."""
     batch, model = draw_batch(images, shape), build(kind, shape[-1])
     words = int((batch.tokens[..., 1:] != PAD).sum())
     step = ours(kind, model, batch, precision=precision, compiled=compiled)
     product, operations = matrix_job(device=DEVICE, dtype=precision or torch.float32)
-    # Hard attention and a compiled step are held against soft attention's plain step in turns; others are alone with
+    # Hard attention and a compiled step take turns with the plain step of soft attention; others take turns only with
     # the product.
     against = kind == "hard" or compiled
     others = [ours("soft", build("soft", shape[-1]), batch, precision=precision)] if against else []
@@ -224,10 +226,10 @@ def case(
 
 
 def beside_rival(model: Captioner, batch: CaptionBatch, step: Training, *, repeats: int) -> dict[str, Any]:
-    """How often the rival's time is ours, in turns, and its memory; a long step of it is made only once."""
+    """Return the rival's time / our time, measured in turns, and its memory; a long step runs only once."""
     rival = alike("soft", model, batch)
     first = Training(rival, lambda: rival(batch.images[:1], batch.tokens[:1]))
-    first()  # makes Adam's moments, which are there before any other step
+    first()  # creates Adam's moments, which exist before all later steps
     first.loss = partial(rival, batch.images, batch.tokens)
     if batch.images.numel() < ONCE:
         spent, rival_spent = seconds(step, first, repeats=repeats)
@@ -239,7 +241,7 @@ def beside_rival(model: Captioner, batch: CaptionBatch, step: Training, *, repea
 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
-    """Every captioner, grid and batch."""
+    """Yield the cases: every captioner, grid and batch size."""
     repeats, batches = (1, (2,)) if arguments.quick else (3, BATCHES)
     grids = GRIDS[:1] if arguments.quick else GRIDS
     shapes = [("fc", (2048,), "fc"), *((kind, grid, f"{kind}/{grid[0]}x{grid[1]}") for grid in grids

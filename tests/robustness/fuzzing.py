@@ -1,6 +1,6 @@
-"""Damaged and odd input for every reader: each ends in a result or in an error of the package that names its file.
+"""Try damaged and odd inputs on every reader: each must give a result, or an error of the package that names its file.
 
-As a script it makes as many inputs as are asked for, within a bound on memory and time, and counts:
+As a script, it tries the given number of inputs, with limits on memory and time, and counts the outcomes:
 `python tests/robustness/fuzzing.py --inputs 50000 --seed 0`. The tests run the same targets with fewer inputs
 (test_fuzz.py).
 """
@@ -52,10 +52,10 @@ from captioning.io import download
 from captioning.metrics import from_csv
 from captioning.metrics.regions import box_region, mask_region
 
-MEMORY = 2 * 2**30  # bytes that one input may take beyond what the process has
+MEMORY = 2 * 2**30  # additional bytes that one input may need
 SECONDS = 20.0  # that one input may take
 
-# Values that nobody means, in place of any part of a document.
+# Meaningless values that replace any part of a document.
 ODD = st.one_of(
     st.none(),
     st.booleans(),
@@ -80,7 +80,7 @@ BYTES = st.lists(
 
 
 def mutate(document: Any, mutations: list) -> Any:
-    """A copy of plain containers with a few parts replaced, left out, doubled or renamed."""
+    """Generate a copy of plain containers with a few parts replaced, removed, duplicated or renamed."""
     document = deepcopy(document)
     for kind, share, given_value in mutations:
         value = deepcopy(given_value)
@@ -107,7 +107,7 @@ def _places(document: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def damage(content: bytes, changes: list) -> bytes:
-    """Bytes with a few of them changed, added, lost or repeated."""
+    """Generate bytes with a few of them changed, added, lost or repeated."""
     content = bytearray(content)
     for kind, share, values in changes:
         at = int(share * len(content))
@@ -127,7 +127,7 @@ def damage(content: bytes, changes: list) -> bytes:
 
 
 class Target:
-    """A reader with what it is given: `strategy` makes inputs, a call tries one; `known` are the errors allowed."""
+    """A reader and its inputs: `strategy` generates inputs, a call tries one input; `known` are the allowed errors."""
 
     known: tuple[type[Exception], ...] = (CaptioningError,)
     names_file = True
@@ -143,7 +143,7 @@ class Target:
 
 
 class Json(Target):
-    """JSON documents, by their parts, or as damaged bytes."""
+    """Targets for readers of JSON: documents with changed parts, or damaged bytes."""
 
     strategy = st.one_of(MUTATIONS, st.builds(lambda changes: ("bytes", changes), BYTES))
 
@@ -172,7 +172,7 @@ class Coco(Json):
 
     def __call__(self, value: Any) -> None:
         self.write(self.folder / "annotations" / "captions_train.json", CAPTIONS, value)
-        read_coco_files(self.folder, faults=Faults())  # the audit's way, which stops at nothing
+        read_coco_files(self.folder, faults=Faults())  # as captioning-audit does, which does not stop at errors
         read_coco_files(self.folder)
 
 
@@ -244,9 +244,9 @@ class Scores(Target):
 
 
 class Instances(Json):
-    """Things in pictures, to the masks that grounding makes of them."""
+    """Annotated objects of images, up to the masks that grounding computes from them."""
 
-    names_file = False  # a mask that is none is told by the entry of the file that it came from
+    names_file = False  # an invalid mask is reported with its entry of the file, not with the file
 
     def __init__(self, folder: Path):
         super().__init__(folder)
@@ -268,7 +268,7 @@ class Instances(Json):
         self.write(self.folder / "annotations" / "instances_train.json", self.document, value)
         found = read_instances(self.folder, self.records, words={"dog": ["dog"]}).pictures[7]
         size = (found.width, found.height)
-        if found.width * found.height < 10**6:  # the picture's own size, which grounding holds it against
+        if found.width * found.height < 10**6:  # the image's real size, which grounding compares
             box_region([each.box for each in found.instances], size)
             mask_region([each.segmentation for each in found.instances], size)
 
@@ -290,7 +290,7 @@ class Pictures(Target):
 
 
 class Manifest(Json):
-    """A feature store, by its manifest."""
+    """A feature store with a changed manifest."""
 
     def __init__(self, folder: Path):
         super().__init__(folder)
@@ -318,7 +318,7 @@ class Manifest(Json):
 
 
 class Shards(Manifest):
-    """The same, by the bytes of a shard; in half of the inputs the manifest knows no checksum."""
+    """A feature store with changed bytes in a shard; in half of the inputs the manifest has no checksum."""
 
     strategy = st.tuples(st.booleans(), BYTES)
 
@@ -349,7 +349,7 @@ class Regions(Target):
 
 
 def small_checkpoint() -> dict[str, Any]:
-    """What training writes, of a model of a few numbers."""
+    """Return a checkpoint as training writes it, for a model of a few numbers."""
     parts = "captioning.models."
     model = {
         "_target_": parts + "build_captioner",
@@ -404,7 +404,7 @@ class CheckpointBytes(Target):
 
 
 class CheckpointParts(Target):
-    """Whole files of tensors and plain containers, of which some are not what they should be."""
+    """Valid files of tensors and plain containers with some wrong values."""
 
     strategy = MUTATIONS
 
@@ -419,13 +419,13 @@ class CheckpointParts(Target):
 
 
 def small_export(folder: Path) -> tuple[dict[str, Any], bytes]:
-    """The two files of `small_checkpoint` exported, as JSON's containers and as bytes."""
+    """Return the two exported files of `small_checkpoint`: content of the JSON file, bytes of the weights."""
     document = write_exported(folder / "x", small_checkpoint(), dtype="float16", about={})
     return document, (folder / "x.safetensors").read_bytes()
 
 
 def write_export(folder: Path, document: Any, content: bytes) -> Path:
-    """Writes both files, the one with the other's SHA-256 where there is a place for it."""
+    """Write both files; the JSON file gets the SHA-256 of the other, if it has an entry for it."""
     if isinstance(document, dict) and isinstance(document.get("weights"), dict):
         document["weights"]["sha256"] = hashlib.sha256(content).hexdigest()
     (folder / "x.safetensors").write_bytes(content)
@@ -434,7 +434,7 @@ def write_export(folder: Path, document: Any, content: bytes) -> Path:
 
 
 class ExportBytes(Target):
-    """The weights of an exported checkpoint, whose metadata has their checksum."""
+    """The weights of an exported checkpoint, with their checksum in the metadata."""
 
     strategy = BYTES
 
@@ -459,7 +459,7 @@ class ExportParts(Json):
 
 
 class Settings(Target):
-    """A run's configuration, past hydra's grammar: what the check lets through is built, the model without memory."""
+    """A configuration of a run, without hydra's grammar. If the check passes, it is built (the model without memory)."""
 
     names_file = False
     COMMANDS = (
@@ -476,7 +476,11 @@ class Settings(Target):
         from omegaconf.errors import OmegaConfBaseException
 
         super().__init__(folder)
-        self.known = (CaptioningError, HydraException, OmegaConfBaseException)  # those that a command tells in a line
+        self.known = (
+            CaptioningError,
+            HydraException,
+            OmegaConfBaseException,
+        )  # errors that a command reports in one line
         self.plain = [OmegaConf.to_container(compose(name, given), resolve=True) for name, _, given in self.COMMANDS]
 
     def __call__(self, value: Any) -> None:
@@ -537,7 +541,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 
 
 def _all(calls: list[Callable]) -> None:
-    """Makes all calls; the first error known to the package is raised at the end."""
+    """Make all calls, and raise the package's first error at the end."""
     first = None
     for call in calls:
         try:
@@ -549,7 +553,7 @@ def _all(calls: list[Callable]) -> None:
 
 
 def picture_files() -> dict[str, bytes]:
-    """Whole and broken pictures by what they are, all small as files."""
+    """Return valid and broken images by kind; all files are small."""
     random = np.random.default_rng(0)
     noise = Image.fromarray(random.integers(0, 256, (9, 12, 3), dtype=np.uint8))
     files: dict[str, bytes] = {}
@@ -588,7 +592,7 @@ def picture_files() -> dict[str, bytes]:
 
 
 def bomb(side: int) -> bytes:
-    """A PNG that declares side × side pixels and holds a few kilobytes."""
+    """Return a PNG that declares side × side pixels and has a few kilobytes."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -603,12 +607,12 @@ def bomb(side: int) -> bytes:
 
 
 class Hang(BaseException):
-    """An input that took too long; no reader's `except Exception` may swallow it."""
+    """Raised if an input takes too long; not an Exception, so that no reader's `except Exception` can catch it."""
 
 
 @contextmanager
 def bounded() -> Iterator[None]:
-    """Within it the process may take MEMORY more than now; an alarm raises Hang (set it by `alarm`)."""
+    """Limit the process to MEMORY bytes more than now; inside, an alarm raises Hang (set it with `alarm`)."""
     before = resource.getrlimit(resource.RLIMIT_AS)
     used = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, before[1]))
@@ -622,11 +626,11 @@ def bounded() -> Iterator[None]:
 
 
 def _late(*_) -> None:
-    raise Hang(f"an input took more than {SECONDS} s")
+    raise Hang(f"an input needed more than {SECONDS} s")
 
 
 def attempt(target: Target, value: Any) -> str:
-    """Tries one input: "result" or "refused"; any other outcome is raised."""
+    """Try one input, and return "result" or "refused"; any other outcome is raised."""
     signal.setitimer(signal.ITIMER_REAL, SECONDS)
     try:
         target(value)
@@ -640,7 +644,7 @@ def attempt(target: Target, value: Any) -> str:
 
 
 def fuzz(name: str, count: int, *, seed: int, folder: Path, keep_on: bool = False) -> Counter:
-    """Outcomes of `count` inputs for one target. With `keep_on` what went wrong is counted by its kind, not raised."""
+    """Count the outcomes of `count` inputs for one target; with `keep_on`, also count failures by kind."""
     target, outcomes = TARGETS[name](folder), Counter()
 
     @seeded(seed)
@@ -667,7 +671,7 @@ def fuzz(name: str, count: int, *, seed: int, folder: Path, keep_on: bool = Fals
 
 
 def main() -> None:
-    """Counts, a line a target and their sum; exit status 1 where anything else than a result or a refusal came."""
+    """Print the counts, one line per target, and their sum; exit with status 1 after any failure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,13 +1,14 @@
-"""Ends real processes that train, resumes them, and holds all they leave against a run that was never ended.
+"""Kill real training processes, resume them, and compare all their files with an uninterrupted run.
 
     python tests/robustness/kills.py --kills 20 --stops 6 --seed 0
 
-Each trial draws a place (all PLACES in turn, and any moment by the clock), a run that passes it (RUNS) and how often
-it is passed before the process ends there: by SIGKILL, or for `--stops` by SIGTERM or SIGINT, which must save and exit
-with their status. Some are killed twice. The run is then resumed to its end, and its checkpoints must be equal bit for
-bit: weights, their average, optimizer, schedule, generators, callbacks; and metrics.csv but for its speeds.
+Each trial chooses a point in the code (all of PLACES in turn, or any moment in time), a run that passes it (RUNS), and
+how often the run passes it before the process ends there. The process ends by SIGKILL, or for `--stops` by SIGTERM or
+SIGINT: then it must save its state and exit with the right status. Some runs are killed twice. Each run is then resumed
+to its end. Its checkpoints must be equal bit for bit (weights, their average, optimizer, schedule, generators,
+callbacks), and so must metrics.csv, except for the speeds.
 
-Processes are forked from this one, which has imported everything and computed nothing: a start takes no seconds.
+The processes are forked from this one, which has imported everything but computed nothing, so that they start quickly.
 """
 
 import argparse
@@ -34,7 +35,7 @@ WORLD = [
     "loader.val_batch_size=2", "trainer.accelerator=cpu", "trainer.enable_progress_bar=false",
     "trainer.log_every_n_steps=1", "trainer.max_epochs=3", "resume=auto",
 ]  # fmt: skip
-OFTEN = "trainer.save_every_minutes=0.0003"  # tens of milliseconds: some steps, not all
+OFTEN = "trainer.save_every_minutes=0.0003"  # tens of milliseconds: enough for some steps, but not all
 RUNS = {
     "hard attention, scheduled sampling, averaged, accumulated": [
         "model/attention=hard", "objective=scheduled_sampling", "objective.inputs.every=2", "weight_averaging=ema",
@@ -60,7 +61,7 @@ PLACES = {
 
 
 class Cut:
-    """A file that takes half of its first long write, and then ends the process."""
+    """A file that writes half of its first long write, and then ends the process."""
 
     def __init__(self, file):
         self.file = file
@@ -77,7 +78,7 @@ class Cut:
 
 
 def arm(place: str, count: int, number: int) -> None:
-    """The process gets the signal when it passes the place for the `count`-th time."""
+    """Send the process a signal when it passes a point in the code for the `count`-th time."""
     owner, name = PLACES[place]
     original, passed = getattr(owner, name), []
 
@@ -98,7 +99,7 @@ def arm(place: str, count: int, number: int) -> None:
 
 
 def count(place: str, counts: dict[str, int], report: Path) -> None:
-    """Counts how often the process passes a place."""
+    """Count how often the process passes a point in the code."""
     owner, name = PLACES[place]
     original = getattr(owner, name)
 
@@ -111,7 +112,7 @@ def count(place: str, counts: dict[str, int], report: Path) -> None:
 
 
 def start(arguments: list[str], log: Path, armed: tuple[str, int, int] | None = None) -> int:
-    """Process id of captioning-train in a fork of this process."""
+    """Start captioning-train in a fork of this process, and return its process id."""
     if child := os.fork():
         return child
     handle = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -139,12 +140,12 @@ def start(arguments: list[str], log: Path, armed: tuple[str, int, int] | None = 
 
 
 def wait(child: int) -> int:
-    """Its exit status; −9 where SIGKILL ended it."""
+    """Wait for a process and return its exit status; −9 if SIGKILL ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def left(run_dir: Path) -> dict:
-    """All that a run left, without what its folder, its speed or its process makes different."""
+    """Read all files of a run, without values that depend on its folder, its speed or its process."""
 
     def plain(value):
         if isinstance(value, dict):
@@ -156,7 +157,7 @@ def left(run_dir: Path) -> dict:
     found = {}
     for name in ("last", "best"):
         checkpoint = torch.load(run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True)
-        del checkpoint["loops"]  # counters, some of which nothing reads
+        del checkpoint["loops"]  # counters, some of which are never read
         found[name] = plain(checkpoint)
     with (run_dir / "metrics.csv").open(newline="") as file:
         found["log"] = [{key: value for key, value in row.items() if key != "words/s"} for row in csv.DictReader(file)]
@@ -167,7 +168,7 @@ def left(run_dir: Path) -> dict:
 
 
 def differing(first, second, path: str = "") -> list[str]:
-    """Dotted names of what is not equal, bit for bit."""
+    """Return the dotted names of all values that are not equal bit for bit."""
     if isinstance(first, dict) and isinstance(second, dict):
         keys = first.keys() | second.keys()
         return [name for key in keys for name in differing(first.get(key), second.get(key), f"{path}.{key}")]
@@ -180,7 +181,7 @@ def differing(first, second, path: str = "") -> list[str]:
 
 
 def passes(arguments: list[str], folder: Path, run_dir: Path) -> dict[str, int]:
-    """How often a whole run passes each place; it is the run that the others are held against."""
+    """Train the uninterrupted run that others are compared with; return how often it passes each point."""
     counts = dict.fromkeys(PLACES, 0)
     report = folder / "counts.json"
     child = os.fork()
@@ -201,10 +202,13 @@ def passes(arguments: list[str], folder: Path, run_dir: Path) -> dict[str, int]:
 def end(
     arguments: list[str], log: Path, place: str, chances: random.Random, counts: dict, seconds: float, number
 ) -> str:
-    """One process ended at a place; what was done to it, "" where it had come to its end before.
+    """Run one process and end it at a point in the code.
+
+    Returns:
+        What was done to the process; "" if it had finished before.
 
     Raises:
-        AssertionError: it left with another status than it should.
+        AssertionError: the process exited with a wrong status.
     """
     if place == "clock":
         moment = chances.uniform(0.1, 0.9) * seconds
@@ -222,8 +226,11 @@ def end(
 
 
 def trial(folder: Path, arguments: list[str], place: str, chances: random.Random, *known) -> str:
-    """A run ended at a place, for every third after that at any moment too, and resumed to its end; what was done to
-    it, "" where it had come to its end before."""
+    """End a run at a point in the code, and resume it to its end; a third of the killed runs are killed twice.
+
+    Returns:
+        What was done to the run; "" if it had finished before.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     log, arguments = folder / "log", [*arguments, f"run_dir={folder / 'run'}"]
@@ -250,19 +257,21 @@ def main() -> None:
             folder.mkdir()
             arguments = [*WORLD, f"data.root={root}/data", f"features.root={root}/features", *overrides]
             counts = passes(arguments, folder, folder / "run")
-            begun = time.perf_counter()  # data and features are there by now
+            begun = time.perf_counter()  # data and features exist by now
             if status := wait(start([*arguments, f"run_dir={folder}/again"], folder / "log")):
                 raise SystemExit(f"exit status {status}:\n{(folder / 'log').read_text()}")
             seconds = time.perf_counter() - begun
             whole = left(folder / "run")
-            assert not (found := differing(whole, left(folder / "again"))), f"{name}: not the same again: {found}"
+            assert not (found := differing(whole, left(folder / "again"))), (
+                f"{name}: two uninterrupted runs differ in: {found}"
+            )
             print(f"{name}: {seconds:.1f} s, {counts}", flush=True)
             wholes[name] = (arguments, counts, seconds, whole)
         survived, tried, drawn = 0, options.kills + options.stops, []
         for index in range(tried):
             kills = index < options.kills
             told = ""
-            while not told:  # a moment that a run did not live to see is no trial
+            while not told:  # if the run finished before that moment, this is not a trial
                 drawn = drawn or chances.sample([*PLACES, *["clock"] * 4], len(PLACES) + 4)
                 place, number = (
                     drawn.pop(),

@@ -1,4 +1,4 @@
-"""File names, image ids and list items that people do type, and what each of them must lead to."""
+"""Odd file names, image ids and list items that people really use, and the required result for each of them."""
 
 import io
 import json
@@ -27,7 +27,7 @@ from captioning.data import read_csv
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation import match, read_references, read_results
 
-# Stems of file names; no two are the same in other letters or another normal form. A suffix follows.
+# Stems of file names; no two differ only in case or Unicode normal form. A suffix follows.
 STEMS = [
     "josé", "照片", "写真 1", "фото", "صورة", "ภาพ", "😀", "IMG (1)", "it's", 'the "best"', "a b", " lead", "trail ",
     "#1", "wow!", "cats & dogs", "lr=0.1", "epoch=3-step=100", "2024", "2024_01_01", "1e3", "007", "0x1F", "null",
@@ -47,7 +47,7 @@ def _distinct(stems: list[str]) -> list[str]:
 
 STEMS = _distinct(STEMS)
 NAMES = [f"{stem}.png" for stem in STEMS]
-# One element of a list of settings, of every type that YAML and hydra know.
+# An element of a list of settings, for every type of YAML and hydra.
 ITEMS = [
     "a.png", "2024", "007", "1e3", "1.5", "true", "null", "[a]", "{a: 1}", "''", '""', "a b", "'a b'", "~", "[]", "{}",
     "nan", "inf", "-1", "0", "0x1F", "2024_01_01", "a=b", "é", "照片", "${x}", "'", "[", "{", ",", " ",
@@ -56,7 +56,7 @@ FOLDERS = ("", "", "cats", "dogs", "Bilder/José")
 
 
 def spelled(name: str, draw: random.Random) -> str:
-    """The name as another program or system writes it."""
+    """Return the name as another program or operating system would write it."""
     how = draw.randrange(6)
     if how == 0:
         return unicodedata.normalize("NFD", name)
@@ -68,9 +68,10 @@ def spelled(name: str, draw: random.Random) -> str:
 
 
 class Identities:
-    """Results and references whose names and ids agree, disagree, or are not there.
+    """Generate results and references whose names and ids agree, disagree or are missing.
 
-    A caption is scored against its own image, or the files are refused; it never meets another image's references.
+    A caption must be scored against its own image, or the files must be refused. It must never be compared with the
+    references of another image.
     """
 
     known: tuple[type[Exception], ...] = (DataError,)
@@ -112,7 +113,7 @@ class Identities:
 
     @staticmethod
     def numbers(draw: random.Random, own: list[int]) -> list[int]:
-        """The ids that the results give: their own, some of them exchanged, or a running count."""
+        """Return the ids in the results: the right ones, some of them exchanged, or consecutive numbers."""
         kind = draw.randrange(4)
         if kind == 0:
             return list(range(len(own)))
@@ -129,7 +130,7 @@ class Identities:
 
 
 class Tables:
-    """Tables of captions beside images of naughty names: a caption goes to its own image, or the table is refused."""
+    """Generate tables of captions and images with odd names: a caption must go to its own image, or be refused."""
 
     known: tuple[type[Exception], ...] = (DataError,)
     names_file = True
@@ -171,9 +172,10 @@ def _in_folder(name: str, draw: random.Random) -> str:
 
 
 class CommandLines:
-    """Command lines with file names and list items of every kind: the job gets what was typed, or one line says why.
+    """Generate command lines with file names and list items of every kind.
 
-    Behind `--` any text is a file name; elsewhere hydra's grammar may refuse it, with an error and exit status 1.
+    The command must receive the typed text, or report an error in one line. After `--` any text is a file name.
+    Elsewhere hydra's grammar may refuse it, with an error and exit status 1.
     """
 
     known: tuple[type[Exception], ...] = (ConfigError,)
