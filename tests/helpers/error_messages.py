@@ -180,9 +180,11 @@ class Recorder:
         self.here: list[Message] = []  # of the current test
 
     def start(self) -> None:
+        """Replace the constructor."""
         from captioning.errors import CaptioningError
 
         recorder = self
+        self.former = CaptioningError.__init__
 
         def record(error: CaptioningError, *arguments: object) -> None:
             Exception.__init__(error, *arguments)
@@ -191,9 +193,10 @@ class Recorder:
         CaptioningError.__init__ = record  # type: ignore[method-assign]
 
     def stop(self) -> None:
+        """Restore the constructor."""
         from captioning.errors import CaptioningError
 
-        del CaptioningError.__init__
+        CaptioningError.__init__ = self.former  # type: ignore[method-assign]
 
     def add(self, text: str, frame: FrameType) -> None:
         """Record one message, if a file of the package constructs it."""
@@ -203,6 +206,7 @@ class Recorder:
             self.here.append(Message(str(path.relative_to(ROOT)), frame.f_lineno, text))
 
     def reset(self) -> None:
+        """Keep the messages of the current test, and start with the next one."""
         self.found |= set(self.here)
         self.here = []
 
