@@ -34,8 +34,11 @@ class Block(NamedTuple):
         return match[1] if match else None
 
 
+SHELLS = ("bash", "console")
+
+
 class ShellCommand(NamedTuple):
-    """A command line of a bash block: where it is, its text, and its words without assignments in front."""
+    """A command line of a bash or console block: where it is, its text, and its words without assignments in front."""
 
     where: str
     text: str
@@ -59,9 +62,13 @@ def blocks(page: Path) -> list[Block]:
 
 
 def commands(block: Block) -> list[ShellCommand]:
-    """Return the commands of a bash block, one per line; a backslash at a line's end continues it."""
+    """Return the commands of a bash block, or those after `$` of a console block; a backslash continues a line."""
     found, text, first = [], "", 0
     for number, line in enumerate(block.text.splitlines()):
+        if block.language == "console" and not text:
+            if not line.startswith("$ "):
+                continue
+            line = line.removeprefix("$ ")
         first = first if text else number
         if line.endswith("\\"):
             text += line[:-1] + " "

@@ -4,6 +4,7 @@
 settings that make the command run on the miniature workspace in seconds on a CPU.
 """
 
+import functools
 import importlib
 import inspect
 import itertools
@@ -16,13 +17,15 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from captioning.config import composition, plugins_allowed
+from captioning.config import check, commands, compose, plugins_allowed
 from captioning.config.command_line import Command, hydra_arguments, read_command_line
+from captioning.config.explanations import explain_error
+from captioning.config.like import like_a_run
 from captioning.config.typed_text import literal
 
 PRINTING = ("--help", "--info", "--version", "--shell-completion", "--hydra-help")  # options that start no job
-MISSING = object()
 MOST_JOBS = 6  # of a sweep that are checked
+MISSING = object()
 TRAINER = ["max_epochs=1", "limit_train_batches=2", "limit_val_batches=2", "enable_progress_bar=false"]
 TRAINER += ["accelerator=cpu", "devices=1", "num_nodes=1", "strategy=auto", "precision=32-true"]
 CAPTIONER = ["model.width=16", "model.embedding_size=16", "loader.batch_size=4", "data.min_count=1"]
@@ -38,34 +41,25 @@ def composed(name: str, arguments: Sequence[str]) -> list[dict[str, Any]]:
     """Return the checked settings of a command, one dictionary per job of a sweep; none for --help and the like.
 
     Raises:
-        ConfigError: as the command line raises it, and hydra's errors.
+        AssertionError: The command line refuses the settings; the message is what it prints.
     """
     command = command_of(name)
-    line = read_command_line(arguments, command)
-    given = hydra_arguments(line, command)
-    if any(flag.startswith(PRINTING) for flag in line.flags):
-        return []
-    if likes := [each.partition("=")[2] for each in given if each.startswith("like=")]:
-        return [_alike(given, Path(likes[0].strip("'")))]
-    given = composition._arguments(given)
-    folders = [each.partition("=")[2] for each in given if each.startswith("--config-dir=")]
-    overrides = [each for each in given if not each.startswith("-")]
-    if folders:
-        paths = ",".join(literal(f"file://{os.path.abspath(each)}") for each in folders)
-        overrides.append(f"hydra.searchpath=[{paths}]")
-    return [_checked(command, job) for job in jobs(overrides)]
-
-
-def _alike(given: list[str], path: Path) -> dict[str, Any]:
-    """Return the settings of a run that `like=` repeats, after checking the settings beside it."""
-    composition._like(given)
-    config = OmegaConf.load(path)
-    for each in given:
-        key = each.partition("=")[0]
-        if key != "like" and not key.startswith("-"):
-            assert OmegaConf.select(config, key, default=MISSING) is not MISSING, f"{path} has no setting {key}"
-            OmegaConf.update(config, key, OverridesParser.create().parse_override(each).value())
-    return OmegaConf.to_container(config)
+    try:
+        line = read_command_line(arguments, command)
+        given = hydra_arguments(line, command)
+        if any(flag.startswith(PRINTING) for flag in line.flags):
+            return []
+        if likes := [each.partition("=")[2].strip("'") for each in given if each.startswith("like=")]:
+            return [_alike(given, Path(likes[0]))]
+        given = commands._arguments(given)
+        folders = [each.partition("=")[2] for each in given if each.startswith("--config-dir=")]
+        overrides = [each for each in given if not each.startswith("-")]
+        if folders:
+            paths = ",".join(literal(f"file://{os.path.abspath(each)}") for each in folders)
+            overrides.append(f"hydra.searchpath=[{paths}]")
+        return [_checked(command, tuple(job)) for job in jobs(overrides)]
+    except commands.ERRORS as error:
+        raise AssertionError(explain_error(error, command, arguments)) from error
 
 
 def jobs(overrides: Sequence[str]) -> list[list[str]]:
@@ -80,14 +74,27 @@ def jobs(overrides: Sequence[str]) -> list[list[str]]:
     return [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS)]
 
 
-def _checked(command: Command, overrides: Sequence[str]) -> dict[str, Any]:
-    config = composition.compose(command.name, list(overrides), return_hydra_config=True)
+def _alike(given: list[str], path: Path) -> dict[str, Any]:
+    """Return the settings of a run that `like=` repeats, after checking the settings beside it."""
+    like_a_run(given)
+    config = OmegaConf.load(path)
+    for each in given:
+        key = each.partition("=")[0]
+        if key != "like" and not key.startswith("-"):
+            assert OmegaConf.select(config, key, default=MISSING) is not MISSING, f"{path} has no setting {key}"
+            OmegaConf.update(config, key, OverridesParser.create().parse_override(each).value())
+    return OmegaConf.to_container(config)
+
+
+@functools.cache
+def _checked(command: Command, overrides: tuple[str, ...]) -> dict[str, Any]:
+    config = compose(command.name, list(overrides), return_hydra_config=True)
     chosen = OmegaConf.to_container(config.hydra.runtime.choices)
     OmegaConf.set_struct(config, False)
     config.pop("hydra")
     with plugins_allowed(OmegaConf.to_container(config).get("plugins"), look_here=True):
-        plain = composition.check(config, command.schema, experiment=chosen.get("experiment"))
-        composition._refuse_idle(plain, [each for each in overrides if not each.startswith("hydra.")])
+        plain = check(config, command.schema, experiment=chosen.get("experiment"))
+        commands._refuse_idle(plain, [each for each in overrides if not each.startswith("hydra.")])
     return plain
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from fork_server import ForkServer
-from pages import ROOT, ShellCommand, blocks, commands, pages
+from pages import ROOT, SHELLS, ShellCommand, blocks, commands, pages
 from small import composed, small
 from workspace import draw_workspace
 
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.slow
 NOT_RUN = [
     (r"^make ", "takes minutes, and .ci/run runs it or the tests do"),
     (r"pip install|-m venv|^source ", "changes the environment that the tests run in; setup.cfg's extras are checked"),
-    (r"^git |^cd ", "needs a clone of the repository"),
     (r"download=true", "downloads 20 GB"),
     (r"^(\.venv/bin/)?(python|pytest|ruff|mypy|mkdocs|pre-commit) ", "a script for maintainers, not of the package"),
 ]
@@ -126,7 +125,7 @@ def test_page_runs(page, server, trained, tmp_path, monkeypatch):
         elif block.language == "text":  # a page that shows captions shows those of the commands before
             shown = re.findall(r"^\S+\.jpg: .+$", block.text, re.MULTILINE)
             faults += [f"{block.where}: the commands do not print: {line}" for line in shown if line not in output]
-        elif block.language == "bash":
+        elif block.language in SHELLS:
             output = ""
             for command in commands(block):
                 try:
@@ -143,7 +142,7 @@ def test_page_runs(page, server, trained, tmp_path, monkeypatch):
 
 
 def test_every_command_that_is_not_run_is_on_a_page():
-    texts = [command.text for page in pages() for block in blocks(page) if block.language == "bash"
+    texts = [command.text for page in pages() for block in blocks(page) if block.language in SHELLS
              for command in commands(block)]  # fmt: skip
     unused = [pattern for pattern, _ in NOT_RUN if not any(re.search(pattern, text) for text in texts)]
     assert not unused, f"no page has a command like {unused}: take it off the list"

@@ -26,9 +26,12 @@ SENTENCES = [
     "children play with balls in a park",
     "a small dog on the sand",
     "an old gray house stands alone",
+    "a group of people on the beach",
 ]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 CAPTIONS = 5  # per image
+WORDS = yaml.safe_load((ROOT / "captioning" / "data" / "coco_words.yaml").read_text(encoding="utf-8"))
+CATEGORIES = {name: number for number, name in enumerate(WORDS, start=1)}  # of COCO's instances
 
 
 def draw_workspace(folder: Path) -> Path:
@@ -94,8 +97,6 @@ def draw_coco(root: Path) -> None:
     """Draw COCO: Karpathy's split with the images of 2014, and the official annotations of 2014 and 2017."""
     entries = []
     official: dict[str, dict[str, list]] = {}
-    named = yaml.safe_load((ROOT / "captioning" / "data" / "coco_words.yaml").read_text(encoding="utf-8"))
-    others = [{"id": 100 + index, "name": name} for index, name in enumerate(named) if name != "dog"]
     for number, split in numbered():
         part = "train" if split == "train" else "val"
         name = f"COCO_{part}2014_{number:012}.jpg"
@@ -112,8 +113,8 @@ def draw_coco(root: Path) -> None:
             for shift, text in enumerate(captions_of(number)):
                 captions["annotations"].append({"id": 10 * number + shift, "image_id": number, "caption": text})
             box = {"bbox": [8, 8, 48, 32], "segmentation": [[8, 8, 56, 8, 56, 40, 8, 40]], "area": 1536, "iscrowd": 0}
-            instances["annotations"].append({"id": number, "image_id": number, "category_id": 18, **box})
-            instances["categories"] = [{"id": 18, "name": "dog"}, *others]
+            instances["annotations"].append({"id": number, "image_id": number, "category_id": CATEGORIES["dog"], **box})
+            instances["categories"] = [{"id": key, "name": name} for name, key in CATEGORIES.items()]
     write(root / "dataset_coco.json", {"images": entries, "dataset": "coco"})
     for name, content in official.items():
         write(root / "annotations" / f"{name}.json", content)
