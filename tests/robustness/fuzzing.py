@@ -459,7 +459,7 @@ class ExportParts(Json):
 
 
 class Settings(Target):
-    """A configuration of a run, without hydra's grammar. If the check passes, it is built (the model without memory)."""
+    """A configuration of a run, without hydra's grammar. If the check passes, it is built without memory."""
 
     names_file = False
     COMMANDS = (
