@@ -87,7 +87,7 @@ def read_checkpoint(path: str | Path, *, task: str | None = IMAGE_CAPTIONING) ->
         )
     if task and (found := metadata.get("task")) != task:
         raise CheckpointError(
-            f"{source} is a checkpoint of task={found!s:.40}: choose one of task={task}, which is needed here"
+            f"{source} is a checkpoint of task={found!s:.40}, but task={task} is needed: give another checkpoint"
         )
     _check_metadata(metadata, source)
     _check_weights(checkpoint["state_dict"], "state_dict", path)
@@ -207,9 +207,8 @@ def _check_archive(path: Path) -> None:
 
 def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
     config = metadata.get("config")
-    sees = (
-        not isinstance(config, dict) or "encoder" in config or "encoder" in metadata
-    )  # all models except language models
+    # All models except language models have an encoder.
+    sees = not isinstance(config, dict) or "encoder" in config or "encoder" in metadata
     wrong = [
         key for key, kind in (_PARTS | SEEING if sees else _PARTS).items() if not isinstance(metadata.get(key), kind)
     ]

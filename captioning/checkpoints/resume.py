@@ -81,9 +81,8 @@ def has_ahead(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], path: s
         ConfigError: the checkpoint is already past trainer.max_epochs or trainer.max_steps.
     """
     place = checkpoint.get("position") or {}
-    epochs = int(
-        place.get("epoch", checkpoint.get("epoch", -1) + 1)
-    )  # earlier versions saved only at the end of an epoch
+    # Earlier versions had no position and saved only at the end of an epoch.
+    epochs = int(place.get("epoch", checkpoint.get("epoch", -1) + 1))
     begun = bool(place.get("batches") or place.get("validate"))
     for key, made, least, what in (
         ("max_epochs", epochs, epochs + begun, f"epoch{'s' * (epochs != 1)}{' and a part of the next' * begun}"),

@@ -114,9 +114,8 @@ class References:
         pairs, slots = np.divmod(places, widest)
         images, self.grams = np.divmod(pairs, len(self.keys))  # [E]
         self.owners = self.first[images] + slots  # [E] reference
-        self.bounds = np.searchsorted(
-            images, np.arange(len(sizes) + 1)
-        )  # [I + 1] image i has the entries bounds[i]:bounds[i + 1]
+        # [I + 1] image i has the entries bounds[i]:bounds[i + 1]
+        self.bounds = np.searchsorted(images, np.arange(len(sizes) + 1))
 
     def document_counts(self) -> np.ndarray:
         """Return [G]: for each n-gram, the number of images whose references contain it."""

@@ -172,7 +172,7 @@ class CaptioningTask(lightning.LightningModule):
         )
 
     def on_fit_start(self) -> None:
-        """Make parts with running statistics update them only at the end of each step, over all its batches."""
+        """Make parts with running statistics update them once per step, over all its processes and batches."""
         defer(self)
 
     def on_fit_end(self) -> None:

@@ -303,7 +303,7 @@ def test_a_language_model(tmp_path):
     with pytest.raises(DataError, match="an exported model does not tell the files"):
         held_out(again)
     with pytest.raises(
-        CheckpointError, match=r"x\.json is a checkpoint of task=language_model: choose one of task=image_captioning"
+        CheckpointError, match=r"x\.json is a checkpoint of task=language_model, but task=image_captioning"
     ):
         load(path)
 

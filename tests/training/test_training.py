@@ -52,7 +52,7 @@ def test_a_checkpoint_of_another_task_is_told_apart(hard, tmp_path):
     checkpoint["captioning"]["task"] = "melodies"
     torch.save(checkpoint, tmp_path / "other.ckpt")
     with pytest.raises(
-        CheckpointError, match=r"other\.ckpt is a checkpoint of task=melodies: choose one of task=image_captioning"
+        CheckpointError, match=r"other\.ckpt is a checkpoint of task=melodies, but task=image_captioning"
     ):
         load(tmp_path / "other.ckpt")
 
