@@ -1,7 +1,7 @@
 """Every error of the package names the file or key at fault, and says what to type.
 
-The messages that the tests provoke are checked at the end of the test run (conftest.py). Here the messages in the source
-are checked, and the rules themselves.
+The messages that the tests provoke are checked at the end of the test run (conftest.py). Here the messages in the
+source are checked, and the rules themselves.
 """
 
 import pytest

@@ -29,7 +29,7 @@ EXCEPTIONS: dict[tuple[str, str], str] = {}
 NAMES = re.compile(
     r"[\w.~-]*/[\w.{-]"  # a path
     r"|\w\.(?:json|csv|yaml|ckpt|pt|npz|npy|txt|png|jpe?g|gif|mp4|md|html|py|safetensors|zip|tsv|svg|pdf)\b"
-    r"|[A-Za-z_][\w./@]*=|\b[a-z_]+\.[a-z_]+\b|--[a-z]|'[^']+'|\"[^\"]+\"|`[^`]+`|“[^”]+”"
+    r"|[A-Za-z_][\w./@]*=|\b[a-z_]+\.(?:[a-z_]+\b|\*)|--[a-z]|'[^']+'|\"[^\"]+\"|`[^`]+`|“[^”]+”"
     r"|\b[a-z]+_[a-z_]+\b|^\w+(?:\[\d+\])? must\b"  # a key of two words, such as batch_size; seed must be …
 )
 VERBS = re.findall(
