@@ -1,7 +1,7 @@
 """Describe a drawn scene in a small English grammar, and parse captions of that grammar back into claims.
 
     caption  = [opening] body [ground] "."
-    opening  = "there is" | "there are" | article kind "of"    (kind: a key of KINDS)
+    opening  = "there is" | "there are" | article kind "of"    (kind: a key of IMAGE_KINDS)
     body     = noun | list | pair ["and" noun]
     pair     = noun ["is"] relation noun | noun "with" noun relation "it"
     list     = [("two" | "three") "shapes"] noun ["," noun] "and" noun
@@ -43,8 +43,8 @@ COUNTS = {2: ("two",), 3: ("three",)}
 # Networks trained with mirrored images, such as those for ImageNet, hardly distinguish left from right: EfficientNet's
 # features of a mirrored scene are nearly the mirrored features. So most captions do not name the side.
 BESIDE = 0.6  # share of the captions that do not name the side, of those that could
-KINDS = {"picture": "a", "image": "an", "drawing": "a"}  # with their articles
-OPENINGS = ("", "", "", *(f"{article} {kind} of " for kind, article in KINDS.items()))
+IMAGE_KINDS = {"picture": "a", "image": "an", "drawing": "a"}  # with their articles
+OPENINGS = ("", "", "", *(f"{article} {kind} of " for kind, article in IMAGE_KINDS.items()))
 WORDS = range(6, 17)  # lengths of captions in words; other captions are drawn again
 DOMINANCE = 1.5  # a relation is clear if the distance along one axis is more than this many times that along the other
 
@@ -172,7 +172,7 @@ def _meaning(table: Mapping[Any, tuple[str, ...]], phrase: str | None) -> Any:
 
 
 # The parser accepts a little more than the grammar produces: any article, a missing color, "shape" for any shape.
-START = re.compile(rf"(?:there (?:is|are) |an? (?:{'|'.join(KINDS)}) of )?(?:({_either(COUNTS)}) shapes )?")
+START = re.compile(rf"(?:there (?:is|are) |an? (?:{'|'.join(IMAGE_KINDS)}) of )?(?:({_either(COUNTS)}) shapes )?")
 _STEP = re.compile(
     rf"(?:(?P<lead>and|with|(?:is )?(?P<where>{_either(RELATIONS)})) )?"
     rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
