@@ -63,7 +63,7 @@ def journal_of(folder: Path) -> Path:
     return folder / "journal.jsonl"
 
 
-def read_manifest(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...] | None, list[Shard]]:
+def read_manifest(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...], list[Shard]]:
     """Read the manifest and the journal of a store.
 
     Args:
@@ -71,7 +71,7 @@ def read_manifest(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...] | 
         key: the expected key.
 
     Returns:
-        The shape of one image's features (None for an empty store), and all shards, the latest last.
+        The shape of one image's features, and all shards, the latest last.
 
     Raises:
         DataError: the store has another key or format, or no readable manifest.
