@@ -1,6 +1,6 @@
 """Read running text for a language model: files as ids of characters or words, cut into B streams of windows.
 
-Files are joined with <end>, which also precedes the first file. So the token after <end> begins a file.
+Files are joined with `<end>`, which also precedes the first file. So the token after `<end>` begins a file.
 """
 
 import hashlib
@@ -35,8 +35,8 @@ class Encoded(NamedTuple):
     """Joined texts.
 
     Attributes:
-        ids: [N] int32, from <end> to <end>.
-        widths: [N] int16, number of characters of each token; 1 for <end>.
+        ids: [N] int32, from `<end>` to `<end>`.
+        widths: [N] int16, number of characters of each token; 1 for `<end>`.
     """
 
     ids: Tensor
@@ -49,7 +49,7 @@ class TextBatch(NamedTuple):
     Attributes:
         positions: [B] int64, index in the joined text of each stream's first token in this window.
         fresh: [B] bool, True at the beginning of a stream, where the state must not be carried over.
-        tokens: [B, 1, 1 + T] int64: the first T are the inputs, the last T the targets; <pad> after the last stream's
+        tokens: [B, 1, 1 + T] int64: the first T are the inputs, the last T the targets; `<pad>` after the last stream's
             end.
         characters: [] int64, number of characters of the targets.
     """
@@ -173,7 +173,7 @@ def split_text(text: str, unit: str) -> Sequence[str]:
 
 
 def encode_texts(texts: Sequence[Text], vocabulary: Vocabulary, *, unit: str) -> Encoded:
-    """Encode all texts, joined with <end> before, between and after them."""
+    """Encode all texts, joined with `<end>` before, between and after them."""
     ids, widths = [END], [1]
     for _, text in texts:
         tokens = split_text(text, unit)
@@ -187,7 +187,7 @@ class Windows(Dataset):
 
     The text is cut into B streams of equal length; the last one is padded. The last target of stream b is the first
     input of stream b + 1. Each stream is cut into windows of T steps in the same way. So every token except the first
-    <end> is a target exactly once.
+    `<end>` is a target exactly once.
 
     Args:
         text: from `encode_texts`.

@@ -26,8 +26,8 @@ class CaptionBatch(NamedTuple):
         images: pixels [B, 3, S, S] uint8, or stored features [B, L, D] or [B, D].
         mask: [B, L] bool, True at real locations, if the images have different numbers of locations; None if all
             have L.
-        tokens: [B, K, 1 + T] int64: <start>, words, <end>, <pad>…; an image's longest caption first. A missing caption
-            is all <pad>.
+        tokens: [B, K, 1 + T] int64: `<start>`, words, `<end>`, `<pad>`…; an image's longest caption first. A missing
+            caption is all `<pad>`.
     """
 
     image_ids: Tensor
@@ -68,7 +68,7 @@ class CaptionDataset(Dataset):
         source: function from a record to its pixels or features.
         views: further views. In each epoch `source` or one of them is drawn per image, with equal probability. Mirrored
             views are used only for images without "left" or "right" in their captions.
-        max_length: longer captions are cut to this number of words, followed by <end>.
+        max_length: longer captions are cut to this number of words, followed by `<end>`.
         captions_per_image: number of captions to draw per image in each epoch; None uses all.
         seed: seed of both draws; they also depend on the epoch and the image id.
     """

@@ -23,7 +23,7 @@ class QuestionBatch(NamedTuple):
         image_ids: [B] int64.
         images: as in a `CaptionBatch`.
         mask: as in a `CaptionBatch`.
-        questions: [B, K, T] int64: words, <end>, <pad>…; a missing question is all <pad>.
+        questions: [B, K, T] int64: words, `<end>`, `<pad>`…; a missing question is all `<pad>`.
         question_ids: [B, K] int64; NOTHING for a missing question.
         answers: [B, K, M] int64, ids of the target answers.
         shares: [B, K, M], target probability of each; they add up to 1 per question, or to 0 if no known answer is
@@ -54,7 +54,7 @@ class Item(NamedTuple):
 
 
 def encode_question(text: str, vocabulary: Vocabulary, *, max_length: int) -> list[int]:
-    """Return the ids of at most `max_length` words and of <end>, after which a model answers."""
+    """Return the ids of at most `max_length` words and of `<end>`, after which a model answers."""
     return vocabulary.encode(tokenize(text), max_length=max_length)[1:]
 
 

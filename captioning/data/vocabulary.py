@@ -11,7 +11,7 @@ SPECIALS = ("<pad>", "<start>", "<end>", "<unk>")
 
 
 class Vocabulary:
-    """Mapping between words and ids 0…V−1. The ids 0 to 3 are <pad>, <start>, <end> and <unk>.
+    """Mapping between words and ids 0…V−1. The ids 0 to 3 are `<pad>`, `<start>`, `<end>` and `<unk>`.
 
     Args:
         words: the words after the four special tokens, each once; the most frequent first, as `rarity` assumes.
@@ -53,15 +53,15 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, tokens: Sequence[str], *, max_length: int) -> list[int]:
-        """Return the ids of <start>, at most `max_length` words, and <end>. Longer captions are cut but keep <end>."""
+        """Return the ids of `<start>`, at most `max_length` words, and `<end>`; longer captions are cut before `<end>`."""
         return [START, *self.ids(tokens[:max_length]), END]
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
-        """Return the ids of the tokens; words that are not in the vocabulary get the id of <unk>."""
+        """Return the ids of the tokens; words that are not in the vocabulary get the id of `<unk>`."""
         return [self._ids.get(word, UNKNOWN) for word in tokens]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
-        """Return the words before <end>, without <start> and <pad>."""
+        """Return the words before `<end>`, without `<start>` and `<pad>`."""
         words = []
         for index in ids:
             if index == END:
@@ -74,8 +74,8 @@ class Vocabulary:
         """Return log(1 + rank) of each word; rank 1 is the most frequent word, as `build` sorts them.
 
         By Zipf's law a word's frequency is proportional to 1 / rank, so this is the logarithm of its inverse document
-        frequency up to a constant. <unk> stands for rarer words, so it has the last rank plus one. <pad>, <start> and
-        <end> have 0.
+        frequency up to a constant. `<unk>` stands for rarer words, so it has the last rank plus one. `<pad>`, `<start>`
+        and `<end>` have 0.
         """
         ranks = [0, 0, 0, len(self.words) - len(SPECIALS) + 1, *range(1, len(self.words) - len(SPECIALS) + 1)]
         return [math.log1p(rank) for rank in ranks]
