@@ -53,7 +53,7 @@ class Vocabulary:
         return len(self.words)
 
     def encode(self, tokens: Sequence[str], *, max_length: int) -> list[int]:
-        """Return the ids of `<start>`, at most `max_length` words, and `<end>`; longer captions are cut before `<end>`."""
+        """Return the ids of `<start>`, of at most the first `max_length` words, and of `<end>`."""
         return [START, *self.ids(tokens[:max_length]), END]
 
     def ids(self, tokens: Iterable[str]) -> list[int]:
