@@ -75,11 +75,11 @@ def entry_point(
                 if "--version" in line.flags:
                     print(f"captioning {captioning.__version__}")
                     return
-                if "--shell-completion" in line.flags and "COMP_LINE" in os.environ:
-                    os.environ["COMP_LINE"] = _without_plain(os.environ["COMP_LINE"])
-                    if os.environ["COMP_LINE"].split(" ")[-1].startswith("-"):
-                        print(" ".join([*(f"--{key}" for key in heads(command)), *SWITCHES]))
+                if "--shell-completion" in line.flags and (typed := os.environ.get("COMP_LINE", "")):
+                    if typed.split(" ")[-1].startswith("-"):
+                        print(*(f"--{key}" for key in heads(command)), *SWITCHES)
                         return
+                    os.environ["COMP_LINE"] = _without_plain(typed)
                 given = hydra_arguments(line, command)
                 if {"--help", "--help=all"} & set(line.flags):
                     settings = _arguments([each for each in given if not each.startswith("like=")])

@@ -39,11 +39,24 @@ def explain_error(error: Exception, command: Command, overrides: Sequence[str] |
         advice = literally if equals else "type settings as KEY=VALUE or --KEY VALUE"
         return ConfigError(f"{command.program} cannot read {error.override}: {advice}")
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        group, _, choice = error.missing_cfg_file.rpartition("/")
-        return ConfigError(f"{group}={choice} does not exist: choose one of {', '.join(sorted(error.options))}")
+        return ConfigError(_missing_choice(Path(error.missing_cfg_file), error.options))
+    if swept := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", str(error)):
+        key, values = swept[1], swept[2]
+        return ConfigError(
+            f"{key}={values} has several values: add -m for a sweep, or type {key}=[{values}] for a list"
+        )
     causes = [each for each in (error, error.__cause__) if each is error or isinstance(each, OmegaConfBaseException)]
-    text = "; ".join(_one_line(each) for each in causes if each)
+    text = "; ".join(_one_line(each) for each in causes if each).rstrip(".")
     return ConfigError(text if r"type \${" in text else f"{text}. See: {command.program} --help=all")
+
+
+def _missing_choice(path: Path, options: Sequence[str]) -> str:
+    """Return the message for a choice that a group does not have, such as the path data/imagenet."""
+    group = next((each for each in path.parents if choices_of(str(each))), path.parent)
+    choice = path.relative_to(group)
+    nearest = difflib.get_close_matches(str(choice), options, n=1)
+    guess = f"did you mean {nearest[0]}? Choose" if nearest else "choose"
+    return f"{group}={choice} does not exist: {guess} one of {', '.join(sorted(options))}"
 
 
 def _one_line(error: BaseException) -> str:

@@ -318,6 +318,20 @@ def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_p
     monkeypatch.chdir(tmp_path)
     _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
     assert message.startswith("error: data=imagenet does not exist: choose one of coco, csv, easy_vqa, flickr30k, ")
+    for given, told in [
+        ("data=flikr8k", "data=flikr8k does not exist: did you mean flickr8k? Choose one of coco, "),
+        ("+model/foo=bar", "experiment=+model/foo=bar does not exist: choose one of char_hello, "),
+        (
+            "model.width=1,2",
+            "model.width=1,2 has several values: add -m for a sweep, or type model.width=[1,2] for a list",
+        ),
+        (
+            "model/attention=[a,b]",
+            "In 'model/default': Could not load 'model/attention/b'. See: captioning-train --help=all",
+        ),
+        ("+seed=3", "Could not append to config. An item is already at 'seed'. Either remove + prefix: 'seed=3' Or "),
+    ]:
+        assert run_main(monkeypatch, capsys, "train", given)[1].startswith(f"error: {told}")
 
 
 @pytest.mark.parametrize(
