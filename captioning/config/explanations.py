@@ -42,9 +42,7 @@ def explain_error(error: Exception, command: Command, overrides: Sequence[str] |
         return ConfigError(_missing_choice(Path(error.missing_cfg_file), error.options))
     if swept := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", str(error)):
         key, values = swept[1], swept[2]
-        return ConfigError(
-            f"{key}={values} has several values: add -m for a sweep, or type {key}=[{values}] for a list"
-        )
+        return ConfigError(f"{key}={values} has several values: add -m for a sweep, or type {key}=[{values}]")
     causes = [each for each in (error, error.__cause__) if each is error or isinstance(each, OmegaConfBaseException)]
     text = "; ".join(_one_line(each) for each in causes if each).rstrip(".")
     return ConfigError(text if r"type \${" in text else f"{text}. See: {command.program} --help=all")
