@@ -24,6 +24,7 @@ NOT_RUN = [
     (r"^make ", "takes minutes, and .ci/run runs it or the tests do"),
     (r"pip install|-m venv|^source ", "changes the environment that the tests run in; setup.cfg's extras are checked"),
     (r"download=true", "downloads 20 GB"),
+    (r"^torchrun |^srun |submitit", "needs several machines; its settings are checked"),
     (r"^(\.venv/bin/)?(python|pytest|ruff|mypy|mkdocs|pre-commit) ", "a script for maintainers, not of the package"),
 ]
 FROM_THE_START = ".from_the_start"  # a file in the runs that every workspace has

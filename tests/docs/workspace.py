@@ -1,14 +1,14 @@
 """Draw the folder that the commands of the documentation are run in.
 
-Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco` and
-`data/easy_vqa`, and `data/own` with captions.csv; `results.json` and `annotations.json`; `about.md`. The tests that run
-the pages add the runs `runs/soft` and `runs/hard`, with their evaluations.
+Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`,
+`data/easy_vqa` and `data/vqa_v2`, and `data/own` with captions.csv; a detector's `data/regions`; `results.json`,
+`captions.json`, `annotations.json` and `image_info_test2014.json`; `about.md`; `a.txt`, `b.txt` and `c.txt`. The tests
+that run the pages add the runs `runs/soft` and `runs/hard`, with their evaluations.
 """
 
 import csv
 import json
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ SENTENCES = [
 ]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 CAPTIONS = 5  # per image
+SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015"}
+QUESTIONS = [("is there a dog?", "yes/no", "yes"), ("what color is it?", "other", "red"), ("how many?", "number", "2")]
 WORDS = yaml.safe_load((ROOT / "captioning" / "data" / "coco_words.yaml").read_text(encoding="utf-8"))
 CATEGORIES = {name: number for number, name in enumerate(WORDS, start=1)}  # of COCO's instances
 
@@ -47,10 +49,16 @@ def draw_workspace(folder: Path) -> Path:
     draw_coco(folder / "data" / "coco")
     draw_own(folder / "data" / "own")
     draw_easy_vqa(folder / "data" / "easy_vqa")
+    draw_vqa_v2(folder / "data" / "vqa_v2")
+    draw_regions(folder / "data" / "regions")
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (folder / name).write_text("\n".join(SENTENCES * 200), encoding="utf-8")
     annotations = folder / "data" / "coco" / "annotations"
     shutil.copy(annotations / "captions_val2017.json", folder / "annotations.json")
     images = json.loads((folder / "annotations.json").read_text())["images"]
     write(folder / "results.json", [{"image_id": each["id"], "caption": SENTENCES[0]} for each in images])
+    write(folder / "captions.json", [{"image_id": each["id"], "caption": SENTENCES[1]} for each in images])
+    write(folder / "image_info_test2014.json", {"images": images})
     return folder
 
 
@@ -141,6 +149,27 @@ def draw_easy_vqa(root: Path) -> None:
         write(root / part / "questions.json", questions)
 
 
-def without(arguments: Sequence[str], *names: str) -> list[str]:
-    """Return arguments without the settings of these names."""
-    return [each for each in arguments if each.lstrip("+").partition("=")[0] not in names]
+def draw_vqa_v2(root: Path) -> None:
+    """Draw VQA v2: three questions per image of COCO; those of the test split have no answers."""
+    for number, split in numbered():
+        draw_image(root / SUBSETS[split] / f"COCO_{SUBSETS[split]}_{number:012}.jpg", number)
+    for split, subset in SUBSETS.items():
+        questions, annotations = [], []
+        for number in (number for number, its in numbered() if its == split):
+            for shift, (text, kind, answer) in enumerate(QUESTIONS):
+                key = {"question_id": 10 * number + shift, "image_id": number}
+                questions.append({**key, "question": text})
+                answers = [{"answer": answer, "answer_id": each} for each in range(1, 11)]
+                annotations.append({**key, "answer_type": kind, "question_type": text.split()[0], "answers": answers})
+        write(root / f"v2_OpenEnded_mscoco_{subset}_questions.json", {"questions": questions})
+        if split != "test":
+            write(root / f"v2_mscoco_{subset}_annotations.json", {"annotations": annotations})
+
+
+def draw_regions(root: Path) -> None:
+    """Draw a detector's features of four regions per image."""
+    root.mkdir(parents=True)
+    for number, _ in numbered():
+        random = np.random.default_rng(number)
+        boxes = np.array([[8 * each, 4, 8 * each + 40, 50] for each in range(4)], np.float32)
+        np.savez(root / f"{number}.npz", x=random.normal(size=(4, 2048)).astype(np.float32), bbox=boxes)
