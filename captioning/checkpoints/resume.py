@@ -170,7 +170,9 @@ def _short(value: Any) -> str:
     """Return a short text for a setting: for a part, the last name of its target."""
     if isinstance(value, Mapping):
         return str(value.get("_target_", "a group")).rpartition(".")[2]
-    return "null" if value is None else str(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:

@@ -300,7 +300,7 @@ def test_a_language_model(tmp_path):
     assert np.array_equal(own.read(["abcab"])[0].log_probs, again.read(["abcab"])[0].log_probs)
     assert own.sample("a", length=9, seed=1) == again.sample("a", length=9, seed=1)
     assert "captioning-sample checkpoint=x" in path.with_suffix(".md").read_text()
-    with pytest.raises(DataError, match="an exported model does not tell the files"):
+    with pytest.raises(DataError, match="an exported model does not record its files"):
         held_out(again)
     with pytest.raises(
         CheckpointError, match=r"x\.json is a checkpoint of task=language_model, but task=image_captioning"

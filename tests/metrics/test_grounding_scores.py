@@ -552,7 +552,9 @@ def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes
         tmp_path / "regions", "data=csv", f"data.root={folder}", "data.min_count=1", "trainer.max_epochs=1",
         "encoder=regions", "encoder.size=4", "features=regions", f"features.root={folder}", toy=SIGHTLESS,
     )  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"last\.ckpt looks at a detector's regions; only a grid"):
+    with pytest.raises(
+        CheckpointError, match=r"last\.ckpt was trained on a detector's regions, but captioning-ground needs a grid"
+    ):
         run(regions, *scenes, output)
     assert not (tmp_path / "out").exists()
 

@@ -321,7 +321,7 @@ def test_figures_never_fall_on_pictures_nor_on_one_another(tmp_path, overfitted,
     assert len({name.lower() for each in names for name in each}) == 12 and names[3] == ["b.png", "b_strip.png"]
     own = tmp_path / "val0.png"
     own.write_bytes((world / "val0.png").read_bytes())
-    with pytest.raises(ConfigError, match="would replace the photo .* by a figure: give another folder"):
+    with pytest.raises(ConfigError, match=r"would replace the photo .* by a figure: give another folder"):
         run("caption", f"checkpoint={overfitted}/checkpoints/best.ckpt", f"images=[{own}]", f"output={tmp_path}")
     assert own.read_bytes() == (world / "val0.png").read_bytes()
 

@@ -189,7 +189,7 @@ def test_answers_and_figures_of_your_own_picture(trained, world, tmp_path, capsy
     found = json.loads((tmp_path / "answer.json").read_text())
     assert found["answer"] == "no" and len(found["probabilities"]) == 2
     Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
-    with pytest.raises(ConfigError, match="write a figure over"):
+    with pytest.raises(ConfigError, match=r"would replace the photo .* by a figure: give"):
         run("answer", checkpoint, f"image={tmp_path / 'x.png'}", "question=why", f"output={tmp_path}")
 
 
