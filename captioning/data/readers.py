@@ -156,7 +156,8 @@ def read_csv(
 
     The columns may be separated by commas, semicolons, tabs or bars. The published tables of Flickr8k
     (Flickr8k.token.txt, captions.txt) and Flickr30k (results.csv) are read too. Without a split column, a hash of the
-    image's file name chooses the split, so that new rows never move an image to another split.
+    image's file name chooses the split, so that new rows never move an image to another split. One exception: if no
+    image would be in the validation split, the image with the smallest hash is.
 
     Args:
         root: folder of the data set.
@@ -183,12 +184,14 @@ def read_csv(
     rows = _without_known_slips(table, rows, places, faults)
     captions: dict[Path, list[str]] = {}
     splits: dict[Path, str] = {}
+    hashes: dict[Path, float] = {}  # of images without a split column
     for where, row in rows:
         with faults:
             name, split = row["image"].strip(), row.get("split")
             path = places.path(name, where)
             if split is None:
-                split = _hashed_split(path.relative_to(folder).as_posix(), val_share, test_share)
+                hashes[path] = _hash(path.relative_to(folder).as_posix())
+                split = _hashed_split(hashes[path], val_share, test_share)
             split = split.strip()
             if split not in SPLITS:
                 raise DataError(f"{where}: split must be train, val or test, not {split!r}")
@@ -200,6 +203,9 @@ def read_csv(
                 raise DataError(f"{where}: the caption of {name} is blank: write one or delete the row")
             captions.setdefault(path, []).append(row["caption"])
     places.report(table, faults)
+    candidates = [path for path in hashes if splits[path] == "train"]
+    if val_share and len(candidates) > 1 and "val" not in splits.values():
+        splits[min(candidates, key=hashes.__getitem__)] = "val"
     items = enumerate(captions.items())
     records = [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items]
     return _checked([CaptionFile(table, records, folder)], disk, faults)
@@ -316,9 +322,12 @@ def _not_blank(captions: Iterable[str], faults: Handling) -> tuple[str, ...]:
     return tuple(caption for caption in captions if caption.strip() or faults is not STRICT)
 
 
-def _hashed_split(name: str, val_share: float, test_share: float) -> str:
-    digest = hashlib.sha256(Path(name).as_posix().encode()).digest()
-    number = int.from_bytes(digest[:8]) / 2**64  # uniform in 0 … 1
+def _hash(name: str) -> float:
+    """Return a hash of a file name, uniform in 0 … 1."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+
+
+def _hashed_split(number: float, val_share: float, test_share: float) -> str:
     return "test" if number < test_share else "val" if number < test_share + val_share else "train"
 
 

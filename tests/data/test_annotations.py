@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -408,6 +409,18 @@ def test_hashed_splits_never_move_and_have_their_shares(tmp_path):
     assert 160 < counts["val"] < 240 and 160 < counts["test"] < 240  # within three standard deviations of 200
     assert {name: before[tmp_path / name] for name in PINNED} == PINNED
     assert {record.split for record in read_csv(tmp_path, val_share=0, test_share=0)} == {"train"}
+
+
+def test_few_images_have_one_for_validation(tmp_path):
+    names = ["1000.jpg", "1003.jpg", "1004.jpg"]  # sha256 of their names: 3eb6…, d12c…, 702b…
+    write_csv(tmp_path, "image,caption", *(f"{name},text" for name in names), pictures=names)
+    hashes = {name: hashlib.sha256(name.encode()).hexdigest() for name in names}
+    assert min(hashes.values()) > "1a"
+    found = {record.path.name: record.split for record in read_csv(tmp_path, test_share=0)}
+    assert found == dict.fromkeys(names, "train") | {min(names, key=hashes.__getitem__): "val"}
+    assert {record.split for record in read_csv(tmp_path, val_share=0, test_share=0)} == {"train"}
+    write_csv(tmp_path, "image,caption", f"{names[0]},text", pictures=names)
+    assert [record.split for record in read_csv(tmp_path)] == ["train"]  # a single image stays in training
 
 
 @pytest.mark.parametrize("shares", [{"val_share": -0.1}, {"val_share": 0.5, "test_share": 0.5}, {"test_share": 1}])
