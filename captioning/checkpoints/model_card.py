@@ -5,7 +5,7 @@ from typing import Any
 
 _PARTS = ("attention", "recurrence", "cell", "conditioning", "readout")  # parts of a model that the card names
 TOOLS = {
-    "image_captioning": "captioning-caption checkpoint={name} images=[photo.jpg]",
+    "image_captioning": "captioning-caption photo.jpg --checkpoint {name}",
     "vqa": 'captioning-answer checkpoint={name} image=photo.jpg question="…"',
     "language_model": "captioning-sample checkpoint={name}",
 }
@@ -23,7 +23,7 @@ def make_card(name: str, document: Mapping[str, Any]) -> str:
     if scores := document.get("scores"):
         intervals = scores["intervals"]
         rows = [(key, f"{value:.3f}", _interval(intervals.get(key))) for key, value in scores["values"].items()]
-        parts += ["## Scores", f"{scores['of']}.", _table(["Score", "", "95 %"], rows)]
+        parts += ["## Scores", f"{scores['of']}.", _table(["Score", "Value", "95 % interval"], rows)]
     if text := document.get("card"):
         parts.append(text.strip())
     return "\n\n".join(parts) + "\n"
@@ -32,18 +32,19 @@ def make_card(name: str, document: Mapping[str, Any]) -> str:
 def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     config, weights = document["config"], document["weights"]
     model = config["model"]
-    named = [_last(model[key]["_target_"]) for key in _PARTS if isinstance(model.get(key), dict)]
-    sizes = [f"{key.replace('_', ' ')} {model[key]}" for key in ("width", "embedding_size", "layers") if key in model]
-    yield "Model", ", ".join(named + sizes)
+    yield "Parts", ", ".join(f"{key} `{_part(model[key])}`" for key in _PARTS if isinstance(model.get(key), dict))
+    yield "Sizes", ", ".join(f"`{key}` {model[key]}" for key in ("width", "embedding_size", "layers") if key in model)
     if encoder := config.get("encoder"):
         transform = config["transform"]
-        source = "in the file" if weights["with encoder"] else f"`{encoder.get('weights')}`"
-        yield "Encoder", f"{encoder.get('name')}, weights {source}, fingerprint {document['fingerprint']}"
-        yield "Image size", f"{transform.get('size')} × {transform.get('size')}, {transform.get('fit')}"
-    yield "Vocabulary", f"{len(document['vocabulary'])} entries"
-    images = [f"{count} {split} images" for split, count in document.get("images", {}).items()]
+        yield "Encoder", str(encoder.get("name"))
+        source = "in this model's file" if weights["with encoder"] else f"`encoder.weights={encoder.get('weights')}`"
+        yield "Encoder weights", f"{source}; their hash is {document['fingerprint']}"
+        size, fit = transform.get("size"), transform.get("fit")
+        yield "Encoder input", f"{size} × {size} pixels, `transform.fit={fit}`"
+    yield "Vocabulary", f"{len(document['vocabulary']):,} entries"
+    images = [f"{count:,} {split} images" for split, count in document.get("images", {}).items()]
     yield "Data", ", ".join([str(config["data"].get("name")), *images])
-    yield "Weights", f"{weights['numbers']} numbers, {weights['dtype']}, {weights['bytes'] / 1e6:.2f} MB"
+    yield "Weights", f"{weights['numbers']:,} numbers, {weights['dtype']}, {weights['bytes'] / 1e6:.2f} MB"
 
 
 def _table(head: Sequence[str], rows) -> str:
@@ -55,5 +56,11 @@ def _interval(ends: Sequence[float] | None) -> str:
     return "" if ends is None else f"[{ends[0]:.3f}, {ends[1]:.3f}]"
 
 
-def _last(target: str) -> str:
-    return target.rpartition(".")[2]
+def _part(settings: Mapping[str, Any]) -> str:
+    """Return a part's class with its settings, such as `LookFirst(gate=True, word=True)`."""
+    own = [
+        f"{key}={value}"
+        for key, value in settings.items()
+        if not key.startswith("_") and not isinstance(value, dict | list)
+    ]
+    return settings["_target_"].rpartition(".")[2] + (f"({', '.join(own)})" if own else "")

@@ -191,7 +191,7 @@ def test_an_encoder_of_its_own_goes_along(checkpoint, pictures, tmp_path, place)
     assert torch.equal(load(rounded).encoder.state_dict()[moved], encoder[moved].half().float())
     assert load(rounded).caption(pictures)[0].text == load(own).caption(pictures)[0].text
     assert "somebody" not in whole.with_suffix(".json").read_text()
-    assert "weights in the file" in whole.with_suffix(".md").read_text()
+    assert "| Encoder weights | in this model's file;" in whole.with_suffix(".md").read_text()
     assert rounded.stat().st_size > 4 * exported(checkpoint, tmp_path / "without").stat().st_size
 
 
@@ -266,7 +266,8 @@ def test_scores_and_prose_are_on_the_card(checkpoint, tmp_path):
     assert card.startswith("# x\n") and card.endswith("## Data\n\nDrawn.\n")
     assert "| BLEU-4 | 0.219 | [0.100, 0.350] |" in card and "| truth | 1.000 |  |" in card
     assert "csv val, decoding beam7, Penn-Treebank tokens (python), 2 images." in card
-    assert "SoftAttention" in card and "LSTM" in card and "efficientnet-lite0, weights `package`" in card
+    assert "attention `SoftAttention`" in card and "cell `LSTM`" in card and "| Encoder | efficientnet-lite0 |" in card
+    assert "| Encoder weights | `encoder.weights=package`; their hash is " in card
     assert document["scores"]["values"] == {"BLEU-4": 0.21875, "truth": 1} and document["card"] == "## Data\n\nDrawn.\n"
     assert load(path).path == path
 
