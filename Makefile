@@ -57,7 +57,7 @@ COMMA := ,
 
 notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json $(TEXT)/checkpoints/best.ckpt
 	$(BIN)/python notebooks/execute.py $(NOTEBOOKS) \
-		'CHECKPOINT="../$(SOFT)/checkpoints/best.ckpt"' 'PICTURES="../$(SMALL_SCENES)/val"' 'FIRST=0' \
+		'CHECKPOINT="../$(SOFT)/checkpoints/best.ckpt"' 'IMAGE_FOLDER="../$(SMALL_SCENES)/val"' 'FIRST=0' \
 		'SOFT="../$(SOFT)/checkpoints/best.ckpt"' 'HARD="../$(HARD)/checkpoints/best.ckpt"' \
 		'LANGUAGE_MODEL="../$(TEXT)/checkpoints/best.ckpt"' 'HELLO="../$(NOTEBOOKS)/hello"' \
 		'FEATURES="../$(NOTEBOOKS)/features"' 'RUNS={"soft": "../$(SOFT)", "hard": "../$(HARD)"}' \

@@ -1,6 +1,6 @@
-"""Notebooks: short, settings in one cell, outputs kept and small, nothing of the machine they were made on in them.
+"""Check the notebooks: short code, settings in the first code cell, small outputs, no local paths, plain openings.
 
-`make notebooks` executes them in kernels of their own; here two run on other pictures and checkpoints than their own.
+`make notebooks` executes all of them. Here two are executed with other checkpoints and images.
 """
 
 import ast
@@ -15,7 +15,8 @@ from captioning.config.schemas import TrainConfig
 from captioning.train import train
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
-MOST = 300_000  # bytes
+MOST = 300_000  # largest size of a notebook in bytes
+FIRST_TEXT = ("**What you will see:**", "**Before:**", "**Time on two cores:**")
 
 
 def code_cells(path: Path) -> list[dict]:
@@ -38,20 +39,30 @@ def test_a_notebook_is_short_and_clean(path):
     assert len(text.encode()) < MOST
     for statement in ast.parse(source(settings)).body:
         assert isinstance(statement, ast.Assign)
-        ast.literal_eval(statement.value)  # values, no computation
+        ast.literal_eval(statement.value)  # only values, no computation
     for cell in cells:
         assert not [node for node in ast.walk(ast.parse(source(cell))) if isinstance(node, ast.ClassDef | ast.While)]
     assert sum(len(source(cell).splitlines()) for cell in cells) <= 60
     counts = [cell["execution_count"] for cell in (settings, *cells)]
-    assert cells[-1]["outputs"] and counts == list(range(1, len(counts) + 1))  # run once, from the top
+    assert cells[-1]["outputs"] and counts == list(range(1, len(counts) + 1))  # executed once, from the top
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not [output for output in outputs if output["output_type"] == "error" or output.get("name") == "stderr"]
     assert not re.search(r"/(tmp|work|home|root|Users)/", text)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_begins_with_what_to_expect_and_ends_with_what_to_try(path):
+    first, *_, last = json.loads(path.read_text())["cells"]
+    assert first["cell_type"] == last["cell_type"] == "markdown"
+    assert source(first).startswith("# ") and all(each in source(first) for each in FIRST_TEXT)
+    assert re.search(r"\*\*Time on two cores:\*\* .*\b(?:seconds|minutes?)\b", source(first))
+    changes = source(last).partition("## Try this\n")[2]
+    assert 2 <= len(re.findall(r"^- ", changes, re.MULTILINE)) <= 4
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
-    """(folder of a soft run, of a hard one, drawn scenes), each seconds old."""
+    """Return the folders of a small run with soft attention, one with hard attention, and the drawn scenes."""
     root = tmp_path_factory.mktemp("notebooks")
     small = [
         "data=scenes", f"data.root={root}/scenes", "data.reader.train=8", "data.reader.val=4", "data.reader.test=1",
@@ -65,15 +76,15 @@ def runs(tmp_path_factory) -> tuple[Path, Path, Path]:
 
 
 @pytest.mark.parametrize("name", ["02_attention_maps", "03_soft_and_hard"])
-def test_they_run_on_any_checkpoint_and_pictures(name, runs, capsys, monkeypatch):
+def test_they_run_with_any_checkpoint_and_images(name, runs, capsys, monkeypatch):
     pytest.importorskip("IPython", reason="the extra `notebooks` is not installed")
     soft, hard, scenes = runs
     path = next(path for path in NOTEBOOKS if path.stem == name)
     settings, *cells = map(source, code_cells(path))
     checkpoints = [str(run / "checkpoints" / "best.ckpt") for run in (soft, hard)]
     names = {"CHECKPOINT": checkpoints[0], "SOFT": checkpoints[0], "HARD": checkpoints[1], "FIRST": 0}
-    names["PICTURES"] = str(scenes / "val")
+    names["IMAGE_FOLDER"] = str(scenes / "val")
     assert {node.targets[0].id for node in ast.parse(settings).body} <= names.keys()
     for cell in cells:
         exec(cell, names)
-    assert len(names["pictures"]) == 3 and capsys.readouterr().out.count("\n") >= 3
+    assert len(names["images"]) == 3 and capsys.readouterr().out.count("\n") >= 3
