@@ -47,9 +47,9 @@ def answer_accuracy(answer: str, annotators: Sequence[str]) -> float:
     """Compute the accuracy of one answer.
 
     Each annotator is left out once, and min(n / 3, 1) is averaged over these cases, where n is the number of remaining
-    annotators who gave this answer. The answer is fully normalized. As in the
-    official program, the annotators' answers are used as they are if all are equal, and without punctuation if they
-    differ. In the official files they are already in lower case, without articles, and with digits for number words.
+    annotators who gave this answer. The answer is fully normalized. As in the official program, the annotators' answers
+    are used as they are if all are equal, and without punctuation if they differ. In the official files they are
+    already in lower case, without articles, and with digits for number words.
 
     Args:
         answer: the answer of the model.
