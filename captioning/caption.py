@@ -90,7 +90,8 @@ def caption(config: dict[str, Any]) -> None:
     left_out += skipped
     _report_left_out(left_out, output / LEFT_OUT)
     blank = f" ({empty} with an empty caption)" if empty else ""
-    print(f"{len(results)} images captioned{blank}, {len(left_out)} left out. Results: {output}")
+    count = "1 image" if len(results) == 1 else f"{len(results)} images"
+    print(f"{count} captioned{blank}, {len(left_out)} left out. Results: {output}")
 
 
 def _report_left_out(left_out: Sequence[str], file: Path) -> None:

@@ -41,10 +41,14 @@ def pytest_testnodedown(node, error):
     recorder.found |= {Message(*each) for each in getattr(node, "workeroutput", {}).get("error_messages", [])}
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
+    """Fail the run if an error message does not name what is wrong or does not say what to do."""
     recorder.stop()
-    if hasattr(session.config, "workeroutput"):
+    if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
         session.config.workeroutput["error_messages"] = [tuple(each) for each in recorder.found]
+    elif session.exitstatus == 0 and offenders(sorted(recorder.found)):
+        session.exitstatus = 1
 
 
 def pytest_terminal_summary(terminalreporter):

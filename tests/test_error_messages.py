@@ -4,8 +4,12 @@ The messages that the tests provoke are checked at the end of the test run (conf
 source are checked, and the rules themselves.
 """
 
+import os
+import subprocess
+import sys
+
 import pytest
-from error_messages import EXCEPTIONS, PACKAGE, Message, Recorder, offences, offenders, templates
+from error_messages import EXCEPTIONS, PACKAGE, ROOT, Message, Recorder, offences, offenders, templates
 
 from captioning.errors import ConfigError, DataError, must_be
 
@@ -102,3 +106,17 @@ def test_what_a_run_constructs_is_recorded_unless_it_becomes_part_of_another():
     recorder.here.append(frame._replace(text="data.csv: x"))
     recorder.reset()
     assert {message.text for message in recorder.found} == {"seed must be at least 4, not 3", "data.csv: x"}
+
+
+@pytest.mark.parametrize("processes", [[], ["-n", "1"]])
+@pytest.mark.parametrize(("message", "status"), [("it broke", 1), ("seed=x must be an int", 0)])
+def test_a_run_of_tests_fails_if_they_provoke_a_bad_message(processes, message, status, tmp_path):
+    test = tmp_path / "test_it.py"
+    code = f"from captioning.errors import DataError; DataError({message!r})"
+    test.write_text(f"def test_it():\n    exec(compile({code!r}, {str(PACKAGE / 'errors.py')!r}, 'exec'))\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "conftest", "-p", "no:cacheprovider", *processes, str(test)]
+    paths = [ROOT / "tests", ROOT / "tests" / "helpers", ROOT]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(str, paths))}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == status, done.stdout + done.stderr
+    assert (message in done.stdout) is bool(status)

@@ -64,7 +64,7 @@ def test_figures_are_not_captioned_by_the_next_call(checkpoint, tmp_path, capsys
     told = capsys.readouterr()
     assert told.err.count(f"{tmp_path / 'first'}: results of captioning-caption") == 2
     assert f"{tmp_path / 'second'}: the output folder" in told.err
-    assert "1 images captioned, 2 left out" in told.out.splitlines()[-1]
+    assert "1 image captioned, 2 left out" in told.out.splitlines()[-1]
 
 
 def test_a_broken_image_stops_it_unless_told_otherwise(checkpoint, tmp_path, capsys):
@@ -78,7 +78,7 @@ def test_a_broken_image_stops_it_unless_told_otherwise(checkpoint, tmp_path, cap
     assert len(caption(checkpoint, folder, output, "skip_unreadable=true")) == 1
     told = capsys.readouterr()
     assert f"left out: {folder / 'b'}: damaged or cut short" in told.err
-    assert told.out.splitlines()[-1] == f"1 images captioned, 1 left out. Results: {output}"
+    assert told.out.splitlines()[-1] == f"1 image captioned, 1 left out. Results: {output}"
 
 
 def test_many_that_are_left_out_are_all_named_in_a_file(checkpoint, tmp_path, capsys):
