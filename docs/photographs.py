@@ -40,7 +40,7 @@ def main(coco: str | None = None) -> None:
 
 def save_strip(name: str) -> None:
     """Save one attention map per word of one of the demo's photos. It is the first figure of README.md."""
-    photo = Path(captioning.__file__).parent / "web" / "demo" / "photos" / f"{name}.jpg"
+    photo = Path(__file__).parents[1] / "captioning" / "web" / "demo" / "photos" / f"{name}.jpg"
     with TemporaryDirectory() as folder:
         captioning.load("flickr8k-small").figure(photo, "strip", path=Path(folder) / "strip.png")
         with Image.open(Path(folder) / "strip.png") as figure:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from captioning.text import tokenize
 
 # Meaning -> phrases for it.
-COLORS = {name: (name,) for name in ("red", "yellow", "green", "blue", "magenta", "white")}
+COLOR_WORDS = {name: (name,) for name in ("red", "yellow", "green", "blue", "magenta", "white")}
 SHAPES = {name: (name,) for name in ("square", "triangle", "star", "heart")} | {"circle": ("circle", "disc")}
 SIZES = {"small": ("small", "little", "tiny"), "large": ("large", "big")}
 RELATIONS = {
@@ -50,7 +50,7 @@ DOMINANCE = 1.5  # a relation is clear if the distance along one axis is more th
 
 
 class Thing(NamedTuple):
-    """One object: meanings from SHAPES, COLORS and SIZES, and its box (x, y, width, height) in pixels."""
+    """One object: meanings from SHAPES, COLOR_WORDS and SIZES, and its box (x, y, width, height) in pixels."""
 
     shape: str
     color: str
@@ -159,7 +159,7 @@ def _body(things: Sequence[Thing], scene: Scene, random: Random, *, counted: boo
 def _noun(thing: Thing, random: Random) -> str:
     size = random.choice(SIZES[thing.size]) + " " if random.random() < 0.5 else ""
     # Never "an": no size and no color begins with a vowel.
-    return f"a {size}{random.choice(COLORS[thing.color])} {random.choice(SHAPES[thing.shape])}"
+    return f"a {size}{random.choice(COLOR_WORDS[thing.color])} {random.choice(SHAPES[thing.shape])}"
 
 
 def _either(table: Mapping[Any, tuple[str, ...]]) -> str:
@@ -175,7 +175,7 @@ def _meaning(table: Mapping[Any, tuple[str, ...]], phrase: str | None) -> Any:
 START = re.compile(rf"(?:there (?:is|are) |an? (?:{'|'.join(IMAGE_KINDS)}) of )?(?:({_either(COUNTS)}) shapes )?")
 _STEP = re.compile(
     rf"(?:(?P<lead>and|with|(?:is )?(?P<where>{_either(RELATIONS)})) )?"
-    rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLORS)}) )?"
+    rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLOR_WORDS)}) )?"
     rf"(?P<shape>{_either(SHAPES)}|shape) (?:(?P<it>{_either(RELATIONS)}) it )?"
 )
 GROUND = re.compile(rf"(?:on (?:an?|the) ({_either(BACKGROUNDS)}) background )?")
@@ -215,7 +215,7 @@ def _letter(step: re.Match) -> str:
 
 
 def _mention(step: re.Match) -> Phrase:
-    return Phrase(_meaning(SHAPES, step["shape"]), _meaning(COLORS, step["color"]), _meaning(SIZES, step["size"]))
+    return Phrase(_meaning(SHAPES, step["shape"]), _meaning(COLOR_WORDS, step["color"]), _meaning(SIZES, step["size"]))
 
 
 def is_true(caption: str, scene: Scene) -> bool:

@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 from captioning.data import draw_scene, read_scenes, scenes, truth
 from captioning.data.grammar import (
     BACKGROUNDS,
-    COLORS,
+    COLOR_WORDS,
     RELATIONS,
     SHAPES,
     SIZES,
@@ -262,7 +262,7 @@ def swap(caption, phrases, replacement):
 def falsified(caption, scene):
     """(kind of fault, the caption with that one fault)."""
     colors, shapes = ({getattr(item, kind) for item in scene.things} for kind in ("color", "shape"))
-    absent_color = next(color for color in COLORS if color not in colors)
+    absent_color = next(color for color in COLOR_WORDS if color not in colors)
     absent_shape = next(shape for shape in SHAPES if shape not in shapes)
     yield "color", swap(caption, colors, absent_color)
     yield "shape", swap(caption, [word for shape in shapes for word in SHAPES[shape]], absent_shape)
@@ -334,7 +334,7 @@ def test_scenes_are_read_back_as_they_were_drawn(root):
 def test_truth_is_the_share_of_true_captions(root):
     first, second, third, *rest = load_scenes(root, "val").items()
     item = second[1].things[0]
-    other = next(color for color in COLORS if color not in {item.color for item in second[1].things})
+    other = next(color for color in COLOR_WORDS if color not in {item.color for item in second[1].things})
     captions = {
         first[0]: draw_scene(0, "val", 0)[3][2],
         second[0]: f"a {other} {item.shape}",
