@@ -275,7 +275,7 @@ def test_a_job_after_a_diverging_one_is_the_job_alone_and_a_second_sweep_goes_on
     longer = [*given, "trainer.max_epochs=3"]
     status, rows, *_ = sweep(*longer, "resume=auto", job=train)
     assert last_words(rows, folder)[2] == "done" and weights(folder / "2")["global_step"] == 6
-    assert json.loads((folder / "2" / "outcome.json").read_text())["why"] == "all of its 3 epochs"
+    assert json.loads((folder / "2" / "outcome.json").read_text())["why"] == "all 3 epochs are done"
 
 
 @pytest.mark.slow
