@@ -63,6 +63,12 @@ FORBIDDEN = [
     (r"\b(?:whatever (?:it|they|the|a|an|ends|is|else))\b", "name the cases"),
     (r"\bbut for\b", "except for"),
     (r"\bof (?:one|its|their|your|his) own's\b", "plain words"),
+    (r"\btakes? (?:its|their|the) place\b", "replaces"),
+    (r"\b(?:is|are) looked at\b|\b(?:is|are) to be (?:had|found)\b|\bat hand\b", "is used, is available"),
+    (r"\bgo(?:es)? by\b|\bbroke(?:n)? off\b|\bin turns\b|\bcomes? along\b", "uses, stopped"),
+    (r"\b(?:written|made|spelled) otherwise\b", "differently"),
+    (r"\bof some \d|\bis of the\b|\bsays? of\b|\bmakes? of\b", "plain words"),
+    (r"\bof one's own\b|\beach of its own\b|\bas long can\b|\bwhose like\b", "plain words"),
     (r"\b(?:learnt|colours?|coloured|behaviours?|optimis\w+|tokenis\w+|normalis\w+|initialis\w+|grey|centres?|neighbours?"
      r"|labelled|modelling|licence|regularis\w+|summaris\w+|recognis\w+|favour\w*)\b", "American spelling"),
 ]  # fmt: skip
