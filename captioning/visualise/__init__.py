@@ -1,8 +1,17 @@
-"""Draw figures of captions, data and runs; it knows pictures, words and numbers, and no model.
+"""Draw figures of captions, data and runs from images, words and numbers; nothing here depends on a model.
 
-`attention` draws one panel per word, `strip` the same in one row, `animation` as a moving picture, `contact_sheet` many
-pictures with captions and scores, `curves` the losses and scores of a run, `bars` counts, `cells` states and gates.
-`geometry` knows where weights belong on a picture, `maps` how they are lit, `drawing` what all figures share.
+| File            | Draws                                                              |
+|-----------------|--------------------------------------------------------------------|
+| `attention`     | one panel with an attention map per word                           |
+| `strip`         | the same panels in one row, for a paper                            |
+| `animation`     | the same as an animation                                           |
+| `contact_sheet` | many images with captions and scores                               |
+| `curves`        | losses and scores of runs                                          |
+| `bars`          | counts                                                             |
+| `cells`         | states and gates of recurrent cells                                |
+| `geometry`      | (helper) computes where attention weights belong on an image       |
+| `maps`          | (helper) colors attention maps                                     |
+| `drawing`       | (helper) has what all figures share                                |
 """
 
 import lazy_loader

@@ -1,28 +1,38 @@
-"""Animate where each word of a caption looked: a GIF, or an MP4 with ffmpeg.
-
-GIF, or MP4 where ffmpeg is."""
+"""Animate where each word of a caption looked, as a GIF, or as an MP4 if ffmpeg is installed."""
 
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import FancyBboxPatch, Rectangle
+from matplotlib.text import Text
 from PIL import Image
 
 from captioning.errors import ToolError
 from captioning.io import write_whole
-from captioning.visualise.drawing import TEXT, few_colors, fit, mark, new_figure, show, text_height, text_width
+from captioning.visualise.drawing import (
+    TEXT,
+    few_colors,
+    fit,
+    mark,
+    new_figure,
+    pixels_of,
+    show,
+    text_height,
+    text_width,
+)
 from captioning.visualise.maps import Maps
 
-SIDE, SLIMMEST = 420, 280  # of a square picture in pixels, another shape has its area; width of a frame at least
+SIDE, SLIMMEST = 420, 280  # pixels: side of a square image (others have the same area); smallest width of a frame
 DPI, POINTS, NOTE, MARGIN = 100, 13, 9, 12
-SECONDS, PAUSE = 0.7, 2.0  # a word; the whole caption at the end
-BOX = {"boxstyle": "round,pad=0.12", "facecolor": "0.15", "edgecolor": "none"}  # behind the word at hand
-RATE = 10  # frames a second of an MP4
+SECONDS, PAUSE = 0.7, 2.0  # per word; at the end, for the complete caption
+BOX = {"boxstyle": "round,pad=0.12", "facecolor": "0.15", "edgecolor": "none"}  # behind the current word
+RATE = 10  # frames per second of an MP4
 
 
 def save_gaze(
@@ -33,21 +43,26 @@ def save_gaze(
     *,
     seconds: float = SECONDS,
     side: int = SIDE,
-    **where,
+    **where: Any,
 ) -> None:
-    """Writes the frames of `gaze_frames` to a .gif or .mp4, `seconds` a word; never half a file.
+    """Write an animation that shows one attention map after the other; the file is written atomically.
 
     Args:
-        words, weights, where: as for `attention_figure`. side: of a square picture, in pixels.
-
+        path: a .gif or .mp4 file.
+        picture: the captioned image.
+        words: as for `attention_figure`.
+        weights: as for `attention_figure`.
+        seconds: time per word.
+        side: side of a square image in pixels; other shapes have the same area.
+        **where: as for `attention_figure`.
 
     Raises:
-        ToolError: an MP4 without ffmpeg, or ffmpeg failed.
-        ValueError: another suffix, or as for `Maps`.
+        ToolError: an MP4 is requested and ffmpeg is missing, or ffmpeg fails.
+        ValueError: the file has another suffix, or an argument is invalid (see `Maps`).
     """
     path = Path(path)
     if path.suffix.lower() not in (".gif", ".mp4"):
-        raise ValueError(f"{path}: a gaze is saved as .gif or .mp4")
+        raise ValueError(f"{path}: an animation is saved as .gif or .mp4")
     frames = gaze_frames(picture, words, weights, side=side, **where)
     durations = [seconds] * (len(frames) - 1) + [PAUSE]
     make = _write_gif if path.suffix.lower() == ".gif" else _write_mp4
@@ -55,11 +70,12 @@ def save_gaze(
 
 
 def gaze_frames(
-    picture: Image.Image, words: Sequence[str], weights: np.ndarray, *, side: int = SIDE, **where
+    picture: Image.Image, words: Sequence[str], weights: np.ndarray, *, side: int = SIDE, **where: Any
 ) -> list[Image.Image]:
-    """RGB frames of one size: the picture, then the panel of each word with that word set off, then the picture again.
+    """Draw the frames of an animation, RGB and of the same size.
 
-    Args: as for `save_gaze`.
+    The first and the last frame show the image alone; each frame between shows the attention map of one word, and
+    highlights the word. Arguments are those of `save_gaze`.
     """
     maps = Maps(words, weights, **where)
     root = (picture.width / picture.height) ** 0.5
@@ -74,21 +90,23 @@ def gaze_frames(
             frame.remove()
         if word is not None:
             mark(axes, panels[word], picture.size)
-        for place, text in enumerate(texts):
-            reached = index is not None and place <= index
-            text.set_color("white" if place == word else "0.1" if reached else "0.7")
-            text.get_bbox_patch().set_visible(place == word)
-        if share is not None:
+        for position, text in enumerate(texts):
+            reached = index is not None and position <= index
+            text.set_color("white" if position == word else "0.1" if reached else "0.7")
+            cast(FancyBboxPatch, text.get_bbox_patch()).set_visible(position == word)
+        if share is not None and maps.sentinel is not None:
             share(None if word is None else float(maps.sentinel[word]))
-        figure.canvas.draw()
-        frames.append(Image.fromarray(np.asarray(figure.canvas.buffer_rgba())[..., :3]))
+        frames.append(Image.fromarray(pixels_of(figure)))
     return frames
 
 
-def _stage(shown: Image.Image, extent: tuple[int, int], maps: Maps):
-    """The figure that all frames share: the picture above the words; a sentinel's share, told by a function."""
+def _stage(shown: Image.Image, extent: tuple[int, int], maps: Maps) -> tuple[Figure, Axes, list[Text], Callable | None]:
+    """Draw what all frames share: the image above the words.
+
+    Returns the figure, the axes of the image, the words, and a function that shows the sentinel's share (or None).
+    """
     width = max(shown.width, SLIMMEST) + 2 * MARGIN
-    width += width % 2  # MP4 wants even sides
+    width += width % 2  # MP4 needs even sides
     placed, lines = _place(maps.words, width - 2 * MARGIN)
     line = text_height("", POINTS, dpi=DPI)
     foot = 2 * MARGIN if maps.sentinel is not None else 0
@@ -113,9 +131,9 @@ def _stage(shown: Image.Image, extent: tuple[int, int], maps: Maps):
     if maps.sentinel is None:
         return figure, axes, texts, None
     room, low = width - 2 * MARGIN - 70, MARGIN / height
-    for colour, length in (("0.85", room), ("0.3", 0)):
-        figure.add_artist(Rectangle((MARGIN / width, low), length / width, 10 / height, color=colour, linewidth=0))
-    bar = figure.artists[-1]
+    for color, length in (("0.85", room), ("0.3", 0)):
+        bar = Rectangle((MARGIN / width, low), length / width, 10 / height, color=color, linewidth=0)
+        figure.add_artist(bar)
     number = figure.text((width - MARGIN) / width, low, "", ha="right", va="bottom", fontsize=NOTE, **TEXT)
 
     def share(value: float | None) -> None:
@@ -126,8 +144,9 @@ def _stage(shown: Image.Image, extent: tuple[int, int], maps: Maps):
 
 
 def _place(words: Sequence[str], width: float) -> tuple[list[tuple[float, int, float]], int]:
-    """For each word (x, line, points); and the number of lines."""
-    placed, x, row, space = [], 0.0, 0, text_width("n", POINTS, dpi=DPI) / 2
+    """Arrange words in lines; return (x, line, font size in points) per word, and the number of lines."""
+    placed: list[tuple[float, int, float]] = []
+    x, row, space = 0.0, 0, text_width("n", POINTS, dpi=DPI) / 2
     for word in words:
         wide = text_width(word, POINTS, dpi=DPI)
         if x and x + wide > width:
@@ -139,15 +158,21 @@ def _place(words: Sequence[str], width: float) -> tuple[list[tuple[float, int, f
 
 def _write_gif(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequence[float]) -> None:
     first, *rest = (few_colors(frame, 128) for frame in frames)
-    milliseconds = [round(100 * each) * 10 for each in durations]  # a GIF counts hundredths
+    milliseconds = [round(100 * each) * 10 for each in durations]  # GIF durations are hundredths of a second
     first.save(file, format="GIF", save_all=True, append_images=rest, duration=milliseconds, loop=0)
 
 
 def find_ffmpeg() -> str:
-    """Path of the program that makes MP4, or a ToolError."""
+    """Return the path of the program ffmpeg, which writes MP4 files.
+
+    Raises:
+        ToolError: ffmpeg is missing.
+    """
     program = shutil.which("ffmpeg")
     if program is None:
-        raise ToolError("MP4 is made by the program ffmpeg, which is not here: install it, or save the gaze as .gif")
+        raise ToolError(
+            "MP4 files (figures=[film]) need the program 'ffmpeg'. Install it, or use a GIF (figures=[gaze])"
+        )
     return program
 
 
@@ -155,11 +180,12 @@ def _write_mp4(file: BinaryIO, frames: Sequence[Image.Image], durations: Sequenc
     program = find_ffmpeg()
     width, height = frames[0].size
     raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(RATE), "-i", "-"]
-    # In pieces, as the output is a pipe, in which there is no going back to write an index.
+    # Fragments, because the output is a pipe: ffmpeg cannot go back in it to write an index.
     pieces = ["-movflags", "frag_keyframe+empty_moov", "-f", "mp4", "-"]
     command = [program, "-loglevel", "error", *raw, "-pix_fmt", "yuv420p", *pieces]
     film = b"".join(frame.tobytes() * max(1, round(RATE * each)) for frame, each in zip(frames, durations, strict=True))
     done = subprocess.run(command, input=film, capture_output=True, check=False)
     if done.returncode:
-        raise ToolError(f"ffmpeg could not make the MP4 ({done.stderr.decode(errors='replace').strip()[:200]})")
+        reason = done.stderr.decode(errors="replace").strip()[:200]
+        raise ToolError(f"'ffmpeg' could not write the MP4 ({reason}). Use a GIF (figures=[gaze]), or reinstall ffmpeg")
     file.write(done.stdout)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from math import ceil, log, sqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -13,15 +14,16 @@ from PIL import Image
 from captioning.visualise.drawing import DPI, TEXT, fit, mark, new_figure, show, text_height, text_width, wrap
 from captioning.visualise.maps import Maps, light
 
-SIDE, ALONE = 380, 760  # of a square panel, among many and without others; another shape has its area
-SHORTEST, LONGEST = 300, 1200  # limits of a panel's sides; the second one wins
-SHAPE = 1.6  # width / height that the arrangement of panels aims at
-CAPTION_WIDTH, LEGEND_WIDTH = 480, 960  # of a figure at least, so that these texts have room
+# All lengths are in pixels.
+SIDE, ALONE = 380, 760  # side of a square panel, among many panels and alone; other shapes have the same area
+SHORTEST, LONGEST = 300, 1200  # limits of a panel's sides; LONGEST takes precedence
+SHAPE = 1.6  # preferred width / height of all panels together
+CAPTION_WIDTH, LEGEND_WIDTH = 480, 960  # smallest width of a figure with a caption, with a legend
 MARGIN, GAP, FOOT = 36, 26, 76  # around the figure, between panels, for the legend
-BAND, HEAD = 44, 14  # from a panel up to the caption, with a word between them, and without
-SHARE, TOLD = 22, 96  # height of the row of a sentinel's share above a panel, width of its number
-BAR = (240, 24)  # colour scale of the legend
-LEGEND = MARGIN + 22 + BAR[0] + 92  # from the left to its notes
+BAND, HEAD = 44, 14  # from a panel up to the caption, with a word between them and without
+SHARE, TOLD = 22, 96  # height of the row with a sentinel's share above a panel, width of its number
+BAR = (240, 24)  # color scale of the legend
+LEGEND = MARGIN + 22 + BAR[0] + 92  # from the left edge to the notes of the legend
 CAPTION, WORD, NOTE = 14, 13, 9  # points
 
 
@@ -32,20 +34,23 @@ def attention_figure(
     *,
     title: str | None = None,
     log_prob: float | None = None,
-    **where,
+    **where: Any,
 ) -> Figure:
-    """The picture under its caption, then a panel a word: the picture dimmed and grey, lit where the word looked.
+    """Draw an image with its caption, and one panel per word with the word's attention map.
 
-    All words share one colour scale, from 0 to the largest weight; the legend shows it with the uniform weight 1 / P.
-    What the grid does not cover is hatched. The place that hard attention chose, or the region of largest weight, is
-    framed, with α behind it. A sentinel's share is a bar above each panel. Without words it is the `caption_figure`.
+    A panel shows the image dimmed and gray, and colored where the word looked. All words share one color scale, from 0
+    to the largest weight; the legend shows it with the uniform weight 1 / L. Parts of the image that the grid does not
+    cover are hatched. The location that hard attention chose, or the region with the largest weight, is framed. A
+    sentinel's share is a bar above each panel. Without words, the figure is a `caption_figure`.
 
     Args:
+        picture: the captioned image.
         words: T words.
-        weights: [T, P] attention weights, a row a word.
-        title: in place of the caption, which is the words joined by spaces.
+        weights: [T, L] attention weights, one row per word.
+        title: the title; None: the words joined by spaces.
         log_prob: natural logarithm of the caption's probability, for the legend.
-        where: what the places are: box, grid, regions, places, sentinel, smooth, as for `Maps`.
+        **where: what the locations are: `box`, `grid`, `regions`, `places`, `sentinel`, `smooth` and `boxes`, as for
+            `Maps`.
 
     Raises:
         ValueError: weights and words, or weights and grid, do not match, or the box is empty.
@@ -58,11 +63,11 @@ def attention_figure(
     panels, largest = maps.panels(shown, picture.size)
     share = SHARE if maps.sentinel is not None else 0
     images = [np.asarray(shown), *(panel.pixels for panel in panels)]
-    notes = explain_maps(maps, picture.size, log_prob)
-    figure, notes = _draw(images, [caption, *words], extent=picture.size, notes=notes, share=share)
+    explanation = explain_maps(maps, picture.size, log_prob)
+    figure, notes = _draw(images, [caption, *words], extent=picture.size, notes=explanation, share=share)
     for axes, panel in zip(figure.axes[1:], panels, strict=True):
         mark(axes, panel, picture.size)
-    if share:
+    if maps.sentinel is not None:
         for axes, value in zip(figure.axes[1:], maps.sentinel, strict=True):
             _draw_share(axes, float(value))
     _draw_legend(figure, notes, largest=largest, uniform=maps.uniform)
@@ -70,25 +75,23 @@ def attention_figure(
 
 
 def caption_figure(picture: Image.Image, caption: str) -> Figure:
-    """The picture under its caption."""
+    """Draw an image with its caption above it."""
     return _draw([np.asarray(_fit_panel(picture, 1))], [caption], extent=picture.size)[0]
 
 
 def explain_maps(maps: Maps, extent: tuple[int, int], log_prob: float | None = None) -> str:
-    """What the panels of these maps show, in sentences."""
-    places = maps.weights.shape[1]
-    what = (
-        "Attention weight" if maps.regions is None else "Attention weights of the regions that hold a pixel, added up"
-    )
-    notes = f"{what}, one scale for all words. Marked: uniform, 1/{places} = {1 / places:.2g}."
+    """Return the notes of the legend: what the colors, frames and bars of the panels mean."""
+    locations = maps.weights.shape[1]
+    what = "Attention weight" if maps.regions is None else "Sum of the attention weights of all regions at a pixel"
+    notes = f"{what}, same scale for all words. Mark: uniform weight, 1/{locations} = {1 / locations:.2g}."
     if maps.places is not None:
-        notes += " Framed: the one place that was looked at."
+        notes += " Frame: the location that hard attention chose."
     elif maps.regions is not None:
-        notes += " Framed: the region of largest weight."
+        notes += " Frame: the region with the largest weight."
     if maps.sentinel is not None:
-        notes += " Bar, β: the sentinel's share, which looked at no place."
+        notes += " Bar, β: the weight of the sentinel, which is not in the image."
     if any(len(boxes) for boxes in maps.boxes):
-        notes += " Dashed: what the word names."
+        notes += " Dashed: the objects that the word names."
     if not maps.covers(extent):
         notes += " Hatched: not seen by the network."
     if log_prob is not None:
@@ -97,7 +100,7 @@ def explain_maps(maps: Maps, extent: tuple[int, int], log_prob: float | None = N
 
 
 def _fit_panel(picture: Image.Image, count: int) -> Image.Image:
-    """The picture in RGB at the size of one of `count` panels: neither too slim to be read nor too long."""
+    """Resize an image to the size of one of `count` panels: large enough to read, and not too long."""
     root = sqrt(picture.width / picture.height)
     slimness = max(root, 1 / root)
     side = min(max(SIDE, ALONE / sqrt(count), SHORTEST * slimness), LONGEST / slimness)
@@ -106,9 +109,16 @@ def _fit_panel(picture: Image.Image, count: int) -> Image.Image:
 
 
 class _Layout(NamedTuple):
-    """Sizes in pixels: panel, the slot that it is centred in, the figure; header: down to the first row of slots.
+    """The arrangement of panels; sizes are in pixels.
 
-    A slot is as high as the panel and the band above it.
+    Attributes:
+        columns: panels per row.
+        panel: (width, height) of a panel.
+        slot: width of the slot in which a panel is centered; it is as high as the panel and the band above it.
+        band: height of the band above a panel.
+        header: height from the top of the figure to the first row of slots.
+        size: (width, height) of the figure.
+        foot: height of the legend.
     """
 
     columns: int
@@ -120,19 +130,20 @@ class _Layout(NamedTuple):
     foot: int
 
     def place(self, index: int) -> tuple[float, float, float, float]:
-        """(left, bottom, width, height) of a panel as shares of the figure, as matplotlib counts."""
+        """Return (left, bottom, width, height) of a panel as fractions of the figure."""
         row, column = divmod(index, self.columns)
         left = MARGIN + column * (self.slot + GAP) + (self.slot - self.panel[0]) // 2
         bottom = self.size[1] - self.header - row * (self.band + self.panel[1] + GAP) - self.band - self.panel[1]
-        return tuple(length / self.size[axis % 2] for axis, length in enumerate((left, bottom, *self.panel)))
+        width, height = self.size
+        return left / width, bottom / height, self.panel[0] / width, self.panel[1] / height
 
 
 def _lay_out(
     panel: tuple[int, int], count: int, caption: str, *, notes: str, share: int
 ) -> tuple[_Layout, str, float, str]:
-    """Panels in as many columns as bring the figure near its SHAPE with few empty slots; the caption wrapped above.
+    """Choose the number of columns that brings the figure near its SHAPE with few empty slots, and wrap the texts.
 
-    Returns the layout, the caption in lines, its points, and the notes in lines.
+    Returns the layout, the wrapped caption, its font size in points, and the wrapped notes.
     """
     band = (BAND if count > 1 else HEAD) + share
 
@@ -157,9 +168,9 @@ def _lay_out(
 def _draw(
     images: Sequence[np.ndarray], texts: Sequence[str], *, extent: tuple[int, int], notes: str = "", share: int = 0
 ) -> tuple[Figure, tuple[str, int]]:
-    """Panels in the coordinates of the picture; the first text heads the figure, each other one its panel.
+    """Draw panels in the coordinates of the image; the first text is the title, each other one is a panel's title.
 
-    Returns the figure, and the notes in lines with the height that is free for them at the foot.
+    Returns the figure, the wrapped notes, and the height of the foot for them.
     """
     height, width = images[0].shape[:2]
     layout, caption, points, notes = _lay_out((width, height), len(images), texts[0], notes=notes, share=share)
@@ -170,30 +181,33 @@ def _draw(
     pad = 5 + share * 72 / DPI
     for axes, word in zip(figure.axes[1:], texts[1:], strict=True):
         axes.set_title(word, fontsize=min(WORD, WORD * layout.slot / text_width(word, WORD)), pad=pad, **TEXT)
-    style = {"ha": "left", "x": (width - layout.slot) / 2 / width} if len(images) > 1 else {"ha": "center", "x": 0.5}
+    style: dict[str, Any] = (
+        {"ha": "left", "x": (width - layout.slot) / 2 / width} if len(images) > 1 else {"ha": "center", "x": 0.5}
+    )
     figure.axes[0].set_title(caption, fontsize=points, y=1 + layout.band / height, va="bottom", pad=0, **style, **TEXT)
     return figure, (notes, layout.foot)
 
 
-def _draw_share(axes, value: float) -> None:
-    """A sentinel's share β in a row above a panel: a bar of 0 … 1, and its number."""
-    figure, place = axes.figure, axes.get_position()
+def _draw_share(axes: Axes, value: float) -> None:
+    """Draw a sentinel's share β above a panel: a bar from 0 to 1, and the number."""
+    figure, panel = axes.get_figure(root=True), axes.get_position()
+    assert figure is not None
     width, height = figure.canvas.get_width_height()
-    room, low, high = place.width - TOLD / width, place.y1 + 6 / height, (SHARE - 8) / height
-    for length, colour in ((room, "0.85"), (room * min(max(value, 0.0), 1.0), "0.3")):
-        figure.add_artist(Rectangle((place.x0, low), length, high, color=colour, linewidth=0))
-    figure.text(place.x1, low + high / 2, f"β {value:.2f}", ha="right", va="center", fontsize=NOTE, **TEXT)
+    room, low, high = panel.width - TOLD / width, panel.y1 + 6 / height, (SHARE - 8) / height
+    for length, color in ((room, "0.85"), (room * min(max(value, 0.0), 1.0), "0.3")):
+        figure.add_artist(Rectangle((panel.x0, low), length, high, color=color, linewidth=0))
+    figure.text(panel.x1, low + high / 2, f"β {value:.2f}", ha="right", va="center", fontsize=NOTE, **TEXT)
 
 
 def _draw_legend(figure: Figure, notes: tuple[str, int], *, largest: float, uniform: float) -> None:
-    """At the foot: the colours, over mid grey, of 0 to the largest weight; a mark at the uniform one; notes."""
+    """Draw the legend: the color scale from 0 to the largest weight (over medium gray), its uniform mark, and notes."""
     (text, foot), (width, height) = notes, figure.canvas.get_width_height()
     left, middle, right = MARGIN + 22, (MARGIN + foot) / 2, MARGIN + 22 + BAR[0]
     ramp = np.tile(np.linspace(0, 1, BAR[0]), (BAR[1], 1))
     colors = light(Image.new("L", BAR, 160), ramp, np.ones_like(ramp, dtype=bool))
-    figure.figimage(colors, left, middle - BAR[1] / 2)
+    figure.figimage(colors, left, cast(int, middle - BAR[1] / 2))  # matplotlib rounds it
     at = (left + BAR[0] * min(1, uniform / largest)) / width
     ends = [(middle - BAR[1] * 0.8) / height, (middle + BAR[1] * 0.8) / height]
     figure.add_artist(Line2D([at, at], ends, color="0.1", linewidth=1.2))
-    for x, told in ((MARGIN, "0"), (right + 8, f"{largest:.2g}"), (LEGEND, text)):
-        figure.text(x / width, middle / height, told, ha="left", va="center", fontsize=NOTE, **TEXT)
+    for x, label in ((MARGIN, "0"), (right + 8, f"{largest:.2g}"), (LEGEND, text)):
+        figure.text(x / width, middle / height, label, ha="left", va="center", fontsize=NOTE, **TEXT)

@@ -1,10 +1,8 @@
-"""Draw many images on one sheet, each with its captions, references and scores.
-
-Sizes are in pixels."""
+"""Draw many images on one sheet, each with its captions, references and scores. Sizes are in pixels."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,17 +10,21 @@ from PIL import Image
 
 from captioning.visualise.drawing import TEXT, fit, new_figure, show, text_height, wrap
 
-CARD, TALLEST = 380, 420  # width of a card; of a picture at most that height
+CARD, TALLEST = 380, 420  # width of a card, largest height of an image
 MARGIN, GAP, SPACE = 30, 28, 8  # around the sheet, between cards, between the texts of a card
-TITLE, CAPTION, REFERENCE, NOTE = 14, 10.5, 8, 8
-_GRAY = {"parse_math": False, "color": "0.38"}
+TITLE, CAPTION, REFERENCE, NOTE = 14, 10.5, 8, 8  # font sizes in points
+_GRAY: dict[str, Any] = {"parse_math": False, "color": "0.38"}
 
 
 class Entry(NamedTuple):
-    """One card.
+    """One card of a contact sheet.
 
-    captions: a text, or {label: text} where several are to be compared. references: captions by people. scores:
-    {name: value}, of this picture. title: above the picture, such as its name.
+    Attributes:
+        picture: the image.
+        captions: a caption, or {label: caption} to compare several.
+        references: reference captions.
+        scores: {name: value}, the scores of this image.
+        title: a text above the image, such as its file name.
     """
 
     picture: Image.Image
@@ -33,18 +35,21 @@ class Entry(NamedTuple):
 
 
 def caption_sheet(entries: Sequence[Entry], *, columns: int = 4, title: str = "", most_references: int = 3) -> Figure:
-    """Cards row by row, as wide as one another; each row as high as its highest.
+    """Draw a contact sheet: cards of equal width in rows; a row is as high as its highest card.
 
     Args:
-        columns: cards in a row.
-        title: above all.
-        most_references: of a picture's references, so many are shown.
+        entries: the cards.
+        columns: cards per row.
+        title: a text above all cards.
+        most_references: how many references to show per image, at most.
 
     Raises:
-        ValueError: no entries, or no columns.
+        ValueError: there are no entries or no columns.
     """
     if not entries or columns < 1:
-        raise ValueError(f"{len(entries)} entries in {columns} columns: a caption sheet needs at least one of each")
+        raise ValueError(
+            f"caption_sheet has {len(entries)} entries and columns={columns}: it needs at least one of each"
+        )
     columns = min(columns, len(entries))
     cards = [_card(entry, most_references) for entry in entries]
     rows = [cards[at : at + columns] for at in range(0, len(cards), columns)]
@@ -65,7 +70,15 @@ def caption_sheet(entries: Sequence[Entry], *, columns: int = 4, title: str = ""
 
 
 class _Card(NamedTuple):
-    """texts: (text in lines, points, style), from the top, those before the picture first."""
+    """The content of a card.
+
+    Attributes:
+        above: (wrapped text, font size in points, style) of the texts above the image, from the top.
+        picture: the resized image.
+        extent: (width, height) of the original image.
+        below: the texts below the image, as `above`.
+        height: of the card.
+    """
 
     above: list[tuple[str, float, dict]]
     picture: Image.Image
@@ -76,15 +89,16 @@ class _Card(NamedTuple):
 
 def _card(entry: Entry, most_references: int) -> _Card:
     scaling = min(CARD / entry.picture.width, TALLEST / entry.picture.height)
-    shown = fit(entry.picture, tuple(max(1, round(side * scaling)) for side in entry.picture.size))
+    wide, high = (max(1, round(side * scaling)) for side in entry.picture.size)
+    shown = fit(entry.picture, (wide, high))
     above = [_text(entry.title, NOTE, _GRAY)] if entry.title else []
     captions = {"": entry.captions} if isinstance(entry.captions, str) else entry.captions
     below = [
         _text(f"{label}: {text}" if label else text or "(empty)", CAPTION, TEXT) for label, text in captions.items()
     ]
     if entry.scores:
-        told = " · ".join(f"{name} {value:.2f}" for name, value in entry.scores.items())
-        below.append(_text(told, NOTE, TEXT | {"fontweight": "bold"}))
+        scores = " · ".join(f"{name} {value:.2f}" for name, value in entry.scores.items())
+        below.append(_text(scores, NOTE, TEXT | {"fontweight": "bold"}))
     below += [_text(f"– {text}", REFERENCE, _GRAY) for text in entry.references[:most_references]]
     texts = [*above, *below]
     height = shown.height + sum(text_height(text, points) for text, points, _ in texts) + SPACE * len(texts)
@@ -99,15 +113,14 @@ def _text(text: str, points: float, style: dict) -> tuple[str, float, dict]:
 def _draw(figure: Figure, card: _Card, left: float, top: float, *, size: tuple[float, float]) -> None:
     width, height = size
 
-    def write(texts, at: float) -> float:
+    def write(texts: Sequence[tuple[str, float, dict]], at: float) -> float:
         for text, points, style in texts:
             figure.text(left / width, 1 - at / height, text, va="top", fontsize=points, linespacing=1.25, **style)
             at += text_height(text, points) + SPACE
         return at
 
     at = write(card.above, top)
-    beside = left + (CARD - card.picture.width) / 2
-    place = (beside, height - at - card.picture.height, card.picture.width, card.picture.height)
-    axes = figure.add_axes(tuple(side / size[axis % 2] for axis, side in enumerate(place)))
+    corner = (left + (CARD - card.picture.width) / 2) / width, (height - at - card.picture.height) / height
+    axes = figure.add_axes((*corner, card.picture.width / width, card.picture.height / height))
     show(axes, np.asarray(card.picture), card.extent)
     write(card.below, at + card.picture.height + SPACE)

@@ -1,14 +1,15 @@
-"""Draw losses and scores over the steps of one or several runs, from their metrics.csv.
+"""Draw losses and scores over the training steps of one or several runs, from their `metrics.csv`.
 
-Colours are Okabe and Ito's, for the colour-blind; runs also differ by line and marker, for grey print.
+The colors are those of Okabe and Ito, which people with color blindness can distinguish. Runs also differ by line style
+and marker, for prints in gray.
 """
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from math import ceil
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,23 +20,31 @@ from captioning.visualise.drawing import TEXT, new_figure
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 LINES, MARKERS = ("-", "--", "-.", ":"), ("o", "s", "^", "D", "v", "P", "X")
-PANEL, COLUMNS, LEGEND = (520, 380), 3, 34  # pixels of a panel, panels in a row, height of a line of the legend
-_LEFT_OUT = ("epoch", "words/s", "BLEU-1", "BLEU-2", "BLEU-3")  # ends of names
+PANEL, COLUMNS, LEGEND = (520, 380), 3, 34  # size of a panel in pixels, panels per row, height of a legend line
+_LEFT_OUT = ("epoch", "words/s", "BLEU-1", "BLEU-2", "BLEU-3")  # columns whose names end so are not drawn
 _STEP = "step"
 
 
 class Curves(NamedTuple):
-    """What a run left. lines: column -> (steps, values). measured: score -> (value, low, high), of the evaluation."""
+    """The numbers of a run.
+
+    Attributes:
+        lines: {column of metrics.csv: (steps, values)}.
+        measured: {score: (value, low, high)} of an evaluation, with the 95 % interval or None.
+    """
 
     lines: dict[str, tuple[list[int], list[float]]]
     measured: dict[str, tuple[float, float | None, float | None]]
 
 
 def read_curves(run_dir: Path | str) -> Curves:
-    """The numbers in metrics.csv, and the scores with intervals of the evaluation beside it, in any folder of the run.
+    """Read `metrics.csv` of a run, and the scores and intervals of an evaluation in a folder of the run, if any.
+
+    Args:
+        run_dir: the folder of the run.
 
     Raises:
-        DataError: there is no such file, or it is none.
+        DataError: a file is missing or damaged, or `metrics.csv` has no numbers.
     """
     run_dir = Path(run_dir)
     file = run_dir / "metrics.csv"
@@ -51,10 +60,12 @@ def read_curves(run_dir: Path | str) -> Curves:
                     values.append(float(cell))
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"cannot read {file} as the metrics of a run ({error}): give the run_dir of a training"
+            f"cannot read {file} as the metrics of a run ({error}). Give the folder of a run (run_dir)"
         ) from error
     if not lines:
-        raise DataError(f"{file} holds no numbers yet: its run has logged nothing")
+        raise DataError(
+            f"{file} has no numbers yet, because the run has logged nothing. Wait for its first logged step"
+        )
     found = sorted(run_dir.glob("*/scores.json"))
     return Curves(lines, _measured(found[0].parent) if found else {})
 
@@ -62,22 +73,23 @@ def read_curves(run_dir: Path | str) -> Curves:
 def curves_figure(
     runs: Mapping[str, Curves | Path | str] | Curves | Path | str, names: Sequence[str] | None = None
 ) -> Figure:
-    """A panel a quantity: training and validation loss together, the parts of the loss, and each score of val.
+    """Draw one panel per quantity: the training and validation loss, the parts of the loss, and each validation score.
 
-    A score that was measured afterwards (captioning-evaluate into a folder of the run) is an open mark at the right end
-    with its 95 % interval.
+    A score of an evaluation (`captioning-evaluate` with its output in a folder of the run) is an open marker at the
+    right end, with its 95 % interval.
 
     Args:
-        runs: one run, or several by name; folders of `run_dir`, or what `read_curves` made of them.
-        names: columns of metrics.csv to show, "loss" for both losses; what matters by default.
+        runs: one run, or {name: run}; each is a run's folder or the result of `read_curves`.
+        names: columns of metrics.csv to draw, "loss" for both losses; None: the loss, its parts and the scores.
 
     Raises:
-        DataError: as `read_curves`. ValueError: no run, or none of these columns.
+        DataError: a run cannot be read; see `read_curves`.
+        ValueError: there are no runs, or no run has any of these columns.
     """
     named = runs if isinstance(runs, Mapping) else {"": runs}
     read = {name: run if isinstance(run, Curves) else read_curves(run) for name, run in named.items()}
     if not read:
-        raise ValueError("no runs to draw curves of")
+        raise ValueError("curves_figure has no runs: give at least one")
     panels = [name for name in names or _panels(read.values()) if any(_parts(run, name) for run in read.values())]
     if not panels:
         raise ValueError(f"no run has any of the columns {', '.join(names or [])}")
@@ -95,32 +107,33 @@ def curves_figure(
 
 
 def _legend(figure: Figure, runs: Mapping[str, Curves], panels: Sequence[str]) -> None:
-    """The runs by name, then what thin lines and open marks are."""
+    """Draw the legend: the runs by name, then the meaning of thin lines and open markers."""
     handles = [
-        Line2D([], [], color=colour, linestyle=line, marker=marker, markersize=3.5, linewidth=1.6, label=run or "val")
-        for run, (colour, line, marker) in zip(runs, map(_style, range(len(runs))), strict=True)
+        Line2D([], [], color=color, linestyle=line, marker=marker, markersize=3.5, linewidth=1.6, label=run or "val")
+        for run, (color, line, marker) in zip(runs, map(_style, range(len(runs))), strict=True)
     ]
     if any(name.startswith("train/") for run in runs.values() for panel in panels for name in _parts(run, panel)):
         handles.append(Line2D([], [], color="0.35", linewidth=0.7, label="train"))
     if any(_measured_here(run, panel) for run in runs.values() for panel in panels):
-        marks = {"linestyle": "none", "marker": "o", "markersize": 6, "markerfacecolor": "white"}
-        handles.append(Line2D([], [], color="0.35", label="evaluated, 95 %", **marks))
+        marks: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 6, "markerfacecolor": "white"}
+        handles.append(Line2D([], [], color="0.35", label="evaluated, 95 % interval", **marks))
     figure.legend(handles=handles, loc="upper center", ncols=len(handles), fontsize=9, frameon=False)
 
 
-def _style(index: int) -> tuple[str, str, str]:
-    return tuple(of[index % len(of)] for of in (_COLORS, LINES, MARKERS))
+def _style(index: int) -> tuple[str, Any, str]:
+    """Return (color, line style, marker) of a run."""
+    return _COLORS[index % len(_COLORS)], LINES[index % len(LINES)], MARKERS[index % len(MARKERS)]
 
 
 def _measured_here(run: Curves, panel: str) -> bool:
     return panel.startswith("val/") and panel.rpartition("/")[2] in run.measured
 
 
-def _panels(runs) -> list[str]:
+def _panels(runs: Collection[Curves]) -> list[str]:
     columns = list(dict.fromkeys(name for run in runs for name in run.lines))
     scores = [name for name in columns if name.startswith("val/") and name != "val/loss"]
     parts = [name for name in columns if name.startswith("train/") and name != "train/loss"]
-    if len(parts) == 1:  # the loss itself, under its own name
+    if len(parts) == 1:  # the only part is the loss itself
         parts = []
     order = {"CIDEr": 0, "truth": 1, "BLEU-4": 2}
     scores.sort(key=lambda name: order.get(name.rpartition("/")[2], 3))
@@ -134,33 +147,39 @@ def _parts(run: Curves, panel: str) -> list[str]:
 
 def _panel(axes: Axes, panel: str, runs: Mapping[str, Curves]) -> None:
     for index, curves in enumerate(runs.values()):
-        colour, line, marker = _style(index)
+        color, line, marker = _style(index)
         for name in _parts(curves, panel):
-            drawn = {"color": colour, "linestyle": line}
+            style: dict[str, Any] = {"color": color, "linestyle": line}
             if name.startswith("val/"):
-                axes.plot(*curves.lines[name], marker=marker, markersize=3.5, linewidth=1.6, **drawn)
+                axes.plot(*curves.lines[name], marker=marker, markersize=3.5, linewidth=1.6, **style)
             else:
-                axes.plot(*curves.lines[name], linewidth=0.7, alpha=0.75, **drawn)
+                axes.plot(*curves.lines[name], linewidth=0.7, alpha=0.75, **style)
         if _measured_here(curves, panel):
-            _measurement(axes, curves, panel, colour=colour, marker=marker)
+            _measurement(axes, curves, panel, color=color, marker=marker)
     axes.set_title("loss" if panel == "loss" else panel.removeprefix("val/"), fontsize=10, loc="left", **TEXT)
     axes.set_xlabel("steps", fontsize=8)
     axes.tick_params(labelsize=8)
     axes.grid(color="0.9", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    if panel == "loss":  # the first steps would flatten all that follows
+    if panel == "loss":  # cut off the large losses of the first steps, which would flatten the rest
         values = sorted(value for run in runs.values() for name in _parts(run, panel) for value in run.lines[name][1])
         low, high = values[0], values[int(0.97 * (len(values) - 1))]
         if high > low:
             axes.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
 
 
-def _measurement(axes: Axes, curves: Curves, panel: str, *, colour: str, marker: str) -> None:
-    """The score of the evaluation, a little to the right of the last step."""
+def _measurement(axes: Axes, curves: Curves, panel: str, *, color: str, marker: str) -> None:
+    """Draw the score of the evaluation a little to the right of the last step."""
     value, low, high = curves.measured[panel.rpartition("/")[2]]
     last = max(steps[-1] for steps, _ in curves.lines.values())
-    error = None if low is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
-    style = {"color": colour, "marker": marker, "markersize": 6, "markerfacecolor": "white", "capsize": 3}
+    error = None if low is None or high is None else [[max(0.0, value - low)], [max(0.0, high - value)]]
+    style: dict[str, Any] = {
+        "color": color,
+        "marker": marker,
+        "markersize": 6,
+        "markerfacecolor": "white",
+        "capsize": 3,
+    }
     axes.errorbar([1.04 * last], [value], yerr=error, linestyle="none", **style)
 
 
@@ -171,4 +190,4 @@ def _measured(folder: Path) -> dict[str, tuple[float, float | None, float | None
         intervals = json.loads(statistics.read_text(encoding="utf-8"))["intervals"] if statistics.is_file() else {}
         return {name: (float(value), *intervals.get(name, (None, None))) for name, value in scores.items()}
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"cannot read the scores in {folder} ({error}): evaluate the run anew") from error
+        raise DataError(f"cannot read the scores in {folder} ({error}). Evaluate the run again") from error

@@ -1,6 +1,6 @@
-"""Find an installed font for letters that matplotlib's own lacks, and say once where there is none.
+"""Find an installed font for letters that matplotlib's own font lacks, and warn once per script if there is none.
 
-Matplotlib itself warns per figure and letter, and draws a box.
+Matplotlib itself would warn for every figure and letter.
 """
 
 import sys
@@ -10,34 +10,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
 from matplotlib.text import Text
 
-# Without letters of other scripts, or in colours that matplotlib cannot draw.
+# Fonts without letters of other scripts, or with colors that matplotlib cannot draw.
 _LEFT_OUT = ("last resort", "dejavu", "stix", "cm", "emoji")
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "HALFWIDTH", "FULLWIDTH", "YI")
 _NAMES = {"CJK": "Chinese or Japanese (Han)", "IDEOGRAPHIC": "Chinese or Japanese (Han)"}
-_told: set[str] = set()
+_warned: set[str] = set()  # scripts
 
 
 class ReadableFigure(Figure):
     """A figure whose texts are drawn in fonts that have their letters."""
 
-    def draw(self, renderer) -> None:
-        """As a Figure is, without matplotlib's warnings of missing letters."""
+    def draw(self, renderer: Any) -> None:
+        """Draw the figure without matplotlib's warnings about missing letters."""
         for text in self.findobj(Text):
-            if not (said := text.get_text()).isascii():
-                text.set_family(families(said, text.get_family()))
+            if not (content := text.get_text()).isascii():
+                text.set_fontfamily(families(content, text.get_fontfamily()))
         with without_glyph_warnings():
             super().draw(renderer)
 
 
 @contextmanager
 def without_glyph_warnings() -> Iterator[None]:
-    """Mutes matplotlib's warnings of single missing letters; `families` has told of the script."""
+    """Mute matplotlib's warnings about single missing letters, because `families` warns once per script."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"(?s)Glyph \d+ .*missing from")
         warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support .* natively")
@@ -45,9 +46,13 @@ def without_glyph_warnings() -> Iterator[None]:
 
 
 def families(text: str, usual: list[str] | None = None) -> list[str]:
-    """The font families to draw a text in, matplotlib's first: its letters are looked for in one after the other.
+    """Return the font families that together have the letters of a text, matplotlib's own first.
 
-    What no font has is told on stderr, once per script.
+    Letters that no installed font has are reported on stderr, once per script.
+
+    Args:
+        text: the text to draw.
+        usual: the families to try first; None: matplotlib's default.
     """
     usual = FontProperties().get_family() if usual is None else usual
     if text.isascii():
@@ -72,7 +77,7 @@ def _has(file: str, letter: str) -> bool:
     try:
         font = get_font(file)
         return bool(font.scalable and font.get_char_index(ord(letter)))
-    except (OSError, RuntimeError):  # a damaged font, or one that is gone
+    except (OSError, RuntimeError):  # the font is damaged or was removed
         return False
 
 
@@ -83,7 +88,7 @@ def _family_with(letter: str) -> str | None:
 
 @cache
 def _candidates() -> list[tuple[str, str]]:
-    """(family, file) of upright fonts of usual weight, each family once, those without serifs first."""
+    """Return (family, file) of upright fonts of regular weight, once per family, sans-serif fonts first."""
     fonts = [
         font for font in fontManager.ttflist if font.style == "normal" and font.weight in (400, "normal", "regular")
     ]
@@ -94,12 +99,12 @@ def _candidates() -> list[tuple[str, str]]:
 
 def _tell(letter: str) -> None:
     word = unicodedata.name(letter, "").split(" ")[0].split("-")[0]
-    if not letter.isalpha() or word in _told:
-        return  # a sign, such as an emoji
-    _told.add(word)
+    if not letter.isalpha() or word in _warned:  # symbols such as emoji are not reported
+        return
+    _warned.add(word)
     script, package = _NAMES.get(word, word.title()), "fonts-noto-cjk" if word in _EAST_ASIAN else "fonts-noto-core"
     print(
-        f"warning: no installed font has {script} letters, and figures show boxes in their place. Install one, such as "
-        f"the package {package}, and delete {Path(matplotlib.get_cachedir()) / 'fontlist-*.json'}",
+        f"warning: no installed font has {script} letters, so figures show boxes instead. Install a font, such as the "
+        f"package {package}, and delete {Path(matplotlib.get_cachedir()) / 'fontlist-*.json'}",
         file=sys.stderr,
     )

@@ -1,9 +1,8 @@
-"""Draw one caption in one row of small panels with the words beneath, for a paper.
-
-Sizes are in inches."""
+"""Draw one caption as a row of small panels with the words below, for a paper. Sizes are in inches."""
 
 from collections.abc import Sequence
 from math import ceil, sqrt
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -13,9 +12,9 @@ from captioning.visualise.drawing import TEXT, fit, mark, new_figure, show, text
 from captioning.visualise.maps import Maps
 
 _DPI = 300
-GAP, WORD, SHARE = 0.05, 0.17, 0.11  # between panels; rows of a word and of a sentinel's share beneath one
-LEAST, TALLEST = 0.62, 1.6  # side of a square panel at least; height of any panel at most
-POINTS, NOTE = 8, 6
+GAP, WORD, SHARE = 0.05, 0.17, 0.11  # between panels; heights of the word and of the sentinel's share below a panel
+LEAST, TALLEST = 0.62, 1.6  # smallest side of a square panel; largest height of any panel
+POINTS, NOTE = 8, 6  # font sizes
 
 
 def strip_figure(
@@ -25,17 +24,20 @@ def strip_figure(
     *,
     width: float = 6.75,
     only: Sequence[int] | None = None,
-    **where,
+    **where: Any,
 ) -> Figure:
-    """The picture and a panel a word side by side, all on one scale; in two or more rows where one has no room.
+    """Draw an image and one panel per word side by side, with one color scale; in several rows if one is too narrow.
 
     Args:
-        words, weights, where: as for `attention_figure`.
-        width: of the figure at most, in inches: 6.75 spans two columns of most proceedings, 3.25 one.
-        only: positions of the words to show, in order; all by default. The scale stays that of all words.
+        picture: the captioned image.
+        words: as for `attention_figure`.
+        weights: as for `attention_figure`.
+        width: the largest width of the figure in inches: 6.75 spans two columns of most proceedings, 3.25 one.
+        only: positions of the words to show, in order; None: all. The color scale is that of all words.
+        **where: as for `attention_figure`.
 
     Raises:
-        ValueError: as for `Maps`, or a position that no word has.
+        ValueError: an argument is invalid (see `Maps`), or no word has one of these positions.
     """
     maps = Maps(words, weights, **where)
     chosen = list(range(len(maps)) if only is None else only)
@@ -49,8 +51,8 @@ def strip_figure(
     shown = fit(picture, (max(1, round(panel[0] * _DPI)), max(1, round(panel[1] * _DPI))))
     panels = maps.panels(shown, picture.size)[0] if len(maps) else []
     figure = new_figure(size[0] * _DPI, size[1] * _DPI, dpi=_DPI)
-    for place, index in enumerate([None, *chosen]):
-        row, column = divmod(place, columns)
+    for position, index in enumerate([None, *chosen]):
+        row, column = divmod(position, columns)
         left = column * (slot + GAP) + (slot - panel[0]) / 2
         bottom = size[1] - row * (panel[1] + beneath + GAP) - panel[1]
         axes = figure.add_axes((left / size[0], bottom / size[1], panel[0] / size[0], panel[1] / size[1]))
@@ -65,13 +67,13 @@ def strip_figure(
         line = (bottom - 0.7 * WORD) / size[1]
         figure.text(x, line, words[index], ha="center", va="baseline", fontsize=points, **TEXT)
         if maps.sentinel is not None:
-            told = f"β {maps.sentinel[index]:.2f}"
-            figure.text(x, line - SHARE / size[1], told, ha="center", va="baseline", fontsize=NOTE, **TEXT)
+            share = f"β {maps.sentinel[index]:.2f}"
+            figure.text(x, line - SHARE / size[1], share, ha="center", va="baseline", fontsize=NOTE, **TEXT)
     return figure
 
 
 def _arrange(ratio: float, count: int, width: float) -> tuple[int, tuple[float, float], float]:
-    """(columns, (width, height) of a panel, width of the slot that it is centred in), rows filled evenly."""
+    """Return (columns, (width, height) of a panel, width of its slot), with evenly filled rows."""
     least = max(LEAST * sqrt(ratio), 0.8 * LEAST)
     most = max(1, int((width + GAP) / (least + GAP)))
     columns = ceil(count / ceil(count / most))

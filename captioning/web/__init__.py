@@ -1,4 +1,4 @@
-"""Pages for a browser: the report of a run, and the demo. They load nothing from another address."""
+"""Build web pages: the report of a run, and the demo. The pages load nothing from other addresses."""
 
 import lazy_loader
 

@@ -74,7 +74,7 @@ def test_the_place_that_hard_attention_chose_is_framed():
     assert found[4] == [(20, 130, 40, 150)]
     assert found[5] == [(40, 30, 60, 50)]
     legend = " ".join(text.get_text() for text in figure.texts)
-    assert "Framed: the one place" in " ".join(legend.split())
+    assert "Frame: the location that hard attention chose" in " ".join(legend.split())
 
 
 def test_a_frame_ends_at_the_edge_of_the_picture():
@@ -88,7 +88,9 @@ def test_the_region_of_largest_weight_is_framed_and_overlaps_add_up():
     figure = attention_figure(drawing(100, 100), ["one", "two"], shares, regions=regions)
     assert [frames(axes) for axes in figure.axes[1:]] == [[(0, 0, 50, 50)], [(60, 60, 100, 100)]]
     texts = " ".join(" ".join(text.get_text() for text in figure.texts).split())
-    assert "added up" in texts and "region of largest weight" in texts and "0.9" in texts  # the scale's end, .2 + .7
+    assert (
+        "Sum of" in texts and "region with the largest weight" in texts and "0.9" in texts
+    )  # the scale's end, .2 + .7
     # Another size of the same picture: the regions go along.
     small, scale = Maps(["one", "two"], shares, regions=regions).panels(drawing(20, 20), (100, 100))
     assert scale == pytest.approx(0.9)
@@ -137,7 +139,7 @@ def assert_apart(figure, margin: float = 0) -> None:
 def test_what_does_not_match_is_refused():
     with pytest.raises(ValueError, match=r"give box=.*or regions"):
         Maps(["a"], np.ones((1, 4)))
-    with pytest.raises(ValueError, match=r"4 places, but boxes of regions of shape \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"4 locations, but regions of shape \(3, 4\)"):
         Maps(["a"], np.ones((1, 4)), regions=np.ones((3, 4)))
     with pytest.raises(ValueError, match="1 words, but 2 places"):
         Maps(["a"], np.ones((1, 4)), box=(0, 0, 1, 1), places=[1, 2])
@@ -252,9 +254,9 @@ def test_the_words_of_a_gaze_are_legible(count, ratio, monkeypatch):
 def test_an_mp4_needs_ffmpeg(tmp_path, monkeypatch):
     arguments = (drawing(64, 64), ["a", "dog"], weights(2))
     monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ToolError, match=r"ffmpeg, which is not here.*\.gif"):
+    with pytest.raises(ToolError, match=r"need the program 'ffmpeg'.*figures=\[gaze\]"):
         save_gaze(tmp_path / "gaze.mp4", *arguments, box=(0, 0, 64, 64))
-    with pytest.raises(ValueError, match=r"gaze\.avi: a gaze is saved as \.gif or \.mp4"):
+    with pytest.raises(ValueError, match=r"gaze\.avi: an animation is saved as \.gif or \.mp4"):
         save_gaze(tmp_path / "gaze.avi", *arguments, box=(0, 0, 64, 64))
     assert not os.listdir(tmp_path)
 
@@ -273,7 +275,7 @@ def test_ffmpeg_gets_every_frame_as_long_as_it_lasts(tmp_path, monkeypatch):
     assert int(length) == size[0] * size[1] * 3 * RATE * (3 * 0.5 + 2)
     assert f"{size[0]}x{size[1]}" in told and told[told.index("-r") + 1] == str(RATE)
     program.write_text(f"#!{sys.executable}\nimport sys\nsys.exit('no such encoder')\n")
-    with pytest.raises(ToolError, match=r"ffmpeg could not make the MP4.*no such encoder"):
+    with pytest.raises(ToolError, match=r"'ffmpeg' could not write the MP4.*no such encoder"):
         save_gaze(tmp_path / "other.mp4", drawing(64, 64), ["a"], weights(1), box=(0, 0, 64, 64))
     assert sorted(os.listdir(tmp_path)) == ["ffmpeg", "gaze.mp4"]
 
@@ -327,7 +329,7 @@ def test_several_runs_by_name(run_dir):
     figure = curves_figure(runs, ["loss", "val/greedy/CIDEr"])
     assert len(figure.axes) == 2
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == ["soft", "hard", "train", "evaluated, 95 %"]
+    assert [text.get_text() for text in legend.get_texts()] == ["soft", "hard", "train", "evaluated, 95 % interval"]
     styles = {(line.get_linestyle(), line.get_color()) for line in figure.axes[0].lines}
     assert len(styles) == 2 and len({style for style, _ in styles}) == 2  # told apart in grey, too
     with pytest.raises(ValueError, match="no run has any of the columns val/none"):
@@ -337,13 +339,13 @@ def test_several_runs_by_name(run_dir):
 
 
 def test_what_is_no_run_is_told(tmp_path, run_dir):
-    with pytest.raises(DataError, match=r"cannot read .*metrics\.csv.*give the run_dir"):
+    with pytest.raises(DataError, match=r"cannot read .*metrics\.csv.*Give the folder of a run"):
         curves_figure(tmp_path)
     (tmp_path / "metrics.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="cannot read"):
         curves_figure(tmp_path)
     (tmp_path / "metrics.csv").write_text("step,loss\n")
-    with pytest.raises(DataError, match="holds no numbers yet"):
+    with pytest.raises(DataError, match="has no numbers yet"):
         curves_figure(tmp_path)
     folder = run_dir("a")
     (folder / "val" / "scores.json").write_text("[]")
@@ -555,7 +557,7 @@ def test_a_gaze_of_a_checkpoint_without_attention_is_refused_before_any_caption(
 
 def test_a_film_without_ffmpeg_is_refused_before_any_caption(adaptive, world, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", "")
-    with pytest.raises(ToolError, match="ffmpeg, which is not here"):
+    with pytest.raises(ToolError, match="need the program 'ffmpeg'"):
         run_caption(f"checkpoint={adaptive}", f"images={world}/p0.png", f"output={tmp_path}/o", "figures=[film]")
     assert not (tmp_path / "o").exists()
 
@@ -633,5 +635,5 @@ def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, ada
         ConfigError, match=r"crops=0\.75 needs a model with a grid, but .*best\.ckpt looks at a detector's"
     ):
         captioning.load(checkpoint, crops=0.75)
-    with pytest.raises(ConfigError, match="not at a detector's regions"):
+    with pytest.raises(ConfigError, match="was not trained on region features"):
         run_caption(f"checkpoint={adaptive}", pictures, f"regions={folder}", f"output={tmp_path}/o")

@@ -246,7 +246,9 @@ def test_all_words_share_one_scale():
     much, less, even = (lightness(axes).max() for axes in figure.axes[1:])
     assert much > less + 20 > even + 40
     texts = " ".join(text.get_text() for text in figure.texts)
-    assert "one scale for all words" in texts and "1/49 = 0.02" in texts and "1" in {t.get_text() for t in figure.texts}
+    assert (
+        "same scale for all words" in texts and "1/49 = 0.02" in texts and "1" in {t.get_text() for t in figure.texts}
+    )
 
 
 def test_the_legend_says_what_there_is():
@@ -341,7 +343,7 @@ def test_what_does_not_match_is_refused():
         attention_figure(picture(30, 20), ["a", "red", "dog"], np.ones((2, 49)), box=box)
     with pytest.raises(ValueError, match=r"2 words.*\(98,\)"):
         attention_figure(picture(30, 20), ["a", "dog"], np.ones(98), box=box)
-    with pytest.raises(ValueError, match=r"12 places.*3×3.*grid=\(H, W\)"):
+    with pytest.raises(ValueError, match=r"12 locations.*3×3.*grid=\(H, W\)"):
         attention_figure(picture(30, 20), ["dog"], np.ones((1, 12)), box=box)
     assert len(attention_figure(picture(30, 20), ["dog"], np.ones((1, 12)), box=box, grid=(3, 4)).axes) == 2
 

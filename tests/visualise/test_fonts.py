@@ -13,7 +13,7 @@ CHINESE = "\u4e00\u53ea\u72d7\u5728\u8349\u5730\u4e0a"
 
 @pytest.fixture(autouse=True)
 def _no_memory(monkeypatch):
-    monkeypatch.setattr(fonts, "_told", set())
+    monkeypatch.setattr(fonts, "_warned", set())
 
 
 def draw(tmp_path, caption=CHINESE):
@@ -33,8 +33,8 @@ def test_one_line_per_process_and_no_warning_per_image(tmp_path, monkeypatch, ca
             draw(tmp_path)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(
-        "warning: no installed font has Chinese or Japanese (Han) letters, and figures show boxes in their place. "
-        "Install one, such as the package fonts-noto-cjk, and delete "
+        "warning: no installed font has Chinese or Japanese (Han) letters, so figures show boxes instead. "
+        "Install a font, such as the package fonts-noto-cjk, and delete "
     )
 
 

@@ -230,16 +230,16 @@ def test_a_square_grid_is_what_is_meant_without_one_and_weights_of_zero_are_draw
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"weights": np.ones(4)}, "1 words, but attention weights of shape"),
-        ({"weights": np.ones((2, 4))}, "1 words, but attention weights of shape"),
-        ({"weights": np.ones((1, 5))}, "5 places do not fill a grid of 2×2"),
-        ({"weights": np.ones((1, 4)), "grid": (2, 3)}, "4 places do not fill a grid of 2×3"),
-        ({"weights": np.ones((1, 4)), "box": None}, "where do the places lie"),
-        ({"weights": np.ones((1, 4)), "regions": np.ones((3, 4))}, "4 places, but boxes of regions of shape"),
-        ({"weights": np.ones((1, 4)), "regions": np.ones((4, 3))}, "4 places, but boxes of regions of shape"),
+        ({"weights": np.ones(4)}, "1 words, but weights of shape"),
+        ({"weights": np.ones((2, 4))}, "1 words, but weights of shape"),
+        ({"weights": np.ones((1, 5))}, "5 locations do not fill a grid of 2×2"),
+        ({"weights": np.ones((1, 4)), "grid": (2, 3)}, "4 locations do not fill a grid of 2×3"),
+        ({"weights": np.ones((1, 4)), "box": None}, "box and regions are missing"),
+        ({"weights": np.ones((1, 4)), "regions": np.ones((3, 4))}, "4 locations, but regions of shape"),
+        ({"weights": np.ones((1, 4)), "regions": np.ones((4, 3))}, "4 locations, but regions of shape"),
         ({"weights": np.ones((1, 4)), "places": [1, 2]}, "1 words, but 2 places"),
         ({"weights": np.ones((1, 4)), "sentinel": []}, "1 words, but 0 β"),
-        ({"weights": np.ones((1, 4)), "boxes": [[], []]}, "1 words, but 2 lists of boxes"),
+        ({"weights": np.ones((1, 4)), "boxes": [[], []]}, "1 words, but 2 boxes"),
     ],
 )
 def test_what_does_not_fit_is_told(arguments, message):

@@ -430,7 +430,7 @@ def test_a_port_that_is_taken_is_told_before_a_checkpoint_is_read():
         (["limits.megapixels=0"], "limits.megapixels"),
         (["limits.waiting=0"], "limits.waiting"),
         (["port=70000"], "port"),
-        (["checkpoint=[]"], "checkpoint is empty"),
+        (["checkpoint=[]"], "checkpoint= is empty"),
         (["host=999.1.2.3"], "host=999.1.2.3"),
     ],
 )

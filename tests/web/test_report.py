@@ -129,7 +129,10 @@ def test_names_of_many_lines_stay_apart_and_inside():
 def test_bars_by_hand():
     first, second = charts.bars([(3, 0.5, 0.25), (4, 0.5, 1.0)])
     assert (first.written, first.reference, second.written, second.reference) == (0.5, 0.25, 0.5, 1.0)
-    assert first.told == "3 words: 50.0% written, 25.0% of references" and (first.label, second.label) == ("3", "4")
+    assert first.told == "3 words: 50.0% of generated captions, 25.0% of references" and (
+        first.label,
+        second.label,
+    ) == ("3", "4")
     assert charts.bars([(3, 0.5, 0.25), (4, 0.5, 1.0)], most=4)[1].label == "4+"
     (only,) = charts.bars([(3, 0.5, 0.25)])
     assert (only.written, only.reference) == (1, 0.5)
@@ -276,7 +279,7 @@ def test_an_evaluation_that_is_there_is_not_made_again(tmp_path, monkeypatch):
     os.utime(run / "val" / "captions.json")
     monkeypatch.setattr("captioning.evaluation.write_captions", None)
     text = Page(run_report(run)).text
-    assert "decoding beam7" in text and "a dog runs 4 0" in text and "for 100 % of the pictures" in text
+    assert "decoding beam7" in text and "a dog runs 4 0" in text and "100 % of the images have such a caption" in text
 
 
 def test_examples_look_where_the_evaluation_looked(tmp_path, monkeypatch):
@@ -310,7 +313,7 @@ def test_other_attention(tmp_path, kind):
     page = Page(run_report(make_run(tmp_path, f"model/attention={kind}"), "decoding=greedy", "examples=1"))
     panels = [attributes for tag, attributes in page.tags if tag == "img" and "title" in attributes]
     assert bool(panels) is (kind == "hard")
-    assert ("The frame is the one place" in page.text) is (kind == "hard")
+    assert ("The frame marks the location that hard attention chose" in page.text) is (kind == "hard")
     assert ("has no attention" in page.text) is (kind == "none")
 
 
@@ -364,7 +367,7 @@ def test_folders_that_are_no_run(tmp_path, run):
 
 @pytest.mark.slow
 def test_the_training_s_own_versions_are_told(tmp_path, run):
-    assert "versions not told by the run's folder" in Page((run / "report.html").read_text(encoding="utf-8")).text
+    assert "versions not recorded in the run's folder" in Page((run / "report.html").read_text(encoding="utf-8")).text
     run = make_run(tmp_path)
     starts = [{"commit": "old"}, {"commit": "abc123-dirty", "versions": {"torch": "9.9.9"}, "command": NASTY}]
     (run / "provenance.json").write_text(json.dumps(starts), encoding="utf-8")

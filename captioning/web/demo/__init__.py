@@ -1,4 +1,4 @@
-"""Serve a page on which to try checkpoints: the server, and what it does with a picture."""
+"""Serve the demo: a web page that captions photos with your checkpoints."""
 
 import lazy_loader
 

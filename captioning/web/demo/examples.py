@@ -1,4 +1,4 @@
-"""Choose the demo's own examples: photographs or drawn scenes, as the models were trained on."""
+"""Choose the demo's examples: photographs or drawn scenes, whichever the models were trained on."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,20 @@ from PIL import Image
 
 from captioning.data import draw_scene, read_picture
 
-SCENES = 6  # drawn; no checkpoint has seen any of them
-DRAWN, READER = "scenes", "captioning.data.read_scenes"  # the data set of drawn scenes
+SCENES = 6  # number of drawn scenes; no checkpoint was trained on them
+DRAWN, READER = "scenes", "captioning.data.read_scenes"  # name and reader of the data set of drawn scenes
 _MOST_PIXELS = 1_000_000
-_FOLDER = "photos"  # of this package, with photos.json and LICENSES.md
+_FOLDER = "photos"  # in this package; it has photos.json and LICENSES.md, too
 
 
 class Credit(NamedTuple):
-    """Where a photograph is from: its license's name and address, and the page that names the photographer."""
+    """The credit of a photograph.
+
+    Attributes:
+        license: the license's name.
+        license_url: the license's address.
+        source: the page that names the photographer.
+    """
 
     license: str
     license_url: str
@@ -24,14 +30,23 @@ class Credit(NamedTuple):
 
 
 class DemoExample(NamedTuple):
-    """An image to pick on the page. credit: of a photograph that comes with the package; None for others."""
+    """An example image on the page.
+
+    Attributes:
+        picture: the image.
+        credit: the credit of a photograph that comes with the package; None for other images.
+    """
 
     picture: Image.Image
     credit: Credit | None = None
 
 
 def built_in_examples(metadata: Sequence[Mapping[str, Any]]) -> list[DemoExample]:
-    """Examples for checkpoints with these metadata: drawn scenes for models of scenes, photographs for all others."""
+    """Return drawn scenes for models of scenes, and photographs for all other models.
+
+    Args:
+        metadata: the metadata of the checkpoints.
+    """
     drawn = [_is_drawn(each) for each in metadata]
     photographs = [] if drawn and all(drawn) else photograph_examples()
     scenes = [DemoExample(draw_scene(0, "demo", index)[0]) for index in range(SCENES)] if any(drawn) else []
@@ -39,7 +54,7 @@ def built_in_examples(metadata: Sequence[Mapping[str, Any]]) -> list[DemoExample
 
 
 def photograph_examples() -> list[DemoExample]:
-    """The photographs that come with the package, with their credits."""
+    """Return the photographs that come with the package, with their credits."""
     folder = resources.files("captioning.web.demo") / _FOLDER
     found = []
     for each in json.loads((folder / "photos.json").read_text(encoding="utf-8")):
@@ -49,9 +64,9 @@ def photograph_examples() -> list[DemoExample]:
 
 
 def _is_drawn(metadata: Mapping[str, Any]) -> bool:
-    """Whether the model was trained on drawn scenes, under whatever name."""
+    """Return whether a model was trained on drawn scenes, judged by its data set's name or reader."""
     data = metadata["config"].get("data")
     data = data if isinstance(data, dict) else {}
-    reader = data.get("reader")  # an exported checkpoint has the name alone
+    reader = data.get("reader")  # an exported checkpoint has only the name
     read_by = reader.get("_target_") if isinstance(reader, dict) else None
     return data.get("name") == DRAWN or read_by == READER

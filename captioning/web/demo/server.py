@@ -1,9 +1,9 @@
-"""Serve the demo: one page, its images, and one address that takes an image and returns captions.
+"""Serve the demo: one page, its example images, and one address that receives an image and returns captions.
 
-An upload is the body of a request as it is, so that no parser of forms would lay it on a disk. One thread runs the
-models. A request that has to wait is not read before its turn comes: of however many, only a few uploads are in memory.
-The page may fetch from nowhere else, other sites may not call it, and a name that somebody's DNS points at this machine
-is not answered.
+- An upload is the plain body of a request, so that no form parser writes it to disk.
+- One thread runs the models. A waiting request is read only when its turn comes, so only a few uploads are in memory.
+- The page loads nothing from other sites, and other sites cannot call the demo. Requests with an unknown host name are
+  refused, because a foreign DNS name may point at this machine.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -30,8 +30,8 @@ from captioning.web import as_jpeg, palette, read_asset, shrink
 from captioning.web.demo.examples import DemoExample
 from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, read_request
 
-AT_ONCE = 4  # requests whose uploads are in memory: one with the models, and those that come next
-THUMBNAIL = 240  # pixels of an example's longer side
+AT_ONCE = 4  # requests whose uploads are in memory: the one that the models work on, and the next ones
+THUMBNAIL = 240  # longer side of an example's thumbnail, in pixels
 FILES = {"/": ("demo.html", "text/html"), "/demo.js": ("demo.js", "text/javascript")}
 FILES |= {f"/{name}.css": (f"{name}.css", "text/css") for name in ("page", "demo")}
 HEADERS = {
@@ -47,7 +47,14 @@ HEADERS = {
 
 
 class Limits(NamedTuple):
-    """What the demo takes: bytes and seconds of an upload, pixels of a picture, requests that wait for their turn."""
+    """The limits of the demo.
+
+    Attributes:
+        upload_bytes: the largest upload.
+        upload_seconds: the longest time of an upload.
+        pixels: the largest number of pixels of an image.
+        waiting: the largest number of waiting requests.
+    """
 
     upload_bytes: int = 20_000_000
     upload_seconds: float = 60.0
@@ -56,7 +63,12 @@ class Limits(NamedTuple):
 
 
 class Refusal(Exception):
-    """A request that is not answered, with its HTTP status and words for whoever sent it."""
+    """A refused request.
+
+    Args:
+        status: the HTTP status.
+        text: the message for the user.
+    """
 
     def __init__(self, status: int, text: str):
         super().__init__(text)
@@ -64,13 +76,13 @@ class Refusal(Exception):
 
 
 class Demo:
-    """The application of some checkpoints.
+    """The web application of the demo.
 
     Args:
-        predictors: by the name that the page shows.
-        examples: images to pick from.
-        limits: see `Limits`.
-        names: host names, beside localhost and plain addresses, under which this machine may be called.
+        predictors: {name on the page: captioner}.
+        examples: the example images.
+        limits: the limits; None: the defaults of `Limits`.
+        names: host names that requests may use besides localhost and plain addresses.
     """
 
     def __init__(
@@ -89,7 +101,7 @@ class Demo:
         self.thread = ThreadPoolExecutor(1, "captioner")
 
     def application(self) -> web.Application:
-        """For `aiohttp.web.run_app`, or a test."""
+        """Build the aiohttp application, for `serve` or a test."""
         application = web.Application(middlewares=[self._guard])
         for path in self.files:
             application.router.add_get(path, self._file)
@@ -103,8 +115,8 @@ class Demo:
         self.thread.shutdown(wait=False, cancel_futures=True)
 
     @web.middleware
-    async def _guard(self, request: web.Request, handler) -> web.StreamResponse:
-        """Turns away who should not be here, and what goes wrong into one kind line; every answer has the HEADERS."""
+    async def _guard(self, request: web.Request, handler: Callable) -> web.StreamResponse:
+        """Refuse foreign requests, turn errors into a one-line message, and add the HEADERS to every response."""
         try:
             self._check_origin(request)
             response = await handler(request)
@@ -116,21 +128,21 @@ class Demo:
             response = _error(400, str(error))
         except CaptioningError as error:
             response = _error(422, str(error))
-        except ConnectionError:  # whoever asked has left
+        except ConnectionError:  # the client has disconnected
             response = _error(400, "the connection was lost")
         except Exception:
             traceback.print_exc(file=sys.stderr)
-            response = _error(500, "something went wrong in the demo; its terminal says what")
+            response = _error(500, "an error occurred in the demo: see its terminal")
         response.headers.update(HEADERS)
         return response
 
     def _check_origin(self, request: web.Request) -> None:
         if not is_here(request.headers.get("Host", ""), self.names):
-            raise Refusal(421, "this demo does not answer to that name: see hosts in its configuration")
+            raise Refusal(421, "the demo does not know this host name. Add it when you start the demo: hosts=[NAME]")
         origin = request.headers.get("Origin")
         foreign = origin is not None and urlsplit(origin).netloc != request.headers["Host"]
         if foreign or (request.headers.get("Sec-Fetch-Site") == "cross-site" and request.method != "GET"):
-            raise Refusal(403, "this demo is called from its own page only")
+            raise Refusal(403, "the demo can only be called from its own page")
 
     async def _file(self, request: web.Request) -> web.Response:
         text, kind = self.files[request.path]
@@ -150,25 +162,25 @@ class Demo:
 
     def _example_of(self, number: str) -> Image.Image:
         if not (number.isdecimal() and len(number) < 5) or int(number) >= len(self.examples):
-            raise Refusal(404, "there is no such example")
+            raise Refusal(404, "this example does not exist")
         return self.examples[int(number)].picture
 
     async def _captions(self, request: web.Request) -> web.Response:
-        """Captions of the picture in the body, or of ?example=NUMBER."""
+        """Caption the image in the request's body, or the example of ?example=NUMBER."""
         query = dict(request.query)
         example = query.pop("example", None)
-        picture, wishes = example and self._example_of(example), read_request(query)
+        picture, wishes = self._example_of(example) if example else None, read_request(query)
         if (request.content_length or 0) > self.limits.upload_bytes:
             raise Refusal(413, self._too_large())
         if request.headers.get("Content-Encoding", "identity") != "identity":
-            raise Refusal(415, "send the picture as it is, not packed once more")
+            raise Refusal(415, "send the image file without a content encoding")
         if self.waiting >= self.limits.waiting:
-            raise Refusal(503, "too many pictures are waiting; try again in a minute")
+            raise Refusal(503, "too many photos are waiting; try again in a minute")
         self.waiting += 1
         try:
             async with self.turns:
                 if request.transport is None or request.transport.is_closing():
-                    raise ConnectionResetError  # nobody waits for it any more
+                    raise ConnectionResetError  # the client does not wait anymore
                 content = None if picture else await self._upload(request)
                 work = partial(self._work, picture, content, wishes)
                 return web.json_response(await asyncio.get_running_loop().run_in_executor(self.thread, work))
@@ -176,7 +188,7 @@ class Demo:
             self.waiting -= 1
 
     async def _upload(self, request: web.Request) -> bytes:
-        """The body, in memory; counted as it comes, since what was declared need not be what is sent."""
+        """Read the body into memory; count its bytes while reading, because the declared length may be wrong."""
         content = bytearray()
         try:
             async with asyncio.timeout(self.limits.upload_seconds):
@@ -186,35 +198,40 @@ class Demo:
                         raise Refusal(413, self._too_large())
                 return bytes(content)
         except TimeoutError as error:
-            raise Refusal(408, f"the picture did not arrive within {self.limits.upload_seconds:g} seconds") from error
+            raise Refusal(408, f"the photo did not arrive within {self.limits.upload_seconds:g} seconds") from error
 
     def _work(self, picture: Image.Image | None, content: bytes | None, wishes: DemoRequest) -> dict[str, Any]:
-        """In the models' thread."""
+        """Open and caption an image; this runs in the models' thread."""
         if picture is None:
             picture = read_picture(content or b"", name="the file", max_pixels=self.limits.pixels)
         return caption_picture(self.predictors, picture, wishes)
 
     def _too_large(self) -> str:
-        return f"the file has more than {self.limits.upload_bytes / 1e6:g} MB"
+        return f"the file is larger than {self.limits.upload_bytes / 1e6:g} MB"
 
 
 async def serve(application: web.Application, listener: socket.socket) -> None:
-    """Until SIGINT (Ctrl-C) or SIGTERM, upon which requests in flight are waited for; a second Ctrl-C ends at once.
+    """Serve until SIGINT (Ctrl-C) or SIGTERM, then wait for running requests; a second Ctrl-C stops immediately.
 
-    aiohttp's own `run_app` takes the second signal, also one that comes with the first, for a fault of its shutdown.
+    aiohttp's `run_app` is not used: it treats a second signal as an error in its shutdown.
+
+    Args:
+        application: the demo's application.
+        listener: the socket to listen on.
     """
-    asked, stop = set(), asyncio.Event()
+    received: set[int] = set()
+    stop = asyncio.Event()
 
-    def ask(number: int) -> None:
-        if number == signal.SIGINT and number in asked:
+    def request_stop(number: int) -> None:
+        if number == signal.SIGINT and number in received:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.kill(os.getpid(), signal.SIGINT)
-        asked.add(number)
+        received.add(number)
         stop.set()
 
     for number in (signal.SIGINT, signal.SIGTERM):
         with suppress(NotImplementedError):  # Windows has no such handlers, and raises KeyboardInterrupt
-            asyncio.get_running_loop().add_signal_handler(number, ask, number)
+            asyncio.get_running_loop().add_signal_handler(number, request_stop, number)
     runner = web.AppRunner(application, access_log=None)
     try:
         await runner.setup()
@@ -225,10 +242,10 @@ async def serve(application: web.Application, listener: socket.socket) -> None:
 
 
 def is_here(host: str, names: Collection[str]) -> bool:
-    """Whether a Host header is a plain address or one of some names.
+    """Return whether a Host header is a plain IP address or one of some names.
 
-    Any other name may be a stranger's who lets it point at this machine (DNS rebinding): his page would then pass for
-    the demo's own.
+    Any other name may belong to an attacker who lets it point at this machine (DNS rebinding); the browser would then
+    treat the attacker's page as the demo's own.
     """
     try:
         name = urlsplit(f"//{host}").hostname or ""

@@ -1,4 +1,4 @@
-"""Caption an image with several checkpoints for the demo, and return captions and attention as plain values."""
+"""Caption an image with several checkpoints for the demo, and return captions and attention weights as plain values."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,33 +12,33 @@ from captioning.errors import CheckpointError, ConfigError
 from captioning.inference import Caption, Predictor, get_search
 from captioning.web import as_address, shrink
 
-_SHOWN = 960  # pixels of the longer side of the picture that goes back to the page
-DIGITS = 5  # of an attention weight
-BEST = 3  # captions that are shown of a beam search
+_SHOWN = 960  # longer side of the image that is sent back to the page, in pixels
+DIGITS = 5  # digits of an attention weight after the decimal point
+BEST = 3  # number of beam search captions on the page
 
 
 class DemoRequest(NamedTuple):
-    """What the page lets its reader choose."""
+    """The settings that a user can choose on the page."""
 
     beam_size: int = 3
     samples: int = 3
     temperature: float = 1.0
 
 
-# Of each wish: the least, the most.
+# The smallest and the largest value of each setting.
 BOUNDS = {"beam_size": (1, 10), "samples": (1, 10), "temperature": (0.1, 2.0)}
 
 
 def read_request(given: Mapping[str, str]) -> DemoRequest:
-    """Wishes out of an address's query; what is not there is as by default.
+    """Read the settings of a request from its query; missing settings have their defaults.
 
     Raises:
-        ConfigError: an unknown one, or one that is no number within its bounds.
+        ConfigError: a setting is unknown, or not a number within its bounds.
     """
-    values = {}
+    values: dict[str, Any] = {}
     for key, text in given.items():
         if key not in BOUNDS:
-            raise ConfigError(f"there is no setting '{key[:40]}': there are {', '.join(BOUNDS)}")
+            raise ConfigError(f"setting '{key[:40]}' does not exist. Use one of {', '.join(BOUNDS)}")
         kind, (least, most) = type(getattr(DemoRequest(), key)), BOUNDS[key]
         try:
             values[key] = kind(text)
@@ -50,7 +50,10 @@ def read_request(given: Mapping[str, str]) -> DemoRequest:
 
 
 def checkpoint_names(paths: Sequence[Path]) -> list[str]:
-    """A short name for each: its run's folder, an exported one's own, or as much of the path as tells them apart."""
+    """Return a short, distinct name per checkpoint: the run's folder, or the file's name of an exported checkpoint.
+
+    If such names are equal, more of the path is added.
+    """
     parts = [[part for part in path.with_suffix("").parts if part != "checkpoints"] for path in paths]
     parts = [[*own, ""] if path.suffix in (WEIGHTS, METADATA) else own for own, path in zip(parts, paths, strict=True)]
     for length in range(1, max(map(len, parts), default=1) + 1):
@@ -61,23 +64,25 @@ def checkpoint_names(paths: Sequence[Path]) -> list[str]:
 
 
 def with_encoder(predictor: Predictor) -> Predictor:
-    """The predictor with its encoder built, so that the first picture need not wait for it.
+    """Build a predictor's encoder now, so that the first photo does not have to wait for it.
 
     Raises:
-        CheckpointError: it cannot look at pictures, or its encoder's weights are others now.
+        CheckpointError: the model looks at a detector's regions, or its encoder's weights differ from the training's.
     """
     if predictor.encoder.output == "regions":
         raise CheckpointError(
-            f"{predictor.path} was trained on a detector's regions: it cannot caption a picture by itself; "
-            "give a checkpoint of another encoder"
+            f"{predictor.path} was trained on a detector's regions and cannot caption a photo by itself. Use a "
+            "checkpoint with another encoder"
         )
     return predictor
 
 
 def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, wishes: DemoRequest) -> dict[str, Any]:
-    """The picture as it is shown, and what every checkpoint writes of it by greedy, beam and sampled decoding.
+    """Caption an image with every checkpoint by greedy decoding, beam search and sampling.
 
-    Boxes are in pixels of the whole picture, (width, height); weights are a row a word, places row by row.
+    Returns:
+        Plain values for the page: the image, its size, and per model the captions with their attention weights (one
+        row per word, locations in row-major order). Boxes are in pixels of the original image.
     """
     searches = {
         "greedy": get_search("greedy"),
@@ -88,13 +93,14 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
     for name, predictor in predictors.items():
         found = predictor.caption_by_each(picture, searches)
         box = predictor.transform.box(*picture.size)
-        told = {key: [_told(made) for made in captions] for key, captions in found.items()}
-        models.append({"name": name, "attention": predictor.attention_kind, "box": list(box), "searches": told})
+        plain = {key: [_plain(caption) for caption in captions] for key, captions in found.items()}
+        models.append({"name": name, "attention": predictor.attention_kind, "box": list(box), "searches": plain})
     shown = as_address(shrink(picture, _SHOWN))
     return {"width": picture.width, "height": picture.height, "picture": shown, "models": models}
 
 
-def _told(made: Caption) -> dict[str, Any]:
-    weights = None if made.attention is None else [[round(float(w), DIGITS) for w in row] for row in made.attention]
-    places = None if made.places is None else made.places.tolist()
-    return {"words": made.tokens, "log_prob": made.log_prob, "weights": weights, "places": places}
+def _plain(caption: Caption) -> dict[str, Any]:
+    attention = caption.attention
+    weights = None if attention is None else [[round(float(weight), DIGITS) for weight in row] for row in attention]
+    places = None if caption.places is None else caption.places.tolist()
+    return {"words": caption.tokens, "log_prob": caption.log_prob, "weights": weights, "places": places}

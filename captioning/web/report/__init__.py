@@ -1,4 +1,4 @@
-"""Build one HTML page about a run: scores, curves, examples, settings."""
+"""Build the report of a run: one HTML page with scores, curves, examples and settings."""
 
 import lazy_loader
 

@@ -10,7 +10,13 @@ from captioning.metrics import ScoreTable
 
 
 class Repeated(NamedTuple):
-    """A caption of several images, and how many training captions are the same."""
+    """A caption that was generated for several images.
+
+    Attributes:
+        caption: the caption.
+        images: the number of images.
+        in_training: the number of identical training captions.
+    """
 
     caption: str
     images: int
@@ -18,10 +24,13 @@ class Repeated(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """Words of the references that the vocabulary lacks, so that no caption can hold them.
+    """Words of the references that are not in the vocabulary, so that no generated caption can contain them.
 
-    share: of the running words of all references. captions: share of references with one or more. words: the most
-    frequent, with their counts. distinct: how many different ones.
+    Attributes:
+        share: share of all words of the references.
+        captions: share of the references that have at least one such word.
+        words: the most frequent such words with their counts.
+        distinct: the number of different such words.
     """
 
     share: float
@@ -31,10 +40,16 @@ class Unknown(NamedTuple):
 
 
 def choose(table: ScoreTable, by: str, count: int) -> dict[str, list[int]]:
-    """Image ids of the best, the typical (nearest to the median) and the worst captions by a score, none twice.
+    """Choose the best, typical (nearest to the median) and worst captions by a score; no image is chosen twice.
 
     Args:
-        count: of each, at most; fewer where there are not enough images. Equal scores are taken in the table's order.
+        table: the scores per image.
+        by: the score.
+        count: the number of captions of each kind; fewer if there are not enough images. Captions with equal scores are
+            chosen in the table's order.
+
+    Returns:
+        {"best": image ids, "typical": image ids, "worst": image ids}.
     """
     values = table.values[by]
     count = min(count, len(values) // 3 or 1)
@@ -49,7 +64,17 @@ def choose(table: ScoreTable, by: str, count: int) -> dict[str, list[int]]:
 def repeated(
     captions: Iterable[Sequence[str]], training: Iterable[Sequence[str]], *, most: int
 ) -> tuple[list[Repeated], int, float]:
-    """The captions that two or more images have, the most frequent first; how many; and the share of such images."""
+    """Find captions that were generated for two or more images.
+
+    Args:
+        captions: the generated captions, as words.
+        training: the training captions, as words.
+        most: how many repeated captions to return.
+
+    Returns:
+        The repeated captions, the most frequent first; the number of all repeated captions; and the share of images
+        with a repeated caption.
+    """
     written = Counter(" ".join(words) for words in captions)
     several = {text: images for text, images in written.items() if images > 1}
     seen = Counter(text for words in training if (text := " ".join(words)) in several)
@@ -59,7 +84,7 @@ def repeated(
 
 
 def unknown_words(references: Iterable[Sequence[str]], vocabulary: Collection[str], *, most: int) -> Unknown:
-    """Of tokenized references; see `Unknown`."""
+    """Count the words of tokenized references that are not in the vocabulary; return the `most` frequent ones."""
     counts: Counter[str] = Counter()
     words = captions = hit = 0
     for reference in references:
@@ -73,8 +98,7 @@ def unknown_words(references: Iterable[Sequence[str]], vocabulary: Collection[st
 def lengths(
     captions: Iterable[Sequence[str]], references: Iterable[Sequence[str]], *, most: int
 ) -> list[tuple[int, float, float]]:
-    """(length in words, share of captions, share of references), from the shortest to the longest; beyond `most` in
-    its bin."""
+    """Return (length in words, share of captions, share of references) by length; longer ones count as `most`."""
     own, theirs = (Counter(min(len(words), most) for words in group) for group in (captions, references))
     there = own.keys() | theirs.keys()
     total = [max(1, each.total()) for each in (own, theirs)]
@@ -83,7 +107,7 @@ def lengths(
 
 
 def flatten(node: object, prefix: str = "") -> list[tuple[str, str]]:
-    """Settings as (dotted name, value); a part's `_target_` stands under the part's own name, without its module."""
+    """List settings as (dotted name, value); a part's `_target_` is under the part's name, without its module."""
     if isinstance(node, list) and any(isinstance(each, dict | list) for each in node):
         node = {str(index): each for index, each in enumerate(node)}
     if not isinstance(node, Mapping):

@@ -5,24 +5,38 @@ from math import ceil, floor, isfinite, log10
 from typing import NamedTuple
 
 WIDTH, HEIGHT = 480, 250
-LEFT, RIGHT, TOP, BOTTOM = 48, 128, 10, 34  # for the scale, the lines' names, and the steps
-MOST_POINTS = 300  # of a line; longer ones are averaged
-TICKS = 5  # about so many
-_SPACING = 15  # between the names of two lines
-WIDEST, LABEL = 44, 24  # of a bar, and of the number under it
+LEFT, RIGHT, TOP, BOTTOM = 48, 128, 10, 34  # margins for the scale, the names of lines, nothing, and the steps
+MOST_POINTS = 300  # per line; longer lines are averaged
+TICKS = 5  # approximate number
+_SPACING = 15  # smallest distance between the names of two lines
+WIDEST, LABEL = 44, 24  # largest width of a bar, width of the number below it
 
 Series = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 
 
 class Tick(NamedTuple):
-    """at: x or y. label: of the value there."""
+    """A tick of an axis.
+
+    Attributes:
+        at: x or y.
+        label: the value at this position, as text.
+    """
 
     at: float
     label: str
 
 
 class Curve(NamedTuple):
-    """points: "x,y x,y …". end: where its name stands (y). last: its last value. style: 0, 1, …, by its place."""
+    """A line of a chart.
+
+    Attributes:
+        name: the line's name.
+        points: "x,y x,y …".
+        end: y of the name.
+        last: the last value, as text.
+        style: 0, 1, … in the order of the lines.
+        dots: the points to mark; empty for lines with many points.
+    """
 
     name: str
     points: str
@@ -33,7 +47,16 @@ class Curve(NamedTuple):
 
 
 class Chart(NamedTuple):
-    """One panel of curves. inner: (x, y, width, height) of the part that is drawn in."""
+    """A chart with one or several lines.
+
+    Attributes:
+        title: the title.
+        curves: the lines.
+        across: the ticks of the x axis.
+        up: the ticks of the y axis.
+        size: (width, height).
+        inner: (x, y, width, height) of the area in which lines are drawn.
+    """
 
     title: str
     curves: list[Curve]
@@ -44,8 +67,16 @@ class Chart(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One length of captions: left and width of its place; heights as shares of the tallest bar; what it tells in
-    words; and its label, "" where there is no room for one."""
+    """The two bars of one caption length.
+
+    Attributes:
+        left: x of the left edge.
+        width: width of the space for both bars.
+        written: height of the bar for generated captions, relative to the tallest bar.
+        reference: height of the bar for references, relative to the tallest bar.
+        told: the description in words.
+        label: the length, or "" if there is no room for a label.
+    """
 
     left: float
     width: float
@@ -56,7 +87,7 @@ class Bar(NamedTuple):
 
 
 def ticks(low: float, high: float, *, count: int = TICKS) -> list[float]:
-    """Round values (1, 2 or 5 times a power of ten apart) from low to high."""
+    """Return round values from low to high, at distances of 1, 2 or 5 times a power of ten."""
     if not (isfinite(low) and isfinite(high)) or high <= low:
         return [low]
     rough = (high - low) / count
@@ -66,11 +97,12 @@ def ticks(low: float, high: float, *, count: int = TICKS) -> list[float]:
 
 
 def curves(title: str, series: Series, *, robust: bool = False) -> Chart | None:
-    """Several quantities over the steps of a run, on one scale; None where there is nothing finite to show.
+    """Build a chart of several quantities over the training steps, with one scale; None if no value is finite.
 
     Args:
-        series: name -> (steps, values).
-        robust: the scale leaves out the highest 3 % of all values, which a loss has at its start.
+        title: the title.
+        series: {name: (steps, values)}.
+        robust: whether the scale ignores the highest 3 % of all values, which a loss has at its start.
     """
     drawn = {name: _thin(*_finite(*points)) for name, points in series.items()}
     drawn = {name: points for name, points in drawn.items() if points[0]}
@@ -86,9 +118,9 @@ def curves(title: str, series: Series, *, robust: bool = False) -> Chart | None:
     for style, (name, (own_steps, own)) in enumerate(drawn.items()):
         x = [width * (step - first) / (last - first) for step in own_steps]
         y = [height * (high - value) / (high - low) for value in own]
-        places = list(zip([round(each, 1) for each in x], [round(each, 1) for each in y], strict=True))
-        points = " ".join(f"{a:g},{b:g}" for a, b in places)
-        few = places if len(places) <= MOST_POINTS / 10 else []
+        positions = list(zip([round(each, 1) for each in x], [round(each, 1) for each in y], strict=True))
+        points = " ".join(f"{a:g},{b:g}" for a, b in positions)
+        few = positions if len(positions) <= MOST_POINTS / 10 else []
         found.append(Curve(name, points, y0 + y[-1], short(own[-1]), style, few))
     across = [Tick(x0 + width * (t - first) / (last - first), short(t)) for t in ticks(first, last, count=4)]
     up = [Tick(y0 + height * (high - t) / (high - low), short(t)) for t in ticks(low, high)]
@@ -96,10 +128,11 @@ def curves(title: str, series: Series, *, robust: bool = False) -> Chart | None:
 
 
 def bars(shares: Sequence[tuple[int, float, float]], *, most: int | None = None) -> list[Bar]:
-    """(length, share of captions written, share of references) -> bars side by side, the tallest of them 1.
+    """Build the bars of a histogram of caption lengths; the tallest bar has height 1.
 
     Args:
-        most: the length that stands for all longer ones, too.
+        shares: (length, share of generated captions, share of references) per length.
+        most: the length that includes all longer captions; None: there is none.
     """
     tallest = max((max(own, theirs) for _, own, theirs in shares), default=0) or 1
     width = min(WIDEST, WIDTH / max(1, len(shares)))
@@ -107,14 +140,14 @@ def bars(shares: Sequence[tuple[int, float, float]], *, most: int | None = None)
     found = []
     for index, (length, own, theirs) in enumerate(shares):
         name = f"{length}+" if length == most else str(length)
-        told = f"{name} words: {own:.1%} written, {theirs:.1%} of references"
+        description = f"{name} words: {own:.1%} of generated captions, {theirs:.1%} of references"
         label = "" if length % every else name
-        found.append(Bar(round(index * width, 1), round(width, 1), own / tallest, theirs / tallest, told, label))
+        found.append(Bar(round(index * width, 1), round(width, 1), own / tallest, theirs / tallest, description, label))
     return found
 
 
 def short(value: float) -> str:
-    """A number in few characters: 12 000 as 12k, 0.00012 as 1.2e-4."""
+    """Format a number with few characters: 12 000 as 12k, 0.00012 as 1.2e-4."""
     if value and abs(value) < 1e-3:
         mantissa, exponent = f"{value:.1e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
@@ -129,7 +162,7 @@ def _finite(steps: Sequence[float], values: Sequence[float]) -> tuple[list[float
 
 
 def _thin(steps: Sequence[float], values: Sequence[float]) -> tuple[Sequence[float], Sequence[float]]:
-    """At most MOST_POINTS points: each the mean of some that follow one another."""
+    """Reduce a line to at most MOST_POINTS points by averaging groups of consecutive points."""
     size = ceil(len(steps) / MOST_POINTS) or 1
     if size == 1:
         return steps, values
@@ -140,18 +173,18 @@ def _thin(steps: Sequence[float], values: Sequence[float]) -> tuple[Sequence[flo
 
 
 def _widened(low: float, high: float) -> tuple[float, float]:
-    """A little room; and some at all where all values are one."""
+    """Extend the range from low to high a little, also if both are equal."""
     room = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
     return (0.0 if 0 <= low < 4 * room else low - room), high + room
 
 
 def _apart(found: list[Curve], lowest: float) -> list[Curve]:
-    """The names moved from one another, those further down first pushed up from the lower edge, in their order."""
+    """Move the names of lines apart so that they do not overlap, in their order, from the lower edge upward."""
     limit, placed = lowest, {}
     for curve in sorted(found, key=lambda curve: -curve.end):
         placed[curve.name] = min(curve.end, limit)
         limit = placed[curve.name] - _SPACING
-    if limit + _SPACING < TOP:  # too many for the room: from the top, evenly
+    if limit + _SPACING < TOP:  # too many names: distribute them evenly from the top
         for index, curve in enumerate(sorted(found, key=lambda curve: curve.end)):
             placed[curve.name] = TOP + 5 + _SPACING * index
     return [curve._replace(end=round(placed[curve.name], 1)) for curve in found]

@@ -1,25 +1,31 @@
-"""Prepare a caption for the report: its image, its references, and an attention map per word."""
+"""Prepare an example for the report: an image, its caption and references, and one attention map per word."""
 
 from collections.abc import Sequence
 from functools import partial
 from math import isqrt
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
 
 from captioning.data import Record, open_picture
 from captioning.decoding import forced_decoding
 from captioning.errors import DataError
-from captioning.features import RegionFolder
+from captioning.features import RegionFolder, Regions
 from captioning.inference import Caption, Predictor
 from captioning.visualise import Maps, scale
 from captioning.web import as_address, shrink
 
-PICTURE, PANEL = 480, 190  # pixels of the longer side
+PICTURE, PANEL = 480, 190  # longer side of an image and of a panel, in pixels
 
 
 class Word(NamedTuple):
-    """text: the word. address: of its panel. told: what the panel shows, in words."""
+    """A word of an example.
+
+    Attributes:
+        text: the word.
+        address: the word's attention map, as a `data:` address.
+        told: a description of the attention map.
+    """
 
     text: str
     address: str
@@ -27,7 +33,18 @@ class Word(NamedTuple):
 
 
 class Example(NamedTuple):
-    """address: of the picture, "" where it cannot be read, for the reason in `note`."""
+    """An example in the report.
+
+    Attributes:
+        caption: the generated caption.
+        score: its score.
+        references: the reference captions.
+        file: the image's file name.
+        image_id: the image id.
+        address: the image as a `data:` address; "" if it cannot be read.
+        words: the words with their attention maps.
+        note: the reason why the image cannot be read, or "".
+    """
 
     caption: str
     score: float
@@ -42,40 +59,53 @@ class Example(NamedTuple):
 def make_example(
     predictor: Predictor, record: Record, caption: str, score: float, *, regions: RegionFolder | None
 ) -> Example:
-    """One caption that an evaluation wrote; its attention is the model's as it writes these very words."""
+    """Prepare a caption of an evaluation; its attention maps are computed by forced decoding of the same words.
+
+    Args:
+        predictor: the captioner that wrote the caption.
+        record: the image with its references.
+        caption: the caption.
+        score: the caption's score.
+        regions: the reader of a detector's regions, for captioners that look at regions; None for others.
+    """
     example = Example(caption, score, record.captions, record.path.name, record.image_id, "", [], "")
     try:
         picture = open_picture(record.path)
-        made = example_lead(predictor, picture if regions is None else regions[record], caption.split())
+        forced = example_lead(predictor, picture if regions is None else regions[record], caption.split())
     except DataError as error:
         return example._replace(note=str(error))
     example = example._replace(address=as_address(shrink(picture, PICTURE)))
-    maps = maps_of(made)
+    maps = maps_of(forced)
     return example if maps is None else example._replace(words=draw_words(picture, maps))
 
 
-def example_lead(predictor: Predictor, seen, words: Sequence[str]) -> Caption:
-    """The caption of given words of the vocabulary, for a picture or a detector's regions."""
+def example_lead(predictor: Predictor, seen: Image.Image | Regions, words: Sequence[str]) -> Caption:
+    """Force the captioner to write given words of its vocabulary for an image or a detector's regions."""
     tokens = predictor.vocabulary.encode(words, max_length=len(words))[1:]
-    look = predictor.all_captions if isinstance(seen, Image.Image) else predictor.caption_regions
-    return look([seen], partial(forced_decoding, tokens=[tokens]))[0][0]
+    search = partial(forced_decoding, tokens=[tokens])
+    if isinstance(seen, Image.Image):
+        return predictor.all_captions([seen], search)[0][0]
+    return predictor.caption_regions([seen], search)[0][0]
 
 
-def maps_of(made: Caption) -> Maps | None:
-    """Where the caption's words looked; None where there is nothing to draw."""
-    if made.attention is None or not made.tokens:
+def maps_of(caption: Caption) -> Maps | None:
+    """Return the attention maps of a caption; None if there is nothing to draw."""
+    if caption.attention is None or not caption.tokens:
         return None
-    if made.regions is not None:
-        where = {"regions": made.regions} if len(made.regions) else None
+    locations = caption.attention.shape[1]
+    where: dict[str, Any]
+    if caption.regions is not None and len(caption.regions):
+        where = {"regions": caption.regions}
+    elif caption.regions is None and isqrt(locations) ** 2 == locations:
+        where = {"box": caption.box}
     else:
-        where = {"box": made.box} if isqrt(made.attention.shape[1]) ** 2 == made.attention.shape[1] else None
-    if where is None:
         return None
-    return Maps(made.tokens, made.attention, places=made.places, sentinel=made.sentinel, **where)
+    where |= {"places": caption.places, "sentinel": caption.sentinel}
+    return Maps(caption.tokens, caption.attention, **where)
 
 
 def draw_words(picture: Image.Image, maps: Maps) -> list[Word]:
-    """A small panel a word, all on one scale of colours."""
+    """Draw one small panel per word; all panels share one color scale."""
     shown = shrink(picture, PANEL)
     panels, _ = maps.panels(shown, picture.size)
     ratio = (shown.width / picture.width, shown.height / picture.height)
@@ -87,8 +117,8 @@ def draw_words(picture: Image.Image, maps: Maps) -> list[Word]:
             pencil = ImageDraw.Draw(drawn)
             pencil.rectangle(region, outline="black", width=4)
             pencil.rectangle([region[0] + 1, region[1] + 1, region[2] - 1, region[3] - 1], outline="white", width=2)
-        told = f"largest weight {maps.weights[index].max():.2f}"
+        description = f"largest weight {maps.weights[index].max():.2f}"
         if maps.sentinel is not None:
-            told += f", {maps.sentinel[index]:.0%} not on the picture"
-        words.append(Word(word, as_address(drawn, quality=80), told))
+            description += f", {maps.sentinel[index]:.0%} of the weight not on the image"
+        words.append(Word(word, as_address(drawn, quality=80), description))
     return words

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from captioning.web.report.run_settings import build_reader
 
-LONGEST = 30  # words of a caption that have a bar of their own
+LONGEST = 30  # words; longer captions share one bar
 _PARTS = {
     "scores": "Scores",
     "training": "Training",
@@ -19,6 +19,20 @@ _PARTS = {
 def make_page(
     config, settings, features, *, scored, extra, records, training, predictor, title: str, run_dir: Path
 ) -> str:
+    """Build the report of a run as one HTML page.
+
+    Args:
+        config: the settings of `captioning-report`.
+        settings: the run's configuration.
+        features: the configuration of the features.
+        scored: the scores (`captioning.metrics.Report`).
+        extra: further scores that are specific to the data set.
+        records: the images of the split.
+        training: the training captions.
+        predictor: the run's captioner.
+        title: the title of the scores.
+        run_dir: the folder of the run.
+    """
     from captioning.text import tokenize
     from captioning.web.report import caption_statistics, charts, content
     from captioning.web.report.rendering import render
@@ -72,7 +86,7 @@ def _examples(config, features, table, records, predictor) -> dict[str, list]:
         ).read.folder
     by_id, row_of = {record.image_id: record for record in records}, {k: row for row, k in enumerate(table.image_ids)}
     chosen = choose(table, config["by"], config["examples"])
-    with tqdm(total=sum(map(len, chosen.values())), desc="examples", unit="picture", disable=None) as bar:
+    with tqdm(total=sum(map(len, chosen.values())), desc="examples", unit="image", disable=None) as bar:
         found: dict[str, list] = {}
         for kind, image_ids in chosen.items():
             found[kind] = []

@@ -9,9 +9,14 @@ from captioning.web import read_asset
 
 
 def render(template: str, *styles: str, **content: Any) -> str:
-    """The template with its content and the style sheets of these names inside.
+    """Render a template with its content and style sheets.
 
-    Text from outside (captions, names of files, settings) is never markup: the template has no way to say so.
+    All text from outside (captions, file names, settings) is escaped, so it is never interpreted as markup.
+
+    Args:
+        template: the name of the template in the folder `static`.
+        *styles: the names of style sheets in the folder `static`.
+        **content: the template's variables.
     """
     page = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     style = Markup("\n".join(read_asset(name) for name in styles))

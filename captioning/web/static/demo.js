@@ -1,5 +1,5 @@
 "use strict";
-// The page of the demo. Everything from outside is put in as text, never as markup.
+// The page of the demo. Everything from outside is inserted as text, never as markup.
 
 const [SMALLEST, LARGEST] = [448, 720]; // pixels of a canvas's longer side
 const TITLES = { greedy: "Greedy", beam: "Beam search", sample: "Samples" };
@@ -7,21 +7,21 @@ const KINDS = { soft: "soft attention", hard: "hard attention", no: "no attentio
 const state = { about: null, source: null, cards: [], pinned: null, request: null };
 const find = (id) => document.getElementById(id);
 
-// ---- attention in the picture's own geometry ------------------------------------------------------------------------
+// ---- attention in the image's own geometry --------------------------------------------------------------------------
 
-/** Keys' cubic kernel with a = -1/2, by which the figures are drawn too. */
+/** Keys' cubic kernel with a = -1/2, as in the figures. */
 function cubic(x) {
   x = Math.abs(x);
   if (x < 1) return (1.5 * x - 2.5) * x * x + 1;
   return x < 2 ? ((-0.5 * x + 2.5) * x - 4) * x + 2 : 0;
 }
 
-/** The pixels that exist and whose centres lie in start…end, as [first, after the last]. */
+/** Return the pixels below the limit whose centers are between start and end, as [first, after the last]. */
 function span(start, end, limit) {
   return [start, end].map((edge) => Math.min(Math.max(Math.ceil(edge - 0.5), 0), limit));
 }
 
-/** For each pixel of a span: the four cells that it is drawn from (mirrored at the rim), or the one, with weights. */
+/** Return for each pixel of a span the cells that it is computed from, with weights: four (mirrored at the border), or one. */
 function taps([first, last], start, end, cells, smooth) {
   const mirrored = (cell) => {
     while (cell < 0 || cell >= cells) cell = cell < 0 ? -cell - 1 : 2 * cells - 1 - cell;
@@ -38,8 +38,8 @@ function taps([first, last], start, end, cells, smooth) {
 }
 
 /**
- * Attention over a picture of width × height pixels, row by row: bicubic between the weights at the centres of their
- * cells, or the cells themselves; 0 outside of the box [left, top, right, bottom], which the grid parts evenly.
+ * Compute attention for an image of width × height pixels, in row-major order: bicubic between the centers of the cells,
+ * or the cells as they are; 0 outside the box [left, top, right, bottom], which the grid divides evenly.
  */
 function attentionOver(weights, [rows, columns], [left, top, right, bottom], [width, height], smooth = true) {
   const across = span(left, right, width), down = span(top, bottom, height);
@@ -58,12 +58,12 @@ function attentionOver(weights, [rows, columns], [left, top, right, bottom], [wi
   return drawn;
 }
 
-const greyOf = (pixels, at) => Math.round(0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2]);
+const grayOf = (pixels, at) => Math.round(0.299 * pixels[at] + 0.587 * pixels[at + 1] + 0.114 * pixels[at + 2]);
 
-/** Level of grey -> how light it is drawn, 0…1: as in the figures, the contrast of a flat picture is raised. */
+/** Return the brightness 0…1 of each gray level; as in the figures, the contrast of an image with little contrast is raised. */
 function contrasted(pixels) {
   const counts = new Uint32Array(256);
-  for (let at = 0; at < pixels.length; at += 4) counts[greyOf(pixels, at)]++;
+  for (let at = 0; at < pixels.length; at += 4) counts[grayOf(pixels, at)]++;
   const lighter = (level) => Math.pow(level / 255, 0.8);
   const quantile = (share) => {
     let level = 0;
@@ -75,7 +75,7 @@ function contrasted(pixels) {
   return Float32Array.from(counts, (_, level) => Math.min(1, Math.max(0, middle + (lighter(level) - middle) * gain)));
 }
 
-/** The picture in grey, dimmed where strength is 0, coloured towards 1, hatched outside of the box: changes pixels. */
+/** Change pixels: gray and dimmed where strength is 0, colored towards 1, hatched outside the box. */
 function light(pixels, strength, box, [width, height], palette) {
   const across = span(box[0], box[2], width), down = span(box[1], box[3], height);
   const lighter = contrasted(pixels);
@@ -83,17 +83,17 @@ function light(pixels, strength, box, [width, height], palette) {
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
       const first = 4 * at;
-      const grey = lighter[greyOf(pixels, first)];
+      const gray = lighter[grayOf(pixels, first)];
       if (x < across[0] || x >= across[1] || y < down[0] || y >= down[1]) {
         const fromLine = Math.abs((x + y) % 24 - 12) / Math.SQRT2;
         const line = Math.min(1, Math.max(0, 1.5 - fromLine));
-        pixels.fill(255 * (0.66 + 0.16 * grey - 0.16 * line), first, first + 3);
+        pixels.fill(255 * (0.66 + 0.16 * gray - 0.16 * line), first, first + 3);
         continue;
       }
       const part = Math.round(Math.min(1, strength[at]) * (palette.length - 1));
-      const opacity = opacities[part], colour = palette[part], dim = 255 * (0.05 + 0.34 * grey) * (1 - opacity);
-      const shade = (0.62 + 0.38 * grey) * opacity;
-      for (let channel = 0; channel < 3; channel++) pixels[first + channel] = dim + colour[channel] * shade;
+      const opacity = opacities[part], color = palette[part], dim = 255 * (0.05 + 0.34 * gray) * (1 - opacity);
+      const shade = (0.62 + 0.38 * gray) * opacity;
+      for (let channel = 0; channel < 3; channel++) pixels[first + channel] = dim + color[channel] * shade;
     }
   }
 }
@@ -120,7 +120,7 @@ function makeCard(model, answer, picture) {
   const card = { model, size, box, canvas, bar, most, note, legend, picture, lines: [] };
   const captions = make("div");
   for (const [search, found] of Object.entries(model.searches)) {
-    const kind = captions.childElementCount ? "" : "log-probability"; // what the numbers are, once
+    const kind = captions.childElementCount ? "" : "log-probability"; // label the numbers once
     const heading = make("h3", {}, TITLES[search], make("span", { className: "soft", textContent: kind }));
     captions.append(heading, ...found.map((made) => makeLine(card, search, made)));
   }
@@ -140,7 +140,6 @@ function makeCredit(credit) {
 function makeLine(card, search, made) {
   const line = { card, search, made, words: [] };
   const text = make("p", { className: "caption" });
-  if (!made.words.length) text.append("(empty caption)");
   made.words.forEach((word, index) => {
     const button = make("button", { type: "button", className: "word", textContent: word, disabled: !made.weights });
     button.addEventListener("pointerenter", () => show(line, index));
@@ -163,17 +162,17 @@ function makeLine(card, search, made) {
 function showPicture(card) {
   const [width, height] = card.size;
   card.canvas.getContext("2d").drawImage(card.picture, 0, 0, width, height);
-  card.canvas.setAttribute("aria-label", "The picture");
+  card.canvas.setAttribute("aria-label", "The photo");
   card.legend.style.visibility = "hidden";
   const attends = card.lines.some((line) => line.made.weights);
   card.note.textContent = attends ? "Point at a word to see where the model looked."
-    : "This model has no attention: it sees the picture as a whole.";
+    : "This model has no attention: it uses one vector for the complete image.";
 }
 
 function showWord(line, index) {
   const { card, made } = line, { canvas, size, box } = card;
   const weights = made.weights[index], side = Math.round(Math.sqrt(weights.length));
-  const most = Math.max(...made.weights.flat()) || 1; // one scale for all words of a caption
+  const most = Math.max(...made.weights.flat()) || 1; // the same scale for all words of a caption
   const smooth = !find("cells").checked, grid = [side, side];
   const strength = attentionOver(weights, grid, box, size, smooth).map((value) => value / most);
   const pencil = canvas.getContext("2d", { willReadFrequently: true });
@@ -192,8 +191,8 @@ function showWord(line, index) {
 function mark(pencil, place, [rows, columns], [left, top, right, bottom]) {
   const width = (right - left) / columns, height = (bottom - top) / rows;
   const corner = [left + (place % columns) * width, top + Math.floor(place / columns) * height];
-  for (const [colour, line] of [["#000", 5], ["#fff", 2.5]]) {
-    Object.assign(pencil, { strokeStyle: colour, lineWidth: line });
+  for (const [color, line] of [["#000", 5], ["#fff", 2.5]]) {
+    Object.assign(pencil, { strokeStyle: color, lineWidth: line });
     pencil.strokeRect(...corner, width, height);
   }
 }
@@ -202,21 +201,22 @@ const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %`;
 
 function describe(made, index, place) {
   const weights = made.weights[index], sum = weights.reduce((total, weight) => total + weight, 0);
-  const even = `evenly spread, each of ${weights.length} places would have ${percent(1 / weights.length)}`;
-  const away = sum < 0.995 ? `; ${percent(1 - sum)} not on the picture` : "";
-  if (place === weights.length) return `“${made.words[index]}”: it looked away from the picture (${percent(1 - sum)})`;
-  if (place !== null) return `“${made.words[index]}”: it looked at the marked place, to which it gave ${percent(weights[place])}${away}; ${even}.`;
-  return `“${made.words[index]}”: ${percent(Math.max(...weights))} of its attention at the brightest place${away}; ${even}.`;
+  const even = `Uniform attention would have ${percent(1 / weights.length)} at each of ${weights.length} locations`;
+  const away = sum < 0.995 ? `, ${percent(1 - sum)} not on the image` : "";
+  const word = `“${made.words[index]}”`;
+  if (place === weights.length) return `${word}: the model did not look at the image (${percent(1 - sum)} of its attention).`;
+  if (place !== null) return `${word}: the model looked at the marked location (${percent(weights[place])} of its attention${away}). ${even}.`;
+  return `${word}: ${percent(Math.max(...weights))} of the attention at the brightest location${away}. ${even}.`;
 }
 
-/** The same word, as often before, in the same kind of caption of another checkpoint; null where it is not. */
+/** Find the same occurrence of the same word in the same kind of caption of another checkpoint; null if there is none. */
 function counterpart(line, index, card) {
   if (card === line.card) return [line, index];
   const word = line.made.words[index];
   const before = line.made.words.slice(0, index).filter((other) => other === word).length;
   const other = card.lines.find((candidate) => candidate.search === line.search && candidate.made.weights);
-  const places = other ? other.made.words.flatMap((text, at) => (text === word ? [at] : [])) : [];
-  return before < places.length ? [other, places[before]] : null;
+  const positions = other ? other.made.words.flatMap((text, at) => (text === word ? [at] : [])) : [];
+  return before < positions.length ? [other, positions[before]] : null;
 }
 
 function show(line, index) {
@@ -280,7 +280,7 @@ async function ask(source) {
   }
   const query = new URLSearchParams(Object.keys(state.about.wishes).map((key) => [key, find(key).value]));
   if (source.example !== undefined) query.set("example", source.example);
-  say("Looking …", "busy");
+  say("Captioning …", "busy");
   try {
     const headers = { "Content-Type": "application/octet-stream" };
     const sent = { method: "POST", body: source.file, headers, signal: request.signal };
@@ -292,14 +292,14 @@ async function ask(source) {
     await picture.decode();
     if (state.request === request) fill(answer, picture);
   } catch (error) {
-    if (error.name !== "AbortError") say("The demo did not answer: is it still running?", "error");
+    if (error.name !== "AbortError") say("The demo did not answer. Check that it is still running.", "error");
   }
 }
 
 function refuse(file) {
   const most = state.about.limits.bytes;
-  if (file.size > most) return `“${file.name}” has ${(file.size / 1e6).toFixed(1)} MB; at most ${most / 1e6} MB are taken.`;
-  if (file.type && !file.type.startsWith("image/")) return `“${file.name}” is not a picture (${file.type}).`;
+  if (file.size > most) return `“${file.name}” has ${(file.size / 1e6).toFixed(1)} MB. The limit is ${most / 1e6} MB.`;
+  if (file.type && !file.type.startsWith("image/")) return `“${file.name}” is not an image (${file.type}).`;
   return "";
 }
 
@@ -313,7 +313,7 @@ function fill(answer, picture) {
   for (const card of state.cards) {
     const pencil = card.bar.getContext("2d");
     const ramp = pencil.createImageData(card.bar.width, 1);
-    ramp.data.fill(160); // over a mid grey picture
+    ramp.data.fill(160); // over medium gray
     const steps = Float32Array.from({ length: ramp.width }, (_, at) => at / (ramp.width - 1));
     light(ramp.data, steps, [0, 0, ramp.width, 1], [ramp.width, 1], state.about.palette);
     for (let at = 3; at < ramp.data.length; at += 4) ramp.data[at] = 255;
@@ -329,12 +329,12 @@ function listen() {
     file.value = ""; // so that the same file can be chosen again
   });
   for (const kind of ["dragover", "dragleave", "drop"]) {
-    document.addEventListener(kind, (event) => { // anywhere: a picture dropped beside the field would open itself
+    document.addEventListener(kind, (event) => { // everywhere: otherwise a photo dropped next to the field would replace the page
       event.preventDefault();
       drop.classList.toggle("over", kind === "dragover");
       if (kind !== "drop") return;
       if (event.dataTransfer.files[0]) ask({ file: event.dataTransfer.files[0] });
-      else say("That was no file: drop a picture from this computer.", "error");
+      else say("This is not a file. Drop a photo from your computer.", "error");
     });
   }
   document.addEventListener("paste", (event) => {
@@ -348,7 +348,7 @@ async function begin() {
   try {
     state.about = await (await fetch("api/about")).json();
   } catch {
-    return say("The demo did not answer: is it still running?", "error");
+    return say("The demo did not answer. Check that it is still running.", "error");
   }
   for (const [key, { least, most, value }] of Object.entries(state.about.wishes)) {
     Object.assign(find(key), { min: least, max: most, value });
