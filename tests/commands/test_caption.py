@@ -119,7 +119,10 @@ def test_a_folder_without_images_says_what_it_has(checkpoint, tmp_path):
     (tmp_path / "notes.txt").write_text("words")
     with pytest.raises(DataError) as caught:
         caption(checkpoint, tmp_path, tmp_path / "out")
-    assert str(caught.value) == (f"{tmp_path}: no images in this folder, only notes.txt (not an image: plain text): add images, or choose another folder")
+    assert str(caught.value) == (
+        f"{tmp_path}: no images in this folder, only notes.txt (not an image: plain text): add images, or choose "
+        "another folder"
+    )
 
 
 @pytest.mark.parametrize(
