@@ -57,6 +57,8 @@ def trained(server, tmp_path_factory) -> Path:
         best = f"checkpoint=runs/{name}/checkpoints/best.ckpt"
         run(server, "evaluate", [best, "data=flickr8k", *data, "split=val", f"output=runs/{name}/val"], folder)
         (folder / "runs" / name / FROM_THE_START).touch()
+        for seed in (0, 1):
+            shutil.copytree(folder / "runs" / name, folder / "runs" / f"{name}_{seed}")
     patch.undo()
     return folder
 

@@ -3,7 +3,8 @@
 Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`,
 `data/easy_vqa` and `data/vqa_v2`, and `data/own` with captions.csv; a detector's `data/regions`; `results.json`,
 `captions.json`, `annotations.json` and `image_info_test2014.json`; `about.md`; `a.txt`, `b.txt` and `c.txt`. The tests
-that run the pages add the runs `runs/soft` and `runs/hard`, with their evaluations.
+that run the pages add the runs `runs/soft` and `runs/hard`, with their evaluations, and `runs/soft_0`, `runs/soft_1`,
+`runs/hard_0` and `runs/hard_1` for commands on several seeds.
 """
 
 import csv
