@@ -146,7 +146,7 @@ def test_the_checks_find_faults(drawn, monkeypatch):
     monkeypatch.chdir(drawn)
     text = """
 captioning-train experiment=flickr8k_soft data.rot=data/flickr8k
-captioning-train experiment=flickr8k_sfot data.root=data/flickr8k
+captioning-train experiment=flickr8k_soft data.root=data/flickr8k model/cell=gur
 captioning-evaluate data=flickr8k
 captioning-trian experiment=flickr8k_soft
 captioning-train experiment=flickr8k_soft data.root=DIR … run_dir=x
