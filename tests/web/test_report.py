@@ -376,7 +376,7 @@ def test_the_training_s_own_versions_are_told(tmp_path, run):
     assert "starts 2 commit abc123-dirty versions. torch 9.9.9" in text and "<script" not in html and "alert(2)" in text
     for content in ("[", "{}", '["text"]', "[null]"):
         (run / "provenance.json").write_text(content, encoding="utf-8")
-        assert "Of the training" in run_report(run, "decoding=greedy", "examples=1")
+        assert "<h3>Training</h3>" in run_report(run, "decoding=greedy", "examples=1")
 
 
 def test_a_run_without_a_log_has_a_report(tmp_path):
