@@ -18,6 +18,8 @@ from captioning.config.typed_text import literal
 from captioning.config.validation import unknown_key
 from captioning.errors import CaptioningError, ConfigError
 
+_LISTED = 12  # choices that a message lists
+
 
 def explain_error(error: Exception, command: Command, overrides: Sequence[str] | None = None) -> CaptioningError:
     """Return an exception of this package, hydra or omegaconf as an error of this package, with a message of one line.
@@ -39,7 +41,7 @@ def explain_error(error: Exception, command: Command, overrides: Sequence[str] |
         advice = literally if equals else "type settings as KEY=VALUE or --KEY VALUE"
         return ConfigError(f"{command.program} cannot read {error.override}: {advice}")
     if isinstance(error, MissingConfigException) and error.options and error.missing_cfg_file:
-        return ConfigError(_missing_choice(Path(error.missing_cfg_file), error.options))
+        return ConfigError(_missing_choice(Path(error.missing_cfg_file), error.options, command.program))
     if swept := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", str(error)):
         key, values = swept[1], swept[2]
         return ConfigError(f"{key}={values} has several values: add -m for a sweep, or type {key}=[{values}]")
@@ -48,13 +50,16 @@ def explain_error(error: Exception, command: Command, overrides: Sequence[str] |
     return ConfigError(text if r"type \${" in text else f"{text}. See: {command.program} --help=all")
 
 
-def _missing_choice(path: Path, options: Sequence[str]) -> str:
+def _missing_choice(path: Path, options: Sequence[str], program: str) -> str:
     """Return the message for a choice that a group does not have, such as the path data/imagenet."""
     group = next((each for each in path.parents if choices_of(str(each))), path.parent)
     choice = path.relative_to(group)
     nearest = difflib.get_close_matches(str(choice), options, n=1)
-    guess = f"did you mean {nearest[0]}? Choose" if nearest else "choose"
-    return f"{group}={choice} does not exist: {guess} one of {', '.join(sorted(options))}"
+    guess = f"did you mean {nearest[0]}? " if nearest else ""
+    advice = f"{'Choose' if nearest else 'choose'} one of {', '.join(sorted(options))}"
+    if len(options) > _LISTED:
+        advice = f"{program} --help=all lists all {len(options)} choices"
+    return f"{group}={choice} does not exist: {guess}{advice}"
 
 
 def _one_line(error: BaseException) -> str:

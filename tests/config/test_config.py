@@ -319,6 +319,10 @@ def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_p
     _, message = run_main(monkeypatch, capsys, "train", "data=imagenet")
     assert message.startswith("error: data=imagenet does not exist: choose one of coco, csv, easy_vqa, flickr30k, ")
     for given, told in [
+        (
+            "experiment=flickr8k_sfot",
+            "experiment=flickr8k_sfot does not exist: did you mean flickr8k_soft? captioning-train --help=all lists ",
+        ),
         ("data=flikr8k", "data=flikr8k does not exist: did you mean flickr8k? Choose one of coco, "),
         (
             "model.width=1,2",
