@@ -1,4 +1,4 @@
-"""Score the next word from the last word, the state and the context; all readouts share one signature.
+"""Score the next word from the previous word, the state and the context; all readouts share one signature.
 
 `read` computes everything except the product with the vocabulary matrix, for callers that compute the logits of a few
 words at a time (`LazyLogits`).
@@ -42,7 +42,7 @@ class Readout(nn.Module):
         """Compute the input of the output layer.
 
         Args:
-            word: Embedding of the last word, [N, E], with any leading dimensions.
+            word: Embedding of the previous word, [N, E], with any leading dimensions.
             hidden: Hidden state, [N, H].
             context: Context vector, [N, D].
 
@@ -55,7 +55,7 @@ class Readout(nn.Module):
         """Compute the logits of the next word.
 
         Args:
-            word: Embedding of the last word, [N, E], with any leading dimensions.
+            word: Embedding of the previous word, [N, E], with any leading dimensions.
             hidden: Hidden state, [N, H].
             context: Context vector, [N, D].
 
