@@ -16,6 +16,7 @@ def compare(config: dict[str, Any]) -> None:
         DataError: the runs have other images or references.
     """
     from captioning.evaluation import aligned, compared, describe_comparison, differences, matched_by, same_references
+    from captioning.io import counted
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # scores the results files
     resamples = config["metrics"]["bootstrap"]
@@ -38,7 +39,7 @@ def compare(config: dict[str, Any]) -> None:
     for side, paths in runs.items():
         print(f"{side.upper()}: {', '.join(paths)}")
     print("\n".join(dict.fromkeys(title for found in read.values() for _, title, _ in found)))
-    print(f"{len(tables['a'][0].image_ids)} images, matched by {matched_by(tables)}")
+    print(f"{counted(len(tables['a'][0].image_ids), 'image')}, matched by {matched_by(tables)}")
     print(describe_comparison(scores, tables, resamples=resamples))
     rows = differences(tables, config["by"])
     better = {
@@ -74,9 +75,14 @@ def _read(
         subset=subset,
     )
     report = scorer(found.references, {image_id: texts[0] for image_id, texts in found.captions.items()})
-    about = {"data": path.name, "split": references.split, "decoding": "not stated", **found.about}
+    about: dict[str, Any] = {
+        "data": path.name,
+        "annotations": annotations.name,
+        "split": references.split,
+        "decoding": "not stated",
+    }
     names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
-    about |= {"tokenizer": report.tokenizer, "images": len(names)}
+    about |= {**found.about, "tokenizer": report.tokenizer, "images": len(names)}
     heading = title(about) + (f"; {references.notice}" if references.notice else "")
     return report.table._replace(names=names if any(names) else None), heading, report.references
 

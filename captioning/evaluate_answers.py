@@ -92,7 +92,7 @@ def _answer_all(predictor: "AnswerPredictor", source: "Source", *, batch_size: i
 def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, str], training: Sequence) -> None:
     """Print the accuracy and its parts; write scores.json and per_question.csv."""
     from captioning.data import prior_answers, questions_of
-    from captioning.io import write_json, write_text
+    from captioning.io import counted, write_json, write_text
     from captioning.metrics import vqa_accuracy
     from captioning.tasks import truths_of
 
@@ -112,7 +112,8 @@ def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, 
     }
     write_json(output / "scores.json", scores)
     write_text(output / "per_question.csv", _table(records, answers, accuracy.questions))
-    print(f"{about['data']} {about['split']}, VQA accuracy, {len(records)} images, {len(answers)} questions")
+    images, questions = counted(len(records), "image"), counted(len(answers), "question")
+    print(f"{about['data']} {about['split']}, VQA accuracy, {images}, {questions}")
     lines = {"all": accuracy.overall} | accuracy.answer_types
     lines |= {f"“{kind} …”": value for kind, value in accuracy.question_types.items()}
     lines |= {f"the {name}": parts["accuracy"] for name, parts in guesses.items()}

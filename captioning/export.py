@@ -75,6 +75,7 @@ def _about(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the scores and the text for the metadata and the card."""
     from captioning.errors import DataError
     from captioning.evaluation import read_scores
+    from captioning.io import unopened
 
     about: dict[str, Any] = {}
     if config["scores"]:
@@ -83,6 +84,8 @@ def _about(config: Mapping[str, Any]) -> dict[str, Any]:
         try:
             about["card"] = Path(config["card"]).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            if advice := unopened(config["card"], error):
+                raise DataError(f"card={advice}") from error
             raise DataError(f"cannot read card={config['card']} as text ({error}): give a Markdown file") from error
     return about
 

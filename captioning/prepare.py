@@ -21,6 +21,7 @@ def prepare(config: dict[str, Any]) -> None:
     """
     from captioning.data import select
     from captioning.features import refuse_views, report_unreadable
+    from captioning.io import counted
 
     data = config["data"]
     if "pictures" in data:
@@ -41,7 +42,7 @@ def prepare(config: dict[str, Any]) -> None:
     )
     report_unreadable(source)
     counts = ", ".join(f"{sum(r.split == split for r in source.records)} {split}" for split in _splits(records))
-    print(f"{data['name']}: features of {len(source.records)} images ({counts})")
+    print(f"{data['name']}: features of {counted(len(source.records), 'image')} ({counts})")
 
 
 def _verify(config: dict[str, Any]) -> None:

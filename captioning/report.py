@@ -95,6 +95,7 @@ def _captions(
     from captioning.evaluation import write_captions
     from captioning.features import report_unreadable
     from captioning.inference import with_generator
+    from captioning.io import counted
 
     source = build_reader(features)(
         predictor.encoder,
@@ -109,8 +110,8 @@ def _captions(
     decoding = decoding_name(config["decoding"])
     if predictor.hard_attention:
         decoding += f", hard attention: {predictor.hard_attention}"
-    title = f"{data['name']} {config['split']}, decoding {decoding}, {len(captions)} images, evaluated for this report"
-    return captions, title
+    images = counted(len(captions), "image")
+    return captions, f"{data['name']} {config['split']}, decoding {decoding}, {images}, evaluated for this report"
 
 
 main = entry_point("report", ReportConfig, report, plain=["run_dir"])

@@ -34,8 +34,8 @@ def score_results(config: dict[str, Any]) -> None:
     )
     if references.notice:
         report = report._replace(notes=report.notes | {"NOTE": references.notice})
-    about = {"data": results.name, "split": references.split, "decoding": config["decoded_by"]}
-    about |= found.about
+    about = {"data": results.name, "annotations": annotations.name, "split": references.split}
+    about |= {"decoding": config["decoded_by"], **found.about}
     print(describe_scores(report, about, extra={}))
     if config["output"]:
         write_report(Path(config["output"]), report, about, extra={}, names=found.names)
@@ -56,13 +56,14 @@ def _prepare_for_server(config: dict[str, Any], split: str) -> None:
     """Check the results and write them under the name that the server requires. A test split has no references."""
     from captioning.errors import ConfigError
     from captioning.evaluation import read_for_server, write_server_file
+    from captioning.io import counted
 
     if not config["output"]:
         raise ConfigError("server=NAME needs output=DIR: give a folder for the server's file")
     captions, wanted = read_for_server(Path(config["results"]), Path(config["annotations"]))
     folder, name = Path(config["output"]), config["server"]
     path = write_server_file(folder, captions, name=name, split=split, wanted=wanted)
-    print(f"{split}: {len(captions)} captions for the COCO server, not scored: {path}")
+    print(f"{split}: {counted(len(captions), 'caption')} for the COCO server, not scored: {path}")
 
 
 def _training(file: str | None) -> list[str] | None:

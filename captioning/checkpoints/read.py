@@ -86,9 +86,8 @@ def read_checkpoint(path: str | Path, *, task: str | None = IMAGE_CAPTIONING) ->
             "with the version that wrote it"
         )
     if task and (found := metadata.get("task")) != task:
-        raise CheckpointError(
-            f"{source} is a checkpoint of task={found!s:.40}, but task={task} is needed: give another checkpoint"
-        )
+        kind = f"of task={found:.40}" if isinstance(found, str) else "without a task"
+        raise CheckpointError(f"{source} is a checkpoint {kind}, but task={task} is needed: give another checkpoint")
     _check_metadata(metadata, source)
     _check_weights(checkpoint["state_dict"], "state_dict", path)
     if metadata.get("encoder") is not None:

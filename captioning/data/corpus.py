@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from captioning.data.vocabulary import END, PAD, Vocabulary
 from captioning.errors import ConfigError, DataError, must_be
+from captioning.io import unopened
 
 TEXT_SPLITS = ("train", "val", "test")
 UNITS = ("characters", "words")
@@ -116,6 +117,8 @@ def _read(paths: dict[str, Path], characters: int | None) -> list[Text]:
         try:
             text = paths[name].read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
+            if advice := unopened(paths[name], error, advice="correct data.files"):
+                raise DataError(advice) from error
             reason = getattr(error, "strerror", None) or "it is not UTF-8 text"
             raise DataError(f"cannot read {paths[name]} ({reason}): correct data.files") from error
         if total + len(text) <= (characters or float("inf")) and text:

@@ -10,6 +10,7 @@ import yaml
 from captioning.data.parsing import entries, field, id_of, read_json, shown
 from captioning.data.records import Record
 from captioning.errors import DataError
+from captioning.io import unopened
 
 COCO_WORDS = Path(__file__).with_name("coco_words.yaml")
 LONGEST_SIDE = 65_535  # pixels, the limit of JPEG
@@ -173,6 +174,8 @@ def _words(source: str | Path | Mapping[str, Sequence[str]], categories: set[str
         try:
             content = yaml.safe_load(Path(source).read_text(encoding="utf-8"))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            if advice := unopened(source, error):
+                raise DataError(advice) from error
             raise DataError(
                 f"cannot read {source} ({error}): it must be a YAML file with lines CATEGORY: [word, several words]"
             ) from error

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from captioning.errors import DataError
+from captioning.io import unopened
 
 KINDS = {str: "text", int: "a whole number", list: "a list", dict: "an object"}
 
@@ -65,6 +66,8 @@ def read_json(file: Path) -> Any:
     try:
         return parse_json(file.read_bytes())
     except (OSError, ValueError, RecursionError) as error:
+        if advice := unopened(file, error):
+            raise DataError(advice) from error
         raise DataError(f"cannot read {file} as JSON ({error}): correct it, or download it again") from error
 
 

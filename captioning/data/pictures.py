@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from captioning.data.image_files import HEAD, image_kind, needed_for, unreadable_format
+from captioning.data.image_files import HEAD, SUFFIXES, image_kind, needed_for, unreadable_format
 from captioning.data.pixel_range import (
     NEGATIVE,
     STATED,
@@ -202,7 +202,9 @@ def open_picture(path: Path | str) -> Image.Image:
     except PermissionError as error:
         raise DataError(f"{path}: permission denied: change the file's permissions") from error
     except UnidentifiedImageError as error:
-        fault = _no_picture(_first_bytes(path), path, advice="download it again or remove it")
+        named_so = path.suffix.lower() in SUFFIXES  # then it may be a server's error page
+        advice = "download it again or remove it" if named_so else "give an image instead"
+        fault = _no_picture(_first_bytes(path), path, advice=advice)
         raise DataError(f"{path}: {fault}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large ({error}): shrink it or remove it") from error

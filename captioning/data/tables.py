@@ -13,6 +13,7 @@ from typing import NamedTuple
 from captioning.data.parsing import STRICT, Faults, Handling, note
 from captioning.data.records import SPLITS
 from captioning.errors import DataError
+from captioning.io import unopened
 
 _WANTED = "image,caption or image,caption,split"
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -82,9 +83,10 @@ def _text(table: Path, faults: Handling, are_there: Callable[[list[str]], bool] 
     try:
         content = table.read_bytes()
     except OSError as error:
-        fault = error.strerror or error
-        advice = f"add a table with the columns image,caption[,split] as docs/data.md describes{_others(table)}"
-        raise DataError(f"cannot read {table} ({fault}): {advice}") from error
+        form = f"add a table whose first line is {_WANTED}{_others(table)}"
+        if advice := unopened(table, error, advice=form, folder_advice="check data.root"):
+            raise DataError(advice) from error
+        raise DataError(f"cannot read {table} ({error.strerror or error}): check its permissions") from error
     encoding = "utf-8-sig"
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
         encoding = "utf-16"

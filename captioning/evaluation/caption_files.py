@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 from captioning.data import SPLITS, counted_annotations, entries, field, left_out_notice, parse_json, read_json
 from captioning.errors import DataError
 from captioning.evaluation.identity import COCO_ID, ImageId, ImageTexts, listed, pair, read_id
+from captioning.io import counted
 from captioning.metrics import name_ids
 
 
@@ -27,9 +28,10 @@ def read_results(file: Path) -> list[ImageTexts]:
     several = [entry for entry in samples if len(entry.texts) > 1]
     repeated = [entry.name if entry.image_id is None else entry.image_id for entry in several]
     if repeated:
+        images = counted(len(repeated), "image")
         raise DataError(
-            f"{file} has more than one caption for {len(repeated)} images: image ids {name_ids(repeated)}. Keep one "
-            f"per image, or score them as samples: captioning-score … samples={file}"
+            f"{file} has more than one caption for {images}: image ids {name_ids(repeated)}. Keep one per image, or "
+            f"score them as samples: captioning-score … samples={file}"
         )
     return samples
 
@@ -97,8 +99,8 @@ def read_references(file: Path, split: str | None = None) -> ReferenceFile:
     given = list(entries(content, "annotations", file))
     for where, annotation in given:  # results may name a file instead; references need the id
         _required(annotation, "image_id", where)
-    counted, left_out = counted_annotations(given)
-    names, texts = _file_names(file, content), {entry.known_id: entry.texts for entry in _by_image(file, counted)}
+    unmarked, left_out = counted_annotations(given)
+    names, texts = _file_names(file, content), {entry.known_id: entry.texts for entry in _by_image(file, unmarked)}
     everything = [entry._replace(name=names.get(entry.known_id) or entry.name) for entry in _by_image(file, given)]
     complete = len(names) == len(content.get("images", []))  # all images have a name
     if complete and names and (unlisted := [entry.known_id for entry in everything if entry.image_id not in names]):
@@ -110,7 +112,7 @@ def read_references(file: Path, split: str | None = None) -> ReferenceFile:
     unscored = [entry for entry in everything if entry.image_id not in texts]
     notice = left_out_notice(left_out, len(given), str(file))
     if unscored:
-        notice = f"{notice}; {len(unscored)} images have no other caption and are not scored"
+        notice = f"{notice}; not scored, because they have no other caption: {counted(len(unscored), 'image')}"
     return ReferenceFile(images, split or file.stem, unscored, notice)
 
 
@@ -139,7 +141,7 @@ def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[
     found = pair(results, wanted, files=(file, images))
     if found.extra:
         raise DataError(
-            f"{file} has {len(found.extra)} captions of images that {images} does not list: "
+            f"{file} has {counted(len(found.extra), 'caption')} of images that {images} does not list: "
             f"{listed(results, found.extra)}. Remove them, or give the file that lists these images"
         )
     captions = {wanted[row].known_id: results[place].texts[0] for row, place in found.rows.items()}

@@ -54,9 +54,10 @@ def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
             paired = pair(rows := _images(table), first, files=files)
             odd = [rows[row] for row in paired.extra] + [first[row] for row in paired.missing]
             if odd:
+                images = listed(odd, range(len(odd)))
                 raise DataError(
-                    f"{runs['a'][0]} and {path} have scores of different images: {listed(odd, range(len(odd)))}. Score "
-                    "both on the same images"
+                    f"'{runs['a'][0]}' and '{path}' have scores of different images: {images}. Score both on the same "
+                    "images"
                 )
             result[side].append(table.take(np.array([paired.rows[row] for row in range(len(first))])))
     return result
@@ -75,7 +76,7 @@ def same_references(marks: Mapping[str, Sequence[str | None]], runs: Mapping[str
     known = [(path, mark) for side in marks for path, mark in zip(runs[side], marks[side], strict=True) if mark]
     if odd := [path for path, mark in known if mark != known[0][1]]:
         raise DataError(
-            f"{known[0][0]} and {odd[0]} were scored against different references. Score both against the same "
+            f"'{known[0][0]}' and '{odd[0]}' were scored against different references. Score both against the same "
             "annotations, then compare"
         )
 

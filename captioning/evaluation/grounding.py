@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from captioning.features import Source
     from captioning.inference import Predictor
 
+_CELL = len("-0.347 [-0.612, -0.080]") + 2  # width of a column of the printed table
 BLIND = "{} has no attention, so grounding cannot be measured. Use a checkpoint of a model with attention"
 
 
@@ -117,10 +118,11 @@ def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
     if summary["means"] is None:
         return lines[0]
     lines += ["mean over words [95 % interval by bootstrap over images]", ""]
-    lines.append(" " * 22 + "".join(f"{measure:<22}" for measure in MEASURES).rstrip())
+    lines.append(" " * 22 + "".join(f"{measure:<{_CELL}}" for measure in MEASURES).rstrip())
     for name, measures in {**summary["means"], **summary["differences"]}.items():
         cells = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in measures.values()]
-        lines.append(f"  {name:<20}" + "".join(f"{cell:<22}" for cell in cells).rstrip())
+        name = name.replace("centre", "center")  # the stored keys have the British spelling
+        lines.append(f"  {name:<20}" + "".join(f"{cell:<{_CELL}}" for cell in cells).rstrip())
     return "\n".join(lines)
 
 

@@ -7,9 +7,12 @@ from typing import Any
 
 from captioning.data import field, read_json
 from captioning.errors import ConfigError, DataError
-from captioning.io import make_folder, write_json, write_text
+from captioning.io import counted, make_folder, write_json, write_text
 from captioning.metrics import Report, name_ids, to_csv
 from captioning.text import tokenize
+
+NOT_STATED = "not stated"  # decoding of results whose decoding is unknown
+FEW = 20  # images: with fewer, scores are mostly chance, and their intervals are too narrow (docs/evaluate.md)
 
 
 def write_report(
@@ -77,22 +80,34 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
     lines.append(f"  captions: {', '.join(parts)}; {length}; {report.captions['vocabulary']} different words")
     if report.samples:
         lines.append("  samples: " + ", ".join(f"{name} {value:.4g}" for name, value in report.samples.items()))
-    lines += [f"  {name:<10}{note}" for name, note in report.notes.items() if name not in report.scores]
+    notes = [(name, note) for name, note in report.notes.items() if name not in report.scores]
+    if (count := len(report.table.image_ids)) < FEW:
+        few = f"only {counted(count, 'image')}: scores of so few are mostly chance; score {FEW} or more"
+        notes.append(("NOTE", few))
+    lines += [f"  {name:<10}{note}" for name, note in notes]
     return "\n".join(lines)
 
 
 def title(about: Mapping[str, Any]) -> str:
-    """Return the title of printed scores: data, split, decoding, tokenizer, images, and how images were matched."""
-    subset, by = about.get("subset"), about.get("matched by")
-    images = f"{about['images']} images"
+    """Return the title of printed scores: data, split, decoding, tokenizer, images, and how images were matched.
+
+    Args:
+        about: as for `describe_scores`, with "tokenizer" and "images". For results that were scored with a file of
+            references, "annotations" is that file's name.
+    """
+    subset, by, file = about.get("subset"), about.get("matched by"), about.get("annotations")
+    images = counted(about["images"], "image")
+    what = f"{about['data']} {about['split']}"
+    if file:
+        own = "" if about["split"] == Path(file).stem else f" (split {about['split']})"
+        what = f"{about['data']}, references of {file}{own}"
+    decoding = "" if about["decoding"] == NOT_STATED else f", decoding {about['decoding']}"
     if subset:
         images = f"SUBSET: {about['images']} of {subset['annotated']} annotated images"
         if left := subset["captions without references"]:
-            images += f", {left} captions without references skipped"
-    return (
-        f"{about['data']} {about['split']}, decoding {about['decoding']}, Penn-Treebank tokens ({about['tokenizer']}), "
-        f"{images}{f', matched by {by}' if by else ''}"
-    )
+            images += f", {counted(left, 'caption')} without references skipped"
+    matched = f", captions and references matched by {by}" if by else ""
+    return f"{what}{decoding}, Penn-Treebank tokens ({about['tokenizer']}), {images}{matched}"
 
 
 def read_about(folder: Path) -> dict[str, Any]:
@@ -172,12 +187,14 @@ def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, s
         raise DataError("server=… needs the images of the split, but the list of images is empty. Give another file")
     blank = [image_id for image_id, text in captions.items() if not tokenize(text)]
     faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
-    found = [f"{len(ids)} captions {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
+    wrong = {fault: ids for fault, ids in faults.items() if ids}
+    found = [f"{counted(len(ids), 'caption')} {fault}: image ids {name_ids(ids)}" for fault, ids in wrong.items()]
+    file = f"captions_{split}_{name}_results.json"
     if found:
         raise DataError(
-            f"the COCO server would refuse this file: {'; '.join(found)}. Write one caption per image of {split}"
+            f"the COCO server would refuse {file}: {'; '.join(found)}. Write one caption per image of {split}"
         )
-    path = make_folder(folder) / f"captions_{split}_{name}_results.json"
+    path = make_folder(folder) / file
     # The server's tokenizer reads one caption per line: a line end inside a caption would shift all later captions.
     write_json(path, [{"image_id": key, "caption": " ".join(text.split())} for key, text in captions.items()])
     return path

@@ -20,6 +20,7 @@ from captioning.features.extraction import extract
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, store_folder
 from captioning.features.views import views_of
+from captioning.io import counted
 
 BATCH_SIZES = {True: 8, False: 64}  # True: on a CPU, whose caches have room for few feature maps; False: on a GPU
 
@@ -185,7 +186,7 @@ def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) ->
     if damaged:
         shards = "; ".join(f"{damage.file} {damage.fault} ({damage.pictures} images)" for damage in damaged)
         raise DataError(f"{shards}. Run captioning-prepare without verify=true to compute these features again")
-    return f"{folder}: features of {len(store)} images, no damage found"
+    return f"{folder}: features of {counted(len(store), 'image')}, no damage found"
 
 
 def _folder_and_key(encoder: nn.Module, transform: Transform, *, name: str, root: str) -> tuple[Path, dict[str, Any]]:
@@ -337,7 +338,7 @@ def detector_regions(
 def report_unreadable(source: Source) -> None:
     """Print to stderr how many images were left out, and the reasons for the first ten."""
     if source.unreadable:
-        print(f"{len(source.unreadable)} unreadable images are left out:", file=sys.stderr)
+        print(f"left out: {counted(len(source.unreadable), 'unreadable image')}:", file=sys.stderr)
         for _, reason in source.unreadable[:10]:
             print(f"  {reason}", file=sys.stderr)
 

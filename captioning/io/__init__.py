@@ -18,6 +18,7 @@ TOOLS = {
     ],
     "download": ["KARPATHY_URL"],
     "file_kinds": ["described", "likeness", "looks_like"],
+    "messages": ["counted", "unopened"],
     "safe_paths": ["inside"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -11,6 +11,8 @@ from captioning.io.download import refuse_download as refuse_download
 from captioning.io.file_kinds import described as described
 from captioning.io.file_kinds import likeness as likeness
 from captioning.io.file_kinds import looks_like as looks_like
+from captioning.io.messages import counted as counted
+from captioning.io.messages import unopened as unopened
 from captioning.io.safe_paths import inside as inside
 
 PARTS: dict[str, list[str]]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captioning.errors import ConfigError, DataError, ToolError
+from captioning.io import counted
 from captioning.metrics import bleu, diversity, java
 from captioning.metrics.bootstrap import intervals
 from captioning.metrics.ciderd import CiderD
@@ -232,7 +233,7 @@ def check_captions(references: Mapping[Any, Sequence[str]], captions: Mapping[An
         "with a reference that is not text": _whose(references, _no_text),
         "with a caption that is not text": _whose(captions, _no_text),
     }
-    found = [f"{len(ids)} images {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
+    found = [f"{counted(len(ids), 'image')} {fault}: image ids {name_ids(ids)}" for fault, ids in faults.items() if ids]
     if found:
         raise DataError(f"cannot score {'; '.join(found)}. Give one caption and at least one reference per `image_id`")
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captioning.errors import DataError
+from captioning.io import unopened
 from captioning.metrics.bleu import bleu
 from captioning.metrics.java import meteor
 
@@ -111,6 +112,8 @@ def from_csv(path: Path) -> ScoreTable:
         table = _table(ids, [row[1] for row in rows], dict(zip(header[first:], numbers.T, strict=True)))
         return table._replace(names=names)
     except (OSError, ValueError, IndexError, KeyError, csv.Error) as error:
+        if advice := unopened(path, error):
+            raise DataError(advice) from error
         raise DataError(f"cannot read {path} as a table of scores ({error}): score the captions again") from error
 
 

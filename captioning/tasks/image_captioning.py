@@ -16,6 +16,7 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation import decoding_name
 from captioning.features import report_unreadable
 from captioning.inference import generate_texts
+from captioning.io import counted
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
 from captioning.text import unsplit_share, unsplit_warning
@@ -23,6 +24,7 @@ from captioning.training import digest
 
 _SPLITS = ("train", "val")
 LEAST_FOR_CIDER = 20  # images: with fewer, CIDEr is mostly chance
+NAMED = 3  # most validation images that the notice about few images names
 _MOST_UNSPLIT = 0.5  # share of the training captions; with more, the model would memorize whole sentences as words
 
 
@@ -151,12 +153,12 @@ def _no_cider(records: Sequence, tokens: Mapping, read: Mapping[str, int] | None
     limit = config["trainer"].get("limit_val_batches")
     limit = 1.0 if limit is None else limit  # a float is a share of the images, an int a number of batches
     count = min(count, limit * config["loader"]["val_batch_size"] if isinstance(limit, int) else int(limit * count))
-    if count == 1:
-        return "the validation has 1 image, for which every caption has a CIDEr of 0"
     if count < LEAST_FOR_CIDER:
-        return f"the validation has {count} images, and CIDEr needs at least {LEAST_FOR_CIDER}"
+        named = f" ({', '.join(record.path.name for record in records)})" if count == len(records) <= NAMED else ""
+        why = "CIDEr would be 0" if count == 1 else f"CIDEr needs at least {LEAST_FOR_CIDER}"
+        return f"Only {counted(count, 'validation image')}{named}: {why}"
     if len({frozenset(map(tuple, tokens[record.image_id])) for record in records}) == 1:
-        return "all validation images have the same references, for which every caption has a CIDEr of 0"
+        return "All validation images have the same references: CIDEr would be 0"
     return ""
 
 
@@ -288,7 +290,6 @@ def _about(splits, tokens, vocabulary) -> str:
     known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
     covers = f", which cover {known:.2%} of the words of the validation captions" if splits["val"] else ""
     train, val = (
-        f"{len(splits[split]):,} {name} image{'s' * (len(splits[split]) != 1)}"
-        for split, name in (("train", "training"), ("val", "validation"))
+        counted(len(splits[split]), f"{name} image") for split, name in (("train", "training"), ("val", "validation"))
     )
     return f"data: {train}, {val}; vocabulary: {len(vocabulary):,} words{covers}"

@@ -116,8 +116,8 @@ def _print_monitor(config: Mapping[str, Any], parts, monitor: str) -> None:
         )
     elif monitor != parts.monitor:
         use = "best.ckpt and early stopping use" if config["early_stopping"] else "best.ckpt uses"
-        why = parts.monitor_fault() or "the resumed run did so"
-        print(f"{use} {monitor} instead of {parts.monitor}: {why}")
+        why = parts.monitor_fault() or "The resumed run did so"
+        print(f"{why}, so {use} the validation loss ({monitor})")
 
 
 def _task(config: Mapping[str, Any], parts):

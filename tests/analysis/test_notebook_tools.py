@@ -82,7 +82,7 @@ def test_where_two_runs_differ(records):
     first, _ = differing(DataSet({}, records), rows, "CIDEr", labels=("soft", "hard"))
     assert first.captions == {"soft": "a dog", "hard": "a cat"}
     assert first.scores == {"CIDEr soft": 3.0, "CIDEr hard": 0.5}
-    with pytest.raises(DataError, match=r"A and B have scores of different images: image ids 1"):
+    with pytest.raises(DataError, match=r"'A' and 'B' have scores of different images: image ids 1"):
         aligned({"a": [table([0], ["x"], [1])], "b": [table([0, 1], ["x", "y"], [1, 2])]}, {"a": ["A"], "b": ["B"]})
 
 

@@ -83,7 +83,7 @@ def test_files_that_cannot_be_read_or_dealt_are_told(tmp_path):
     (tmp_path / "b").write_text("b")
     (tmp_path / "empty").write_text("")
     faults = {
-        ("nowhere",): "cannot read .*nowhere .No such file",
+        ("nowhere",): "nowhere: there is no such file: correct data.files",
         ("latin",): "cannot read .*latin .it is not UTF-8 text.: correct data.files",
         ("a", "b"): "2 files are too few for training, validation and test: give three or more",
         ("a",): "1 characters are too few",

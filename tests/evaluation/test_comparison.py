@@ -70,13 +70,13 @@ def test_file_names_decide_and_ids_where_one_side_has_no_names():
 def test_every_run_must_have_the_images_of_the_first():
     runs = {"a": ["one", "more"], "b": ["two"]}
     for second, third, named in (("abc", "abcd", "more"), ("abcd", "bcd", "two")):
-        with pytest.raises(DataError, match=f"^one and {named} have scores of different images: [ad].jpg"):
+        with pytest.raises(DataError, match=f"^'one' and '{named}' have scores of different images: [ad].jpg"):
             aligned({"a": [table("abcd"), table(second)], "b": [table(third)]}, runs)
     with pytest.raises(
-        DataError, match=r"^one and two have scores of different images: d.jpg \(image id 100\), c.jpg "
+        DataError, match=r"^'one' and 'two' have scores of different images: d.jpg \(image id 100\), c.jpg "
     ):
         aligned({"a": [table("abc")], "b": [table("abd")]}, RUNS)
-    with pytest.raises(DataError, match=r"^one and two .*: image ids 99, 100\. Score both on the same images$"):
+    with pytest.raises(DataError, match=r"^'one' and 'two' .*: image ids 99, 100\. Score both on the same images$"):
         aligned({"a": [table("abc", names=False)], "b": [table("abd", names=False)]}, RUNS)
 
 
@@ -84,11 +84,11 @@ def test_references_must_be_the_same_where_they_are_known():
     same_references({"a": ["x"], "b": ["x"]}, RUNS)
     same_references({"a": [None], "b": ["x"]}, RUNS)
     same_references({"a": [None], "b": [None]}, RUNS)
-    with pytest.raises(DataError, match=r"^one and two were scored against different references"):
+    with pytest.raises(DataError, match=r"^'one' and 'two' were scored against different references"):
         same_references({"a": ["x"], "b": ["y"]}, RUNS)
-    with pytest.raises(DataError, match=r"^more and two were scored against"):
+    with pytest.raises(DataError, match=r"^'more' and 'two' were scored against"):
         same_references({"a": [None, "x"], "b": ["y"]}, {"a": ["one", "more"], "b": ["two"]})
-    with pytest.raises(DataError, match=r"^one and three were"):
+    with pytest.raises(DataError, match=r"^'one' and 'three' were"):
         same_references({"a": ["x"], "b": [None, "x", "y"]}, {"a": ["one"], "b": ["none", "two", "three"]})
 
 

@@ -64,7 +64,7 @@ def test_file_names_count_for_more_than_running_numbers(tmp_path, monkeypatch, c
     """captioning-caption counts 0, 1, 2 …; the references happen to have these ids in another order."""
     named = results(range(4), [f"photos/{name}" for name in NAMES])
     title, bleu = scores(tmp_path, monkeypatch, capsys, named, annotations(order))
-    assert bleu == pytest.approx(1.0) and title.endswith("4 images, matched by file name")
+    assert bleu == pytest.approx(1.0) and title.endswith("4 images, captions and references matched by file name")
     rows = json.loads((tmp_path / "out" / "captions.json").read_text())
     assert {(row["file_name"], row["image_id"], row["caption"]) for row in rows} == {
         (name, number, TEXTS[name]) for name, number in zip(NAMES, order, strict=True)
@@ -199,7 +199,8 @@ def test_a_subset_is_scored_when_asked_and_says_so(tmp_path, monkeypatch, capsys
         scores(tmp_path, monkeypatch, capsys, found, truths)
     title, bleu = scores(tmp_path, monkeypatch, capsys, found, truths, "subset=true")
     assert bleu == pytest.approx(1.0) and title.endswith(
-        "SUBSET: 2 of 4 annotated images, 1 captions without references skipped, matched by image id"
+        "SUBSET: 2 of 4 annotated images, 1 caption without references skipped, captions and references matched by "
+        "image id"
     )
     about = json.loads((tmp_path / "out" / "statistics.json").read_text())["about"]
     assert about["subset"] == {"annotated": 4, "captions without references": 1} and about["images"] == 2
@@ -228,7 +229,11 @@ def test_karpathys_file_is_read_as_references(tmp_path, monkeypatch, capsys):
     ]
     for form in forms:
         title, bleu = scores(tmp_path, monkeypatch, capsys, form, truths)
-        assert bleu == pytest.approx(1.0) and " test, decoding not stated" in title and " 2 images, " in title
+        assert (
+            bleu == pytest.approx(1.0)
+            and ", references of annotations.json (split test), Penn-Tr" in title
+            and " 2 images, " in title
+        )
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, listed)) + "\n")
     run(
         score,
@@ -246,7 +251,7 @@ def test_karpathys_file_is_read_as_references(tmp_path, monkeypatch, capsys):
         scores(tmp_path, monkeypatch, capsys, listed, karpathy(["train", "val", "val", "restval"]))
     title, _ = scores(tmp_path, monkeypatch, capsys, listed + one + one[:0] + [
         {"image_id": 51, "caption": "a"}], karpathy(["val"] * 4))  # fmt: skip
-    assert " val, decoding not stated" in title  # the only split that there is
+    assert ", references of annotations.json (split val), Penn-" in title  # the only split that there is
 
 
 def test_cider_that_is_zero_by_definition_says_so(tmp_path, monkeypatch, capsys):
@@ -367,10 +372,11 @@ def test_rejected_and_precanned_captions_are_no_references(tmp_path, monkeypatch
         truths["annotations"].append(bad | {"is_rejected": False, "is_precanned": False} | {key: True})
     truths["annotations"][3] |= {"is_rejected": True}
     title, bleu = scores(tmp_path, monkeypatch, capsys, results([1, 2, 3, 4]), truths)
-    assert bleu == pytest.approx(1.0) and title.endswith("3 images, matched by file name")
+    assert bleu == pytest.approx(1.0) and title.endswith("3 images, captions and references matched by file name")
     assert json.loads((tmp_path / "out" / "statistics.json").read_text())["notes"] == {
         "NOTE": f"{tmp_path}/annotations.json: 3 of 6 annotations are left out, as the VizWiz API does: "
-        "2 rejected ('is_rejected') and 1 precanned ('is_precanned'); 1 images have no other caption and are not scored"
+        "2 rejected ('is_rejected') and 1 precanned ('is_precanned'); not scored, because they have no other caption: "
+        "1 image"
     }
     _, without = scores(tmp_path, monkeypatch, capsys, results([1, 2, 3], NAMES[:3], NAMES[:3]), truths)
     assert without == bleu
@@ -401,7 +407,7 @@ def test_a_key_that_is_there_twice_loses_no_caption(tmp_path, monkeypatch):
         with pytest.raises(SystemExit, match=r"r\.json as JSON \(an object has the key '(1|caption)' twice; keep"):
             run(score, monkeypatch, tmp_path / "r.json", truths)
     (tmp_path / "r.json").write_text('{"1": "a dog", "01": "the moon"}')
-    with pytest.raises(SystemExit, match=r"more than one caption for 1 images: image ids 1"):
+    with pytest.raises(SystemExit, match=r"more than one caption for 1 image: image ids 1"):
         run(score, monkeypatch, tmp_path / "r.json", truths)
 
 
@@ -445,7 +451,7 @@ def test_scores_against_different_references_are_not_compared(tmp_path, monkeypa
     for name, truths in (("a", annotations(range(4))), ("b", other), ("c", annotations([7, 8, 9, 10]))):
         files = write(tmp_path / "r.json", results(range(4))), write(tmp_path / f"{name}.json", truths)
         run(score, monkeypatch, *files, f"output={tmp_path / name}", "metrics.bootstrap=0")
-    with pytest.raises(SystemExit, match=r"a and .*b were scored against different references\. Score both against "):
+    with pytest.raises(SystemExit, match=r"a' and .*b' were scored against different references\. Score both against "):
         run(compare, monkeypatch, tmp_path / "a", tmp_path / "b", "metrics.bootstrap=10")
     run(compare, monkeypatch, tmp_path / "a", tmp_path / "c", "metrics.bootstrap=10")
     shuffled = {1: ["a dog", "a cat"], "x": ["a man"]}, {"y": ["a man"], 5: ["a cat", "A dog."]}

@@ -55,12 +55,34 @@ def test_titles_say_what_scores_are_of():
     about = ABOUT | {"tokenizer": "java", "images": 3}
     start = "coco val, decoding beam5, Penn-Treebank tokens (java), "
     assert title(about) == start + "3 images"
-    assert title(about | {"matched by": "file name"}) == start + "3 images, matched by file name"
+    assert (
+        title(about | {"matched by": "file name"}) == start + "3 images, captions and references matched by file name"
+    )
     subset = {"annotated": 8, "captions without references": 0}
     assert title(about | {"subset": subset}) == start + "SUBSET: 3 of 8 annotated images"
     assert title(about | {"subset": subset | {"captions without references": 2}, "matched by": "image id"}) == (
-        start + "SUBSET: 3 of 8 annotated images, 2 captions without references skipped, matched by image id"
+        start + "SUBSET: 3 of 8 annotated images, 2 captions without references skipped, captions and references "
+        "matched by image id"
     )
+    assert title(about | {"images": 1}) == start + "1 image"
+    assert title(about | {"images": 1000}) == start + "1,000 images"
+
+
+def test_titles_name_both_files_of_a_score():
+    about = {"data": "results.json", "annotations": "truth.json", "split": "truth", "decoding": "not stated"}
+    about |= {"tokenizer": "python", "images": 5}
+    end = ", Penn-Treebank tokens (python), 5 images"
+    assert title(about) == "results.json, references of truth.json" + end
+    assert title(about | {"split": "val"}) == "results.json, references of truth.json (split val)" + end
+    assert title(about | {"decoding": "beam5"}) == "results.json, references of truth.json, decoding beam5" + end
+
+
+@pytest.mark.parametrize(("count", "noted"), [(1, "1 image"), (19, "19 images"), (20, "")])
+def test_scores_of_few_images_have_a_note(count, noted):
+    table = ScoreTable(list(range(count)), ["a"] * count, {"CIDEr": np.ones(count)}, {})
+    last = describe_scores(REPORT._replace(table=table), ABOUT, extra={}).splitlines()[-1]
+    few = f"  NOTE      only {noted}: scores of so few are mostly chance; score 20 or more"
+    assert last == (few if noted else "  WARNING   no spaces")
 
 
 def test_scores_as_lines():
@@ -74,10 +96,11 @@ def test_scores_as_lines():
         "(references: 10.0); 17 different words",
         "  samples: an image 2, div-1 0.3333",
         "  WARNING   no spaces",
+        "  NOTE      only 3 images: scores of so few are mostly chance; score 20 or more",
     ]
     captions = {name: value for name, value in REPORT.captions.items() if name != "novel"}
     lines = describe_scores(REPORT._replace(captions=captions, samples={}, notes={}), ABOUT, extra={}).splitlines()
-    assert lines[2] == "  CIDEr       1.2500" and len(lines) == 5 and "novel" not in lines[4]
+    assert lines[2] == "  CIDEr       1.2500" and len(lines) == 6 and "novel" not in lines[4]
 
 
 def test_a_report_written_and_read(tmp_path):
@@ -205,9 +228,21 @@ def test_the_table_of_grounding():
     assert lines[1:3] == ["mean over words [95 % interval by bootstrap over images]", ""]
     assert lines[3].split("  ")[-1].strip() == "mass mask" and lines[3].index("pointing box") == 22
     cells = ["0.000 [0.100, 0.200]", "0.125 [0.100, 0.200]", "0.250 [0.100, 0.200]", "0.375 [0.100, 0.200]"]
-    assert lines[4] == "  attention           " + "  ".join(cells)
-    assert lines[5] == "  attention - chance  " + "  ".join(cells) and len(lines) == 6
+    assert lines[4] == "  attention           " + (5 * " ").join(cells)
+    assert lines[5] == "  attention - chance  " + (5 * " ").join(cells) and len(lines) == 6
     assert grounding_table(summary | {"means": None}, title="t").splitlines() == lines[:1]
+
+
+def test_columns_of_the_table_of_grounding_do_not_touch():
+    """The widest cell has three minus signs."""
+    row = {measure: {"mean": -0.347, "low": -0.612, "high": -0.08} for measure in MEASURES}
+    summary = {"images": 1, "images with scored words": 1, "words": 1, "hallucinated": 0}
+    summary |= {"means": {"centre": row}, "differences": {"attention - uniform": row, "attention - centre": row}}
+    lines = grounding_table(summary, title="t").splitlines()[3:]
+    starts = [lines[0].index(measure) for measure in MEASURES]
+    for line, name in zip(lines[1:], ("center", "attention - uniform", "attention - center"), strict=True):
+        assert line[: starts[0]].strip() == name
+        assert all(line[at - 1 : at + 6] == " -0.347" for at in starts) and line.count("-0.080]") == 4
 
 
 def test_a_row_per_mention():

@@ -49,7 +49,8 @@ def test_scores_of_a_file(tmp_path, monkeypatch, capsys, annotations):
         "split=val", "decoded_by=beam5", "metrics.bootstrap=50")  # fmt: skip
     printed = capsys.readouterr().out
     assert printed.startswith(
-        "results (1).json val, decoding beam5, Penn-Treebank tokens (python), 3 images, matched by image id\n"
+        "results (1).json, references of captions_val2014.json (split val), decoding beam5, Penn-Treebank tokens "
+        "(python), 3 images, captions and references matched by image id\n"
     )
     scores = json.loads((output / "scores.json").read_text())
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
@@ -77,7 +78,7 @@ def test_nothing_is_written_unasked(tmp_path, monkeypatch, capsys, annotations):
 
 
 BAD = {
-    "repeated": ([*results(GOOD), {"image_id": 2, "caption": "again"}], r"more than one caption for 1 images.*ids 2\."),
+    "repeated": ([*results(GOOD), {"image_id": 2, "caption": "again"}], r"more than one caption for 1 image.*ids 2\."),
     "null": (results(GOOD | {3: None}), r"not text: image ids 3\."),
     "not a number": (results(GOOD | {1: float("nan")}), r"not text: image ids 1\."),
     "no caption": ([{"image_id": 7}], r"not text: image ids 7\."),
@@ -132,7 +133,7 @@ def test_two_runs_are_compared(tmp_path, monkeypatch, capsys, annotations):
     output = tmp_path / "compared"
     run(compare, monkeypatch, poor, good, f"output={output}", "by=ROUGE-L", "show=2", "metrics.bootstrap=100")
     printed = capsys.readouterr().out
-    assert f"A: {poor}\nB: {good}\npoor.json captions_val2014, decoding not stated" in printed
+    assert f"A: {poor}\nB: {good}\npoor.json, references of captions_val2014.json, Penn-Treebank" in printed
     found = json.loads((output / "compare.json").read_text())
     scores = {path: json.loads((path / "scores.json").read_text()) for path in (good, poor)}
     for name, row in found.items():
@@ -200,7 +201,9 @@ def test_runs_that_cannot_be_compared(tmp_path, monkeypatch, annotations):
 def test_files_for_the_server(tmp_path):
     path = write_server_file(tmp_path, GOOD, name="mine-2", split="val2014", wanted=GOOD)
     assert path.name == "captions_val2014_mine-2_results.json" and json.loads(path.read_text()) == results(GOOD)
-    with pytest.raises(DataError, match=r"1 captions missing: image ids 5; 1 captions not of the split: image ids 3"):
+    with pytest.raises(
+        DataError, match=r"captions_val2014_.*: 1 caption missing: image ids 5; 1 caption not of the split: image ids 3"
+    ):
         write_server_file(tmp_path, GOOD, name="x", split="val2014", wanted=[1, 2, 5])
     for blank in ("", " ", " . , ! "):
         with pytest.raises(DataError, match=r"without words: image ids 2"):
@@ -254,12 +257,12 @@ def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch
         assert "3 captions for the COCO server, not scored" in capsys.readouterr().out
         file.unlink()
     for content, message in (
-        ([named[0], *named], r"more than one caption for 1 images: image ids 0"),
+        ([named[0], *named], r"more than one caption for 1 image: image ids 0"),
         (
             [named[0] | {"file_name": "x.jpg"}],
-            r"1 captions of images that .*image_info_test2014\.json does not list: x\.jpg",
+            r"1 caption of images that .*image_info_test2014\.json does not list: x\.jpg",
         ),
-        (named[:2], r"1 captions missing: image ids 3"),
+        (named[:2], r"1 caption missing: image ids 3"),
     ):
         with pytest.raises(SystemExit, match=message):
             run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)

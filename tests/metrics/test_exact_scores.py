@@ -599,7 +599,7 @@ def test_scores_of_programs_stand_beside_the_others(monkeypatch):
 def test_errors_name_the_first_five_ids_and_every_caption_that_is_no_text():
     assert name_ids([3, 1, 2]) == "1, 2, 3" and name_ids(range(5)) == "0, 1, 2, 3, 4"
     assert name_ids(range(6)) == "0, 1, 2, 3, 4 …" and name_ids(["b", 10, "a", 9]) == "9, 10, a, b"
-    with pytest.raises(DataError, match=r"1 images with a reference that is not text: image ids 2\. Give "):
+    with pytest.raises(DataError, match=r"1 image with a reference that is not text: image ids 2\. Give "):
         Scorer()({1: ["a"], 2: ["a", None, "b"]}, {1: "a", 2: "b"})
 
 

@@ -129,13 +129,13 @@ def test_the_order_of_captions_does_not_matter():
     ("references", "captions", "message"),
     [
         ({}, {}, "nothing to score"),
-        ({1: ["a"], 2: ["b"]}, {1: "a"}, r"1 images without a caption.*ids 2"),
-        ({1: ["a"]}, {1: "a", 3: "c"}, r"1 images without references.*ids 3"),
+        ({1: ["a"], 2: ["b"]}, {1: "a"}, r"1 image without a caption.*ids 2"),
+        ({1: ["a"]}, {1: "a", 3: "c"}, r"1 image without references.*ids 3"),
         ({1: []}, {1: "a"}, r"empty list of references.*ids 1"),
         ({1: ["a"], 4: ["b"]}, {1: "a", 4: None}, r"caption that is not text.*ids 4"),
         ({1: ["a"], 4: ["b"]}, {1: "a", 4: float("nan")}, r"caption that is not text.*ids 4"),
         ({1: [float("inf")]}, {1: "a"}, r"reference that is not text.*ids 1"),
-        ({1: ["a"], 2: []}, {1: "a", 3: None}, r"ids 2; 1 images without references: image ids 3; .*ids 2; .*ids 3"),
+        ({1: ["a"], 2: []}, {1: "a", 3: None}, r"ids 2; 1 image without references: image ids 3; .*ids 2; .*ids 3"),
     ],
 )
 def test_images_must_agree(references, captions, message):

@@ -250,7 +250,7 @@ def test_an_unreadable_picture_is_named_or_skipped_and_counted(tmp_path, world, 
         run("train", *short(broken, tmp_path / "run", "trainer.max_epochs=1"))
     run("train", *short(broken, tmp_path / "run2", "trainer.max_epochs=1", "data.skip_unreadable=true"))
     printed = capsys.readouterr()
-    assert "1 unreadable images are left out" in printed.err and "train3.png" in printed.err
+    assert "left out: 1 unreadable image:" in printed.err and "train3.png" in printed.err
     assert "data: 7 training images, 8 validation images; " in printed.out
 
 

@@ -54,7 +54,7 @@ def test_scores_are_of_the_captions_that_were_written(monkeypatch):
     assert _score(references, extra, "p/", captions) == {"p/CIDEr": own, "p/truth": (captions, "val")}
 
 
-@pytest.mark.parametrize(("same", "told"), [(20, "all validation images have the same references"), (19, ""), (1, "")])
+@pytest.mark.parametrize(("same", "told"), [(20, "All validation images have the same references"), (19, ""), (1, "")])
 def test_cider_of_images_whose_references_differ_in_one(same, told):
     records = [SimpleNamespace(image_id=number) for number in range(20)]
     tokens = {number: [["a"], ["b" if number < same else "c"]] for number in range(20)}
@@ -62,4 +62,4 @@ def test_cider_of_images_whose_references_differ_in_one(same, told):
     config = {"trainer": {}, "loader": {"val_batch_size": 8}}
     found = _no_cider(records, tokens, None, config)
     assert found.startswith(told) and bool(found) is bool(told)
-    assert _no_cider(records, tokens, {"val": 19}, config).startswith("the validation has 19 images")
+    assert _no_cider(records, tokens, {"val": 19}, config).startswith("Only 19 validation images: ")

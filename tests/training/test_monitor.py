@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -51,8 +52,8 @@ def test_one_validation_photo_leaves_a_best_checkpoint_that_has_learnt(photos, t
     run("train", *short(data, run_dir, "optimizer.lr=1e-2", "trainer.max_epochs=20", "early_stopping.patience=5"))
     out = capsys.readouterr().out
     line = (
-        "best.ckpt and early stopping use val/loss instead of val/greedy/CIDEr: the validation has 1 image, for which "
-        "every caption has a CIDEr of 0"
+        "Only 1 validation image (val0.png): CIDEr would be 0, so best.ckpt and early stopping use the validation loss "
+        "(val/loss)"
     )
     assert line in out.splitlines() and "best val/loss " in out
     best = weights(run_dir, "best")
@@ -70,12 +71,14 @@ def test_one_validation_photo_leaves_a_best_checkpoint_that_has_learnt(photos, t
 @pytest.mark.parametrize(
     ("count", "limit", "fault"),
     [
-        (1, 1.0, "the validation has 1 image, for which every caption has a CIDEr of 0"),
-        (19, 1.0, "the validation has 19 images, and CIDEr needs at least 20"),
+        (1, 1.0, "Only 1 validation image (0.png): CIDEr would be 0"),
+        (19, 1.0, "Only 19 validation images: CIDEr needs at least 20"),
         (20, 1.0, ""),
         (20, None, ""),
-        (40, 0.25, "the validation has 10 images, and CIDEr needs at least 20"),
-        (40, 1, "the validation has 8 images, and CIDEr needs at least 20"),
+        (40, 0.25, "Only 10 validation images: CIDEr needs at least 20"),
+        (3, 1.0, "Only 3 validation images (0.png, 1.png, 2.png): CIDEr needs at least 20"),
+        (4, 1.0, "Only 4 validation images: CIDEr needs at least 20"),
+        (40, 1, "Only 8 validation images: CIDEr needs at least 20"),
         (40, 3, ""),
     ],
 )
@@ -85,7 +88,7 @@ def test_cider_takes_twenty_images(tmp_path, count, limit, fault):
     config = {"trainer": {"limit_val_batches": limit}, "loader": {"val_batch_size": 8}}
     assert _no_cider(records, tokens, None, config) == fault
     read = {"train": 9, "val": 5}  # of which the others could not be read
-    assert _no_cider(records, tokens, read, config).startswith("the validation has ")
+    assert _no_cider(records, tokens, read, config).startswith("Only 1 v" if limit == 0.25 else "Only 5 validation images: ")
 
 
 def test_cider_of_the_same_references_everywhere(tmp_path):
@@ -103,7 +106,9 @@ def test_photos_that_cannot_be_read_do_not_count(photos, tmp_path, capsys, monke
     (tmp_path / "photos" / "val1.png").write_bytes(b"no image")
     run("train", *short(data, tmp_path / "broken", "trainer.max_epochs=1", "data.skip_unreadable=true"))
     out = capsys.readouterr().out
-    assert "use val/loss instead of" in out and "the validation has 2 images" in out and "best val/loss" in out
+    line = "Only 2 validation images: CIDEr needs at least 3, so best.ckpt and early stopping use "
+    line += "the validation loss (val/loss)"
+    assert line in out.splitlines() and "best val/loss" in out
 
 
 def losses(monkeypatch, values):
@@ -197,5 +202,6 @@ def test_own_soft_takes_a_few_photos_without_a_split_column(photos, tmp_path, ca
         *["features.mirror=false", "features.crops=null", f"run_dir={tmp_path / 'run'}"],
     )
     out = capsys.readouterr().out
-    assert "use val/loss instead of" in out
+    line = "CIDEr would be 0, so best.ckpt and early stopping use the validation loss (val/loss)"
+    assert re.search(rf"^Only 1 validation image \(photo\d+\.png\): {re.escape(line)}$", out, re.M)
     assert (tmp_path / "run" / "checkpoints" / "best.ckpt").is_file()
