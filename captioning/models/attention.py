@@ -8,7 +8,7 @@ per image. All K rows share the grid of their image: no tensor of size L × D is
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -138,7 +138,7 @@ class HardAttention(nn.Module):
         *,
         scorer: Callable = Additive,
         grid: bool = True,
-        draw: ScoreFunction | StraightThrough | None = None,
+        draw: Callable | None = None,  # checked as a group with _target_ (captioning.config.validation)
         decode: str = "most_likely",
     ):
         super().__init__()
@@ -146,7 +146,7 @@ class HardAttention(nn.Module):
         if decode not in DECODE:
             raise ConfigError(f"model.attention.decode must be one of {', '.join(DECODE)}, not {decode!r}")
         self.scorer, self.decode = scorer(feature_size, state_size), decode
-        self.draw: ScoreFunction | StraightThrough = draw or ScoreFunction()
+        self.draw = cast("ScoreFunction | StraightThrough", draw or ScoreFunction())
         self.context_size, self.key_size = feature_size, self.scorer.width
 
     def project(self, grid: Tensor) -> Keys:

@@ -203,6 +203,8 @@ def test_a_part_without_its_target(tmp_path):
     """'dict' object is not callable."""
     with pytest.raises(ConfigError, match=r"model\.cell must be a group with _target_"):
         check(compose("train", ["run_dir=x", "~model.cell._target_"]), TrainConfig)
+    with pytest.raises(ConfigError, match=r"model\.attention\.draw must be a group with _target_"):
+        check(compose("train", ["run_dir=x", "model/attention=hard", "model.attention.draw=gumbel"]), TrainConfig)
     with pytest.raises(ConfigError, match="the part with lr has no _target_: add _target_="):
         build({"lr": 0.1})
     with pytest.raises(ConfigError, match=r"torch\.optim\.Adam: missing a required argument: 'params'"):
