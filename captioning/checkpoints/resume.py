@@ -70,7 +70,7 @@ def can_go_on(checkpoint: Mapping[str, Any] | None, path: str | Path | None = No
 
 
 def has_ahead(checkpoint: Mapping[str, Any], trainer: Mapping[str, Any], path: str | Path) -> None:
-    """Check that a resumed run has epochs or steps left to train.
+    """Check that a checkpoint is not past the last epoch or step of the run that resumes it.
 
     Args:
         checkpoint: the checkpoint to resume from.

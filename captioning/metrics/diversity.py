@@ -27,8 +27,9 @@ def describe_diversity(
         unknown: the token for words that are not in the vocabulary.
 
     Returns:
-        {name: value}. All shares are shares of the captions, except that "unknown words" is a share of the words.
-        "novel" is the share of captions that have words and equal no training caption, token for token.
+        {name: value}. Shares are shares of the captions, except "unknown words", which is a share of the words. "div-1"
+        and "div-2" are those of `distinct_share`. "novel" is the share of captions that have words and equal no
+        training caption, token for token.
     """
     words = [word for caption in captions for word in caption]
     lengths = np.array([len(caption) for caption in captions])
