@@ -134,12 +134,13 @@ def read_title(folder: Path) -> str:
     Raises:
         DataError: `statistics.json` is missing or damaged.
     """
-    about = read_about(folder)
+    about, file = read_about(folder), folder / "statistics.json"
     try:
         return title(about)
     except KeyError as error:
-        file = folder / "statistics.json"
         raise DataError(f"{file}: the key {error} is missing in 'about'. Score the captions again") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{file}: a value in 'about' has a wrong type. Score the captions again") from error
 
 
 def read_scores(folder: Path) -> dict[str, Any]:

@@ -153,6 +153,11 @@ def test_reports_that_are_none(tmp_path):
     with pytest.raises(DataError, match=r"the key 'images' is missing in 'about'") as caught:
         read_title(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'statistics.json'}: ")
+    for change in ({"images": "3"}, {"images": None}, {"annotations": 5}, {"subset": 5}):
+        about = {**ABOUT, "tokenizer": "python", "images": 3, **change}
+        (tmp_path / "statistics.json").write_text(json.dumps({"about": about}))
+        with pytest.raises(DataError, match=r"statistics\.json: a value in 'about' has a wrong type"):
+            read_title(tmp_path)
     (tmp_path / "statistics.json").write_text("[]")
     assert read_fingerprint(tmp_path) is None
     with pytest.raises(DataError):
