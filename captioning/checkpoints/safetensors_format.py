@@ -16,7 +16,7 @@ from torch import Tensor
 
 from captioning.data import field, read_json
 from captioning.errors import CheckpointError, DataError
-from captioning.io import looks_like, write_json, write_whole
+from captioning.io import looks_like, unopened, write_json, write_whole
 
 WEIGHTS = ".safetensors"
 METADATA = ".json"
@@ -90,8 +90,9 @@ def read_exported(path: Path) -> dict[str, Any]:
         sha256 = field(field(metadata, "weights", dict, str(file)), "sha256", str, f"{file}: weights")
         content = path.read_bytes()
     except (DataError, OSError) as error:
+        reason = unopened(path, error) or error
         raise CheckpointError(
-            f"{path}: an exported checkpoint needs both {path.name} and {file.name} in one folder. {error}. "
+            f"{path}: an exported checkpoint needs both {path.name} and {file.name} in one folder. {reason}. "
             "Copy both files from one export"
         ) from error
     if _sha256(content) != sha256:

@@ -139,7 +139,7 @@ def _no_option(argument: str, command: Command) -> str:
     options = [f"--{key}" for key in heads(command)] + SWITCHES + WITH_VALUE
     nearest = difflib.get_close_matches(name.replace("-", "_").replace("__", "--", 1), options, n=1, cutoff=0.6)
     guess = f": did you mean {nearest[0]}?" if nearest else f". See: {command.program} --help=all."
-    file = f" For a file with this name, type {shlex.quote(f'./{argument}')}" if command.plain else ""
+    file = f" If it is a file name, type {shlex.quote(f'./{argument}')}" if command.plain else ""
     return f"{command.program} has no option {name}{guess}{file}"
 
 
@@ -177,8 +177,23 @@ def _is_setting(argument: str, flags: Sequence[str], command: Command) -> bool:
     key = found["key"].partition("@")[0]
     if "/" in key:
         folders = [conf_dir(), *(Path(each.partition("=")[2]) for each in flags if each.startswith("--config-dir="))]
-        return key.startswith("hydra/") or any((folder / key).is_dir() for folder in folders)
+        if key.startswith("hydra/") or any((folder / key).is_dir() for folder in folders):
+            return True
+        if not exists(argument):
+            _refuse_misspelled_group(key, folders, command)
+        return False
     return bool(found["sign"]) or _known(key, command) or not exists(argument)
+
+
+def _refuse_misspelled_group(key: str, folders: Sequence[Path], command: Command) -> None:
+    """Raise an error for a key such as model/attenton that is almost a group of the command.
+
+    Any other text with a slash may be the path of a file.
+    """
+    inside = [path.relative_to(folder).as_posix() for folder in folders for path in folder.glob("*/**/")]
+    groups = [each for each in inside if "/" in each and _known(each, command)]
+    if nearest := difflib.get_close_matches(key, groups, n=1, cutoff=0.75):
+        raise ConfigError(f"{command.program} has no group {key}: did you mean {nearest[0]}?")
 
 
 def _known(key: str, command: Command) -> bool:

@@ -53,6 +53,7 @@ def entry_point(
         try:
             given = HydraConfig.get()
             with plugins_allowed(as_containers(config).get("plugins"), look_here=True):
+                _refuse_missing(config, command)
                 checked = check(config, schema, experiment=given.runtime.choices.get("experiment"))
                 _refuse_idle(checked, given.overrides.task)
                 if given.mode is RunMode.MULTIRUN:
@@ -94,6 +95,14 @@ def entry_point(
             sys.exit(130)
 
     return main
+
+
+def _refuse_missing(config: DictConfig, command: Command) -> None:
+    """Refuse to start without the required plain arguments, with an example of the command."""
+    keys = [key.removesuffix("...") for key in command.plain]
+    if missing := [key for key in keys if OmegaConf.is_missing(config, key)]:
+        advice = f"type, for example: {read_heading(command.name).examples[0]}"
+        raise ConfigError(f"{command.program} needs {' and '.join(missing)}: {advice}")
 
 
 def _without_plain(line: str) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 from captioning.config.command_line import Command
 from captioning.config.headings import notes_of, read_heading
 
-GENERAL = """Type file names as they are: captioning quotes them for hydra. After -- every argument is a plain argument.
-Quotes ("2024"), lists ([a,b]), null and ${key} keep hydra's meaning, unless a file has exactly this name.
---cfg job prints all settings. -m runs a sweep over KEY=A,B. --hydra-help lists hydra's own options."""
+GENERAL = """File names need no further quotes than in other programs. Everything after -- is a file name, -x.jpg too.
+KEY="2024" is a text, KEY=[a,b] a list, KEY=null no value, and KEY=${OTHER} the value of the setting OTHER.
+--cfg job prints the settings without starting. -m KEY=A,B starts one job per value.
+Settings are read by the library hydra; --hydra-help lists its own options."""
 
 
 def short_help(command: Command, composed: Mapping[str, Any], chosen: Mapping[str, Any]) -> str:
@@ -37,7 +38,7 @@ def short_help(command: Command, composed: Mapping[str, Any], chosen: Mapping[st
             "Common settings, with their defaults:",
             *rows,
             "",
-            f"Documentation: {heading.page}. Every group and setting: {command.program} --help=all",
+            f"All settings: {command.program} --help=all. Manual: {heading.page} in the repository",
             f'Tab completion in bash: eval "$({command.program} -sc install=bash)"',
         ]
     )
@@ -69,7 +70,7 @@ def full_help(command: Command, settings: str, chosen: Mapping[str, Any], option
         rows = [f"  {group}={_one_of(chosen[group], choices)}" for group, choices in options.items()]
         parts.append("Groups (GROUP=CHOICE; the current choice is in brackets):\n" + "\n".join(rows))
     notes = notes_of(command.name)
-    lines = [_with_note(line, notes) for line in settings.rstrip().splitlines()]
+    lines = [_with_note(line.replace(": ???", ": (required)"), notes) for line in settings.rstrip().splitlines()]
     parts.append("Settings (KEY=VALUE, or --KEY VALUE):\n" + "\n".join(f"  {line}" for line in lines))
     return "\n\n".join([*parts, GENERAL])
 

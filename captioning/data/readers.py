@@ -64,7 +64,7 @@ def read_coco(root: str | Path, *, layout: str | int = "auto", faults: Handling 
     if not found:
         raise DataError(
             f"data.root={root} has no COCO captions: it needs {', or '.join(COCO_LAYOUTS[name] for name in wanted)}. "
-            f"Run: captioning-prepare data=coco download=true data.root={root} (see docs/data.md)"
+            f"Run: captioning-prepare data=coco download=true data.root={root} (see docs/data.md in the repository)"
         )
     if found == ["2014", "2017"]:
         raise ConfigError(f"{root} has both COCO 2014 and COCO 2017: choose data.layout=2014 or data.layout=2017")
@@ -99,7 +99,7 @@ def read_coco_files(
     if not present:
         raise DataError(
             f"{root} has no captions in COCO format: add {annotations} and its images in {images}/ for one or more "
-            f"splits of {', '.join(splits)} (see docs/data.md)"
+            f"splits of {', '.join(splits)} (see docs/data.md in the repository)"
         )
     disk, sources = Disk(), []
     for split, file, folder in present:
@@ -133,7 +133,7 @@ def read_karpathy(
     if folder is None or not file.is_file():
         raise DataError(
             f"data.root={root} needs {annotations} (from {KARPATHY_URL}) and a folder of its images, named one of "
-            f"{', '.join(names)}: add them as docs/data.md describes"
+            f"{', '.join(names)}: add them (see docs/data.md in the repository)"
         )
     disk = Disk()
     sources = [CaptionFile(file, _karpathy_records(file, folder, disk, id_key="imgid", faults=faults), folder)]

@@ -38,7 +38,7 @@ def select(records: Iterable[Record], split: str) -> list[Record]:
         counts = Counter(record.split for record in records)
         there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
         raise DataError(
-            f"no images with captions in split '{split}'; images per split: {there}. Add the files of that split as "
-            "docs/data.md describes"
+            f"no images with captions in split '{split}'; images per split: {there}. Add the files of that split "
+            "(see docs/data.md in the repository)"
         )
     return chosen

@@ -147,7 +147,7 @@ def read_vqa_v2(
         wanted = ", ".join(questions.format(subset=subset) for subset in subsets.values())
         raise DataError(
             f"data.root={root} has no questions of VQA v2: add one or more of {wanted}, with its image folder (see "
-            "docs/data.md)"
+            "docs/data.md in the repository)"
         )
     return _checked(root, records)
 

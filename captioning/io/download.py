@@ -112,11 +112,13 @@ def refuse_download(root: str | Path, *, name: str) -> NoReturn:
         ConfigError: the name is neither flickr8k nor flickr30k.
     """
     if name not in REQUEST_FORMS:
-        raise ConfigError(f"data={name} has no download: leave out download=true (docs/data.md says where to get it)")
+        raise ConfigError(
+            f"data={name} has no download: leave out download=true (sources: docs/data.md in the repository)"
+        )
     raise DataError(
         f"data={name} cannot be downloaded: its images are given out on request only. Request them from the "
         f"University of Illinois ({REQUEST_FORMS[name]}) and unpack them in {Path(root, 'images')}; put "
-        f"dataset_{name}.json from {KARPATHY_URL} into {root} (see docs/data.md)"
+        f"dataset_{name}.json from {KARPATHY_URL} into {root} (see docs/data.md in the repository)"
     )
 
 
@@ -218,7 +220,7 @@ def _receive(archive: Archive, part: Path, *, progress: bool | None) -> None:
         if archive.size not in (None, total):
             raise DataError(
                 f"{archive.url} has {total} bytes on its server, not {archive.size}: it is another file. Download it "
-                "by hand as docs/data.md describes"
+                "by hand (see docs/data.md in the repository)"
             )
         bar = tqdm(
             desc=archive.name,
@@ -233,7 +235,7 @@ def _receive(archive: Archive, part: Path, *, progress: bool | None) -> None:
                 if archive.size is not None and file.tell() + len(block) > archive.size:
                     raise DataError(
                         f"{archive.url} sends more than its {archive.size} bytes: it is another file. Download it by "
-                        "hand as docs/data.md describes"
+                        "hand (see docs/data.md in the repository)"
                     )
                 file.write(block)
                 bar.update(len(block))
@@ -286,7 +288,8 @@ def _unpack(archive: Archive, root: Path, *, progress: bool | None) -> None:
     absent = [path for path in archive.unpacks if not _is_there(workplace / path)]
     if absent:
         raise DataError(
-            f"{source} lacks {', '.join(absent)}: delete it, and download the archive that docs/data.md names"
+            f"{source} lacks {', '.join(absent)}: delete it, and download the right archive (see docs/data.md in the "
+            "repository)"
         )
     _move_into(workplace, root)
     shutil.rmtree(workplace)

@@ -135,8 +135,9 @@ def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
     there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
     raise DataError(
         f"split 'val' has no images with captions (images per split: {there}). For your own photos (data=csv), add a "
-        "`split` column to the CSV file, with `val` for about a tenth of them; for other data sets, docs/data.md lists "
-        "the files. To train without validation, add: trainer.limit_val_batches=0 early_stopping=none"
+        "`split` column to the CSV file, with `val` for about a tenth of them; for other data sets, docs/data.md in "
+        "the repository lists the files. To train without validation, add: trainer.limit_val_batches=0 "
+        "early_stopping=none"
     )
 
 

@@ -313,7 +313,17 @@ def test_all_these_files_at_once_reach_the_job(tmp_path, monkeypatch):
         ("caption", ["a", "model/attention=hard"], "captioning-caption has no setting model/attention: did you mean hard_attention or annotations?"),
         ("caption", ["a", "experiment=scenes_soft"], "captioning-caption has no setting experiment. See: captioning-caption --help=all"),
         ("caption", ["a", "beem_size=3"], "captioning-caption has no setting beem_size: did you mean batch_size or decoding.beam_size?"),
-        ("evaluate", ["c", "--outptu", "x"], "captioning-evaluate has no option --outptu: did you mean --output? For a file with this name, type ./--outptu"),
+        ("evaluate", ["c", "--outptu", "x"], "captioning-evaluate has no option --outptu: did you mean --output? If it is a file name, type ./--outptu"),
+        *(
+            ("train", given, "captioning-train has no group model/attenton: did you mean model/attention?")
+            for given in (["model/attenton=hard"], ["own_soft", "model/attenton=hard"], ["model/attenton=hard", "own_soft"],
+                          ["experiment=own_soft", "model/attenton=hard"], ["+model/attenton=hard", "seed=1"])
+        ),
+        ("train", ["seed=1", "modle/attention=hard"], "captioning-train has no group modle/attention: did you mean model/attention?"),
+        ("train", ["experiment=own_soft", "--model/attenton", "hard"], "captioning-train has no setting model/attenton with model=default: did you mean model/attention or model/vector?"),
+        ("score", [], "captioning-score needs results and annotations: type, for example: captioning-score results.json annotations.json"),
+        ("score", ["a.json"], "captioning-score needs annotations: type, for example: captioning-score results.json annotations.json"),
+        ("caption", [], "captioning-caption needs images: type, for example: captioning-caption photo.jpg"),
         ("evaluate", ["c", "--output"], "--output has no value. Type --output VALUE"),
         ("score", ["a", "b", "c"], "captioning-score takes RESULTS ANNOTATIONS; 'c' is one argument too many. Type settings as KEY=VALUE or --KEY VALUE"),
         ("caption", ["a", "images=b"], "captioning-caption takes IMAGES... (images is already set by KEY=VALUE); 'a' is one argument too many. Type settings as KEY=VALUE or --KEY VALUE"),
@@ -395,7 +405,7 @@ def test_help_lists_what_a_command_takes_and_nothing_else(name, monkeypatch, cap
     }.get(name, groups)
     assert ("model/attention" in groups) == (name == "train")
     assert name != "caption" or re.search(
-        r"^  images: \?\?\? +# photos and folders; subfolders are included", text, re.MULTILINE
+        r"^  images: \(required\) +# photos and folders; subfolders are included", text, re.MULTILINE
     )
 
 

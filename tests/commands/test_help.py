@@ -261,3 +261,23 @@ def test_completion_in_bash(tmp_path):
     )
     assert done.stderr == "" and "-F hydra_bash_completion captioning-caption" in done.stdout
     assert "reply: decoding=greedy\n" in done.stdout
+
+
+def test_training_without_settings_first_says_what_it_does(monkeypatch, capsys):
+    """Drawing the scenes and computing their features takes minutes, in which nothing else may be printed."""
+    from captioning import train
+
+    monkeypatch.setattr(train, "start", lambda: print("started"))
+    monkeypatch.setattr(sys, "argv", ["captioning-train"])
+    train.main()
+    first, second = capsys.readouterr().out.splitlines()
+    assert second == "started" and all(
+        word in first for word in ("drawn scenes", "data/scenes", "runs/scenes/", "epochs", "Ctrl-C", "--help")
+    )
+    monkeypatch.setattr(sys, "argv", ["captioning-train", "seed=1"])
+    train.main()
+    assert capsys.readouterr().out == "started\n"
+    composed = compose("train", [])
+    reader = composed.data.reader
+    assert reader.train + reader.val + reader.test == 9800 and composed.trainer.max_epochs == 20
+    assert composed.data.root == "data/scenes" and "9,800" in first and "20 epochs" in first

@@ -465,8 +465,11 @@ def test_a_table_that_is_not_utf8(tmp_path):
 
 
 def test_no_table(tmp_path):
-    message = error_of(read_csv, tmp_path / "nowhere")
-    assert "captions.csv" in message and "image,caption[,split]" in message and "docs/data.md" in message
+    message = error_of(read_csv, tmp_path)
+    assert (
+        "captions.csv" in message and "add a table whose first line is image,caption or image,caption,split" in message
+    )
+    assert "there is no folder" in error_of(read_csv, tmp_path / "nowhere")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)

@@ -88,7 +88,8 @@ def test_cider_takes_twenty_images(tmp_path, count, limit, fault):
     config = {"trainer": {"limit_val_batches": limit}, "loader": {"val_batch_size": 8}}
     assert _no_cider(records, tokens, None, config) == fault
     read = {"train": 9, "val": 5}  # of which the others could not be read
-    assert _no_cider(records, tokens, read, config).startswith("Only 1 v" if limit == 0.25 else "Only 5 validation images: ")
+    expected = "Only 1 validation image: " if limit == 0.25 else "Only 5 validation images: "
+    assert _no_cider(records, tokens, read, config).startswith(expected)
 
 
 def test_cider_of_the_same_references_everywhere(tmp_path):

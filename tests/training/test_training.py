@@ -55,6 +55,12 @@ def test_a_checkpoint_of_another_task_is_told_apart(hard, tmp_path):
         CheckpointError, match=r"other\.ckpt is a checkpoint of task=melodies, but task=image_captioning"
     ):
         load(tmp_path / "other.ckpt")
+    for damaged in (None, 3):
+        torch.save(checkpoint | {"captioning": checkpoint["captioning"] | {"task": damaged}}, tmp_path / "other.ckpt")
+        with pytest.raises(
+            CheckpointError, match=r"other\.ckpt is a checkpoint without a task, but task=image_captioning"
+        ):
+            load(tmp_path / "other.ckpt")
 
 
 def test_a_checkpoint_of_an_older_format_is_refused_in_one_sentence(hard, tmp_path):
