@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from captioning.errors import DataError
+from captioning.io import unopened
 from captioning.visualise.drawing import TEXT, new_figure
 
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -59,6 +60,8 @@ def read_curves(run_dir: Path | str) -> Curves:
                     steps.append(int(row[_STEP]))
                     values.append(float(cell))
     except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
+        if advice := unopened(file, error, advice="give the folder of a run (run_dir)"):
+            raise DataError(advice) from error
         raise DataError(
             f"cannot read {file} as the metrics of a run ({error}). Give the folder of a run (run_dir)"
         ) from error
