@@ -18,7 +18,7 @@ GOOD = """
 data.root=data/coco has no dataset_coco.json. Run: captioning-prepare data=coco download=true
 seed must be int, not 'x'
 photos/a.jpg is damaged or cut short: copy it again
-there is no setting data.rot: did you mean data.root?
+there is no setting 'data.rot': did you mean 'data.root'?
 runs/soft/config.yaml: give the config.yaml of a run
 dtype=int8 must be one of float16, float32
 images: 3 files are unreadable. To leave them out: skip_unreadable=true

@@ -31,7 +31,7 @@ ERRORS = (CaptioningError, HydraException, OmegaConfBaseException)  # that a use
 
 
 def entry_point(
-    name: str, schema: type, job: Callable[[dict[str, Any]], object], *, plain: Sequence[str] = ()
+    name: str, schema: type, job: Callable[[dict[str, Any]], object], *, plain: Sequence[str] = (), bare: str = ""
 ) -> Callable[[], None]:
     """Return the main function of a command.
 
@@ -45,6 +45,7 @@ def entry_point(
         schema: dataclass of its configuration.
         job: the function to run.
         plain: keys that plain arguments set, in this order; the last may be "images...": all remaining arguments.
+        bare: a line to print first if the command has no arguments.
     """
     command = Command(name, schema, tuple(plain))
     explain = partial(explain_error, command=command)
@@ -72,6 +73,8 @@ def entry_point(
         open_closed_streams()
         try:
             with quiet_pipe():
+                if bare and not sys.argv[1:]:
+                    print(bare, flush=True)
                 line = read_command_line(sys.argv[1:], command)
                 if "--version" in line.flags:
                     print(f"captioning {captioning.__version__}")

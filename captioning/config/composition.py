@@ -89,7 +89,7 @@ def _same_task(config: DictConfig, task: str) -> None:
 
 def _with_experiment(fault: str, experiment: str | None) -> str:
     """Add to a fault about an unknown key that the chosen experiment sets this key."""
-    unknown = re.match(r"there is no setting ([^:]+)", fault)
+    unknown = re.match(r"there is no setting '([^']+)'", fault)
     if unknown and experiment and unknown[1] == "experiment":  # without the line, its settings are not at the root
         return f"experiment/{experiment}.yaml must begin with the line '# @package _global_'"
     if not (unknown and experiment and unknown[1] in _set_by(experiment)):

@@ -104,7 +104,7 @@ def _unknown_override(key: str, command: Command, chosen: Mapping[str, Any], kno
     if key in known:  # KEY={…} with an unknown key inside
         inside = [other.removeprefix(f"{key}.") for other in known if other.startswith(f"{key}.")]
         return f"{key}={{…}} has an unknown key: use only {', '.join(each for each in inside if '.' not in each)}"
-    return unknown_key(key, known).replace("there is", f"{command.program} has", 1)
+    return unknown_key(key, known).replace("there is", f"{command.program} has", 1).replace("'", "")
 
 
 def _parents(group: str) -> list[str]:

@@ -200,7 +200,7 @@ def unknown_key(key: str, known: list[str]) -> str:
     # A known key with the same last part in another group is the most likely intention.
     leaf = [other for other in known if other.rpartition(".")[2] == key.rpartition(".")[2]]
     nearest = difflib.get_close_matches(key, leaf or known, n=1, cutoff=0.0 if leaf else 0.5)
-    return f"there is no setting {key}: " + (f"did you mean {nearest[0]}?" if nearest else "remove it")
+    return f"there is no setting '{key}': " + (f"did you mean '{nearest[0]}'?" if nearest else "remove it")
 
 
 def _hints(target: Any) -> dict[str, Any]:

@@ -267,12 +267,12 @@ def test_training_without_settings_first_says_what_it_does(monkeypatch, capsys):
     """Drawing the scenes and computing their features takes minutes, in which nothing else may be printed."""
     from captioning import train
 
-    monkeypatch.setattr(train, "start", lambda: print("started"))
+    monkeypatch.setattr("captioning.config.commands.hydra.main", lambda **_: lambda task: lambda: print("started"))
     monkeypatch.setattr(sys, "argv", ["captioning-train"])
     train.main()
     first, second = capsys.readouterr().out.splitlines()
     assert second == "started" and all(
-        word in first for word in ("drawn scenes", "data/scenes", "runs/scenes/", "epochs", "Ctrl-C", "--help")
+        word in first for word in ("drawn scenes", "data/scenes", "runs/scenes/", "hours", "Ctrl-C", "--help")
     )
     monkeypatch.setattr(sys, "argv", ["captioning-train", "seed=1"])
     train.main()

@@ -115,7 +115,7 @@ def test_every_set_of_questions_goes_into_every_command_for_them(data):
     for name, beside in (("train", ["task=vqa"]), ("prepare", []), ("evaluate_answers", [])):
         config = checked(name, [*beside, f"data={data}", "data.root=somewhere"])
         assert config["data"]["name"] == data and config["data"]["reader"]["root"] == "somewhere"
-    with pytest.raises(ConfigError, match=r"there is no setting data\.answers:"):
+    with pytest.raises(ConfigError, match=r"there is no setting 'data\.answers':"):
         checked("evaluate", ["data=easy_vqa"])
 
 
@@ -183,10 +183,10 @@ def test_all_faults_at_once_with_the_nearest_names():
     with pytest.raises(ConfigError) as caught:
         checked("train", overrides)
     message = str(caught.value)
-    assert "there is no setting modle: did you mean model?" in message
-    assert "there is no setting trainer.max_epoch: did you mean trainer.max_epochs?" in message
+    assert "there is no setting 'modle': did you mean 'model'?" in message
+    assert "there is no setting 'trainer.max_epoch': did you mean 'trainer.max_epochs'?" in message
     assert "decoding.max_length must be int, not 'many'" in message
-    assert "there is no setting objective.alpha:" in message
+    assert "there is no setting 'objective.alpha':" in message
     assert "seed must be int, not 'x'" in message
 
 
@@ -198,9 +198,9 @@ def test_a_target_that_does_not_exist_is_named():
 def test_the_task_brings_its_schema():
     with pytest.raises(ConfigError, match=r"task\._target_: 'captioning\.decoding\.beam_search' is not a task: choose"):
         checked("train", ["task._target_=captioning.decoding.beam_search"])
-    with pytest.raises(ConfigError, match=r"there is no setting task\.flavour:"):
+    with pytest.raises(ConfigError, match=r"there is no setting 'task\.flavour':"):
         checked("train", ["+task.flavour=1"])
-    with pytest.raises(ConfigError, match=r"there is no setting rewards: did you mean reward\?"):
+    with pytest.raises(ConfigError, match=r"there is no setting 'rewards': did you mean 'reward'\?"):
         checked("train", ["+rewards=1"])
 
 
@@ -294,7 +294,7 @@ def test_an_unknown_key_of_an_experiment_is_told_as_its(monkeypatch, capsys, tmp
     given = ["experiment=flickr8k_fc", "encoder=regions"]
     status, message = run_main(monkeypatch, capsys, "train", *given)
     assert status == 1 and message == (
-        "error: there is no setting encoder.output: experiment=flickr8k_fc sets it for another encoder. "
+        "error: there is no setting 'encoder.output': experiment=flickr8k_fc sets it for another encoder. "
         "To remove it, add '~encoder.output'"
     )
     with pytest.raises(AssertionError, match="the job must not start"):  # it does
@@ -386,9 +386,9 @@ def test_decodings_are_checked_with_all_their_rules():
         checked("caption", bad)
     message = str(caught.value)
     assert "decoding.no_repeat_ngram must be int, not 'x'" in message
-    assert "no setting decoding.beam_size:" in message
+    assert "no setting 'decoding.beam_size':" in message
     assert "decoding.checkpoints must be list or null, not 'b.ckpt'" in message
-    with pytest.raises(ConfigError, match=r"no setting decoding\.checkpoints:"):
+    with pytest.raises(ConfigError, match=r"no setting 'decoding\.checkpoints':"):
         checked("train", ["+decoding.checkpoints=[b.ckpt]"])
 
 

@@ -175,7 +175,7 @@ def test_kinds_of_checkpoints_are_told_apart(hello, files, tmp_path):
         run("experiment=char_hello", "model.embedding_size=9", f"run_dir={tmp_path}")
     with pytest.raises(ConfigError, match=r"loader\.batch_size must be at least 1, not 0"):
         run(*small(files, tmp_path, "loader.batch_size=0"))
-    with pytest.raises(ConfigError, match=r"there is no setting encoder_lr:"):
+    with pytest.raises(ConfigError, match=r"there is no setting 'encoder_lr':"):
         run(*small(files, tmp_path, "+encoder_lr=0.1"))
 
 

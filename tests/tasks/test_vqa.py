@@ -112,7 +112,7 @@ def test_what_cannot_be_prepared_of_questions(data):
         run("prepare", *data, "features.mirror=true")
     with pytest.raises(ConfigError, match=r"features\.crops is for captions"):
         run("prepare", *data, "features.crops=0.9")
-    with pytest.raises(ConfigError, match=r"there is no setting data\.answer: did you mean data\.answers\?$"):
+    with pytest.raises(ConfigError, match=r"there is no setting 'data\.answer': did you mean 'data\.answers'\?$"):
         run("prepare", *data, "+data.answer=3")
 
 
