@@ -5,7 +5,6 @@ import configparser
 from packaging.requirements import Requirement
 from packaging.version import Version
 
-
 # Programs that check, format or document the code. They are not part of what runs, so no oldest version is tested.
 TOOLS = {"ruff", "mypy", "types-PyYAML", "types-tqdm", "check-jsonschema"}
 TOOLS |= {"mkdocs", "mkdocs-material", "mkdocstrings", "mkdocstrings-python"}

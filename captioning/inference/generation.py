@@ -65,7 +65,8 @@ def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
 
 def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:
     if isinstance(words, str) or not isinstance(words, Sequence):
-        raise ConfigError(f"decoding.{name} must be a list of words such as [dog,ball], not {words!r}")
+        given = "null" if words is None else repr(words)
+        raise ConfigError(f"decoding.{name} must be a list of words such as [dog,ball], not {given}")
     for word in words:
         if not isinstance(word, str):
             raise ConfigError(

@@ -209,7 +209,7 @@ def test_soft_targets_that_do_not_fit_are_told(soft_targets, trained, data, tmp_
     assert (
         "teacher: 5 of 8 training captions have soft targets; the others are learned without" in capsys.readouterr().out
     )
-    with pytest.raises(ConfigError, match=r"is a folder: give the name of a file"):
+    with pytest.raises(ConfigError, match=r"is a folder: give a file name that ends in"):
         write(trained, data, tmp_path)
     with pytest.raises(ConfigError, match=r"checkpoint is empty"):
         write([], data, tmp_path / "x.npz")
