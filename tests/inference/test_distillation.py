@@ -211,7 +211,7 @@ def test_soft_targets_that_do_not_fit_are_told(soft_targets, trained, data, tmp_
     )
     with pytest.raises(ConfigError, match=r"is a folder: give a file name that ends in"):
         write(trained, data, tmp_path)
-    with pytest.raises(ConfigError, match=r"checkpoint is empty"):
+    with pytest.raises(ConfigError, match=r"checkpoint= is empty"):
         write([], data, tmp_path / "x.npz")
     with pytest.raises(ConfigError, match=r"words must be at least 1, not 0"):
         write(trained, data, tmp_path / "x.npz", "words=0")
