@@ -149,7 +149,7 @@ def read_csv(
     file: str = "captions.csv",
     images: str = ".",
     val_share: float = 0.1,
-    test_share: float = 0.1,
+    test_share: float = 0.0,
     faults: Handling = STRICT,
 ) -> list[Record]:
     """Read a table `image,caption[,split]` with one row per caption. Image ids are 0, 1, … in order of appearance.

@@ -401,7 +401,7 @@ PINNED = {"1001.jpg": "test", "1002.jpg": "test", "1013.jpg": "val", "1000.jpg":
 def test_hashed_splits_never_move_and_have_their_shares(tmp_path):
     names = [f"{number}.jpg" for number in range(2000)]
     write_csv(tmp_path, "image,caption", *(f"{name},text" for name in names[1000:]), pictures=names)
-    before = {record.path: record.split for record in read_csv(tmp_path)}
+    before = {record.path: record.split for record in read_csv(tmp_path, test_share=0.1)}
     write_csv(tmp_path, "image,caption", *(f"./{name},text" for name in names))
     after = {record.path: record.split for record in read_csv(tmp_path, val_share=0.1, test_share=0.1)}
     assert {path: after[path] for path in before} == before
