@@ -8,7 +8,7 @@ ARGS ?=
 # The folder with real photographs (flickr8k/ and coco-sample/); without it, tests that need them are skipped.
 SHARED ?= ../shared
 
-.PHONY: train results notebooks test test-all test-oldest test-newest kills mutants audit bench bench-compare lint clean
+.PHONY: train results notebooks test test-pages test-all test-oldest test-newest kills mutants audit bench bench-compare lint clean
 
 train: .venv/ready
 	$(BIN)/captioning-train experiment=scenes_soft run_dir=$(RUN) overwrite=true $(ARGS)
@@ -77,7 +77,11 @@ $(NOTEBOOKS)/text/checkpoints/best.ckpt: | .venv/ready
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test: .venv/ready
-	$(PYTEST) -m "not slow" --shared=$(SHARED) $(ARGS)
+	$(PYTEST) -m "not slow and not pages" --shared=$(SHARED) $(ARGS)
+
+# Runs every command and every Python example of README.md and docs/ on miniature data.
+test-pages: .venv/ready
+	$(PYTEST) -m pages $(ARGS)
 
 test-all: .venv/ready
 	$(PYTEST) --shared=$(SHARED) $(ARGS)
@@ -98,7 +102,7 @@ test-oldest test-newest: test-%:
 	$(PYTHON) -m venv .venv-$*
 	.venv-$*/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager $(CONSTRAINTS) --editable .[dev]
 	.venv-$*/bin/python -m pip freeze --exclude-editable > .venv-$*/versions.txt
-	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist loadfile -m "not slow" --shared=$(SHARED) $(ARGS)
+	OMP_NUM_THREADS=1 .venv-$*/bin/python -m pytest -n auto --dist loadfile -m "not slow and not pages" --shared=$(SHARED) $(ARGS)
 
 # List known vulnerabilities of the packages in .venv; this queries a database over the network.
 audit: .venv/ready

@@ -18,7 +18,7 @@ from pages import ROOT, SHELLS, ShellCommand, blocks, commands, pages
 from small import composed, small
 from workspace import draw_workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.pages
 # (pattern of the command's text, why it is not run here). A pattern that matches no command fails a test.
 NOT_RUN = [
     (r"^make ", "takes minutes, and .ci/run runs it or the tests do"),
