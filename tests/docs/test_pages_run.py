@@ -27,6 +27,7 @@ NOT_RUN = [
     (r"^torchrun |^srun |submitit", "needs several machines; its settings are checked"),
     (r"^(\.venv/bin/)?(python|pytest|ruff|mypy|mkdocs|pre-commit) ", "a script for maintainers, not of the package"),
 ]
+PHOTOS = "captioning/web/demo/photos"  # README's photos, which a checkout has; the workspace has them in photos/
 FROM_THE_START = ".from_the_start"  # a file in the runs that every workspace has
 RUNS = {
     "soft": ["experiment=flickr8k_soft"],
@@ -102,7 +103,7 @@ def run_demo(arguments: list[str], folder: Path) -> None:
 
 def run_command(server: ForkServer, command: ShellCommand, folder: Path) -> str:
     """Run one command of a page, and return its output."""
-    program, *arguments = command.words
+    program, *arguments = [word.replace(PHOTOS, "photos") for word in command.words]
     if program == "captioning" and arguments and not arguments[0].startswith("-"):
         program, *arguments = f"captioning-{arguments[0]}", *arguments[1:]
     if program == "captioning-demo" and "--help" not in arguments:
@@ -126,7 +127,7 @@ def test_page_runs(page, server, trained, tmp_path, monkeypatch):
             (folder / block.file).parent.mkdir(parents=True, exist_ok=True)
             (folder / block.file).write_text(block.text, encoding="utf-8")
         elif block.language == "text":  # a page that shows captions shows those of the commands before
-            shown = re.findall(r"^\S+\.jpg: .+$", block.text, re.MULTILINE)
+            shown = re.findall(r"^\S+\.jpg: .+$", block.text.replace(PHOTOS, "photos"), re.MULTILINE)
             faults += [f"{block.where}: the commands do not print: {line}" for line in shown if line not in output]
         elif block.language in SHELLS:
             output = ""

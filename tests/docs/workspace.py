@@ -43,7 +43,6 @@ def draw_workspace(folder: Path) -> Path:
     (folder / "photos").mkdir(parents=True)
     for photo in photos.glob("*.jpg"):
         shutil.copy(photo, folder / "photos")
-    shutil.copytree(photos, folder / "captioning" / "web" / "demo" / "photos")  # the path in README.md
     shutil.copy(photos / "skateboard.jpg", folder / "photo.jpg")
     shutil.copy(ROOT / "docs" / "cards" / "flickr8k-small.md", folder / "about.md")
     draw_karpathy(folder / "data" / "flickr8k", "flickr8k")
