@@ -102,7 +102,7 @@ def test_rules_take_words():
         ),
         ({"allow": [2]}, r"decoding\.allow contains 2, which is not text\. Put the word in quotes"),
         ({"avoid_endings": "dog"}, r"decoding\.avoid_endings must be a list of words such as \[dog,ball\], not 'dog'"),
-        ({"avoid": None}, r"decoding\.avoid must be a list of words such as \[dog,ball\], not None"),
+        ({"avoid": None}, r"decoding\.avoid must be a list of words such as \[dog,ball\], not null"),
     ],
 )
 def test_words_that_are_none_are_one_clear_error(arguments, message):
