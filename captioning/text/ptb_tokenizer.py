@@ -7,6 +7,9 @@ agree, and the remaining differences.
 
 import re
 import unicodedata
+from typing import ClassVar
+
+from captioning.text.tokenizer import Tokenizer
 
 # coco-caption drops these tokens. Its list has brackets in upper case ("-LRB-"), but the text is in lower case by then,
 # so brackets ("-lrb-") are kept, there and here.
@@ -95,6 +98,16 @@ TOKEN = re.compile(RULES.replace("'", "['’]"), re.VERBOSE)
 
 # Text whose tokens depend on neighboring words: a fraction, markup, the stop after a single letter, "No. 5".
 IN_CONTEXT = re.compile(r"\d \d|<|(?<!\w)\w\.|\b[Nn][Oo]\.")
+
+
+class PtbTokenizer(Tokenizer):
+    """The Penn-Treebank tokenizer of coco-caption: the default, and the official one for English scores."""
+
+    kind: ClassVar = "ptb"
+
+    def __call__(self, text: str) -> list[str]:
+        """Split one caption into tokens in lower case, without punctuation."""
+        return tokenize(text)
 
 
 def tokenize(caption: str) -> list[str]:
