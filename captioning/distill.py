@@ -30,13 +30,15 @@ def distill(config: dict[str, Any]) -> None:
     predictor = load_all(paths[0], paths[1:], device=config["device"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     training = select(build(data["reader"]), "train")
+    limit = predictor.max_length if data["max_length"] is None else data["max_length"]
+    assert limit is not None  # every captioner's checkpoint has the limit of its training
     sources, records = sources_of(predictor, build(config["features"]), training, **named)
     soft_targets = soft_targets_of(
         predictor,
         sources,
         records,
-        tokenize_captions(records),
-        max_length=data["max_length"],
+        tokenize_captions(records, predictor.vocabulary.tokenizer),
+        max_length=limit,
         words=config["words"],
         batch_size=config["batch_size"],
     )

@@ -32,7 +32,10 @@ def evaluate(config: dict[str, Any]) -> None:
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
     seen = [caption for record in everything if record.split == "train" for caption in record.captions]
     report = scorer(
-        {record.image_id: record.captions for record in records}, captions, training=seen if split != "train" else None
+        {record.image_id: record.captions for record in records},
+        captions,
+        training=seen if split != "train" else None,
+        tokenizer=predictor.vocabulary.tokenizer,
     )
     extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
     about: dict[str, Any] = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}

@@ -49,6 +49,7 @@ def report(config: dict[str, Any]) -> None:
         {record.image_id: record.captions for record in records},
         captions,
         training=training if config["split"] != "train" else None,
+        tokenizer=predictor.vocabulary.tokenizer,
     )
     extra = build_reader(data["extra_scores"])(captions, split=config["split"]) if data.get("extra_scores") else {}
     if config["by"] not in scored.table.values:

@@ -14,7 +14,6 @@ from captioning.errors import DataError
 from captioning.features import Source
 from captioning.inference import Predictor, generate, get_search, with_generator
 from captioning.models import CaptionModel, RecurrentState, trace
-from captioning.text import tokenize
 
 Label = Callable[[Sequence[str]], Mapping[str, Sequence[float]]]  # words of a caption -> {property: a value per word}
 
@@ -77,11 +76,13 @@ def read_captions(
     if captions is None:
         search = with_generator(get_search(method, **arguments))
         with torch.inference_mode():
-            found = generate(predictor.captioner, inputs, search=search, vocabulary=vocabulary)
+            found = generate(
+                predictor.captioner, inputs, search=search, vocabulary=vocabulary, max_length=predictor.max_length
+            )
         texts = [vocabulary.decode(best[0].tokens) for best in found]
     else:
-        texts = [tokenize(caption) for caption in captions]
-    lines = [vocabulary.encode(words, max_length=len(words)) for words in texts]
+        texts = [vocabulary.tokenizer(caption) for caption in captions]
+    lines = [vocabulary.encode(words) for words in texts]
     tokens = torch.full((len(lines), 1, max(map(len, lines))), vocabulary.pad)
     for row, line in zip(tokens, lines, strict=True):
         row[0, : len(line)] = torch.tensor(line)
@@ -115,7 +116,7 @@ def batches(
     """
     data = CaptionDataset(
         source.records,
-        tokenize_captions(source.records),
+        tokenize_captions(source.records, predictor.vocabulary.tokenizer),
         vocabulary=predictor.vocabulary,
         source=source.read,
         max_length=max_length,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from captioning.config import AuditConfig, build, check, compose
 from captioning.data import Instances, Record, open_picture, select
 from captioning.errors import ConfigError
-from captioning.text import tokenize
+from captioning.text import make_tokenizer
 from captioning.visualise import Entry
 
 
@@ -47,17 +47,19 @@ def open_data(overrides: Sequence[str]) -> DataSet:
     return DataSet(config, build(config["reader"]))
 
 
-def caption_counts(records: Iterable[Record], *, words: int = 20) -> dict[str, dict]:
+def caption_counts(records: Iterable[Record], *, words: int = 20, tokenizer: str = "ptb") -> dict[str, dict]:
     """Count captions by length, and the most frequent words, for `bars_figure`.
 
     Args:
         records: images with captions.
         words: how many of the most frequent words to count.
+        tokenizer: the value of `data.tokenizer`.
 
     Returns:
         {"words per caption": {length: number of captions}, "most frequent words": {word: count}}.
     """
-    tokens = [tokenize(caption) for record in records for caption in record.captions]
+    split = make_tokenizer(tokenizer)
+    tokens = [split(caption) for record in records for caption in record.captions]
     lengths = Counter(map(len, tokens))
     frequent = Counter(word for line in tokens for word in line).most_common(words)
     return {"words per caption": dict(sorted(lengths.items())), "most frequent words": dict(frequent)}

@@ -227,7 +227,7 @@ def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
             f"{path}: its metadata has no valid {', '.join(wrong)}: use a checkpoint that captioning-train wrote"
         )
     try:
-        Vocabulary.from_state_dict(metadata["vocabulary"])
+        Vocabulary.from_state_dict(metadata["vocabulary"], metadata.get("tokenizer"))
     except (CheckpointError, DataError) as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -42,6 +42,7 @@ def make_metadata(
         "plugins": plugins_in(config[key] for key in ("encoder", "transform", "model")),
         "config": {key: config[key] for key in ("encoder", "transform", "model", "data", "decoding", "seed")},
         "vocabulary": vocabulary.state_dict(),
+        "tokenizer": vocabulary.tokenizer.state_dict(),
         "frequencies": frequencies and {key: _tensor(value) for key, value in frequencies.items()},
         **encoder_metadata(config, encoder, tuned=tuned),
     }

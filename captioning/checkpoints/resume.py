@@ -10,6 +10,7 @@ from typing import Any
 
 from captioning.checkpoints.read import load_state
 from captioning.errors import CheckpointError, ConfigError
+from captioning.text import make_tokenizer
 
 _ENCODER = "captioner.encoder."  # prefix of the weights of a fine-tuned encoder in a checkpoint
 
@@ -18,8 +19,8 @@ _ENCODER = "captioner.encoder."  # prefix of the weights of a fine-tuned encoder
 # FREE: `encoder.weights` and `teacher.file` may change, because the file may have moved. The encoder's fingerprint is
 # compared instead.
 FIXED = (
-    "seed", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable", "data.unit",
-    "data.window", "data.answers", "data.targets",
+    "seed", "data.tokenizer", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable",
+    "data.unit", "data.window", "data.answers", "data.targets",
     "encoder", "transform", "features._target_", "features.mirror", "features.crops", "features.max_regions",
     "loader.batch_size", "teacher",
     "model", "objective", "reward", "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging",
@@ -176,7 +177,7 @@ def _short(value: Any) -> str:
 
 
 def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> None:
-    """Check that a checkpoint has the same vocabulary, so that word ids mean the same words.
+    """Check that a checkpoint has the same vocabulary and tokenizer, so that word ids mean the same words.
 
     Args:
         key: the setting that named the checkpoint, for the error message.
@@ -184,12 +185,18 @@ def same_words(key: str, checkpoint: Mapping[str, Any] | None, vocabulary) -> No
         vocabulary: the vocabulary of the run.
 
     Raises:
-        ConfigError: the vocabularies differ.
+        ConfigError: the vocabularies or the tokenizers differ.
     """
-    if checkpoint and checkpoint["captioning"]["vocabulary"] != vocabulary.state_dict():
+    if not checkpoint:
+        return
+    metadata = checkpoint["captioning"]
+    was = metadata.get("tokenizer") or make_tokenizer("ptb").state_dict()
+    if metadata["vocabulary"] != vocabulary.state_dict() or was != vocabulary.tokenizer.state_dict():
+        now = vocabulary.tokenizer.name
+        by = "" if was.get("name") == now else f", and its tokenizer is {was.get('name')}, not {now}"
         raise ConfigError(
-            f"{key}: the checkpoint's vocabulary differs from that of this training split. "
-            "Use the data set, data.min_count and data.max_length of the original run (its config.yaml)"
+            f"{key}: the checkpoint's vocabulary differs from that of this training split{by}. Use the data set, "
+            "data.tokenizer and data.min_count of the original run (its config.yaml)"
         )
 
 

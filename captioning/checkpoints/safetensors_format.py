@@ -25,8 +25,9 @@ _MODEL = "captioner."  # prefix of the model's weights; a checkpoint also has we
 _ENCODER = "encoder."  # prefix of the weights of an encoder that is part of the metadata
 # Metadata that loading needs or that inform a reader. Not exported: optimizer, document frequencies, and the paths of
 # data and weights on the machine that trained.
-_PARTS = ("format", "task", "plugins", "features", "fingerprint", "images", "config", "answers", "vocabulary")
-DATA = ("name", "unit", "min_count", "max_length", "captions_per_image", "window", "answers")
+_LONG = ("tokenizer", "vocabulary")  # the longest entries, written last
+_PARTS = ("format", "task", "plugins", "features", "fingerprint", "images", "config", "answers", *_LONG)
+DATA = ("name", "unit", "tokenizer", "min_count", "max_length", "captions_per_image", "window", "answers")
 
 
 def write_exported(
@@ -59,8 +60,8 @@ def write_exported(
         "bytes": len(content),
         "with encoder": any(name.startswith((_ENCODER, _MODEL + _ENCODER)) for name in weights),
     }
-    vocabulary = parts.pop("vocabulary")
-    document = {**parts, **about, "vocabulary": vocabulary}  # the longest entry last
+    longest = {key: parts.pop(key) for key in _LONG if key in parts}
+    document: dict[str, Any] = {**parts, **about, **longest}
     write_whole(stem.with_name(stem.name + WEIGHTS), lambda file: file.write(content))
     write_json(stem.with_name(stem.name + METADATA), document)
     return document

@@ -23,8 +23,9 @@ class DataConfig:
     root: PathName
     layout: str | int | None
     reader: dict
+    tokenizer: str
     min_count: int
-    max_length: int
+    max_length: int | None
     captions_per_image: int | None
     skip_unreadable: bool
     download: dict | None

@@ -31,7 +31,7 @@ TOOLS = {
         "tokenize_captions",
     ],
     "instances": ["Instances"],
-    "lengths": ["cut_warning"],
+    "lengths": ["cut_warning", "default_length"],
     "parsing": ["Faults", "entries", "field", "id_of", "parse_json", "read_json"],
     "image_files": ["find_images", "FoundImages", "holds_image", "list_pictures"],
     "pictures": ["Box", "CORNERS", "open_picture", "read_picture", "upright"],

@@ -26,6 +26,7 @@ from captioning.data.image_files import list_pictures as list_pictures
 from captioning.data.instances import Instances as Instances
 from captioning.data.instances import read_instances as read_instances
 from captioning.data.lengths import cut_warning as cut_warning
+from captioning.data.lengths import default_length as default_length
 from captioning.data.parsing import Faults as Faults
 from captioning.data.parsing import entries as entries
 from captioning.data.parsing import field as field

@@ -13,9 +13,14 @@ from torch.utils.data import Dataset, Sampler
 from captioning.data.records import Record
 from captioning.data.vocabulary import PAD, Vocabulary
 from captioning.errors import must_be
-from captioning.text import tokenize
+from captioning.text import Tokenizer
 
-SIDES = re.compile(r"\b(?:left|right)", re.IGNORECASE)
+# "left" and "right" in English, German, French, Spanish, Czech, Russian, Chinese and Japanese, Thai, and Arabic.
+SIDES = re.compile(
+    r"\b(?:left|right|links|rechts|linke|rechte|gauche|droite?\b|izquierd|derech|vlevo|vpravo|слев|справ)"
+    r"|左|右|ซ้าย|ขวา|يسار|يمين",
+    re.IGNORECASE,
+)
 
 
 class CaptionBatch(NamedTuple):
@@ -48,9 +53,9 @@ class View(NamedTuple):
     turned: bool
 
 
-def tokenize_captions(records: Sequence[Record]) -> list[list[list[str]]]:
-    """Return the tokens of each record's captions, without captions that have no word (only punctuation)."""
-    return [[tokens for caption in record.captions if (tokens := tokenize(caption))] for record in records]
+def tokenize_captions(records: Sequence[Record], tokenizer: Tokenizer) -> list[list[list[str]]]:
+    """Return the words of each record's captions, without captions that have no word (only punctuation)."""
+    return [[words for caption in record.captions if (words := tokenizer(caption))] for record in records]
 
 
 def may_be_mirrored(record: Record) -> bool:
@@ -63,12 +68,12 @@ class CaptionDataset(Dataset):
 
     Args:
         records: images of one split.
-        captions: their tokens, from `tokenize_captions`.
+        captions: their words, from `tokenize_captions`.
         vocabulary: vocabulary of the training split.
         source: function from a record to its pixels or features.
         views: further views. In each epoch `source` or one of them is drawn per image, with equal probability. Mirrored
             views are used only for images without "left" or "right" in their captions.
-        max_length: longer captions are cut to this number of words, followed by `<end>`.
+        max_length: longer captions are cut to this number of words (pieces for `bpe`), followed by `<end>`.
         captions_per_image: number of captions to draw per image in each epoch; None uses all.
         seed: seed of both draws; they also depend on the epoch and the image id.
     """

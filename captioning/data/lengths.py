@@ -1,8 +1,21 @@
 """Count the captions that training cuts, and propose a limit that keeps them complete."""
 
+import math
 from collections.abc import Sequence
 
+SHARE = 0.995  # share of the captions that the default limit keeps complete
+LEAST = 20  # smallest default limit
 MOST = 99  # percent of the captions that the proposed limit keeps complete, if a few captions are far longer
+
+
+def default_length(lengths: Sequence[int]) -> int:
+    """Return the default of `data.max_length`: the 99.5th percentile of the caption lengths, at least 20.
+
+    Args:
+        lengths: lengths of the training captions in words, or in pieces for `bpe`.
+    """
+    ordered = sorted(lengths) or [0]
+    return max(LEAST, ordered[math.ceil(SHARE * len(ordered)) - 1])
 
 
 def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:

@@ -15,7 +15,7 @@ PARTS = {
     "sampling": ["sample"],
 }
 TOOLS = {
-    "constraints": ["Rules", "WORD_RULES"],
+    "constraints": ["MAX_LENGTH", "Rules", "WORD_RULES"],
     "forced": ["forced_decoding", "score_tokens"],
     "hypothesis": ["Hypothesis", "device_of", "normalized"],
 }

@@ -2,6 +2,7 @@ from captioning.decoding.beam import beam_search as beam_search
 from captioning.decoding.beam import diverse_beam_search as diverse_beam_search
 from captioning.decoding.beam import greedy_search as greedy_search
 from captioning.decoding.consensus import consensus_search as consensus_search
+from captioning.decoding.constraints import MAX_LENGTH as MAX_LENGTH
 from captioning.decoding.constraints import Rules as Rules
 from captioning.decoding.constraints import WORD_RULES as WORD_RULES
 from captioning.decoding.forced import forced_decoding as forced_decoding

@@ -167,7 +167,7 @@ def _search(
     referee = ConstraintState(rules, forbidden=forbidden, end=end, batch=batch, device=device)
     groups = [_Group(width, min(n_best, width), referee=referee) for width in widths]
     token = torch.full((batch, 1), start, device=device)
-    for t in range(rules.max_length):
+    for t in range(rules.limit):
         logits, state, glimpse = step(token, state)
         log_probs = normalized(logits)
         referee.rule_out(log_probs)
@@ -175,7 +175,7 @@ def _search(
         _end_early(groups)
         token, parents = (torch.cat(part, 1) for part in zip(*chosen, strict=True))
         # The only transfer from the device per step.
-        if t + 1 == rules.max_length or bool(torch.stack([group.is_over() for group in groups]).all()):
+        if t + 1 == rules.limit or bool(torch.stack([group.is_over() for group in groups]).all()):
             break
         referee.advance(parents, token)
         state = state.select(parents)

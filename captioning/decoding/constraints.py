@@ -15,6 +15,7 @@ from torch import Tensor
 
 from captioning.errors import ConfigError
 
+MAX_LENGTH = 20  # of captions, in tokens, where neither the search nor the model sets another limit
 WORD_RULES = ("avoid", "allow", "require", "avoid_endings")  # the rules whose values are words
 
 
@@ -23,7 +24,7 @@ class Rules:
     """Rules of a search. Lengths count tokens, `<end>` included; words are ids.
 
     Args:
-        max_length: Greatest number of tokens.
+        max_length: Greatest number of tokens; None is 20.
         min_length: Smallest number of tokens: `<end>` is not generated before.
         length_normalization: Exponent e of the length T: score = log_prob / T^e. 0 ranks by probability, 1 by the
             average log-probability per token.
@@ -41,7 +42,7 @@ class Rules:
         ConfigError: A value is out of range, or two values contradict each other.
     """
 
-    max_length: int = 20
+    max_length: int | None = None
     min_length: int = 0
     length_normalization: float = 0.0
     length_penalty: float = 0.0
@@ -51,22 +52,27 @@ class Rules:
     require: Sequence[int] = ()
     avoid_endings: Sequence[int] = ()
 
+    @property
+    def limit(self) -> int:
+        """Greatest number of tokens."""
+        return MAX_LENGTH if self.max_length is None else self.max_length
+
     def __post_init__(self):
         for name in WORD_RULES:
             _check_words(name, getattr(self, name))
         for name in ("min_length", "length_normalization", "length_penalty", "no_repeat_ngram"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"decoding.{name} ({getattr(self, name)}) must not be negative")
-        if self.max_length < 1:
-            raise ConfigError(f"decoding.max_length ({self.max_length}) must be at least 1")
-        if self.min_length > self.max_length:
+        if self.limit < 1:
+            raise ConfigError(f"decoding.max_length ({self.limit}) must be at least 1")
+        if self.min_length > self.limit:
             raise ConfigError(
-                f"decoding.min_length ({self.min_length}) must not exceed decoding.max_length ({self.max_length})"
+                f"decoding.min_length ({self.min_length}) must not exceed decoding.max_length ({self.limit})"
             )
-        if len(set(self.require)) >= self.max_length:
+        if len(set(self.require)) >= self.limit:
             raise ConfigError(
                 f"decoding.require ({len(set(self.require))} words) and <end> must fit in decoding.max_length "
-                f"({self.max_length})"
+                f"({self.limit})"
             )
 
     def score(self, log_prob: Tensor, length: Tensor | float) -> Tensor:
@@ -89,7 +95,7 @@ class Rules:
 
     def bound(self, log_prob: Tensor) -> Tensor:
         """Compute the best score a row can still reach: log_prob can only fall, and max_length divides it by most."""
-        return self.score(log_prob, self.max_length)
+        return self.score(log_prob, self.limit)
 
 
 class ConstraintState:
@@ -122,7 +128,7 @@ class ConstraintState:
 
     def rule_out(self, log_probs: Tensor) -> None:
         """Set log_probs [B, K, V] to -inf, in place, for the words that the rows may not generate next."""
-        rules, last = self.rules, self.t == self.rules.max_length - 1
+        rules, last = self.rules, self.t == self.rules.limit - 1
         if len(self.out):
             log_probs.index_fill_(-1, self.out, -torch.inf)
         if self.t + 1 < rules.min_length:
@@ -152,7 +158,7 @@ class ConstraintState:
         """Exclude <end> before all required words; allow only these if the remaining length just fits them."""
         missing = (~self.met).sum(-1)  # [B, K]
         log_probs[..., self.end].masked_fill_(missing > 0, -torch.inf)
-        room = self.rules.max_length - self.t
+        room = self.rules.limit - self.t
         if room <= len(self.required) + 1:
             rest = log_probs[..., self.required].masked_fill(self.met, -torch.inf)
             only = torch.full_like(log_probs, -torch.inf)

@@ -66,7 +66,7 @@ def sample(
     trail, done = Backpointers(), torch.zeros_like(rows, dtype=torch.bool)
     lengths, total = torch.zeros_like(rows), torch.zeros_like(rows, dtype=torch.float32)
     token, parents = torch.full((batch, 1), start, device=device), torch.zeros_like(rows)
-    for t in range(rules.max_length):
+    for t in range(rules.limit):
         logits, state, glimpse = step(token, state)
         log_probs = normalized(logits)
         referee.rule_out(log_probs)
@@ -79,7 +79,7 @@ def sample(
         lengths = lengths + ~done
         trail.add(token, parents, *looks(glimpse))
         done = done | (token == end)
-        if t + 1 == rules.max_length or bool(done.all()):  # the only transfer from the device per step
+        if t + 1 == rules.limit or bool(done.all()):  # the only transfer from the device per step
             break
         referee.advance(parents, token)
         if t == 0:

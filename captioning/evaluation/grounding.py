@@ -97,7 +97,8 @@ def _caption_features(predictor: "Predictor", source: "Source", opened: Sequence
         images, _ = stack_images([source.read(record) for record, _ in opened])
         features = source.encoder.to(predictor.device)(images.to(predictor.device))
         names = [record.path for record, _ in opened]
-        found = generate(predictor.captioner, features, search=search, vocabulary=predictor.vocabulary, names=names)
+        options: dict[str, Any] = {"vocabulary": predictor.vocabulary, "max_length": predictor.max_length}
+        found = generate(predictor.captioner, features, search=search, names=names, **options)
     return [predictor.as_caption(best, picture.size) for (best, *_), (_, picture) in zip(found, opened, strict=True)]
 
 

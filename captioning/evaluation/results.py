@@ -107,7 +107,13 @@ def title(about: Mapping[str, Any]) -> str:
         if left := subset["captions without references"]:
             images += f", {counted(left, 'caption')} without references skipped"
     matched = f", captions and references matched by {by}" if by else ""
-    return f"{what}{decoding}, Penn-Treebank tokens ({about['tokenizer']}), {images}{matched}"
+    return f"{what}{decoding}, {_tokens(about['tokenizer'])}, {images}{matched}"
+
+
+def _tokens(tokenizer: str) -> str:
+    """Return what scores were computed on, from the name of the tokenizer."""
+    known = {"ptb": "Penn-Treebank tokens", "java": "Penn-Treebank tokens (Java)"}
+    return known.get(tokenizer, f"tokens of {tokenizer}")
 
 
 def read_about(folder: Path) -> dict[str, Any]:

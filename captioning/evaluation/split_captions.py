@@ -84,7 +84,13 @@ def write_captions(
             ids = image_ids[0].tolist()
             names, vocabulary = [f"image {image_id}" for image_id in ids], predictor.vocabulary
             texts = generate_texts(
-                predictor.captioner, features, masks, search=search, vocabulary=vocabulary, names=names
+                predictor.captioner,
+                features,
+                masks,
+                search=search,
+                vocabulary=vocabulary,
+                names=names,
+                max_length=predictor.max_length,
             )
             captions |= zip(ids, texts, strict=True)
     return captions

@@ -11,8 +11,8 @@ class Caption(NamedTuple):
     """A generated caption of one image, with T words and attention over L locations.
 
     Attributes:
-        text: the words, joined by spaces.
-        tokens: the words.
+        text: the words, joined as the language writes them.
+        tokens: the words; a word that the model generated in several pieces has the mean of their weights.
         log_prob: natural logarithm of the caption's probability, <end> included.
         attention: [T, L] attention weights, one row per word, locations in row-major order; None without attention.
         box: the region of the image, in its pixels, that the grid covers; None if the locations are regions.

@@ -80,6 +80,12 @@ class EnsemblePredictor(Predictor):
     def __init__(self, members: Sequence[Predictor]):
         first = members[0]
         for other in members[1:]:
+            if other.vocabulary.tokenizer.state_dict() != first.vocabulary.tokenizer.state_dict():
+                names = [each.vocabulary.tokenizer.name for each in (first, other)]
+                raise CheckpointError(
+                    f"{first.path} and {other.path} have different tokenizers ({' and '.join(names)}): give "
+                    "checkpoints that were trained on the same captions with the same data.tokenizer"
+                )
             if other.vocabulary.words != first.vocabulary.words:
                 differing = len(set(other.vocabulary.words) ^ set(first.vocabulary.words))
                 raise CheckpointError(
@@ -88,6 +94,7 @@ class EnsemblePredictor(Predictor):
                 )
         self._members, self.path, self.metadata = tuple(members), first.path, first.metadata
         self.vocabulary, self.transform = first.vocabulary, first.transform
+        self.max_length = first.max_length
         self.views = first.views
         seen = [[view.describe() for view in member.views] for member in members]
         one_grid = all(views == seen[0] for views in seen)

@@ -50,20 +50,28 @@ def get_search(method: str | Callable, **arguments) -> Callable:
     return partial(method, **arguments)
 
 
-def with_words(search: Callable, vocabulary: Vocabulary) -> Callable:
-    """Replace words in a search's arguments by their ids, and pass the words' rarity to a search that takes it.
+def with_words(search: Callable, vocabulary: Vocabulary, *, max_length: int | None = None) -> Callable:
+    """Replace words in a search's arguments by their ids, and set what depends on the model.
+
+    A search that takes `rarity` receives the words' rarity; one without its own `max_length` receives that of the
+    model; and no search ends a caption within a word.
 
     Raises:
         ConfigError: an argument is not a list of words, or a word is not in the vocabulary.
     """
     function, arguments = _unwrap(search)
     ids = {word: index for index, word in enumerate(vocabulary.words)}
-    words = {name: _ids(arguments[name], name, ids) for name in WORD_RULES if name in arguments}
-    rarity = {"rarity": vocabulary.rarity()} if "rarity" in inspect.signature(function).parameters else {}
-    return partial(function, **rarity | arguments | words)
+    words = {name: _ids(arguments[name], name, ids, vocabulary) for name in WORD_RULES if name in arguments}
+    taken, given = inspect.signature(function).parameters, dict(arguments)
+    if "avoid_endings" in taken and (unfinished := vocabulary.unfinished()):
+        words["avoid_endings"] = sorted({*words.get("avoid_endings", []), *unfinished})
+    if "max_length" in taken and max_length is not None and given.get("max_length") is None:
+        given["max_length"] = max_length
+    rarity = {"rarity": vocabulary.rarity()} if "rarity" in taken else {}
+    return partial(function, **rarity | given | words)
 
 
-def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:
+def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int], vocabulary: Vocabulary) -> list[int]:
     if isinstance(words, str) or not isinstance(words, Sequence):
         given = "null" if words is None else repr(words)
         raise ConfigError(f"decoding.{name} must be a list of words such as [dog,ball], not {given}")
@@ -71,6 +79,11 @@ def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list
         if not isinstance(word, str):
             raise ConfigError(
                 f"decoding.{name} contains {word!r}, which is not text. Put the word in quotes, as in ['no']"
+            )
+        if word not in ids and (pieces := vocabulary.tokenizer.pieces([word])) != [word]:
+            raise ConfigError(
+                f"decoding.{name}: '{word}' has several pieces in this vocabulary ({' '.join(pieces)}), and a rule "
+                "takes only words of one piece. Choose a more frequent word"
             )
         if word not in ids:
             near = difflib.get_close_matches(word, ids, n=1)
@@ -113,6 +126,7 @@ def generate(
     search: Callable,
     vocabulary: Vocabulary,
     names: Sequence[Any] | None = None,
+    max_length: int | None = None,
 ) -> list[list[Hypothesis]]:
     """Generate captions for a batch of B images with any search.
 
@@ -126,6 +140,7 @@ def generate(
         search: a search of `captioning.decoding`, with its arguments set.
         vocabulary: the model's.
         names: paths or image ids of the B images, for error messages; otherwise images are numbered.
+        max_length: the greatest number of tokens for a search that does not set its own; None: the search's default.
 
     Returns:
         The hypotheses of each image, best first.
@@ -136,7 +151,7 @@ def generate(
     """
     state, memory = captioner.begin(images, mask)
     step = _Watched(partial(captioner.step, memory=memory))
-    hypotheses = with_words(search, vocabulary)(
+    hypotheses = with_words(search, vocabulary, max_length=max_length)(
         step,
         state,
         batch=_count(images),
@@ -187,10 +202,13 @@ def generate_texts(
     search: Callable,
     vocabulary: Vocabulary,
     names: Sequence[Any] | None = None,
+    max_length: int | None = None,
 ) -> list[str]:
     """Generate the best caption of each image, as text; arguments and errors as for `generate`."""
-    hypotheses = generate(captioner, images, mask, search=search, vocabulary=vocabulary, names=names)
-    return [" ".join(vocabulary.decode(best[0].tokens)) for best in hypotheses]
+    hypotheses = generate(
+        captioner, images, mask, search=search, vocabulary=vocabulary, names=names, max_length=max_length
+    )
+    return [vocabulary.text(best[0].tokens) for best in hypotheses]
 
 
 def _count(images: Tensor | tuple[Tensor, ...]) -> int:

@@ -11,7 +11,6 @@ from captioning.data import Vocabulary
 from captioning.decoding import device_of, score_tokens
 from captioning.errors import DataError
 from captioning.models import CaptionModel
-from captioning.text import tokenize
 
 LARGEST_EXPONENT = 700.0  # exp(710) overflows a float, so perplexities are cut at exp(700), about 1e304
 
@@ -21,11 +20,11 @@ class ScoredCaption(NamedTuple):
 
     Attributes:
         text: the caption as it was given.
-        tokens: the words as they were scored, with <unk> for words that are not in the vocabulary.
+        tokens: the words (pieces for `bpe`) as they were scored, with <unk> for those that are not in the vocabulary.
         log_prob: natural logarithm of the caption's probability, <end> included.
         perplexity: exp(−log_prob / number of tokens, <end> included).
         word_log_probs: the terms of log_prob: one per token, and one for <end>.
-        unknown: the number of words that are not in the vocabulary.
+        unknown: the number of tokens that are not in the vocabulary.
     """
 
     text: str
@@ -55,8 +54,7 @@ def score_texts(
     Raises:
         DataError: word scores are not finite.
     """
-    words = [[tokenize(text) for text in group] for group in texts]
-    ids = [[vocabulary.encode(line, max_length=len(line)) for line in group] for group in words]
+    ids = [[vocabulary.encode_text(text) for text in group] for group in texts]
     rows = max(1, max(map(len, ids)))
     length = max((len(line) for group in ids for line in group), default=2)
     table = torch.full((len(ids), rows, length), vocabulary.pad)
@@ -82,4 +80,4 @@ def _scored(text: str, ids: Sequence[int], log_probs: Sequence[float], vocabular
     parts, total = list(log_probs[: len(ids)]), math.fsum(log_probs[: len(ids)])
     unknown = sum(index == vocabulary.unknown for index in ids)
     perplexity = math.exp(min(-total / len(ids), LARGEST_EXPONENT))
-    return ScoredCaption(text, vocabulary.decode(ids), total, perplexity, parts, unknown)
+    return ScoredCaption(text, vocabulary.pieces(ids), total, perplexity, parts, unknown)

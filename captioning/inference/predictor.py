@@ -28,7 +28,6 @@ from captioning.inference.caption import Caption
 from captioning.inference.generation import generate, get_search, with_generator
 from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models import CaptionModel, MultiCrop
-from captioning.text import tokenize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +40,8 @@ class Predictor:
         captioner: the model, which takes features (its encoder is the identity).
         metadata: the checkpoint's configuration, as plain containers.
         path: the checkpoint.
-        vocabulary: the words of the training split.
+        vocabulary: the words of the training split, with their tokenizer.
+        max_length: the number of words that training captions were cut to, the default limit of every search.
         transform: turns an image into the encoder's input.
         views: the transforms of all views of an image: `transform`, then those of the corner crops.
     """
@@ -56,7 +56,8 @@ class Predictor:
         crops: Sequence[float] = (),
     ):
         self.metadata, self.path = metadata, path
-        self.vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"])
+        self.vocabulary = Vocabulary.from_state_dict(metadata["vocabulary"], metadata.get("tokenizer"))
+        self.max_length: int | None = metadata["config"].get("data", {}).get("max_length")
         self.transform: Transform = build_trusted(metadata["config"]["transform"])
         self.views = [self.transform, *corner_crops(self.transform, crops)]
         self.captioner = (MultiCrop(captioner, len(self.views)) if crops else captioner).eval()
@@ -163,7 +164,8 @@ class Predictor:
     def _searched(
         self, pictures: Sequence[Image.Image], features: Any, search: Callable, names: Sequence[Any] | None = None
     ) -> list[list[Caption]]:
-        hypotheses = generate(self.captioner, features, search=search, vocabulary=self.vocabulary, names=names)
+        options: dict[str, Any] = {"names": names, "max_length": self.max_length}
+        hypotheses = generate(self.captioner, features, search=search, vocabulary=self.vocabulary, **options)
         return [
             [self.as_caption(hypothesis, picture.size) for hypothesis in group]
             for group, picture in zip(hypotheses, pictures, strict=True)
@@ -182,7 +184,8 @@ class Predictor:
         for row, (each, width) in enumerate(zip(regions, widths, strict=True)):
             features[row, :width], mask[row, :width] = torch.from_numpy(each.features).float(), True
         features, mask = features.to(self.device), mask.to(self.device)
-        hypotheses = generate(self.captioner, features, mask, search=search, vocabulary=self.vocabulary)
+        options: dict[str, Any] = {"search": search, "vocabulary": self.vocabulary, "max_length": self.max_length}
+        hypotheses = generate(self.captioner, features, mask, **options)
         groups = []
         for group, each, width in zip(hypotheses, regions, widths, strict=True):
             captions = [self.as_caption(hypothesis, None) for hypothesis in group]
@@ -218,8 +221,7 @@ class Predictor:
             )
         captions = []
         for batch in _batches(list(zip(images, texts, strict=True)), batch_size):
-            words = [tokenize(text) for _, text in batch]
-            tokens = [self.vocabulary.encode(line, max_length=len(line))[1:] for line in words]
+            tokens = [self.vocabulary.encode_text(text)[1:] for _, text in batch]
             captions += self.caption_pictures(
                 [_picture(image) for image, _ in batch], partial(forced_decoding, tokens=tokens)
             )
@@ -303,16 +305,31 @@ class Predictor:
             hypothesis: the search's result.
             size: (width, height) of the image; None for an image that is given as regions.
         """
-        words = self.vocabulary.decode(hypothesis.tokens)
-        weights = None if hypothesis.weights is None else hypothesis.weights[: len(words)].float().numpy()
-        places = None if hypothesis.places is None else hypothesis.places[: len(words)].numpy()
+        pieces, tokenizer = self.vocabulary.pieces(hypothesis.tokens), self.vocabulary.tokenizer
+        words = tokenizer.words(pieces)
+        weights = None if hypothesis.weights is None else hypothesis.weights[: len(pieces)].float().numpy()
+        places = None if hypothesis.places is None else hypothesis.places[: len(pieces)].numpy()
         box = None if size is None else self.transform.box(*size)
         if len(self.views) > 1 and weights is not None:
             assert size is not None  # `load` refuses crops for models that look at regions
             weights, places, box = merge_crops(weights, places, boxes=[view.box(*size) for view in self.views])
+        if len(words) < len(pieces):
+            weights, places = _per_word(tokenizer.groups(pieces), weights, places)
         # The weights over locations sum to 1 − β; the sentinel has the rest.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
-        return Caption(" ".join(words), words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
+        text = tokenizer.join(words)
+        return Caption(text, words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
+
+
+def _per_word(
+    groups: Sequence[Sequence[int]], weights: np.ndarray | None, places: np.ndarray | None
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return the mean attention weights of each word's pieces, and the location that most of its pieces chose."""
+    if weights is not None:
+        weights = np.stack([weights[list(group)].mean(0) for group in groups])
+    if places is not None:
+        places = np.array([np.bincount(places[list(group)]).argmax() for group in groups])
+    return weights, places
 
 
 def load(

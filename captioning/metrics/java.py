@@ -75,7 +75,7 @@ def tokenize_all(captions: Sequence[str]) -> list[list[str]]:
     lines = done.stdout.decode("utf-8").split("\n")[: len(captions)]
     if done.returncode or len(lines) != len(captions):
         reason = _last_line(done.stderr.decode(errors="replace"))
-        raise ToolError(f"the Java tokenizer failed ({reason}): check Java, or set metrics.tokenizer=python")
+        raise ToolError(f"the Java tokenizer failed ({reason}): check Java, or set metrics.tokenizer=ptb")
     return [[word for word in line.strip(" \r").split(" ") if word and word not in PUNCTUATION] for line in lines]
 
 

@@ -10,7 +10,7 @@ from captioning.errors import CheckpointError, ConfigError
 from captioning.metrics.bleu import bleu, bleu_counts
 from captioning.metrics.ciderd import CiderD, DocumentFrequencies
 from captioning.metrics.ngrams import References
-from captioning.text import tokenize
+from captioning.text import Tokenizer, make_tokenizer
 
 _ORDERS = 4  # highest order of n-grams, as in CIDEr-D and BLEU-4
 
@@ -29,6 +29,7 @@ class Reward:
             Otherwise a sample could gain by stopping in the middle of a phrase.
         saved: `state_dict` of an earlier run's reward. Its document frequencies are used if they were counted on
             exactly the same reference tokens; the rewards are the same bit for bit.
+        tokenizer: splits the references into words, as those of the captions; None: the default tokenizer.
 
     Attributes:
         taken_over: whether the document frequencies of `saved` are used.
@@ -47,13 +48,15 @@ class Reward:
         end: str = "<end>",
         count_end: bool = True,
         saved: Mapping[str, Any] | None = None,
+        tokenizer: Tokenizer | None = None,
     ):
         if not (cider_d or bleu_4):
             raise ConfigError("reward.cider_d and reward.bleu_4 are both 0: set at least one of them above 0")
         self.cider_d, self.bleu_4 = cider_d, bleu_4
         # The leading space keeps this token different from a word "<end>" in a caption, because no token has a space.
         self._tail = [f" {end}"] if count_end else []
-        tokens = {image_id: [tokenize(text) + self._tail for text in texts] for image_id, texts in references.items()}
+        split = tokenizer or make_tokenizer("ptb")
+        tokens = {image_id: [split(text) + self._tail for text in texts] for image_id, texts in references.items()}
         self._digest = _digest(tokens)
         known = None if saved is None else _known(saved, self._digest)
         self.taken_over = known is not None
@@ -79,7 +82,7 @@ class Reward:
 
         Args:
             image_ids: the image of each caption; an image may have many captions.
-            captions: tokens of each caption, without the end token.
+            captions: words of each caption, without the end token.
             ended: whether each caption wrote the end token, instead of being cut at the maximal length.
 
         Returns:

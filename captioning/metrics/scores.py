@@ -1,4 +1,7 @@
-"""Score a split as coco-caption does, on Penn-Treebank tokens: BLEU, ROUGE-L, CIDEr, METEOR and SPICE.
+"""Score a split as coco-caption does: BLEU, ROUGE-L, CIDEr, METEOR and SPICE.
+
+Official scores of English captions are computed on Penn-Treebank tokens. Captions in other languages are scored on the
+words of the captioner's own tokenizer, or of the one that `metrics.tokenizer` names.
 
 "CIDEr" is coco-caption's CIDEr, that is CIDEr-D. Its document frequencies are counted on the scored references. So the
 score of some images depends on which other images are scored with them, and a single image scores 0. The definitions
@@ -19,13 +22,13 @@ from captioning.metrics.ciderd import CiderD
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
-from captioning.text import tokenize, unsplit_warning
+from captioning.text import Tokenizer, make_tokenizer, unsplit_warning
 
 Tokens = dict[Any, list[list[str]]]  # by image id, an int or a str
-TOKENIZERS: dict[str, Callable[[Sequence[str]], list[list[str]]]] = {
-    "python": lambda texts: [tokenize(text) for text in texts],
-    "java": java.tokenize_all,
-}
+Splitter = Callable[[Sequence[str]], list[list[str]]]  # texts -> words of each
+JAVA = "java"  # the original Penn-Treebank tokenizer, a value of metrics.tokenizer
+# METEOR and SPICE know only English; these tokenizers split text of other languages.
+_NOT_ENGLISH = ("unicode", "characters")
 
 
 class Report(NamedTuple):
@@ -38,7 +41,7 @@ class Report(NamedTuple):
         captions: diversity, lengths and unknown words of the captions (`describe_diversity`).
         samples: statistics of several captions per image (`describe_samples`); {} if there are none.
         unavailable: name of a score -> why it could not be computed.
-        tokenizer: "python" or "java".
+        tokenizer: "java", or the name of a tokenizer of `captioning.text`.
         resamples: number of bootstrap resamples of the intervals.
         notes: name of a score -> a note for its readers.
         references: fingerprint of the references' tokens, independent of the names and the order of the images.
@@ -60,32 +63,32 @@ class Scorer:
     """A scorer of captions, with confidence intervals.
 
     Args:
-        tokenizer: "python", which agrees with the Java original (docs/evaluate.md), or "java", the original.
+        tokenizer: the name of a tokenizer of `captioning.text`, such as "ptb", whose tokens are those of the Java
+            original (docs/evaluate.md), or "java", the original. None: the tokenizer given to the call, or "ptb".
         meteor: whether to compute METEOR, with its Java program. If it cannot run, it is reported as unavailable.
         spice: whether to compute SPICE, in the same way.
         bootstrap: number of resamples for the intervals; 0 computes no intervals.
         seed: seed of the resamples.
 
     Raises:
-        ConfigError: a setting is out of its range.
+        ConfigError: a setting is out of its range, or there is no such tokenizer.
     """
 
     def __init__(
         self,
         *,
-        tokenizer: str = "python",
+        tokenizer: str | None = None,
         meteor: bool = False,
         spice: bool = False,
         bootstrap: int = 1000,
         seed: int = 0,
     ):
-        if tokenizer not in TOKENIZERS:
-            raise ConfigError(f"metrics.tokenizer must be {' or '.join(TOKENIZERS)}, not {tokenizer!r}")
         if bootstrap < 0:
             raise ConfigError(f"metrics.bootstrap must be 0 or more, not {bootstrap}")
         if seed < 0:
             raise ConfigError(f"metrics.seed must be 0 or more, not {seed}")
-        self.tokenizer, self.bootstrap, self.seed = tokenizer, bootstrap, seed
+        self._chosen = None if tokenizer is None else _word_splitter(tokenizer)
+        self.bootstrap, self.seed = bootstrap, seed
         self._programs = [name for name, wanted in (("METEOR", meteor), ("SPICE", spice)) if wanted]
 
     def __call__(
@@ -96,6 +99,7 @@ class Scorer:
         training: Collection[str] | None = None,
         samples: Mapping[Any, Sequence[str]] | None = None,
         unknown: str = "<unk>",
+        tokenizer: Tokenizer | None = None,
     ) -> Report:
         """Score one caption per image against the references of its image.
 
@@ -105,32 +109,38 @@ class Scorer:
             training: raw captions of the training split, to compute the share of novel captions.
             samples: image id -> several raw captions, for diversity and oracle scores.
             unknown: the token for words that are not in the vocabulary.
+            tokenizer: the captioner's, which splits the captions into words unless the setting names another one.
 
         Raises:
             DataError: the images differ, an image has no reference, or a caption is not text.
             ToolError: the tokenizer is "java" and there is no Java.
         """
+        name, split = self._chosen or _word_splitter("ptb" if tokenizer is None else tokenizer)
         truths, (hypotheses, spare) = tokenize_captions_of(
-            self.tokenizer, references, {k: [v] for k, v in captions.items()}, samples
+            split, references, {k: [v] for k, v in captions.items()}, samples
         )
         flat = {image_id: group[0] for image_id, group in hypotheses.items()}
         index = _index(truths)
         table, unavailable = _table(index, truths, flat, captions), {}
-        for name in self._programs:
+        for program in self._programs:
+            if name.partition(":")[0] in _NOT_ENGLISH:
+                unavailable[program] = f"it is defined only for English, and the tokens are those of {name}"
+                continue
             try:
-                table = _with_program(name, table, truths, flat)
+                table = _with_program(program, table, truths, flat)
             except ToolError as error:
-                unavailable[name] = str(error)
+                unavailable[program] = str(error)
         if training is not None and not training:
             unavailable["novel"] = "the data set has no training captions"
-        known = {tuple(words) for words in TOKENIZERS[self.tokenizer](sorted(training))} if training else None
+        known = {tuple(words) for words in split(sorted(training))} if training else None
         scores, notes = _scores(table), {}
         errors = intervals(table, resamples=self.bootstrap, seed=self.seed) if self.bootstrap else {}
         if reason := cider_is_zero(truths):
             notes["CIDEr"] = reason
             errors.pop("CIDEr", None)
         given = {"references": [text for texts in references.values() for text in texts], "captions": captions.values()}
-        unsplit = [warning for where, texts in given.items() if (warning := unsplit_warning(texts, where))]
+        whole = name == JAVA or not make_tokenizer(name).splits_unspaced
+        unsplit = [line for where, texts in given.items() if whole and (line := unsplit_warning(texts, where))]
         notes |= {"WARNING": unsplit[0]} if unsplit else {}
         return Report(
             scores=scores,
@@ -141,19 +151,22 @@ class Scorer:
             ),
             samples=diversity.describe_samples(spare, truths, index) if samples else {},
             unavailable=unavailable,
-            tokenizer=self.tokenizer,
+            tokenizer=name,
             resamples=self.bootstrap,
             notes=notes,
             references=fingerprint(truths),
         )
 
 
-def score(references: Mapping[Any, Sequence[str]], captions: Mapping[Any, str]) -> dict[str, float]:
+def score(
+    references: Mapping[Any, Sequence[str]], captions: Mapping[Any, str], *, tokenizer: str | Tokenizer = "ptb"
+) -> dict[str, float]:
     """Compute only BLEU, ROUGE-L and CIDEr, for example for a validation during training.
 
     Args:
         references: image id (int or str) -> raw reference captions, at least one.
         captions: image id -> raw caption, for exactly the images of `references`.
+        tokenizer: the tokenizer that splits them into words, or its name.
 
     Returns:
         {"BLEU-1", …, "BLEU-4", "ROUGE-L", "CIDEr"}, as fractions.
@@ -161,7 +174,9 @@ def score(references: Mapping[Any, Sequence[str]], captions: Mapping[Any, str]) 
     Raises:
         DataError: the images differ, an image has no reference, or a caption is not text.
     """
-    truths, (hypotheses, _) = tokenize_captions_of("python", references, {k: [v] for k, v in captions.items()}, None)
+    truths, (hypotheses, _) = tokenize_captions_of(
+        _word_splitter(tokenizer)[1], references, {k: [v] for k, v in captions.items()}, None
+    )
     flat = {image_id: group[0] for image_id, group in hypotheses.items()}
     return _scores(_table(_index(truths), truths, flat, captions))
 
@@ -191,15 +206,34 @@ def _grams(words: Sequence[str]) -> set[tuple[str, ...]]:
     return {tuple(words[at : at + order]) for order in range(1, 5) for at in range(len(words) - order + 1)}
 
 
+def _word_splitter(tokenizer: str | Tokenizer) -> tuple[str, Splitter]:
+    """Return the name of a tokenizer of words, and the function that splits texts with it.
+
+    Raises:
+        ConfigError: there is no such tokenizer, or it has to learn from captions first.
+    """
+    if tokenizer == JAVA:
+        return JAVA, java.tokenize_all
+    if isinstance(tokenizer, str):
+        tokenizer = make_tokenizer(tokenizer, key="metrics.tokenizer")
+        if tokenizer.word_tokenizer is not tokenizer:
+            raise ConfigError(
+                f"metrics.tokenizer={tokenizer.name}: scores compare words, not their pieces. "
+                f"Set metrics.tokenizer={tokenizer.word_tokenizer.name}"
+            )
+    split = tokenizer.word_tokenizer
+    return split.name, lambda texts: [split(text) for text in texts]
+
+
 def tokenize_captions_of(
-    tokenizer: str,
+    split: Splitter,
     references: Mapping[Any, Sequence[str]],
     *captions: Mapping[Any, Sequence[str]] | None,
 ) -> tuple[Tokens, list[Tokens]]:
     """Tokenize references and sets of captions of the same images; results have the order of the references.
 
     Args:
-        tokenizer: a key of `TOKENIZERS`.
+        split: splits texts into words.
         references: image id -> raw references.
         captions: sets of image id -> raw captions; None for a set that is not given.
 
@@ -212,7 +246,7 @@ def tokenize_captions_of(
             check_captions(references, given)
         # The fixed order makes the scores equal to the last bit, independent of the order of the captions.
         groups.append({image_id: list(given[image_id]) for image_id in references} if given is not None else {})
-    tokens = iter(TOKENIZERS[tokenizer]([text for group in groups for texts in group.values() for text in texts]))
+    tokens = iter(split([text for group in groups for texts in group.values() for text in texts]))
     cut = [{image_id: [next(tokens) for _ in texts] for image_id, texts in group.items()} for group in groups]
     return cut[0], cut[1:]
 

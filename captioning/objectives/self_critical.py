@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from captioning.decoding import greedy_search
+from captioning.decoding import MAX_LENGTH, greedy_search
 from captioning.errors import ConfigError, must_be
 from captioning.models import CaptionModel, Glimpse
 from captioning.objectives.chunked_cross_entropy import wide
@@ -33,7 +33,7 @@ class SelfCritical(nn.Module):
         forbidden: Ids that are never generated; the probabilities of the others are normalized.
         samples: Number of captions per image.
         baseline: `leave_one_out` (the default) or `greedy`.
-        max_length: Greatest number of words per caption, `<end>` included.
+        max_length: Greatest number of words per sampled caption, `<end>` included; None is 20.
         location_loss: Gradient of the locations that hard attention samples; the return of a location is r(y) − b of
             its caption. None: `Reinforce()`.
         doubly_stochastic: α_c of the cross-entropy that is the validation loss, so that the loss is comparable with
@@ -55,7 +55,7 @@ class SelfCritical(nn.Module):
         forbidden: tuple[int, ...] = (),
         samples: int = 5,
         baseline: Callable | None = None,
-        max_length: int = 20,
+        max_length: int | None = None,
         location_loss: Reinforce | None = None,
         doubly_stochastic: float = 1.0,
         label_smoothing: float = 0.0,
@@ -69,7 +69,8 @@ class SelfCritical(nn.Module):
                 f"objective.samples ({samples}) must be at least 2, because a baseline is the mean of the others"
             )
         self.reward, self.start, self.end, self.forbidden = reward, start, end, tuple(forbidden)
-        self.samples, self.baseline, self.max_length = samples, baseline, max_length
+        self.samples, self.baseline = samples, baseline
+        self.max_length = MAX_LENGTH if max_length is None else max_length
         self.location_loss = location_loss or Reinforce()
         self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
 

@@ -11,7 +11,15 @@ import torch
 
 from captioning.checkpoints import IMAGE_CAPTIONING, make_metadata, same_encoder, same_images, same_words, take_encoder
 from captioning.config import CaptionTrainConfig, build
-from captioning.data import CaptionDataset, Vocabulary, collate, cut_warning, select, tokenize_captions
+from captioning.data import (
+    CaptionDataset,
+    Vocabulary,
+    collate,
+    cut_warning,
+    default_length,
+    select,
+    tokenize_captions,
+)
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation import decoding_name
 from captioning.features import report_unreadable
@@ -19,7 +27,7 @@ from captioning.inference import generate_texts
 from captioning.io import counted
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
-from captioning.text import unsplit_share, unsplit_warning
+from captioning.text import Tokenizer, make_tokenizer, unsplit_share, unsplit_warning
 from captioning.training import digest
 
 _SPLITS = ("train", "val")
@@ -50,10 +58,15 @@ class ImageCaptioningTask:
         data, records = config["data"], build(config["data"]["reader"])
         splits = {"train": select(records, "train"), "val": _validation(records, config)}
         wanted = [record for split in _SPLITS for record in splits[split]]
-        tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted), strict=True))
-        _check_captions(config, splits, tokens)
-        training = (caption for record in splits["train"] for caption in tokens[record.image_id])
-        vocabulary = Vocabulary.build(training, min_count=data["min_count"])
+        tokenizer = make_tokenizer(data["tokenizer"])
+        tokenizer.fit(caption for record in splits["train"] for caption in record.captions)
+        tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted, tokenizer), strict=True))
+        training = [caption for record in splits["train"] for caption in tokens[record.image_id]]
+        lengths = [len(tokenizer.pieces(words)) for words in training]
+        _check_captions(config, splits, lengths, tokenizer)
+        config = _with_length(config, lengths, tokenizer)
+        data = config["data"]
+        vocabulary = Vocabulary.build(training, min_count=data["min_count"], tokenizer=tokenizer)
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
             same_words(key, checkpoint, vocabulary)
 
@@ -64,7 +77,7 @@ class ImageCaptioningTask:
             same_encoder("start_from", started, encoder)
         if resumed:
             same_encoder("resume", resumed, encoder)
-        reward = _reward(config, splits["train"], resumed or started)
+        reward = _reward(config, splits["train"], resumed or started, tokenizer)
         teacher = _teacher(config, splits["train"], tokens, vocabulary)
         frequencies = reward.state_dict() if reward else None
         captioner = _captioner(config, vocabulary, encoder)
@@ -91,7 +104,7 @@ class ImageCaptioningTask:
             captioner,
             _objective(config, reward, teacher, vocabulary),
             predict=partial(_predict, search=search, vocabulary=vocabulary),
-            score=partial(_score, references, extra, f"val/{decoding}/"),
+            score=partial(_score, references, extra, f"val/{decoding}/", tokenizer),
             monitor=f"val/{decoding}/CIDEr",
             mode="max",
             metadata=metadata,
@@ -104,22 +117,45 @@ class ImageCaptioningTask:
         )
 
 
-def _check_captions(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping) -> None:
+def _check_captions(
+    config: Mapping[str, Any], splits: Mapping[str, Sequence], lengths: Sequence[int], tokenizer: Tokenizer
+) -> None:
     """Warn about captions that the tokenizer cannot split into words, and about captions that are cut.
+
+    Args:
+        lengths: the numbers of pieces of the training captions.
 
     Raises:
         DataError: more than half of the training captions cannot be split.
     """
     data, limit = config["data"], config["decoding"].get("max_length")
     for split, records in splits.items():
-        texts = [caption for record in records for caption in record.captions]
+        texts = [] if tokenizer.splits_unspaced else [caption for record in records for caption in record.captions]
         if line := unsplit_warning(texts, f"data={data['name']}, data.root={data['root']}, split '{split}'"):
             if split == "train" and unsplit_share(texts) > _MOST_UNSPLIT:
                 raise DataError(line)
             print(f"warning: {line}", file=sys.stderr)
-    lengths = [len(words) for record in splits["train"] for words in tokens[record.image_id]]
-    if line := cut_warning(lengths, data["max_length"], decoding_length=limit):
+    if data["max_length"] is not None and (line := cut_warning(lengths, data["max_length"], decoding_length=limit)):
         print(f"warning: {line}", file=sys.stderr)
+
+
+def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the settings with the limits that follow the data: data.max_length, and those of decoding and objective.
+
+    Args:
+        lengths: the numbers of pieces of the training captions.
+    """
+    limit = config["data"]["max_length"]
+    if limit is None:
+        limit, longest = default_length(lengths), max(lengths, default=0)
+        unit = "words" if tokenizer.learned_pieces() is None else "pieces"
+        cut = counted(sum(length > limit for length in lengths), "training caption")
+        print(f"data.max_length: {limit} {unit} (the longest training caption has {longest}; {cut} cut)")
+    filled = {**config, "data": {**config["data"], "max_length": limit}}
+    for part in ("decoding", "objective"):
+        if "max_length" in config[part] and config[part]["max_length"] is None:
+            filled[part] = {**config[part], "max_length": limit}
+    return filled
 
 
 def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
@@ -204,7 +240,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
 
 
-def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None):
+def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None, tokenizer: Tokenizer):
     """Return the reward over the references of the training split; None if the objective needs none.
 
     It takes the checkpoint's document frequencies if they were counted on the same captions.
@@ -220,7 +256,7 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
     saved = checkpoint and checkpoint["captioning"].get("frequencies")
     references = {record.image_id: record.captions for record in records}
     try:
-        reward = build(config["reward"], references=references, saved=saved)
+        reward = build(config["reward"], references=references, saved=saved, tokenizer=tokenizer)
     except CheckpointError as error:
         raise CheckpointError(f"{config['resume'] or config['start_from']}: {error}") from error
     if saved and not reward.taken_over:
@@ -279,10 +315,14 @@ def _predict(captioner, batch, loss, *, search: Callable, vocabulary) -> dict[in
 
 
 def _score(
-    references: Mapping[int, Sequence[str]], extra: Callable | None, prefix: str, captions: Mapping[int, str]
+    references: Mapping[int, Sequence[str]],
+    extra: Callable | None,
+    prefix: str,
+    tokenizer: Tokenizer,
+    captions: Mapping[int, str],
 ) -> dict[str, float]:
     """Return the scores of the captioned images: all of the split, unless trainer.limit_val_batches is set."""
-    scores = score({image_id: references[image_id] for image_id in captions}, captions)
+    scores = score({image_id: references[image_id] for image_id in captions}, captions, tokenizer=tokenizer)
     scores |= extra(captions, split="val") if extra else {}
     return {prefix + name: value for name, value in scores.items()}
 

@@ -1,8 +1,8 @@
 """Define what a tokenizer does, and build one by the name that `data.tokenizer` gives it.
 
-A tokenizer splits a caption into words. Scores, rewards and statistics compare words. The vocabulary has the tokenizer's
-pieces: the words themselves, or parts of words for a byte-pair tokenizer. The same object joins the pieces that a model
-generates into words, and the words into text.
+A tokenizer splits a caption into words. Scores, rewards and statistics compare words. The vocabulary has the
+tokenizer's pieces: the words themselves, or parts of words for a byte-pair tokenizer. The same object joins the pieces
+that a model generates into words, and the words into text.
 """
 
 import difflib
@@ -25,7 +25,9 @@ KINDS = {
 
 
 class Tokenizer:
-    """A tokenizer whose pieces are its words, joined by spaces. Subclasses define `__call__`, and more where they differ.
+    """A tokenizer whose pieces are its words, joined by spaces.
+
+    Subclasses define `kind` and `__call__`, and the other methods where they differ.
 
     Args:
         option: what follows the colon of `data.tokenizer=KIND:OPTION`; "" if there is no colon.
@@ -95,6 +97,10 @@ class Tokenizer:
     def join(self, words: Sequence[str]) -> str:
         """Join words into text as the language writes it. Splitting the text gives the words again where it can."""
         return " ".join(words)
+
+    def split_joined(self, text: str) -> list[str]:
+        """Split text that `join` made into its words."""
+        return self(text) if self.splits_unspaced else text.split()
 
     def state_dict(self) -> dict[str, Any]:
         """Return plain containers for a checkpoint: "name", and what `fit` learned."""

@@ -71,7 +71,8 @@ def make_example(
     example = Example(caption, score, record.captions, record.path.name, record.image_id, "", [], "")
     try:
         picture = open_picture(record.path)
-        forced = example_lead(predictor, picture if regions is None else regions[record], caption.split())
+        words = predictor.vocabulary.tokenizer.split_joined(caption)
+        forced = example_lead(predictor, picture if regions is None else regions[record], words)
     except DataError as error:
         return example._replace(note=str(error))
     example = example._replace(address=as_address(shrink(picture, PICTURE)))
@@ -81,7 +82,7 @@ def make_example(
 
 def example_lead(predictor: Predictor, seen: Image.Image | Regions, words: Sequence[str]) -> Caption:
     """Force the captioner to write given words of its vocabulary for an image or a detector's regions."""
-    tokens = predictor.vocabulary.encode(words, max_length=len(words))[1:]
+    tokens = predictor.vocabulary.encode(words)[1:]
     search = partial(forced_decoding, tokens=[tokens])
     if isinstance(seen, Image.Image):
         return predictor.all_captions([seen], search)[0][0]

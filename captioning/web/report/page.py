@@ -33,10 +33,10 @@ def make_page(
         title: the title of the scores.
         run_dir: the folder of the run.
     """
-    from captioning.text import tokenize
     from captioning.web.report import caption_statistics, charts, content
     from captioning.web.report.rendering import render
 
+    tokenize = predictor.vocabulary.tokenizer
     written = [tokenize(caption) for caption in scored.table.captions]
     references = [tokenize(caption) for record in records for caption in record.captions]
     most, kind = config["most"], predictor.attention_kind
@@ -67,7 +67,7 @@ def make_page(
         repeats_share=share,
         bars=charts.bars(caption_statistics.lengths(written, references, most=LONGEST), most=LONGEST),
         vocabulary=f"{len(known):,}".replace(",", "\u202f"),
-        unknown=caption_statistics.unknown_words(references, known, most=4 * most),
+        unknown=caption_statistics.unknown_words(map(tokenize.pieces, references), known, most=4 * most),
         written_unknown=scored.captions["with unknown words"],
         settings=content.settings_groups(settings),
         versions=content.versions(run_dir, fingerprint=predictor.metadata["fingerprint"]),
