@@ -31,7 +31,7 @@ class CharacterTokenizer(Tokenizer):
     """
 
     kind: ClassVar = "characters"
-    splits_unspaced: ClassVar = True
+    splits_unspaced = True
 
     def __call__(self, text: str) -> list[str]:
         """Split one caption into characters, with "▁" between its words."""

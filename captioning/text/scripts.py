@@ -27,7 +27,7 @@ LONGER = {
     "Lao": "\u0e81-\u0ece\u0edc-\u0edf",
     "Tibetan": "\u0f00\u0f40-\u0fbc",
     "Myanmar": "\u1000-\u103f\u1050-\u108f\u109a-\u109d\ua9e0-\ua9fe\uaa60-\uaa7f",
-    "Khmer": "\u1780-\u17d3\u17dc\u17dd",
+    "Khmer": "\u1780-\u17d3\u17d7\u17dc\u17dd",
     "Tai Le": "\u1950-\u1974",
     "New Tai Lue": "\u1980-\u19c9",
     "Tai Tham": "\u1a20-\u1a7c",

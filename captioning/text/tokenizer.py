@@ -42,7 +42,7 @@ class Tokenizer:
     """
 
     kind: ClassVar[str]
-    splits_unspaced: ClassVar[bool] = False
+    splits_unspaced: bool = False
 
     def __init__(self, option: str = ""):
         if option and type(self).__init__ is Tokenizer.__init__:

@@ -1,0 +1,103 @@
+"""Split captions with a tokenizer of the Natural Language Toolkit (Bird, Klein and Loper 2009)."""
+
+import difflib
+import re
+import unicodedata
+import warnings
+from typing import Any, ClassVar
+
+from captioning.errors import ConfigError
+from captioning.text.ptb_tokenizer import PUNCTUATION
+from captioning.text.tokenizer import Tokenizer
+
+DEFAULT = "NLTKWordTokenizer"  # the one of nltk.word_tokenize, which needs no downloaded data
+SAMPLE = "Two dogs, aged 7, don't run."  # what splits it into something other than words is no tokenizer of captions
+
+
+class NltkTokenizer(Tokenizer):
+    """Words of one of the tokenizers of nltk.tokenize, in lower case and without punctuation.
+
+    Captions are split as they are; then the tokens become lower case, and the tokens that `ptb` drops are dropped here
+    as well, also if they are punctuation of other scripts, such as "。". Text is not normalized otherwise.
+
+    Args:
+        option: name of a class of nltk.tokenize that can be built without arguments, such as "TweetTokenizer"; "" is
+            NLTKWordTokenizer, the improved Treebank tokenizer.
+
+    Raises:
+        ConfigError: nltk.tokenize has no such class, or it needs arguments or data, or it does not return words.
+    """
+
+    kind: ClassVar = "nltk"
+
+    def __init__(self, option: str = ""):
+        super().__init__(option)
+        self._tokenizer = _build(option or DEFAULT)
+        self._check()
+
+    def __call__(self, text: str) -> list[str]:
+        """Split one caption into words in lower case, without punctuation."""
+        tokens = [part for token in self._tokenizer.tokenize(text) for part in token.lower().split()]
+        return [token for token in tokens if not is_punctuation(token)]
+
+    def _check(self) -> None:
+        """Refuse tokenizers of other units, such as sentences, syllables, or words that must be split already."""
+        try:
+            with warnings.catch_warnings():  # the one of syllables warns about each letter that it does not know
+                warnings.simplefilter("ignore")
+                tokens = list(self._tokenizer.tokenize(SAMPLE))
+        except LookupError as error:
+            raise _needs_data(self.option, error) from error
+        except Exception:  # whatever the tokenizer raises for a caption, it is the wrong one
+            tokens = []
+        if "".join(tokens) != "".join(SAMPLE.split()):
+            raise ConfigError(
+                f"data.tokenizer=nltk:{self.option}: it does not split a caption into words. "
+                f"Choose one of {', '.join(_word_tokenizers())}"
+            )
+
+
+def is_punctuation(token: str) -> bool:
+    """Return whether `ptb` drops this token, or all its characters are punctuation outside of ASCII."""
+    return token in PUNCTUATION or all(not c.isascii() and unicodedata.category(c)[0] == "P" for c in token)
+
+
+def _word_tokenizers() -> list[str]:
+    """Return the names of the tokenizers of words that need neither arguments nor data."""
+    return [DEFAULT, "TreebankWordTokenizer", "TweetTokenizer", "ToktokTokenizer", "WordPunctTokenizer"]
+
+
+def _build(name: str) -> Any:
+    import nltk.tokenize
+
+    kinds = {key: value for key, value in vars(nltk.tokenize).items() if isinstance(value, type)}
+    kinds = {key: value for key, value in kinds.items() if hasattr(value, "tokenize")}
+    if name not in kinds:
+        near = difflib.get_close_matches(name, kinds, n=1, cutoff=0.4)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(
+            f"data.tokenizer=nltk:{name}: nltk.tokenize has no such class: {hint}"
+            f"Choose one of {', '.join(_word_tokenizers())}"
+        )
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return kinds[name]()
+    except TypeError as error:
+        raise ConfigError(
+            f"data.tokenizer=nltk:{name} cannot be built without arguments. "
+            f"Choose one of {', '.join(_word_tokenizers())}"
+        ) from error
+    except LookupError as error:
+        raise _needs_data(name, error) from error
+
+
+def _needs_data(name: str, error: LookupError) -> ConfigError:
+    """Return the error for a tokenizer whose data or program is missing; nltk's message fills a page."""
+    found = re.search(r"nltk\.download\(\s*'([\w-]+)'", re.sub(r"\x1b\[\d*m", "", str(error)))
+    if found:
+        return ConfigError(f"data.tokenizer=nltk:{name} needs data. Run: python -m nltk.downloader {found[1]}")
+    first = next((line.strip() for line in str(error).splitlines() if line.strip(" =*")), "")
+    return ConfigError(
+        f"data.tokenizer=nltk:{name} needs a program or data ({first}). Choose one of {', '.join(_word_tokenizers())}"
+    )
