@@ -28,9 +28,12 @@ from captioning.data.instances import read_instances as read_instances
 from captioning.data.lengths import cut_warning as cut_warning
 from captioning.data.lengths import default_length as default_length
 from captioning.data.parsing import Faults as Faults
+from captioning.data.parsing import Handling as Handling
+from captioning.data.parsing import STRICT as STRICT
 from captioning.data.parsing import entries as entries
 from captioning.data.parsing import field as field
 from captioning.data.parsing import id_of as id_of
+from captioning.data.parsing import note as note
 from captioning.data.parsing import parse_json as parse_json
 from captioning.data.parsing import read_json as read_json
 from captioning.data.pictures import Box as Box
@@ -39,6 +42,14 @@ from captioning.data.pictures import Transform as Transform
 from captioning.data.pictures import open_picture as open_picture
 from captioning.data.pictures import read_picture as read_picture
 from captioning.data.pictures import upright as upright
+from captioning.data.places import CocoPictures as CocoPictures
+from captioning.data.places import Disk as Disk
+from captioning.data.places import PICTURE_FOLDERS as PICTURE_FOLDERS
+from captioning.data.places import Places as Places
+from captioning.data.places import have_all as have_all
+from captioning.data.places import own_folder as own_folder
+from captioning.data.places import unnested as unnested
+from captioning.data.places import why_missing as why_missing
 from captioning.data.questions import NOTHING as NOTHING
 from captioning.data.questions import QuestionBatch as QuestionBatch
 from captioning.data.questions import QuestionDataset as QuestionDataset
@@ -54,6 +65,8 @@ from captioning.data.scenes import draw_scene as draw_scene
 from captioning.data.scenes import read_scenes as read_scenes
 from captioning.data.scenes import read_shapes as read_shapes
 from captioning.data.scenes import truth as truth
+from captioning.data.tables import names_of as names_of
+from captioning.data.tables import table_rows as table_rows
 from captioning.data.vocabulary import Vocabulary as Vocabulary
 from captioning.data.vqa import Answers as Answers
 from captioning.data.vqa import annotators as annotators

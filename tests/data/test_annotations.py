@@ -202,7 +202,7 @@ def test_a_folder_or_a_dead_link_is_no_picture(tmp_path):
 def test_each_folder_is_scanned_once(tmp_path, monkeypatch):
     write_coco(tmp_path, train={number: ["a"] for number in range(50)}, val={99: ["b"]})
     scanned, scan = [], os.scandir
-    monkeypatch.setattr("captioning.data.readers.os.scandir", lambda path: scanned.append(path) or scan(path))
+    monkeypatch.setattr("captioning.data.places.os.scandir", lambda path: scanned.append(path) or scan(path))
     assert len(read_coco_files(tmp_path)) == 51
     assert scanned == [tmp_path / "train", tmp_path / "val"]
 
