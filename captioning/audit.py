@@ -8,7 +8,7 @@ from captioning.config import AuditConfig, build, entry_point
 
 def audit(config: dict[str, Any]) -> None:
     """Print the size of every split and the findings, with a few examples each; write audit.json with all of them."""
-    from captioning.data import Faults, audit_records, audit_table, default_length, select, tokenize_captions
+    from captioning.data import Faults, audit_records, audit_table, default_length
     from captioning.io import make_folder, write_json
     from captioning.text import make_tokenizer
 
@@ -16,8 +16,9 @@ def audit(config: dict[str, Any]) -> None:
     records = build(data["reader"], faults=faults)
     limits = {key: data[key] for key in ("min_count", "max_length")}
     if limits["max_length"] is None:
-        training = tokenize_captions(select(records, "train"), make_tokenizer(data["tokenizer"]))
-        limits["max_length"] = default_length([len(words) for captions in training for words in captions])
+        tokenizer = make_tokenizer(data["tokenizer"])
+        training = [caption for record in records if record.split == "train" for caption in record.captions]
+        limits["max_length"] = default_length([len(tokenizer(caption)) for caption in training])
     limits |= {"max_distance": config["max_distance"]}
     report = audit_records(records, faults.messages, **limits, workers=config["workers"], noted=faults.noted)
     write_json(make_folder(output) / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})

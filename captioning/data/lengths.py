@@ -14,8 +14,8 @@ def default_length(lengths: Sequence[int]) -> int:
     Args:
         lengths: lengths of the training captions in words, or in pieces for `bpe`.
     """
-    ordered = sorted(lengths) or [0]
-    return max(LEAST, ordered[math.ceil(SHARE * len(ordered)) - 1])
+    ascending = sorted(lengths) or [0]
+    return max(LEAST, ascending[math.ceil(SHARE * len(ascending)) - 1])
 
 
 def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:

@@ -64,6 +64,7 @@ class ImageCaptioningTask:
         training = [caption for record in splits["train"] for caption in tokens[record.image_id]]
         lengths = [len(tokenizer.pieces(words)) for words in training]
         _check_captions(config, splits, lengths, tokenizer)
+        decoding = decoding_name(config["decoding"])
         config = _with_length(config, lengths, tokenizer)
         data = config["data"]
         vocabulary = Vocabulary.build(training, min_count=data["min_count"], tokenizer=tokenizer)
@@ -81,7 +82,7 @@ class ImageCaptioningTask:
         teacher = _teacher(config, splits["train"], tokens, vocabulary)
         frequencies = reward.state_dict() if reward else None
         captioner = _captioner(config, vocabulary, encoder)
-        search, decoding = build(config["decoding"]), decoding_name(config["decoding"])
+        search = build(config["decoding"])
         _try_decoding(captioner, search, vocabulary, encoder)
         extra = build(data["extra_scores"]) if data["extra_scores"] else None
         references = {record.image_id: record.captions for record in splits["val"]}
@@ -149,8 +150,9 @@ def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: T
     if limit is None:
         limit, longest = default_length(lengths), max(lengths, default=0)
         unit = "words" if tokenizer.learned_pieces() is None else "pieces"
-        cut = counted(sum(length > limit for length in lengths), "training caption")
-        print(f"data.max_length: {limit} {unit} (the longest training caption has {longest}; {cut} cut)")
+        cut = sum(length > limit for length in lengths)
+        share = f": {cut} of {counted(len(lengths), 'caption')} cut" if cut else ""
+        print(f"data.max_length: {limit} {unit} (the longest training caption has {longest}{share})")
     filled = {**config, "data": {**config["data"], "max_length": limit}}
     for part in ("decoding", "objective"):
         if "max_length" in config[part] and config[part]["max_length"] is None:

@@ -265,7 +265,7 @@ def test_scores_and_prose_are_on_the_card(checkpoint, tmp_path):
     card, document = path.with_suffix(".md").read_text(), json.loads(path.with_suffix(".json").read_text())
     assert card.startswith("# x\n") and card.endswith("## Data\n\nDrawn.\n")
     assert "| BLEU-4 | 0.219 | [0.100, 0.350] |" in card and "| truth | 1.000 |  |" in card
-    assert "csv val, decoding beam7, Penn-Treebank tokens (python), 2 images." in card
+    assert "csv val, decoding beam7, Penn-Treebank tokens, 2 images." in card
     assert "attention `SoftAttention`" in card and "cell `LSTM`" in card and "| Encoder | efficientnet-lite0 |" in card
     assert "| Encoder weights | `encoder.weights=package`; their hash is " in card
     assert document["scores"]["values"] == {"BLEU-4": 0.21875, "truth": 1} and document["card"] == "## Data\n\nDrawn.\n"

@@ -17,6 +17,8 @@ from captioning.data.duplicates import Appearance, appearance, close_pairs, near
 from captioning.errors import ConfigError, DataError
 from captioning.text import tokenize
 
+LIMITS = ("data.min_count=1", "data.max_length=20")
+
 
 def run(output, *overrides) -> dict:
     audit(check(compose("audit", [*overrides, f"output={output}", "workers=1"]), AuditConfig))
@@ -98,7 +100,8 @@ def test_each_planted_fault_is_found_and_nothing_else(clean, tmp_path):
         'val0.png,"a dog "of sorts",val',
         "train1.png,a " + "very " * 20 + "old dog,train",
     ]
-    report = run(tmp_path / "out", *write_table(root, rows[:3] + planted + rows[3:], encoding="utf-8"))
+    table = write_table(root, rows[:3] + planted + rows[3:], encoding="utf-8")
+    report = run(tmp_path / "out", *table, "data.max_length=20")
     kinds = found(report)
     assert len(kinds.pop("broken entries")) == 4
     assert names(kinds["unreadable images"]) == ["cut.png", "gone.png"]
@@ -164,7 +167,14 @@ def test_coco_with_faults_in_one_file(tmp_path):
         json.dumps({"images": images, "annotations": annotations})
     )
     (tmp_path / "annotations" / "captions_val2017.json").write_text("{")
-    report = run(tmp_path / "out", "data=coco", "data.layout=2017", f"data.root={tmp_path}", "data.min_count=1")
+    report = run(
+        tmp_path / "out",
+        "data=coco",
+        "data.layout=2017",
+        f"data.root={tmp_path}",
+        "data.min_count=1",
+        "data.max_length=20",
+    )
     kinds = found(report)
     entries = kinds.pop("broken entries")
     for wanted in (
@@ -364,7 +374,14 @@ def test_what_is_left_out_cut_or_cannot_be_split(tmp_path, capsys):
     content = {"images": [{"id": n, "file_name": name} for n, name in enumerate(names)], "annotations": annotations}
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations/captions_train2017.json").write_text(json.dumps(content))
-    report = run(tmp_path / "out", "data=coco", "data.layout=2017", f"data.root={tmp_path}", "data.min_count=1")
+    report = run(
+        tmp_path / "out",
+        "data=coco",
+        "data.layout=2017",
+        f"data.root={tmp_path}",
+        "data.min_count=1",
+        "data.max_length=20",
+    )
     kinds = found(report)
     (rejected,) = kinds.pop("rejected annotations, left out")
     assert (rejected["caption"], rejected["reason"]) == ("quality issues", "rejected, of image 0")

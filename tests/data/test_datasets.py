@@ -25,6 +25,7 @@ from captioning.data import (
     tokenize_captions,
 )
 from captioning.errors import ConfigError
+from captioning.text import make_tokenizer
 
 RECORDS = [
     Record(7, Path("a.png"), "train", ("a b.", "a b c d", "!")),
@@ -32,8 +33,12 @@ RECORDS = [
 ]
 
 
+def words_of(records):
+    return tokenize_captions(records, make_tokenizer("ptb"))
+
+
 def dataset(**arguments):
-    captions = tokenize_captions(RECORDS)
+    captions = words_of(RECORDS)
     return CaptionDataset(
         RECORDS,
         captions,
@@ -89,7 +94,7 @@ def test_half_of_the_epochs_see_the_mirror_image_unless_a_caption_tells_left_fro
     ]
     data = CaptionDataset(
         records,
-        tokenize_captions(records),
+        words_of(records),
         vocabulary=Vocabulary(["a", "b"]),
         source=lambda record: torch.tensor([record.image_id]),
         views=[View(lambda record: torch.tensor([-record.image_id]), turned=True)],
@@ -109,7 +114,7 @@ def test_each_epoch_sees_one_of_the_views_all_alike():
     views = [View(lambda record, view=view: torch.tensor([view]), turned=view < 0) for view in (-1, 3, -4, 5)]
     data = CaptionDataset(
         records,
-        tokenize_captions(records),
+        words_of(records),
         vocabulary=Vocabulary(["a", "b"]),
         source=lambda record: torch.tensor([0]),
         views=views,
@@ -124,15 +129,15 @@ def test_captions_are_drawn_without_replacement_and_all_stay_in_order_where_the_
     options = {"vocabulary": Vocabulary(["a", "b", "c"]), "source": lambda record: torch.zeros(1)}
     all_of_them = [[START, 4, END], [START, 5, END], [START, 6, END], [START, 4, 5, END]]
     for limit in (None, 4, 5):
-        data = CaptionDataset(records, tokenize_captions(records), captions_per_image=limit, seed=2, **options)
+        data = CaptionDataset(records, words_of(records), captions_per_image=limit, seed=2, **options)
         assert all(data[0, epoch][2] == all_of_them for epoch in range(10))
-    data = CaptionDataset(records, tokenize_captions(records), captions_per_image=3, seed=2, **options)
+    data = CaptionDataset(records, words_of(records), captions_per_image=3, seed=2, **options)
     assert len(data) == 2
     for index, number in enumerate((7, 8)):
         for epoch in range(10):
             expected = random.Random(f"2/{epoch}/{number}").sample(all_of_them, 3)
             assert data[index, epoch][0] == number and data[index, epoch][2] == expected
-    chosen = [CaptionDataset(records, tokenize_captions(records), captions_per_image=2, **options)[0, 0][2]]
+    chosen = [CaptionDataset(records, words_of(records), captions_per_image=2, **options)[0, 0][2]]
     assert chosen == [random.Random("0/0/7").sample(all_of_them, 2)]
     assert len(CaptionDataset(records, [[["a"] * 30]] * 2, **options)[0, 0][2][0]) == 22  # cut to 20 words
 
@@ -148,7 +153,7 @@ def test_the_view_of_an_epoch_is_drawn_from_seed_epoch_and_image():
     views = [View(lambda record, view=view: torch.tensor([view]), turned=False) for view in (1, 2)]
     data = CaptionDataset(
         RECORDS,
-        tokenize_captions(RECORDS),
+        words_of(RECORDS),
         vocabulary=Vocabulary(["a"]),
         source=lambda record: torch.tensor([0]),
         views=views,

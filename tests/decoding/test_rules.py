@@ -41,7 +41,7 @@ def test_scores_by_hand(rules, length, score):
 
 def test_the_defaults_are_no_rule_at_all():
     rules = Rules()
-    assert rules.max_length == 20 and rules.min_length == rules.no_repeat_ngram == 0
+    assert rules.max_length is None and rules.limit == 20 and rules.min_length == rules.no_repeat_ngram == 0
     assert rules.length_normalization == rules.length_penalty == 0
     assert rules.avoid == rules.allow == rules.require == rules.avoid_endings == ()
 
@@ -221,7 +221,7 @@ def test_a_search_takes_the_rules_one_by_one():
         assert names[:2] == ["step", "state"] and names[-9:] == [field.name for field in dataclasses.fields(Rules)]
         assert "rules" not in names and len(names) == len(set(names))
         assert set(search.__annotations__) == set(names)
-        assert inspect.signature(search).parameters["max_length"].default == 20
+        assert inspect.signature(search).parameters["max_length"].default is None
 
 
 @pytest.mark.parametrize(

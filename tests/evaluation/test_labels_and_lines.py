@@ -44,7 +44,7 @@ REPORT = Report(
     },
     samples={"an image": 2.0, "div-1": 0.333333},
     unavailable={"METEOR": "no Java"},
-    tokenizer="python",
+    tokenizer="ptb",
     resamples=300,
     notes={"CIDEr": "0 by definition", "WARNING": "no spaces"},
     references="0123abcd",
@@ -53,7 +53,7 @@ REPORT = Report(
 
 def test_titles_say_what_scores_are_of():
     about = ABOUT | {"tokenizer": "java", "images": 3}
-    start = "coco val, decoding beam5, Penn-Treebank tokens (java), "
+    start = "coco val, decoding beam5, Penn-Treebank tokens (Java), "
     assert title(about) == start + "3 images"
     assert (
         title(about | {"matched by": "file name"}) == start + "3 images, captions and references matched by file name"
@@ -70,8 +70,8 @@ def test_titles_say_what_scores_are_of():
 
 def test_titles_name_both_files_of_a_score():
     about = {"data": "results.json", "annotations": "truth.json", "split": "truth", "decoding": "not stated"}
-    about |= {"tokenizer": "python", "images": 5}
-    end = ", Penn-Treebank tokens (python), 5 images"
+    about |= {"tokenizer": "ptb", "images": 5}
+    end = ", Penn-Treebank tokens, 5 images"
     assert title(about) == "results.json, references of truth.json" + end
     assert title(about | {"split": "val"}) == "results.json, references of truth.json (split val)" + end
     assert title(about | {"decoding": "beam5"}) == "results.json, references of truth.json, decoding beam5" + end
@@ -87,7 +87,7 @@ def test_scores_of_few_images_have_a_note(count, noted):
 
 def test_scores_as_lines():
     assert describe_scores(REPORT, ABOUT, extra={"truth": 2 / 3}).splitlines() == [
-        "coco val, decoding beam5, Penn-Treebank tokens (python), 3 images",
+        "coco val, decoding beam5, Penn-Treebank tokens, 3 images",
         "  BLEU-1      0.1235   95 % 0.1000 … 0.1500",
         "  CIDEr       1.2500   (0 by definition)",
         "  truth       0.6667",
@@ -120,7 +120,7 @@ def test_a_report_written_and_read(tmp_path):
     text = (tmp_path / "new" / "per_image.csv").read_text()
     assert text.splitlines()[0] == "image_id,caption,file_name,BLEU-1,CIDEr,BLEU:0,BLEU:1,BLEU:2,BLEU:3"
     assert "0.3333333333," in text  # ten digits
-    about = ABOUT | {"tokenizer": "python", "images": 3}
+    about = ABOUT | {"tokenizer": "ptb", "images": 3}
     assert read_about(tmp_path / "new") == about
     assert read_title(tmp_path / "new") == title(about)
     assert read_fingerprint(tmp_path / "new") == "0123abcd"
@@ -154,7 +154,7 @@ def test_reports_that_are_none(tmp_path):
         read_title(tmp_path)
     assert str(caught.value).startswith(f"{tmp_path / 'statistics.json'}: ")
     for change in ({"images": "3"}, {"images": None}, {"annotations": 5}, {"subset": 5}):
-        about = {**ABOUT, "tokenizer": "python", "images": 3, **change}
+        about = {**ABOUT, "tokenizer": "ptb", "images": 3, **change}
         (tmp_path / "statistics.json").write_text(json.dumps({"about": about}))
         with pytest.raises(DataError, match=r"statistics\.json: a value in 'about' has a wrong type"):
             read_title(tmp_path)

@@ -74,5 +74,5 @@ def leave_evaluation(folder: Path, captions: dict[int, str]) -> None:
     """As much of what captioning-evaluate leaves as a report reads."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "captions.json", [{"image_id": key, "caption": text} for key, text in captions.items()])
-    about = {"data": "csv", "split": "val", "decoding": "beam7", "tokenizer": "python", "images": len(captions)}
+    about = {"data": "csv", "split": "val", "decoding": "beam7", "tokenizer": "ptb", "images": len(captions)}
     write_json(folder / "statistics.json", {"about": about})

@@ -66,6 +66,7 @@ def predictor(words=("dog", "cat"), *, path="a.ckpt", view="whole", **options):
     member = SimpleNamespace(
         vocabulary=Vocabulary(words),
         path=path,
+        max_length=20,
         metadata={"of": path},
         transform=f"transform of {path}",
         views=described,

@@ -548,12 +548,12 @@ def test_scores_need_no_settings(monkeypatch):
     monkeypatch.setattr(java.shutil, "which", lambda name: None)
     references = {at: texts for at, (_, texts) in enumerate(WORLDS["random"])}
     captions = {at: text for at, (text, _) in enumerate(WORLDS["random"])}
-    report, wanted = Scorer()(references, captions), Scorer(tokenizer="python", bootstrap=1000, seed=0)
+    report, wanted = Scorer()(references, captions), Scorer(tokenizer="ptb", bootstrap=1000, seed=0)
     assert report._replace(table=None) == wanted(references, captions)._replace(table=None)
     assert report.intervals == bootstrap.intervals(report.table, resamples=1000, seed=0)
     again = Scorer(seed=1, bootstrap=20)(references, captions)
     assert again.intervals == bootstrap.intervals(again.table, resamples=20, seed=1) != report.intervals
-    assert (report.resamples, report.tokenizer, report.unavailable, report.samples) == (1000, "python", {}, {})
+    assert (report.resamples, report.tokenizer, report.unavailable, report.samples) == (1000, "ptb", {}, {})
     assert list(report.intervals) == NAMES and Scorer(bootstrap=0)(references, captions).intervals == {}
 
 

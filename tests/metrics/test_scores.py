@@ -183,7 +183,8 @@ def test_spice_of_images_in_any_order(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("option", "message"), [({"tokenizer": "nltk"}, "python or java"), ({"bootstrap": -1}, "-1"), ({"seed": -1}, "-1")]
+    ("option", "message"),
+    [({"tokenizer": "nlkt"}, "nlkt is not .*mean nltk"), ({"bootstrap": -1}, "-1"), ({"seed": -1}, "-1")],
 )
 def test_options(option, message):
     with pytest.raises(ConfigError, match=message):

@@ -66,8 +66,20 @@ def test_a_share_of_them_is_a_warning(tmp_path, capsys, stops):
 
 
 def test_captions_that_are_cut(tmp_path, capsys, stops):
-    stops(*world(tmp_path, ["a dog " + "runs " * 28]), "decoding.max_length=30")
+    stops(*world(tmp_path, ["a dog " + "runs " * 28]), "data.max_length=20", "decoding.max_length=30")
     assert (
         "warning: 3 of 3 training captions are longer than data.max_length=20 words and are cut: set "
         "data.max_length=30 (keeps all). decoding.max_length=30 does not help by itself"
     ) in capsys.readouterr().err
+
+
+def test_the_limit_follows_the_data(tmp_path, capsys, stops):
+    stops(*world(tmp_path, ["a dog " + "runs " * 28]))
+    printed = capsys.readouterr()
+    assert "data.max_length: 30 words (the longest training caption has 30)" in printed.out
+    assert "longer than" not in printed.err
+
+
+def test_chinese_captions_with_a_tokenizer_for_them(tmp_path, capsys, stops):
+    error = stops(*world(tmp_path, CHINESE), "data.tokenizer=characters")
+    assert "without spaces" not in f"{error}{capsys.readouterr().err}"

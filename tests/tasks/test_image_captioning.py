@@ -49,7 +49,7 @@ def test_eight_pictures_are_learnt_by_heart(overfitted, data, tmp_path):
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]
     assert scores["BLEU-4"] == pytest.approx(1.0, abs=1e-6)
     statistics = json.loads((tmp_path / "statistics.json").read_text())
-    about = {"data": "csv", "split": "val", "decoding": "beam5_length0.6", "tokenizer": "python", "images": 8}
+    about = {"data": "csv", "split": "val", "decoding": "beam5_length0.6", "tokenizer": "ptb", "images": 8}
     assert statistics["about"] == about and statistics["captions"]["novel"] == 0.0
     assert len((tmp_path / "per_image.csv").read_text().splitlines()) == 9
     run("evaluate", checkpoint, *only_csv, "features=online", f"output={tmp_path}", "split=train")

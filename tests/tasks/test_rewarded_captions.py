@@ -45,13 +45,15 @@ def test_validation_captions_go_by_image(monkeypatch):
 
 
 def test_scores_are_of_the_captions_that_were_written(monkeypatch):
-    monkeypatch.setattr(image_captioning, "score", lambda references, captions: {"CIDEr": (references, captions)})
+    monkeypatch.setattr(
+        image_captioning, "score", lambda references, captions, tokenizer: {"CIDEr": (references, captions, tokenizer)}
+    )
     references = {1: ["a"], 2: ["b"], 3: ["c"]}
     captions = {3: "x", 1: "y"}
-    own = ({3: ["c"], 1: ["a"]}, captions)
-    assert _score(references, None, "val/beam3/", captions) == {"val/beam3/CIDEr": own}
+    own = ({3: ["c"], 1: ["a"]}, captions, "split")
+    assert _score(references, None, "val/beam3/", "split", captions) == {"val/beam3/CIDEr": own}
     extra = lambda captions, split: {"truth": (captions, split)}  # noqa: E731
-    assert _score(references, extra, "p/", captions) == {"p/CIDEr": own, "p/truth": (captions, "val")}
+    assert _score(references, extra, "p/", "split", captions) == {"p/CIDEr": own, "p/truth": (captions, "val")}
 
 
 @pytest.mark.parametrize(("same", "told"), [(20, "All validation images have the same references"), (19, ""), (1, "")])

@@ -16,6 +16,7 @@ from captioning.data.records import Record
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.tasks import image_captioning
 from captioning.tasks.image_captioning import _no_cider
+from captioning.text import make_tokenizer
 from captioning.training import CaptioningTask
 from captioning.training.outcome import read_outcome
 
@@ -84,7 +85,7 @@ def test_one_validation_photo_leaves_a_best_checkpoint_that_has_learnt(photos, t
 )
 def test_cider_takes_twenty_images(tmp_path, count, limit, fault):
     records = [Record(n, tmp_path / f"{n}.png", "val", (f"a dog number {n}",)) for n in range(count)]
-    tokens = dict(enumerate(tokenize_captions(records)))
+    tokens = dict(enumerate(tokenize_captions(records, make_tokenizer("ptb"))))
     config = {"trainer": {"limit_val_batches": limit}, "loader": {"val_batch_size": 8}}
     assert _no_cider(records, tokens, None, config) == fault
     read = {"train": 9, "val": 5}  # of which the others could not be read
@@ -94,7 +95,7 @@ def test_cider_takes_twenty_images(tmp_path, count, limit, fault):
 
 def test_cider_of_the_same_references_everywhere(tmp_path):
     records = [Record(n, tmp_path / f"{n}.png", "val", ("A dog.",)) for n in range(30)]
-    tokens = dict(enumerate(tokenize_captions(records)))
+    tokens = dict(enumerate(tokenize_captions(records, make_tokenizer("ptb"))))
     config = {"trainer": {}, "loader": {"val_batch_size": 8}}
     assert "the same references" in _no_cider(records, tokens, None, config)
 
