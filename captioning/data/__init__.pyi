@@ -20,8 +20,10 @@ from captioning.data.datasets import may_be_mirrored as may_be_mirrored
 from captioning.data.datasets import stack_images as stack_images
 from captioning.data.datasets import tokenize_captions as tokenize_captions
 from captioning.data.image_files import FoundImages as FoundImages
+from captioning.data.image_files import SUFFIXES as SUFFIXES
 from captioning.data.image_files import find_images as find_images
 from captioning.data.image_files import holds_image as holds_image
+from captioning.data.image_files import image_kind as image_kind
 from captioning.data.image_files import list_pictures as list_pictures
 from captioning.data.instances import Instances as Instances
 from captioning.data.instances import read_instances as read_instances
@@ -36,6 +38,7 @@ from captioning.data.parsing import id_of as id_of
 from captioning.data.parsing import note as note
 from captioning.data.parsing import parse_json as parse_json
 from captioning.data.parsing import read_json as read_json
+from captioning.data.parsing import shown as shown
 from captioning.data.pictures import Box as Box
 from captioning.data.pictures import CORNERS as CORNERS
 from captioning.data.pictures import Transform as Transform
@@ -46,6 +49,7 @@ from captioning.data.places import CocoPictures as CocoPictures
 from captioning.data.places import Disk as Disk
 from captioning.data.places import PICTURE_FOLDERS as PICTURE_FOLDERS
 from captioning.data.places import Places as Places
+from captioning.data.places import caseless as caseless
 from captioning.data.places import have_all as have_all
 from captioning.data.places import own_folder as own_folder
 from captioning.data.places import unnested as unnested
@@ -56,8 +60,14 @@ from captioning.data.questions import QuestionDataset as QuestionDataset
 from captioning.data.questions import collate_questions as collate_questions
 from captioning.data.questions import encode_question as encode_question
 from captioning.data.readers import read_coco as read_coco
+from captioning.data.readers import read_conceptual as read_conceptual
 from captioning.data.readers import read_csv as read_csv
+from captioning.data.readers import read_flickr_text as read_flickr_text
+from captioning.data.readers import read_folder as read_folder
+from captioning.data.readers import read_json_lines as read_json_lines
 from captioning.data.readers import read_karpathy as read_karpathy
+from captioning.data.readers import read_multi30k as read_multi30k
+from captioning.data.readers import read_parquet as read_parquet
 from captioning.data.records import Record as Record
 from captioning.data.records import SPLITS as SPLITS
 from captioning.data.records import select as select

@@ -16,7 +16,13 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "checks": ["missing_files"],
         "coco": ["read_coco"],
         "coco_json": ["read_coco_files"],
+        "conceptual": ["read_conceptual"],
         "csv_table": ["read_csv"],
+        "flickr_text": ["read_flickr_text"],
+        "folder": ["read_folder"],
+        "json_lines": ["read_json_lines"],
         "karpathy": ["read_karpathy"],
+        "multi30k": ["read_multi30k"],
+        "parquet": ["read_parquet"],
     },
 )

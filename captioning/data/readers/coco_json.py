@@ -1,13 +1,18 @@
-"""Read captions in COCO JSON: one file per split, with a list of images and a list of annotations."""
+"""Read captions in COCO JSON: one file per split, with a list of images and a list of annotations.
+
+Many data sets have this format with keys of their own: VizWiz marks annotations, STAIR Captions has the words of each
+caption under a second key, and nocaps gives each image a domain.
+"""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from captioning.data import (
     SPLITS,
     STRICT,
+    CocoPictures,
     Disk,
     Handling,
     Places,
@@ -22,6 +27,23 @@ from captioning.data import (
 )
 from captioning.data.readers.checks import CaptionFile, checked, not_blank, refuse
 from captioning.errors import DataError
+from captioning.io import counted
+
+
+class CocoKeys(NamedTuple):
+    """What differs between data sets in COCO JSON.
+
+    Attributes:
+        caption: key of an annotation's caption.
+        keep: marks of annotations that count nevertheless: "rejected", "precanned".
+        group: key of an image's group, which must be one of `groups`; None if images have no groups.
+        groups: names of the groups.
+    """
+
+    caption: str = "caption"
+    keep: tuple[str, ...] = ()
+    group: str | None = None
+    groups: tuple[str, ...] = ()
 
 
 def read_coco_files(
@@ -65,7 +87,16 @@ def present_splits(root: Path, *, annotations: str, images: str, splits: Sequenc
     return [(split, file, folder) for split, file, folder in found if file.is_file() and folder.is_dir()]
 
 
-def coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: Handling) -> list[Record]:
+def coco_records(
+    file: Path,
+    folder: Path,
+    disk: Disk,
+    *,
+    split: str,
+    faults: Handling,
+    keys: CocoKeys = CocoKeys(),  # noqa: B008  (it cannot be changed)
+    pictures: CocoPictures | None = None,
+) -> list[Record]:
     """Return the records of one file in COCO JSON, images without captions included.
 
     Args:
@@ -74,31 +105,17 @@ def coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: Ha
         disk: cache of folder listings.
         split: the split of all its images.
         faults: how to handle faults.
+        keys: what differs from COCO's own files.
+        pictures: COCO's images, to find those that are in another folder than `folder`.
 
     Raises:
         DataError: the file cannot be read, or is inconsistent.
     """
     content: Any = {}
-    captions: defaultdict[int, list[str]] = defaultdict(list)
     records: list[Record] = []
     with faults:
         content = read_json(file)
-    with faults:
-        left_out: Counter[str] = Counter()
-        total = 0
-        for where, annotation in entries(content, "annotations", file):
-            with faults:
-                number, caption = id_of(annotation, "image_id", where), field(annotation, "caption", str, where)
-                total += 1
-                if mark := mark_of(annotation, where):
-                    left_out[mark] += 1
-                    reason = f"{mark}, of image {number}"
-                    item = {"file": str(file), "split": split, "caption": caption, "reason": reason}
-                    note(faults, "rejected annotations, left out", item)
-                    captions[number] += []  # also adds the id, for the check below that "images" lists it
-                else:
-                    captions[number].append(caption)
-        note(faults, None, None, left_out_notice(left_out, total, str(file)))
+    captions = _captions(content, file, split=split, keys=keys, faults=faults)
     with faults:
         listed = list(entries(content, "images", file))
         places = Places(folder, [image.get("file_name", "") for _, image in listed if isinstance(image, dict)], disk)
@@ -106,10 +123,46 @@ def coco_records(file: Path, folder: Path, disk: Disk, *, split: str, faults: Ha
             with faults:
                 number, name = id_of(image, "id", where), field(image, "file_name", str, where)
                 path = places.path(name, where)
-                records.append(Record(number, path, split, not_blank(captions[number], faults)))
+                if pictures and not disk.has(path):
+                    path = pictures.find(name, number) or path
+                group = _group(image, where, keys) if keys.group else None
+                records.append(Record(number, path, split, not_blank(captions[number], faults), group))
         places.report(file, faults)
     known = {record.image_id for record in records}
     unknown = [number for number in captions if number not in known]
     advice = "add the images or remove the captions"
     refuse(file, "captions of image ids that 'images' does not list", unknown, advice=advice, faults=faults)
     return records
+
+
+def _captions(content: Any, file: Path, *, split: str, keys: CocoKeys, faults: Handling) -> defaultdict[int, list[str]]:
+    """Return {image id: captions}, without annotations that have a mark; report how many these are."""
+    captions: defaultdict[int, list[str]] = defaultdict(list)
+    with faults:
+        left_out: Counter[str] = Counter()
+        total = 0
+        for where, annotation in entries(content, "annotations", file):
+            with faults:
+                number, caption = id_of(annotation, "image_id", where), field(annotation, keys.caption, str, where)
+                total += 1
+                if mark := mark_of(annotation, where, keys.keep):
+                    left_out[mark] += 1
+                    reason = f"{mark}, of image {number}"
+                    item = {"file": str(file), "split": split, "caption": caption, "reason": reason}
+                    note(faults, "rejected annotations, left out", item)
+                    captions[number] += []  # also adds the id, for the check that "images" lists it
+                else:
+                    captions[number].append(caption)
+        line, bare = left_out_notice(left_out, total, str(file)), sum(not texts for texts in captions.values())
+        if line and bare:
+            line = f"{line}; also left out, because of no other caption: {counted(bare, 'image')}"
+        note(faults, None, None, line)
+    return captions
+
+
+def _group(image: Any, where: str, keys: CocoKeys) -> str:
+    assert keys.group is not None
+    group: str = field(image, keys.group, str, where)
+    if group not in keys.groups:
+        raise DataError(f"{where}: '{keys.group}' must be {' or '.join(keys.groups)}, not {group!r}")
+    return group

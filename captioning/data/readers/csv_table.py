@@ -1,11 +1,9 @@
 """Read a table of one's own photos, with one row per caption."""
 
-import hashlib
 import re
 from pathlib import Path
 
 from captioning.data import (
-    SPLITS,
     STRICT,
     Disk,
     Handling,
@@ -18,7 +16,7 @@ from captioning.data import (
     table_rows,
 )
 from captioning.data.readers.checks import CaptionFile, checked
-from captioning.errors import ConfigError, DataError
+from captioning.data.readers.rows import check_shares, row_records
 
 _SLIP = re.compile(r"^2258277193_586949ec62\.jpg\.1$")
 
@@ -51,10 +49,7 @@ def read_csv(
         ConfigError: the shares are negative, or 1 or more together.
         DataError: the table or an image is missing or inconsistent.
     """
-    if not (val_share >= 0 and test_share >= 0 and val_share + test_share < 1):
-        raise ConfigError(
-            f"data.reader.val_share ({val_share}) and test_share ({test_share}) must be 0 or more, and below 1 together"
-        )
+    check_shares(val_share, test_share)
     table, folder, disk = Path(root, file), Path(root, images), Disk()
     rows = list(table_rows(table, faults, lambda names: have_all(folder, names, disk)))
     if images == ".":
@@ -62,32 +57,7 @@ def read_csv(
     places = Places(folder, names_of(rows), disk)
     folder = places.folder
     rows = _without_known_slips(table, rows, places, faults)
-    captions: dict[Path, list[str]] = {}
-    splits: dict[Path, str] = {}
-    hashes: dict[Path, float] = {}  # of images without a split column
-    for where, row in rows:
-        with faults:
-            name, split = row["image"].strip(), row.get("split")
-            path = places.path(name, where)
-            if split is None:
-                hashes[path] = _hash(path.relative_to(folder).as_posix())
-                split = _hashed_split(hashes[path], val_share, test_share)
-            split = split.strip()
-            if split not in SPLITS:
-                raise DataError(f"{where}: split must be train, val or test, not {split!r}")
-            if splits.setdefault(path, split) != split:
-                raise DataError(
-                    f"{where}: {name} is in split {split} here, but in {splits[path]} in an earlier row: choose one"
-                )
-            if faults is STRICT and not row["caption"].strip():
-                raise DataError(f"{where}: the caption of {name} is blank: write one or delete the row")
-            captions.setdefault(path, []).append(row["caption"])
-    places.report(table, faults)
-    candidates = [path for path in hashes if splits[path] == "train"]
-    if val_share and len(candidates) > 1 and "val" not in splits.values():
-        splits[min(candidates, key=hashes.__getitem__)] = "val"
-    items = enumerate(captions.items())
-    records = [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in items]
+    records = row_records(table, rows, places, val_share=val_share, test_share=test_share, faults=faults)
     return checked([CaptionFile(table, records, folder)], disk, faults)
 
 
@@ -101,12 +71,3 @@ def _without_known_slips(table: Path, rows: list, places: Places, faults: Handli
     line = f"{table}: the captions of {name} are left out: Flickr8k does not have this image"
     note(faults, "names that are spelled differently on disk", item, line)
     return [(where, row) for where, row in rows if row["image"].strip() not in slips]
-
-
-def _hash(name: str) -> float:
-    """Return a hash of a file name, uniform in 0 … 1."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
-
-
-def _hashed_split(number: float, val_share: float, test_share: float) -> str:
-    return "test" if number < test_share else "val" if number < test_share + val_share else "train"

@@ -1,0 +1,145 @@
+"""Read captions of Flickr8k and Flickr30k in text files: one line per caption, and lists of the images of each split.
+
+| Edition | Line |
+|---|---|
+| Flickr8k.token.txt (English), Flickr8k.arabic.full.txt | `NAME.jpg#0`, a tab, the caption |
+| Flickr8k-CN (li-xirong/flickr8kcn) | `NAME.jpg#zhc#0`, a space, the caption |
+| Flickr30k-CN (li-xirong/cross-lingual-cap) | `NAME#zhb#0`, a space, words with spaces; in the test file `word:pos` |
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from captioning.data import PICTURE_FOLDERS, SPLITS, STRICT, Disk, Handling, Places, Record, note, own_folder
+from captioning.data.readers.checks import CaptionFile, checked, not_blank
+from captioning.data.readers.lines import text_lines
+from captioning.errors import DataError
+from captioning.io import counted
+
+_LINE = re.compile(r"(\S+?)(?:#[a-z]+)?#(\d+)[\t ](.*)")
+_TAGGED = re.compile(r"(\S+):[A-Za-z]+")
+# Folders of archives and repositories, below root, that contain the text files.
+_BELOW = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
+_SUFFIX = ".jpg"
+
+
+def read_flickr_text(
+    root: str | Path,
+    *,
+    captions: str | Mapping[str, str],
+    lists: Mapping[str, str] | None = None,
+    images: str = ".",
+    faults: Handling = STRICT,
+) -> list[Record]:
+    """Read captions from one file, with a list of image names per split; or from one file per split.
+
+    Captions of images that are in no list are left out, and their number is printed. Image ids are the positions in the
+    lists of train, val and test together, or the order of appearance without lists.
+
+    Args:
+        root: folder of the data set.
+        captions: the caption file, or split -> its caption file.
+        lists: split -> list of its image names, one per line, with or without ".jpg".
+        images: folder of the images, relative to root; ".": also the usual folders of Flickr8k and Flickr30k in it.
+        faults: how to handle faults, see `captioning.data.readers`.
+
+    Raises:
+        DataError: a file or an image is missing or inconsistent.
+    """
+    root = Path(root)
+    files = {"": captions} if isinstance(captions, str) else dict(captions)
+    found = {split: file for split, name in files.items() if (file := _below(root, name))}
+    listed = {split: file for split, name in (lists or {}).items() if (file := _below(root, name))}
+    if not found or (lists and not listed):
+        needed = [*files.values(), *(lists or {}).values()]
+        raise DataError(
+            f"data.root={root} needs {', '.join(needed)}, and a folder of the images, such as {PICTURE_FOLDERS[0]}/: "
+            "add them (see docs/data.md in the repository)"
+        )
+    texts = {split: _captions(file, faults) for split, file in found.items()}
+    if lists:
+        order = _order(listed, faults)
+        _report_unlisted(found[""], texts[""], order, faults)
+        groups = {found[""]: [(name, split, texts[""].get(name, [])) for name, split in order.items()]}
+    else:
+        groups = {found[split]: [(name, split, own) for name, own in texts[split].items()] for split in found}
+    return _checked_records(root / images, groups, faults, own=images == ".")
+
+
+def _below(root: Path, name: str) -> Path | None:
+    return next((root / base / name for base in _BELOW if (root / base / name).is_file()), None)
+
+
+def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
+    """Return {image name without suffix: captions} of a file."""
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(text_lines(file), start=1):
+        with faults:
+            if not line.strip():
+                continue
+            if not (match := _LINE.fullmatch(line)):
+                raise DataError(
+                    f"{file}, line {number}: must be NAME#NUMBER and a caption, not {line!r:.60}: correct it"
+                )
+            found.setdefault(match[1].removesuffix(_SUFFIX), []).append(match[3].strip())
+    texts = [text for own in found.values() for text in own]
+    if texts and all(_TAGGED.fullmatch(word) for text in texts for word in text.split()):
+        return {name: [_untagged(text) for text in own] for name, own in found.items()}
+    return found
+
+
+def _untagged(text: str) -> str:
+    """Remove the part of speech from every word: "猫:n 睡:v" becomes "猫 睡"."""
+    return " ".join(word.rpartition(":")[0] for word in text.split())
+
+
+def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:
+    """Return {image name without suffix: split}, in the order of the lists."""
+    order: dict[str, str] = {}
+    for split in SPLITS:
+        for line in text_lines(listed[split]) if split in listed else ():
+            name = line.strip().removesuffix(_SUFFIX)
+            with faults:
+                if name and order.setdefault(name, split) != split:
+                    raise DataError(
+                        f"{listed[split]}: {name} is also in {listed[order[name]].name}: remove it from one of them"
+                    )
+    return order
+
+
+def _report_unlisted(
+    file: Path, texts: Mapping[str, Sequence[str]], order: Mapping[str, str], faults: Handling
+) -> None:
+    unlisted = [name for name in texts if name not in order]
+    for name in unlisted:
+        note(faults, "images left out", {"file": name, "reason": "it is in no list of a split"})
+    if unlisted:
+        line = f"{file}: {counted(len(unlisted), 'image')} left out, in no list of a split (first: {unlisted[0]})"
+        note(faults, None, None, line)
+
+
+def _checked_records(
+    folder: Path, groups: Mapping[Path, Sequence[tuple[str, str, list[str]]]], faults: Handling, *, own: bool
+) -> list[Record]:
+    """Return the records of (image name, split, captions), by caption file.
+
+    Args:
+        folder: the folder of the images.
+        groups: the captions of each file.
+        faults: how to handle faults.
+        own: whether the images may be in an image folder in `folder`.
+    """
+    disk, sources, number = Disk(), [], 0
+    for file, entries in groups.items():
+        names = [f"{name}{_SUFFIX}" for name, _, texts in entries if texts]
+        places = Places(own_folder(folder, names, disk) if own else folder, names, disk)
+        records = []
+        for name, split, texts in entries:
+            with faults:
+                path = places.path(f"{name}{_SUFFIX}", str(file))
+                records.append(Record(number, path, split, not_blank(texts, faults)))
+            number += 1
+        places.report(file, faults)
+        sources.append(CaptionFile(file, records, places.folder))
+    return checked(sources, disk, faults)

@@ -1,0 +1,136 @@
+"""Read Multi30k: captions of Flickr30k's images in English, German, French and Czech (Elliott et al. 2016).
+
+The files are those of github.com/multi30k/dataset. Line n of a caption file belongs to line n of the list of images.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from captioning.data import STRICT, Disk, Handling, Places, Record, own_folder
+from captioning.data.readers.checks import CaptionFile, checked, not_blank
+from captioning.data.readers.lines import text_lines
+from captioning.errors import ConfigError, DataError
+
+LANGUAGES = {1: ("en", "de", "fr", "cs"), 2: ("en", "de")}
+_EDITIONS = range(1, 6)  # of task 2: five captions per image, written independently in each language
+_ROOTS = ("data/task{task}", "task{task}", "dataset/data/task{task}", "")
+
+
+def read_multi30k(
+    root: str | Path,
+    *,
+    language: str = "en",
+    task: int = 1,
+    test: str | None = None,
+    images: str = ".",
+    faults: Handling = STRICT,
+) -> list[Record]:
+    """Read the captions of one language. A split is read if both its captions and its list of images are there.
+
+    Image ids are the positions in the lists of train, val and test together, so they are the same in all languages.
+
+    Args:
+        root: folder with the repository of Multi30k, or with its files; the caption files may be packed (.gz) or not.
+        language: "en" or "de"; in task 1 also "fr" or "cs".
+        task: 1 for one caption per image (translated from English), 2 for five per image (written independently).
+        test: the list of test images; None: test_2016_flickr (task 1), test_2016 (task 2).
+        images: folder of the images, relative to root; ".": also the usual folders of Flickr30k in it.
+        faults: how to handle faults, see `captioning.data.readers`.
+
+    Raises:
+        ConfigError: the task or language is unknown.
+        DataError: files are missing or inconsistent.
+    """
+    if language not in LANGUAGES.get(task, ()):
+        known = "; ".join(f"data.reader.task={key}: {', '.join(value)}" for key, value in LANGUAGES.items())
+        raise ConfigError(
+            f"data.reader.language={language} is not a language of data.reader.task={task}. Choose {known}"
+        )
+    root, disk = Path(root), Disk()
+    test = test or {1: "test_2016_flickr", 2: "test_2016"}[task]
+    sources, start = [], 0
+    for split, name in (("train", "train"), ("val", "val"), ("test", test)):
+        found = list(_captions(root, name, language, task))
+        listed = _first_file(root, task, "image_splits", [f"{name}.txt", f"{name}_images.txt"])
+        if listed and found:
+            names = [line.partition("#")[0].strip() for line in text_lines(listed)]
+            captions = _in_line(listed, names, found)
+            folder = own_folder(root / images, names, disk) if images == "." else root / images
+            places = Places(folder, names, disk)
+            records = list(_records(places, listed, names, captions, split=split, start=start, faults=faults))
+            places.report(listed, faults)
+            sources.append(CaptionFile(listed, records, places.folder))
+            start += len(names)
+    if not sources:
+        raise DataError(_what_is_missing(root, language, task, test))
+    return checked(sources, disk, faults)
+
+
+def _captions(root: Path, name: str, language: str, task: int) -> Iterator[Path]:
+    """Yield the caption files of a split.
+
+    Raises:
+        DataError: some of the five files of task 2 are missing.
+    """
+    stems = [f"{name}.{language}"] if task == 1 else [f"{name}.{number}.{language}" for number in _EDITIONS]
+    found = [_first_file(root, task, "raw", [stem, f"{stem}.gz"]) for stem in stems]
+    if any(found) and not all(found):
+        missing = stems[found.index(None)]
+        raise DataError(f"data.root={root} has no {missing}, but other files of its split: download {missing}.gz")
+    yield from (file for file in found if file)
+
+
+def _first_file(root: Path, task: int, folder: str, names: Sequence[str]) -> Path | None:
+    """Return the first of these files that exists: in the folders of the repository, or directly in root."""
+    bases = [root / base.format(task=task) for base in _ROOTS]
+    places = [place for base in bases for place in (base / folder, base)]
+    return next((place / name for place in places for name in names if (place / name).is_file()), None)
+
+
+def _in_line(listed: Path, names: Sequence[str], files: Sequence[Path]) -> list[list[str]]:
+    """Return the captions of each image, one per file.
+
+    Raises:
+        DataError: a file has another number of lines than the list of images.
+    """
+    columns = []
+    for file in files:
+        lines = text_lines(file)
+        if len(lines) != len(names):
+            raise DataError(
+                f"{file} has {len(lines)} lines, but {listed} lists {len(names)} images: download both again"
+            )
+        columns.append(lines)
+    return [list(captions) for captions in zip(*columns, strict=True)]
+
+
+def _records(
+    places: Places,
+    listed: Path,
+    names: Sequence[str],
+    captions: Sequence[Sequence[str]],
+    *,
+    split: str,
+    start: int,
+    faults: Handling,
+) -> Iterator[Record]:
+    """Yield one record per image. An image that is listed several times has the captions of all its lines."""
+    merged: dict[Path, tuple[int, list[str]]] = {}
+    for number, (name, texts) in enumerate(zip(names, captions, strict=True)):
+        with faults:
+            path = places.path(name, f"{listed}, line {number + 1}")
+            merged.setdefault(path, (start + number, []))[1].extend(texts)
+    for path, (number, texts) in merged.items():
+        yield Record(number, path, split, not_blank(texts, faults))
+
+
+def _what_is_missing(root: Path, language: str, task: int, test: str) -> str:
+    """Describe the files that are needed, and whether the other task's files are there."""
+    one = f"train.{language}.gz" if task == 1 else f"train.1.{language}.gz … train.5.{language}.gz"
+    other = next((n for n in LANGUAGES if n != task and any(_captions(root, "train", "en", n))), None)
+    hint = f". It has the files of the other task: set data.reader.task={other}" if other else ""
+    return (
+        f"data.root={root} has no Multi30k captions of task {task} in '{language}': it needs data/task{task}/raw/{one} "
+        f"and data/task{task}/image_splits/ (also val and {test}) from github.com/multi30k/dataset{hint} (see "
+        "docs/data.md in the repository)"
+    )
