@@ -1,4 +1,4 @@
-"""Split captions into words, normalize answers, and detect captions in scripts without spaces."""
+"""Split captions of any language into words or pieces, normalize answers, and detect scripts without spaces."""
 
 import lazy_loader
 
@@ -7,7 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "answer_normalizer": ["clean", "normalize", "without_punctuation"],
         "ptb_tokenizer": ["PUNCTUATION", "tokenize"],
-        "tokenizer": ["KINDS", "Tokenizer", "make_tokenizer", "tokenizer_from_state_dict"],
+        "tokenizer": ["TOKENIZERS", "Tokenizer", "make_tokenizer", "tokenizer_from_state_dict"],
         "scripts": ["is_unsplit", "script_of", "unsplit", "unsplit_share", "unsplit_warning"],
     },
 )

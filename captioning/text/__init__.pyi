@@ -8,7 +8,7 @@ from captioning.text.scripts import script_of as script_of
 from captioning.text.scripts import unsplit as unsplit
 from captioning.text.scripts import unsplit_share as unsplit_share
 from captioning.text.scripts import unsplit_warning as unsplit_warning
-from captioning.text.tokenizer import KINDS as KINDS
+from captioning.text.tokenizer import TOKENIZERS as TOKENIZERS
 from captioning.text.tokenizer import Tokenizer as Tokenizer
 from captioning.text.tokenizer import make_tokenizer as make_tokenizer
 from captioning.text.tokenizer import tokenizer_from_state_dict as tokenizer_from_state_dict

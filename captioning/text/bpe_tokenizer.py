@@ -46,7 +46,7 @@ class BpeTokenizer(Tokenizer):
             raise ConfigError(
                 f"data.tokenizer={self.name}: the words must come from another tokenizer. Write bpe:{size}"
             )
-        self._base = make_tokenizer(base or DEFAULT)
+        self._base = make_tokenizer(base or DEFAULT, key=f"data.tokenizer=bpe:{self.size}:BASE, BASE")
         self.splits_unspaced = self._base.splits_unspaced
         _library(self.name)
         self._alphabet = ""

@@ -10,15 +10,15 @@ from captioning.errors import ConfigError
 from captioning.text.ptb_tokenizer import PUNCTUATION
 from captioning.text.tokenizer import Tokenizer
 
-DEFAULT = "NLTKWordTokenizer"  # the one of nltk.word_tokenize, which needs no downloaded data
+_USUAL = "NLTKWordTokenizer"  # the one of nltk.word_tokenize, which needs no downloaded data
 SAMPLE = "Two dogs, aged 7, don't run."  # what splits it into something other than words is no tokenizer of captions
 
 
 class NltkTokenizer(Tokenizer):
     """Words of one of the tokenizers of nltk.tokenize, in lower case and without punctuation.
 
-    Captions are split as they are; then the tokens become lower case, and the tokens that `ptb` drops are dropped here
-    as well, also if they are punctuation of other scripts, such as "。". Text is not normalized otherwise.
+    Captions are split as they are. Then the tokens become lower case, and tokens of the punctuation marks that `ptb`
+    drops, or of those of other scripts such as "。", are dropped. Text is not normalized otherwise.
 
     Args:
         option: name of a class of nltk.tokenize that can be built without arguments, such as "TweetTokenizer"; "" is
@@ -32,7 +32,7 @@ class NltkTokenizer(Tokenizer):
 
     def __init__(self, option: str = ""):
         super().__init__(option)
-        self._tokenizer = _build(option or DEFAULT)
+        self._tokenizer = _build(option or _USUAL)
         self._check()
 
     def __call__(self, text: str) -> list[str]:
@@ -48,7 +48,7 @@ class NltkTokenizer(Tokenizer):
                 tokens = list(self._tokenizer.tokenize(SAMPLE))
         except LookupError as error:
             raise _needs_data(self.option, error) from error
-        except Exception:  # whatever the tokenizer raises for a caption, it is the wrong one
+        except Exception:  # any error here means that the class is not for captions
             tokens = []
         if "".join(tokens) != "".join(SAMPLE.split()):
             raise ConfigError(
@@ -58,13 +58,13 @@ class NltkTokenizer(Tokenizer):
 
 
 def is_punctuation(token: str) -> bool:
-    """Return whether `ptb` drops this token, or all its characters are punctuation outside of ASCII."""
-    return token in PUNCTUATION or all(not c.isascii() and unicodedata.category(c)[0] == "P" for c in token)
+    """Return whether a token is made of the marks that `ptb` drops, and of punctuation outside of ASCII."""
+    return all(c in PUNCTUATION or (not c.isascii() and unicodedata.category(c)[0] == "P") for c in token)
 
 
 def _word_tokenizers() -> list[str]:
     """Return the names of the tokenizers of words that need neither arguments nor data."""
-    return [DEFAULT, "TreebankWordTokenizer", "TweetTokenizer", "ToktokTokenizer", "WordPunctTokenizer"]
+    return [_USUAL, "TreebankWordTokenizer", "TweetTokenizer", "ToktokTokenizer", "WordPunctTokenizer"]
 
 
 def _build(name: str) -> Any:

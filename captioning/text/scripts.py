@@ -1,6 +1,6 @@
-"""Detect captions in scripts without spaces between words, which the Penn-Treebank tokenizer cannot split.
+"""Detect captions in scripts without spaces between words, which tokenizers for English cannot split.
 
-It makes one token of a Chinese, Japanese or Thai sentence. Such a sentence is too rare to be learned as a word, and
+They make one token of a Chinese, Japanese or Thai sentence. Such a sentence is too rare to be learned as a word, and
 one wrong character makes it a different word for the metrics.
 """
 
@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from captioning.text.ptb_tokenizer import tokenize
+from captioning.text.ptb_tokenizer import PtbTokenizer
+from captioning.text.tokenizer import Tokenizer
 
 # Scripts written without spaces between words. Hangul, Arabic, Devanagari, Cyrillic and others are not listed: they are
 # written with spaces. Words in the DENSE scripts, such as Chinese and Japanese, have 1 to 4 characters, mostly 2.
@@ -47,7 +48,11 @@ _ALONE = {_DENSE: 3, _LONGER: 6}
 _TYPICAL = {_DENSE: 2.5, _LONGER: 4.0}
 _KATAKANA = re.compile(f"[{DENSE['Katakana']}]")
 WARN_FROM = 0.01  # share of the captions
-HELP = "Put spaces between the words (or between all characters) of the captions first."
+HELP = (
+    "Set data.tokenizer=unicode or data.tokenizer=characters (for scores alone: metrics.tokenizer=unicode), "
+    "or put spaces between the words of the captions first."
+)
+_PTB = PtbTokenizer()
 
 
 class Unsplit(NamedTuple):
@@ -71,19 +76,20 @@ class Unsplit(NamedTuple):
         return self.count / self.total if self.total else 0.0
 
 
-def unsplit_share(texts: Iterable[str]) -> float:
+def unsplit_share(texts: Iterable[str], tokenizer: Tokenizer = _PTB) -> float:
     """Return the share of the non-blank captions that the tokenizer cannot split into words; 0.0 for no captions."""
-    return unsplit(texts).share
+    return unsplit(texts, tokenizer).share
 
 
-def unsplit_warning(texts: Iterable[str], where: str) -> str | None:
+def unsplit_warning(texts: Iterable[str], where: str, tokenizer: Tokenizer = _PTB) -> str | None:
     """Return a one-line warning if at least 1 % of the captions cannot be split into words, otherwise None.
 
     Args:
         texts: the captions.
         where: the file or data set, which the warning names.
+        tokenizer: splits the captions. There is no warning for one that splits scripts without spaces.
     """
-    found = unsplit(texts)
+    found = unsplit(texts, tokenizer)
     return f"{where}: {describe(found)}" if found.share >= WARN_FROM else None
 
 
@@ -97,8 +103,10 @@ def describe(found: Unsplit) -> str:
     )
 
 
-def unsplit(texts: Iterable[str]) -> Unsplit:
+def unsplit(texts: Iterable[str], tokenizer: Tokenizer = _PTB) -> Unsplit:
     """Count the captions that the tokenizer cannot split into words. Blank captions are not counted at all.
+
+    There are none for a tokenizer that splits scripts without spaces.
 
     If the tokens of all captions together are too long to be words, every caption with tokens of that length counts.
     This detects phrases between commas (Chinese, Japanese) or between spaces (Thai, Lao, Myanmar).
@@ -106,28 +114,28 @@ def unsplit(texts: Iterable[str]) -> Unsplit:
     count, total, example = 0, 0, ""
     lengths: list[tuple[str, dict[re.Pattern[str], tuple[float, int]]]] = []
     for text in texts:
-        dense = not text.isascii() and _ANY.search(text)
+        dense = not text.isascii() and not tokenizer.splits_unspaced and _ANY.search(text)
         total += bool(text.strip())
         if dense:
-            lengths.append((text, _lengths(text)))
+            lengths.append((text, _lengths(text, tokenizer)))
     phrases = {script for script in _TYPICAL if _mean([row[script] for _, row in lengths]) > _TYPICAL[script]}
     for text, row in lengths:
-        if is_unsplit(text) or any(_mean([row[script]]) > _TYPICAL[script] for script in phrases):
+        if is_unsplit(text, tokenizer) or any(_mean([row[script]]) > _TYPICAL[script] for script in phrases):
             count += 1
             example = example or " ".join(text.split())
     return Unsplit(count, total, example, script_of(example) if example else "")
 
 
-def is_unsplit(caption: str) -> bool:
+def is_unsplit(caption: str, tokenizer: Tokenizer = _PTB) -> bool:
     """Return whether most of a caption is text without spaces, with tokens too long to be words.
 
     Captions with spaces between their words are not; nor are captions of another script that contain one foreign word
-    or name.
+    or name; nor is any caption for a tokenizer that splits scripts without spaces.
     """
-    if caption.isascii() or not _ANY.search(caption):
+    if tokenizer.splits_unspaced or caption.isascii() or not _ANY.search(caption):
         return False
     caption = unicodedata.normalize("NFC", caption)  # so that accents stay with their kana
-    tokens = tokenize(caption)
+    tokens = tokenizer(caption)
     return any(_too_long(tokens, script) for script in (_DENSE, _LONGER))
 
 
@@ -140,12 +148,12 @@ def _too_long(tokens: list[str], script: re.Pattern) -> bool:
     return alone or sum(counts) > _MEAN[script] * len(counts)
 
 
-def _lengths(caption: str) -> dict[re.Pattern, tuple[float, int]]:
+def _lengths(caption: str, tokenizer: Tokenizer) -> dict[re.Pattern, tuple[float, int]]:
     """Return for each group of scripts (its letters, its tokens); (0, 0) if another script prevails.
 
     A Katakana letter counts half, because foreign words are spelled out in Katakana.
     """
-    tokens = tokenize(unicodedata.normalize("NFC", caption))
+    tokens = tokenizer(unicodedata.normalize("NFC", caption))
     result = {}
     for script in _TYPICAL:
         found = [[sign for sign in script.findall(token) if _is_letter(sign)] for token in tokens]

@@ -14,7 +14,7 @@ from captioning.errors import CheckpointError, ConfigError
 
 DEFAULT = "ptb"
 # Name of a tokenizer -> its file and class.
-KINDS = {
+TOKENIZERS = {
     "ptb": ("ptb_tokenizer", "PtbTokenizer"),
     "nltk": ("nltk_tokenizer", "NltkTokenizer"),
     "whitespace": ("plain_tokenizers", "WhitespaceTokenizer"),
@@ -33,7 +33,7 @@ class Tokenizer:
         option: what follows the colon of `data.tokenizer=KIND:OPTION`; "" if there is no colon.
 
     Attributes:
-        kind: a key of `KINDS`.
+        kind: a key of `TOKENIZERS`.
         option: as given.
         splits_unspaced: whether it splits scripts without spaces, such as Chinese, into words.
 
@@ -118,20 +118,23 @@ def make_tokenizer(name: str, *, key: str = "data.tokenizer") -> Tokenizer:
     """Build a tokenizer.
 
     Args:
-        name: KIND or KIND:OPTION, such as "ptb", "nltk:TweetTokenizer" or "bpe:4000"; KIND is a key of `KINDS`.
+        name: KIND or KIND:OPTION, such as "ptb", "nltk:TweetTokenizer" or "bpe:4000"; KIND is a key of `TOKENIZERS`.
         key: the setting that has this name, for error messages.
 
     Raises:
         ConfigError: there is no such tokenizer or option, or a package is missing.
     """
     kind, _, option = str(name).partition(":")
-    if kind not in KINDS:
-        near = difflib.get_close_matches(kind, KINDS, n=1)
+    if kind not in TOKENIZERS:
+        near = difflib.get_close_matches(kind, TOKENIZERS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
-        raise ConfigError(f"{key}={name} is not a tokenizer: {hint}Choose one of {', '.join(KINDS)}")
-    file, cls = KINDS[kind]
+        raise ConfigError(f"{key}={name} is not a tokenizer: {hint}Choose one of {', '.join(TOKENIZERS)}")
+    file, cls = TOKENIZERS[kind]
     make: Callable[..., Tokenizer] = getattr(import_module(f"captioning.text.{file}"), cls)
-    return make(option)
+    try:
+        return make(option)
+    except ConfigError as error:  # the classes name the usual key
+        raise ConfigError(str(error).replace("data.tokenizer=", f"{key}=", 1)) from error
 
 
 def tokenizer_from_state_dict(state: Mapping[str, Any] | None) -> Tokenizer:
@@ -144,8 +147,9 @@ def tokenizer_from_state_dict(state: Mapping[str, Any] | None) -> Tokenizer:
     if state is None:
         return make_tokenizer(DEFAULT)
     name = state.get("name") if isinstance(state, Mapping) else None
-    if not isinstance(name, str) or name.partition(":")[0] not in KINDS:
-        raise CheckpointError(f"the checkpoint's 'tokenizer' is damaged: it names {name!r:.40}. Use another checkpoint")
+    if not isinstance(name, str) or name.partition(":")[0] not in TOKENIZERS:
+        named = f"the name {name!r:.40} is unknown" if isinstance(name, str) else "it has no name"
+        raise CheckpointError(f"the checkpoint's 'tokenizer' is damaged: {named}. Use another checkpoint")
     tokenizer = make_tokenizer(name)
     tokenizer.load_state_dict(state)
     return tokenizer

@@ -34,13 +34,13 @@ _EDGES = regex.compile(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}\p{M}]+$")
 _INVISIBLE = regex.compile(r"(?V1)[[\p{Cc}\p{Cf}\p{Cs}\p{Variation_Selector}]--[\u200c\u200d]]")
 # Forms of one character that only differ in looks: radicals, ligatures, Arabic presentation forms, and width.
 _FORMS = (range(0x2E80, 0x2FE0), range(0xFB00, 0xFB50), range(0xFB50, 0xFE00), range(0xFE70, 0xFFF0), (0x3000,))
-_PLAIN = {
-    code: form for codes in _FORMS for code in codes if (form := unicodedata.normalize("NFKC", chr(code))) != chr(code)
-}
+_PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for codes in _FORMS for code in codes}
+# NFKC puts a space before an accent alone; without it, the accent stays with the letter before it.
+_PLAIN = {code: form.lstrip(" ") for code, form in _PLAIN.items() if form != chr(code)} | {0x3000: " "}
 _PLAIN |= {0x2019: "'", 0x200B: " "}  # the curly apostrophe; the invisible space between Khmer words
 
 
-def normalize(text: str) -> str:
+def normal_form(text: str) -> str:
     """Return text in Unicode's form NFC, with single spaces, and with one form of each character.
 
     Full-width and half-width characters get their usual width; ligatures, Arabic presentation forms and radicals are
@@ -58,7 +58,7 @@ class UnicodeTokenizer(Tokenizer):
 
     Scripts without spaces between words (Han, Kana, Thai, Lao, Khmer, Myanmar, …) have one token per character: a
     letter with its marks (an extended grapheme cluster). Tibetan has one per syllable. Every segment with a letter or a
-    digit is kept, for example "can't", "3.5" and "한국어". `normalize` says how text is normalized.
+    digit is kept, for example "can't", "3.5" and "한국어". `normal_form` says how text is normalized.
 
     Args:
         option: "jieba" (Chinese), "fugashi" (Japanese: MeCab with the dictionary unidic-lite) or "pythainlp" (Thai):
@@ -82,7 +82,7 @@ class UnicodeTokenizer(Tokenizer):
 
     def __call__(self, text: str) -> list[str]:
         """Split one caption into words in lower case, without punctuation."""
-        words = [word for part in normalize(text).split(" ") for word in self._words(part)]
+        words = [word for part in normal_form(text).split(" ") for word in self._words(part)]
         return words if self.option or text.isascii() else _clusters(words)
 
     def join(self, words: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from captioning.text import is_unsplit, script_of, unsplit, unsplit_share, unsplit_warning
+from captioning.text import is_unsplit, make_tokenizer, script_of, unsplit, unsplit_share, unsplit_warning
 
 UNSPLIT = {
     "一只狗在草地上奔跑。": "Han",
@@ -46,7 +46,10 @@ def test_the_warning_names_file_share_and_example_and_what_to_do():
         "refs.json: 3 of 4 captions (75%) are written without spaces between words (Han script), for example "
         "'一只狗在草地上奔跑。': the tokenizer makes one word of a whole sentence"
     )
-    assert warning.endswith("Put spaces between the words (or between all characters) of the captions first.")
+    assert warning.endswith(
+        "Set data.tokenizer=unicode or data.tokenizer=characters (for scores alone: metrics.tokenizer=unicode), or put "
+        "spaces between the words of the captions first."
+    )
     assert "\n" not in warning
 
 
@@ -81,3 +84,20 @@ def test_phrases_between_marks_or_spaces_are_no_words(captions):
 )
 def test_words_between_spaces_are(captions):
     assert unsplit(captions).count == 0
+
+
+@pytest.mark.parametrize("name", ["unicode", "characters", "bpe:100:unicode"])
+def test_tokenizers_that_split_such_scripts_have_nothing_to_warn_about(name):
+    tokenizer = make_tokenizer(name)
+    assert unsplit([*UNSPLIT, "a dog"], tokenizer) == (0, len(UNSPLIT) + 1, "", "")
+    assert unsplit_warning(UNSPLIT, "refs.json", tokenizer) is None
+    assert not any(is_unsplit(caption, tokenizer) for caption in UNSPLIT)
+
+
+@pytest.mark.parametrize("name", ["ptb", "nltk", "whitespace", "bpe:100"])
+def test_other_tokenizers_are_judged_by_their_own_tokens(name):
+    tokenizer = make_tokenizer(name)
+    assert unsplit(UNSPLIT, tokenizer).count == len(UNSPLIT)
+    assert unsplit(SPLIT[:4], tokenizer).count == 0
+    assert unsplit_share([*UNSPLIT, *["a dog"] * len(UNSPLIT)], tokenizer) == 0.5
+    assert unsplit_warning(UNSPLIT, "refs.json", tokenizer).startswith("refs.json: 9 of 9 captions (100%)")
