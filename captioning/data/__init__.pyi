@@ -59,7 +59,9 @@ from captioning.data.questions import QuestionBatch as QuestionBatch
 from captioning.data.questions import QuestionDataset as QuestionDataset
 from captioning.data.questions import collate_questions as collate_questions
 from captioning.data.questions import encode_question as encode_question
+from captioning.data.readers import read_auto as read_auto
 from captioning.data.readers import read_coco as read_coco
+from captioning.data.readers import read_coco_cn as read_coco_cn
 from captioning.data.readers import read_conceptual as read_conceptual
 from captioning.data.readers import read_csv as read_csv
 from captioning.data.readers import read_flickr_text as read_flickr_text
@@ -67,7 +69,12 @@ from captioning.data.readers import read_folder as read_folder
 from captioning.data.readers import read_json_lines as read_json_lines
 from captioning.data.readers import read_karpathy as read_karpathy
 from captioning.data.readers import read_multi30k as read_multi30k
+from captioning.data.readers import read_nocaps as read_nocaps
 from captioning.data.readers import read_parquet as read_parquet
+from captioning.data.readers import read_stair as read_stair
+from captioning.data.readers import read_textcaps as read_textcaps
+from captioning.data.readers import read_vizwiz as read_vizwiz
+from captioning.data.readers import recognize_data as recognize_data
 from captioning.data.records import Record as Record
 from captioning.data.records import SPLITS as SPLITS
 from captioning.data.records import select as select
@@ -75,6 +82,7 @@ from captioning.data.scenes import draw_scene as draw_scene
 from captioning.data.scenes import read_scenes as read_scenes
 from captioning.data.scenes import read_shapes as read_shapes
 from captioning.data.scenes import truth as truth
+from captioning.data.tables import is_table as is_table
 from captioning.data.tables import names_of as names_of
 from captioning.data.tables import table_rows as table_rows
 from captioning.data.vocabulary import Vocabulary as Vocabulary

@@ -7,7 +7,7 @@ without captions.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from captioning.errors import DataError
@@ -39,12 +39,13 @@ def counted_annotations(found: Iterable[tuple[str, Any]]) -> tuple[list[tuple[st
     return kept, left_out
 
 
-def mark_of(annotation: Any, where: str) -> str | None:
+def mark_of(annotation: Any, where: str, keep: Collection[str] = ()) -> str | None:
     """Return "rejected" or "precanned" for a marked annotation, and None for one that counts.
 
     Args:
         annotation: an entry of the list "annotations".
         where: its location, for error messages.
+        keep: marks that do not matter: annotations that have no other mark count.
 
     Raises:
         DataError: a mark is neither true nor false.
@@ -56,7 +57,7 @@ def mark_of(annotation: Any, where: str) -> str | None:
         truth = _VALUES.get(str(value).strip().lower())
         if truth is None:
             raise DataError(f"{where}: '{key}' must be true or false, not {value!r:.60}")
-        if truth:
+        if truth and mark not in keep:
             return mark
     return None
 

@@ -334,6 +334,11 @@ class CocoPictures:
         self._folders = [(folder, disk.listing(folder).files) for folder in folders]
         self.moved: dict[Path, int] = defaultdict(int)
 
+    @property
+    def present(self) -> bool:
+        """Whether any of the folders has images."""
+        return any(name.lower().endswith(".jpg") for _, files in self._folders for name in files)
+
     def find(self, name: str, number: int) -> Path | None:
         """Find an image by its name of 2014 (COCO_val2014_000000000042.jpg) or of 2017 (000000000042.jpg).
 
@@ -353,6 +358,18 @@ class CocoPictures:
                     self.moved[folder] += 1
                     return folder / candidate
         return None
+
+    def report(self, file: Path, faults: Handling) -> None:
+        """Report how many images were found in which folders.
+
+        Args:
+            file: the file with the names.
+            faults: how the reader handles faults.
+        """
+        if self.moved:
+            found = " and ".join(f"{count} in {where}" for where, count in self.moved.items())
+            line = f"{file}: images found by name in other folders than those in the file: {found}"
+            note(faults, None, None, line)
 
 
 def _list(folder: Path) -> Listing:

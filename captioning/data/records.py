@@ -18,12 +18,14 @@ class Record(NamedTuple):
         path: path of the image file.
         split: "train", "val" or "test".
         captions: the captions as they are written in the data set.
+        group: group of images with scores of its own, such as a domain of nocaps; None if the data set has no groups.
     """
 
     image_id: int
     path: Path
     split: str
     captions: tuple[str, ...]
+    group: str | None = None
 
 
 def select(records: Iterable[Record], split: str) -> list[Record]:

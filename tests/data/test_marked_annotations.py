@@ -13,6 +13,13 @@ def annotation(number, caption, rejected=False, precanned=False):
     return {"id": 0, "image_id": number, "caption": caption, "is_rejected": rejected, "is_precanned": precanned}
 
 
+def test_a_mark_that_is_kept_does_not_hide_another_one():
+    both = annotation(1, "a", rejected=True, precanned=True)
+    assert mark_of(both, "here", keep=["rejected"]) == "precanned"
+    assert mark_of(both, "here", keep=["rejected", "precanned"]) is None
+    assert mark_of(annotation(1, "a", rejected=True), "here", keep=["precanned"]) == "rejected"
+
+
 def test_both_marks_are_left_out_and_an_annotation_with_both_is_counted_once():
     found = [("0", annotation(1, "a")), ("1", annotation(1, "b", rejected=True, precanned=True))]
     found += [("2", annotation(1, "c", precanned=True)), ("3", {"image_id": 1, "caption": "d"})]
@@ -53,5 +60,5 @@ def test_the_reader_learns_none_of_them_and_says_how_many(tmp_path, capsys):
     assert [(record.image_id, record.captions) for record in read_coco_files(tmp_path)] == [(1, ("a cat",))]
     assert capsys.readouterr().err == (
         f"{file}: 2 of 3 annotations are left out, as the VizWiz API does: 1 rejected ('is_rejected') and 1 precanned "
-        "('is_precanned')\n"
+        "('is_precanned'); also left out, because of no other caption: 1 image\n"
     )

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "checks": ["missing_files"],
         "coco": ["read_coco"],
+        "coco_cn": ["KINDS_OF_CAPTIONS", "read_coco_cn"],
         "coco_json": ["read_coco_files"],
         "conceptual": ["read_conceptual"],
         "csv_table": ["read_csv"],
@@ -24,5 +25,10 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "karpathy": ["read_karpathy"],
         "multi30k": ["read_multi30k"],
         "parquet": ["read_parquet"],
+        "recognize": ["read_auto", "recognize_data"],
+        "nocaps": ["DOMAINS", "read_nocaps"],
+        "stair": ["read_stair"],
+        "textcaps": ["read_textcaps"],
+        "vizwiz": ["read_vizwiz"],
     },
 )

@@ -128,6 +128,8 @@ def coco_records(
                 group = _group(image, where, keys) if keys.group else None
                 records.append(Record(number, path, split, not_blank(captions[number], faults), group))
         places.report(file, faults)
+        if pictures:
+            pictures.report(file, faults)
     known = {record.image_id for record in records}
     unknown = [number for number in captions if number not in known]
     advice = "add the images or remove the captions"

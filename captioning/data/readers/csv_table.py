@@ -1,4 +1,4 @@
-"""Read a table of one's own photos, with one row per caption."""
+"""Read a table of photos with one row per caption, such as captions.csv."""
 
 import re
 from pathlib import Path

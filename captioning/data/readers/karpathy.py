@@ -17,7 +17,6 @@ from captioning.data import (
     entries,
     field,
     id_of,
-    note,
     read_json,
 )
 from captioning.data.readers.checks import CaptionFile, checked, not_blank
@@ -84,10 +83,8 @@ def karpathy_records(file: Path, folder: Path, disk: Disk, *, id_key: str, fault
             with faults:
                 records.append(_karpathy_record(image, where, places, coco, id_key=id_key, faults=faults))
         places.report(file, faults)
-        if coco and coco.moved:
-            found = " and ".join(f"{count} in {where}" for where, count in coco.moved.items())
-            line = f"{file}: images found by name in other folders than those in the file: {found}"
-            note(faults, None, None, line)
+        if coco:
+            coco.report(file, faults)
     return records
 
 

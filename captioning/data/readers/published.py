@@ -27,7 +27,7 @@ def folder_with(root: Path, folders: Sequence[str], names: Sequence[str], disk: 
     there = [unnested(root / folder, disk) for folder in folders if (root / folder).is_dir()]
     wanted = {caseless(Path(name).name) for name in names}
     holding = [folder for folder in there if wanted & set(map(caseless, disk.listing(folder).files))]
-    return (holding or there or [None])[0]
+    return next(iter([*holding, *there]), None)
 
 
 def nothing_found(root: Path, what: str, needed: Iterable[str]) -> DataError:
@@ -38,6 +38,7 @@ def nothing_found(root: Path, what: str, needed: Iterable[str]) -> DataError:
         what: name of the data set.
         needed: alternatives: any of them would be enough.
     """
+    wanted = ", or ".join(needed)
     return DataError(
-        f"data.root={root} has no {what}: it needs {', or '.join(needed)} (see docs/data.md in the repository)"
+        f"data.root={root} has no {what}: it needs {wanted}. Add them (see docs/data.md in the repository)"
     )

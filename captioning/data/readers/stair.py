@@ -18,7 +18,7 @@ from captioning.data.readers.published import first_file, nothing_found
 from captioning.errors import ConfigError, DataError
 from captioning.io import KARPATHY_URL
 
-_YEAR = 2014
+_PARTS = ("train", "val")
 _NAMES = ("stair_captions_v1.2_{split}{edition}.json", "stair_captions_v1.2/stair_captions_v1.2_{split}{edition}.json")
 
 
@@ -49,17 +49,20 @@ def read_stair(
     root, home, disk = Path(root), Path(root if coco is None else coco), Disk()
     keys = CocoKeys(caption="tokenized_caption") if tokenized else CocoKeys()
     edition, sources = "_tokenized" if tokenized else "", []
-    for part in ("train", "val"):
+    own = [part for part in _PARTS if (home / f"{part}2014").is_dir()]
+    for part in own or _PARTS:  # without folders of 2014: those of 2017, or one folder with all images
         file = first_file(root, [name.format(split=part, edition=edition) for name in _NAMES])
         pictures = CocoPictures(home, disk)
         if file and pictures.present:
-            folder = home / f"{part}{_YEAR}"
+            folder = home / f"{part}2014"
             records = coco_records(file, folder, disk, split=part, faults=faults, keys=keys, pictures=pictures)
             sources.append(CaptionFile(file, records, folder))
     if not sources:
         where = "" if coco is None else f" of data.reader.coco={coco}"
         captions = [name.format(split="{train,val}", edition=edition) for name in _NAMES[:1]]
-        raise nothing_found(root, "STAIR captions", [f"{captions[0]} with the images in train2014/ and val2014/{where}"])
+        raise nothing_found(
+            root, "STAIR captions", [f"{captions[0]} with the images in train2014/ and val2014/{where}"]
+        )
     if split == "karpathy":
         sources = _split_again(sources, root, home, faults)
     return checked(sources, disk, faults)
