@@ -1,8 +1,8 @@
 """Compare two runs with a paired bootstrap over the images that both captioned: `captioning-compare A B`."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from captioning.config import CompareConfig, build, entry_point
 from captioning.errors import ConfigError
@@ -15,7 +15,15 @@ def compare(config: dict[str, Any]) -> None:
         ConfigError: a setting is out of range, or annotations are missing for a results file.
         DataError: the runs have other images or references.
     """
-    from captioning.evaluation import aligned, compared, describe_comparison, differences, matched_by, same_references
+    from captioning.evaluation import (
+        aligned,
+        compared,
+        describe_comparison,
+        differences,
+        matched_by,
+        same_models,
+        same_references,
+    )
     from captioning.io import counted
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # scores the results files
@@ -27,18 +35,18 @@ def compare(config: dict[str, Any]) -> None:
     runs = {side: [config[side]] if isinstance(config[side], str) else config[side] for side in ("a", "b")}
     if empty := [side for side, paths in runs.items() if not paths]:
         raise ConfigError(f"{empty[0]}=[] names no run to compare: give one or more folders or results files")
-    options = {key: config[key] for key in ("split", "subset")}
+    options = {key: config[key] for key in ("split", "subset", "images")}
     annotations = Path(config["annotations"]) if config["annotations"] else None
     read = {side: [_read(Path(path), annotations, scorer, **options) for path in paths] for side, paths in runs.items()}
-    tables = aligned({side: [table for table, *_ in found] for side, found in read.items()}, runs)
-    marks = {side: [mark for *_, mark in found] for side, found in read.items()}
-    same_references(marks, runs)
+    tables = aligned({side: [run.table for run in found] for side, found in read.items()}, runs)
+    same_references({side: [run.references for run in found] for side, found in read.items()}, runs)
+    same_models({side: [run.models for run in found] for side, found in read.items()}, runs)
     scores = compared(tables, resamples=resamples, seed=config["metrics"]["seed"])
     if config["by"] not in scores:
         raise ConfigError(f"by={config['by']} is not a score of both runs: choose one of {', '.join(scores)}")
     for side, paths in runs.items():
         print(f"{side.upper()}: {', '.join(paths)}")
-    print("\n".join(dict.fromkeys(title for found in read.values() for _, title, _ in found)))
+    print("\n".join(dict.fromkeys(run.title for found in read.values() for run in found)))
     print(f"{counted(len(tables['a'][0].image_ids), 'image')}, matched by {matched_by(tables)}")
     print(describe_comparison(scores, tables, resamples=resamples))
     rows = differences(tables, config["by"])
@@ -53,15 +61,33 @@ def compare(config: dict[str, Any]) -> None:
         _write(Path(config["output"]), scores, rows, config["by"])
 
 
+class _Run(NamedTuple):
+    """The scores of one run: the table, its title, the fingerprint of the references, and the models of the scores."""
+
+    table: Any
+    title: str
+    references: str | None
+    models: dict[str, str]
+
+
 def _read(
-    path: Path, annotations: Path | None, scorer: Callable, *, split: str | None, subset: bool
-) -> tuple[Any, str, Any]:
-    """Return (table, title, fingerprint of the references) of a folder with scores, or of a results file."""
-    from captioning.evaluation import match, read_fingerprint, read_references, read_results, read_title, title
+    path: Path, annotations: Path | None, scorer: Any, *, split: str | None, subset: bool, images: str | None
+) -> _Run:
+    """Read the scores of a folder, or score a results file."""
+    from captioning.evaluation import (
+        find_scored_images,
+        match,
+        read_fingerprint,
+        read_models,
+        read_references,
+        read_results,
+        read_title,
+        title,
+    )
     from captioning.metrics import from_csv
 
     if path.is_dir():
-        return from_csv(path / "per_image.csv"), read_title(path), read_fingerprint(path)
+        return _Run(from_csv(path / "per_image.csv"), read_title(path), read_fingerprint(path), read_models(path))
     if annotations is None:
         raise ConfigError(
             f"{path} is not a folder with scores: if it is a results file, give annotations=FILE to score it"
@@ -74,7 +100,9 @@ def _read(
         unscored=references.unscored,
         subset=subset,
     )
-    report = scorer(found.references, {image_id: texts[0] for image_id, texts in found.captions.items()})
+    files = find_scored_images(found, images, needed=scorer.looks_at_images, files=(path, annotations))
+    captions = {image_id: texts[0] for image_id, texts in found.captions.items()}
+    report = scorer(found.references, captions, images=files)
     about: dict[str, Any] = {
         "data": path.name,
         "annotations": annotations.name,
@@ -82,9 +110,10 @@ def _read(
         "decoding": "not stated",
     }
     names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
-    about |= {**found.about, "tokenizer": report.tokenizer, "images": len(names)}
+    about |= {**found.about, "tokenizer": report.tokenizer, "images": len(names), "models": report.models}
     heading = title(about) + (f"; {references.notice}" if references.notice else "")
-    return report.table._replace(names=names if any(names) else None), heading, report.references
+    table = report.table._replace(names=names if any(names) else None)
+    return _Run(table, heading, report.references, report.models)
 
 
 def _line(row: Mapping[str, Any]) -> str:

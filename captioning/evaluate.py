@@ -28,6 +28,7 @@ def evaluate(config: dict[str, Any]) -> None:
     scorer, everything = build(config["metrics"]), build(data["reader"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     sources, records = sources_of(predictor, build(config["features"]), select(everything, split), **named)
+    scorer.prepare(paths := {record.image_id: record.path for record in records})
     search = with_generator(build(decoding))
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
     seen = [caption for record in everything if record.split == "train" for caption in record.captions]
@@ -36,6 +37,7 @@ def evaluate(config: dict[str, Any]) -> None:
         captions,
         training=seen if split != "train" else None,
         tokenizer=predictor.vocabulary.tokenizer,
+        images=paths,
     )
     extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
     about: dict[str, Any] = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}

@@ -50,6 +50,7 @@ def report(config: dict[str, Any]) -> None:
         captions,
         training=training if config["split"] != "train" else None,
         tokenizer=predictor.vocabulary.tokenizer,
+        images={record.image_id: record.path for record in records},
     )
     extra = build_reader(data["extra_scores"])(captions, split=config["split"]) if data.get("extra_scores") else {}
     if config["by"] not in scored.table.values:

@@ -13,10 +13,17 @@ def score_results(config: dict[str, Any]) -> None:
     """Print the scores; with `output`, write scores.json, statistics.json, per_image.csv and captions.json there.
 
     Raises:
-        ConfigError: `server` without `output`.
+        ConfigError: `server` without `output`, or `images` without a score that looks at them.
         DataError: a file cannot be read, or its images are not those of the annotations.
     """
-    from captioning.evaluation import describe_scores, match, read_references, read_results, write_report
+    from captioning.evaluation import (
+        describe_scores,
+        find_scored_images,
+        match,
+        read_references,
+        read_results,
+        write_report,
+    )
 
     results, annotations = Path(config["results"]), Path(config["annotations"])
     if config["server"]:
@@ -26,11 +33,14 @@ def score_results(config: dict[str, Any]) -> None:
     options = {"unscored": references.unscored, "subset": config["subset"]}
     found = match(read_results(results), references.images, files=(results, annotations), **options)
     samples = _samples(config["samples"], references, annotations, found) if config["samples"] else None
-    report = build(config["metrics"])(
+    scorer = build(config["metrics"])
+    images = find_scored_images(found, config["images"], needed=scorer.looks_at_images, files=(results, annotations))
+    report = scorer(
         found.references,
         {image_id: texts[0] for image_id, texts in found.captions.items()},
         training=_training(config["training"]),
         samples=samples,
+        images=images,
     )
     if references.notice:
         report = report._replace(notes=report.notes | {"NOTE": references.notice})

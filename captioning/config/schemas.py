@@ -169,6 +169,7 @@ class ScoreConfig:
     annotations: PathName
     samples: PathName | None
     training: PathName | None
+    images: PathName | None
     split: str | None
     subset: bool
     decoded_by: str
@@ -185,6 +186,7 @@ class CompareConfig:
     a: PathName | list[PathName]
     b: PathName | list[PathName]
     annotations: PathName | None
+    images: PathName | None
     split: str | None
     subset: bool
     metrics: dict

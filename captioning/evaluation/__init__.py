@@ -2,39 +2,46 @@
 
 import lazy_loader
 
+# Parts that a configuration file may build (see `captioning.config.allowlist`).
+PARTS = {
+    "clip_encoder": ["ClipEncoder", "PacEncoder"],
+}
+TOOLS = {
+    "caption_files": [
+        "ReferenceFile",
+        "image_ids",
+        "read_for_server",
+        "read_references",
+        "read_results",
+        "read_samples",
+    ],
+    "comparison": [
+        "aligned",
+        "compared",
+        "describe_comparison",
+        "differences",
+        "matched_by",
+        "read_tables",
+        "same_models",
+        "same_references",
+    ],
+    "decoding_label": ["decoding_name"],
+    "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
+    "identity": ["ImageTexts", "Matched", "file_name", "match", "of_records", "pair", "read_id"],
+    "image_folder": ["find_scored_images"],
+    "results": [
+        "describe_scores",
+        "read_about",
+        "read_fingerprint",
+        "read_models",
+        "read_scores",
+        "read_title",
+        "title",
+        "write_report",
+        "write_server_file",
+    ],
+    "split_captions": ["sources_of", "write_captions"],
+}
 __getattr__, __dir__, __all__ = lazy_loader.attach(
-    __name__,
-    submod_attrs={
-        "caption_files": [
-            "ReferenceFile",
-            "image_ids",
-            "read_for_server",
-            "read_references",
-            "read_results",
-            "read_samples",
-        ],
-        "comparison": [
-            "aligned",
-            "compared",
-            "describe_comparison",
-            "differences",
-            "matched_by",
-            "read_tables",
-            "same_references",
-        ],
-        "decoding_label": ["decoding_name"],
-        "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
-        "identity": ["ImageTexts", "Matched", "file_name", "match", "of_records", "pair", "read_id"],
-        "results": [
-            "describe_scores",
-            "read_about",
-            "read_fingerprint",
-            "read_scores",
-            "read_title",
-            "title",
-            "write_report",
-            "write_server_file",
-        ],
-        "split_captions": ["sources_of", "write_captions"],
-    },
+    __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}
 )

@@ -8,7 +8,7 @@ import numpy as np
 
 from captioning.errors import DataError
 from captioning.evaluation.identity import ImageTexts, listed, pair
-from captioning.evaluation.results import read_fingerprint
+from captioning.evaluation.results import read_fingerprint, read_models
 from captioning.metrics import ScoreTable, bootstrap, from_csv
 
 Tables = dict[str, list[ScoreTable]]  # for the sides "a" and "b", one table per run
@@ -25,12 +25,14 @@ def read_tables(a: str | Path, b: str | Path) -> Tables:
         The tables of both, with their images in the same order.
 
     Raises:
-        DataError: a table is missing, or the two have different images or different references.
+        DataError: a table is missing, or the two have different images, different references, or scores of different
+            models.
     """
     read = {side: [from_csv(Path(path) / "per_image.csv")] for side, path in (("a", a), ("b", b))}
     runs = {"a": [str(a)], "b": [str(b)]}
     tables = aligned(read, runs)
     same_references({side: [read_fingerprint(Path(path)) for path in paths] for side, paths in runs.items()}, runs)
+    same_models({side: [read_models(Path(path)) for path in paths] for side, paths in runs.items()}, runs)
     return tables
 
 
@@ -81,6 +83,28 @@ def same_references(marks: Mapping[str, Sequence[str | None]], runs: Mapping[str
         )
 
 
+def same_models(models: Mapping[str, Sequence[Mapping[str, str]]], runs: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to compare scores that look at the image if different models computed them.
+
+    Args:
+        models: for the sides "a" and "b" one {score: model and weights} per run (`metrics.Report.models`).
+        runs: the name of each run, for error messages.
+
+    Raises:
+        DataError: two runs have the same score from different models.
+    """
+    first: dict[str, tuple[str, str]] = {}
+    for side, found in models.items():
+        for path, used in zip(runs[side], found, strict=True):
+            for score, model in used.items():
+                other, its_model = first.setdefault(score, (path, model))
+                if its_model != model:
+                    raise DataError(
+                        f"'{other}' has the {score} of {its_model}, '{path}' that of {model}: they cannot be compared. "
+                        "Score both with the same model and weights"
+                    )
+
+
 def matched_by(tables: Tables) -> str:
     """Return what the images of `aligned` tables were matched by: "file name" or "image id"."""
     named = [[bool(name) for name in table.names or [""]] for found in tables.values() for table in found]
@@ -107,10 +131,11 @@ def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[st
 
 def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
     """Format a comparison as a printable table."""
-    lines = [f"  {'':<10}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval       A better  B better"]
+    width = max([10, *(len(name) + 1 for name in scores)])
+    lines = [f"  {'':<{width}}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval       A better  B better"]
     for name, row in scores.items():
         lines.append(
-            f"  {name:<10}{row.a:9.4f}{row.b:9.4f}{row.b - row.a:+10.4f}   {row.low:+.4f} … {row.high:+.4f}"
+            f"  {name:<{width}}{row.a:9.4f}{row.b:9.4f}{row.b - row.a:+10.4f}   {row.low:+.4f} … {row.high:+.4f}"
             f"{row.a_better:10.1%}{row.b_better:10.1%}"
         )
     for side, found in tables.items():

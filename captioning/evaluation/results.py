@@ -45,7 +45,7 @@ def write_report(
     write_json(folder / "scores.json", {**report.scores, **extra})
     write_text(folder / "per_image.csv", to_csv(table))
     statistics = {
-        "about": {**about, "tokenizer": report.tokenizer, "images": len(table.image_ids)},
+        "about": {**about, **_of_report(report)},
         "references": report.references,
         "intervals": report.intervals,
         "intervals are": f"95 %, {report.resamples} bootstrap resamples of images, CIDEr's document frequencies fixed",
@@ -65,13 +65,14 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
         about: what was scored: "data", "split" and "decoding".
         extra: further scores that are specific to the data set.
     """
-    lines = [title({**about, "tokenizer": report.tokenizer, "images": len(report.table.image_ids)})]
+    lines = [title({**about, **_of_report(report)})]
+    width = max([10, *(len(name) + 2 for name in report.scores)])
     for name, value in {**report.scores, **extra}.items():
         low, high = report.intervals.get(name, (None, None))
         interval = "" if low is None else f"   95 % {low:.4f} … {high:.4f}"
         note = f"   ({report.notes[name]})" if name in report.notes else ""
-        lines.append(f"  {name:<10}{value:8.4f}{interval}{note}")
-    lines += [f"  {name:<10}not available: {reason}" for name, reason in report.unavailable.items()]
+        lines.append(f"  {name:<{width}}{value:8.4f}{interval}{note}")
+    lines += [f"  {name:<{width}}not available: {reason}" for name, reason in report.unavailable.items()]
     shares = ("distinct", "novel", "with unknown words", "empty")
     parts = [f"{report.captions[name]:.1%} {name}" for name in shares if name in report.captions]
     length = (
@@ -84,16 +85,22 @@ def describe_scores(report: Report, about: Mapping[str, Any], *, extra: Mapping[
     if (count := len(report.table.image_ids)) < FEW:
         few = f"only {counted(count, 'image')}: scores of so few are mostly chance; score {FEW} or more"
         notes.append(("NOTE", few))
-    lines += [f"  {name:<10}{note}" for name, note in notes]
+    lines += [f"  {name:<{width}}{note}" for name, note in notes]
     return "\n".join(lines)
 
 
+def _of_report(report: Report) -> dict[str, Any]:
+    """Return what a title says about how the captions were scored."""
+    models = {"models": report.models} if report.models else {}
+    return {"tokenizer": report.tokenizer, "images": len(report.table.image_ids), **models}
+
+
 def title(about: Mapping[str, Any]) -> str:
-    """Return the title of printed scores: data, split, decoding, tokenizer, images, and how images were matched.
+    """Return the title of printed scores: data, split, decoding, tokenizer, images, how images were matched, models.
 
     Args:
         about: as for `describe_scores`, with "tokenizer" and "images". For results that were scored with a file of
-            references, "annotations" is that file's name.
+            references, "annotations" is that file's name. "models" names the models of scores that look at the image.
     """
     subset, by, file = about.get("subset"), about.get("matched by"), about.get("annotations")
     images = counted(about["images"], "image")
@@ -107,7 +114,8 @@ def title(about: Mapping[str, Any]) -> str:
         if left := subset["captions without references"]:
             images += f", {counted(left, 'caption')} without references skipped"
     matched = f", captions and references matched by {by}" if by else ""
-    return f"{what}{decoding}, {_tokens(about['tokenizer'])}, {images}{matched}"
+    models = "".join(f", {score} of {model}" for score, model in about.get("models", {}).items())
+    return f"{what}{decoding}, {_tokens(about['tokenizer'])}, {images}{matched}{models}"
 
 
 def _tokens(tokenizer: str) -> str:
@@ -126,6 +134,15 @@ def read_about(folder: Path) -> dict[str, Any]:
     return field(read_json(file), "about", dict, str(file))
 
 
+def read_models(folder: Path) -> dict[str, str]:
+    """Read which models computed the scores in a folder, {score: model and weights}; {} for scores without a model."""
+    file = folder / "statistics.json"
+    content = read_json(file) if file.is_file() else None
+    about = content.get("about") if isinstance(content, dict) else None
+    found = about.get("models") if isinstance(about, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def read_fingerprint(folder: Path) -> str | None:
     """Read the fingerprint of the references from a folder of scores; None for folders of older versions."""
     file = folder / "statistics.json"
@@ -134,18 +151,22 @@ def read_fingerprint(folder: Path) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def read_title(folder: Path) -> str:
+def read_title(folder: Path, **others: Any) -> str:
     """Read the title of the scores in a folder that `write_report` wrote.
+
+    Args:
+        folder: the folder.
+        **others: values that replace those of the folder, for example the models of scores that are computed again.
 
     Raises:
         DataError: `statistics.json` is missing or damaged.
     """
     about, file = read_about(folder), folder / "statistics.json"
     try:
-        return title(about)
+        return title(about | others)
     except KeyError as error:
         raise DataError(f"{file}: the key {error} is missing in 'about'. Score the captions again") from error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{file}: a value in 'about' has a wrong type. Score the captions again") from error
 
 

@@ -1,4 +1,4 @@
-"""Score a split as coco-caption does: BLEU, ROUGE-L, CIDEr, METEOR and SPICE.
+"""Score a split as coco-caption does: BLEU, ROUGE-L, CIDEr, METEOR and SPICE; also CLIPScore and PAC-S.
 
 Official scores of English captions are computed on Penn-Treebank tokens. Captions in other languages are scored on the
 words of the captioner's own tokenizer, or of the one that `metrics.tokenizer` names.
@@ -10,6 +10,7 @@ are in docs/evaluate.md.
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from captioning.io import counted
 from captioning.metrics import bleu, diversity, java
 from captioning.metrics.bootstrap import intervals
 from captioning.metrics.ciderd import CiderD
+from captioning.metrics.image_scores import MEANINGLESS, Embedder, check_images, wanted_scores
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
@@ -45,6 +47,7 @@ class Report(NamedTuple):
         resamples: number of bootstrap resamples of the intervals.
         notes: name of a score -> a note for its readers.
         references: fingerprint of the references' tokens, independent of the names and the order of the images.
+        models: name of a score that looks at the image -> its model and weights.
     """
 
     scores: dict[str, float]
@@ -57,6 +60,7 @@ class Report(NamedTuple):
     resamples: int
     notes: dict[str, str]
     references: str
+    models: dict[str, str]
 
 
 class Scorer:
@@ -67,11 +71,15 @@ class Scorer:
             original (docs/evaluate.md), or "java", the original. None: the tokenizer given to the call, or "ptb".
         meteor: whether to compute METEOR, with its Java program. If it cannot run, it is reported as unavailable.
         spice: whether to compute SPICE, in the same way.
+        clipscore: whether to compute CLIPScore and RefCLIPScore, with the model `clip`.
+        pac_s: whether to compute PAC-S and RefPAC-S, with the model `pac`.
+        clip: the model of CLIPScore (`captioning.evaluation.ClipEncoder`).
+        pac: the model of PAC-S.
         bootstrap: number of resamples for the intervals; 0 computes no intervals.
         seed: seed of the resamples.
 
     Raises:
-        ConfigError: a setting is out of its range, or there is no such tokenizer.
+        ConfigError: a setting is out of its range, there is no such tokenizer, or a score has no model.
     """
 
     def __init__(
@@ -80,6 +88,10 @@ class Scorer:
         tokenizer: str | None = None,
         meteor: bool = False,
         spice: bool = False,
+        clipscore: bool = False,
+        pac_s: bool = False,
+        clip: Embedder | None = None,
+        pac: Embedder | None = None,
         bootstrap: int = 1000,
         seed: int = 0,
     ):
@@ -90,6 +102,26 @@ class Scorer:
         self._chosen = None if tokenizer is None else _word_splitter(tokenizer)
         self.bootstrap, self.seed = bootstrap, seed
         self._programs = [name for name, wanted in (("METEOR", meteor), ("SPICE", spice)) if wanted]
+        self._image_scores = wanted_scores(clipscore=clipscore, pac_s=pac_s, clip=clip, pac=pac)
+
+    @property
+    def looks_at_images(self) -> bool:
+        """Whether a score needs the image files."""
+        return bool(self._image_scores)
+
+    def prepare(self, images: Mapping[Any, Path]) -> None:
+        """Check that all image files exist, and load the models of scores that look at images, if there are any.
+
+        Call it before captions are generated, which may take long; a call of the scorer does the same.
+
+        Args:
+            images: image id -> image file.
+
+        Raises:
+            ConfigError: a model cannot be loaded.
+            DataError: a file does not exist.
+        """
+        check_images(self._image_scores, images, list(images))
 
     def __call__(
         self,
@@ -100,6 +132,7 @@ class Scorer:
         samples: Mapping[Any, Sequence[str]] | None = None,
         unknown: str = "<unk>",
         tokenizer: Tokenizer | None = None,
+        images: Mapping[Any, Path] | None = None,
     ) -> Report:
         """Score one caption per image against the references of its image.
 
@@ -110,9 +143,12 @@ class Scorer:
             samples: image id -> several raw captions, for diversity and oracle scores.
             unknown: the token for words that are not in the vocabulary.
             tokenizer: the captioner's, which splits the captions into words unless the setting names another one.
+            images: image id -> image file, for scores that look at the image.
 
         Raises:
-            DataError: the images differ, an image has no reference, or a caption is not text.
+            ConfigError: a score needs `images`, or its model cannot be loaded.
+            DataError: the images differ, an image has no reference, a caption is not text, or an image file does not
+                exist or cannot be read.
             ToolError: the tokenizer is "java" and there is no Java.
         """
         name, split = self._chosen or _word_splitter("ptb" if tokenizer is None else tokenizer)
@@ -122,6 +158,7 @@ class Scorer:
         flat = {image_id: group[0] for image_id, group in hypotheses.items()}
         index = _index(truths)
         table, unavailable = _table(index, truths, flat, captions), {}
+        check_images(self._image_scores, images, list(truths))
         for program in self._programs:
             if name.partition(":")[0] in _NOT_ENGLISH:
                 unavailable[program] = f"it is defined only for English, and the tokens are those of {name}"
@@ -130,6 +167,9 @@ class Scorer:
                 table = _with_program(program, table, truths, flat)
             except ToolError as error:
                 unavailable[program] = str(error)
+        for image_score in self._image_scores:
+            assert images is not None
+            table = table._replace(values=table.values | image_score(references, captions, images))
         if training is not None and not training:
             unavailable["novel"] = "the data set has no training captions"
         known = {tuple(words) for words in split(sorted(training))} if training else None
@@ -138,6 +178,7 @@ class Scorer:
         if reason := cider_is_zero(truths):
             notes["CIDEr"] = reason
             errors.pop("CIDEr", None)
+        notes |= {name: MEANINGLESS for each in self._image_scores if each.embedder.random for name in each.names}
         given = {"references": [text for texts in references.values() for text in texts], "captions": captions.values()}
         whole = name == JAVA or not make_tokenizer(name).splits_unspaced
         unsplit = [line for where, texts in given.items() if whole and (line := unsplit_warning(texts, where))]
@@ -155,6 +196,7 @@ class Scorer:
             resamples=self.bootstrap,
             notes=notes,
             references=fingerprint(truths),
+            models={each.name: each.embedder.describe() for each in self._image_scores},
         )
 
 

@@ -48,6 +48,7 @@ REPORT = Report(
     resamples=300,
     notes={"CIDEr": "0 by definition", "WARNING": "no spaces"},
     references="0123abcd",
+    models={},
 )  # fmt: skip
 
 
