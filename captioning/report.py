@@ -41,7 +41,7 @@ def report(config: dict[str, Any]) -> None:
     records = select(everything, config["split"])
     training = [caption for record in everything if record.split == "train" for caption in record.captions]
     if evaluation:
-        captions, title = _evaluated(evaluation, records, data.get("root")), read_title(evaluation)
+        captions, title = _evaluated(evaluation, records, data.get("root")), read_title(evaluation, models={})
     else:
         captions, title = _captions(config, data, features, predictor=predictor, records=records)
     records = [record for record in records if record.image_id in captions]
@@ -52,6 +52,7 @@ def report(config: dict[str, Any]) -> None:
         tokenizer=predictor.vocabulary.tokenizer,
         images={record.image_id: record.path for record in records},
     )
+    title += "".join(f", {score} of {model}" for score, model in scored.models.items())
     extra = build_reader(data["extra_scores"])(captions, split=config["split"]) if data.get("extra_scores") else {}
     if config["by"] not in scored.table.values:
         raise ConfigError(f"by={config['by']} is not a score: choose one of {', '.join(scored.table.values)}")

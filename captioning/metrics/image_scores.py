@@ -122,8 +122,8 @@ def check_images(scores: Sequence[ImageScore], images: Mapping[Any, Path] | None
         raise ConfigError(f"{scores[0].setting}=true looks at the images. Give their folder: images=FOLDER")
     if unnamed := [image_id for image_id in image_ids if image_id not in images]:
         raise DataError(
-            f"{scores[0].setting}=true needs a file for each image, but {counted(len(unnamed), 'image')} have none: "
-            f"image ids {_first(unnamed)}. Give each image a file name"
+            f"{scores[0].setting}=true needs a file for each image, but {len(unnamed)} of "
+            f"{counted(len(image_ids), 'image')} have none: image ids {_first(unnamed)}. Give each image a file name"
         )
     if missing := [path for image_id in image_ids if not (path := images[image_id]).is_file()]:
         raise DataError(

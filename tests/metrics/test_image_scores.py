@@ -7,6 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from captioning.errors import ConfigError, DataError
+from captioning.evaluation import describe_scores
+from captioning.metrics import Scorer, from_csv, to_csv
 from captioning.metrics.image_scores import image_text_scores, with_references
 
 D = 5  # width of the embeddings
@@ -71,3 +74,121 @@ def test_embeddings_of_16_bits_are_compared_in_64():
     image, caption = (random.normal(size=(1, 512)).astype(np.float16) for _ in range(2))
     wide = image_text_scores(image.astype(np.float64), caption.astype(np.float64), weight=2.5)
     assert np.array_equal(image_text_scores(image, caption, weight=2.5), wide)
+
+
+class Drawn:
+    """An embedder of numbers drawn from the text or from the bytes of the file; it counts what it embeds."""
+
+    def __init__(self, *, random=False):
+        self.random, self.embedded, self.prepared = random, [], 0
+
+    def prepare(self):
+        self.prepared += 1
+
+    def describe(self):
+        return "drawn vectors"
+
+    def embed_images(self, paths):
+        return np.stack([self._vector(path.read_bytes()) for path in paths])
+
+    def embed_texts(self, texts):
+        self.embedded += texts
+        return np.stack([self._vector(text.encode()) for text in texts])
+
+    def _vector(self, content):
+        return np.random.default_rng(list(content)).normal(size=D).astype(np.float32)
+
+
+REFERENCES = {7: ["A dog.", "Two dogs run, fast!"], "b": ["a cat"], 3: ["a man on a horse", "a horse", "A dog."]}
+CAPTIONS = {3: "a man", 7: "a dog runs", "b": "A cat sleeps."}
+
+
+@pytest.fixture
+def images(tmp_path):
+    paths = {image_id: tmp_path / f"{image_id}.jpg" for image_id in ("b", 3, 7)}
+    for image_id, path in paths.items():
+        path.write_bytes(str(image_id).encode())
+    return paths
+
+
+def wanted_by(embedder, images, weight):
+    """The scores of each image by a plain loop, with the prompt of both papers before each text."""
+
+    def of(text):
+        return embedder._vector(f"A photo depicts {text}".encode()).tolist()
+
+    return {
+        key: plain_scores(
+            embedder._vector(images[key].read_bytes()).tolist(), of(CAPTIONS[key]), map(of, texts), weight
+        )
+        for key, texts in REFERENCES.items()
+    }
+
+
+def test_a_scorer_adds_the_scores_and_changes_no_other(images):
+    clip, pac = Drawn(), Drawn()
+    report = Scorer(clipscore=True, pac_s=True, clip=clip, pac=pac, bootstrap=20)(REFERENCES, CAPTIONS, images=images)
+    plain = Scorer(bootstrap=20)(REFERENCES, CAPTIONS)
+    added = ["CLIPScore", "RefCLIPScore", "PAC-S", "RefPAC-S"]
+    assert list(report.scores) == [*plain.scores, *added]
+    for name in plain.scores:
+        assert report.scores[name] == plain.scores[name] and report.intervals[name] == plain.intervals[name]
+        assert np.array_equal(report.table.values[name], plain.table.values[name])
+    assert report.table.image_ids == list(REFERENCES)
+    for (alone, both), weight in {("CLIPScore", "RefCLIPScore"): 2.5, ("PAC-S", "RefPAC-S"): 2.0}.items():
+        wanted = wanted_by(clip, images, weight)
+        assert any(first > 0 for first, _ in wanted.values())
+        for column, name in enumerate((alone, both)):
+            values = [each[column] for each in wanted.values()]
+            np.testing.assert_allclose(report.table.values[name], values, rtol=0, atol=1e-9)
+            assert report.scores[name] == pytest.approx(np.mean(values))
+            low, high = report.intervals[name]
+            assert min(values) - 1e-9 <= low <= high <= max(values) + 1e-9
+    assert report.models == {"CLIPScore": "drawn vectors", "PAC-S": "drawn vectors"} and plain.models == {}
+    assert not report.notes.keys() & set(added)
+
+
+def test_scores_of_images_survive_their_table(images, tmp_path):
+    table = Scorer(clipscore=True, clip=Drawn(), bootstrap=0)(REFERENCES, CAPTIONS, images=images).table
+    file = tmp_path / "per_image.csv"
+    file.write_text(to_csv(table), encoding="utf-8")
+    read = from_csv(file)
+    assert list(read.values) == list(table.values)
+    np.testing.assert_allclose(read.values["RefCLIPScore"], table.values["RefCLIPScore"], rtol=1e-9)
+    np.testing.assert_allclose(read.totals()["CLIPScore"], table.totals()["CLIPScore"], rtol=1e-9)
+
+
+def test_scores_of_random_weights_say_so(images):
+    report = Scorer(clipscore=True, clip=Drawn(random=True), bootstrap=0)(REFERENCES, CAPTIONS, images=images)
+    assert report.notes["CLIPScore"] == report.notes["RefCLIPScore"] == "RANDOM WEIGHTS: this number means nothing"
+    assert "RANDOM WEIGHTS" in describe_scores(report, {"data": "d", "split": "val", "decoding": "greedy"}, extra={})
+
+
+def test_only_a_score_that_looks_needs_images(images):
+    clip = Drawn()
+    quiet, looking = Scorer(clip=clip, bootstrap=0), Scorer(clipscore=True, clip=clip, bootstrap=0)
+    assert not quiet.looks_at_images and looking.looks_at_images
+    assert quiet(REFERENCES, CAPTIONS).scores == quiet(REFERENCES, CAPTIONS, images=images).scores
+    quiet.prepare({1: images[7].with_name("none.jpg")})
+    assert clip.prepared == 0 and not clip.embedded
+    looking.prepare(images)
+    assert clip.prepared == 1 and not clip.embedded
+
+
+def test_missing_images_are_one_error(images, tmp_path):
+    scorer = Scorer(clipscore=True, clip=Drawn(), bootstrap=0)
+    with pytest.raises(
+        ConfigError, match=r"^metrics.clipscore=true looks at the images. Give their folder: images=FOLDER$"
+    ):
+        scorer(REFERENCES, CAPTIONS)
+    with pytest.raises(DataError, match=r"1 of 3 images have none: image ids b. Give each image a file name"):
+        scorer(REFERENCES, CAPTIONS, images={key: path for key, path in images.items() if key != "b"})
+    for key in ("b", 7):
+        images[key].unlink()
+    for call in (lambda: scorer(REFERENCES, CAPTIONS, images=images), lambda: scorer.prepare(images)):
+        with pytest.raises(
+            DataError, match=r"metrics.clipscore=true needs the image files, but 2 of 3 files do not exist"
+        ):
+            call()
+    with pytest.raises(ConfigError, match=r"metrics.pac_s=true needs a model: set metrics.pac._target_"):
+        Scorer(pac_s=True, clip=Drawn())
