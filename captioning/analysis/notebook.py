@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from captioning.config import AuditConfig, build, check, compose
+from captioning.config import AuditConfig, build, check, compose, with_recognized
 from captioning.data import Instances, Record, open_picture, select
 from captioning.errors import ConfigError
 from captioning.text import make_tokenizer
@@ -43,7 +43,7 @@ class DataSet(NamedTuple):
 
 def open_data(overrides: Sequence[str]) -> DataSet:
     """Load a data set from overrides as on the command line, for example ["data=flickr8k", "data.root=DIR"]."""
-    config = check(compose("audit", list(overrides)), AuditConfig)["data"]
+    config = check(compose("audit", with_recognized(overrides)), AuditConfig)["data"]
     return DataSet(config, build(config["reader"]))
 
 

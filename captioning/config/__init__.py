@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "commands": ["entry_point"],
         "composition": ["check", "compose"],
         "headings": ["conf_dir", "read_heading"],
+        "recognition": ["with_recognized"],
         "schemas": [
             "AnswerConfig",
             "AnswerTrainConfig",

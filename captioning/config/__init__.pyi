@@ -11,6 +11,7 @@ from captioning.config.composition import check as check
 from captioning.config.composition import compose as compose
 from captioning.config.headings import conf_dir as conf_dir
 from captioning.config.headings import read_heading as read_heading
+from captioning.config.recognition import with_recognized as with_recognized
 from captioning.config.schemas import AnswerConfig as AnswerConfig
 from captioning.config.schemas import AnswerTrainConfig as AnswerTrainConfig
 from captioning.config.schemas import AuditConfig as AuditConfig

@@ -22,6 +22,7 @@ from captioning.config.explanations import explain_error
 from captioning.config.headings import choices_of, conf_dir, read_heading
 from captioning.config.help_text import full_help, short_help
 from captioning.config.like import is_swept, like_a_run
+from captioning.config.recognition import with_recognized
 from captioning.config.streams import open_closed_streams, quiet_pipe
 from captioning.config.sweep import register as register_sweeper
 from captioning.config.typed_text import literal, parses
@@ -89,7 +90,10 @@ def entry_point(
                     settings = _arguments([each for each in given if not each.startswith("like=")])
                     print(_help(command, settings, everything="--help=all" in line.flags))
                     return
-                sys.argv[1:] = _arguments(like_a_run(given) if name == "train" else given)
+                given = like_a_run(given) if name == "train" else given
+                if "--shell-completion" not in line.flags:
+                    given = with_recognized(given)
+                sys.argv[1:] = _arguments(given)
                 register_sweeper(explain)
                 hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()
         except ERRORS as error:

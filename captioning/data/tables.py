@@ -64,6 +64,21 @@ def table_rows(
     yield from _rows(table, _text(table, faults, are_there), faults)
 
 
+def is_table(file: Path) -> bool:
+    """Return whether the first line of a file is that of a table of captions."""
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(2**16)
+    except OSError:
+        return False
+    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        _form(file, content.decode(encoding, errors="replace").splitlines()[:1])
+    except DataError:
+        return False
+    return True
+
+
 def _rows(table: Path, text: str, faults: Handling) -> Iterator[tuple[str, dict[str, str]]]:
     lines = list(io.StringIO(text, newline=""))
     form = None

@@ -81,7 +81,7 @@ def files_of_rows(
 def _named(table: Path, rows: Sequence[Row], folder: Path) -> list[Path | None]:
     """Return the files that a column names; an empty cell is a row without an image."""
     if rows and rows[0].image is None:
-        raise DataError(f"{table} has no column of file names: begin it with a line such as caption, url, file")
+        raise DataError(f"{table} has no column of file names: add a first line such as caption, url, file")
     disk = Disk()
     places = Places(folder, [row.image for row in rows if row.image], disk)
     found: list[Path | None] = []

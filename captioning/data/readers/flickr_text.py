@@ -20,7 +20,7 @@ from captioning.io import counted
 _LINE = re.compile(r"(\S+?)(?:#[a-z]+)?#(\d+)[\t ](.*)")
 _TAGGED = re.compile(r"(\S+):[A-Za-z]+")
 # Folders of archives and repositories, below root, that contain the text files.
-_BELOW = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
+LISTS_BELOW: tuple[str, ...] = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
 _SUFFIX = ".jpg"
 
 
@@ -68,7 +68,7 @@ def read_flickr_text(
 
 
 def _below(root: Path, name: str) -> Path | None:
-    return next((root / base / name for base in _BELOW if (root / base / name).is_file()), None)
+    return next((root / base / name for base in LISTS_BELOW if (root / base / name).is_file()), None)
 
 
 def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ from captioning.data.readers.checks import CaptionFile, checked, not_blank
 from captioning.data.readers.lines import text_lines
 from captioning.errors import ConfigError, DataError
 
-LANGUAGES = {1: ("en", "de", "fr", "cs"), 2: ("en", "de")}
+LANGUAGES_OF_TASKS = {1: ("en", "de", "fr", "cs"), 2: ("en", "de")}
 _EDITIONS = range(1, 6)  # of task 2: five captions per image, written independently in each language
 _ROOTS = ("data/task{task}", "task{task}", "dataset/data/task{task}", "")
 
@@ -41,8 +41,8 @@ def read_multi30k(
         ConfigError: the task or language is unknown.
         DataError: files are missing or inconsistent.
     """
-    if language not in LANGUAGES.get(task, ()):
-        known = "; ".join(f"data.reader.task={key}: {', '.join(value)}" for key, value in LANGUAGES.items())
+    if language not in LANGUAGES_OF_TASKS.get(task, ()):
+        known = "; ".join(f"data.reader.task={key}: {', '.join(value)}" for key, value in LANGUAGES_OF_TASKS.items())
         raise ConfigError(
             f"data.reader.language={language} is not a language of data.reader.task={task}. Choose {known}"
         )
@@ -64,6 +64,19 @@ def read_multi30k(
     if not sources:
         raise DataError(_what_is_missing(root, language, task, test))
     return checked(sources, disk, faults)
+
+
+def multi30k_editions(root: Path) -> dict[tuple[int, str], list[Path]]:
+    """Return {(task, language): its caption files} of all that are in a folder, with the list of their images."""
+    found: dict[tuple[int, str], list[Path]] = {}
+    for task, languages in LANGUAGES_OF_TASKS.items():
+        for name in ("train", "val", {1: "test_2016_flickr", 2: "test_2016"}[task]):
+            if _first_file(root, task, "image_splits", [f"{name}.txt", f"{name}_images.txt"]):
+                for language in languages:
+                    stem = f"{name}.{language}" if task == 1 else f"{name}.1.{language}"
+                    if file := _first_file(root, task, "raw", [stem, f"{stem}.gz"]):
+                        found.setdefault((task, language), []).append(file)
+    return found
 
 
 def _captions(root: Path, name: str, language: str, task: int) -> Iterator[Path]:
@@ -127,7 +140,7 @@ def _records(
 def _what_is_missing(root: Path, language: str, task: int, test: str) -> str:
     """Describe the files that are needed, and whether the other task's files are there."""
     one = f"train.{language}.gz" if task == 1 else f"train.1.{language}.gz … train.5.{language}.gz"
-    other = next((n for n in LANGUAGES if n != task and any(_captions(root, "train", "en", n))), None)
+    other = next((n for n in LANGUAGES_OF_TASKS if n != task and any(_captions(root, "train", "en", n))), None)
     hint = f". It has the files of the other task: set data.reader.task={other}" if other else ""
     return (
         f"data.root={root} has no Multi30k captions of task {task} in '{language}': it needs data/task{task}/raw/{one} "

@@ -78,8 +78,8 @@ def read_parquet(
     kinds = {"split" in row for _, row in rows}
     if len(kinds) > 1:
         raise DataError(
-            f"data.root={root}: some Parquet files name a split and others do not: begin all names with train, "
-            "validation or test"
+            f"data.root={root}: some Parquet files name a split and others do not: rename them to begin with "
+            "train, validation or test"
         )
     places = Places(own_folder(root, names_of(rows), disk), names_of(rows), disk)
     records = row_records(root, rows, places, val_share=val_share, test_share=test_share, faults=faults)
@@ -131,7 +131,7 @@ def _columns(file: Path, schema: "pyarrow.Schema", image: str | None, captions: 
     given = [captions] if isinstance(captions, str) else list(captions or ())
     for key, name in [("image", image), *(("captions", each) for each in given)]:
         if name and name not in there:
-            raise ConfigError(f"data.reader.{key}={name}: {file} has only the columns {', '.join(there)}")
+            raise ConfigError(f"data.reader.{key}={name} is not a column of {file}: choose one of {', '.join(there)}")
     numbered = [name for name in there if _NUMBERED.fullmatch(name)]
     known = [name for name in CAPTION_COLUMNS if name in there] or numbered
     if not given and (not known or (len(known) > 1 and known != numbered)):

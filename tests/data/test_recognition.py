@@ -1,0 +1,159 @@
+"""`data=auto` on a miniature of every layout: it finds the right one or refuses, and never chooses a wrong one."""
+
+import itertools
+import sys
+from collections import Counter
+
+import pytest
+from miniatures import MINIATURES, csv_table, flickr8k, json_lines, multi30k, put
+from small_world import COMMANDS
+
+from captioning.config import AuditConfig, build, check, compose, entry_point, with_recognized
+from captioning.data import read_auto, recognize_data
+from captioning.errors import CaptioningError, ConfigError, DataError
+
+NAMED = {miniature.draw.__name__: miniature for miniature in MINIATURES}
+# Pairs that are one layout together: with the lists of the official split, or with one folder more.
+TOGETHER = {
+    frozenset(("token_table", "flickr8k_text")): "flickr8k_text",
+    frozenset(("folder", "img2dataset")): "folder",
+}
+
+
+def composed(*overrides):
+    return check(compose("audit", with_recognized(overrides)), AuditConfig)["data"]
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_miniature_is_read_right_or_refused(name, tmp_path, capsys):
+    _, data, counts, settings = NAMED[name]
+    NAMED[name].draw(tmp_path)
+    if not data:
+        with pytest.raises(CaptioningError):
+            recognize_data(tmp_path)
+        return
+    found = recognize_data(tmp_path)
+    assert {"data": data, **settings}.items() <= found.settings.items()
+    assert f"has the layout of data={data} (" in found.line and "\n" not in found.line
+    config = composed("data=auto", f"data.root={tmp_path}")
+    assert found.line in capsys.readouterr().err
+    records = build(config["reader"])
+    assert Counter(record.split for record in records) == counts
+    assert all(record.path.is_file() and record.captions for record in records)
+    explicit = found.line.partition("The same settings: ")[2].split()
+    assert check(compose("audit", [*explicit, f"data.root={tmp_path}"]), AuditConfig)["data"] == config
+
+
+@pytest.mark.parametrize("pair", list(itertools.combinations(NAMED, 2)), ids="+".join)
+def test_two_layouts_in_one_folder_are_refused(pair, tmp_path):
+    one, other = (NAMED[name] for name in pair)
+    for miniature in (one, other):
+        miniature.draw(tmp_path)
+    if data := TOGETHER.get(frozenset(pair)):
+        assert recognize_data(tmp_path).settings["data"] == data
+    elif pair == ("token_table", "flickr8k_ar"):  # which brings the lists of the official split
+        with pytest.raises(ConfigError, match=r"type one of: data=flickr8k_text .*; data=flickr8k_ar "):
+            recognize_data(tmp_path)
+    elif one.data and other.data:
+        with pytest.raises(ConfigError, match="has several layouts: instead of data=auto, type one of: ") as caught:
+            recognize_data(tmp_path)
+        assert f"data={one.data} " in str(caught.value) and f"data={other.data} " in str(caught.value)
+    elif one.data and other is NAMED["photos_only"]:
+        assert recognize_data(tmp_path).settings["data"] == one.data
+
+
+def test_the_names_of_two_folders_differ_and_those_of_one_do_not(tmp_path, monkeypatch):
+    for name in ("a", "b"):
+        csv_table(tmp_path / name)
+    monkeypatch.chdir(tmp_path / "a")
+    names = [recognize_data(root).settings["data.name"] for root in (".", tmp_path / "a", tmp_path / "b")]
+    assert names[0] == names[1] != names[2] and all(name.startswith("csv-") for name in names)
+
+
+def test_typed_settings_change_the_recognized_ones(tmp_path, capsys):
+    json_lines(tmp_path)
+    config = composed("data.name=mine", "data.reader.val_share=0.3", "data=auto", f"data.root={tmp_path}")
+    assert config["name"] == "mine" and config["reader"]["val_share"] == 0.3
+    assert config["reader"]["file"] == "captions.jsonl"
+
+
+def test_folders_and_files_with_any_name(tmp_path, monkeypatch, capsys):
+    root = tmp_path / "it's, [my] $data"
+    put(root, {"my, 'captions' {x}=1.csv": "image,caption,split\na.jpg,a dog,train\n", "a.jpg": None})
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["audit", "data=auto", f"data.root={root}"])
+    entry_point("audit", AuditConfig, lambda config: seen.append(config["data"]))()
+    assert seen[0]["reader"]["file"] == "my, 'captions' {x}=1.csv" and len(build(seen[0]["reader"])) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({"a.jpg": None}, "has no known layout of a data set: add a table captions.csv"),
+        ({"set/captions.csv": "image,caption\na.jpg,a dog\n"}, r"its folder set has: set data\.root=.*set$"),
+        ({"results.json": [{"image_id": 1, "caption": "a dog"}]}, "has no known layout"),
+        ({"captions.json": [{"image": "a.jpg", "caption": "a dog", "log_prob": -1}]}, "has no known layout"),
+        ({"a.csv": "name,price\n", "b.txt": "image\n", "c.tsv": "x\ty\n"}, "has no known layout"),
+        ({"annotations/train.json": {"images": [], "annotations": []}, "train/a.jpg": None}, "has no known layout"),
+        ({"annotations/captions_train.json": {"images": []}}, "has no known layout"),
+    ],
+)
+def test_a_folder_with_nothing_known_is_refused(files, told, tmp_path):
+    put(tmp_path, files)
+    with pytest.raises(DataError, match=told):
+        recognize_data(tmp_path)
+
+
+def test_candidates_are_named_with_what_to_type(tmp_path):
+    multi30k(tmp_path, ("de", "fr"))
+    with pytest.raises(ConfigError) as caught:
+        recognize_data(tmp_path)
+    for language in ("de", "fr"):
+        wanted = f"data=multi30k data.reader.language={language} data.reader.task=1 (data/task1/raw/train.{language}.gz"
+        assert wanted in str(caught.value)
+
+
+def test_what_cannot_be_combined_with_auto(tmp_path):
+    csv_table(tmp_path)
+    with pytest.raises(ConfigError, match=r"data=auto needs data\.root=DIR"):
+        with_recognized(["data=auto"])
+    with pytest.raises(ConfigError, match=r"cannot be combined with a sweep over data\.root"):
+        with_recognized(["data=auto", f"data.root={tmp_path},b"])
+    with pytest.raises(DataError, match=r"there is no such folder: check data\.root"):
+        recognize_data(tmp_path / "nowhere")
+    assert with_recognized(["data=csv", "x=1"]) == ["data=csv", "x=1"]
+    with pytest.raises(
+        ConfigError, match=r"works only on the command line of a command: write data=csv data\.reader\.file"
+    ):
+        read_auto(tmp_path)
+
+
+def test_scenes_are_recognized_with_their_numbers(tmp_path, capsys):
+    build(
+        check(compose("audit", scenes := ["data=scenes", *SMALL, f"data.root={tmp_path / 's'}"]), AuditConfig)["data"][
+            "reader"
+        ]
+    )
+    config = composed("data=auto", f"data.root={tmp_path / 's'}")
+    assert config["reader"] == check(compose("audit", scenes), AuditConfig)["data"]["reader"]
+    assert len(build(config["reader"])) == 6
+
+
+SMALL = ["data.reader.train=3", "data.reader.val=2", "data.reader.test=1", "data.reader.seed=4"]
+
+
+def test_a_command_holds_the_settings_of_the_data_set_itself(tmp_path, monkeypatch, capsys):
+    flickr8k(tmp_path)
+    seen = []
+    for name, given in (("train", ["run_dir=x"]), ("evaluate", ["checkpoint=x"]), ("prepare", []), ("audit", [])):
+        schema = AuditConfig if name == "audit" else COMMANDS[name][1]
+        monkeypatch.setattr(sys, "argv", [name, *given, "--data", "auto", f"data.root={tmp_path}"])
+        entry_point(name, schema, lambda config: seen.append(config["data"]))()
+        assert (
+            f"data=auto: {tmp_path} has the layout of data=flickr8k (dataset_flickr8k.json)" in capsys.readouterr().err
+        )
+    assert {data["reader"]["_target_"] for data in seen} == {"captioning.data.read_karpathy"}
+    assert len({data["name"] for data in seen}) == 1 and seen[0]["name"].startswith("flickr8k-")
+    monkeypatch.setattr(sys, "argv", ["audit", "data=auto", f"data.root={tmp_path / 'no'}"])
+    with pytest.raises(SystemExit, match=r"^error: data\.root=.* there is no such folder"):
+        entry_point("audit", AuditConfig, seen.append)()
