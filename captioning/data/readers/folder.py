@@ -109,7 +109,7 @@ def _refuse_double(pairs: list[tuple[Path, Path]], faults: Handling) -> None:
         with faults:
             if texts.setdefault(photo, text) != text:
                 raise DataError(
-                    f"{texts[photo]} and {text.name} differ by case, but only {photo.name} is there: keep one"
+                    f"{texts[photo]} and {text.name} differ by case, but only {photo.name} is there: keep one of them"
                 )
 
 

@@ -107,6 +107,8 @@ def _text(file: Path) -> str:
 
 def _others(file: Path) -> str:
     """List the other files of this kind in the folder of a missing one."""
+    if not file.parent.is_dir():
+        return ""
     names = sorted(f.name for f in file.parent.iterdir() if f.suffix.lower() in (".jsonl", ".ndjson", ".json"))
     return f", or choose one of {', '.join(names[:5])} with data.reader.file=NAME" if names else ""
 
