@@ -15,12 +15,14 @@ def audit(config: dict[str, Any]) -> None:
     data, faults, output = config["data"], Faults(), Path(config["output"])
     records = build(data["reader"], faults=faults)
     limits = {key: data[key] for key in ("min_count", "max_length")}
+    training = [caption for record in records if record.split == "train" for caption in record.captions]
+    tokenizer = make_tokenizer(data["tokenizer"]).fit(training)
     if limits["max_length"] is None:
-        tokenizer = make_tokenizer(data["tokenizer"])
-        training = [caption for record in records if record.split == "train" for caption in record.captions]
-        limits["max_length"] = default_length([len(tokenizer(caption)) for caption in training])
+        limits["max_length"] = default_length([len(tokenizer.pieces(tokenizer(caption))) for caption in training])
     limits |= {"max_distance": config["max_distance"]}
-    report = audit_records(records, faults.messages, **limits, workers=config["workers"], noted=faults.noted)
+    report = audit_records(
+        records, faults.messages, **limits, workers=config["workers"], noted=faults.noted, tokenizer=tokenizer
+    )
     write_json(make_folder(output) / "audit.json", {"data": data["name"], "root": data["root"], **limits, **report})
     print(audit_table(report, title=f"{data['name']} in {data['root']}", examples=config["examples"], **limits))
     print(f"\nall findings: {output / 'audit.json'}")

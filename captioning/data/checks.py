@@ -15,6 +15,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from captioning.data.caption_scripts import (
+    Suited,
+    group_numbers,
+    groups_table,
+    script_numbers,
+    scripts_table,
+    suited_tokenizer,
+    table_lines,
+    tokenizer_advice,
+)
 from captioning.data.duplicates import BITS, Appearance, Group, appearance, near_duplicates, same_files
 from captioning.data.image_files import holds_image
 from captioning.data.lengths import cut_warning
@@ -22,7 +32,7 @@ from captioning.data.places import Disk, canonical, caseless, why_missing
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.text import is_unsplit, script_of, tokenize, unsplit_warning
+from captioning.text import Tokenizer, is_unsplit, make_tokenizer, script_of, tokenize, unsplit_warning
 
 # No English sentence ends with one of these words. It may end with "in", "on" or "her".
 UNFINISHED = frozenset(("a", "an", "the", "and", "or", "of", "with", "his", "its", "their", "is", "are", "as"))
@@ -36,7 +46,12 @@ NOT_TEXT = {
 }
 WHOLE = ("a placeholder",)  # these patterns must match the complete caption
 # Kinds of notices of the readers (`captioning.data.parsing.note`), in the order of the report.
-NOTED = ("rejected annotations, left out", "names that are spelled differently on disk", "tables in another encoding")
+NOTED = (
+    "rejected annotations, left out",
+    "images left out",
+    "names that are spelled differently on disk",
+    "tables in another encoding",
+)
 _LETTERS = 0.5  # smallest share of letters among the characters of a caption
 
 
@@ -49,6 +64,7 @@ def audit_records(
     max_distance: int = 4,
     workers: int | None = None,
     noted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    tokenizer: Tokenizer | None = None,
 ) -> dict[str, Any]:
     """Check a data set and return the report that captioning-audit writes to audit.json.
 
@@ -56,14 +72,16 @@ def audit_records(
         records: all readable records, including those with faulty captions or images.
         broken_entries: messages about the entries that could not be read.
         min_count: a word is in the vocabulary if it occurs at least this often (conf/shared/data.yaml).
-        max_length: longest caption in words that training does not cut (conf/shared/data.yaml).
+        max_length: longest caption in words (pieces for `bpe`) that training does not cut (conf/shared/data.yaml).
         max_distance: largest number of differing bits, of 64, between the hashes of near-duplicates; 0 … 12.
         workers: processes that decode images; None for one per core.
         noted: kind -> items that the reader reported without refusing them.
+        tokenizer: splits the captions, as in training, and has learned its pieces; None: the default tokenizer.
 
     Returns:
-        A dictionary of plain values: "vocabulary", "splits" (the numbers of each split), "advice" (what to do) and
-        "findings" (kind -> list of everything found).
+        A dictionary of plain values: "vocabulary", "tokenizer" (the current one, and the one that suits the captions),
+        "splits" (the numbers of each split), "groups" (split -> group -> numbers), "scripts" (the shares of each script
+        in letters, captions and tokens), "advice" (what to do) and "findings" (kind -> list of everything found).
 
     Raises:
         ConfigError: max_distance or workers is out of range.
@@ -71,35 +89,48 @@ def audit_records(
     if not 0 <= max_distance <= 12:  # for larger distances, unrelated images are close as well
         raise ConfigError(f"max_distance={max_distance} must be from 0 to 12, of {BITS} bits")
     looks = _look_at(list(dict.fromkeys(record.path for record in records)), workers)
-    tokens = [[tokenize(caption) for caption in record.captions] for record in records]
-    vocabulary = _vocabulary(records, tokens, min_count)
+    tokenizer = tokenizer or make_tokenizer("ptb")
+    tokens = [[tokenizer(caption) for caption in record.captions] for record in records]
+    vocabulary = _vocabulary(records, tokens, min_count, tokenizer)
+    captions = [caption for record in records for caption in record.captions]
+    scripts = script_numbers(captions, (words for texts in tokens for words in texts))
+    suited = suited_tokenizer(captions, scripts)
     splits = {}
     for split in SPLITS:
         if chosen := [(r, texts) for r, texts in zip(records, tokens, strict=True) if r.split == split]:
-            splits[split] = _numbers(chosen, vocabulary, max_length=max_length)
+            splits[split] = _numbers(chosen, vocabulary, tokenizer, max_length=max_length)
     size = len(vocabulary) - len(SPECIALS) if vocabulary else None
     return {
         "vocabulary": vocabulary and {"words": size, "min_count": min_count},
+        "tokenizer": {"name": tokenizer.name, "suited": suited.name, "reason": suited.reason},
         "splits": splits,
-        "advice": _advice(records, tokens, max_length),
+        "groups": group_numbers(records),
+        "scripts": scripts,
+        "advice": _advice(records, tokens, max_length, tokenizer, suited),
         "findings": {
             "broken entries": list(broken_entries),
             **{kind: list((noted or {}).get(kind, ())) for kind in NOTED},
             **_picture_findings(records, looks),
             **_name_findings(records),
-            **_caption_findings(records, tokens, max_length),
+            **_caption_findings(records, tokens, max_length, tokenizer),
             **_duplicates(records, looks, max_distance),
         },
     }
 
 
-def _advice(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int) -> list[str]:
+def _advice(
+    records: Sequence[Record],
+    tokens: Sequence[list[list[str]]],
+    max_length: int,
+    tokenizer: Tokenizer,
+    suited: Suited,
+) -> list[str]:
     """Return what to do before training, one line per item."""
-    lengths = [
-        len(words) for record, texts in zip(records, tokens, strict=True) if record.split == "train" for words in texts
-    ]
-    unsplit = unsplit_warning((caption for record in records for caption in record.captions), "all splits")
-    return [line for line in (unsplit, cut_warning(lengths, max_length)) if line]
+    training = (texts for record, texts in zip(records, tokens, strict=True) if record.split == "train")
+    lengths = [len(tokenizer.pieces(words)) for texts in training for words in texts]
+    unsplit = unsplit_warning((caption for record in records for caption in record.captions), "all splits", tokenizer)
+    cut = cut_warning(lengths, max_length)
+    return tokenizer_advice(tokenizer, suited, unsplit) + ([cut] if cut else [])
 
 
 def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None:
@@ -119,8 +150,8 @@ def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None
     dense = "".join(caption.split())
     if sum(c.isalpha() or unicodedata.category(c).startswith("M") for c in dense) < _LETTERS * len(dense):
         return ("not text", "few letters")
-    if tokens[-1] in UNFINISHED:
-        return ("cut", f"ends in '{tokens[-1]}'")
+    if (last := tokenize(caption)[-1:]) and last[0] in UNFINISHED:  # a token may be a single character
+        return ("cut", f"ends in '{last[0]}'")
     if caption.rstrip().endswith(OPEN_ENDS):
         return ("cut", f"ends in '{caption.rstrip()[-1]}'")
     return None
@@ -140,21 +171,28 @@ def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Appearanc
         return dict(zip(paths, show(pool.map(appearance, paths, chunksize=32)), strict=True))
 
 
-def _vocabulary(records: Sequence[Record], tokens: Sequence[list[list[str]]], min_count: int) -> Vocabulary | None:
+def _vocabulary(
+    records: Sequence[Record], tokens: Sequence[list[list[str]]], min_count: int, tokenizer: Tokenizer
+) -> Vocabulary | None:
     """Build the vocabulary of training; None if no word of the training captions is frequent enough."""
     texts = (words for record, own in zip(records, tokens, strict=True) if record.split == "train" for words in own)
     try:
-        return Vocabulary.build(texts, min_count=min_count)
+        return Vocabulary.build(texts, min_count=min_count, tokenizer=tokenizer)
     except DataError:
         return None
 
 
 def _numbers(
-    chosen: Sequence[tuple[Record, list[list[str]]]], vocabulary: Vocabulary | None, *, max_length: int
+    chosen: Sequence[tuple[Record, list[list[str]]]],
+    vocabulary: Vocabulary | None,
+    tokenizer: Tokenizer,
+    *,
+    max_length: int,
 ) -> dict[str, Any]:
-    """Return sizes, caption lengths in words, and shares of unknown words of one split."""
+    """Return sizes, caption lengths in words, and shares of unknown words (for `bpe`: pieces) of one split."""
     captions = [words for _, texts in chosen for words in texts]
     lengths = np.array([len(words) for words in captions] or [0])
+    pieces = [tokenizer.pieces(words) for words in captions]
     distinct = {word for words in captions for word in words}
     known = None if vocabulary is None else set(vocabulary.words)
     return {
@@ -169,9 +207,9 @@ def _numbers(
             "95 %": float(np.percentile(lengths, 95)),
             "max": int(lengths.max()),
         },
-        "longer than max_length": int((lengths > max_length).sum()),
+        "longer than max_length": sum(len(parts) > max_length for parts in pieces),
         "unknown share": None if vocabulary is None else 1 - vocabulary.coverage(captions),
-        "unknown distinct words": None if known is None else len(distinct - known),
+        "unknown distinct words": None if known is None else len({part for parts in pieces for part in parts} - known),
     }
 
 
@@ -222,15 +260,18 @@ def _name_findings(records: Sequence[Record]) -> dict[str, list]:
     return {"names that differ only by case or normalization": items}
 
 
-def _caption_findings(records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int) -> dict[str, list]:
+def _caption_findings(
+    records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int, tokenizer: Tokenizer
+) -> dict[str, list]:
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    unit = "words" if tokenizer.learned_pieces() is None else "pieces"
     for record, texts in zip(records, tokens, strict=True):
         for caption, words in zip(record.captions, texts, strict=True):
-            if is_unsplit(caption):
+            if is_unsplit(caption, tokenizer):
                 item = {"caption": caption, "reason": f"{script_of(caption)} script, without spaces between words"}
                 found["unsplit"].append(_name(record) | item)
-            if len(words) > max_length:
-                item = {"caption": caption, "reason": f"{len(words)} words, cut to {max_length}"}
+            if (length := len(tokenizer.pieces(words))) > max_length:
+                item = {"caption": caption, "reason": f"{length} {unit}, cut to {max_length}"}
                 found["long"].append(_name(record) | item)
             if fault := caption_fault(caption, words):
                 found[fault[0]].append(_name(record) | {"caption": caption, "reason": fault[1]})
@@ -293,9 +334,11 @@ def audit_table(
         unknown = ("-", "-") if share is None else (f"{100 * share:.2f}", str(distinct))
         sizes = [str(numbers[key]) for key in ("pictures", "captions", "words", "distinct words")]
         rows.append((split, *sizes, *lengths, str(numbers["longer than max_length"]), *unknown))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [title, f"vocabulary (words with {min_count} or more occurrences in train): {words}", ""]
-    lines += ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    tokenizer = report["tokenizer"]
+    lines = [title, f"tokenizer: {tokenizer['name']} ({tokenizer['suited']} suits: {tokenizer['reason']})"]
+    lines += [f"vocabulary (words with {min_count} or more occurrences in train): {words}", "", *table_lines(rows)]
+    for table in (groups_table(report["groups"]), scripts_table(report["scripts"])):
+        lines += ["", *table] if table else []
     lines += ["", *(f"note: {line}" for line in report["advice"])] if report.get("advice") else []
     lines += ["", f"findings (near-duplicates differ in at most {max_distance} of 64 bits)"]
     for kind, found in report["findings"].items():

@@ -6,8 +6,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "answer_normalizer": ["clean", "normalize", "without_punctuation"],
+        "letters": ["letters_by_script", "letter_script"],
         "ptb_tokenizer": ["PUNCTUATION", "tokenize"],
         "tokenizer": ["TOKENIZERS", "Tokenizer", "make_tokenizer", "tokenizer_from_state_dict"],
-        "scripts": ["is_unsplit", "script_of", "unsplit", "unsplit_share", "unsplit_warning"],
+        "scripts": ["WARN_FROM", "is_unsplit", "script_of", "unsplit", "unsplit_share", "unsplit_warning"],
     },
 )

@@ -1,8 +1,11 @@
 from captioning.text.answer_normalizer import clean as clean
 from captioning.text.answer_normalizer import normalize as normalize
 from captioning.text.answer_normalizer import without_punctuation as without_punctuation
+from captioning.text.letters import letter_script as letter_script
+from captioning.text.letters import letters_by_script as letters_by_script
 from captioning.text.ptb_tokenizer import PUNCTUATION as PUNCTUATION
 from captioning.text.ptb_tokenizer import tokenize as tokenize
+from captioning.text.scripts import WARN_FROM as WARN_FROM
 from captioning.text.scripts import is_unsplit as is_unsplit
 from captioning.text.scripts import script_of as script_of
 from captioning.text.scripts import unsplit as unsplit
