@@ -32,7 +32,7 @@ def made(number: int, size, places=None) -> Made:
 
 
 class Predictor:
-    path, captioner, vocabulary, device = "a.ckpt", "captioner", "vocabulary", "cpu"
+    path, captioner, vocabulary, device, max_length = "a.ckpt", "captioner", "vocabulary", "cpu", 17
 
     def __init__(self, **changes):
         self.changes, self.batches = changes, []
@@ -108,7 +108,8 @@ def test_features_of_a_source_are_captioned_instead_of_pictures(split, monkeypat
     records, instances = split
     asked = []
 
-    def generate(captioner, features, *, search, vocabulary, names):
+    def generate(captioner, features, *, search, vocabulary, names, max_length):
+        assert max_length == 17
         assert torch.is_inference_mode_enabled()
         asked.append((captioner, search, vocabulary, names))
         return [[int(row[0, 0]), "second best"] for row in features]

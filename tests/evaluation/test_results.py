@@ -49,8 +49,8 @@ def test_scores_of_a_file(tmp_path, monkeypatch, capsys, annotations):
         "split=val", "decoded_by=beam5", "metrics.bootstrap=50")  # fmt: skip
     printed = capsys.readouterr().out
     assert printed.startswith(
-        "results (1).json, references of captions_val2014.json (split val), decoding beam5, Penn-Treebank tokens "
-        "(python), 3 images, captions and references matched by image id\n"
+        "results (1).json, references of captions_val2014.json (split val), decoding beam5, Penn-Treebank tokens, "
+        "3 images, captions and references matched by image id\n"
     )
     scores = json.loads((output / "scores.json").read_text())
     assert list(scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr"]

@@ -39,7 +39,8 @@ def asked(monkeypatch):
     """What the captions were asked for, batch by batch; each caption is its name, and none is of its own."""
     batches = []
 
-    def generate_texts(captioner, features, masks, *, search, vocabulary, names):
+    def generate_texts(captioner, features, masks, *, search, vocabulary, names, max_length):
+        assert max_length == 17
         batches.append((captioner, features, masks, search, vocabulary, names))
         return [f"caption of {name}" for name in names]
 
@@ -47,7 +48,7 @@ def asked(monkeypatch):
     return batches
 
 
-PREDICTOR = SimpleNamespace(captioner="captioner", vocabulary="vocabulary", device="cpu")
+PREDICTOR = SimpleNamespace(captioner="captioner", vocabulary="vocabulary", device="cpu", max_length=17)
 
 
 def test_every_image_gets_its_own_caption_in_order(asked):

@@ -22,7 +22,7 @@ from captioning.objectives import (
 REINFORCE = {"scale": 0.1, "entropy": 0.002, "reward_to_go": False}
 CROSS_ENTROPY = {"doubly_stochastic": 1.0, "label_smoothing": 0.0, "teacher_share": 0.5}
 SAMPLING = {"start": 0, "every": 1000, "increase": 0.05, "maximum": 0.25}
-SELF_CRITICAL = {"samples": 5, "max_length": 20, "doubly_stochastic": 1.0, "label_smoothing": 0.0}
+SELF_CRITICAL = {"samples": 5, "max_length": None, "doubly_stochastic": 1.0, "label_smoothing": 0.0}
 DEFAULTS = {
     AnswerCrossEntropy: {"location_loss": None},
     CrossEntropy: CROSS_ENTROPY | {"location_loss": None, "inputs": None, "teacher": None},
