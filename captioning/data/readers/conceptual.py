@@ -55,10 +55,10 @@ def read_conceptual(
         ConfigError: `names` or `first` has another value, or a split is unknown.
         DataError: no table has images, a table is inconsistent, or the files' names do not fit its rows.
     """
-    if names not in NAMES or first not in (None, 0, 1):
-        raise ConfigError(
-            f"data.reader.names={names} must be one of {', '.join(NAMES)}, and first={first} null, 0 or 1"
-        )
+    if names not in NAMES:
+        raise ConfigError(f"data.reader.names must be one of {', '.join(NAMES)}, not {names!r}")
+    if first not in (None, 0, 1):
+        raise ConfigError(f"data.reader.first must be null, 0 or 1, not {first!r}")
     if unknown := sorted((files.keys() | images.keys()) - set(SPLITS)):
         raise ConfigError(f"data.reader.files: the split {unknown[0]!r} must be one of {', '.join(SPLITS)}")
     root, sources, start = Path(root), [], 0

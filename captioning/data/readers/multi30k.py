@@ -138,12 +138,12 @@ def _records(
 
 
 def _what_is_missing(root: Path, language: str, task: int, test: str) -> str:
-    """Describe the files that are needed, and whether the other task's files are there."""
+    """Describe the files that are needed, and the languages that are there instead."""
     one = f"train.{language}.gz" if task == 1 else f"train.1.{language}.gz … train.5.{language}.gz"
-    other = next((n for n in LANGUAGES_OF_TASKS if n != task and any(_captions(root, "train", "en", n))), None)
-    hint = f". It has the files of the other task: set data.reader.task={other}" if other else ""
+    there = [f"data.reader.language={name} data.reader.task={number}" for number, name in multi30k_editions(root)]
+    choice = f", or use what is there: {'; '.join(there)}" if there else ""
     return (
-        f"data.root={root} has no Multi30k captions of task {task} in '{language}': it needs data/task{task}/raw/{one} "
-        f"and data/task{task}/image_splits/ (also val and {test}) from github.com/multi30k/dataset{hint} (see "
+        f"data.root={root} has no Multi30k captions of task {task} in '{language}': add data/task{task}/raw/{one} and "
+        f"data/task{task}/image_splits/ (also val and {test}) from github.com/multi30k/dataset{choice} (see "
         "docs/data.md in the repository)"
     )
