@@ -15,7 +15,14 @@ def evaluate(config: dict[str, Any]) -> None:
     """
     from captioning.data import select
     from captioning.errors import must_be
-    from captioning.evaluation import describe_scores, file_name, sources_of, write_captions, write_report
+    from captioning.evaluation import (
+        describe_scores,
+        file_name,
+        report_groups,
+        sources_of,
+        write_captions,
+        write_report,
+    )
     from captioning.features import crop_shares
     from captioning.inference import load_all, with_generator
 
@@ -50,6 +57,9 @@ def evaluate(config: dict[str, Any]) -> None:
     names = {record.image_id: file_name(record.path, data["root"]) for record in records}
     write_report(output, report, about, extra=extra, names=names)
     print(describe_scores(report, about, extra=extra))
+    groups = {record.image_id: record.group for record in records}
+    if table := report_groups(output, report, groups, seed=config["metrics"]["seed"]):
+        print(f"{table}\n  intervals of these scores: {output / 'groups.json'}")
     print(f"captions.json, scores.json, statistics.json and per_image.csv are in {output}")
 
 

@@ -22,6 +22,7 @@ def score_results(config: dict[str, Any]) -> None:
         match,
         read_references,
         read_results,
+        report_groups,
         write_report,
     )
 
@@ -47,9 +48,12 @@ def score_results(config: dict[str, Any]) -> None:
     about = {"data": results.name, "annotations": annotations.name, "split": references.split}
     about |= {"decoding": config["decoded_by"], **found.about}
     print(describe_scores(report, about, extra={}))
-    if config["output"]:
-        write_report(Path(config["output"]), report, about, extra={}, names=found.names)
-        print(f"scores.json, statistics.json, per_image.csv and captions.json are in {config['output']}")
+    output = Path(config["output"]) if config["output"] else None
+    if table := report_groups(output, report, references.groups, seed=config["metrics"]["seed"]):
+        print(table)
+    if output:
+        write_report(output, report, about, extra={}, names=found.names)
+        print(f"scores.json, statistics.json, per_image.csv and captions.json are in {output}")
 
 
 def _samples(file: str, references: "ReferenceFile", annotations: Path, found: "Matched") -> dict[Any, list[str]]:
@@ -65,15 +69,16 @@ def _samples(file: str, references: "ReferenceFile", annotations: Path, found: "
 def _prepare_for_server(config: dict[str, Any], split: str) -> None:
     """Check the results and write them under the name that the server requires. A test split has no references."""
     from captioning.errors import ConfigError
-    from captioning.evaluation import read_for_server, write_server_file
+    from captioning.evaluation import read_for_server, server_of, write_server_file
     from captioning.io import counted
 
     if not config["output"]:
         raise ConfigError("server=NAME needs output=DIR: give a folder for the server's file")
+    server = server_of(split)
     captions, wanted = read_for_server(Path(config["results"]), Path(config["annotations"]))
     folder, name = Path(config["output"]), config["server"]
     path = write_server_file(folder, captions, name=name, split=split, wanted=wanted)
-    print(f"{split}: {counted(len(captions), 'caption')} for the COCO server, not scored: {path}")
+    print(f"{split}: {counted(len(captions), 'caption')} for the {server} server, not scored: {path}")
 
 
 def _training(file: str | None) -> list[str] | None:

@@ -27,6 +27,7 @@ TOOLS = {
     ],
     "decoding_label": ["decoding_name"],
     "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
+    "groups": ["GroupScores", "describe_groups", "report_groups", "score_groups"],
     "identity": ["ImageTexts", "Matched", "file_name", "match", "of_records", "pair", "read_id"],
     "image_folder": ["find_scored_images"],
     "results": [
@@ -38,8 +39,8 @@ TOOLS = {
         "read_title",
         "title",
         "write_report",
-        "write_server_file",
     ],
+    "server_files": ["server_of", "write_server_file"],
     "split_captions": ["sources_of", "write_captions"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -19,6 +19,10 @@ from captioning.evaluation.grounding import BLIND as BLIND
 from captioning.evaluation.grounding import caption_and_ground as caption_and_ground
 from captioning.evaluation.grounding import grounding_csv as grounding_csv
 from captioning.evaluation.grounding import grounding_table as grounding_table
+from captioning.evaluation.groups import GroupScores as GroupScores
+from captioning.evaluation.groups import describe_groups as describe_groups
+from captioning.evaluation.groups import report_groups as report_groups
+from captioning.evaluation.groups import score_groups as score_groups
 from captioning.evaluation.identity import ImageTexts as ImageTexts
 from captioning.evaluation.identity import Matched as Matched
 from captioning.evaluation.identity import file_name as file_name
@@ -35,7 +39,8 @@ from captioning.evaluation.results import read_scores as read_scores
 from captioning.evaluation.results import read_title as read_title
 from captioning.evaluation.results import title as title
 from captioning.evaluation.results import write_report as write_report
-from captioning.evaluation.results import write_server_file as write_server_file
+from captioning.evaluation.server_files import server_of as server_of
+from captioning.evaluation.server_files import write_server_file as write_server_file
 from captioning.evaluation.split_captions import sources_of as sources_of
 from captioning.evaluation.split_captions import write_captions as write_captions
 

@@ -1,7 +1,8 @@
 """Read captions and references from files: COCO results, JSON lines, COCO annotations, Karpathy's file."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from captioning.data import SPLITS, counted_annotations, entries, field, left_out_notice, parse_json, read_json
@@ -66,12 +67,14 @@ class ReferenceFile(NamedTuple):
         unscored: images whose captions are all marked as rejected or precanned. Official evaluators skip them; see
             `data.counted_annotations`.
         notice: a line that reports skipped captions; None if none were skipped.
+        groups: {image id: group} of the images that have one: the domains of nocaps.
     """
 
     images: list[ImageTexts]
     split: str
     unscored: list[ImageTexts]
     notice: str | None
+    groups: Mapping[ImageId, str] = MappingProxyType({})
 
 
 def read_references(file: Path, split: str | None = None) -> ReferenceFile:
@@ -113,7 +116,7 @@ def read_references(file: Path, split: str | None = None) -> ReferenceFile:
     notice = left_out_notice(left_out, len(given), str(file))
     if unscored:
         notice = f"{notice}; not scored, because they have no other caption: {counted(len(unscored), 'image')}"
-    return ReferenceFile(images, split or file.stem, unscored, notice)
+    return ReferenceFile(images, split or file.stem, unscored, notice, _domains(content))
 
 
 def is_karpathy(content: Any) -> bool:
@@ -123,7 +126,7 @@ def is_karpathy(content: Any) -> bool:
 
 
 def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[ImageId]]:
-    """Read results for the COCO caption server.
+    """Read results for an evaluation server.
 
     Args:
         file: results, in the formats of `read_results`. Results that name files, such as those of `captioning-caption`,
@@ -246,6 +249,12 @@ def _file_names(file: Path, content: Any) -> dict[ImageId, str]:
         if isinstance(name, str) and names.setdefault(number, name) != name:
             raise DataError(_two_names(where, number, name, names[number]))
     return names
+
+
+def _domains(content: Any) -> dict[ImageId, str]:
+    """Return {image id: domain} of the images of nocaps; {} for other data sets."""
+    images = content.get("images", [])
+    return {read_id(image["id"], "id"): image["domain"] for image in images if isinstance(image.get("domain"), str)}
 
 
 def _test_split(content: Any, file: Path) -> str:

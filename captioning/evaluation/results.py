@@ -1,15 +1,13 @@
-"""Print, write and read the scores of a split, and write result files for the COCO caption server."""
+"""Print, write and read the scores of a split."""
 
-import re
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from captioning.data import field, read_json
-from captioning.errors import ConfigError, DataError
+from captioning.errors import DataError
 from captioning.io import counted, make_folder, write_json, write_text
-from captioning.metrics import Report, name_ids, to_csv
-from captioning.text import tokenize
+from captioning.metrics import Report, to_csv
 
 NOT_STATED = "not stated"  # decoding of results whose decoding is unknown
 FEW = 20  # images: with fewer, scores are mostly chance, and their intervals are too narrow (docs/evaluate.md)
@@ -186,43 +184,3 @@ def read_scores(folder: Path) -> dict[str, Any]:
     statistics = folder / "statistics.json"
     intervals = field(read_json(statistics), "intervals", dict, str(statistics))
     return {"of": read_title(folder), "values": values, "intervals": intervals}
-
-
-def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, split: str, wanted: Collection) -> Path:
-    """Write `captions_{split}_{name}_results.json`, the file that the COCO caption server accepts.
-
-    Args:
-        folder: the folder to write to; it is created.
-        captions: {image id: caption}.
-        name: the name of the method: letters, digits and hyphens.
-        split: "val2014" or "test2014".
-        wanted: ids of all images of the split; each needs a caption, and no other image may have one.
-
-    Returns:
-        The file.
-
-    Raises:
-        ConfigError: the server would refuse the name or the split.
-        DataError: captions are missing, superfluous or empty, or the split has no images.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ConfigError(f"server={name}: the COCO server allows only letters, digits and hyphens. Use another name")
-    if split not in ("val2014", "test2014"):
-        raise ConfigError(
-            f"split={split}: the COCO server accepts only split=val2014 or split=test2014. Choose one of them"
-        )
-    if not (wanted := set(wanted)):
-        raise DataError("server=… needs the images of the split, but the list of images is empty. Give another file")
-    blank = [image_id for image_id, text in captions.items() if not tokenize(text)]
-    faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
-    wrong = {fault: ids for fault, ids in faults.items() if ids}
-    found = [f"{counted(len(ids), 'caption')} {fault}: image ids {name_ids(ids)}" for fault, ids in wrong.items()]
-    file = f"captions_{split}_{name}_results.json"
-    if found:
-        raise DataError(
-            f"the COCO server would refuse {file}: {'; '.join(found)}. Write one caption per image of {split}"
-        )
-    path = make_folder(folder) / file
-    # The server's tokenizer reads one caption per line: a line end inside a caption would shift all later captions.
-    write_json(path, [{"image_id": key, "caption": " ".join(text.split())} for key, text in captions.items()])
-    return path

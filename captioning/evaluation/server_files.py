@@ -1,0 +1,77 @@
+"""Write result files for evaluation servers: those of COCO, nocaps and VizWiz.
+
+All of them accept a JSON list [{"image_id": 1, "caption": "…"}, …] with one caption for every image of a split. COCO's
+server also requires the file's name. nocaps and VizWiz use EvalAI: https://eval.ai/web/challenges/challenge-page/355
+for nocaps, and the link on https://vizwiz.org/tasks-and-datasets/image-captioning/ for VizWiz.
+"""
+
+import re
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from captioning.errors import ConfigError, DataError
+from captioning.io import counted, make_folder, write_json
+from captioning.metrics import name_ids
+from captioning.text import tokenize
+
+# split=… of captioning-score -> the server, and the prefix of the file's name.
+_SERVERS = {
+    "val2014": ("COCO", "captions_"),
+    "test2014": ("COCO", "captions_"),
+    "nocaps_val": ("nocaps", ""),
+    "nocaps_test": ("nocaps", ""),
+    "vizwiz_test": ("VizWiz", ""),
+}
+
+
+def server_of(split: str) -> str:
+    """Return the name of the server that accepts results of a split.
+
+    Raises:
+        ConfigError: there is no server for the split.
+    """
+    if split not in _SERVERS:
+        known: dict[str, list[str]] = {}
+        for name, (server, _) in _SERVERS.items():
+            known.setdefault(server, []).append(f"split={name}")
+        options = ", ".join(f"the {server} server {' or '.join(splits)}" for server, splits in known.items())
+        raise ConfigError(f"split={split}: no server accepts it. {options[0].upper()}{options[1:]}: choose one of them")
+    return _SERVERS[split][0]
+
+
+def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, split: str, wanted: Collection) -> Path:
+    """Write the file that an evaluation server accepts: for COCO, `captions_{split}_{name}_results.json`.
+
+    Args:
+        folder: the folder to write to; it is created.
+        captions: {image id: caption}.
+        name: the name of the method: letters, digits and hyphens.
+        split: "val2014" or "test2014" of COCO, "nocaps_val", "nocaps_test" or "vizwiz_test".
+        wanted: ids of all images of the split; each needs a caption, and no other image may have one.
+
+    Returns:
+        The file.
+
+    Raises:
+        ConfigError: the server would refuse the name or the split.
+        DataError: captions are missing, superfluous or empty, or the split has no images.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9-]+", name):
+        raise ConfigError(f"server={name}: the COCO server allows only letters, digits and hyphens. Use another name")
+    server = server_of(split)
+    if not (wanted := set(wanted)):
+        raise DataError("server=… needs the images of the split, but the list of images is empty. Give another file")
+    blank = [image_id for image_id, text in captions.items() if not tokenize(text)]
+    faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
+    wrong = {fault: ids for fault, ids in faults.items() if ids}
+    found = [f"{counted(len(ids), 'caption')} {fault}: image ids {name_ids(ids)}" for fault, ids in wrong.items()]
+    file = f"{_SERVERS[split][1]}{split}_{name}_results.json"
+    if found:
+        raise DataError(
+            f"the {server} server would refuse {file}: {'; '.join(found)}. Write one caption per image of {split}"
+        )
+    path = make_folder(folder) / file
+    # The servers' tokenizer reads one caption per line: a line end inside a caption would shift all later captions.
+    write_json(path, [{"image_id": key, "caption": " ".join(text.split())} for key, text in captions.items()])
+    return path
