@@ -1,56 +1,30 @@
-"""Describe a drawn scene in a small English grammar, and parse captions of that grammar back into claims.
+"""Describe a drawn scene in a small grammar of one language, and parse captions of that grammar back into claims.
 
-    caption  = [opening] body [ground] "."
-    opening  = "there is" | "there are" | article kind "of"    (kind: a key of IMAGE_KINDS)
-    body     = noun | list | pair ["and" noun]
-    pair     = noun ["is"] relation noun | noun "with" noun relation "it"
-    list     = [("two" | "three") "shapes"] noun ["," noun] "and" noun
-    noun     = article [size] color shape
-    ground   = "on a" background "background"
-
-Large things are named before small ones, and things of one size from the top left to the bottom right. In "A above B
-and C", the relation is between A and B; C is only claimed to exist.
+`captioning.data.grammars` has the languages. This file decides, for all of them, what a caption says and whether it is
+true. Large things are named before small ones, and things of one size from the top left to the bottom right.
 """
 
 import re
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from captioning.text import tokenize
+from captioning.data.grammars import ENGLISH, Language
 
-# Meaning -> phrases for it.
-COLOR_WORDS = {name: (name,) for name in ("red", "yellow", "green", "blue", "magenta", "white")}
-SHAPES = {name: (name,) for name in ("square", "triangle", "star", "heart")} | {"circle": ("circle", "disc")}
-SIZES = {"small": ("small", "little", "tiny"), "large": ("large", "big")}
-RELATIONS = {
-    "left": ("left of", "to the left of", "on the left of"),
-    "right": ("right of", "to the right of", "on the right of"),
-    "above": ("above", "over"),
-    "below": ("below", "under", "beneath"),
-    "beside": ("beside", "next to"),  # left or right, with nothing between
-}
-BACKGROUNDS = {
-    "plain": ("plain",),
-    "striped": ("striped",),
-    "dotted": ("dotted", "spotted"),
-    "checked": ("checked", "checkered"),
-    "noisy": ("noisy", "speckled"),
-    "shaded": ("shaded",),
-}
-COUNTS = {2: ("two",), 3: ("three",)}
 # Networks trained with mirrored images, such as those for ImageNet, hardly distinguish left from right: EfficientNet's
 # features of a mirrored scene are nearly the mirrored features. So most captions do not name the side.
 BESIDE = 0.6  # share of the captions that do not name the side, of those that could
-IMAGE_KINDS = {"picture": "a", "image": "an", "drawing": "a"}  # with their articles
-OPENINGS = ("", "", "", *(f"{article} {kind} of " for kind, article in IMAGE_KINDS.items()))
-WORDS = range(6, 17)  # lengths of captions in words; other captions are drawn again
+FORMS = ("related", "related", "is", "with", "list")  # constructions for two or three objects, equally frequent
 DOMINANCE = 1.5  # a relation is clear if the distance along one axis is more than this many times that along the other
+# Group of a pattern that names a relation -> from which noun to which, counted from the noun of the match.
+RELATED = {"forward": (-1, 0), "backward": (0, -1), "ahead": (1, 0)}
+
+Template = TypeVar("Template")
 
 
 class Thing(NamedTuple):
-    """One object: meanings from SHAPES, COLOR_WORDS and SIZES, and its box (x, y, width, height) in pixels."""
+    """One object: its shape, color and size as meanings, and its box (x, y, width, height) in pixels."""
 
     shape: str
     color: str
@@ -59,7 +33,7 @@ class Thing(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One image: 1 to 3 things on a background of BACKGROUNDS. No two things have the same color and shape."""
+    """One image: 1 to 3 things on a background. No two things have the same color and shape."""
 
     things: tuple[Thing, ...]
     background: str
@@ -104,28 +78,27 @@ def relation(first: Thing, second: Thing) -> str | None:
     return "above" if dy < 0 else "below"
 
 
-def describe_scene(scene: Scene, random: Random, *, number: int = 5) -> tuple[str, ...]:
-    """Return `number` different true captions of 6 to 16 words, drawn from `random`."""
+def describe_scene(scene: Scene, random: Random, *, number: int = 5, language: Language = ENGLISH) -> tuple[str, ...]:
+    """Return `number` different true captions whose lengths are in the language's range, drawn from `random`."""
     captions: dict[str, None] = {}  # a set that keeps its order
     while len(captions) < number:
-        text = _sentence(scene, random)
-        if len(text.split()) in WORDS:
-            captions[text[0].upper() + text[1:] + "."] = None
+        text = _sentence(scene, random, language)
+        if language.measure(text) in language.lengths:
+            captions[text[0].upper() + text[1:] + language.stop] = None
     return tuple(captions)
 
 
-def _sentence(scene: Scene, random: Random) -> str:
+def _sentence(scene: Scene, random: Random, language: Language) -> str:
     things = sorted(scene.things, key=_salience)
     if len(things) == 3 and random.random() < 0.15:
         things.pop()  # sometimes one of three objects is not mentioned
     complete = len(things) == len(scene.things)
-    text = _body(things, scene, random, counted=complete and random.random() < 0.3)
-    if " is " not in text:
-        there = "there are " if " shapes, " in text else "there is "
-        text = random.choice((*OPENINGS, there)) + text
+    form, body = _body(things, scene, random, language, counted=complete and random.random() < 0.3)
+    frame = _choose(random, language.frames[form])
     if random.random() < (0.7 if len(scene.things) == 1 else 0.25):
-        text += f" on a {random.choice(BACKGROUNDS[scene.background])} background"
-    return text
+        background = random.choice(language.backgrounds[scene.background])
+        return _choose(random, frame.grounded).format(body=body, background=background)
+    return frame.text.format(body=body)
 
 
 def _salience(thing: Thing) -> tuple[bool, float]:
@@ -134,96 +107,100 @@ def _salience(thing: Thing) -> tuple[bool, float]:
     return thing.size != "large", x + width / 2 + y + height / 2
 
 
-def _body(things: Sequence[Thing], scene: Scene, random: Random, *, counted: bool) -> str:
-    nouns = [_noun(thing, random) for thing in things]
+def _body(
+    things: Sequence[Thing], scene: Scene, random: Random, language: Language, *, counted: bool
+) -> tuple[str, str]:
+    """Return the construction, a key of the language's frames, and the text about the things."""
+    nouns = [_noun(thing, random, language) for thing in things]
     if len(nouns) == 1:
-        return nouns[0]
-    form = random.choice(("related", "related", "is", "with", "list"))
+        return "one", nouns[0]
+    form = random.choice(FORMS)
+    fields = {}
     if form == "list":
-        count = f"{COUNTS[len(nouns)][0]} shapes, " if counted else ""
-        return f"{count}{', '.join(nouns[:-1])} and {nouns[-1]}"
-    first, second, *third = nouns
-    pair = (things[1], things[0]) if form == "with" else (things[0], things[1])
-    beside = random.random() < BESIDE and _related(*pair, "beside", scene)
-    where = "beside" if beside else relation(*pair)
-    assert where is not None  # scenes are drawn with clear relations
-    phrase = random.choice(RELATIONS[where])
-    related = {
-        "related": f"{first} {phrase} {second}",
-        "is": f"{first} is {phrase} {second}",
-        "with": f"{first} with {second} {phrase} it",
-    }
-    return " and ".join([related[form], *third])
+        form = "counted" if counted else "list"
+        fields["count"] = language.counts[len(nouns)][0]
+    else:
+        pair = (things[1], things[0]) if form == "with" else (things[0], things[1])
+        beside = random.random() < BESIDE and _related(*pair, "beside", scene)
+        where = "beside" if beside else relation(*pair)
+        assert where is not None  # scenes are drawn with clear relations
+        fields["where"] = random.choice(language.relations[where])
+    return form, _choose(random, language.bodies[form][len(nouns)]).format(*nouns, **fields)
 
 
-def _noun(thing: Thing, random: Random) -> str:
-    size = random.choice(SIZES[thing.size]) + " " if random.random() < 0.5 else ""
-    # Never "an": no size and no color begins with a vowel.
-    return f"a {size}{random.choice(COLOR_WORDS[thing.color])} {random.choice(SHAPES[thing.shape])}"
+def _noun(thing: Thing, random: Random, language: Language) -> str:
+    size = random.choice(language.sizes[thing.size]) if random.random() < 0.5 else None
+    color, shape = random.choice(language.colors[thing.color]), random.choice(language.shapes[thing.shape])
+    template = _choose(random, language.sized_nouns if size else language.nouns)
+    return template.format(size=size, color=color, shape=shape, classifier=language.classifiers.get(shape))
 
 
-def _either(table: Mapping[Any, tuple[str, ...]]) -> str:
-    """Return a pattern that matches every phrase of the table."""
-    return "|".join(phrase for phrases in table.values() for phrase in phrases)
+def _choose(random: Random, templates: Sequence[Template]) -> Template:
+    """Return one of the templates. A single one does not change the state of `random`."""
+    return random.choice(templates) if len(templates) > 1 else templates[0]
+
+
+def parse(caption: str, language: Language = ENGLISH) -> Claims | None:
+    """Parse a caption, in upper or lower case, with or without punctuation.
+
+    In languages without spaces between words, spaces make no difference.
+
+    Returns:
+        The caption's claims; None if the grammar does not have such a sentence.
+    """
+    text = language.normalize(caption)
+    start = language.start.match(text)
+    assert start is not None  # every part of it is optional
+    position = start.end()
+    steps: list[dict[str, str]] = []
+    while step := language.step.match(text, position):
+        steps.append(_groups(step))
+        position = step.end()
+    end = language.end.fullmatch(text, position)
+    if not end or not language.order.fullmatch(_constructions(_groups(start), steps, _groups(end))):
+        return None
+    said = _groups(start) | _groups(end)
+    if len(said) < len(_groups(start)) + len(_groups(end)):  # the background twice
+        return None
+    count, background = (_meaning(getattr(language, f"{key}s"), said.get(key)) for key in ("count", "background"))
+    return Claims(tuple(_mention(step, language) for step in steps), _relations(steps, language), count, background)
+
+
+def _groups(match: re.Match[str]) -> dict[str, str]:
+    """Return name -> text of the groups that took part in a match; a digit at the end of a name is dropped."""
+    return {name.rstrip("0123456789"): text for name, text in match.groupdict().items() if text is not None}
+
+
+def _constructions(start: Mapping[str, str], steps: Sequence[Mapping[str, str]], end: Mapping[str, str]) -> str:
+    """Return the text that a language's `order` describes."""
+    first, *letters, last = ("".join(name for name in groups if len(name) == 1) for groups in (start, *steps, end))
+    return first + "".join("n" + found for found in letters) + last
+
+
+def _relations(steps: Sequence[Mapping[str, str]], language: Language) -> tuple[tuple[int, str, int], ...]:
+    return tuple(
+        (at + RELATED[name][0], _meaning(language.relations, step[name]), at + RELATED[name][1])
+        for name in RELATED
+        for at, step in enumerate(steps)
+        if name in step
+    )
+
+
+def _mention(step: Mapping[str, str], language: Language) -> Phrase:
+    tables = {"shape": language.shapes, "color": language.colors, "size": language.sizes}
+    return Phrase(*(_meaning(table, step.get(name)) for name, table in tables.items()))
 
 
 def _meaning(table: Mapping[Any, tuple[str, ...]], phrase: str | None) -> Any:
     return next((meaning for meaning, phrases in table.items() if phrase in phrases), None)
 
 
-# The parser accepts a little more than the grammar produces: any article, a missing color, "shape" for any shape.
-START = re.compile(rf"(?:there (?:is|are) |an? (?:{'|'.join(IMAGE_KINDS)}) of )?(?:({_either(COUNTS)}) shapes )?")
-_STEP = re.compile(
-    rf"(?:(?P<lead>and|with|(?:is )?(?P<where>{_either(RELATIONS)})) )?"
-    rf"(?:an?|the) (?:(?P<size>{_either(SIZES)}) )?(?:(?P<color>{_either(COLOR_WORDS)}) )?"
-    rf"(?P<shape>{_either(SHAPES)}|shape) (?:(?P<it>{_either(RELATIONS)}) it )?"
-)
-GROUND = re.compile(rf"(?:on (?:an?|the) ({_either(BACKGROUNDS)}) background )?")
-# Allowed sequences of nouns, with one or two letters per noun (see _letter); the text has no commas any more.
-ORDER = re.compile(r"n(?:n*a|r|wi?)*")
-
-
-def parse(caption: str) -> Claims | None:
-    """Parse a caption, in upper or lower case, with or without punctuation.
-
-    A relation is between an object and the one mentioned before it, in "A above B" and in "B with A above it".
-
-    Returns:
-        The caption's claims; None if the grammar does not have such a sentence.
-    """
-    text = "".join(word + " " for word in tokenize(caption))
-    start = START.match(text)
-    assert start is not None  # every part of START is optional
-    position = start.end()
-    steps: list[re.Match[str]] = []
-    while step := _STEP.match(text, position):
-        steps.append(step)
-        position = step.end()
-    ground = GROUND.fullmatch(text, position)
-    if not ground or not ORDER.fullmatch("".join(map(_letter, steps))):
-        return None
-    relations = [(i - 1, _meaning(RELATIONS, step["where"]), i) for i, step in enumerate(steps) if step["where"]]
-    relations += [(i, _meaning(RELATIONS, step["it"]), i - 1) for i, step in enumerate(steps) if step["it"]]
-    count, background = _meaning(COUNTS, start[1]), _meaning(BACKGROUNDS, ground[1])
-    return Claims(tuple(map(_mention, steps)), tuple(relations), count, background)
-
-
-def _letter(step: re.Match) -> str:
-    """Return n for a noun alone, a after "and", w after "with", r after a relation; with i for "above it" etc."""
-    lead = "r" if step["where"] else (step["lead"] or "noun")[0]
-    return lead + ("i" if step["it"] else "")
-
-
-def _mention(step: re.Match) -> Phrase:
-    return Phrase(_meaning(SHAPES, step["shape"]), _meaning(COLOR_WORDS, step["color"]), _meaning(SIZES, step["size"]))
-
-
-def is_true(caption: str, scene: Scene) -> bool:
+def is_true(caption: str, scene: Scene, language: Language = ENGLISH) -> bool:
     """Return whether the mentions can be assigned to different things of the scene so that all claims are true.
 
-    A caption that is not in the grammar is false.
+    A caption that is not in the language's grammar is false.
     """
-    claims = parse(caption)
+    claims = parse(caption, language)
     if claims is None or claims.count not in (None, len(scene.things)):
         return False
     if claims.background not in (None, scene.background):
@@ -241,7 +218,7 @@ def _holds(claims: Claims, things: Sequence[Thing], scene: Scene) -> bool:
 
 
 def _related(first: Thing, second: Thing, where: str, scene: Scene) -> bool:
-    """Return whether the first thing is in a relation, a key of RELATIONS, to the second."""
+    """Return whether the first thing is in a relation, such as "beside", to the second."""
     seen = relation(first, second)
     if where != "beside":
         return seen == where

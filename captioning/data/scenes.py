@@ -1,11 +1,11 @@
 """Draw the built-in data set on first use: colored shapes on varied backgrounds, stored as ordinary COCO files.
 
     root/train/000000000001.png …            images, 224 × 224 pixels
-    root/annotations/captions_train.json     five captions per image, from `captioning.data.grammar`
+    root/annotations/captions_train.json     five captions per image, from `captioning.data.grammar`, in one language
     root/annotations/instances_train.json    boxes and outlines, with "color", "size" and, for each image, "background"
 
-Each image depends only on the seed, its split and its number in the split. The grammar of the captions is known, so a
-caption can be compared with the drawn scene: see `truth`.
+Each image depends only on the seed, its split and its number in the split, not on the language of the captions. Their
+grammar is known, so a caption can be compared with the drawn scene: see `truth`.
 """
 
 import colorsys
@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from tqdm import tqdm
 
-from captioning.data.grammar import BACKGROUNDS, SHAPES, Scene, Thing, describe_scene, is_true
+from captioning.data.grammar import Scene, Thing, describe_scene, is_true
+from captioning.data.grammars import BACKGROUNDS, ENGLISH, LANGUAGES, SHAPES, Language, find_language
 from captioning.data.instances import Instances, read_instances
 from captioning.data.parsing import STRICT, Handling
 from captioning.data.readers import read_coco_files
@@ -163,20 +164,23 @@ def _pattern(random: Random, *, background: str) -> np.ndarray:
     return (255 * weight.clip(0, 1)).round().astype(np.uint8)
 
 
-def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, list[np.ndarray], tuple[str, ...]]:
-    """Draw one scene; the result depends only on the arguments.
+def draw_scene(
+    seed: int, split: str, index: int, language: Language = ENGLISH
+) -> tuple[Image.Image, Scene, list[np.ndarray], tuple[str, ...]]:
+    """Draw one scene; the result depends only on the arguments, and the image only on the first three.
 
     Args:
         seed: seed of the data set.
         split: the split.
         index: the image's number in the split.
+        language: the language of the captions.
 
     Returns:
         The image, its scene, the outlines [N, 2] of its things in pixels, and five captions.
     """
     random = Random(f"{seed}/{split}/{index}")
     number = random.choices((1, 2, 3), weights=(20, 60, 20))[0]
-    background = random.choice(tuple(BACKGROUNDS))
+    background = random.choice(BACKGROUNDS)
     tones = None
     while tones is None:
         pieces = _layout(random, number=number)
@@ -187,7 +191,7 @@ def draw_scene(seed: int, split: str, index: int) -> tuple[Image.Image, Scene, l
         ImageDraw.Draw(mask).polygon((piece.outline * SUPERSAMPLING).ravel().tolist(), fill=255)
         picture.paste(piece.color, mask=mask.reduce(SUPERSAMPLING))
     scene = Scene(tuple(piece.thing for piece in pieces), background)
-    return picture, scene, [piece.outline for piece in pieces], describe_scene(scene, random)
+    return picture, scene, [piece.outline for piece in pieces], describe_scene(scene, random, language=language)
 
 
 def _annotate(scene: Scene, outlines: Sequence[np.ndarray], image_id: int) -> list[dict]:
@@ -220,9 +224,10 @@ def _write_split(folder: Path, *, split: str, count: int, info: Mapping, progres
     captions: list[dict[str, Any]] = []
     instances: list[dict[str, Any]] = []
     square = {"width": _SIDE, "height": _SIDE}
+    language = find_language(_language_of(info))
     (folder / split).mkdir()
     for index in range(count):
-        picture, scene, outlines, texts = draw_scene(info["seed"], split, index)
+        picture, scene, outlines, texts = draw_scene(info["seed"], split, index, language)
         image_id = FIRST_ID[split] + index
         name = f"{image_id:012d}.png"
         picture.save(folder / split / name)
@@ -253,20 +258,47 @@ def _draw(root: Path, info: Mapping) -> None:
         folder.rename(root)  # also replaces an empty folder
 
 
+def _language_of(info: Any) -> str:
+    """Return the code of the captions' language; English scenes have none in their info, as before other languages."""
+    return info.get("language", ENGLISH.code)
+
+
 def _check(root: Path, info: Mapping) -> None:
     """Raise a DataError unless the folder has the scenes of this info."""
+    found: Any
     try:
         found = json.loads((root / "annotations" / "captions_train.json").read_bytes())["info"]
     except (OSError, ValueError, KeyError, TypeError):
         found = "other files"
+    if isinstance(found, dict) and "pictures" in found and _language_of(found) != _language_of(info):
+        raise DataError(_other_language(root, wanted=_language_of(info), found=_language_of(found)))
     if found != info:
         raise DataError(f"{root} has {found}, not the scenes of {info}: delete it, or choose another data.root")
 
 
+def _other_language(root: Path, *, wanted: str, found: str) -> str:
+    """Return the message for scenes whose captions are in another language, with a folder for the wanted one."""
+    plain = root.name.removesuffix(f"-{found}")
+    name = plain if wanted == ENGLISH.code and plain != root.name else f"{plain}-{wanted}"
+    return (
+        f"{root} has scenes with captions in another language: data.reader.language is {found} there, not {wanted}. "
+        f"Set data.root={root.parent / name}, or data.reader.language={found}"
+    )
+
+
 def read_scenes(
-    root: str | Path, *, train: int = 2400, val: int = 400, test: int = 400, seed: int = 0, faults: Handling = STRICT
+    root: str | Path,
+    *,
+    train: int = 2400,
+    val: int = 400,
+    test: int = 400,
+    seed: int = 0,
+    language: str = ENGLISH.code,
+    faults: Handling = STRICT,
 ) -> list[Record]:
     """Read the drawn scenes, all splits together. Draw them first if `root` is missing or empty.
+
+    The images are the same in all languages.
 
     Args:
         root: folder of the data set.
@@ -274,17 +306,21 @@ def read_scenes(
         val: number of validation images, 1 or more.
         test: number of test images, 1 or more.
         seed: seed of the drawing; independent of all other seeds.
+        language: language of the captions: "en", "zh", "ja" or "th".
         faults: how to handle faults, see `captioning.data.readers`.
 
     Raises:
-        ConfigError: a split has no images.
-        DataError: `root` has other files, or scenes with other numbers, seed or version; or it cannot be written.
+        ConfigError: a split has no images, or there are no captions in this language.
+        DataError: `root` has other files, or scenes with other numbers, seed, language or version; or it cannot be
+            written.
     """
     root, pictures = Path(root).resolve(), {"train": train, "val": val, "test": test}
     for split, count in pictures.items():
         if count < 1:
             raise ConfigError(f"data.reader.{split} must be at least 1 image, not {count}")
     info = {"description": "drawn scenes", "version": VERSION, "seed": seed, "pictures": pictures}
+    if find_language(language) != ENGLISH:
+        info["language"] = language
     try:
         if not root.exists() or not any(root.iterdir()):
             _draw(root, info)
@@ -296,13 +332,22 @@ def read_scenes(
 
 
 def read_shapes(root: str | Path, records: Sequence[Record]) -> Instances:
-    """Return the shapes in the records' images, with the grammar's words for them.
+    """Return the shapes in the records' images, with the grammar's English words for them.
 
     Args:
         root: folder of the data set.
         records: the images.
+
+    Raises:
+        DataError: the captions are in another language.
     """
-    return read_instances(root, records, words=SHAPES)
+    for split in dict.fromkeys(record.split for record in records):
+        if (language := _load(Path(root), split)[1]) != ENGLISH:
+            raise DataError(
+                f"{root} has captions in {language.name}, but the words that name shapes are English: use data=scenes "
+                "with data.reader.language=en, in another data.root"
+            )
+    return read_instances(root, records, words=ENGLISH.shapes)
 
 
 def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
@@ -318,7 +363,12 @@ def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
     Raises:
         DataError: the file is missing, or is not one of drawn scenes.
     """
-    path = Path(root) / "annotations" / f"instances_{split}.json"
+    return _load(Path(root), split)[0]
+
+
+def _load(root: Path, split: str) -> tuple[dict[int, Scene], Language]:
+    """Return the scenes of a split and the language of their captions."""
+    path = root / "annotations" / f"instances_{split}.json"
     shapes = {number: name for name, number in CATEGORIES.items()}
     try:
         content = json.loads(path.read_bytes())
@@ -326,8 +376,9 @@ def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
         for entry in content["annotations"]:
             thing = Thing(shapes[entry["category_id"]], entry["color"], entry["size"], tuple(entry["bbox"]))
             things[entry["image_id"]].append(thing)
-        return {image["id"]: Scene(tuple(things[image["id"]]), image["background"]) for image in content["images"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        scenes = {image["id"]: Scene(tuple(things[image["id"]]), image["background"]) for image in content["images"]}
+        return scenes, LANGUAGES[_language_of(content["info"])]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} has no drawn scenes ({error!r}): delete {root}, so that they are drawn again"
         ) from error
@@ -335,6 +386,8 @@ def load_scenes(root: str | Path, split: str) -> dict[int, Scene]:
 
 def truth(captions: Mapping[int, str], *, root: str | Path, split: str) -> dict[str, float]:
     """Return {"truth": share of the captions that are true of their scene}, between 0 and 1.
+
+    The captions are read in the language of the data set.
 
     Args:
         captions: image id -> caption.
@@ -344,7 +397,7 @@ def truth(captions: Mapping[int, str], *, root: str | Path, split: str) -> dict[
     Raises:
         DataError: there are no captions, or a caption's image is not in the split.
     """
-    scenes = load_scenes(root, split)
+    scenes, language = _load(Path(root), split)
     if unknown := sorted(captions.keys() - scenes.keys()):
         shown = ", ".join(map(str, unknown[:5]))
         raise DataError(
@@ -353,4 +406,5 @@ def truth(captions: Mapping[int, str], *, root: str | Path, split: str) -> dict[
         )
     if not captions:
         raise DataError(f"no captions to compare with the scenes of {root}, split {split}: give one or more")
-    return {"truth": sum(is_true(text, scenes[image_id]) for image_id, text in captions.items()) / len(captions)}
+    true = sum(is_true(text, scenes[image_id], language) for image_id, text in captions.items())
+    return {"truth": true / len(captions)}

@@ -14,25 +14,14 @@ from PIL import Image
 from pycocotools.coco import COCO
 
 from captioning.data import draw_scene, read_scenes, scenes, truth
-from captioning.data.grammar import (
-    BACKGROUNDS,
-    COLOR_WORDS,
-    RELATIONS,
-    SHAPES,
-    SIZES,
-    Claims,
-    Phrase,
-    Scene,
-    Thing,
-    is_true,
-    parse,
-    relation,
-)
+from captioning.data.grammar import Claims, Phrase, Scene, Thing, is_true, parse, relation
+from captioning.data.grammars import COLOR_NAMES, ENGLISH
 from captioning.data.scenes import load_scenes
 from captioning.errors import ConfigError, DataError
 from captioning.text import tokenize
 
 SMALL = {"train": 12, "val": 6, "test": 2}
+BACKGROUNDS, RELATIONS, SHAPES, SIZES = ENGLISH.backgrounds, ENGLISH.relations, ENGLISH.shapes, ENGLISH.sizes
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +251,7 @@ def swap(caption, phrases, replacement):
 def falsified(caption, scene):
     """(kind of fault, the caption with that one fault)."""
     colors, shapes = ({getattr(item, kind) for item in scene.things} for kind in ("color", "shape"))
-    absent_color = next(color for color in COLOR_WORDS if color not in colors)
+    absent_color = next(color for color in COLOR_NAMES if color not in colors)
     absent_shape = next(shape for shape in SHAPES if shape not in shapes)
     yield "color", swap(caption, colors, absent_color)
     yield "shape", swap(caption, [word for shape in shapes for word in SHAPES[shape]], absent_shape)
@@ -334,7 +323,7 @@ def test_scenes_are_read_back_as_they_were_drawn(root):
 def test_truth_is_the_share_of_true_captions(root):
     first, second, third, *rest = load_scenes(root, "val").items()
     item = second[1].things[0]
-    other = next(color for color in COLOR_WORDS if color not in {item.color for item in second[1].things})
+    other = next(color for color in COLOR_NAMES if color not in {item.color for item in second[1].things})
     captions = {
         first[0]: draw_scene(0, "val", 0)[3][2],
         second[0]: f"a {other} {item.shape}",
@@ -395,10 +384,10 @@ def test_a_root_that_cannot_be_written_is_named(tmp_path):
 
 
 def test_an_interrupted_drawing_leaves_nothing(tmp_path, monkeypatch):
-    def interrupted(seed, split, index):
+    def interrupted(seed, split, index, language):
         if index == 3:
             raise KeyboardInterrupt
-        return draw_scene(seed, split, index)
+        return draw_scene(seed, split, index, language)
 
     monkeypatch.setattr(scenes, "draw_scene", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -410,8 +399,8 @@ KILLED = f"""
 import os, sys
 from captioning.data import scenes
 draw = scenes.draw_scene
-def draw_or_die(seed, split, index):
-    return os.kill(os.getpid(), {int(signal.SIGKILL)}) if index == 3 else draw(seed, split, index)
+def draw_or_die(seed, split, index, language):
+    return os.kill(os.getpid(), {int(signal.SIGKILL)}) if index == 3 else draw(seed, split, index, language)
 scenes.draw_scene = draw_or_die
 scenes.read_scenes(sys.argv[1], train=12, val=6, test=2)
 """
@@ -430,11 +419,11 @@ def test_two_processes_may_draw_at_once(root, tmp_path, monkeypatch):
     """Another process finishes while this one draws: its scenes are taken, and nothing is left behind."""
     folder = tmp_path / "scenes"
 
-    def overtaken(seed, split, index):
+    def overtaken(seed, split, index, language):
         if split == "test" and not folder.exists():
             monkeypatch.setattr(scenes, "draw_scene", draw_scene)
             read_scenes(folder, **SMALL)
-        return draw_scene(seed, split, index)
+        return draw_scene(seed, split, index, language)
 
     monkeypatch.setattr(scenes, "draw_scene", overtaken)
     assert len(read_scenes(folder, **SMALL)) == 20
