@@ -261,6 +261,23 @@ def test_arabic_and_chinese_have_the_same_ids(tmp_path, capsys):
     assert machine[2].captions == ("狗。",) * 5
 
 
+def test_a_split_without_images_can_be_left_out(tmp_path, capsys):
+    flickr8k_text(tmp_path)
+    (tmp_path / "Flicker8k_Dataset/c.jpg").unlink()
+    assert "images that are not on disk" in error_of(read, tmp_path, "flickr8k_text")
+    records = read(tmp_path, "flickr8k_text", "data.reader.lists.test=null")
+    assert [record.split for record in records] == ["train", "val"]
+
+
+def test_the_broken_line_of_the_arabic_file_is_joined(tmp_path, capsys):
+    flickr8k_ar(tmp_path)
+    file = tmp_path / "data/Flickr8k_text/Flickr8k.arabic.full.txt"
+    put(tmp_path, {str(file): "a.jpg#0\tحقيبة ب\nعيدا في المنطقة المشجرة\nb.jpg#0\tكلب\n"})
+    records = read(tmp_path, "flickr8k_ar")
+    assert [record.captions for record in records] == [("حقيبة بعيدا في المنطقة المشجرة",), ("كلب",)]
+    assert "line 2 was joined to line 1" in capsys.readouterr().err
+
+
 def test_flickr30k_cn_loses_its_tags_and_keeps_its_words(tmp_path):
     flickr30k_cn(tmp_path)
     assert [(record.split, set(record.captions)) for record in read(tmp_path, "flickr30k_cn")] == [

@@ -22,13 +22,15 @@ _TAGGED = re.compile(r"(\S+):[A-Za-z]+")
 # Folders of archives and repositories, below root, that contain the text files.
 LISTS_BELOW: tuple[str, ...] = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
 _SUFFIX = ".jpg"
+# Line 22,183 of Flickr8k.arabic.full.txt: the end of the caption before it, which a line end splits inside a word.
+_BROKEN_OFF = "عيدا في المنطقة المشجرة"
 
 
 def read_flickr_text(
     root: str | Path,
     *,
     captions: str | Mapping[str, str],
-    lists: Mapping[str, str] | None = None,
+    lists: Mapping[str, str | None] | None = None,
     images: str = ".",
     faults: Handling = STRICT,
 ) -> list[Record]:
@@ -40,7 +42,7 @@ def read_flickr_text(
     Args:
         root: folder of the data set.
         captions: the caption file, or split -> its caption file.
-        lists: split -> list of its image names, one per line, with or without ".jpg".
+        lists: split -> list of its image names, one per line, with or without ".jpg"; None leaves the split out.
         images: folder of the images, relative to root; ".": also the usual folders of Flickr8k and Flickr30k in it.
         faults: how to handle faults, see `captioning.data.readers`.
 
@@ -50,15 +52,16 @@ def read_flickr_text(
     root = Path(root)
     files = {"": captions} if isinstance(captions, str) else dict(captions)
     found = {split: file for split, name in files.items() if (file := _below(root, name))}
-    listed = {split: file for split, name in (lists or {}).items() if (file := _below(root, name))}
-    if not found or (lists and not listed):
-        needed = [*files.values(), *(lists or {}).values()]
+    wanted = {split: name for split, name in (lists or {}).items() if name}
+    listed = {split: file for split, name in wanted.items() if (file := _below(root, name))}
+    if not found or (wanted and not listed):
+        needed = [*files.values(), *wanted.values()]
         raise DataError(
             f"data.root={root} needs {', '.join(needed)}, and a folder of the images, such as {PICTURE_FOLDERS[0]}/: "
             "add them (see docs/data.md in the repository)"
         )
     texts = {split: _captions(file, faults) for split, file in found.items()}
-    if lists:
+    if wanted:
         order = _order(listed, faults)
         _report_unlisted(found[""], texts[""], order, faults)
         groups = {found[""]: [(name, split, texts[""].get(name, [])) for name, split in order.items()]}
@@ -74,10 +77,16 @@ def _below(root: Path, name: str) -> Path | None:
 def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
     """Return {image name without suffix: captions} of a file."""
     found: dict[str, list[str]] = {}
-    for number, line in enumerate(text_lines(file), start=1):
+    lines = text_lines(file)
+    for number, line in enumerate(lines, start=1):
         with faults:
-            if not line.strip():
+            if not line.strip() or line == _BROKEN_OFF:
                 continue
+            if lines[number : number + 1] == [_BROKEN_OFF]:
+                line += _BROKEN_OFF
+                note(
+                    faults, None, None, f"{file}: line {number + 1} was joined to line {number}, whose caption it ends"
+                )
             if not (match := _LINE.fullmatch(line)):
                 raise DataError(
                     f"{file}, line {number}: must be NAME#NUMBER and a caption, not {line!r:.60}: correct it"
