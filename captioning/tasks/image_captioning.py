@@ -149,10 +149,9 @@ def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: T
     limit = config["data"]["max_length"]
     if limit is None:
         limit, longest = default_length(lengths), max(lengths, default=0)
-        unit = "words" if tokenizer.learned_pieces() is None else "pieces"
         cut = sum(length > limit for length in lengths)
         share = f": {cut} of {counted(len(lengths), 'caption')} cut" if cut else ""
-        print(f"data.max_length: {limit} {unit} (the longest training caption has {longest}{share})")
+        print(f"data.max_length: {limit} {_unit(tokenizer)} (the longest training caption has {longest}{share})")
     filled = {**config, "data": {**config["data"], "max_length": limit}}
     for part in ("decoding", "objective"):
         if "max_length" in config[part] and config[part]["max_length"] is None:
@@ -240,6 +239,10 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
     from captioning.training import CaptionModule
 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
+
+
+def _unit(tokenizer: Tokenizer) -> str:
+    return "words" if tokenizer.learned_pieces() is None else "pieces"
 
 
 def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None, tokenizer: Tokenizer):
@@ -331,8 +334,9 @@ def _score(
 
 def _about(splits, tokens, vocabulary) -> str:
     known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
-    covers = f", which cover {known:.2%} of the words of the validation captions" if splits["val"] else ""
+    unit, tokenizer = _unit(vocabulary.tokenizer), vocabulary.tokenizer.name
+    covers = f", which cover {known:.2%} of the {unit} of the validation captions" if splits["val"] else ""
     train, val = (
         counted(len(splits[split]), f"{name} image") for split, name in (("train", "training"), ("val", "validation"))
     )
-    return f"data: {train}, {val}; vocabulary: {len(vocabulary):,} words{covers}"
+    return f"data: {train}, {val}; vocabulary: {len(vocabulary):,} {unit} of {tokenizer}{covers}"
