@@ -107,10 +107,10 @@ class UnicodeTokenizer(Tokenizer):
             if index % 2:  # a run of characters of scripts that have no segmenter
                 words += _CLUSTER.findall(piece)
             elif self._own and self._own.search(piece):
-                words += [_EDGES.sub("", word) for word in load_segmenter(self.option)(self._case(piece))]
+                words += load_segmenter(self.option)(self._case(piece))
             else:
                 words += _BOUNDARY.split(piece)
-        return [word for word in words if _SIGN.search(word)]
+        return [_EDGES.sub("", word) for word in words if _SIGN.search(word)]
 
 
 def _clusters(words: Sequence[str]) -> list[str]:
