@@ -339,4 +339,4 @@ def _about(splits, tokens, vocabulary) -> str:
     train, val = (
         counted(len(splits[split]), f"{name} image") for split, name in (("train", "training"), ("val", "validation"))
     )
-    return f"data: {train}, {val}; vocabulary: {len(vocabulary):,} {unit} of {tokenizer}{covers}"
+    return f"data: {train}, {val}; vocabulary: {len(vocabulary):,} {unit} (tokenizer {tokenizer}){covers}"
