@@ -21,7 +21,7 @@ from matplotlib.text import Text
 _LEFT_OUT = ("last resort", "dejavu", "stix", "cm", "emoji")
 _EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "IDEOGRAPHIC", "HALFWIDTH", "FULLWIDTH", "YI")
 _NAMES = {"CJK": "Chinese or Japanese (Han)", "IDEOGRAPHIC": "Chinese or Japanese (Han)"}
-_warned: set[str] = set()  # scripts
+_warned: set[str] = set()  # scripts; all East Asian ones are one
 
 
 class ReadableFigure(Figure):
@@ -99,9 +99,11 @@ def _candidates() -> list[tuple[str, str]]:
 
 def _tell(letter: str) -> None:
     word = unicodedata.name(letter, "").split(" ")[0].split("-")[0]
-    if not letter.isalpha() or word in _warned:  # symbols such as emoji are not reported
+    # One package has all East Asian scripts: Japanese alone would otherwise be reported three times.
+    known = "East Asian" if word in _EAST_ASIAN else word
+    if not letter.isalpha() or known in _warned:  # symbols such as emoji are not reported
         return
-    _warned.add(word)
+    _warned.add(known)
     script, package = _NAMES.get(word, word.title()), "fonts-noto-cjk" if word in _EAST_ASIAN else "fonts-noto-core"
     print(
         f"warning: no installed font has {script} letters, so figures show boxes instead. Install a font, such as the "

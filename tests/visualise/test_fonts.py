@@ -54,6 +54,13 @@ def test_the_script_and_a_package_are_named(tmp_path, monkeypatch, capsys, capti
     assert f"no installed font has {script} letters" in line and f"package {package}," in line
 
 
+def test_a_sentence_in_several_scripts_of_one_package_is_told_of_once(tmp_path, monkeypatch, capsys):
+    without_fonts(monkeypatch)
+    draw(tmp_path, "\u8d64\u3044\u661f\u3068\u30cf\u30fc\u30c8")  # Han, Hiragana and Katakana
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "Han" in line and "fonts-noto-cjk" in line
+
+
 @pytest.mark.parametrize("caption", ["a caf\u00e9", "\u0441\u043e\u0431\u0430\u043a\u0430", "a dog \U0001f415", ""])
 def test_nothing_is_told_of_what_is_there_or_of_signs(tmp_path, monkeypatch, capsys, caption):
     without_fonts(monkeypatch)
