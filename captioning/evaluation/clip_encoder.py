@@ -94,7 +94,9 @@ class ClipEncoder:
                     self._images |= zip(batch, self._encode("encode_image", torch.stack(pixels)), strict=True)
         if faults:
             shown = "; ".join(faults[:_SHOWN]) + ("; …" if len(faults) > _SHOWN else "")
-            raise DataError(f"{self.group} cannot read {counted(len(faults), 'image')}: {shown}")
+            raise DataError(
+                f"{self.group} cannot read {counted(len(faults), 'image')}, so replace or remove them: {shown}"
+            )
         return np.stack([self._images[path] for path in paths])
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
@@ -148,7 +150,10 @@ class ClipEncoder:
 
             from captioning.checkpoints import pick_device
 
-            device = pick_device(self.device)
+            try:
+                device = pick_device(self.device)
+            except ConfigError as error:
+                raise ConfigError(str(error).replace("device=", f"{self.group}.device=")) from error
             half = self.half and torch.device(device).type == "cuda"
             self._loaded = load_clip(self.choice, device=device, half=half)
         return self._loaded

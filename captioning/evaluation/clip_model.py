@@ -147,7 +147,10 @@ def _explained(choice: ClipChoice) -> Iterator[None]:
         ) from error
     except Exception as error:  # the network, damaged files, other shapes: open_clip raises anything
         reason = " ".join(str(error).split()).partition(". ")[0] or type(error).__name__
-        advice = f"Check the connection, or download the weights elsewhere and set {group}.weights=FILE"
+        if reason.startswith("Required pretrained weights"):
+            reason = "it has no weights"
+        where = "folder" if model.startswith("local-dir:") else "connection"
+        advice = f"Check the {where}, or download the weights elsewhere and set {group}.weights=FILE"
         advice = "Give a file with weights of this model" if choice.file else advice
         named = f"{group}.model={model}, {group}.weights={weights or 'null'}"
         raise ConfigError(f"{named}: cannot load the model ({reason:.300}). {advice}") from error

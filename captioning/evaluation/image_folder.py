@@ -45,9 +45,10 @@ def _found(
     if not folder.is_dir():
         raise DataError(f"images={folder}: there is no such folder. Give the folder with the image files")
     if unnamed := [image_id for image_id in image_ids if image_id not in names]:
+        where = f"{' and '.join(map(str, files))}: {len(unnamed)} of {counted(len(image_ids), 'image')}"
         raise DataError(
-            f"{' and '.join(map(str, files))}: {counted(len(unnamed), 'image')} have no file name, so their "
-            f"files cannot be found: image ids {name_ids(unnamed)}. Add 'file_name' to each image"
+            f"{where} without a file name that could be found in {folder}: image ids {name_ids(unnamed)}. Add "
+            "'file_name' to each image"
         )
     below = sorted(path for path in folder.iterdir() if path.is_dir())
     found = {image_id: _candidates(folder, below, names[image_id]) for image_id in image_ids}
