@@ -1,10 +1,10 @@
 """Draw the folder that the commands of the documentation are run in.
 
-Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`,
-`data/easy_vqa` and `data/vqa_v2`, and `data/own` with captions.csv; a detector's `data/regions`; `results.json`,
-`captions.json`, `annotations.json` and `image_info_test2014.json`; `about.md`; `a.txt`, `b.txt` and `c.txt`. The tests
-that run the pages add the runs `runs/soft` and `runs/hard`, with their evaluations, and `runs/soft_0`, `runs/soft_1`,
-`runs/hard_0` and `runs/hard_1` for commands on several seeds.
+Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`, `data/vizwiz`,
+`data/nocaps`, `data/stair`, `data/easy_vqa` and `data/vqa_v2`, and `data/own` with captions.csv; a detector's
+`data/regions`; `results.json`, `captions.json`, `annotations.json` and `image_info_test2014.json`; `about.md`; `a.txt`,
+`b.txt` and `c.txt`. The tests that run the pages add the runs `runs/soft` and `runs/hard`, with their evaluations, and
+`runs/soft_0`, `runs/soft_1`, `runs/hard_0` and `runs/hard_1` for commands on several seeds.
 """
 
 import csv
@@ -48,6 +48,9 @@ def draw_workspace(folder: Path) -> Path:
     draw_karpathy(folder / "data" / "flickr8k", "flickr8k")
     draw_karpathy(folder / "data" / "flickr30k", "flickr30k")
     draw_coco(folder / "data" / "coco")
+    draw_vizwiz(folder / "data" / "vizwiz")
+    draw_nocaps(folder / "data" / "nocaps")
+    draw_stair(folder / "data" / "stair")
     draw_own(folder / "data" / "own")
     draw_easy_vqa(folder / "data" / "easy_vqa")
     draw_vqa_v2(folder / "data" / "vqa_v2")
@@ -127,6 +130,48 @@ def draw_coco(root: Path) -> None:
     write(root / "dataset_coco.json", {"images": entries, "dataset": "coco"})
     for name, content in official.items():
         write(root / "annotations" / f"{name}.json", content)
+
+
+def coco_content(names: dict[int, str], captions: dict[int, list[str]], **keys: Any) -> dict[str, list]:
+    """Return a file in COCO's format; `keys` are further keys of every annotation."""
+    listed = [(number, text) for number, texts in captions.items() for text in texts]
+    annotations = [{"id": at, "image_id": number, "caption": text, **keys} for at, (number, text) in enumerate(listed)]
+    return {"images": [{"id": number, "file_name": name} for number, name in names.items()], "annotations": annotations}
+
+
+def draw_vizwiz(root: Path) -> None:
+    """Draw VizWiz-Captions: the official annotations and photos of train and val."""
+    for part in ("train", "val"):
+        names = {number: f"VizWiz_{part}_{number:08}.jpg" for number, split in numbered() if split == part}
+        for number, name in names.items():
+            draw_image(root / part / name, number)
+        marks = {"is_rejected": False, "is_precanned": False, "text_detected": False}
+        content = coco_content(names, {number: captions_of(number) for number in names}, **marks)
+        content["annotations"][0]["is_rejected"] = True
+        write(root / "annotations" / f"{part}.json", content)
+
+
+def draw_nocaps(root: Path) -> None:
+    """Draw nocaps: captions and images of val, and images of test."""
+    names = {number: f"{number:016x}.jpg" for number, _ in numbered()}
+    for part in ("val", "test"):
+        for number, name in names.items():
+            draw_image(root / part / name, number)
+    content = coco_content(names, {number: captions_of(number) for number in names})
+    write(root / "nocaps_test_image_info.json", {"images": content["images"]})
+    for image in content["images"]:
+        domain = ("in-domain", "near-domain", "out-domain")[image["id"] % 3]
+        image |= {"open_images_id": image["file_name"][:-4], "domain": domain}
+    write(root / "nocaps_val_4500_captions.json", content)
+
+
+def draw_stair(root: Path) -> None:
+    """Draw STAIR Captions of the images that `draw_coco` draws."""
+    for part in ("train", "val"):
+        numbers = [number for number, split in numbered() if (split == "train") == (part == "train")]
+        names = {number: f"COCO_{part}2014_{number:012}.jpg" for number in numbers}
+        texts = {number: ["赤い犬が草の上を走る", "二匹の青い猫が座っている"] for number in numbers}
+        write(root / f"stair_captions_v1.2_{part}.json", coco_content(names, texts))
 
 
 def draw_own(root: Path) -> None:

@@ -1,7 +1,7 @@
 """Read COCO-CN (Li et al. 2019): Chinese captions of 20,341 images of COCO 2014.
 
-Layout of the archive coco-cn-version1805v1.1, which https://github.com/li-xirong/coco-cn offers on request; its own
-verify_data.py reads these files:
+Layout of the archive coco-cn-version1805v1.1.tar.gz, which https://github.com/li-xirong/coco-cn links (on the Hugging
+Face Hub: AIMClab-RUC/COCO-CN); its own verify_data.py reads these files:
 
 - imageid.human-written-caption.txt: a line COCO_train2014_000000000009#0, a tab and a caption, per caption;
 - imageid.manually-translated-caption.txt: the same for five English captions of each test image, translated;

@@ -5,8 +5,8 @@ stair_captions_v1.2.tar.gz has stair_captions_v1.2_train.json and stair_captions
 "_tokenized" edition of both. An annotation of that edition also has "tokenized_caption": the caption's words as MeCab
 split them, with spaces between them.
 
-The paper (section 5) does not use the official split of 82,783 and 40,504 images, but 113,287 for training, 5,000 for
-validation and 5,000 for test. Those are the sizes of Karpathy's split, which `split="karpathy"` applies.
+The official split has no images for test. `split="karpathy"` applies Karpathy's split of the same images, with 5,000
+each for validation and test.
 """
 
 from pathlib import Path
