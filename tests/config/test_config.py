@@ -103,7 +103,10 @@ def test_every_entry_point_checks_out_with_its_defaults(name):
         assert build(config["metrics"]).bootstrap == 1000
 
 
-@pytest.mark.parametrize("data", ["scenes", "flickr8k", "flickr30k", "coco", "csv"])
+CAPTIONS = sorted({override for override in GROUPS if override.startswith("data=")} - {*ANSWERS, *LANGUAGE_MODEL})
+
+
+@pytest.mark.parametrize("data", [override.removeprefix("data=") for override in CAPTIONS])
 def test_every_data_set_goes_into_every_command(data):
     for name in ("train", "prepare", "evaluate", "audit", "ground"):
         config = checked(name, [f"data={data}", "data.root=somewhere"])
