@@ -90,6 +90,7 @@ def test_unseen_characters_are_pieces_that_the_vocabulary_does_not_have():
         pieces = tokenizer.pieces([word])
         assert [piece for piece in pieces if piece not in known] == unknown
         assert tokenizer.words(pieces) == [word]
+    assert tokenizer.words(tokenizer.pieces(["ßlow" * 5000])) == ["ßlow" * 5000]
     assert set(tokenizer.pieces(["rid", "worest"])) <= known
 
 
