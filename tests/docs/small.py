@@ -107,12 +107,18 @@ def small(name: str, config: Mapping[str, Any]) -> list[str]:
     return {
         "train": small_training,
         "prepare": small_encoder,
-        "evaluate": lambda _: ["metrics.bootstrap=10"],
-        "score": lambda _: ["metrics.bootstrap=10"],
-        "compare": lambda _: ["metrics.bootstrap=10"],
-        "report": lambda _: ["metrics.bootstrap=10"],
+        "evaluate": small_scores,
+        "score": small_scores,
+        "compare": small_scores,
+        "report": small_scores,
         "ground": lambda _: ["samples=10"],
     }.get(name, lambda _: [])(config) + small_data(config)
+
+
+def small_scores(config: Mapping[str, Any]) -> list[str]:
+    """Return the settings of few resamples, and of CLIP models with random weights where they would be downloaded."""
+    wanted = {"clip": config["metrics"]["clipscore"], "pac": config["metrics"]["pac_s"]}
+    return ["metrics.bootstrap=10", *(f"metrics.{group}.weights=random" for group, used in wanted.items() if used)]
 
 
 def small_training(config: Mapping[str, Any]) -> list[str]:
