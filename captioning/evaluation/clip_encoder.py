@@ -58,6 +58,11 @@ class ClipEncoder:
         """Whether the weights are random, so that the scores mean nothing."""
         return self.choice.weights == RANDOM_WEIGHTS
 
+    @property
+    def english_only(self) -> bool:
+        """Whether the model is known to be trained on English text only."""
+        return self.choice.weights == "openai"
+
     def describe(self) -> str:
         """Return the names of the model and of its weights; for a file, with the beginning of its SHA-256."""
         return self.choice.describe()
@@ -166,3 +171,8 @@ class PacEncoder(ClipEncoder):
     advice: ClassVar[str] = (
         "Download clip_ViT-B-32.pth (linked in https://github.com/aimagelab/pacscore), and set metrics.pac.weights=FILE"
     )
+
+    @property
+    def english_only(self) -> bool:
+        """Whether the model is known to be trained on English text only: it continues OpenAI's CLIP."""
+        return True

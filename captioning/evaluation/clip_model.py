@@ -152,6 +152,7 @@ def _explained(choice: ClipChoice) -> Iterator[None]:
         where = "folder" if model.startswith("local-dir:") else "connection"
         advice = f"Check the {where}, or download the weights elsewhere and set {group}.weights=FILE"
         advice = "Give a file with weights of this model" if choice.file else advice
+        advice = "Install the package, or choose another model" if "pip install" in reason else advice
         named = f"{group}.model={model}, {group}.weights={weights or 'null'}"
         raise ConfigError(f"{named}: cannot load the model ({reason:.300}). {advice}") from error
     finally:

@@ -16,6 +16,7 @@ from captioning.io import counted
 PROMPT = "A photo depicts "  # precedes each caption and each reference, in both papers
 CLIP_WEIGHT, PAC_WEIGHT = 2.5, 2.0  # the papers' w: it only stretches the scores
 MEANINGLESS = "RANDOM WEIGHTS: this number means nothing"
+ENGLISH = "the model knows only English: choose a multilingual one (docs/evaluate.md)"
 _ROWS = 8192  # pairs of embeddings that are compared at a time
 _SHOWN = 3  # names in an error message
 
@@ -26,6 +27,10 @@ class Embedder(Protocol):
     @property
     def random(self) -> bool:
         """Whether the weights are random, so that the scores mean nothing."""
+
+    @property
+    def english_only(self) -> bool:
+        """Whether the model is known to be trained on English text only."""
 
     def prepare(self) -> None:
         """Load the weights, unless they are loaded already."""
@@ -132,6 +137,22 @@ def check_images(scores: Sequence[ImageScore], images: Mapping[Any, Path] | None
         )
     for score in scores:
         score.embedder.prepare()
+
+
+def notes_of(scores: Sequence[ImageScore], *, english: bool) -> dict[str, str]:
+    """Return notes for the readers of scores that do not mean what they seem to.
+
+    Args:
+        scores: the scores.
+        english: whether the captions may be English.
+    """
+    found: dict[str, str] = {}
+    for score in scores:
+        if score.embedder.random:
+            found |= dict.fromkeys(score.names, MEANINGLESS)
+        elif score.embedder.english_only and not english:
+            found |= dict.fromkeys(score.names, ENGLISH)
+    return found
 
 
 def image_text_scores(images: np.ndarray, captions: np.ndarray, *, weight: float) -> np.ndarray:

@@ -142,6 +142,6 @@ def test_settings_build_the_models_of_the_papers_without_loading_them():
     scorer = build(config["metrics"])
     assert scorer.looks_at_images
     clip, pac = (each.embedder for each in scorer._image_scores)
-    assert clip.describe() == "ViT-B-32-quickgelu with weights openai" and clip.half
-    assert pac.describe() == "ViT-B-32-quickgelu" and not pac.half and isinstance(pac, PacEncoder)
+    assert clip.describe() == "ViT-B-32-quickgelu with weights openai" and clip.half and clip.english_only
+    assert pac.describe() == "ViT-B-32-quickgelu" and not pac.half and isinstance(pac, PacEncoder) and pac.english_only
     assert clip._loaded is None and pac._loaded is None

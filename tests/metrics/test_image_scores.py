@@ -79,8 +79,8 @@ def test_embeddings_of_16_bits_are_compared_in_64():
 class Drawn:
     """An embedder of numbers drawn from the text or from the bytes of the file; it counts what it embeds."""
 
-    def __init__(self, *, random=False):
-        self.random, self.embedded, self.prepared = random, [], 0
+    def __init__(self, *, random=False, english_only=False):
+        self.random, self.english_only, self.embedded, self.prepared = random, english_only, [], 0
 
     def prepare(self):
         self.prepared += 1
@@ -162,6 +162,16 @@ def test_scores_of_random_weights_say_so(images):
     report = Scorer(clipscore=True, clip=Drawn(random=True), bootstrap=0)(REFERENCES, CAPTIONS, images=images)
     assert report.notes["CLIPScore"] == report.notes["RefCLIPScore"] == "RANDOM WEIGHTS: this number means nothing"
     assert "RANDOM WEIGHTS" in describe_scores(report, {"data": "d", "split": "val", "decoding": "greedy"}, extra={})
+
+
+def test_an_english_model_is_named_beside_scores_of_other_languages(images):
+    for english_only, tokenizer, wanted in ((True, "unicode", True), (False, "unicode", False), (True, "ptb", False)):
+        clip = Drawn(english_only=english_only)
+        report = Scorer(clipscore=True, clip=clip, tokenizer=tokenizer, bootstrap=0)(
+            REFERENCES, CAPTIONS, images=images
+        )
+        noted = {name for name, note in report.notes.items() if "knows only English" in note}
+        assert noted == ({"CLIPScore", "RefCLIPScore"} if wanted else set())
 
 
 def test_only_a_score_that_looks_needs_images(images):
