@@ -5,6 +5,7 @@ command or {"cwd", "output", "seconds", "code"} for Python code. It writes the e
 Importing torch, Lightning and hydra takes seconds, and the pages of the documentation have hundreds of commands.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -16,7 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-PRELOADED = ["torch", "torchvision", "lightning.pytorch", "hydra", "matplotlib.pyplot", "tensorboard"]
+PRELOADED = ["torch", "torchvision", "lightning.pytorch", "hydra.main", "matplotlib.pyplot", "torch.utils.tensorboard"]
+PRELOADED += ["pycocoevalcap.cider.cider"]
 
 
 class ForkServer:
@@ -92,6 +94,7 @@ def serve() -> None:
     os.dup2(2, 1)  # what the libraries print is no answer
     for name in PRELOADED:
         importlib.import_module(name)
+    gc.freeze()  # else each forked process goes through these objects, and copies their memory
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

@@ -141,7 +141,7 @@ def small_encoder(config: Mapping[str, Any]) -> list[str]:
     if encoder["_target_"].endswith("RegionEncoder"):
         return []
     weights = ["encoder.weights=null"] if encoder["_target_"].endswith("torchvision_encoder") else []
-    return weights if encoder["output"] == "fc" and weights else [*weights, "encoder.image_size=64"]
+    return [*weights, "encoder.image_size=64"]
 
 
 def small_data(config: Mapping[str, Any]) -> list[str]:

@@ -1,10 +1,11 @@
 """Draw the folder that the commands of the documentation are run in.
 
-Its conventions: `photo.jpg` and `photos/`; the data sets `data/flickr8k`, `data/flickr30k`, `data/coco`, `data/vizwiz`,
-`data/nocaps`, `data/stair`, `data/easy_vqa` and `data/vqa_v2`, and `data/own` with captions.csv; a detector's
-`data/regions`; `results.json`, `captions.json`, `annotations.json` and `image_info_test2014.json`; `about.md`; `a.txt`,
-`b.txt` and `c.txt`. The tests that run the pages add the runs `runs/soft` and `runs/hard`, with their evaluations, and
-`runs/soft_0`, `runs/soft_1`, `runs/hard_0` and `runs/hard_1` for commands on several seeds.
+Its conventions: `photo.jpg`, and `photos/` with the three photos that README names; the data sets `data/flickr8k`,
+`data/flickr30k`, `data/coco`, `data/vizwiz`, `data/nocaps`, `data/stair`, `data/easy_vqa` and `data/vqa_v2`, and
+`data/own` with captions.csv; a detector's `data/regions`; `results.json`, `captions.json`, `annotations.json` and
+`image_info_test2014.json`; `about.md`; `a.txt`, `b.txt` and `c.txt`. The tests that run the pages add the runs
+`runs/soft` and `runs/hard`, with their evaluations, and `runs/soft_0`, `runs/soft_1`, `runs/hard_0` and `runs/hard_1`
+for commands on several seeds.
 """
 
 import csv
@@ -29,6 +30,7 @@ SENTENCES = [
     "an old gray house stands alone",
     "a group of people on the beach",
 ]
+PHOTOS = ["dog.jpg", "gull.jpg", "horses.jpg"]
 SPLITS = {"train": 12, "val": 6, "test": 6}
 CAPTIONS = 5  # per image
 SUBSETS = {"train": "train2014", "val": "val2014", "test": "test2015"}
@@ -41,8 +43,8 @@ def draw_workspace(folder: Path) -> Path:
     """Draw the data sets and photos in a folder, and return it."""
     photos = ROOT / "captioning" / "web" / "demo" / "photos"
     (folder / "photos").mkdir(parents=True)
-    for photo in photos.glob("*.jpg"):
-        shutil.copy(photo, folder / "photos")
+    for name in PHOTOS:
+        shutil.copy(photos / name, folder / "photos")
     shutil.copy(photos / "skateboard.jpg", folder / "photo.jpg")
     shutil.copy(ROOT / "docs" / "cards" / "flickr8k-small.md", folder / "about.md")
     draw_karpathy(folder / "data" / "flickr8k", "flickr8k")
