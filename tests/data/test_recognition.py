@@ -93,6 +93,7 @@ def test_folders_and_files_with_any_name(tmp_path, monkeypatch, capsys):
         ({"set/captions.csv": "image,caption\na.jpg,a dog\n"}, r"its folder set has: set data\.root=.*set$"),
         ({"results.json": [{"image_id": 1, "caption": "a dog"}]}, "has no known layout"),
         ({"captions.json": [{"image": "a.jpg", "caption": "a dog", "log_prob": -1}]}, "has no known layout"),
+        ({"captions.json": [{"image_id": 1, "caption": "a dog", "file_name": "a.jpg"}]}, "has no known layout"),
         ({"a.csv": "name,price\n", "b.txt": "image\n", "c.tsv": "x\ty\n"}, "has no known layout"),
         ({"annotations/train.json": {"images": [], "annotations": []}, "train/a.jpg": None}, "has no known layout"),
         ({"annotations/captions_train.json": {"images": []}}, "has no known layout"),
@@ -128,15 +129,14 @@ def test_what_cannot_be_combined_with_auto(tmp_path):
         read_auto(tmp_path)
 
 
-def test_scenes_are_recognized_with_their_numbers(tmp_path, capsys):
-    build(
-        check(compose("audit", scenes := ["data=scenes", *SMALL, f"data.root={tmp_path / 's'}"]), AuditConfig)["data"][
-            "reader"
-        ]
-    )
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_scenes_are_recognized_with_their_numbers(language, tmp_path, capsys):
+    scenes = ["data=scenes", *SMALL, f"data.reader.language={language}", f"data.root={tmp_path / 's'}"]
+    wanted = check(compose("audit", scenes), AuditConfig)["data"]["reader"]
+    build(wanted)
     config = composed("data=auto", f"data.root={tmp_path / 's'}")
-    assert config["reader"] == check(compose("audit", scenes), AuditConfig)["data"]["reader"]
-    assert len(build(config["reader"])) == 6
+    assert config["reader"] == wanted and len(build(config["reader"])) == 6
+    assert config["tokenizer"] == {"en": "ptb", "zh": "unicode"}[language]
 
 
 SMALL = ["data.reader.train=3", "data.reader.val=2", "data.reader.test=1", "data.reader.seed=4"]

@@ -54,7 +54,7 @@ def _there(root: Path, names: Iterable[str], below: Iterable[str] = ("",)) -> tu
 
 
 def _marked(data: str, *names: str, below: Iterable[str] = ("",)) -> Callable[[Path], Iterator[FoundLayout]]:
-    """Return a function that finds a layout by the names of its files, one of which is enough."""
+    """Return a function that finds a layout by the names of its files. One of them is enough."""
 
     def find(root: Path) -> Iterator[FoundLayout]:
         if files := _there(root, names, below):
@@ -78,7 +78,9 @@ def _scenes(root: Path) -> Iterator[FoundLayout]:
         info = content.get("info") if isinstance(content, dict) else None
         if isinstance(info, dict) and info.get("description") == "drawn scenes" and isinstance(info["pictures"], dict):
             settings = {key: info[key] for key in ("seed", "language") if key in info} | info["pictures"]
-            yield FoundLayout("scenes", (name,), {f"reader.{key}": value for key, value in settings.items()})
+            tokenizer = {} if info.get("language", "en") == "en" else {"tokenizer": "unicode"}
+            found = {f"reader.{key}": value for key, value in settings.items()} | tokenizer
+            yield FoundLayout("scenes", (name,), found)
 
 
 def _vizwiz(root: Path) -> Iterator[FoundLayout]:
@@ -145,7 +147,8 @@ def _json_lines(root: Path) -> Iterator[FoundLayout]:
         except ValueError:
             continue
         keys = set(first) if isinstance(first, dict) else set()
-        if keys & set(IMAGE_KEYS) and keys & set(CAPTION_KEYS) and "log_prob" not in keys:  # of captioning-caption
+        results = "log_prob" in keys or ("image_id" in keys and "image" not in keys)  # generated captions
+        if keys & set(IMAGE_KEYS) and keys & set(CAPTION_KEYS) and not results:
             yield FoundLayout("json_lines", (name,), {"reader.file": name})
 
 
