@@ -177,6 +177,19 @@ def test_an_image_that_is_missing_on_disk_is_an_error_that_names_it(name, reques
     assert f"images that are not on disk: {gone}" in error_of(READERS[name], root)
 
 
+@pytest.mark.parametrize("name", READERS)
+def test_the_audit_reports_a_damaged_file_once_and_continues(name, request, capsys):
+    root = request.getfixturevalue(name)
+    if name == "coco_cn":
+        write_lines(root / "imageid.human-written-caption.txt", "damaged", f"{NINE}#0\t狗")
+    else:
+        file = next(file for file in sorted(root.rglob("*.json")) if "test" not in file.name)
+        file.write_text('{"images": [')
+    faults = Faults()
+    READERS[name](root, faults=faults)
+    assert len(faults.messages) == 1
+
+
 # VizWiz
 
 

@@ -111,13 +111,15 @@ def coco_records(
     Raises:
         DataError: the file cannot be read, or is inconsistent.
     """
-    content: Any = {}
+    content: list[Any] = []
     records: list[Record] = []
     with faults:
-        content = read_json(file)
-    captions = _captions(content, file, split=split, keys=keys, faults=faults)
+        content.append(read_json(file))
+    if not content:  # the fault is reported once
+        return []
+    captions = _captions(content[0], file, split=split, keys=keys, faults=faults)
     with faults:
-        listed = list(entries(content, "images", file))
+        listed = list(entries(content[0], "images", file))
         places = Places(folder, [image.get("file_name", "") for _, image in listed if isinstance(image, dict)], disk)
         for where, image in listed:
             with faults:

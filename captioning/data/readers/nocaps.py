@@ -8,7 +8,7 @@ The photos are those of Open Images' validation and test sets, named by their id
 
 from pathlib import Path
 
-from captioning.data import STRICT, Disk, Handling, Record, entries, read_json
+from captioning.data import STRICT, Disk, Faults, Handling, Record, entries, read_json
 from captioning.data.readers.checks import CaptionFile, checked
 from captioning.data.readers.coco_json import CocoKeys, coco_records
 from captioning.data.readers.published import first_file, folder_with, nothing_found
@@ -32,7 +32,7 @@ def read_nocaps(root: str | Path, *, faults: Handling = STRICT) -> list[Record]:
     file = first_file(root, [_CAPTIONS, f"annotations/{_CAPTIONS}"])
     names: list[str] = []
     if file:
-        with faults:
+        with Faults():  # `coco_records` reports what is wrong with the file
             listed = entries(read_json(file), "images", file)
             names = [str(image.get("file_name")) for _, image in listed if isinstance(image, dict)]
     folder = folder_with(root, _FOLDERS, names, disk)
