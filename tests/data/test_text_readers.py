@@ -226,8 +226,10 @@ def test_what_multi30k_can_have_wrong(tmp_path):
     put(tmp_path, {"data/task1/raw/val.de.gz": gzip.compress(b"eins\nzwei\n")})
     told = error_of(read_multi30k, tmp_path, language="de")
     assert "val.de.gz has 2 lines, but" in told and "val.txt lists 1 images" in told
-    put(tmp_path, {"data/task1/raw/val.de.gz": b"no gzip"})
-    assert "cannot read" in error_of(read_multi30k, tmp_path, language="de")
+    packed = gzip.compress(b"eins\n" * 9)
+    for damaged in (b"no gzip", packed[:-9], packed[:12] + b"\xff" + packed[13:]):
+        put(tmp_path, {"data/task1/raw/val.de.gz": damaged})
+        assert "cannot read" in error_of(read_multi30k, tmp_path, language="de")
     put(tmp_path, {"data/task1/raw/val.de.gz": gzip.compress(b"eins\n")})
     (tmp_path / "flickr30k-images/3.jpg").unlink()
     assert "images that are not on disk" in error_of(read_multi30k, tmp_path, language="de")

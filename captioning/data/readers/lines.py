@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import zlib
 from pathlib import Path
 
 from captioning.errors import DataError
@@ -26,7 +27,7 @@ def text_lines(file: Path) -> list[str]:
         content = file.read_bytes()
         if file.suffix == ".gz":
             content = gzip.decompress(content)
-    except (OSError, EOFError) as error:  # gzip.BadGzipFile is an OSError
+    except (OSError, EOFError, zlib.error) as error:  # gzip.BadGzipFile is an OSError
         if advice := unopened(file, error, folder_advice="check data.root"):
             raise DataError(advice) from error
         raise DataError(f"cannot read {file} ({error}): download it again, or check its permissions") from error
