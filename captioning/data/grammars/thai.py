@@ -12,7 +12,7 @@ import re
 from captioning.data.grammars.language import Frame, Language, count_letters, either, letters
 
 _SHAPES = {
-    "square": ("สี่เหลี่ยม", "สี่เหลี่ยมจัตุรัส"),
+    "square": ("สี่เหลี่ยม",),
     "triangle": ("สามเหลี่ยม",),
     "star": ("ดาว",),
     "heart": ("หัวใจ",),
@@ -60,6 +60,7 @@ _NOUNS = (
     _frame("ในภาพมี{body}"),
 )
 
+# "สี่เหลี่ยม" is the everyday word for a square; the parser also accepts the exact one, "สี่เหลี่ยมจัตุรัส".
 THAI = Language(
     code="th",
     name="Thai",
@@ -95,7 +96,7 @@ THAI = Language(
     step=re.compile(
         rf"(?:(?P<a>และ(?:ยังมี)?)|(?P<r>(?:ที่)?อยู่(?P<forward>{either(_RELATIONS)}))"
         rf"|(?P<w>(?P<ahead>{either(_RELATIONS)}))|(?P<m>มี))?"
-        rf"(?P<shape>{either(_SHAPES)}|รูปทรง)(?P<color>{either(_COLORS)})?"
+        rf"(?:(?P<shape>{either(_SHAPES)})(?:(?<=สี่เหลี่ยม)จัตุรัส)?|รูปทรง)(?P<color>{either(_COLORS)})?"
         rf"(?:(?:ขนาด|{_CLASSIFIER})(?P<size>{either(_SIZES)}))?(?:หนึ่ง(?:{_CLASSIFIER}))?"
     ),
     end=re.compile(rf"(?:บนพื้นหลัง(?P<background>{either(_BACKGROUNDS)}))?"),
