@@ -213,6 +213,14 @@ def test_vizwiz_keeps_what_the_settings_ask_for(vizwiz, capsys):
     assert [len(record.captions) for record in everything] == [3, 1, 1]
 
 
+def test_vizwiz_counts_photos_without_a_caption_only_if_there_are_any(vizwiz, capsys):
+    file = vizwiz / "annotations/train.json"
+    content = json.loads(file.read_text())
+    write_json(file, content | {"annotations": content["annotations"][:3]})
+    read_vizwiz(vizwiz)
+    assert capsys.readouterr().err.endswith("1 rejected ('is_rejected') and 1 precanned ('is_precanned')\n")
+
+
 def test_vizwiz_with_everything_kept_prints_nothing(vizwiz, capsys):
     read_vizwiz(vizwiz, keep_rejected=True, keep_precanned=True)
     assert capsys.readouterr().err == ""
@@ -427,6 +435,10 @@ def test_coco_cn_keeps_the_words_of_a_segmented_edition_without_tags(coco_cn):
     lines = [f"{NINE}#0\t一 只 狗 12:30", f"{FORTY}#0\t两 只 猫"]
     write_lines(coco_cn / "imageid.human-written-caption.bosonseg.txt", *lines)
     expected = {("train", 9): ("一 只 狗 12:30",), ("test", 42): ("两 只 猫",)}
+    assert captions_of(read_coco_cn(coco_cn, segmented=True)) == expected
+    lines[0] = f"{NINE}#0\t狗:n 12:30"  # not all words have a tag
+    write_lines(coco_cn / "imageid.human-written-caption.bosonseg.txt", *lines)
+    expected[("train", 9)] = ("狗:n 12:30",)
     assert captions_of(read_coco_cn(coco_cn, segmented=True)) == expected
 
 
