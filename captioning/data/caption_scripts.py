@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from captioning.data.records import Record
-from captioning.text import WARN_FROM, Tokenizer, letters_by_script, unsplit
+from captioning.text import WARN_FROM, Tokenizer, letter_script, letters_by_script, unsplit
 
 NO_LETTERS = "no letters"  # the script of tokens of digits and signs
 # Script -> the option of data.tokenizer=unicode that knows its words, and the extra that installs it.
@@ -26,13 +26,13 @@ def script_numbers(captions: Iterable[str], tokens: Iterable[Sequence[str]]) -> 
         Dictionaries with "script", and the shares of all "letters", of the "captions" with at least one letter of the
         script, and of the "tokens" with most of their letters in it. Tokens without letters have an entry of their own.
     """
-    letters, present, words = Counter[str](), Counter[str](), Counter[str]()
+    signs, present, words = Counter[str](), Counter[str](), Counter[str]()
     total = 0
     for caption in captions:
-        counts = letters_by_script(caption)
-        letters.update(counts)
-        present.update(counts.keys())
+        signs.update(caption)
+        present.update(set(map(letter_script, set(caption))) - {""})
         total += 1
+    letters = letters_by_script(signs)
     for word, count in Counter(word for caption in tokens for word in caption).items():
         words[next(iter(letters_by_script(word)), NO_LETTERS)] += count
     return [

@@ -8,7 +8,7 @@ the end of a word, and the order of the library's merges does not depend on anyt
 import json
 import os
 from collections.abc import Iterator, Mapping
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import Any
 
 from captioning.errors import CheckpointError, ConfigError
@@ -82,10 +82,9 @@ class BytePairs:
         return "".join(self.alphabet[code // 2] for code in codes) + ("" if codes[-1] % 2 else CONTINUED)
 
     def _sequences(self, counts: Mapping[str, int]) -> Iterator[str]:
-        for word in sorted(counts):
+        for word, count in counts.items():
             for part, ends in _parts(word):
-                symbols = self._symbols(part, ends)
-                yield from (symbols for _ in range(counts[word]))
+                yield from repeat(self._symbols(part, ends), count)
 
     def _encode(self, part: str, ends: bool) -> list[str]:
         pieces: list[str] = []

@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 
 import regex
@@ -27,8 +28,8 @@ def letter_script(sign: str) -> str:
     return script_of(sign) or next((name for name, letter in _SPACED.items() if letter.match(sign)), OTHER)
 
 
-def letters_by_script(text: str) -> Counter[str]:
-    """Return the number of letters of each script in a text; the most frequent script first."""
+def letters_by_script(text: str | Mapping[str, int]) -> Counter[str]:
+    """Return the number of letters of each script in a text, or in counts of signs; the most frequent script first."""
     counts: Counter[str] = Counter()
     for sign, count in Counter(text).items():
         if script := letter_script(sign):
