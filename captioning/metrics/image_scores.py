@@ -16,7 +16,7 @@ from captioning.io import counted
 PROMPT = "A photo depicts "  # precedes each caption and each reference, in both papers
 CLIP_WEIGHT, PAC_WEIGHT = 2.5, 2.0  # the papers' w: it only stretches the scores
 MEANINGLESS = "RANDOM WEIGHTS: this number means nothing"
-ENGLISH = "the model knows only English: choose a multilingual one (docs/evaluate.md)"
+ONLY_ENGLISH = "the model knows only English: choose a multilingual one (docs/evaluate.md)"
 _ROWS = 8192  # pairs of embeddings that are compared at a time
 _SHOWN = 3  # names in an error message
 
@@ -139,7 +139,7 @@ def check_images(scores: Sequence[ImageScore], images: Mapping[Any, Path] | None
         score.embedder.prepare()
 
 
-def notes_of(scores: Sequence[ImageScore], *, english: bool) -> dict[str, str]:
+def score_notes(scores: Sequence[ImageScore], *, english: bool) -> dict[str, str]:
     """Return notes for the readers of scores that do not mean what they seem to.
 
     Args:
@@ -151,7 +151,7 @@ def notes_of(scores: Sequence[ImageScore], *, english: bool) -> dict[str, str]:
         if score.embedder.random:
             found |= dict.fromkeys(score.names, MEANINGLESS)
         elif score.embedder.english_only and not english:
-            found |= dict.fromkeys(score.names, ENGLISH)
+            found |= dict.fromkeys(score.names, ONLY_ENGLISH)
     return found
 
 

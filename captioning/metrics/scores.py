@@ -20,7 +20,7 @@ from captioning.io import counted
 from captioning.metrics import bleu, diversity, java
 from captioning.metrics.bootstrap import intervals
 from captioning.metrics.ciderd import CiderD
-from captioning.metrics.image_scores import Embedder, check_images, notes_of, wanted_scores
+from captioning.metrics.image_scores import Embedder, check_images, score_notes, wanted_scores
 from captioning.metrics.ngrams import References
 from captioning.metrics.rouge import rouge_l
 from captioning.metrics.table import ScoreTable
@@ -178,7 +178,7 @@ class Scorer:
         if reason := cider_is_zero(truths):
             notes["CIDEr"] = reason
             errors.pop("CIDEr", None)
-        notes |= notes_of(self._image_scores, english=name.partition(":")[0] not in _NOT_ENGLISH)
+        notes |= score_notes(self._image_scores, english=name.partition(":")[0] not in _NOT_ENGLISH)
         given = {"references": [text for texts in references.values() for text in texts], "captions": captions.values()}
         whole = name == JAVA or not make_tokenizer(name).splits_unspaced
         unsplit = [line for where, texts in given.items() if whole and (line := unsplit_warning(texts, where))]
