@@ -3,8 +3,8 @@
 import math
 from collections.abc import Sequence
 
-SHARE = 0.995  # share of the captions that the default limit keeps complete
-LEAST = 20  # smallest default limit
+_SHARE = 0.995  # share of the captions that the default limit keeps complete
+_LEAST = 20  # smallest default limit
 MOST = 99  # percent of the captions that the proposed limit keeps complete, if a few captions are far longer
 
 
@@ -15,7 +15,7 @@ def default_length(lengths: Sequence[int]) -> int:
         lengths: lengths of the training captions in words, or in pieces for `bpe`.
     """
     ascending = sorted(lengths) or [0]
-    return max(LEAST, ascending[math.ceil(SHARE * len(ascending)) - 1])
+    return max(_LEAST, ascending[math.ceil(_SHARE * len(ascending)) - 1])
 
 
 def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:

@@ -43,7 +43,7 @@ def test_the_tokenizer_gets_a_line_per_caption_and_its_punctuation_is_dropped(pr
 @pytest.mark.parametrize(("status", "printed"), [(1, b"a\nb\n"), (0, b"a"), (1, b"")])
 def test_a_tokenizer_that_fails(program, status, printed):
     program.status, program.printed, program.errors = status, printed, b"first\nlast line\n\n"
-    with pytest.raises(ToolError, match=r"^the Java tokenizer failed \(last line\): .*metrics\.tokenizer=python$"):
+    with pytest.raises(ToolError, match=r"^the Java tokenizer failed \(last line\): .*metrics\.tokenizer=ptb$"):
         java.tokenize_all(["a", "b"])
 
 
