@@ -3,7 +3,7 @@
 import pytest
 
 from captioning.data import cut_warning
-from captioning.data.lengths import needed_length
+from captioning.data.lengths import default_length, needed_length
 
 
 def test_all_are_cut():
@@ -67,3 +67,11 @@ def test_a_limit_that_holds_99_percent_already_leaves_only_all():
     assert cut_warning(lengths, 19, decoding_length=19).endswith(
         "(keeps 99%; the longest has 300 words) and decoding.max_length=20 to generate captions of that length"
     )
+
+
+def test_the_default_keeps_995_of_1000_captions():
+    assert default_length([]) == default_length([3, 20]) == 20
+    assert default_length([30]) == 30
+    assert default_length([25] * 995 + [90] * 5) == 25
+    assert default_length([25] * 994 + [90] * 6) == 90
+    assert default_length([90, 26, *[25] * 198]) == 26  # the 199th of 200
