@@ -23,6 +23,7 @@ def compare(config: dict[str, Any]) -> None:
         matched_by,
         same_models,
         same_references,
+        same_tokenizers,
     )
     from captioning.io import counted
 
@@ -39,6 +40,7 @@ def compare(config: dict[str, Any]) -> None:
     annotations = Path(config["annotations"]) if config["annotations"] else None
     read = {side: [_read(Path(path), annotations, scorer, **options) for path in paths] for side, paths in runs.items()}
     tables = aligned({side: [run.table for run in found] for side, found in read.items()}, runs)
+    same_tokenizers({side: [run.tokenizer for run in found] for side, found in read.items()}, runs)
     same_references({side: [run.references for run in found] for side, found in read.items()}, runs)
     same_models({side: [run.models for run in found] for side, found in read.items()}, runs)
     scores = compared(tables, resamples=resamples, seed=config["metrics"]["seed"])
@@ -62,11 +64,12 @@ def compare(config: dict[str, Any]) -> None:
 
 
 class _Run(NamedTuple):
-    """The scores of one run: the table, its title, the fingerprint of the references, and the models of the scores."""
+    """The scores of one run: table, title, fingerprint of the references, tokenizer, and models of the scores."""
 
     table: Any
     title: str
     references: str | None
+    tokenizer: str | None
     models: dict[str, str]
 
 
@@ -82,12 +85,14 @@ def _read(
         read_references,
         read_results,
         read_title,
+        read_tokenizer,
         title,
     )
     from captioning.metrics import from_csv
 
     if path.is_dir():
-        return _Run(from_csv(path / "per_image.csv"), read_title(path), read_fingerprint(path), read_models(path))
+        table, of_references = from_csv(path / "per_image.csv"), read_fingerprint(path)
+        return _Run(table, read_title(path), of_references, read_tokenizer(path), read_models(path))
     if annotations is None:
         raise ConfigError(
             f"{path} is not a folder with scores: if it is a results file, give annotations=FILE to score it"
@@ -113,7 +118,7 @@ def _read(
     about |= {**found.about, "tokenizer": report.tokenizer, "images": len(names), "models": report.models}
     heading = title(about) + (f"; {references.notice}" if references.notice else "")
     table = report.table._replace(names=names if any(names) else None)
-    return _Run(table, heading, report.references, report.models)
+    return _Run(table, heading, report.references, report.tokenizer, report.models)
 
 
 def _line(row: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ def report(config: dict[str, Any]) -> None:
         DataError: the run, its data or the evaluation cannot be read.
     """
     from captioning.data import select
-    from captioning.evaluation import read_about, read_title
+    from captioning.evaluation import describe_tokens, read_about, read_title
     from captioning.inference import load
     from captioning.io import make_folder, write_text
 
@@ -53,6 +53,8 @@ def report(config: dict[str, Any]) -> None:
         images={record.image_id: record.path for record in records},
     )
     title += "".join(f", {score} of {model}" for score, model in scored.models.items())
+    if not evaluation:
+        title += f", {describe_tokens(scored.tokenizer)}"
     extra = build_reader(data["extra_scores"])(captions, split=config["split"]) if data.get("extra_scores") else {}
     if config["by"] not in scored.table.values:
         raise ConfigError(f"by={config['by']} is not a score: choose one of {', '.join(scored.table.values)}")

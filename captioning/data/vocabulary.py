@@ -100,6 +100,10 @@ class Vocabulary:
         """Return the words before `<end>`, without `<start>` and `<pad>`."""
         return self.tokenizer.words(self.pieces(ids))
 
+    def scored_words(self, ids: Iterable[int]) -> list[str]:
+        """Return the words that scores compare: those of `text`, split again if its script has no spaces."""
+        return self.tokenizer(self.text(ids)) if self.tokenizer.splits_unspaced else self.decode(ids)
+
     def text(self, ids: Iterable[int]) -> str:
         """Return the words before `<end>` as text, joined as the tokenizer joins them."""
         return self.tokenizer.join(self.decode(ids))

@@ -24,6 +24,7 @@ TOOLS = {
         "read_tables",
         "same_models",
         "same_references",
+        "same_tokenizers",
     ],
     "decoding_label": ["decoding_name"],
     "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
@@ -33,7 +34,9 @@ TOOLS = {
     "results": [
         "describe_scores",
         "read_about",
+        "describe_tokens",
         "read_fingerprint",
+        "read_tokenizer",
         "read_models",
         "read_scores",
         "read_title",

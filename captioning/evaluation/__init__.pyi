@@ -14,6 +14,7 @@ from captioning.evaluation.comparison import matched_by as matched_by
 from captioning.evaluation.comparison import read_tables as read_tables
 from captioning.evaluation.comparison import same_models as same_models
 from captioning.evaluation.comparison import same_references as same_references
+from captioning.evaluation.comparison import same_tokenizers as same_tokenizers
 from captioning.evaluation.decoding_label import decoding_name as decoding_name
 from captioning.evaluation.grounding import BLIND as BLIND
 from captioning.evaluation.grounding import caption_and_ground as caption_and_ground
@@ -32,11 +33,13 @@ from captioning.evaluation.identity import pair as pair
 from captioning.evaluation.identity import read_id as read_id
 from captioning.evaluation.image_folder import find_scored_images as find_scored_images
 from captioning.evaluation.results import describe_scores as describe_scores
+from captioning.evaluation.results import describe_tokens as describe_tokens
 from captioning.evaluation.results import read_about as read_about
 from captioning.evaluation.results import read_fingerprint as read_fingerprint
 from captioning.evaluation.results import read_models as read_models
 from captioning.evaluation.results import read_scores as read_scores
 from captioning.evaluation.results import read_title as read_title
+from captioning.evaluation.results import read_tokenizer as read_tokenizer
 from captioning.evaluation.results import title as title
 from captioning.evaluation.results import write_report as write_report
 from captioning.evaluation.server_files import server_of as server_of

@@ -8,7 +8,7 @@ import numpy as np
 
 from captioning.errors import DataError
 from captioning.evaluation.identity import ImageTexts, listed, pair
-from captioning.evaluation.results import read_fingerprint, read_models
+from captioning.evaluation.results import read_fingerprint, read_models, read_tokenizer
 from captioning.metrics import ScoreTable, bootstrap, from_csv
 
 Tables = dict[str, list[ScoreTable]]  # for the sides "a" and "b", one table per run
@@ -31,6 +31,7 @@ def read_tables(a: str | Path, b: str | Path) -> Tables:
     read = {side: [from_csv(Path(path) / "per_image.csv")] for side, path in (("a", a), ("b", b))}
     runs = {"a": [str(a)], "b": [str(b)]}
     tables = aligned(read, runs)
+    same_tokenizers({side: [read_tokenizer(Path(path)) for path in paths] for side, paths in runs.items()}, runs)
     same_references({side: [read_fingerprint(Path(path)) for path in paths] for side, paths in runs.items()}, runs)
     same_models({side: [read_models(Path(path)) for path in paths] for side, paths in runs.items()}, runs)
     return tables
@@ -63,6 +64,27 @@ def aligned(tables: Tables, runs: Mapping[str, Sequence[str]]) -> Tables:
                 )
             result[side].append(table.take(np.array([paired.rows[row] for row in range(len(first))])))
     return result
+
+
+def same_tokenizers(names: Mapping[str, Sequence[str | None]], runs: Mapping[str, Sequence[str]]) -> None:
+    """Refuse to compare scores of different tokenizers, because they differ even for the same captions.
+
+    Args:
+        names: names of the tokenizers: for the sides "a" and "b" one per run, None for a run without one. "java" and
+            "ptb" have the same tokens.
+        runs: the name of each run, for error messages.
+
+    Raises:
+        DataError: two tokenizers differ.
+    """
+    known = [(path, name) for side in names for path, name in zip(runs[side], names[side], strict=True) if name]
+    same = {"java": "ptb", "python": "ptb"}  # "python": the name of ptb in version 0.1
+    if odd := [each for each in known if same.get(each[1], each[1]) != same.get(known[0][1], known[0][1])]:
+        (first, name), (path, other) = known[0], odd[0]
+        raise DataError(
+            f"'{first}' has scores of the tokenizer {name}, but '{path}' of {other}. Score both with the same "
+            "metrics.tokenizer, then compare"
+        )
 
 
 def same_references(marks: Mapping[str, Sequence[str | None]], runs: Mapping[str, Sequence[str]]) -> None:

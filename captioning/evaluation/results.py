@@ -113,10 +113,10 @@ def title(about: Mapping[str, Any]) -> str:
             images += f", {counted(left, 'caption')} without references skipped"
     matched = f", captions and references matched by {by}" if by else ""
     models = "".join(f", {score} of {model}" for score, model in about.get("models", {}).items())
-    return f"{what}{decoding}, {_tokens(about['tokenizer'])}, {images}{matched}{models}"
+    return f"{what}{decoding}, {describe_tokens(about['tokenizer'])}, {images}{matched}{models}"
 
 
-def _tokens(tokenizer: str) -> str:
+def describe_tokens(tokenizer: str) -> str:
     """Return what scores were computed on, from the name of the tokenizer."""
     known = {"ptb": "Penn-Treebank tokens", "java": "Penn-Treebank tokens (Java)"}
     return known.get(tokenizer, f"tokens of {tokenizer}")
@@ -139,6 +139,14 @@ def read_models(folder: Path) -> dict[str, str]:
     about = content.get("about") if isinstance(content, dict) else None
     found = about.get("models") if isinstance(about, dict) else None
     return found if isinstance(found, dict) else {}
+
+
+def read_tokenizer(folder: Path) -> str | None:
+    """Read the name of the tokenizer from a folder of scores; None if it is not stated."""
+    file = folder / "statistics.json"
+    about = read_json(file).get("about") if file.is_file() else None
+    found = about.get("tokenizer") if isinstance(about, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def read_fingerprint(folder: Path) -> str | None:

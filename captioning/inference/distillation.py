@@ -124,7 +124,7 @@ def read_teacher(file: str | Path, *, vocabulary: Vocabulary) -> Teacher:
     if not same:
         raise CheckpointError(
             f"teacher.file={file} is from a teacher with another vocabulary. Train teacher and student on the same "
-            "captions with the same data.min_count"
+            "captions with the same data.tokenizer and data.min_count"
         )
     return Teacher(**{name: torch.from_numpy(values) for name, values in soft_targets.items()})
 

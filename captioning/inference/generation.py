@@ -61,7 +61,8 @@ def with_words(search: Callable, vocabulary: Vocabulary, *, max_length: int | No
     """
     function, arguments = _unwrap(search)
     ids = {word: index for index, word in enumerate(vocabulary.words)}
-    words = {name: _ids(arguments[name], name, ids, vocabulary) for name in WORD_RULES if name in arguments}
+    _check_pieces(arguments, vocabulary)
+    words = {name: _ids(arguments[name], name, ids) for name in WORD_RULES if name in arguments}
     taken, given = inspect.signature(function).parameters, dict(arguments)
     if "avoid_endings" in taken and (unfinished := vocabulary.unfinished()):
         words["avoid_endings"] = sorted({*words.get("avoid_endings", []), *unfinished})
@@ -71,7 +72,19 @@ def with_words(search: Callable, vocabulary: Vocabulary, *, max_length: int | No
     return partial(function, **rarity | given | words)
 
 
-def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int], vocabulary: Vocabulary) -> list[int]:
+def _check_pieces(arguments: Mapping[str, Any], vocabulary: Vocabulary) -> None:
+    """Refuse rules about words if words have pieces: the same word can be written in several ways."""
+    tokenizer = vocabulary.tokenizer
+    given = [name for name in WORD_RULES if name != "allow" and arguments.get(name)]
+    if given and tokenizer.learned_pieces() is not None:
+        raise ConfigError(
+            f"decoding.{given[0]} is for vocabularies of whole words, but this captioner writes words in pieces "
+            f"(data.tokenizer={tokenizer.name}). Remove decoding.{given[0]}, or train with "
+            f"data.tokenizer={tokenizer.word_tokenizer.name}"
+        )
+
+
+def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int]) -> list[int]:
     if isinstance(words, str) or not isinstance(words, Sequence):
         given = "null" if words is None else repr(words)
         raise ConfigError(f"decoding.{name} must be a list of words such as [dog,ball], not {given}")
@@ -79,11 +92,6 @@ def _ids(words: Sequence[str] | None, name: str, ids: Mapping[str, int], vocabul
         if not isinstance(word, str):
             raise ConfigError(
                 f"decoding.{name} contains {word!r}, which is not text. Put the word in quotes, as in ['no']"
-            )
-        if word not in ids and (pieces := vocabulary.tokenizer.pieces([word])) != [word]:
-            raise ConfigError(
-                f"decoding.{name}: '{word}' has several pieces in this vocabulary ({' '.join(pieces)}), and a rule "
-                "takes only words of one piece. Choose a more frequent word"
             )
         if word not in ids:
             near = difflib.get_close_matches(word, ids, n=1)

@@ -20,7 +20,7 @@ from captioning.data import (
     select,
     tokenize_captions,
 )
-from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.errors import CheckpointError, ConfigError, DataError, must_be
 from captioning.evaluation import decoding_name
 from captioning.features import report_unreadable
 from captioning.inference import generate_texts
@@ -147,6 +147,7 @@ def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: T
         lengths: the numbers of pieces of the training captions.
     """
     limit = config["data"]["max_length"]
+    must_be("data.max_length", limit, least=1)
     if limit is None:
         limit, longest = default_length(lengths), max(lengths, default=0)
         cut = sum(length > limit for length in lengths)
@@ -306,7 +307,7 @@ def _objective(config: Mapping[str, Any], reward: Callable | None, teacher, voca
 
     def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:
         ended = [vocabulary.end in caption for caption in captions]
-        return reward(image_ids, [vocabulary.decode(caption) for caption in captions], ended)
+        return reward(image_ids, [vocabulary.scored_words(caption) for caption in captions], ended)
 
     forbidden = (vocabulary.pad, vocabulary.start, vocabulary.unknown)
     ids = {"start": vocabulary.start, "end": vocabulary.end, "forbidden": forbidden}

@@ -16,6 +16,7 @@ from captioning.evaluation import (
     matched_by,
     read_tables,
     same_references,
+    same_tokenizers,
 )
 from captioning.metrics import ScoreTable, bootstrap, to_csv
 
@@ -164,3 +165,12 @@ def test_the_printed_comparison():
     assert lines[5] == better.format(77) and len(lines) == 6
     short = describe_comparison(scores, {"a": a[:1], "b": a[:1]}).splitlines()
     assert short == [*lines[:3], better.format(1000)]
+
+
+def test_scores_of_different_tokenizers_are_not_compared():
+    for names in ({"a": ["ptb"], "b": ["java"]}, {"a": [None], "b": ["unicode"]}, {"a": ["python"], "b": ["ptb"]}):
+        same_tokenizers(names, RUNS)
+    with pytest.raises(DataError, match=r"tokenizer ptb, but '.*' of whitespace\. Score both with the same metrics"):
+        same_tokenizers({"a": ["ptb"], "b": ["whitespace"]}, RUNS)
+    with pytest.raises(DataError, match=r"'one' has scores of the tokenizer unicode, but 'two' of unicode:jieba"):
+        same_tokenizers({"a": [None, "unicode"], "b": ["unicode:jieba"]}, {"a": ["none", "one"], "b": ["two"]})

@@ -90,12 +90,20 @@ def test_the_model_limits_a_search_that_has_no_limit(vocabulary):
     assert "max_length" not in with_words(partial(beam_search), vocabulary).keywords
 
 
-def test_rules_take_words_of_one_piece(vocabulary):
-    rules = with_words(partial(beam_search, avoid=["a"], avoid_endings=["dog"]), vocabulary).keywords
-    assert rules["avoid"] == [vocabulary.words.index("a")]
-    assert rules["avoid_endings"] == sorted([vocabulary.words.index("dog"), *vocabulary.unfinished()])
-    with pytest.raises(ConfigError, match=r"^decoding\.require: 'gogo' has several pieces in this vocabulary \("):
-        with_words(partial(beam_search, require=["gogo"]), vocabulary)
+@pytest.mark.parametrize("rule", ["avoid", "require", "avoid_endings"])
+def test_rules_about_words_need_whole_words(vocabulary, rule):
+    """ "dog" may be written as "do@@ g", and the piece "dog" may end another word."""
+    with pytest.raises(ConfigError, match=rf"^decoding\.{rule} is for vocabularies of whole words.*tokenizer=ptb$"):
+        with_words(partial(beam_search, **{rule: ["dog"]}), vocabulary)
+    free = with_words(partial(beam_search, **{rule: []}, allow=["<unk>"]), vocabulary).keywords
+    assert free["allow"] == [vocabulary.unknown] and free["avoid_endings"] == sorted(vocabulary.unfinished())
+
+
+def test_rewards_compare_the_words_that_scores_compare():
+    tokenizer = make_tokenizer("unicode")
+    vocabulary = Vocabulary(["小狗", "dog"], tokenizer)  # an entry of two characters, as a dictionary's word
+    assert vocabulary.scored_words([4, 5, END]) == ["小", "狗", "dog"]
+    assert Vocabulary(["a", "'s"]).scored_words([4, 5, END]) == ["a", "'s"]
 
 
 def test_a_word_has_the_mean_map_of_its_pieces(vocabulary, toy):

@@ -132,7 +132,9 @@ def predictor(toy):
     captioner = toy(vocabulary_size=len(vocabulary))
     for parameter in captioner.parameters():
         torch.nn.init.normal_(parameter, std=0.8)
-    return SimpleNamespace(captioner=captioner, vocabulary=vocabulary, encode=encode, device=torch.device("cpu"))
+    return SimpleNamespace(
+        captioner=captioner, vocabulary=vocabulary, encode=encode, device=torch.device("cpu"), max_length=20
+    )
 
 
 @pytest.fixture

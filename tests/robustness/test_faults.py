@@ -17,7 +17,7 @@ from toys import ATTENTIONS, RECURRENCES
 
 import captioning.features.sources
 from captioning.checkpoints import read_checkpoint
-from captioning.config import entry_point
+from captioning.config import conf_dir, entry_point
 from captioning.config.schemas import TrainConfig
 from captioning.errors import CaptioningError, ConfigError
 from captioning.inference import Predictor, load
@@ -158,7 +158,7 @@ def test_null_is_what_none_is(monkeypatch, capsys, tmp_path):
     assert removed["early_stopping"] is None
 
 
-DATA = "coco, csv, easy_vqa, flickr30k, flickr8k, hello, scenes, text, vqa_v2"
+DATA = ", ".join(sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml")))
 
 
 @pytest.mark.parametrize(
