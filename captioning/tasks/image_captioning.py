@@ -33,6 +33,7 @@ from captioning.training import digest
 _SPLITS = ("train", "val")
 LEAST_FOR_CIDER = 20  # images: with fewer, CIDEr is mostly chance
 NAMED = 3  # most validation images that the notice about few images names
+_MOST_SINGLE = 0.5  # share of words of one character; with more, byte pairs learn hardly anything
 _MOST_UNSPLIT = 0.5  # share of the training captions; with more, the model would memorize whole sentences as words
 
 
@@ -63,6 +64,7 @@ class ImageCaptioningTask:
         tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted, tokenizer), strict=True))
         training = [caption for record in splits["train"] for caption in tokens[record.image_id]]
         lengths = [len(tokenizer.pieces(words)) for words in training]
+        _check_pieces(training, tokenizer)
         _check_captions(config, splits, lengths, tokenizer)
         decoding = decoding_name(config["decoding"])
         config = _with_length(config, lengths, tokenizer)
@@ -138,6 +140,22 @@ def _check_captions(
             print(f"warning: {line}", file=sys.stderr)
     if data["max_length"] is not None and (line := cut_warning(lengths, data["max_length"], decoding_length=limit)):
         print(f"warning: {line}", file=sys.stderr)
+
+
+def _check_pieces(captions: Sequence[Sequence[str]], tokenizer: Tokenizer) -> None:
+    """Warn if the words are mostly single characters, which byte pairs cannot join to longer pieces."""
+    if tokenizer.learned_pieces() is None:
+        return
+    counts, characters = Counter(word for words in captions for word in words), make_tokenizer("characters")
+    single = sum(count for word, count in counts.items() if len(characters(word)) == 1)
+    if single > _MOST_SINGLE * counts.total():
+        base = tokenizer.word_tokenizer.name
+        print(
+            f"warning: data.tokenizer={tokenizer.name}: {single / counts.total():.0%} of the words of {base} have one "
+            f"character, so no longer pieces are learned. Use data.tokenizer={base}, or pieces of dictionary words: "
+            "bpe:4000:unicode:jieba",
+            file=sys.stderr,
+        )
 
 
 def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:

@@ -83,3 +83,11 @@ def test_the_limit_follows_the_data(tmp_path, capsys, stops):
 def test_chinese_captions_with_a_tokenizer_for_them(tmp_path, capsys, stops):
     error = stops(*world(tmp_path, CHINESE), "data.tokenizer=characters")
     assert "without spaces" not in f"{error}{capsys.readouterr().err}"
+
+
+def test_byte_pairs_of_single_characters_are_a_warning(tmp_path, capsys, stops):
+    stops(*world(tmp_path, CHINESE), "data.tokenizer=bpe:200:unicode")
+    assert "100% of the words of unicode have one character" in capsys.readouterr().err
+    (tmp_path / "english").mkdir()
+    stops(*world(tmp_path / "english", ["a dog runs", "a cat sits"]), "data.tokenizer=bpe:200")
+    assert "one character" not in capsys.readouterr().err
