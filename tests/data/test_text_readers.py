@@ -289,7 +289,9 @@ def test_flickr30k_cn_loses_its_tags_and_keeps_its_words(tmp_path):
     ]
     name = "flickr30kzhmbosontest/TextData/seg.flickr30kzhmbosontest.caption.txt"
     put(tmp_path, {name: "c#zhm#0 现在:t 是:v 12:30\n"})  # not every word has a tag
-    assert read(tmp_path, "flickr30k_cn")[2].captions == ("现在:t 是:v 12:30",)
+    assert read(tmp_path, "flickr30k_cn")[2].captions == ("现在 是 12:30",)
+    put(tmp_path, {name: "c#zhm#0 现在 是 12:30 a:b\n"})  # a file without tags keeps its words
+    assert read(tmp_path, "flickr30k_cn")[2].captions == ("现在 是 12:30 a:b",)
 
 
 def test_what_text_files_have_wrong(tmp_path):

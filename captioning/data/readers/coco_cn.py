@@ -122,11 +122,8 @@ def _add_captions(file: Path, texts: dict[str, list[str]], *, tagged: bool, faul
 
 
 def _words(text: str) -> str:
-    """Return the words of a line WORD:TAG WORD:TAG … without the tags; a line without tags as it is."""
-    words = text.split()
-    if all(map(_TAGGED.fullmatch, words)):
-        words = [word.rpartition(":")[0] for word in words]
-    return " ".join(words)
+    """Return the words of a line WORD:TAG WORD:TAG … without the tags; a word without a tag as it is."""
+    return " ".join(word.rpartition(":")[0] if _TAGGED.fullmatch(word) else word for word in text.split())
 
 
 def _number(name: str, where: str = "") -> int:

@@ -93,14 +93,15 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
                 )
             found.setdefault(match[1].removesuffix(_SUFFIX), []).append(match[3].strip())
     texts = [text for own in found.values() for text in own]
-    if texts and all(_TAGGED.fullmatch(word) for text in texts for word in text.split()):
+    tagged = [bool(_TAGGED.fullmatch(word)) for text in texts for word in text.split()]
+    if sum(tagged) * 2 > len(tagged):  # a word without a tag, such as 12:30, does not keep the tags of the others
         return {name: [_untagged(text) for text in own] for name, own in found.items()}
     return found
 
 
 def _untagged(text: str) -> str:
-    """Remove the part of speech from every word: "猫:n 睡:v" becomes "猫 睡"."""
-    return " ".join(word.rpartition(":")[0] for word in text.split())
+    """Remove the part of speech from every word that has one: "猫:n 睡:v 12:30" becomes "猫 睡 12:30"."""
+    return " ".join(word.rpartition(":")[0] if _TAGGED.fullmatch(word) else word for word in text.split())
 
 
 def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:
