@@ -94,7 +94,10 @@ def test_photos_without_captions_are_counted(tmp_path, capsys):
     [
         ({"train/d.txt": "a dog"}, "train/d.txt: there is no photo of this name beside it: add it, or delete the file"),
         ({"train/a.png": None}, "train/a.txt belongs to a.jpg and a.png: rename one of the photos"),
-        ({"other/a.jpg": None, "other/a.txt": "a dog"}, "other/a.jpg is outside of train, val: move it into one"),
+        (
+            {"other/a.jpg": None, "other/a.txt": "a dog"},
+            "other/a.jpg is in none of the split folders train, val",
+        ),
         ({"train/a.txt": " \n\n"}, "train/a.txt has no caption: write one or more, one per line, or delete the file"),
         (
             {"train/a.txt": "caf\u00e9".encode("latin-1")},

@@ -1,11 +1,13 @@
 """`data=auto` on a miniature of every layout: it finds the right one or refuses, and never chooses a wrong one."""
 
+import re
 import shutil
 import sys
 from collections import Counter
 
 import pytest
 from miniatures import MINIATURES, csv_table, flickr8k, json_lines, multi30k, put
+from PIL import Image
 from small_world import COMMANDS
 
 from captioning.config import AuditConfig, build, check, compose, entry_point, with_recognized
@@ -168,3 +170,18 @@ def test_a_command_holds_the_settings_of_the_data_set_itself(tmp_path, monkeypat
     monkeypatch.setattr(sys, "argv", ["audit", "data=auto", f"data.root={tmp_path / 'no'}"])
     with pytest.raises(SystemExit, match=r"^error: data\.root=.* there is no such folder"):
         entry_point("audit", AuditConfig, seen.append)()
+
+
+@pytest.mark.parametrize(
+    ("name", "line", "data"),
+    [
+        ("Flickr8k.arabic.full.txt", "1.jpg#0\tكلب يركض\n", "flickr8k_ar"),
+        ("imageid.human-written-caption.bosonseg.txt", "1.jpg#0\t一 只 狗\n", "coco_cn"),
+        ("flickr8kzhc.caption.txt", "1.jpg#zhc#0\t一只狗\n", "flickr8k_cn"),
+    ],
+)
+def test_a_part_of_a_published_data_set_is_no_table(tmp_path, name, line, data):
+    (tmp_path / name).write_text(line, encoding="utf-8")
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.jpg")
+    with pytest.raises(DataError, match=rf"has {re.escape(name)} of data={data}, but not all files.*type data={data}"):
+        recognize_data(tmp_path)

@@ -178,7 +178,7 @@ def test_multi30k_in_every_language_and_task(tmp_path):
     )
     assert [record[:3] for record in english] == [record[:3] for record in german] == [record[:3] for record in five]
     assert Counter(record.split for record in english) == {"train": 2, "val": 1, "test": 2}
-    assert [record.image_id for record in english] == [0, 1, 2, 3, 4]
+    assert [record.image_id for record in english] == [0, 1, 1_000_000, 2_000_000, 2_000_001]
     assert german[1].captions == ("de train 2.jpg",) and german[1].path.name == "2.jpg"
     assert five[4].captions == tuple(f"en test_2016.{n} 5.jpg" for n in range(1, 6))
 
@@ -208,7 +208,25 @@ def test_the_test_images_of_2017_and_those_of_coco(tmp_path):
     put(tmp_path, {raw: gzip.compress(b"ein Hund\nein Pferd\n"), lists: f"{name}#367178\n{name}#657409\n"})
     put(tmp_path, {f"flickr30k-images/{name}": None})
     records = read_multi30k(tmp_path, language="de", test="test_2017_mscoco")
-    assert [record.captions for record in records if record.split == "test"] == [("ein Hund", "ein Pferd")]
+    tested = [(record.image_id, record.captions) for record in records if record.split == "test"]
+    assert tested == [(4_000_000, ("ein Hund", "ein Pferd"))]
+    told = error_of(read_multi30k, tmp_path, language="de", test="test_2017_mcsoco")
+    assert (
+        "for data.reader.test=test_2017_mcsoco. Choose one of those that are there: test_2016_flickr, test_2017_mscoco"
+        in told
+    )
+    (tmp_path / "data/task1/raw/train.de.gz").unlink()  # ids do not depend on the other files
+    assert [record.image_id for record in read_multi30k(tmp_path, language="de")] == [1_000_000, 2_000_000, 2_000_001]
+
+
+def test_the_audit_of_multi30k_lists_every_fault(tmp_path):
+    multi30k(tmp_path, ("de",))
+    for name in ("train", "val"):
+        put(tmp_path, {f"data/task1/raw/{name}.de.gz": gzip.compress(b"ein Hund\n" * 7)})
+    faults = Faults()
+    records = read_multi30k(tmp_path, language="de", faults=faults)
+    assert [record.split for record in records] == ["test", "test"]
+    assert len(faults.messages) == 2 and all("has 7 lines, but" in message for message in faults.messages)
 
 
 def test_what_multi30k_can_have_wrong(tmp_path):

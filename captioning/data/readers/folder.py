@@ -135,5 +135,8 @@ def _split_of(photo: Path, root: Path, splits: dict[str, str]) -> dict[str, str]
         return {}
     folder = photo.relative_to(root).parts[0]
     if folder not in splits:
-        raise DataError(f"{photo} is outside of {', '.join(sorted(splits))}: move it into one of these folders")
+        raise DataError(
+            f"{photo} is in none of the split folders {', '.join(sorted(splits))}: rename its folder to train, val or "
+            "test, or move the photo into the folder of its split"
+        )
     return {"split": splits[folder]}

@@ -7,6 +7,7 @@ first line or their suffix decides; files of a published data set do not count a
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from fnmatch import fnmatchcase as fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +22,16 @@ _HEAD = 2**18  # bytes of a file that are read to find its kind
 _STAIR = "stair_captions_v1.2_{split}{edition}.json"
 _FLICKR_LISTS = ("Flickr_8k.trainImages.txt", "Flickr_8k.devImages.txt", "Flickr_8k.testImages.txt")
 _CN_LISTS = ("flickr8ktrain.txt", "flickr8kval.txt", "flickr8ktest.txt")
+
+
+# Files of published data sets that look like a table, and the `data=` of each. (Flickr8k.token.txt may be read as one.)
+_TABLES_OF = {
+    "Flickr8k.arabic.full.txt": "flickr8k_ar",
+    "flickr8kzh*.txt": "flickr8k_cn",
+    "*flickr30kzh*.txt": "flickr30k_cn",
+    "imageid.*.txt": "coco_cn",
+    "*GCC*.tsv": "conceptual",
+}
 
 
 class FoundLayout(NamedTuple):
@@ -43,6 +54,13 @@ def layouts_of(root: Path) -> list[FoundLayout]:
     claimed = {file for layout in published for file in layout.files}
     own = [layout for find in _OWN for layout in find(root) if not claimed.intersection(layout.files)]
     return [*published, *own]
+
+
+def published_part(layout: FoundLayout) -> str | None:
+    """Return the data set that a table is a part of, if its name says so; it must not be read as a table of one's own."""
+    if layout.data != "csv":
+        return None
+    return next((data for pattern, data in _TABLES_OF.items() if fnmatch(layout.files[0], pattern)), None)
 
 
 def _there(root: Path, names: Iterable[str], below: Iterable[str] = ("",)) -> tuple[str, ...]:

@@ -13,6 +13,10 @@ from captioning.errors import ConfigError, DataError
 
 LANGUAGES_OF_TASKS = {1: ("en", "de", "fr", "cs"), 2: ("en", "de")}
 _EDITIONS = range(1, 6)  # of task 2: five captions per image, written independently in each language
+# Image ids are a list's first id plus the position in it, whatever other files are there.
+_FIRST_ID = {"train": 0, "val": 1_000_000, "test_2016_flickr": 2_000_000, "test_2016": 2_000_000}
+_FIRST_ID |= {"test_2017_flickr": 3_000_000, "test_2017_mscoco": 4_000_000, "test_2018_flickr": 5_000_000}
+_OTHER_FIRST_ID = 6_000_000
 _ROOTS = ("data/task{task}", "task{task}", "dataset/data/task{task}", "")
 
 
@@ -27,13 +31,15 @@ def read_multi30k(
 ) -> list[Record]:
     """Read the captions of one language. A split is read if both its captions and its list of images are there.
 
-    Image ids are the positions in the lists of train, val and test together, so they are the same in all languages.
+    The id of an image is its position in the list of its split, plus 0 (train), 1,000,000 (val) or 2,000,000 and more
+    (test lists), so ids are the same in all languages, whichever files are there.
 
     Args:
         root: folder with the repository of Multi30k, or with its files; the caption files may be packed (.gz) or not.
         language: "en" or "de"; in task 1 also "fr" or "cs".
         task: 1 for one caption per image (translated from English), 2 for five per image (written independently).
-        test: the list of test images; None: test_2016_flickr (task 1), test_2016 (task 2).
+        test: the list of test images, which must be there; None: test_2016_flickr (task 1) or test_2016 (task 2) if it
+            is there.
         images: folder of the images, relative to root; ".": also the usual folders of Flickr30k in it.
         faults: how to handle faults, see `captioning.data.readers`.
 
@@ -47,22 +53,26 @@ def read_multi30k(
             f"data.reader.language={language} is not a language of data.reader.task={task}. Choose {known}"
         )
     root, disk = Path(root), Disk()
-    test = test or {1: "test_2016_flickr", 2: "test_2016"}[task]
-    sources, start = [], 0
-    for split, name in (("train", "train"), ("val", "val"), ("test", test)):
-        found = list(_captions(root, name, language, task))
+    chosen = test or {1: "test_2016_flickr", 2: "test_2016"}[task]
+    sources, seen = [], False
+    for split, name in (("train", "train"), ("val", "val"), ("test", chosen)):
         listed = _first_file(root, task, "image_splits", [f"{name}.txt", f"{name}_images.txt"])
-        if listed and found:
-            names = [line.partition("#")[0].strip() for line in text_lines(listed)]
-            captions = _in_line(listed, names, found)
-            folder = own_folder(root / images, names, disk) if images == "." else root / images
-            places = Places(folder, names, disk)
-            records = list(_records(places, listed, names, captions, split=split, start=start, faults=faults))
-            places.report(listed, faults)
-            sources.append(CaptionFile(listed, records, places.folder))
-            start += len(names)
-    if not sources:
-        raise DataError(_what_is_missing(root, language, task, test))
+        with faults:
+            found = list(_captions(root, name, language, task))
+            seen = seen or bool(found)
+            if test and split == "test" and not (listed and found):
+                raise DataError(_no_such_test(root, language, task, test))
+            if listed and found:
+                names = [line.partition("#")[0].strip() for line in text_lines(listed)]
+                captions = _in_line(listed, names, found)
+                folder = own_folder(root / images, names, disk) if images == "." else root / images
+                places = Places(folder, names, disk)
+                start = _FIRST_ID.get(name, _OTHER_FIRST_ID)
+                records = list(_records(places, listed, names, captions, split=split, start=start, faults=faults))
+                places.report(listed, faults)
+                sources.append(CaptionFile(listed, records, places.folder))
+    if not sources and (faults is STRICT or not seen):
+        raise DataError(_what_is_missing(root, language, task, chosen))
     return checked(sources, disk, faults)
 
 
@@ -135,6 +145,17 @@ def _records(
             merged.setdefault(path, (start + number, []))[1].extend(texts)
     for path, (number, texts) in merged.items():
         yield Record(number, path, split, not_blank(texts, faults))
+
+
+def _no_such_test(root: Path, language: str, task: int, test: str) -> str:
+    """Describe that the test split named by the user is not there, and name those that are."""
+    bases = [root / base.format(task=task) / folder for base in _ROOTS for folder in ("image_splits", "")]
+    lists = {file.stem.removesuffix("_images") for base in bases for file in base.glob("test*.txt")}
+    there = sorted(name for name in lists if any(_captions(root, name, language, task)))
+    choice = f"Choose one of those that are there: {', '.join(there)}" if there else "Remove data.reader.test"
+    return (
+        f"data.root={root} has no captions in '{language}' with a list of images for data.reader.test={test}. {choice}"
+    )
 
 
 def _what_is_missing(root: Path, language: str, task: int, test: str) -> str:

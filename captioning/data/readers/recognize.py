@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from captioning.data.readers.layouts import FoundLayout, layouts_of
+from captioning.data.readers.layouts import FoundLayout, layouts_of, published_part
 from captioning.errors import ConfigError, DataError
 
 _LISTED = 3  # files of a layout that a line names
@@ -48,6 +48,13 @@ def recognize_data(root: str | Path) -> RecognizedData:
     found = layouts_of(folder)
     if not found:
         raise DataError(_nothing(folder))
+    for layout in found:
+        if data := published_part(layout):
+            table = _typed(_settings(layout))
+            raise DataError(
+                f"data.root={root} has {layout.files[0]} of data={data}, but not all files that belong to it: type "
+                f"data={data} to see what is missing (docs/data.md in the repository). To read it as a table: {table}"
+            )
     if len(found) > 1:
         options = "; ".join(f"{_typed(_settings(layout))} ({_files(layout)})" for layout in found)
         raise ConfigError(f"data.root={root} has several layouts: instead of data=auto, type one of: {options}")
