@@ -57,7 +57,7 @@ def layouts_of(root: Path) -> list[FoundLayout]:
 
 
 def published_part(layout: FoundLayout) -> str | None:
-    """Return the data set that a table is a part of, if its name says so; it must not be read as a table of one's own."""
+    """Return the published data set whose file a table is, by its name; None for a table of one's own."""
     if layout.data != "csv":
         return None
     return next((data for pattern, data in _TABLES_OF.items() if fnmatch(layout.files[0], pattern)), None)
