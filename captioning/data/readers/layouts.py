@@ -57,7 +57,7 @@ def layouts_of(root: Path) -> list[FoundLayout]:
 
 
 def published_part(layout: FoundLayout) -> str | None:
-    """Return the published data set whose file a table is, by its name; None for a table of one's own."""
+    """Return the published data set whose file a table is, by its name; None for any other table."""
     if layout.data != "csv":
         return None
     return next((data for pattern, data in _TABLES_OF.items() if fnmatch(layout.files[0], pattern)), None)
