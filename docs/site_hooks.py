@@ -1,6 +1,6 @@
 """Adapt pages for the site: include the changelog and the contributing guide, and drop links to files outside docs/.
 
-MkDocs calls `on_page_markdown`, because `mkdocs.yml` lists this file under `hooks`.
+MkDocs calls `on_startup` and `on_page_markdown`, because `mkdocs.yml` lists this file under `hooks`.
 """
 
 import posixpath
@@ -13,6 +13,15 @@ ROOT = Path(__file__).parents[1]
 INCLUDED = {"changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
 CODE = re.compile(r"^( *)(`{3,}).*?^\1\2[ ]*$|`[^`\n]*`", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()\s]+)\)")
+
+
+def on_startup(**_: Any) -> None:
+    """Keep jieba quiet: the search of the site uses it where it is installed, and it writes its progress to stderr."""
+    try:
+        import jieba
+    except ImportError:
+        return
+    jieba.setLogLevel("WARNING")
 
 
 def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:

@@ -41,12 +41,17 @@ def pytest_testnodedown(node, error):
     recorder.found |= {Message(*each) for each in getattr(node, "workeroutput", {}).get("error_messages", [])}
 
 
+def _sendable(message):
+    """A recorded message without halves of surrogates, which pytest-xdist cannot send."""
+    return tuple(part.encode("utf-8", "replace").decode() if isinstance(part, str) else part for part in message)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session):
     """Fail the run if an error message does not name what is wrong or does not say what to do."""
     recorder.stop()
     if hasattr(session.config, "workeroutput"):  # a process of pytest-xdist
-        session.config.workeroutput["error_messages"] = [tuple(each) for each in recorder.found]
+        session.config.workeroutput["error_messages"] = [_sendable(each) for each in recorder.found]
     elif session.exitstatus == 0 and offenders(sorted(recorder.found)):
         session.exitstatus = 1
 

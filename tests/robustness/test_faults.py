@@ -340,7 +340,7 @@ def test_two_processes_leave_out_and_stop_together(data, tmp_path, pytestconfig)
 
     done = train_on_two()
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    told = f"step 1: train/cross_entropy is nan; image ids {(tmp_path / 'ids').read_text()}. "
+    told = f"step 1: train/cross_entropy is nan (batch with image ids {(tmp_path / 'ids').read_text()}). "
     assert done.returncode == 1 and line.startswith(f"error: {told}")
     last = tmp_path / "run" / "checkpoints" / "last.ckpt"
     assert read_checkpoint(last)["global_step"] == 1

@@ -342,7 +342,7 @@ def test_regions_are_a_third_kind_of_feature(data, region_files, world, tmp_path
     with pytest.raises(DataError, match="cannot read region features"):
         run("train", *only, *regions, *small, f"run_dir={tmp_path}/other")
     (region_files / f"{read_csv(world)[3].image_id}.npz").unlink()
-    with pytest.raises(DataError, match=r"\.npz: no region features of .*val1\.png"):
+    with pytest.raises(DataError, match=r"\.npz is missing: no region features of .*val1\.png"):
         run("train", *only, *regions, *small, f"run_dir={tmp_path}/other")
     with pytest.raises(ConfigError, match="set features=regions"):
         run("train", *only, *regions[:2], f"features.root={tmp_path}/store", f"run_dir={tmp_path}/other")
