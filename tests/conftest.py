@@ -32,6 +32,8 @@ def pytest_sessionstart(session):
 
 
 def pytest_runtest_teardown(item):
+    if item.path.name == "test_fuzz.py" and item.get_closest_marker("slow"):
+        recorder.here = []  # these messages quote arbitrary values, which are too long or look like Python's
     recorder.reset()
 
 
