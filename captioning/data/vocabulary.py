@@ -6,6 +6,7 @@ Its entries are the pieces of the tokenizer (`captioning.text.Tokenizer`): words
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from captioning.errors import CheckpointError, DataError, must_be
@@ -108,8 +109,9 @@ class Vocabulary:
         """Return the words before `<end>` as text, joined as the tokenizer joins them."""
         return self.tokenizer.join(self.decode(ids))
 
+    @cached_property
     def unfinished(self) -> list[int]:
-        """Return the ids of pieces that do not end a word, so that `<end>` must not follow them."""
+        """The ids of pieces that do not end a word, so that `<end>` must not follow them."""
         return [index for index, piece in enumerate(self.words) if not self.tokenizer.is_finished(piece)]
 
     def rarity(self) -> list[float]:

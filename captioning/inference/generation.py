@@ -64,7 +64,7 @@ def with_words(search: Callable, vocabulary: Vocabulary, *, max_length: int | No
     _check_pieces(arguments, vocabulary)
     words = {name: _ids(arguments[name], name, ids) for name in WORD_RULES if name in arguments}
     taken, given = inspect.signature(function).parameters, dict(arguments)
-    if "avoid_endings" in taken and (unfinished := vocabulary.unfinished()):
+    if "avoid_endings" in taken and (unfinished := vocabulary.unfinished):
         words["avoid_endings"] = sorted({*words.get("avoid_endings", []), *unfinished})
     if "max_length" in taken and max_length is not None and given.get("max_length") is None:
         given["max_length"] = max_length

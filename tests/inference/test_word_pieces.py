@@ -74,7 +74,7 @@ def test_a_cut_caption_ends_with_a_whole_word(vocabulary):
 def test_no_caption_ends_within_a_word(vocabulary, search):
     """A model that loves unfinished pieces, and then <end>."""
     scores = torch.zeros(len(vocabulary), dtype=torch.float64)
-    scores[vocabulary.unfinished()], scores[END] = 3.0, 2.0
+    scores[vocabulary.unfinished], scores[END] = 3.0, 2.0
     torch.manual_seed(0)
     found = generate(Fixed(scores), torch.zeros(3, 1), search=search, vocabulary=vocabulary, max_length=5)
     for group in found:
@@ -96,7 +96,7 @@ def test_rules_about_words_need_whole_words(vocabulary, rule):
     with pytest.raises(ConfigError, match=rf"^decoding\.{rule} is for vocabularies of whole words.*tokenizer=ptb$"):
         with_words(partial(beam_search, **{rule: ["dog"]}), vocabulary)
     free = with_words(partial(beam_search, **{rule: []}, allow=["<unk>"]), vocabulary).keywords
-    assert free["allow"] == [vocabulary.unknown] and free["avoid_endings"] == sorted(vocabulary.unfinished())
+    assert free["allow"] == [vocabulary.unknown] and free["avoid_endings"] == sorted(vocabulary.unfinished)
 
 
 def test_rewards_compare_the_words_that_scores_compare():
