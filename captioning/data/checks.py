@@ -27,7 +27,7 @@ from captioning.data.caption_scripts import (
 )
 from captioning.data.duplicates import BITS, Appearance, Group, appearance, near_duplicates, same_files
 from captioning.data.image_files import holds_image
-from captioning.data.lengths import cut_warning
+from captioning.data.lengths import cut_warning, default_length
 from captioning.data.places import Disk, canonical, caseless, why_missing
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
@@ -60,7 +60,7 @@ def audit_records(
     broken_entries: Sequence[str],
     *,
     min_count: int,
-    max_length: int,
+    max_length: int | None,
     max_distance: int = 4,
     workers: int | None = None,
     noted: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
@@ -72,7 +72,8 @@ def audit_records(
         records: all readable records, including those with faulty captions or images.
         broken_entries: messages about the entries that could not be read.
         min_count: a word is in the vocabulary if it occurs at least this often (conf/shared/data.yaml).
-        max_length: longest caption in words (pieces for `bpe`) that training does not cut (conf/shared/data.yaml).
+        max_length: longest caption in words (pieces for `bpe`) that training does not cut (conf/shared/data.yaml);
+            None: the default of training, from the captions of the training split.
         max_distance: largest number of differing bits, of 64, between the hashes of near-duplicates; 0 … 12.
         workers: processes that decode images; None for one per core.
         noted: kind -> items that the reader reported without refusing them.
@@ -91,6 +92,11 @@ def audit_records(
     looks = _look_at(list(dict.fromkeys(record.path for record in records)), workers)
     tokenizer = tokenizer or make_tokenizer("ptb")
     tokens = [[tokenizer(caption) for caption in record.captions] for record in records]
+    if max_length is None:
+        training = (
+            words for record, texts in zip(records, tokens, strict=True) if record.split == "train" for words in texts
+        )
+        max_length = default_length([len(tokenizer.pieces(words)) for words in training])
     vocabulary = _vocabulary(records, tokens, min_count, tokenizer)
     captions = [caption for record in records for caption in record.captions]
     scripts = script_numbers(captions, (words for texts in tokens for words in texts))
@@ -103,6 +109,7 @@ def audit_records(
     return {
         "vocabulary": vocabulary and {"words": size, "min_count": min_count},
         "tokenizer": {"name": tokenizer.name, "suited": suited.name, "reason": suited.reason},
+        "max_length": max_length,
         "splits": splits,
         "groups": group_numbers(records),
         "scripts": scripts,
@@ -309,24 +316,21 @@ def _name(record: Record) -> dict[str, Any]:
 WIDTH = 100  # characters of an example on the terminal; audit.json has the complete text
 
 
-def audit_table(
-    report: Mapping[str, Any], *, title: str, examples: int, min_count: int, max_length: int, max_distance: int
-) -> str:
+def audit_table(report: Mapping[str, Any], *, title: str, examples: int, min_count: int, max_distance: int) -> str:
     """Format the report of `audit_records` as text.
 
     Args:
         report: the report.
         title: the first line.
         examples: number of examples per finding.
-        min_count: the setting with which the report was made; so are max_length and max_distance.
-        max_length: see `audit_records`.
+        min_count: the setting with which the report was made; so is max_distance.
         max_distance: see `audit_records`.
     """
     vocabulary = report["vocabulary"]
     words = f"{vocabulary['words']} words" if vocabulary else "none, so the share of <unk> is unknown"
     rows: list[tuple[str, ...]] = [
         ("split", "images", "captions", "words", "distinct", "min", "mean", "median", "95 %", "max")
-        + (f"over {max_length}", "<unk> %", "<unk> distinct")
+        + (f"over {report['max_length']}", "<unk> %", "<unk> distinct")
     ]
     for split, numbers in report["splits"].items():
         lengths = [f"{value:.1f}" if isinstance(value, float) else str(value) for value in numbers["length"].values()]

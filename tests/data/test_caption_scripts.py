@@ -144,7 +144,7 @@ def test_groups_of_images_are_counted_and_shown(tmp_path):
     }
     report = report_of(records)
     assert report["groups"] == counts
-    text = audit_table(report, title="x", examples=0, min_count=1, max_length=20, max_distance=4)
+    text = audit_table(report, title="x", examples=0, min_count=1, max_distance=4)
     assert "split  group  images  captions" in text and "  val     in       1         2" in text
     assert "tokenizer: ptb (ptb suits: 100% of the letters are Latin;" in text
     assert group_numbers([record._replace(group=None) for record in records]) == {} and groups_table({}) == []

@@ -403,3 +403,11 @@ def test_what_is_left_out_cut_or_cannot_be_split(tmp_path, capsys):
         "1 of 8 training captions are longer than data.max_length=20 words and are cut: set data.max_length=33",
     ]
     assert "note: all splits: 1 of 8 captions (12%) are written without spaces" in capsys.readouterr().out
+
+
+def test_without_a_limit_it_is_that_of_training(clean, tmp_path, capsys):
+    root, rows = clean
+    long = "train0.png,a " + "very " * 25 + "old dog,train"
+    report = run(tmp_path / "out", *write_table(root, [*rows, long], encoding="utf-8"))
+    assert report["max_length"] == 28 and not found(report).get("captions longer than max_length")
+    assert "over 28" in capsys.readouterr().out
