@@ -14,12 +14,14 @@ PARTS = {
     "cells": ["GRU", "LSTM", "RNN"],
     "conditioning": ["EveryStep", "FirstStep", "InitialState", "NoConditioning", "Several"],
     "embeddings": ["learned", "one_hot"],
-    "encoder": ["RegionEncoder", "efficientnet_lite_encoder", "torchvision_encoder"],
+    "efficientnet_lite": ["efficientnet_lite_encoder"],
     "gradient_estimators": ["ScoreFunction", "StraightThrough"],
     "positions": ["Coordinates", "NoPositions"],
+    "region_encoder": ["RegionEncoder"],
     "readout": ["DeepReadout", "LinearReadout", "SumReadout"],
     "recurrence": ["LookAfter", "LookFirst", "UpDown"],
     "scorers": ["Additive", "DotProduct"],
+    "torchvision_networks": ["torchvision_encoder"],
     "vector": ["Raw", "Standardized"],
 }
 TOOLS = {

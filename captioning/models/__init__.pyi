@@ -15,12 +15,10 @@ from captioning.models.conditioning import InitialState as InitialState
 from captioning.models.conditioning import NoConditioning as NoConditioning
 from captioning.models.conditioning import Several as Several
 from captioning.models.decoder import Memory as Memory
+from captioning.models.efficientnet_lite import efficientnet_lite_encoder as efficientnet_lite_encoder
 from captioning.models.embeddings import learned as learned
 from captioning.models.embeddings import one_hot as one_hot
 from captioning.models.encoder import Encoder as Encoder
-from captioning.models.encoder import RegionEncoder as RegionEncoder
-from captioning.models.encoder import efficientnet_lite_encoder as efficientnet_lite_encoder
-from captioning.models.encoder import torchvision_encoder as torchvision_encoder
 from captioning.models.gradient_estimators import ScoreFunction as ScoreFunction
 from captioning.models.gradient_estimators import StraightThrough as StraightThrough
 from captioning.models.interface import CaptionModel as CaptionModel
@@ -39,6 +37,7 @@ from captioning.models.readout import SumReadout as SumReadout
 from captioning.models.recurrence import LookAfter as LookAfter
 from captioning.models.recurrence import LookFirst as LookFirst
 from captioning.models.recurrence import UpDown as UpDown
+from captioning.models.region_encoder import RegionEncoder as RegionEncoder
 from captioning.models.scorers import Additive as Additive
 from captioning.models.scorers import DotProduct as DotProduct
 from captioning.models.state import RecurrentState as RecurrentState
@@ -48,6 +47,7 @@ from captioning.models.step_state import drop_batch as drop_batch
 from captioning.models.step_state import drop_step as drop_step
 from captioning.models.step_state import end_step as end_step
 from captioning.models.step_state import keep_batch as keep_batch
+from captioning.models.torchvision_networks import torchvision_encoder as torchvision_encoder
 from captioning.models.tracing import trace as trace
 from captioning.models.vector import Raw as Raw
 from captioning.models.vector import Standardized as Standardized

@@ -1,4 +1,4 @@
-"""Build EfficientNet-Lite networks for `Encoder`, with weights from a package or a file."""
+"""Build encoders from EfficientNet-Lite networks, with weights from a package or a file."""
 
 import importlib.util
 from collections import OrderedDict
@@ -7,16 +7,51 @@ from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
 from captioning.errors import ConfigError
+from captioning.models.encoder import Encoder
 from captioning.models.weights import fixed_seed, load_weights_file
 
+LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # the input is (x − 127) / 128, as in training
 LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 
 
-def lite_network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
-    """Build EfficientNet-Lite without its classifier: [B, 3, S, S] -> [B, 1280, S/32, S/32].
+def efficientnet_lite_encoder(
+    name: str = "efficientnet-lite0",
+    *,
+    weights: str | None = "package",
+    output: str = "grid",
+    image_size: int = 224,
+    unfreeze_from: str | None = None,
+) -> Encoder:
+    """Build an encoder from EfficientNet-Lite up to its last 1280 channels: 7×7 locations for 224 pixels.
 
-    Arguments and errors are those of `captioning.models.efficientnet_lite_encoder`.
+    Its modules are `stem`, `blocks.0`… and `head`.
+
+    Args:
+        name: "efficientnet-lite0", "efficientnet-lite1" or "efficientnet-lite2" (trained on 224, 240 and 260 pixels).
+        weights: "package" for the ImageNet weights of the package for that network, a state_dict file, or None for
+            random weights, which are the same every time.
+        output: "fc" or "grid".
+        image_size: S, in pixels.
+        unfreeze_from: See `Encoder`.
+
+    Raises:
+        ConfigError: The name is unknown, or the package with its weights is not installed.
+        CheckpointError: The weights in the file do not fit.
     """
+    return Encoder(
+        _network(name, weights=weights, image_size=image_size),
+        name=name,
+        layer="head",
+        output=output,
+        mean=LITE_MEAN,
+        std=LITE_STD,
+        image_size=image_size,
+        unfreeze_from=unfreeze_from,
+    )
+
+
+def _network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
+    """Build EfficientNet-Lite without its classifier: [B, 3, S, S] -> [B, 1280, S/32, S/32]."""
     if name not in LITE_NAMES:
         raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")
     with fixed_seed():

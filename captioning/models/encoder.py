@@ -1,4 +1,4 @@
-"""Encode uint8 images with a CNN, as one fc vector [B, D] or as a grid of L locations [B, L, D].
+"""Encode uint8 images with a network, as one fc vector [B, D] or as a grid of L locations [B, L, D].
 
 `Encoder` takes a built network; `torchvision_encoder` and `efficientnet_lite_encoder` build the provided ones.
 """
@@ -12,11 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
-from captioning.models.efficientnet_lite import lite_network
 from captioning.models.weights import nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # the input is (x − 127) / 128, as in training
 
 _BATCH_NORM = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
@@ -159,45 +157,6 @@ class Encoder(nn.Module):
         return 0, None, features.shape[1]
 
 
-class RegionEncoder(nn.Module):
-    """Placeholder for a detector whose region features are read from files. It has a size, but cannot encode images.
-
-    Args:
-        name: Name of the features.
-        size: D.
-        weights: Not used.
-
-    Raises:
-        ConfigError: `size` is less than 1.
-    """
-
-    output, places, image_size, unfreeze_from = "regions", None, None, None
-
-    def __init__(self, name: str = "regions", *, size: int = 2048, weights: str | None = "files"):
-        super().__init__()
-        must_be("encoder.size", size, least=1)
-        self.size, self.name = size, name
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Refuse to encode images, because the detector is not part of this package.
-
-        Raises:
-            ConfigError: Always.
-        """
-        raise ConfigError(
-            "this captioner was trained on a detector's region features, which this package cannot compute from an "
-            "image. Evaluate it with features=regions features.root=DIR, or caption with regions=DIR"
-        )
-
-    def fingerprint(self) -> str:
-        """Return a constant, because there are no weights."""
-        return "regions"
-
-    def describe(self) -> dict[str, Any]:
-        """Return the settings that define these features, as for `Encoder`."""
-        return {"name": self.name, "size": self.size}
-
-
 def _as_places(features: Tensor) -> Tensor:
     """Reshape maps [B, D, H, W] to [B, H·W, D], in row-major order; keep tokens [B, N, D] and vectors [B, D]."""
     return features.flatten(2).transpose(1, 2) if features.dim() == 4 else features
@@ -231,87 +190,3 @@ def _unfreeze(network: nn.Module, name: str) -> None:
         raise ConfigError(
             f"encoder.unfreeze_from: {name!r} and the modules after it have nothing to train. Name an earlier one"
         )
-
-
-def torchvision_encoder(
-    name: str,
-    *,
-    weights: str | None,
-    output: str,
-    layer: str | None = None,
-    image_size: int = 224,
-    mean: Sequence[float] = IMAGENET_MEAN,
-    std: Sequence[float] = IMAGENET_STD,
-    unfreeze_from: str | None = None,
-) -> Encoder:
-    """Build an encoder from any torchvision classifier, cut off after one of its layers.
-
-    Args:
-        name: As in `torchvision.models.list_models`.
-        weights: torchvision's name of the weights ("IMAGENET1K_V1", "DEFAULT"; downloaded at first use), a state_dict
-            file, or None for random weights, which are the same every time.
-        output: "fc" or "grid".
-        layer: A module path such as "features.35" (relu5_4 of VGG-19), "classifier.4" (fc7 of VGG-16) or "layer4". For
-            "grid", None means the last module that returns a map or tokens, except adaptive pooling, which would
-            enlarge a small map by copying neighbors. For "fc", None means the input of the last linear layer.
-            Operations that are not modules have names too: the last map of DenseNet is "features", and "relu" after its
-            ReLU.
-        image_size: S, in pixels.
-        mean: See `Encoder`.
-        std: See `Encoder`.
-        unfreeze_from: See `Encoder`.
-
-    Raises:
-        ConfigError: The name or layer is unknown.
-        CheckpointError: The weights cannot be downloaded, read or loaded into the network.
-    """
-    # Imported here, because no other encoder needs torchvision.
-    from captioning.models.torchvision_networks import torchvision_network
-
-    network, layer = torchvision_network(name, weights=weights, output=output, layer=layer, image_size=image_size)
-    return Encoder(
-        network,
-        name=name,
-        layer=layer,
-        output=output,
-        mean=mean,
-        std=std,
-        image_size=image_size,
-        unfreeze_from=unfreeze_from,
-    )
-
-
-def efficientnet_lite_encoder(
-    name: str = "efficientnet-lite0",
-    *,
-    weights: str | None = "package",
-    output: str = "grid",
-    image_size: int = 224,
-    unfreeze_from: str | None = None,
-) -> Encoder:
-    """Build an encoder from EfficientNet-Lite up to its last 1280 channels: 7×7 locations for 224 pixels.
-
-    Its modules are `stem`, `blocks.0`… and `head`.
-
-    Args:
-        name: "efficientnet-lite0", "efficientnet-lite1" or "efficientnet-lite2" (trained on 224, 240 and 260 pixels).
-        weights: "package" for the ImageNet weights of the package for that network, a state_dict file, or None for
-            random weights, which are the same every time.
-        output: "fc" or "grid".
-        image_size: S, in pixels.
-        unfreeze_from: See `Encoder`.
-
-    Raises:
-        ConfigError: The name is unknown, or the package with its weights is not installed.
-        CheckpointError: The weights in the file do not fit.
-    """
-    return Encoder(
-        lite_network(name, weights=weights, image_size=image_size),
-        name=name,
-        layer="head",
-        output=output,
-        mean=LITE_MEAN,
-        std=LITE_STD,
-        image_size=image_size,
-        unfreeze_from=unfreeze_from,
-    )

@@ -1,10 +1,11 @@
-"""Build torchvision's classifiers for `Encoder`, cut off after a given layer.
+"""Build encoders from torchvision's classifiers, cut off after a given layer.
 
 This is a file of its own because importing torchvision takes a second.
 """
 
 import hashlib
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,16 +16,59 @@ from torchvision.models.feature_extraction import create_feature_extractor, get_
 
 from captioning.errors import CheckpointError, ConfigError
 from captioning.io import likeness
+from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from captioning.models.weights import fixed_seed, load_weights_file, nearest
 
 
-def torchvision_network(
+def torchvision_encoder(
+    name: str,
+    *,
+    weights: str | None,
+    output: str,
+    layer: str | None = None,
+    image_size: int = 224,
+    mean: Sequence[float] = IMAGENET_MEAN,
+    std: Sequence[float] = IMAGENET_STD,
+    unfreeze_from: str | None = None,
+) -> Encoder:
+    """Build an encoder from any torchvision classifier, cut off after one of its layers.
+
+    Args:
+        name: As in `torchvision.models.list_models`.
+        weights: torchvision's name of the weights ("IMAGENET1K_V1", "DEFAULT"; downloaded at first use), a state_dict
+            file, or None for random weights, which are the same every time.
+        output: "fc" or "grid".
+        layer: A module path such as "features.35" (relu5_4 of VGG-19), "classifier.4" (fc7 of VGG-16) or "layer4". For
+            "grid", None means the last module that returns a map or tokens, except adaptive pooling, which would
+            enlarge a small map by copying neighbors. For "fc", None means the input of the last linear layer.
+            Operations that are not modules have names too: the last map of DenseNet is "features", and "relu" after its
+            ReLU.
+        image_size: S, in pixels.
+        mean: See `Encoder`.
+        std: See `Encoder`.
+        unfreeze_from: See `Encoder`.
+
+    Raises:
+        ConfigError: The name or layer is unknown.
+        CheckpointError: The weights cannot be downloaded, read or loaded into the network.
+    """
+    network, layer = _network(name, weights=weights, output=output, layer=layer, image_size=image_size)
+    return Encoder(
+        network,
+        name=name,
+        layer=layer,
+        output=output,
+        mean=mean,
+        std=std,
+        image_size=image_size,
+        unfreeze_from=unfreeze_from,
+    )
+
+
+def _network(
     name: str, *, weights: str | None, output: str, layer: str | None, image_size: int
 ) -> tuple[nn.Module, str]:
-    """Build a torchvision classifier up to `layer`; return the network and the layer's name.
-
-    Arguments and errors are those of `captioning.models.torchvision_encoder`.
-    """
+    """Build a torchvision classifier up to `layer`; return the network and the layer's name."""
     known = models.list_models(module=models)
     if name not in known:
         raise ConfigError(

@@ -30,7 +30,8 @@ from captioning.features.extraction import extract
 from captioning.features.sources import BATCH_SIZES
 from captioning.features.store import FeatureStore
 from captioning.models import efficientnet_lite_encoder
-from captioning.models.encoder import LITE_MEAN, LITE_STD, Encoder
+from captioning.models.efficientnet_lite import LITE_MEAN, LITE_STD
+from captioning.models.encoder import Encoder
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 SIDES, WORKERS = (224, 640), 1  # features.extract_workers in conf/features/store.yaml

@@ -15,7 +15,9 @@ from torchvision.transforms.functional import normalize
 from captioning.checkpoints import read_checkpoint
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models import efficientnet_lite_encoder, torchvision_encoder, torchvision_networks
-from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, LITE_MEAN, LITE_STD, Encoder, RegionEncoder
+from captioning.models.efficientnet_lite import LITE_MEAN, LITE_STD
+from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
+from captioning.models.region_encoder import RegionEncoder
 from captioning.models.weights import fixed_seed
 
 
