@@ -17,8 +17,8 @@ SAMPLE = "Two dogs, aged 7, don't run."  # what splits it into something other t
 class NltkTokenizer(Tokenizer):
     """Words of one of the tokenizers of nltk.tokenize, in lower case and without punctuation.
 
-    Captions are split as they are. Then the tokens become lower case, and tokens of the punctuation marks that `ptb`
-    drops, or of those of other scripts such as "。", are dropped. Text is not normalized otherwise.
+    Captions are normalized to NFC and split. Then the tokens become lower case, and tokens of the punctuation marks
+    that `ptb` drops, or of those of other scripts such as "。", are dropped.
 
     Args:
         option: name of a class of nltk.tokenize that can be built without arguments, such as "TweetTokenizer"; "" is
@@ -37,7 +37,8 @@ class NltkTokenizer(Tokenizer):
 
     def __call__(self, text: str) -> list[str]:
         """Split one caption into words in lower case, without punctuation."""
-        tokens = [part for token in self._tokenizer.tokenize(text) for part in token.lower().split()]
+        tokens = self._tokenizer.tokenize(unicodedata.normalize("NFC", text))
+        tokens = [part for token in tokens for part in token.lower().split()]
         return [token for token in tokens if not is_punctuation(token)]
 
     def _check(self) -> None:

@@ -1,4 +1,4 @@
-"""Split captions at white space only, or into single characters. Letters and marks stay as they are written."""
+"""Split captions at white space only, or into single characters. Letter case and punctuation stay as written."""
 
 import unicodedata
 from collections.abc import Sequence
@@ -12,13 +12,16 @@ SPACE = "▁"  # U+2581, the token for the white space between two words
 
 
 class WhitespaceTokenizer(Tokenizer):
-    """Words are what white space separates, unchanged: for captions that are tokenized already."""
+    """Words are what white space separates, for captions that are tokenized already.
+
+    Captions are normalized to NFC only, so that a word is one entry of the vocabulary however its accents are stored.
+    """
 
     kind: ClassVar = "whitespace"
 
     def __call__(self, text: str) -> list[str]:
         """Split one caption at white space."""
-        return text.split()
+        return unicodedata.normalize("NFC", text).split()
 
 
 class CharacterTokenizer(Tokenizer):

@@ -30,8 +30,9 @@ _CLUSTER = regex.compile(r"\X(?:(?=\p{M})\X)*")
 _BOUNDARY = regex.compile(r"(?V1w)\b")
 _SIGN = regex.compile(r"[\p{L}\p{N}]")
 _EDGES = regex.compile(r"^[^\p{L}\p{N}]+|[^\p{L}\p{N}\p{M}]+$")
-# Formatting, control characters, halves of surrogates and variation selectors. The two joiners stay: they change words.
-_INVISIBLE = regex.compile(r"(?V1)[[\p{Cc}\p{Cf}\p{Cs}\p{Variation_Selector}]--[\u200c\u200d]]")
+# Formatting, control characters, halves of surrogates, variation selectors, and marks around a sign, such as the keycap
+# of an emoji (the digit stays). The two joiners stay: they change words.
+_DROPPED = regex.compile(r"(?V1)[[\p{Cc}\p{Cf}\p{Cs}\p{Me}\p{Variation_Selector}]--[\u200c\u200d]]")
 # Forms of one character that only differ in looks: radicals, ligatures, Arabic presentation forms, and width.
 _FORMS = (range(0x2E80, 0x2FE0), range(0xFB00, 0xFB50), range(0xFB50, 0xFE00), range(0xFE70, 0xFFF0), (0x3000,))
 _PLAIN = {code: unicodedata.normalize("NFKC", chr(code)) for codes in _FORMS for code in codes}
@@ -45,11 +46,12 @@ def normal_form(text: str) -> str:
 
     Full-width and half-width characters get their usual width; ligatures, Arabic presentation forms and radicals are
     replaced as by NFKC. Other replacements of NFKC are left out, because they change spelling: it splits the Thai and
-    Lao vowel AM, for instance. Invisible formatting characters are removed, except the two joiners.
+    Lao vowel AM, for instance. Invisible formatting characters are removed, except the two joiners; so are marks around
+    a sign, such as the keycap of an emoji.
     """
     if text.isascii():
-        return " ".join(text.split()) if text.isprintable() else _INVISIBLE.sub("", " ".join(text.split()))
-    text = _INVISIBLE.sub("", " ".join(text.translate(_PLAIN).split()))
+        return " ".join(text.split()) if text.isprintable() else _DROPPED.sub("", " ".join(text.split()))
+    text = _DROPPED.sub("", " ".join(text.translate(_PLAIN).split()))
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 

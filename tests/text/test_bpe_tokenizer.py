@@ -3,7 +3,9 @@
 import os
 import subprocess
 import sys
+import unicodedata
 from collections import Counter
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -111,7 +113,7 @@ def test_words_that_look_like_marks_survive(word):
 
 SIGNS = st.text(
     st.sampled_from([*"ab@<>▁", "é", "狗", "\U000f0000", "\U000f0001", "\ud800", "Ġ", "\u0301"]), min_size=1, max_size=8
-)
+).map(partial(unicodedata.normalize, "NFC"))  # as the tokenizer of the words does
 
 
 @given(st.lists(SIGNS, min_size=1, max_size=20), st.lists(SIGNS, max_size=5))

@@ -3,6 +3,7 @@
 import copy
 import json
 import pickle
+import unicodedata
 
 import pytest
 from hypothesis import given, settings
@@ -122,3 +123,11 @@ def test_a_message_names_the_setting_that_was_given():
     for name in ("unicod", "ptb:3", "nltk:x"):
         with pytest.raises(ConfigError, match=f"^metrics.tokenizer={name}"):
             make_tokenizer(name, key="metrics.tokenizer")
+
+
+@pytest.mark.parametrize("name", ["whitespace", "characters", "unicode", "nltk", "nltk:TweetTokenizer"])
+@pytest.mark.parametrize("text", ["café crème", "Ångström Ñu", "한국어 개", "ガラス"])
+def test_the_words_do_not_depend_on_how_accents_are_stored(name, text):
+    """A keyboard of a Mac stores "é" as two code points, most others as one: without a common form, two words."""
+    tokenizer, parts = make_tokenizer(name), unicodedata.normalize("NFD", text)
+    assert parts != text and tokenizer(parts) == tokenizer(text)

@@ -166,3 +166,8 @@ def test_the_words_of_jieba_do_not_come_from_a_file_that_anyone_can_write(tmp_pa
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     segment = SEGMENTERS["jieba"].load()
     assert segment("两只狗") == ["两只", "狗"] and jieba is sys.modules["jieba"] and not list(tmp_path.iterdir())
+
+
+def test_a_keycap_is_its_digit():
+    tokenizer = make_tokenizer("unicode")
+    assert tokenizer("dogs 2\ufe0f\u20e3, bus 7\u20e3") == ["dogs", "2", "bus", "7"] == tokenizer("dogs 2, bus 7")

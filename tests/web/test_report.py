@@ -18,6 +18,7 @@ from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference import load
 from captioning.metrics import Scorer, ScoreTable
 from captioning.report import build_reader, moved, report
+from captioning.text import make_tokenizer
 from captioning.web.report import caption_statistics, charts
 
 NASTY = "<img src=x onerror=alert(1)>\"'&amp;</title><script>alert(2)</script>"
@@ -175,10 +176,12 @@ def test_examples_in_the_middle_are_near_the_median_and_the_better_first():
 
 def test_repeated_captions_by_hand():
     written = [("a", "dog"), ("a", "cat"), ("a", "dog"), ("b",), ("a", "dog"), ("b",)]
-    found, several, share = caption_statistics.repeated(written, [("b",), ("b",), ("x",)], most=1)
+    found, several, share = caption_statistics.repeated(written, [("b",), ("b",), ("x",)], join=" ".join, most=1)
     assert found == [("a dog", 3, 0)] and several == 2 and share == pytest.approx(5 / 6)
-    assert caption_statistics.repeated(written, [("b",), ("b",)], most=9)[0][1] == ("b", 2, 2)
-    assert caption_statistics.repeated([("a",)], [], most=9) == ([], 0, 0.0)
+    assert caption_statistics.repeated(written, [("b",), ("b",)], join=" ".join, most=9)[0][1] == ("b", 2, 2)
+    assert caption_statistics.repeated([("a",)], [], join=" ".join, most=9) == ([], 0, 0.0)
+    chinese = [["一", "只", "狗"]] * 2
+    assert caption_statistics.repeated(chinese, [], join=make_tokenizer("unicode").join, most=9)[0][0][0] == "一只狗"
 
 
 def test_unknown_words_by_hand():

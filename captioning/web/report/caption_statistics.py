@@ -1,7 +1,7 @@
 """Summarize a split's captions for the report: examples, repeated captions, lengths, unknown words."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -62,22 +62,27 @@ def choose(table: ScoreTable, by: str, count: int) -> dict[str, list[int]]:
 
 
 def repeated(
-    captions: Iterable[Sequence[str]], training: Iterable[Sequence[str]], *, most: int
+    captions: Iterable[Sequence[str]],
+    training: Iterable[Sequence[str]],
+    *,
+    join: Callable[[Sequence[str]], str],
+    most: int,
 ) -> tuple[list[Repeated], int, float]:
     """Find captions that were generated for two or more images.
 
     Args:
         captions: the generated captions, as words.
         training: the training captions, as words.
+        join: words -> text, as the language writes it.
         most: how many repeated captions to return.
 
     Returns:
         The repeated captions, the most frequent first; the number of all repeated captions; and the share of images
         with a repeated caption.
     """
-    written = Counter(" ".join(words) for words in captions)
+    written = Counter(map(join, captions))
     several = {text: images for text, images in written.items() if images > 1}
-    seen = Counter(text for words in training if (text := " ".join(words)) in several)
+    seen = Counter(text for words in training if (text := join(words)) in several)
     ordered = sorted(several, key=lambda text: (-several[text], text))
     share = sum(several.values()) / max(1, sum(written.values()))
     return [Repeated(text, several[text], seen[text]) for text in ordered[:most]], len(several), share

@@ -42,7 +42,9 @@ def make_page(
     most, kind = config["most"], predictor.attention_kind
     known = set(predictor.vocabulary.words)
     parameters = sum(part.numel() for part in predictor.captioner.parameters())
-    repeats, in_all, share = caption_statistics.repeated(written, map(tokenize, training), most=most)
+    repeats, in_all, share = caption_statistics.repeated(
+        written, map(tokenize, training), join=tokenize.join, most=most
+    )
     drawn, fault = content.panels(run_dir)
     return render(
         "report.html",
