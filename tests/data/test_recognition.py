@@ -19,6 +19,10 @@ NAMED = {miniature.draw.__name__: miniature for miniature in MINIATURES}
 TOGETHER = {
     frozenset(("token_table", "flickr8k_text")): "flickr8k_text",
     frozenset(("folder", "img2dataset")): "folder",
+    frozenset(("flickr30k_kaggle", "kaggle_flickr30k")): "flickr30k",
+    frozenset(("flickr30k_kaggle", "flickr30k_and_table")): "flickr30k",
+    frozenset(("kaggle_flickr30k", "flickr30k_and_table")): "flickr30k",
+    frozenset(("kaggle_flickr30k", "flickr30k_text")): "flickr30k_text",
 }
 
 

@@ -18,14 +18,17 @@ from miniatures import (
     flickr8k_ar,
     flickr8k_cn,
     flickr8k_text,
+    flickr30k_and_table,
     flickr30k_cn,
+    flickr30k_text,
+    kaggle_flickr8k,
     kaggle_flickr30k,
     multi30k,
     put,
 )
 
 from captioning.config import AuditConfig, build, check, compose
-from captioning.data import Faults, read_conceptual, read_csv, read_flickr_text, read_multi30k
+from captioning.data import Faults, read_conceptual, read_csv, read_flickr_text, read_multi30k, recognize_data
 from captioning.errors import ConfigError, DataError
 
 
@@ -344,6 +347,48 @@ def test_kaggle_flickr30k_beside_and_inside_its_nested_folder(tmp_path):
     shutil.move(tmp_path / "results.csv", nested / "results.csv")
     for root, file in ((nested, "results.csv"), (nested.parent, "flickr30k_images/results.csv")):
         assert {record.path.name: record.captions for record in read_csv(root, file=file)} == wanted
+
+
+FIVE = tuple(f"caption {n} ." for n in range(5))
+
+
+def test_flickr30k_with_its_own_lists(tmp_path, capsys):
+    flickr30k_text(tmp_path)
+    wanted = [(0, "a.jpg", "train", FIVE), (1, "b.jpg", "val", FIVE), (2, "c.jpg", "test", FIVE)]
+    found = [(r.image_id, r.path.name, r.split, r.captions) for r in read(tmp_path, "flickr30k_text")]
+    assert found == wanted
+    told = capsys.readouterr().err
+    assert told == (
+        f"{tmp_path / 'results.csv'}, line 11: the bar after the number is missing, as in one row of the published "
+        "file: 'b.jpg| 4   caption 4 .' was read as the caption 'caption 4 .'\n"
+    )
+    rows = "".join(f"{name}#{n}\tanother {n} .\n" for name in THREE for n in range(5))
+    put(tmp_path, {"results_20130124.token": rows})
+    assert read(tmp_path, "flickr30k_text")[0].captions == tuple(f"another {n} ." for n in range(5))
+    (tmp_path / "results.csv").unlink()
+    (tmp_path / "results_20130124.token").unlink()
+    needed = "needs results_20130124.token or results.csv, train.txt, val.txt, test.txt, and a folder of the images"
+    assert needed in error_of(read, tmp_path, "flickr30k_text")
+
+
+def test_flickr30k_has_the_split_of_karpathys_file_beside_the_table(tmp_path):
+    flickr30k_and_table(tmp_path)
+    assert {record.path.name: record.split for record in read(tmp_path, "flickr30k")} == THREE
+    (tmp_path / "dataset_flickr30k.json").unlink()
+    told = error_of(read, tmp_path, "flickr30k")
+    assert "has results.csv, but not dataset_flickr30k.json, which has the usual split: add it from https" in told
+    assert "data=flickr30k_text; or use data=csv data.reader.file=results.csv, which splits by a hash" in told
+    (tmp_path / "results.csv").unlink()
+    assert "needs dataset_flickr30k.json (from " in error_of(read, tmp_path, "flickr30k")
+
+
+@pytest.mark.parametrize(
+    ("draw", "lacks"), [(kaggle_flickr30k, "dataset_flickr30k.json"), (flickr30k_text, ""), (kaggle_flickr8k, "")]
+)
+def test_a_table_without_the_split_of_papers_says_so(draw, lacks, tmp_path):
+    draw(tmp_path)
+    line = recognize_data(tmp_path).line
+    assert ("without the split" in line) is bool(lacks) and f"for that, add {lacks})" * bool(lacks) in line
 
 
 def cases(request, name):

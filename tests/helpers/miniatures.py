@@ -136,9 +136,23 @@ def kaggle_flickr8k(root: Path) -> None:
 
 
 def kaggle_flickr30k(root: Path) -> None:
+    """One row lacks its second bar, as one of the published file does."""
     rows = "".join(f"{name}| {n}| caption {n} .\n" for name in THREE for n in range(5))
+    rows = rows.replace("b.jpg| 4| caption", "b.jpg| 4   caption")
     put(root, {"results.csv": f"image_name| comment_number| comment\n{rows}"})
     put(root, {f"flickr30k_images/{name}": None for name in THREE})
+
+
+def flickr30k_and_table(root: Path) -> None:
+    """Kaggle's table with Karpathy's file beside it."""
+    kaggle_flickr30k(root)
+    put(root, {"dataset_flickr30k.json": karpathy_json(THREE)})
+
+
+def flickr30k_text(root: Path) -> None:
+    """Kaggle's table with the lists of Flickr30k Entities, which have no suffixes."""
+    kaggle_flickr30k(root)
+    put(root, {f"{split}.txt": name.removesuffix(".jpg") + "\n" for name, split in THREE.items()})
 
 
 def token_table(root: Path) -> None:
@@ -310,6 +324,8 @@ MINIATURES = [
     Miniature(csv_table, "csv", {"train": 1, "val": 1}, {"data.reader.file": "captions.csv"}),
     Miniature(kaggle_flickr8k, "csv", {"train": 2, "val": 1}, {"data.reader.file": "captions.txt"}),
     Miniature(kaggle_flickr30k, "csv", {"train": 2, "val": 1}, {"data.reader.file": "results.csv"}),
+    Miniature(flickr30k_and_table, "flickr30k", _ONE_EACH),
+    Miniature(flickr30k_text, "flickr30k_text", _ONE_EACH),
     Miniature(token_table, "csv", {"train": 2, "val": 1}, {"data.reader.file": "Flickr8k.token.txt"}),
     Miniature(flickr8k_text, "flickr8k_text", _ONE_EACH),
     Miniature(flickr8k_ar, "flickr8k_ar", _ONE_EACH),

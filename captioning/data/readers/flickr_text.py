@@ -2,7 +2,8 @@
 
 | Edition | Line |
 |---|---|
-| Flickr8k.token.txt (English), Flickr8k.arabic.full.txt | `NAME.jpg#0`, a tab, the caption |
+| Flickr8k.token.txt, results_20130124.token (Flickr30k), Flickr8k.arabic.full.txt | `NAME.jpg#0`, a tab, the caption |
+| results.csv (Flickr30k, Kaggle) | a table, see `data/tables.py` |
 | Flickr8k-CN (li-xirong/flickr8kcn) | `NAME.jpg#zhc#0`, a space, the caption |
 | Flickr30k-CN (li-xirong/cross-lingual-cap) | `NAME#zhb#0`, a space, words with spaces; in the test file `word:pos` |
 """
@@ -11,7 +12,18 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from captioning.data import PICTURE_FOLDERS, SPLITS, STRICT, Disk, Handling, Places, Record, note, own_folder
+from captioning.data import (
+    PICTURE_FOLDERS,
+    SPLITS,
+    STRICT,
+    Disk,
+    Handling,
+    Places,
+    Record,
+    note,
+    own_folder,
+    table_rows,
+)
 from captioning.data.readers.checks import CaptionFile, checked, not_blank
 from captioning.data.readers.lines import text_lines
 from captioning.errors import DataError
@@ -29,7 +41,7 @@ _BROKEN_OFF = "عيدا في المنطقة المشجرة"
 def read_flickr_text(
     root: str | Path,
     *,
-    captions: str | Mapping[str, str],
+    captions: str | Sequence[str] | Mapping[str, str],
     lists: Mapping[str, str | None] | None = None,
     images: str = ".",
     faults: Handling = STRICT,
@@ -41,7 +53,8 @@ def read_flickr_text(
 
     Args:
         root: folder of the data set.
-        captions: the caption file, or split -> its caption file.
+        captions: the caption file, or names that it may have, of which the first that exists is used; or split -> its
+            caption file.
         lists: split -> list of its image names, one per line, with or without ".jpg"; None leaves the split out.
         images: folder of the images, relative to root; ".": also the usual folders of Flickr8k and Flickr30k in it.
         faults: how to handle faults, see `captioning.data.readers`.
@@ -50,12 +63,12 @@ def read_flickr_text(
         DataError: a file or an image is missing or inconsistent.
     """
     root = Path(root)
-    files = {"": captions} if isinstance(captions, str) else dict(captions)
-    found = {split: file for split, name in files.items() if (file := _below(root, name))}
+    files = dict(captions) if isinstance(captions, Mapping) else {"": captions}
+    found = {split: file for split, names in files.items() if (file := _below(root, names))}
     wanted = {split: name for split, name in (lists or {}).items() if name}
     listed = {split: file for split, name in wanted.items() if (file := _below(root, name))}
     if not found or (wanted and not listed):
-        needed = [*files.values(), *wanted.values()]
+        needed = [name if isinstance(name, str) else " or ".join(name) for name in (*files.values(), *wanted.values())]
         raise DataError(
             f"data.root={root} needs {', '.join(needed)}, and a folder of the images, such as {PICTURE_FOLDERS[0]}/: "
             "add them (see docs/data.md in the repository)"
@@ -70,13 +83,19 @@ def read_flickr_text(
     return _checked_records(root / images, groups, faults, own=images == ".")
 
 
-def _below(root: Path, name: str) -> Path | None:
-    return next((root / base / name for base in LISTS_BELOW if (root / base / name).is_file()), None)
+def _below(root: Path, names: str | Sequence[str]) -> Path | None:
+    """Return the first of these files that exists, in root or one of the usual folders in it."""
+    names = [names] if isinstance(names, str) else names
+    return next((path for name in names for base in LISTS_BELOW if (path := root / base / name).is_file()), None)
 
 
 def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
     """Return {image name without suffix: captions} of a file."""
     found: dict[str, list[str]] = {}
+    if file.suffix == ".csv":
+        for _, row in table_rows(file, faults):
+            found.setdefault(row["image"].strip().removesuffix(_SUFFIX), []).append(row["caption"])
+        return found
     lines = text_lines(file)
     for number, line in enumerate(lines, start=1):
         with faults:

@@ -21,8 +21,12 @@ from captioning.data import (
 )
 from captioning.data.readers.checks import CaptionFile, checked, not_blank
 from captioning.data.readers.coco_json import coco_records
+from captioning.data.readers.published import first_file
 from captioning.errors import DataError
 from captioning.io import KARPATHY_URL
+
+# Karpathy's file -> tables of the same captions, without a split.
+_TABLES = {"dataset_flickr30k.json": ("results.csv", "results_20130124.token")}
 
 
 def read_karpathy(
@@ -49,6 +53,8 @@ def read_karpathy(
     names = [images] if isinstance(images, str) else list(images)
     folder = next((root / name for name in names if (root / name).is_dir()), None)
     if folder is None or not file.is_file():
+        if not file.is_file() and (table := first_file(root, _TABLES.get(annotations, ()))):
+            raise DataError(_only_a_table(root, annotations, table.name))
         raise DataError(
             f"data.root={root} needs {annotations} (from {KARPATHY_URL}) and a folder of its images, named one of "
             f"{', '.join(names)}: add them (see docs/data.md in the repository)"
@@ -59,6 +65,15 @@ def read_karpathy(
         if (extra := root / f"captions_{split}.json").is_file():
             sources.append(CaptionFile(extra, coco_records(extra, folder, disk, split=split, faults=faults), folder))
     return checked(sources, disk, faults)
+
+
+def _only_a_table(root: Path, annotations: str, table: str) -> str:
+    """Return the message for a folder of Flickr30k that has a table of captions, but no split."""
+    return (
+        f"data.root={root} has {table}, but not {annotations}, which has the usual split: add it from {KARPATHY_URL}; "
+        "or add lists of images train.txt, val.txt and test.txt, and use data=flickr30k_text; or use data=csv "
+        f"data.reader.file={table}, which splits by a hash of the names"
+    )
 
 
 def karpathy_records(file: Path, folder: Path, disk: Disk, *, id_key: str, faults: Handling) -> list[Record]:

@@ -21,6 +21,8 @@ from captioning.errors import DataError
 _HEAD = 2**18  # bytes of a file that are read to find its kind
 _STAIR = "stair_captions_v1.2_{split}{edition}.json"
 _FLICKR_LISTS = ("Flickr_8k.trainImages.txt", "Flickr_8k.devImages.txt", "Flickr_8k.testImages.txt")
+_30K_TABLES = ("results_20130124.token", "results.csv")
+_30K_LISTS = ("train.txt", "val.txt", "test.txt")
 _CN_LISTS = ("flickr8ktrain.txt", "flickr8kval.txt", "flickr8ktest.txt")
 
 
@@ -31,6 +33,11 @@ _TABLES_OF = {
     "*flickr30kzh*.txt": "flickr30k_cn",
     "imageid.*.txt": "coco_cn",
     "*GCC*.tsv": "conceptual",
+}
+# Published tables -> the file that has the split of their images.
+_SPLITS_OF = {
+    "Flickr8k.token.txt": "dataset_flickr8k.json",
+    **dict.fromkeys(_30K_TABLES, "dataset_flickr30k.json"),
 }
 
 
@@ -61,6 +68,12 @@ def published_part(layout: FoundLayout) -> str | None:
     if layout.data != "csv":
         return None
     return next((data for pattern, data in _TABLES_OF.items() if fnmatch(layout.files[0], pattern)), None)
+
+
+def lacks_split(layout: FoundLayout) -> str:
+    """Return what a published table lacks for the split that papers use; "" for any other layout."""
+    file = _SPLITS_OF.get(layout.files[0]) if layout.data == "csv" else None
+    return f", without the split that papers use: for that, add {file}" if file else ""
 
 
 def _there(root: Path, names: Iterable[str], below: Iterable[str] = ("",)) -> tuple[str, ...]:
@@ -116,11 +129,19 @@ def _stair(root: Path) -> Iterator[FoundLayout]:
             return  # the archive has both editions
 
 
+def _flickr30k(root: Path) -> Iterator[FoundLayout]:
+    """Find Karpathy's file. The tables of Flickr30k beside it have the same captions, without a split."""
+    if files := _there(root, ["dataset_flickr30k.json"]):
+        yield FoundLayout("flickr30k", (*files, *_there(root, _30K_TABLES)))
+
+
 def _flickr_text(
-    data: str, captions: str, lists: Iterable[str], **settings: str
+    data: str, captions: Iterable[str], lists: Iterable[str], **settings: str
 ) -> Callable[[Path], list[FoundLayout]]:
+    """Return a function that finds one of the caption files with a list of images."""
+
     def find(root: Path) -> list[FoundLayout]:
-        file, listed = _there(root, [captions], LISTS_BELOW), _there(root, lists, LISTS_BELOW)
+        file, listed = _there(root, captions, LISTS_BELOW), _there(root, lists, LISTS_BELOW)
         return [FoundLayout(data, (*file, *listed), settings)] if file and listed else []
 
     return find
@@ -129,7 +150,7 @@ def _flickr_text(
 def _flickr8k_cn(root: Path) -> list[FoundLayout]:
     """Find the captions written by people, which the archive has beside translations; otherwise the translations."""
     names = [f"flickr8kzh{kind}.caption.txt" for kind in "cbg"]
-    found = [_flickr_text("flickr8k_cn", name, _CN_LISTS, **{"reader.captions": name})(root) for name in names]
+    found = [_flickr_text("flickr8k_cn", [name], _CN_LISTS, **{"reader.captions": name})(root) for name in names]
     return found[0] or [layout for layouts in found for layout in layouts]
 
 
@@ -171,8 +192,9 @@ def _json_lines(root: Path) -> Iterator[FoundLayout]:
 
 
 def _parquet(root: Path) -> Iterator[FoundLayout]:
-    """Find Parquet files. NAME.parquet beside a folder NAME has no images: img2dataset writes both."""
-    files = [path.relative_to(root).as_posix() for path in parquet_files(root) if not path.with_suffix("").is_dir()]
+    """Find Parquet files. NAME.parquet beside a folder NAME or NAME.tar has no images: img2dataset writes both."""
+    paths = [path for path in parquet_files(root) if not path.with_suffix("").is_dir()]
+    files = [path.relative_to(root).as_posix() for path in paths if not path.with_suffix(".tar").is_file()]
     if files:
         yield FoundLayout("parquet", tuple(files))
 
@@ -215,9 +237,10 @@ def _json(file: Path) -> Any:
 _PUBLISHED: tuple[Callable[[Path], Iterable[FoundLayout]], ...] = (
     _coco,
     _marked("flickr8k", "dataset_flickr8k.json"),
-    _marked("flickr30k", "dataset_flickr30k.json"),
-    _flickr_text("flickr8k_text", "Flickr8k.token.txt", _FLICKR_LISTS),
-    _flickr_text("flickr8k_ar", "Flickr8k.arabic.full.txt", _FLICKR_LISTS),
+    _flickr30k,
+    _flickr_text("flickr8k_text", ["Flickr8k.token.txt"], _FLICKR_LISTS),
+    _flickr_text("flickr30k_text", _30K_TABLES, _30K_LISTS),
+    _flickr_text("flickr8k_ar", ["Flickr8k.arabic.full.txt"], _FLICKR_LISTS),
     _flickr8k_cn,
     _marked(
         "flickr30k_cn",

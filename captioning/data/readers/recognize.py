@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
-from captioning.data.readers.layouts import FoundLayout, layouts_of, published_part
+from captioning.data.readers.layouts import FoundLayout, lacks_split, layouts_of, published_part
 from captioning.errors import ConfigError, DataError
 
 _LISTED = 3  # files of a layout that a line names
@@ -60,7 +60,8 @@ def recognize_data(root: str | Path) -> RecognizedData:
         raise ConfigError(f"data.root={root} has several layouts: instead of data=auto, type one of: {options}")
     place = hashlib.sha256(os.path.realpath(folder).encode(errors="surrogateescape")).hexdigest()[:8]
     settings = _settings(found[0]) | {"data.name": f"{found[0].data}-{place}"}
-    line = f"data=auto: {root} has the layout of data={found[0].data} ({_files(found[0])}). The same settings: "
+    files = _files(found[0]) + lacks_split(found[0])
+    line = f"data=auto: {root} has the layout of data={found[0].data} ({files}). The same settings: "
     return RecognizedData(settings, line + _typed(settings))
 
 
