@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "HEIF")  # the last two if their decoders are installed
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")  # and gray of more bits
 FITS = ("squash", "crop", "pad")
+INTERPOLATIONS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "lanczos": Image.Resampling.LANCZOS,
+}
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 _GRAY = (127, 127, 127)
 LARGEST_INPUT = 4096  # side of an encoder's input in pixels
@@ -68,7 +73,7 @@ class Box(NamedTuple):
 
 
 class Transform:
-    """Transform from an image to the square input of an encoder, by bicubic interpolation with antialiasing.
+    """Transform from an image to the square input of an encoder, by interpolation with antialiasing.
 
     Args:
         size: S, side of the input in pixels; 1 to 4096.
@@ -76,14 +81,27 @@ class Transform:
             side to `resize` and cuts out the center. "pad" scales the long side to S and pads with mid gray.
         resize: for "crop" only, in pixels; None for S.
         mirror: whether to mirror the input left to right. `box` does not depend on it.
+        interpolation: "bicubic", "bilinear" or "lanczos"; most networks were trained with the first.
 
     Raises:
-        ConfigError: `fit` is unknown, `size` is out of range, or `resize` is below `size` or given without "crop".
+        ConfigError: `fit` or `interpolation` is unknown, `size` is out of range, or `resize` is below `size` or given
+            without "crop".
     """
 
-    def __init__(self, size: int = 224, *, fit: str = "squash", resize: int | None = None, mirror: bool = False):
+    def __init__(
+        self,
+        size: int = 224,
+        *,
+        fit: str = "squash",
+        resize: int | None = None,
+        mirror: bool = False,
+        interpolation: str = "bicubic",
+    ):
         if fit not in FITS:
             raise ConfigError(f"transform.fit must be one of {', '.join(FITS)}, not {fit}")
+        if interpolation not in INTERPOLATIONS:
+            known = ", ".join(INTERPOLATIONS)
+            raise ConfigError(f"transform.interpolation must be one of {known}, not {interpolation}")
         if not 1 <= size <= LARGEST_INPUT:
             raise ConfigError(f"transform.size={size} must be at least 1 and at most {LARGEST_INPUT}")
         if resize is not None and fit != "crop":
@@ -91,7 +109,7 @@ class Transform:
         if resize is not None and resize < size:
             raise ConfigError(f"transform.resize={resize} must be at least transform.size={size}")
         self.size, self.fit, self.mirror = size, fit, mirror
-        self.resize = resize or size
+        self.resize, self.interpolation = resize or size, interpolation
         self.corner: tuple[float, str] | None = None
 
     def __call__(self, picture: Image.Image) -> "Tensor":
@@ -99,15 +117,16 @@ class Transform:
         import torch  # not at the top, so that opening and checking images needs no torch
 
         picture, square = to_rgb(picture), (self.size, self.size)
+        method = INTERPOLATIONS[self.interpolation]
         if self.corner:
             picture = picture.crop(_corner(*picture.size, *self.corner))
         if self.fit == "pad":
             inner, offset = self._padded(*picture.size)
             seen = Image.new("RGB", square, _GRAY)
-            seen.paste(picture.resize(inner, Image.Resampling.BICUBIC), offset)
+            seen.paste(picture.resize(inner, method), offset)
         else:
             # In one step from the exact region, without an intermediate image of sides rounded to whole pixels.
-            seen = picture.resize(square, Image.Resampling.BICUBIC, box=self._box(*picture.size))
+            seen = picture.resize(square, method, box=self._box(*picture.size))
         pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [S, S, 3] -> [3, S, S]
         return pixels.flip(2) if self.mirror else pixels
 
@@ -156,7 +175,7 @@ class Transform:
     def describe(self) -> dict[str, Any]:
         """Return everything that the input depends on, except the image, as plain values."""
         described: dict[str, Any] = {"size": self.size, "fit": self.fit}
-        described |= {"resize": self.resize, "interpolation": "bicubic"}
+        described |= {"resize": self.resize, "interpolation": self.interpolation}
         described |= {"mirror": True} if self.mirror else {}
         return described | {"corner": list(self.corner)} if self.corner else described
 
