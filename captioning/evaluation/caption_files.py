@@ -131,7 +131,7 @@ def read_for_server(file: Path, images: Path) -> tuple[dict[ImageId, str], list[
     Args:
         file: results, in the formats of `read_results`. Results that name files, such as those of `captioning-caption`,
             get the image ids that `images` has for these files.
-        images: a COCO file that lists the images of the split.
+        images: a COCO file, or TextCaps' file, that lists the images of the split.
 
     Returns:
         {image id: caption}, and the ids of all listed images, with or without captions.
@@ -178,13 +178,21 @@ def image_ids(paths: Sequence[Path], annotations: Path | None) -> list[ImageId] 
 
 
 def _listed_images(file: Path) -> list[ImageTexts]:
-    """Return all images that a COCO file or Karpathy's file lists, of every split, with or without captions."""
+    """Return all images that a COCO, Karpathy's or TextCaps' file lists, of every split, with or without captions."""
     content = read_json(file)
     if is_karpathy(content):
         return [entry for split in SPLITS for entry in _of_karpathy(file, content, split)]
+    if isinstance(content, dict) and "data" in content and "images" not in content:
+        return _of_textcaps(file, content)
     names = _file_names(file, content)
     ids = [read_id(_required(image, "id", where), where, "id") for where, image in entries(content, "images", file)]
     return [ImageTexts(number, names.get(number), []) for number in ids]
+
+
+def _of_textcaps(file: Path, content: Any) -> list[ImageTexts]:
+    """Return the images of a file of TextCaps, which has one entry per caption. An id is text, and the file's name."""
+    listed = dict.fromkeys(field(entry, "image_id", str, where) for where, entry in entries(content, "data", file))
+    return [ImageTexts(image_id, f"{image_id}.jpg", []) for image_id in listed]
 
 
 def _json_or_lines(file: Path) -> Any:

@@ -1,8 +1,10 @@
-"""Write result files for evaluation servers: those of COCO, nocaps and VizWiz.
+"""Write result files for evaluation servers: those of COCO, nocaps, TextCaps and VizWiz.
 
 All of them accept a JSON list [{"image_id": 1, "caption": "…"}, …] with one caption for every image of a split. COCO's
-server also requires the file's name. nocaps and VizWiz use EvalAI: https://eval.ai/web/challenges/challenge-page/355
-for nocaps, and the link on https://vizwiz.org/tasks-and-datasets/image-captioning/ for VizWiz.
+server also requires the file's name. The others use EvalAI: https://eval.ai/web/challenges/challenge-page/355 for
+nocaps, https://eval.ai/web/challenges/challenge-page/573 for TextCaps, and the link on
+https://vizwiz.org/tasks-and-datasets/image-captioning/ for VizWiz. TextCaps' image ids are text: those of Open Images,
+as in its own files (`TextCapsDataset.postprocess_evalai_entry` of https://github.com/facebookresearch/mmf).
 """
 
 import re
@@ -21,6 +23,8 @@ _SERVERS = {
     "test2014": ("COCO", "captions_"),
     "nocaps_val": ("nocaps", ""),
     "nocaps_test": ("nocaps", ""),
+    "textcaps_val": ("TextCaps", ""),
+    "textcaps_test": ("TextCaps", ""),
     "vizwiz_test": ("VizWiz", ""),
 }
 
@@ -47,7 +51,8 @@ def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, s
         folder: the folder to write to; it is created.
         captions: {image id: caption}.
         name: the name of the method: letters, digits and hyphens.
-        split: "val2014" or "test2014" of COCO, "nocaps_val", "nocaps_test" or "vizwiz_test".
+        split: "val2014" or "test2014" of COCO, "nocaps_val", "nocaps_test", "textcaps_val", "textcaps_test" or
+            "vizwiz_test".
         wanted: ids of all images of the split; each needs a caption, and no other image may have one.
 
     Returns:
@@ -55,13 +60,18 @@ def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, s
 
     Raises:
         ConfigError: the server would refuse the name or the split.
-        DataError: captions are missing, superfluous or empty, or the split has no images.
+        DataError: captions are missing, superfluous or empty, the split has no images, or its ids are of another kind.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
         raise ConfigError(f"server={name}: the COCO server allows only letters, digits and hyphens. Use another name")
     server = server_of(split)
     if not (wanted := set(wanted)):
         raise DataError("server=… needs the images of the split, but the list of images is empty. Give another file")
+    if server == "TextCaps" and (odd := [image_id for image_id in wanted if not isinstance(image_id, str)]):
+        raise DataError(
+            f"split={split}: the TextCaps server needs the ids of Open Images, which are text, not {name_ids(odd)}. "
+            f"Give TextCaps_0.1_{split.removeprefix('textcaps_')}.json as the file of the images"
+        )
     blank = [image_id for image_id, text in captions.items() if not tokenize(text)]
     faults = {"missing": wanted - captions.keys(), "not of the split": captions.keys() - wanted, "without words": blank}
     wrong = {fault: ids for fault, ids in faults.items() if ids}

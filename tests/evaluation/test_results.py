@@ -270,6 +270,35 @@ def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch
         run(score, monkeypatch, tmp_path / "results.json", images, "server=mine", "split=test2014")
 
 
+OPEN_IMAGES = ("011e7e629fb9ae7b", "0000000000000012", "fedcba9876543210")  # one has only digits, and leading zeros
+
+
+@pytest.mark.parametrize("split", ["textcaps_val", "textcaps_test"])
+def test_the_file_for_textcaps_has_the_ids_of_open_images(split, tmp_path, monkeypatch, capsys):
+    """Its own files have one entry per caption; data=textcaps numbers images otherwise, captioning-caption from 0."""
+    texts = {name: f"a sign {at}" for at, name in enumerate(OPEN_IMAGES)}
+    data = [{"image_id": name, "caption_str": caption} for name in OPEN_IMAGES for caption in ("a", "b")]
+    images = write(tmp_path / "TextCaps_0.1.json", {"data": data})
+    named = {name: {"caption": text, "file_name": f"images/{name}.jpg"} for name, text in texts.items()}
+    forms = {
+        "by data=textcaps": [{"image_id": int(name[:15], 16), **entry} for name, entry in named.items()],
+        "by captioning-caption": [{"image_id": at, **entry} for at, entry in enumerate(named.values())],
+        "by the server's ids": results(texts),
+    }
+    arguments = [f"split={split}", "server=mine", f"output={tmp_path}"]
+    for content in forms.values():
+        run(score, monkeypatch, write(tmp_path / "results.json", content), images, *arguments)
+        assert json.loads((tmp_path / f"{split}_mine_results.json").read_text()) == results(texts)
+        assert "3 captions for the TextCaps server, not scored" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match=r"the TextCaps server would refuse .*: 1 caption missing: image ids fedcba98"):
+        run(score, monkeypatch, write(tmp_path / "results.json", content[:2]), images, *arguments)
+    numbered = write(tmp_path / "coco.json", {"images": [{"id": 7}]})
+    with pytest.raises(
+        SystemExit, match=r"needs the ids of Open Images, .* not 7\. Give TextCaps_0\.1_(val|test)\.json"
+    ):
+        run(score, monkeypatch, write(tmp_path / "results.json", results({7: "a"})), numbered, *arguments)
+
+
 def test_references_need_the_id_of_their_image(tmp_path):
     """Results may name a file instead: captions of several files would become those of one image without an id."""
     file = write(tmp_path / "a.json", {"annotations": [{"file_name": name, "caption": name} for name in ("a", "b")]})
