@@ -28,6 +28,7 @@ PARTS = {
         "read_vizwiz",
     ],
     "scenes": ["read_scenes", "read_shapes", "truth"],
+    "timm_transform": ["TimmTransform"],
     "vqa": ["annotators", "read_easy_vqa", "read_vqa_v2"],
 }
 TOOLS = {

@@ -85,6 +85,7 @@ from captioning.data.scenes import truth as truth
 from captioning.data.tables import is_table as is_table
 from captioning.data.tables import names_of as names_of
 from captioning.data.tables import table_rows as table_rows
+from captioning.data.timm_transform import TimmTransform as TimmTransform
 from captioning.data.vocabulary import Vocabulary as Vocabulary
 from captioning.data.vqa import Answers as Answers
 from captioning.data.vqa import annotators as annotators

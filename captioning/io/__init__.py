@@ -20,6 +20,7 @@ TOOLS = {
     "file_kinds": ["described", "likeness", "looks_like"],
     "messages": ["counted", "unopened"],
     "safe_paths": ["inside"],
+    "timm_registry": ["TimmSettings", "timm_settings"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}

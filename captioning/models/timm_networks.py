@@ -1,0 +1,184 @@
+"""Build encoders from the networks of timm, by name.
+
+The network is traced from the image to the layer that returns the features, so that only the needed part is kept, with
+timm's own names of its modules.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torchvision.models.feature_extraction import NodePathTracer
+
+from captioning.errors import ConfigError, must_be
+from captioning.io import timm_settings
+from captioning.models.encoder import Encoder
+from captioning.models.timm_weights import build_timm
+from captioning.models.weights import nearest
+
+POOLINGS = ("own", "class_token", "mean")
+
+
+def timm_encoder(
+    name: str,
+    *,
+    weights: str | None = "pretrained",
+    output: str = "grid",
+    layer: str | None = None,
+    image_size: int | None = None,
+    pooling: str = "own",
+    unfreeze_from: str | None = None,
+) -> Encoder:
+    """Build an encoder from any network of timm.
+
+    A grid is the network's last map, or its tokens without the class, register and distillation tokens.
+
+    Args:
+        name: Architecture and weights as in `timm.list_pretrained()`, such as "resnet50.a1_in1k"; without the part
+            after the dot, timm's default weights.
+        weights: "pretrained" for timm's weights of that name (downloaded at first use), a file (.safetensors, or
+            written by `torch.save`), or None for random weights, which are the same every time.
+        output: "fc" or "grid".
+        layer: A module or operation of the network, such as "blocks.8" or "layer3"; None is the last layer before
+            pooling. For output "fc", the vector is then the mean over the locations of that layer.
+        image_size: S, in pixels; None is the network's own. The position embeddings are interpolated if the weights
+            were trained with another size.
+        pooling: For output "fc" without a layer: "own" is the network's input to its classifier; "class_token" its
+            first token; "mean" the mean over the locations of the grid.
+        unfreeze_from: See `Encoder`. Class token and position embeddings always stay frozen.
+
+    Raises:
+        ConfigError: timm is not installed, an argument is unknown, or the network cannot take this size.
+        CheckpointError: The weights cannot be downloaded, read or loaded into the network.
+    """
+    if pooling not in POOLINGS:
+        raise ConfigError(f"encoder.pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}")
+    if pooling != "own" and (output != "fc" or layer is not None):
+        raise ConfigError(f"encoder.pooling={pooling} needs encoder.output=fc and encoder.layer=null")
+    must_be("encoder.image_size", image_size, least=1, most=4096)
+    own = timm_settings(name)
+    size = (image_size, image_size) if image_size else own.size
+    model = build_timm(name, weights, size=size, own=own)
+    pooled = output == "fc" and pooling == "own" and layer is None
+    network, found = _cut(model, layer, size=size, pooled=pooled, class_token=pooling == "class_token")
+    return Encoder(
+        network,
+        name=name,
+        layer=found,
+        output=output,
+        mean=own.mean,
+        std=own.std,
+        image_size=min(size),
+        unfreeze_from=unfreeze_from,
+    )
+
+
+class _Tracer(NodePathTracer):
+    """Trace the body of a network and of its stages. Blocks stay modules, so that their types and names are kept."""
+
+    def __init__(self, function: str):
+        from timm.layers import get_notrace_functions, get_notrace_modules
+
+        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
+        self.traced_func_name, self._whole = function, tuple(get_notrace_modules())
+
+    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
+        # timm calls the list of a stage's blocks `blocks` in all its networks.
+        return isinstance(m, self._whole) or not (isinstance(m, nn.Sequential) or hasattr(m, "blocks"))
+
+
+@torch.no_grad()
+def _cut(
+    model: Any, layer: str | None, *, size: tuple[int, int], pooled: bool, class_token: bool
+) -> tuple[fx.GraphModule, str]:
+    """Cut a network after a layer; return it as a graph with only the modules it needs, and the layer's name.
+
+    The graph returns a map [B, D, H, W] or a vector [B, D].
+    """
+    graph, names = _trace(model, "forward" if pooled else "forward_features")
+    end = graph.output_node()
+    last = end.args[0] if layer is None else _find(layer, names)
+    if not isinstance(last, fx.Node):
+        raise ConfigError("encoder.layer: this network returns several maps. Name one of its layers as encoder.layer")
+    shape = _ending_at(last, graph, model)(torch.zeros(1, 3, *size)).shape
+    found, change = names[last], None
+    if class_token:
+        if len(shape) != 3 or not getattr(model, "num_prefix_tokens", 0):
+            raise ConfigError("encoder.pooling: this network has no class token. Set it to own or mean")
+        found, change = f"class token of {found}", (_first_token, last)
+    elif len(shape) == 3:
+        change = (_tokens_to_map, last, *_locations(model, shape[1], size=size, layer=found))
+    elif len(shape) == 4 and getattr(model, "output_fmt", "NCHW") == "NHWC":
+        change = (_channels_first, last)
+    if change:
+        with graph.inserting_before(end):
+            last = graph.call_function(change[0], change[1:])
+    return _ending_at(last, graph, model), "pooled" if pooled else found
+
+
+def _trace(model: Any, function: str) -> tuple[fx.Graph, dict[fx.Node, str]]:
+    """Trace one of a network's functions without its classifier; return the graph and the name of each node."""
+    model.reset_classifier(0)
+    tracer = _Tracer(function)
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # tracing runs the network's own code
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(f"encoder.name: this network cannot be traced ({reason}). Name another one") from error
+    return graph, dict(tracer.node_to_qualname)
+
+
+def _find(layer: str, names: dict[fx.Node, str]) -> fx.Node:
+    """Return the last node of a module or operation."""
+    found = [node for node, name in names.items() if name == layer or name.startswith(f"{layer}.")]
+    if not found:
+        known = {name.rsplit(".", level)[0] for name in names.values() for level in range(4)}
+        raise ConfigError(
+            f"encoder.layer: the network has no layer {layer!r}{nearest(layer, sorted(known))}. Name one of its layers"
+        )
+    return found[-1]
+
+
+def _ending_at(last: fx.Node, graph: fx.Graph, model: nn.Module) -> fx.GraphModule:
+    """Return the part of a traced network that ends at a node, with only the weights it needs."""
+    graph.output_node().args = (last,)
+    graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))  # checks of the size go too
+    return fx.GraphModule(model, graph).eval()
+
+
+def _locations(model: Any, tokens: int, *, size: tuple[int, int], layer: str) -> tuple[int, int, int]:
+    """Return the number of tokens before the locations of a grid, and the grid's rows and columns.
+
+    The network itself counts the class, register and distillation tokens before its patches. Layers before these are
+    added have none, and networks with a pyramid of maps have smaller grids than their first one.
+    """
+    prefix = getattr(model, "num_prefix_tokens", None)
+    first = getattr(getattr(model, "patch_embed", None), "grid_size", None)
+    for extra in (1, 0) if prefix is None else (prefix, 0):
+        if first and math.prod(first) == tokens - extra:
+            return extra, *first
+    for extra in (0, 1) if prefix is None else (prefix, 0):
+        rows = math.isqrt(max(0, tokens - extra) * size[0] // size[1])
+        columns = (tokens - extra) // max(1, rows)
+        if rows and rows * columns == tokens - extra and rows * size[1] == columns * size[0]:
+            return extra, rows, columns
+    raise ConfigError(
+        f"encoder.layer: {layer} returns {tokens} tokens, which are not a grid in the shape of the image. "
+        "Name another layer"
+    )
+
+
+def _first_token(features: Tensor) -> Tensor:
+    """Return the class token [B, D] of tokens [B, N, D]."""
+    return features[:, 0]
+
+
+def _tokens_to_map(features: Tensor, prefix: int, rows: int, columns: int) -> Tensor:
+    """Return the map [B, D, H, W] of tokens [B, N, D], without the first `prefix` tokens."""
+    return features[:, prefix:].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
+
+
+def _channels_first(features: Tensor) -> Tensor:
+    """Return the map [B, D, H, W] of [B, H, W, D]."""
+    return features.permute(0, 3, 1, 2)
