@@ -11,19 +11,24 @@ from captioning.errors import ConfigError
 def compare(config: dict[str, Any]) -> None:
     """Print every score of both runs, the interval of the difference, and the images where they differ most.
 
+    If the images have groups, such as the domains of nocaps, the scores are printed per group too.
+
     Raises:
         ConfigError: a setting is out of range, or annotations are missing for a results file.
         DataError: the runs have other images or references.
     """
     from captioning.evaluation import (
         aligned,
+        compare_groups,
         compared,
+        describe_compared_groups,
         describe_comparison,
         differences,
         matched_by,
         same_models,
         same_references,
         same_tokenizers,
+        with_groups,
     )
     from captioning.io import counted
 
@@ -43,7 +48,9 @@ def compare(config: dict[str, Any]) -> None:
     same_tokenizers({side: [run.tokenizer for run in found] for side, found in read.items()}, runs)
     same_references({side: [run.references for run in found] for side, found in read.items()}, runs)
     same_models({side: [run.models for run in found] for side, found in read.items()}, runs)
-    scores = compared(tables, resamples=resamples, seed=config["metrics"]["seed"])
+    tables = with_groups(tables, runs)
+    drawn = {"resamples": resamples, "seed": config["metrics"]["seed"]}
+    scores = compared(tables, **drawn)
     if config["by"] not in scores:
         raise ConfigError(f"by={config['by']} is not a score of both runs: choose one of {', '.join(scores)}")
     for side, paths in runs.items():
@@ -51,6 +58,8 @@ def compare(config: dict[str, Any]) -> None:
     print("\n".join(dict.fromkeys(run.title for found in read.values() for run in found)))
     print(f"{counted(len(tables['a'][0].image_ids), 'image')}, matched by {matched_by(tables)}")
     print(describe_comparison(scores, tables, resamples=resamples))
+    if groups := compare_groups(tables, **drawn):
+        print(describe_compared_groups(groups))
     rows = differences(tables, config["by"])
     better = {
         "B": [row for row in reversed(rows) if row["difference"] > 0],
@@ -60,7 +69,7 @@ def compare(config: dict[str, Any]) -> None:
         print(f"images for which {side} is better by {config['by']}:")
         print("\n".join(map(_line, ordered[: config["show"]])) or "  none")
     if config["output"]:
-        _write(Path(config["output"]), scores, rows, config["by"])
+        _write(Path(config["output"]), scores, rows, config["by"], groups=groups)
 
 
 class _Run(NamedTuple):
@@ -117,7 +126,8 @@ def _read(
     names = [found.names.get(image_id, "") for image_id in report.table.image_ids]
     about |= {**found.about, "tokenizer": report.tokenizer, "images": len(names), "models": report.models}
     heading = title(about) + (f"; {references.notice}" if references.notice else "")
-    table = report.table._replace(names=names if any(names) else None)
+    groups = [references.groups.get(image_id, "") for image_id in report.table.image_ids]
+    table = report.table._replace(names=names if any(names) else None, groups=groups if any(groups) else None)
     return _Run(table, heading, report.references, report.tokenizer, report.models)
 
 
@@ -125,10 +135,18 @@ def _line(row: Mapping[str, Any]) -> str:
     return f"  {row['image_id']}: {row['a']:.3f} {row['caption_a']!r}  ->  {row['b']:.3f} {row['caption_b']!r}"
 
 
-def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], by: str) -> None:
+def _write(
+    folder: Path,
+    compared: Mapping[str, Any],
+    rows: Sequence[Mapping[str, Any]],
+    by: str,
+    *,
+    groups: Mapping[str, Any],
+) -> None:
     import csv
     import io
 
+    from captioning.evaluation import write_compared_groups
     from captioning.io import make_folder, write_json, write_text
 
     make_folder(folder)
@@ -139,6 +157,8 @@ def _write(folder: Path, compared: Mapping[str, Any], rows: Sequence[Mapping[str
     writer.writerows(rows)
     write_text(folder / "differences.csv", text.getvalue())
     print(f"comparison: {folder / 'compare.json'}; {by} per image: {folder / 'differences.csv'}")
+    if file := write_compared_groups(folder, groups):
+        print(f"comparison per group: {file}")
 
 
 main = entry_point("compare", CompareConfig, compare, plain=["a", "b"])

@@ -55,9 +55,9 @@ def evaluate(config: dict[str, Any]) -> None:
         about["crops"] = list(shares)
     output = Path(config["output"])
     names = {record.image_id: file_name(record.path, data["root"]) for record in records}
-    write_report(output, report, about, extra=extra, names=names)
-    print(describe_scores(report, about, extra=extra))
     groups = {record.image_id: record.group for record in records}
+    write_report(output, report, about, extra=extra, names=names, groups=groups)
+    print(describe_scores(report, about, extra=extra))
     if table := report_groups(output, report, groups, seed=config["metrics"]["seed"]):
         print(f"{table}\n  intervals of these scores: {output / 'groups.json'}")
     print(f"captions.json, scores.json, statistics.json and per_image.csv are in {output}")

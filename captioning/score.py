@@ -52,7 +52,7 @@ def score_results(config: dict[str, Any]) -> None:
     if table := report_groups(output, report, references.groups, seed=config["metrics"]["seed"]):
         print(table)
     if output:
-        write_report(output, report, about, extra={}, names=found.names)
+        write_report(output, report, about, extra={}, names=found.names, groups=references.groups)
         print(f"scores.json, statistics.json, per_image.csv and captions.json are in {output}")
 
 

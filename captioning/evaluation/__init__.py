@@ -28,7 +28,14 @@ TOOLS = {
     ],
     "decoding_label": ["decoding_name"],
     "grounding": ["BLIND", "caption_and_ground", "grounding_csv", "grounding_table"],
-    "groups": ["GroupScores", "describe_groups", "report_groups", "score_groups"],
+    "group_comparison": [
+        "ComparedGroup",
+        "compare_groups",
+        "describe_compared_groups",
+        "with_groups",
+        "write_compared_groups",
+    ],
+    "groups": ["FEWEST", "GroupScores", "describe_groups", "report_groups", "score_groups"],
     "identity": ["ImageTexts", "Matched", "file_name", "match", "of_records", "pair", "read_id"],
     "image_folder": ["find_scored_images"],
     "results": [

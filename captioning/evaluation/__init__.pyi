@@ -20,6 +20,12 @@ from captioning.evaluation.grounding import BLIND as BLIND
 from captioning.evaluation.grounding import caption_and_ground as caption_and_ground
 from captioning.evaluation.grounding import grounding_csv as grounding_csv
 from captioning.evaluation.grounding import grounding_table as grounding_table
+from captioning.evaluation.group_comparison import ComparedGroup as ComparedGroup
+from captioning.evaluation.group_comparison import compare_groups as compare_groups
+from captioning.evaluation.group_comparison import describe_compared_groups as describe_compared_groups
+from captioning.evaluation.group_comparison import with_groups as with_groups
+from captioning.evaluation.group_comparison import write_compared_groups as write_compared_groups
+from captioning.evaluation.groups import FEWEST as FEWEST
 from captioning.evaluation.groups import GroupScores as GroupScores
 from captioning.evaluation.groups import describe_groups as describe_groups
 from captioning.evaluation.groups import report_groups as report_groups

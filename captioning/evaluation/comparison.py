@@ -153,6 +153,12 @@ def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[st
 
 def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
     """Format a comparison as a printable table."""
+    legend = f"  better: share of {resamples} bootstrap resamples of the images in which this side scores higher"
+    return "\n".join([*comparison_rows(scores, tables), legend])
+
+
+def comparison_rows(scores: Mapping[str, bootstrap.Comparison], tables: Tables) -> list[str]:
+    """Return the lines of the printable table, without what its columns mean."""
     width = max([10, *(len(name) + 1 for name in scores)])
     lines = [f"  {'':<{width}}{'A':>9}{'B':>9}{'B - A':>10}   95 % interval       A better  B better"]
     for name, row in scores.items():
@@ -167,8 +173,7 @@ def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tabl
             lines.append(
                 f"  {side.upper()} is the mean of {len(found)} runs; standard deviation of the runs: {deviations}"
             )
-    lines.append(f"  better: share of {resamples} bootstrap resamples of the images in which this side scores higher")
-    return "\n".join(lines)
+    return lines
 
 
 def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
@@ -184,6 +189,7 @@ def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
         {
             "image_id": first["a"].image_ids[row],
             **({"file_name": first["a"].names[row]} if first["a"].names else {}),
+            **({"group": first["a"].groups[row]} if first["a"].groups else {}),
             "a": float(a[row]),
             "b": float(b[row]),
             "difference": float(b[row] - a[row]),

@@ -20,6 +20,7 @@ def write_report(
     *,
     extra: Mapping[str, float],
     names: Mapping[Any, str] | None = None,
+    groups: Mapping[Any, str | None] | None = None,
 ) -> None:
     """Write `captions.json`, `scores.json` (fractions, by name), `per_image.csv` and `statistics.json` into a folder.
 
@@ -29,6 +30,7 @@ def write_report(
         about: what was scored: "data", "split" and "decoding".
         extra: further scores that are specific to the data set.
         names: {image id: file name}. Readers of these files then identify images by file name.
+        groups: {image id: group}, for comparisons per group; None for an image without one.
 
     Raises:
         ConfigError: the folder or a file cannot be written.
@@ -37,6 +39,8 @@ def write_report(
     table, names = report.table, names or {}
     if names:
         table = table._replace(names=[names.get(key, "") for key in table.image_ids])
+    own = [(groups or {}).get(key) or "" for key in table.image_ids]
+    table = table._replace(groups=own if any(own) else None)
     captions = zip(table.image_ids, table.captions, strict=True)
     named = [({"file_name": names[key]} if key in names else {}, key, text) for key, text in captions]
     write_json(folder / "captions.json", [{"image_id": key, "caption": text, **name} for name, key, text in named])

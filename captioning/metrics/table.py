@@ -13,7 +13,7 @@ from captioning.io import unopened
 from captioning.metrics.bleu import bleu
 from captioning.metrics.java import meteor
 
-NAME = "file_name"
+NAME, GROUP = "file_name", "group"  # columns of text, in this order, each only if it is known
 # Scores that are not means over images: how to compute them from sums of counts over images.
 FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "BLEU": bleu,
@@ -30,6 +30,8 @@ class ScoreTable(NamedTuple):
         values: name of a score ("BLEU-1", …, "CIDEr") -> [I] scores of the single images.
         counts: "BLEU" or "METEOR" -> [I, K] counts that add up over images.
         names: file names of the images, "" for an image without one; None if no file name is known.
+        groups: groups of the images, such as the domains of nocaps, "" for an image without one; None if there are
+            none.
     """
 
     image_ids: list[int | str]
@@ -37,6 +39,7 @@ class ScoreTable(NamedTuple):
     values: dict[str, np.ndarray]
     counts: dict[str, np.ndarray]
     names: list[str] | None = None
+    groups: list[str] | None = None
 
     def totals(self, weights: np.ndarray | None = None) -> dict[str, np.ndarray]:
         """Compute the scores of all images together.
@@ -68,25 +71,26 @@ class ScoreTable(NamedTuple):
             {name: values[rows] for name, values in self.values.items()},
             {family: counts[rows] for family, counts in self.counts.items()},
             None if self.names is None else [self.names[row] for row in rows],
+            None if self.groups is None else [self.groups[row] for row in rows],
         )
 
 
 def to_csv(table: ScoreTable) -> str:
     """Write a table as CSV; the result has everything that a comparison of two runs needs.
 
-    The columns are image_id, caption, file_name (if known), one column per score, and the counts as BLEU:0, BLEU:1, ….
+    The columns are image_id, caption, file_name and group (if known), one column per score, and the counts as BLEU:0,
+    BLEU:1, ….
     """
     columns = dict(table.values)
     for family, counts in table.counts.items():
         columns |= {f"{family}:{column}": counts[:, column] for column in range(counts.shape[1])}
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image_id", "caption", *([] if table.names is None else [NAME]), *columns])
-    named = [[]] * len(table.image_ids) if table.names is None else [[name] for name in table.names]
-    for image_id, caption, name, *numbers in zip(
-        table.image_ids, table.captions, named, *columns.values(), strict=True
-    ):
-        writer.writerow([image_id, caption, *name, *(f"{number:.10g}" for number in numbers)])
+    texts = {"image_id": table.image_ids, "caption": table.captions, NAME: table.names, GROUP: table.groups}
+    known = {name: column for name, column in texts.items() if column is not None}
+    writer.writerow([*known, *columns])
+    for row, numbers in zip(zip(*known.values(), strict=True), zip(*columns.values(), strict=True), strict=True):
+        writer.writerow([*row, *(f"{number:.10g}" for number in numbers)])
     return text.getvalue()
 
 
@@ -100,7 +104,8 @@ def from_csv(path: Path) -> ScoreTable:
         header, *rows = csv.reader(io.StringIO(path.read_bytes().decode("utf-8"), newline=""))
         if header[:2] != ["image_id", "caption"]:
             raise ValueError("the first columns must be image_id and caption")
-        first = 3 if header[2:3] == [NAME] else 2  # first column of numbers
+        texts = {name: header.index(name) for name in (NAME, GROUP) if name in header[2:4]}
+        first = 2 + len(texts)  # first column of numbers
         numbers = np.array([[float(cell) for cell in row[first:]] for row in rows])
         numbers = numbers.reshape(len(rows), len(header) - first)
         ids = [_image_id(row[0]) for row in rows]
@@ -108,9 +113,9 @@ def from_csv(path: Path) -> ScoreTable:
             raise ValueError("each image must have exactly one row, and there must be at least one image")
         if len(set(header)) < len(header) or not np.isfinite(numbers).all():
             raise ValueError("a column is duplicated, or a number is not finite")
-        names = [row[2] for row in rows] if first == 3 else None
+        names, groups = ([row[texts[name]] for row in rows] if name in texts else None for name in (NAME, GROUP))
         table = _table(ids, [row[1] for row in rows], dict(zip(header[first:], numbers.T, strict=True)))
-        return table._replace(names=names)
+        return table._replace(names=names, groups=groups)
     except (OSError, ValueError, IndexError, KeyError, csv.Error) as error:
         if advice := unopened(path, error):
             raise DataError(advice) from error

@@ -15,6 +15,7 @@ from small_runs import SENTENCES, leave_evaluation, make_run
 from captioning.config import ReportConfig, check, compose
 from captioning.data import read_csv
 from captioning.errors import CheckpointError, ConfigError, DataError
+from captioning.evaluation import score_groups
 from captioning.inference import load
 from captioning.metrics import Scorer, ScoreTable
 from captioning.report import build_reader, moved, report
@@ -240,6 +241,43 @@ def test_scores_and_captions_are_those_of_the_scorer(run):
     for image_id in chosen["best"] + chosen["worst"]:
         assert made[image_id] in page.text
     assert "csv val, decoding greedy, 4 images" in page.text
+
+
+def test_scores_per_group_are_those_of_the_evaluation(tmp_path):
+    """A run whose data is nocaps: the report shows what captioning-evaluate writes to groups.json."""
+    run, root = make_run(tmp_path), tmp_path / "nocaps"
+    (root / "val").mkdir(parents=True)
+    domains = ["in-domain", "out-domain", "in-domain", "out-domain"]
+    images, texts = [], []
+    for record, domain in zip((r for r in read_csv(tmp_path / "data") if r.split == "val"), domains, strict=True):
+        (root / "val" / record.path.name).write_bytes(record.path.read_bytes())
+        images.append({"id": record.image_id, "file_name": record.path.name, "domain": domain})
+        texts += [
+            {"image_id": record.image_id, "id": len(texts) + at, "caption": c} for at, c in enumerate(record.captions)
+        ]
+    (root / "nocaps_val_4500_captions.json").write_text(json.dumps({"images": images, "annotations": texts}))
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"] |= {"root": str(root), "reader": {"_target_": "captioning.data.read_nocaps", "root": str(root)}}
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    made = {image["id"]: SENTENCES[at] for at, image in enumerate(images)}
+    leave_evaluation(run / "val", made)
+    text = Page(run_report(run)).text
+    references = {
+        image["id"]: [each["caption"] for each in texts if each["image_id"] == image["id"]] for image in images
+    }
+    scored = Scorer(bootstrap=20)(references, made)
+    found = score_groups(scored, {image["id"]: image["domain"] for image in images})
+    assert "Scores per group Score in-domain 2 images out-domain 2 images BLEU-1" in text
+    for name in scored.scores:
+        cells = [
+            f"{g.scores[name]:.4f} {g.intervals[name][0]:.4f} … {g.intervals[name][1]:.4f}" for g in found.values()
+        ]
+        assert f"{name} {' '.join(cells)}" in text
+    assert "Fewer than 20 images in in-domain, out-domain: these scores are mostly chance" in text
+
+
+def test_a_data_set_without_groups_has_no_table_of_them(run):
+    assert "Scores per group" not in (run / "report.html").read_text(encoding="utf-8")
 
 
 def test_panels_are_of_the_words_and_pictures_open(run):

@@ -10,6 +10,7 @@ from typing import Any
 import captioning
 from captioning.data import read_json
 from captioning.errors import DataError
+from captioning.evaluation import GroupScores
 from captioning.metrics import Report
 from captioning.visualise import read_curves
 from captioning.web.report.caption_statistics import flatten
@@ -40,6 +41,18 @@ def score_rows(scored: Report, extra: Mapping[str, float]) -> list[dict[str, Any
         low, high = scored.intervals.get(name, (None, None))
         top = max(1, ceil(max(value, high or 0)))
         rows.append({"name": name, "value": value, "low": low, "high": high, "top": top})
+    return rows
+
+
+def group_rows(found: Mapping[str, GroupScores], scored: Report) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return the rows of the table of groups: (score, (value, interval) of every group); "" without an interval."""
+    rows = []
+    for name in scored.scores:
+        cells = []
+        for group in found.values():
+            low, high = group.intervals.get(name, (None, None))
+            cells.append((f"{group.scores[name]:.4f}", "" if low is None else f"{low:.4f} … {high:.4f}"))
+        rows.append((name, cells))
     return rows
 
 

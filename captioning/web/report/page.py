@@ -33,6 +33,7 @@ def make_page(
         title: the title of the scores.
         run_dir: the folder of the run.
     """
+    from captioning.evaluation import FEWEST, score_groups
     from captioning.web.report import caption_statistics, charts, content
     from captioning.web.report.rendering import render
 
@@ -46,6 +47,7 @@ def make_page(
         written, map(tokenize, training), join=tokenize.join, most=most
     )
     drawn, fault = content.panels(run_dir)
+    groups = score_groups(scored, {record.image_id: record.group for record in records}, seed=config["metrics"]["seed"])
     return render(
         "report.html",
         "page.css",
@@ -55,6 +57,10 @@ def make_page(
         parts=list(_PARTS.items()),
         title=title,
         scores=content.score_rows(scored, extra),
+        groups=[(name, group.images) for name, group in groups.items()],
+        of_groups=content.group_rows(groups, scored),
+        few=[name for name, group in groups.items() if group.images < FEWEST],
+        fewest=FEWEST,
         unavailable=scored.unavailable,
         resamples=scored.resamples,
         charts=drawn,
