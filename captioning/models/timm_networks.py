@@ -101,8 +101,9 @@ def _cut(
     last = end.args[0] if layer is None else _find(layer, names)
     if not isinstance(last, fx.Node):
         raise ConfigError("encoder.layer: this network returns several maps. Name one of its layers as encoder.layer")
-    shape = _ending_at(last, graph, model)(torch.zeros(1, 3, *size)).shape
-    found, change = names[last], None
+    shape = _shape(_ending_at(last, graph, model), size)
+    found: str = names[last]
+    change: tuple[Any, ...] | None = None
     if class_token:
         if len(shape) != 3 or not getattr(model, "num_prefix_tokens", 0):
             raise ConfigError("encoder.pooling: this network has no class token. Set it to own or mean")
@@ -145,6 +146,17 @@ def _ending_at(last: fx.Node, graph: fx.Graph, model: nn.Module) -> fx.GraphModu
     graph.output_node().args = (last,)
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))  # checks of the size go too
     return fx.GraphModule(model, graph).eval()
+
+
+def _shape(network: nn.Module, size: tuple[int, int]) -> torch.Size:
+    """Return the shape of the network's output for one image."""
+    try:
+        return network(torch.zeros(1, 3, *size)).shape
+    except (AssertionError, RuntimeError, ValueError) as error:  # not a multiple of the patches, or a map too small
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"encoder.image_size: this network cannot take images of {size[0]}×{size[1]} ({reason}). Set another size"
+        ) from error
 
 
 def _locations(model: Any, tokens: int, *, size: tuple[int, int], layer: str) -> tuple[int, int, int]:

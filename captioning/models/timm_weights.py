@@ -120,7 +120,7 @@ def _read(file: Path, name: str) -> dict[str, Tensor]:
     if not file.is_file():
         raise CheckpointError(f"encoder.weights: {file} is neither a file with weights of {name} nor {PRETRAINED!r}")
     try:
-        state = load_state_dict(str(file))
+        state = load_state_dict(str(file), weights_only=True)
     except Exception as error:  # any type of error for a damaged file
         raise CheckpointError(
             f"{file}: not a weights file that can be loaded safely{likeness(file)}. Set encoder.weights to a "

@@ -66,6 +66,7 @@ BESIDE |= {override: ["task=language_model"] for override in LANGUAGE_MODEL}
 BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
 BESIDE["objective=distilled"] = ["teacher.file=x"]
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
+BESIDE["encoder=timm"] = ["encoder.name=resnet18"]
 ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
 BESIDE |= {choice: ["task=vqa"] for choice in ANSWERS}
 PARTS_PAGE = Path(__file__).parents[2] / "docs" / "parts" / "index.md"

@@ -141,6 +141,8 @@ def small_encoder(config: Mapping[str, Any]) -> list[str]:
     encoder = config["encoder"]
     if encoder["_target_"].endswith("RegionEncoder"):
         return []
+    if encoder["_target_"].endswith("timm_encoder"):
+        return ["encoder.weights=null", "encoder.image_size=112"]  # whole patches of 14 and of 16 pixels
     weights = ["encoder.weights=null"] if encoder["_target_"].endswith("torchvision_encoder") else []
     return [*weights, "encoder.image_size=64"]
 
