@@ -3,7 +3,6 @@
 `Encoder` takes a built network; `torchvision_encoder` and `efficientnet_lite_encoder` build the provided ones.
 """
 
-import hashlib
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
-from captioning.models.weights import nearest
+from captioning.models.frozen_part import FrozenPart, TrainablePart, split
+from captioning.models.weights import fingerprint_of, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -84,16 +84,32 @@ class Encoder(nn.Module):
         Raises:
             ValueError: The images are not uint8 (float images would be normalized twice) or have another size.
         """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.unfreeze_from is not None):
+            return self.as_features(self.network(self.as_input(images)))
+
+    def as_input(self, images: Tensor) -> Tensor:
+        """Return the network's input for images [B, 3, S, S] uint8.
+
+        Raises:
+            ValueError: As for `forward`.
+        """
         expected = (3, self.image_size, self.image_size)
         if images.dtype != torch.uint8 or tuple(images.shape[1:]) != expected:
             size = f"[B, 3, {self.image_size}, {self.image_size}]"
             raise ValueError(f"{self.name} takes uint8 images {size}, not {images.dtype} {tuple(images.shape)}")
-        with torch.set_grad_enabled(torch.is_grad_enabled() and self.unfreeze_from is not None):
-            features = _as_places(self.network(self._normalize(images)))
-            if features.dim() == 3:
-                features = features[:, self.class_tokens :]
-                features = features.mean(1) if self.output == "fc" else features
-            return features.float()
+        return self._normalize(images)
+
+    def as_features(self, output: Tensor) -> Tensor:
+        """Return the features for the network's output."""
+        features = _as_places(output)
+        if features.dim() == 3:
+            features = features[:, self.class_tokens :]
+            features = features.mean(1) if self.output == "fc" else features
+        return features.float()
+
+    def split(self) -> tuple[FrozenPart, TrainablePart]:
+        """Split a fine-tuned encoder into its frozen part and the part that is trained; see `frozen_part`."""
+        return split(self)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the training flag of the encoder itself; its network stays in eval mode."""
@@ -107,12 +123,7 @@ class Encoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Return 16 hex digits of a SHA-256 over names, shapes and values of the network's weights and statistics."""
-        digest = hashlib.sha256()
-        for key, value in sorted(self.network.state_dict().items()):
-            if not key.endswith("num_batches_tracked"):  # a counter on which no output depends
-                digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-                digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()[:16]
+        return fingerprint_of(self.network.state_dict())
 
     def describe(self) -> dict[str, Any]:
         """Return the settings that define these features, as plain values: part of a feature store's key."""
@@ -129,12 +140,16 @@ class Encoder(nn.Module):
         """Compute (x − 255 mean) / (255 std), in channels_last format."""
         return images.to(self.shift.dtype, memory_format=torch.channels_last).sub(self.shift).div_(self.scale)
 
+    def black(self, count: int = 1) -> Tensor:
+        """Return the network's input for `count` black images."""
+        size = (count, 3, self.image_size, self.image_size)
+        return self._normalize(torch.zeros(size, dtype=torch.uint8, device=self.shift.device))
+
     @torch.no_grad()
     def _measure(self) -> tuple[int, int | None, int]:
         """Return the number of class tokens (0 or 1), L and D, measured on a black image."""
-        black = torch.zeros(1, 3, self.image_size, self.image_size, dtype=torch.uint8, device=self.shift.device)
         try:
-            features = self.network(self._normalize(black))
+            features = self.network(self.black())
         except (RuntimeError, AssertionError) as error:  # a map too small, or a transformer built for another size
             side = f"{self.image_size}×{self.image_size}"
             raise ConfigError(

@@ -1,8 +1,9 @@
 """Load the weights of an encoder's network from a file, and report entries that do not fit."""
 
 import difflib
+import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -46,6 +47,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """Return the known names most similar to `name`, as the end of a message; empty if none is similar."""
     near = difflib.get_close_matches(name, list(known), n=5, cutoff=0.5)
     return f" (nearest: {', '.join(near)})" if near else ""
+
+
+def fingerprint_of(state: Mapping[str, Tensor]) -> str:
+    """Return 16 hex digits of a SHA-256 over names, shapes and values of weights and statistics."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        if not key.endswith("num_batches_tracked"):  # a counter on which no output depends
+            digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+            digest.update(memoryview(value.detach().cpu().flatten().view(torch.uint8).numpy()))
+    return digest.hexdigest()[:16]
 
 
 @contextmanager
