@@ -2,14 +2,17 @@
 
 import importlib.util
 import json
+import shutil
+import subprocess
+import tarfile
 from collections import Counter
 
 import pyarrow
 import pytest
-from miniatures import PHOTO, folder, img2dataset, json_lines, parquet, photo, put
+from miniatures import PHOTO, folder, img2dataset, img2dataset_tars, json_lines, parquet, photo, put
 from pyarrow import parquet as files
 
-from captioning.data import Faults, read_csv, read_folder, read_json_lines, read_parquet
+from captioning.data import Faults, read_csv, read_folder, read_json_lines, read_parquet, recognize_data
 from captioning.errors import ConfigError, DataError
 
 
@@ -74,6 +77,48 @@ def test_lines_of_any_system(tmp_path, encoding):
 def test_the_output_of_img2dataset(tmp_path):
     img2dataset(tmp_path)
     assert captions(read_folder(tmp_path), tmp_path) == {f"00000/{n:09d}.jpg": (f"words {n}",) for n in range(2)}
+
+
+def test_photos_of_img2dataset_with_an_empty_text_are_left_out(tmp_path, capsys):
+    img2dataset(tmp_path)
+    put(tmp_path, {"00000/000000001.txt": ""})
+    assert captions(read_folder(tmp_path), tmp_path) == {"00000/000000000.jpg": ("words 0",)}
+    photo_left = tmp_path / "00000/000000001.jpg"
+    told = f"{tmp_path}: 1 photo left out, with an empty text file from img2dataset (first: {photo_left})\n"
+    assert capsys.readouterr().err == told
+    faults = Faults()
+    assert len(read_folder(tmp_path, faults=faults)) == 1 and not faults.messages
+    assert [item["file"] for item in faults.noted["images left out"]] == [str(photo_left)]
+
+
+@pytest.mark.parametrize("name", ["tars", "it's (my) $data"])
+def test_archives_of_img2dataset_are_unpacked_by_the_command_of_the_message(name, tmp_path):
+    root = tmp_path / name
+    img2dataset_tars(root)
+    shutil.copy(root / "00000.tar", root / "00001.tar")  # an archive that is not finished is an archive to unpack
+    told = error_of(read_folder, root)
+    assert told.startswith(f"{root / '00000.tar'} has photos and captions, but is not unpacked. ")
+    assert told == error_of(recognize_data, root)
+    (root / "00000").mkdir()
+    with tarfile.open(root / "00000.tar") as archive:
+        archive.extractall(root / "00000", filter="data")
+    assert f"{root / '00001.tar'} has photos" in error_of(read_folder, root)  # never a part of the data in silence
+    faults = Faults()
+    assert len(read_folder(root, faults=faults)) == 2 and "00001.tar" in faults.messages[0]
+    subprocess.run(["bash", "-c", told.partition("data=folder: ")[2]], check=True)
+    wanted = {f"{shard:05d}/{n:09d}.jpg": (f"words {n}",) for shard in range(2) for n in range(2)}
+    assert captions(read_folder(root), root) == wanted
+    assert recognize_data(root).settings["data"] == "folder"
+
+
+def test_other_archives_beside_photos_do_not_matter(tmp_path):
+    folder(tmp_path)
+    put(tmp_path, {"broken.tar": b"x" * 2000, ".hidden.tar": b""})
+    with tarfile.open(tmp_path / "photos.tar", "w") as archive:  # no captions in it
+        archive.add(tmp_path / "train/a.jpg", "a.jpg")
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:  # unpacked already, with its own folder
+        archive.add(tmp_path / "train", "train")
+    assert len(read_folder(tmp_path)) == 4
 
 
 def test_photos_without_captions_are_counted(tmp_path, capsys):

@@ -19,6 +19,7 @@ NAMED = {miniature.draw.__name__: miniature for miniature in MINIATURES}
 TOGETHER = {
     frozenset(("token_table", "flickr8k_text")): "flickr8k_text",
     frozenset(("folder", "img2dataset")): "folder",
+    frozenset(("img2dataset", "img2dataset_tars")): "folder",  # an archive beside its unpacked files
     frozenset(("flickr30k_kaggle", "kaggle_flickr30k")): "flickr30k",
     frozenset(("flickr30k_kaggle", "flickr30k_and_table")): "flickr30k",
     frozenset(("kaggle_flickr30k", "flickr30k_and_table")): "flickr30k",
@@ -68,6 +69,9 @@ def test_two_layouts_in_one_folder_are_refused(first, drawn, tmp_path):
         data = [NAMED[name].data for name in (first, second)]
         if together := TOGETHER.get(frozenset((first, second))):
             assert recognize_data(root).settings["data"] == together
+        elif "img2dataset_tars" in (first, second) and {"folder", "photos_only"} & {first, second}:
+            with pytest.raises(DataError, match=r"00000\.tar has photos and captions, but is not unpacked"):
+                recognize_data(root)
         elif "photos_only" in (first, second) and any(data):
             assert recognize_data(root).settings["data"] in data
         else:

@@ -6,6 +6,7 @@
 import gzip
 import hashlib
 import json
+import tarfile
 import zlib
 from collections.abc import Callable, Mapping
 from io import BytesIO
@@ -266,6 +267,18 @@ def img2dataset(root: Path) -> None:
     put(root, {"00000_stats.json": {"count": 2}, "00000.parquet": b"PAR1"})
 
 
+def img2dataset_tars(root: Path) -> None:
+    """The output of img2dataset in the format webdataset: the files of `img2dataset` in an archive."""
+    root.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(root / "00000.tar", "w") as archive:
+        for n in range(2):
+            for suffix, content in (("jpg", PHOTO), ("json", b"{}"), ("txt", f"words {n}".encode())):
+                member = tarfile.TarInfo(f"{n:09d}.{suffix}")
+                member.size = len(content)
+                archive.addfile(member, BytesIO(content))
+    put(root, {"00000_stats.json": {"count": 2}, "00000.parquet": b"PAR1"})
+
+
 def json_lines(root: Path) -> None:
     entries = [
         {"image": f"images/{name}", "captions": ["a dog", "one dog"], "split": split} for name, split in THREE.items()
@@ -348,6 +361,7 @@ MINIATURES = [
     Miniature(cc12m, "conceptual", {"train": 4}, {"data.reader.files.train": "cc12m.tsv"}),
     Miniature(folder, "folder", {"train": 2, "val": 2}),
     Miniature(img2dataset, "folder", {"train": 1, "val": 1}),
+    Miniature(img2dataset_tars, "", {}),
     Miniature(json_lines, "json_lines", _ONE_EACH, {"data.reader.file": "captions.jsonl"}),
     Miniature(json_array, "json_lines", {"train": 2, "val": 1}, {"data.reader.file": "data.json"}),
     Miniature(parquet, "parquet", {"train": 2, "val": 2}),

@@ -7,6 +7,7 @@ from captioning.data import STRICT, Disk, Handling, Places, Record, caseless, fi
 from captioning.data.readers.checks import CaptionFile, checked
 from captioning.data.readers.lines import text_lines
 from captioning.data.readers.rows import check_shares, row_records
+from captioning.data.readers.shards import how_to_unpack, packed_shard
 from captioning.errors import DataError
 from captioning.io import counted
 
@@ -20,8 +21,11 @@ def read_folder(
     """Read photos in a folder and its subfolders, each with a text file of the same name that has one caption per line.
 
     If root has folders named train, val (or valid, validation) and test, they are the splits. Otherwise a hash of the
-    photo's file name chooses the split, as in `read_csv`. The output of img2dataset (format "files") has this layout.
-    Photos without a text file are left out, and their number is printed.
+    photo's file name chooses the split, as in `read_csv`. Photos without a text file are left out, and their number is
+    printed.
+
+    The output of img2dataset (format "files") has this layout. It writes an empty text file for a photo without a
+    caption, and a JSON file beside each photo; such photos are left out and counted too.
 
     Args:
         root: folder of the data set.
@@ -31,21 +35,27 @@ def read_folder(
 
     Raises:
         ConfigError: the shares are negative, or 1 or more together.
-        DataError: there are no such pairs, a text file has no photo or no caption, or a photo is outside of the splits.
+        DataError: there are no such pairs, a text file has no photo or no caption, a photo is outside of the splits, or
+            an archive of photos and captions is not unpacked.
     """
     check_shares(val_share, test_share)
     root, disk = Path(root), Disk()
     pairs, splits = _pairs(root, faults), split_folders(root, disk)
     rows: list[tuple[str, dict[str, str]]] = []
+    without: list[Path] = []
     for photo, text in pairs:
         with faults:
             split = _split_of(photo, root, splits)
             lines = [(number, line.strip()) for number, line in enumerate(text_lines(text), start=1)]
             found = [(f"{text}, line {number}", line) for number, line in lines if line]
+            if not found and text.with_suffix(".json").is_file():
+                without.append(photo)
+                continue
             if not found:
                 raise DataError(f"{text} has no caption: write one or more, one per line, or delete the file")
             name = photo.relative_to(root).as_posix()
             rows += [(where, {"image": name, "caption": line} | split) for where, line in found]
+    _report_left_out(without, "with an empty text file from img2dataset", root, faults)
     places = Places(root, names_of(rows), disk)
     records = row_records(root, rows, places, val_share=val_share, test_share=test_share, faults=faults)
     return checked([CaptionFile(root, records, root)], disk, faults)
@@ -74,6 +84,9 @@ def _pairs(root: Path, faults: Handling) -> list[tuple[Path, Path]]:
     """
     if not root.is_dir():
         raise DataError(f"data.root={root}: there is no such folder: check data.root")
+    with faults:
+        if shard := packed_shard(root):
+            raise DataError(how_to_unpack(shard))
     photos: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in find_images([root]).paths:
         photos[path.parent, caseless(path.stem)].append(path)
@@ -98,7 +111,8 @@ def _pairs(root: Path, faults: Handling) -> list[tuple[Path, Path]]:
         if lonely:
             more = f" and {len(lonely) - 1} more" if len(lonely) > 1 else ""
             raise DataError(f"{lonely[0]}{more}: there is no photo of this name beside it: add it, or delete the file")
-    _report_silent([path for same in photos.values() for path in same], [photo for photo, _ in pairs], root, faults)
+    silent = {path for same in photos.values() for path in same} - {photo for photo, _ in pairs}
+    _report_left_out(sorted(silent), "without a text file", root, faults)
     return sorted(pairs)
 
 
@@ -119,13 +133,12 @@ def text_files(root: Path) -> list[Path]:
     return sorted(p for p in found if not any(part.startswith(".") for part in p.relative_to(root).parts))
 
 
-def _report_silent(photos: list[Path], described: list[Path], root: Path, faults: Handling) -> None:
-    """Report the photos without a text file."""
-    silent = sorted(set(photos) - set(described))
-    for path in silent:
-        note(faults, "images left out", {"file": str(path), "reason": "there is no text file beside it"})
-    if silent:
-        line = f"{root}: {counted(len(silent), 'photo')} left out, without a text file (first: {silent[0]})"
+def _report_left_out(photos: list[Path], reason: str, root: Path, faults: Handling) -> None:
+    """Report photos that are left out because they have no caption."""
+    for path in photos:
+        note(faults, "images left out", {"file": str(path), "reason": reason})
+    if photos:
+        line = f"{root}: {counted(len(photos), 'photo')} left out, {reason} (first: {photos[0]})"
         note(faults, None, None, line)
 
 

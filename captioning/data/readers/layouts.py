@@ -16,6 +16,7 @@ from captioning.data.readers.flickr_text import LISTS_BELOW
 from captioning.data.readers.json_lines import CAPTION_KEYS, IMAGE_KEYS
 from captioning.data.readers.multi30k import multi30k_editions
 from captioning.data.readers.parquet import parquet_files
+from captioning.data.readers.shards import packed_shard
 from captioning.errors import DataError
 
 _HEAD = 2**18  # bytes of a file that are read to find its kind
@@ -200,7 +201,7 @@ def _parquet(root: Path) -> Iterator[FoundLayout]:
 
 
 def _folder(root: Path) -> Iterator[FoundLayout]:
-    """Find the first photo with a text file beside it."""
+    """Find the first photo with a text file beside it, or else an archive of such pairs, which has to be unpacked."""
     for base, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         parts = [os.path.splitext(name) for name in sorted(names) if not name.startswith(".")]
@@ -209,6 +210,8 @@ def _folder(root: Path) -> Iterator[FoundLayout]:
             if suffix.lower() in SUFFIXES and caseless(stem) in texts:
                 yield FoundLayout("folder", (Path(base, stem + suffix).relative_to(root).as_posix(),))
                 return
+    if shard := packed_shard(root):
+        yield FoundLayout("folder", (shard.relative_to(root).as_posix(),))
 
 
 def _names(root: Path, *suffixes: str) -> list[str]:
