@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from captioning.checkpoints.encoder_settings import encoder_names, input_text, named_weights
+
 _PARTS = ("attention", "recurrence", "cell", "conditioning", "readout")  # parts of a model that the card names
 TOOLS = {
     "image_captioning": "captioning-caption photo.jpg --checkpoint {name}",
@@ -36,11 +38,11 @@ def _facts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Sizes", ", ".join(f"`{key}` {model[key]}" for key in ("width", "embedding_size", "layers") if key in model)
     if encoder := config.get("encoder"):
         transform = config["transform"]
-        yield "Encoder", str(encoder.get("name"))
-        source = "in this model's file" if weights["with encoder"] else f"`encoder.weights={encoder.get('weights')}`"
+        yield "Encoder", encoder_names(encoder)
+        named = ", ".join(map(str, named_weights(encoder)))
+        source = "in this model's file" if weights["with encoder"] else f"`encoder.weights={named}`"
         yield "Encoder weights", f"{source}; their hash is {document['fingerprint']}"
-        size, fit = transform.get("size"), transform.get("fit")
-        yield "Encoder input", f"{size} × {size} pixels, `transform.fit={fit}`"
+        yield "Encoder input", input_text(transform)
     yield "Vocabulary", f"{len(document['vocabulary']):,} entries"
     images = [f"{count:,} {split} images" for split, count in document.get("images", {}).items()]
     yield "Data", ", ".join([str(config["data"].get("name")), *images])

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from captioning.checkpoints.encoder_settings import encoder_names, loads_again, named_weights, with_weights
 from captioning.checkpoints.read import FORMAT, IMAGE_CAPTIONING, check_shapes, load_state, without_memory
 from captioning.config import build_trusted, plugins_in
 from captioning.data import Vocabulary
@@ -54,8 +55,7 @@ def encoder_metadata(config: Mapping[str, Any], encoder: "Encoder | RegionEncode
     The weights of a frozen encoder are included only if they cannot be loaded again by name: weights from a file, or
     weights that another run fine-tuned (`tuned`).
     """
-    weights = config["encoder"]["weights"]
-    again = isinstance(weights, str) and not Path(weights).is_file() and not tuned
+    again = loads_again(config["encoder"]) and not tuned
     frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
     return {
         "fingerprint": encoder.fingerprint(),
@@ -87,13 +87,14 @@ def rebuild_encoder(metadata: Mapping[str, Any], weights: Mapping[str, Tensor] |
     node = metadata["config"]["encoder"]
     if weights is not None:
         with named_file(path):
-            encoder = build_trusted({**node, "weights": None})
+            encoder = build_trusted(with_weights(node, lambda weights: None))
         load_state(encoder, weights, path)
         return encoder
     with named_file(path):
         encoder = build_trusted(node)
     if encoder.fingerprint() != metadata["fingerprint"]:
-        now = f"{node.get('name')} with weights={node.get('weights')} now has {encoder.fingerprint()}"
+        named = ", ".join(map(str, named_weights(node)))
+        now = f"{encoder_names(node)} with weights={named} now has {encoder.fingerprint()}"
         raise CheckpointError(
             f"{path} was trained with other encoder weights (fingerprint {metadata['fingerprint']}; {now}): "
             "install the version of the weights that it was trained with"

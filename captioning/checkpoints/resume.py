@@ -4,6 +4,7 @@ The `same_…` functions raise a ConfigError that names the key and says what to
 CheckpointError if weights do not fit.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,14 @@ _ENCODER = "captioner.encoder."  # prefix of the weights of a fine-tuned encoder
 FIXED = (
     "seed", "data.tokenizer", "data.min_count", "data.max_length", "data.captions_per_image", "data.skip_unreadable",
     "data.unit", "data.window", "data.answers", "data.targets",
-    "encoder", "transform", "features._target_", "features.mirror", "features.crops", "features.max_regions",
+    "encoder", "transform", "features._target_", "features.mirror", "features.crops", "features.augment",
+    "features.max_regions",
     "loader.batch_size", "teacher",
     "model", "objective", "reward", "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging",
     "decoding", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
     "trainer.overfit_batches", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",
 )  # fmt: skip
-FREE = ("encoder.weights", "teacher.file")
+FREE = ("encoder.weights", "encoder.parts[].weights", "teacher.file")
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +125,7 @@ def same_settings(checkpoint: Mapping[str, Any], config: Mapping[str, Any], data
         for name in FIXED
         if name in metadata["settings"]  # earlier versions did not save all of them
         for key, was, now in _changes(metadata["settings"][name], _at(config, name), name)
-        if key not in FREE
+        if re.sub(r"\[\d+\]", "[]", key) not in FREE
     ]
     if metadata["data"] != data:
         changes.append("the data differ from the original data (check data.root or data.files)")
@@ -163,6 +165,9 @@ def _changes(was: Any, now: Any, path: str) -> Iterator[tuple[str, Any, Any]]:
     if isinstance(was, Mapping) and isinstance(now, Mapping) and was.get("_target_") == now.get("_target_"):
         for key in [*was, *(key for key in now if key not in was)]:
             yield from _changes(was.get(key), now.get(key), f"{path}.{key}")
+    elif isinstance(was, list) and isinstance(now, list) and len(was) == len(now):
+        for number, (old, new) in enumerate(zip(was, now, strict=True)):
+            yield from _changes(old, new, f"{path}[{number}]")
     elif was != now:
         yield path, was, now
 
@@ -221,7 +226,8 @@ def same_answers(key: str, checkpoint: Mapping[str, Any] | None, answers) -> Non
 def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
     """Check that a checkpoint was trained with the same encoder weights: other features would be useless to its model.
 
-    Fine-tuned encoder weights are in the checkpoint itself, so only a frozen encoder is compared, by its fingerprint.
+    Fine-tuned encoder weights are in the checkpoint itself, so only the encoder of a checkpoint without them is compared,
+    by its fingerprint. A run that starts from it may fine-tune the same encoder.
 
     Args:
         key: "resume" or "start_from", the setting that named the checkpoint.
@@ -240,8 +246,8 @@ def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
             "encoder.unfreeze_from as in the original run (its config.yaml), or start a new run from its weights with "
             "start_from=CHECKPOINT"
         )
-    was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint() if not tunes else None
-    if not tunes and was != now:
+    was, now = checkpoint["captioning"]["fingerprint"], encoder.fingerprint()
+    if not tuned and was != now:
         raise ConfigError(
             f"{key}: the checkpoint was trained with other encoder weights (fingerprint {was}; now {now}). Set "
             "encoder and encoder.weights as in the original run (its config.yaml)"

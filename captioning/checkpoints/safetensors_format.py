@@ -14,6 +14,7 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
+from captioning.checkpoints.encoder_settings import with_weights
 from captioning.data import field, read_json
 from captioning.errors import CheckpointError, DataError
 from captioning.io import looks_like, unopened, write_json, write_whole
@@ -131,9 +132,13 @@ def _without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration without folders; of the data settings, keep only `DATA`."""
     data, encoder = (config[key] if isinstance(config.get(key), dict) else {} for key in ("data", "encoder"))
     kept = {**config, "data": {key: data[key] for key in DATA if key in data}}
-    if isinstance(encoder.get("weights"), str):
-        kept["encoder"] = {**encoder, "weights": Path(encoder["weights"]).name}
+    if encoder:
+        kept["encoder"] = with_weights(encoder, _file_name)
     return kept
+
+
+def _file_name(weights: Any) -> Any:
+    return Path(weights).name if isinstance(weights, str) else weights
 
 
 def _sha256(content: bytes) -> str:

@@ -10,6 +10,7 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
 from captioning.config.allowlist import allowed_in_settings, locate
+from captioning.config.encoder_parts import with_encoder_parts
 from captioning.config.headings import choices_of, conf_dir
 from captioning.config.validation import schema_faults
 from captioning.errors import ConfigError
@@ -42,7 +43,7 @@ def check(config: DictConfig, schema: type, *, experiment: str | None = None) ->
     Raises:
         ConfigError: lists every unknown key (with the nearest known key), missing value and wrong type.
     """
-    schema = _schema(config, schema)
+    schema, config = _schema(config, schema), with_encoder_parts(config)
     kinds = typing.get_type_hints(schema)
     unset = [key for key in kinds if key not in config and choices_of(key)]  # groups without a choice
     needed = [key for key in unset if type(None) not in typing.get_args(kinds[key])]

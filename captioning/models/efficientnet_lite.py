@@ -8,7 +8,7 @@ from torch import nn
 
 from captioning.errors import ConfigError
 from captioning.models.encoder import Encoder
-from captioning.models.weights import fixed_seed, load_weights_file
+from captioning.models.weights import fixed_seed, load_weights_file, nearest
 
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # the input is (x − 127) / 128, as in training
 LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
@@ -19,18 +19,20 @@ def efficientnet_lite_encoder(
     *,
     weights: str | None = "package",
     output: str = "grid",
+    layer: str = "head",
     image_size: int = 224,
     unfreeze_from: str | None = None,
 ) -> Encoder:
-    """Build an encoder from EfficientNet-Lite up to its last 1280 channels: 7×7 locations for 224 pixels.
+    """Build an encoder from EfficientNet-Lite, up to one of its modules `stem`, `blocks.0`… and `head`.
 
-    Its modules are `stem`, `blocks.0`… and `head`.
+    For 224 pixels, `head` returns 7×7 locations of 1280 channels; for Lite0, `blocks.10` returns 14×14 of 112.
 
     Args:
         name: "efficientnet-lite0", "efficientnet-lite1" or "efficientnet-lite2" (trained on 224, 240 and 260 pixels).
         weights: "package" for the ImageNet weights of the package for that network, a state_dict file, or None for
             random weights, which are the same every time.
         output: "fc" or "grid".
+        layer: the module that returns the features; the modules after it are left out.
         image_size: S, in pixels.
         unfreeze_from: See `Encoder`.
 
@@ -39,9 +41,9 @@ def efficientnet_lite_encoder(
         CheckpointError: The weights in the file do not fit.
     """
     return Encoder(
-        _network(name, weights=weights, image_size=image_size),
+        _network(name, weights=weights, layer=layer, image_size=image_size),
         name=name,
-        layer="head",
+        layer=layer,
         output=output,
         mean=LITE_MEAN,
         std=LITE_STD,
@@ -50,8 +52,8 @@ def efficientnet_lite_encoder(
     )
 
 
-def _network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
-    """Build EfficientNet-Lite without its classifier: [B, 3, S, S] -> [B, 1280, S/32, S/32]."""
+def _network(name: str, *, weights: str | None, layer: str, image_size: int) -> nn.Module:
+    """Build EfficientNet-Lite up to a layer, without its classifier."""
     if name not in LITE_NAMES:
         raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")
     with fixed_seed():
@@ -64,8 +66,20 @@ def _network(name: str, *, weights: str | None, image_size: int) -> nn.Module:
     part = classifier.get_submodule
     stem = OrderedDict(conv=part("_conv_stem"), norm=part("_bn0"), relu=nn.ReLU6())
     head = OrderedDict(conv=part("_conv_head"), norm=part("_bn1"), relu=nn.ReLU6())
-    blocks = nn.Sequential(*part("_blocks"))
-    return nn.Sequential(OrderedDict(stem=nn.Sequential(stem), blocks=blocks, head=nn.Sequential(head)))
+    blocks = list(part("_blocks"))
+    known = ["stem", *(f"blocks.{number}" for number in range(len(blocks))), "head"]
+    if layer not in known:
+        raise ConfigError(
+            f"encoder.layer: {name} has no layer {layer!r}{nearest(layer, known)}. Choose stem, head, or one of "
+            f"blocks.0 … {known[-2]}"
+        )
+    parts: OrderedDict[str, nn.Module] = OrderedDict(stem=nn.Sequential(stem))
+    parts["blocks"] = nn.Sequential(*blocks[: known.index(layer)])
+    if layer == "head":
+        parts["head"] = nn.Sequential(head)
+    if layer == "stem":
+        del parts["blocks"]
+    return nn.Sequential(parts)
 
 
 def _wheel_weights(name: str) -> str:
