@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 from captioning.data import SUFFIXES
 
-_LOOKED = 20  # members at the beginning of an archive that are looked at
+_LOOKED = 20  # members at the beginning of an archive that decide what it is
 
 
 def packed_shard(root: Path) -> Path | None:
