@@ -226,8 +226,8 @@ def same_answers(key: str, checkpoint: Mapping[str, Any] | None, answers) -> Non
 def same_encoder(key: str, checkpoint: Mapping[str, Any], encoder) -> None:
     """Check that a checkpoint was trained with the same encoder weights: other features would be useless to its model.
 
-    Fine-tuned encoder weights are in the checkpoint itself, so only the encoder of a checkpoint without them is compared,
-    by its fingerprint. A run that starts from it may fine-tune the same encoder.
+    Fine-tuned encoder weights are in the checkpoint itself, so encoders are compared only if it has none, by their
+    fingerprints. A run that starts from such a checkpoint may fine-tune the same encoder.
 
     Args:
         key: "resume" or "start_from", the setting that named the checkpoint.

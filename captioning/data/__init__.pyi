@@ -1,6 +1,8 @@
 from captioning.data.annotations import counted_annotations as counted_annotations
 from captioning.data.annotations import left_out_notice as left_out_notice
 from captioning.data.annotations import mark_of as mark_of
+from captioning.data.augmentation import Augmentation as Augmentation
+from captioning.data.augmentation import make_augmentation as make_augmentation
 from captioning.data.checks import audit_records as audit_records
 from captioning.data.checks import audit_table as audit_table
 from captioning.data.corpus import Text as Text
@@ -82,6 +84,7 @@ from captioning.data.scenes import draw_scene as draw_scene
 from captioning.data.scenes import read_scenes as read_scenes
 from captioning.data.scenes import read_shapes as read_shapes
 from captioning.data.scenes import truth as truth
+from captioning.data.several_inputs import SeveralInputs as SeveralInputs
 from captioning.data.tables import is_table as is_table
 from captioning.data.tables import names_of as names_of
 from captioning.data.tables import table_rows as table_rows

@@ -75,7 +75,9 @@ class CaptionDataset(Dataset):
             views are used only for images without "left" or "right" in their captions.
         max_length: longer captions are cut to this number of words (pieces for `bpe`), followed by `<end>`.
         captions_per_image: number of captions to draw per image in each epoch; None uses all.
-        seed: seed of both draws; they also depend on the epoch and the image id.
+        augment: random change of the pixels that were read, called with the pixels, a text that seeds it, and whether
+            the image may be mirrored; None for none. The text has the seed, the epoch and the image id.
+        seed: seed of all draws; they also depend on the epoch and the image id.
     """
 
     def __init__(
@@ -88,12 +90,13 @@ class CaptionDataset(Dataset):
         views: Sequence[View] = (),
         max_length: int = 20,
         captions_per_image: int | None = None,
+        augment: Callable[..., Tensor] | None = None,
         seed: int = 0,
     ):
         must_be("data.max_length", max_length, least=1)
         must_be("data.captions_per_image", captions_per_image, least=1)
         self.records, self.source, self.views = records, source, views
-        self.seed, self.captions_per_image = seed, captions_per_image
+        self.seed, self.captions_per_image, self.augment = seed, captions_per_image, augment
         self.captions = [[vocabulary.encode(tokens, max_length=max_length) for tokens in group] for group in captions]
 
     def __len__(self) -> int:
@@ -109,7 +112,10 @@ class CaptionDataset(Dataset):
     def _read(self, record: Record, epoch: int) -> Tensor:
         reads = [view.read for view in self.views if not view.turned or may_be_mirrored(record)] + [self.source]
         draw = random.Random(f"mirror/{self.seed}/{epoch}/{record.image_id}").random()
-        return reads[int(draw * len(reads))](record)
+        image = reads[int(draw * len(reads))](record)
+        if self.augment is None:
+            return image
+        return self.augment(image, f"augment/{self.seed}/{epoch}/{record.image_id}", may_be_mirrored(record))
 
 
 class ImageDataset(Dataset):

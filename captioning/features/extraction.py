@@ -51,7 +51,7 @@ def extract(
     and it stays so.
 
     Args:
-        encoder: the encoder named in the store's key.
+        encoder: the encoder named in the store's key, or the frozen part of a fine-tuned one.
         transform: the transform named in the store's key.
         records: the images.
         store: the store to complete.
@@ -149,7 +149,7 @@ def _loader(
 
 @torch.inference_mode()
 def _encode(encoder: nn.Module, images: Tensor, device: str | torch.device) -> Sequence[np.ndarray]:
-    """Return float16 features [B, L, D] or [B, D], converted on the device to halve the transfer."""
+    """Return float16 features [B, L, D], [B, D] or [B, H, W, C], converted on the device to halve the transfer."""
     if not len(images):
         return []
     return encoder(images.to(device, non_blocking=True)).half().cpu().numpy()

@@ -139,7 +139,7 @@ def _shard(entry: dict[str, Any]) -> Shard:
 
 def _shape(sizes: Any) -> tuple[int, ...]:
     """Check and return the shape of one image's features; a damaged manifest may have anything here."""
-    if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) not in (1, 2):
+    if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) not in (1, 2, 3):
         raise ValueError("not a shape")
     return tuple(sizes)
 

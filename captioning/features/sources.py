@@ -6,6 +6,7 @@ one.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -14,11 +15,12 @@ from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioning.data import Record, Transform, View, may_be_mirrored, open_picture
+from captioning.data import Record, Transform, View, make_augmentation, may_be_mirrored, open_picture
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.features.extraction import extract
 from captioning.features.regions import RegionFolder
 from captioning.features.store import FeatureStore, store_folder
+from captioning.features.stored_parts import store_parts
 from captioning.features.views import views_of
 from captioning.io import counted
 
@@ -30,11 +32,13 @@ class Source(NamedTuple):
 
     Attributes:
         read: record -> tensor of features or of the image; picklable for loader processes.
-        encoder: module that each step applies to a batch of these tensors; the identity for stored features.
+        encoder: module that each step applies to a batch of these tensors; the identity for stored features of a frozen
+            encoder.
         records: the records that can be read.
         unreadable: (path, reason) for each other record.
         workers: suitable number of loader processes.
         views: further views of training images.
+        augment: random change of a training image, as for `CaptionDataset`; None for none.
     """
 
     read: Callable[[Record], Tensor]
@@ -43,10 +47,11 @@ class Source(NamedTuple):
     unreadable: list[tuple[Path, str]]
     workers: int
     views: Sequence[View] = ()
+    augment: Callable[..., Tensor] | None = None
 
 
 class StoredFeatures:
-    """Reader of one image's stored features, [L, D] or [D] (fp16)."""
+    """Reader of what is stored for one image (fp16): features [L, D] or [D], or the output of a frozen part."""
 
     def __init__(self, store: FeatureStore):
         self.store = store
@@ -80,11 +85,15 @@ def stored(
     crops: float | None = None,
     skip_unreadable: bool = False,
     progress: bool | None = None,
+    augment: Any = None,
 ) -> Source:
     """Return features from the store of this data set and encoder, after computing those that it lacks.
 
+    If the encoder is fine-tuned (`encoder.unfreeze_from`), the store has the output of its frozen part, and
+    `Source.encoder` is the part that is trained: it computes the features in every step.
+
     Args:
-        encoder: the encoder; frozen.
+        encoder: the encoder.
         transform: the encoder's transform.
         records: the images.
         name: name of the data set, a part of the store's folder name.
@@ -97,22 +106,29 @@ def stored(
         crops: also store the features of the corners of training images; see `views_of`.
         skip_unreadable: leave out unreadable images and report them, instead of stopping.
         progress: show a progress bar; None shows it if stderr is a terminal.
+        augment: refused: an image that changes in every epoch has no stored features.
 
     Raises:
-        ConfigError: a setting is out of range, or the encoder is not frozen or has no input images.
+        ConfigError: a setting is out of range, or the encoder has no input images or cannot be split.
         DataError: an image or the store is unreadable.
     """
     must_be("features.batch_size", None if batch_size == "auto" else cast(int, batch_size), least=1)
     must_be("features.extract_workers", extract_workers, least=0)
     must_be("features.workers", workers, least=0)
-    if any(parameter.requires_grad for parameter in encoder.parameters()):
+    if augment is not None:
         raise ConfigError(
-            "encoder.unfreeze_from trains the encoder, so stored features would be out of date: set features=online"
+            "features.augment changes each image anew in every epoch, so its features cannot be stored. Set "
+            "features=online, or use features.mirror and features.crops, whose features are stored"
         )
     if encoder.output == "regions":
         raise ConfigError(
             "encoder=regions computes no features from images: set features=regions features.root=FOLDER too"
         )
+    if hasattr(encoder, "parts"):
+        same: dict[str, Any] = {"batch_size": batch_size, "extract_workers": extract_workers, "workers": workers}
+        same |= {"device": device, "mirror": mirror, "crops": crops, "skip_unreadable": skip_unreadable}
+        make = partial(stored, name=name, root=root, progress=progress, **same)
+        return store_parts(make, encoder, transform, records)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     options = {
         "batch_size": BATCH_SIZES[torch.device(device).type == "cpu"] if batch_size == "auto" else batch_size,
@@ -121,12 +137,29 @@ def stored(
         "skip_unreadable": skip_unreadable,
         "progress": sys.stderr.isatty() if progress is None else progress,
     }
-    store, unreadable = _complete(encoder, transform, records, root, name, **options)
+    first, rest = _parts(encoder)
+    store, unreadable = _complete(first, transform, records, root, name, **options)
     kept, views = [record for record in records if record.image_id in store], []
     for seen, turned in views_of(transform, mirror=mirror, crops=crops):
         shown = [record for record in kept if record.split == "train" and (may_be_mirrored(record) or not turned)]
-        views.append(View(StoredFeatures(_complete(encoder, seen, shown, root, name, **options)[0]), turned))
-    return Source(StoredFeatures(store), nn.Identity(), kept, unreadable, workers, views)
+        views.append(View(StoredFeatures(_complete(first, seen, shown, root, name, **options)[0]), turned))
+    return Source(StoredFeatures(store), rest, kept, unreadable, workers, views)
+
+
+def _parts(encoder: nn.Module) -> tuple[nn.Module, nn.Module]:
+    """Return the part of an encoder whose output is stored, and the part that computes features from it.
+
+    Raises:
+        ConfigError: the encoder is fine-tuned and cannot be split.
+    """
+    if not any(parameter.requires_grad for parameter in encoder.parameters()):
+        return encoder, nn.Identity()
+    if not hasattr(encoder, "split"):
+        raise ConfigError(
+            f"encoder.unfreeze_from: {type(encoder).__name__} cannot be split into a frozen part for the store and a "
+            "part to train. Set features=online"
+        )
+    return cast(Callable[[], tuple[nn.Module, nn.Module]], encoder.split)()
 
 
 def _complete(
@@ -151,7 +184,7 @@ def refuse_views(features: Mapping[str, Any]) -> None:
         features: the settings `features` of a configuration.
 
     Raises:
-        ConfigError: `mirror` or `crops` is set.
+        ConfigError: `mirror`, `crops` or `augment` is set.
     """
     if features.get("mirror"):
         raise ConfigError(
@@ -161,6 +194,11 @@ def refuse_views(features: Mapping[str, Any]) -> None:
     if features.get("crops"):
         raise ConfigError(
             "features.crops is for captions only, as questions may ask what is in a corner: set features.crops=null"
+        )
+    if features.get("augment"):
+        raise ConfigError(
+            "features.augment is for captions only, as it can change the answer to a question: set "
+            "features.augment=null"
         )
 
 
@@ -177,7 +215,10 @@ def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) ->
         DataError: there is no such store, or shards are damaged. The message names the damaged shards; they are removed
             from the store.
     """
-    folder, key = _folder_and_key(encoder, transform, name=name, root=root)
+    if hasattr(encoder, "parts"):
+        parts = zip(cast(Any, encoder).parts, cast(Any, transform).parts, strict=True)
+        return "\n".join(verify(part, its, name=name, root=root) for part, its in parts)
+    folder, key = _folder_and_key(_parts(encoder)[0], transform, name=name, root=root)
     if not (folder / "manifest.json").is_file():
         raise DataError(f"{folder} has no stored features: run captioning-prepare without verify=true")
     with _lock(folder):
@@ -217,6 +258,7 @@ def online(
     workers: int = 1,
     mirror: bool = False,
     crops: float | None = None,
+    augment: str | Callable[..., Tensor] | None = None,
     skip_unreadable: bool = False,
 ) -> Source:
     """Return images that pass through the encoder in every step: for fine-tuning, or if a store needs too much space.
@@ -229,6 +271,8 @@ def online(
         workers: loader processes.
         mirror: also read mirrored training images.
         crops: also read the corners of training images; see `views_of`.
+        augment: "light" or "strong", or a `captioning.data.Augmentation`: how each training image is changed at random
+            in every epoch; None for not at all.
         skip_unreadable: leave out unreadable images. Each image is opened once beforehand, so that all epochs have the
             same images.
 
@@ -239,7 +283,13 @@ def online(
     unreadable = _unreadable(records) if skip_unreadable else {}
     kept = [record for record in records if record.path not in unreadable]
     views = [View(Pictures(seen), turned) for seen, turned in views_of(transform, mirror=mirror, crops=crops)]
-    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, views)
+    change = make_augmentation(augment)
+    if change is not None and hasattr(encoder, "parts"):
+        raise ConfigError(
+            "features.augment changes one input per image, but encoder=side_by_side has several. Set "
+            "features.augment=null, or use one encoder"
+        )
+    return Source(Pictures(transform), encoder, kept, list(unreadable.items()), workers, views, change)
 
 
 class NoEncoder:

@@ -1,7 +1,7 @@
 """Store features in shards: one fp16 array per image, keyed by the encoder, weights and transform that computed it.
 
     folder/manifest.json     key, and list of the shards (see `captioning.features.manifest`)
-    folder/shard-00000.npy   [images, L, D] or [images, D] float16
+    folder/shard-00000.npy   [images, L, D] or [images, D] float16; maps of a frozen part: [images, H, W, C]
 
 Files are written atomically (`captioning.io`), and a shard is written before it is listed, so after a kill the store
 has every finished shard. If an image is in several shards, because it has changed, the latest shard counts.
@@ -53,7 +53,7 @@ class Damage(NamedTuple):
 
 
 class FeatureStore:
-    """Features by image id: `store[image_id]` is a float16 array [L, D] or [D].
+    """Features by image id: `store[image_id]` is a float16 array [L, D], [D] or [H, W, C].
 
     Opens the store in `folder`. If there is none, the store is empty, and the folder is created with the first shard.
     Missing or truncated shards are ignored: their images count as missing. A shard's file is open only while it is
@@ -154,7 +154,7 @@ class FeatureStore:
         Args:
             image_id: the image's id.
             stamp: the image file's stamp, see `stamp_picture`.
-            features: [L, D] or [D], of the store's shape.
+            features: [L, D], [D] or [H, W, C], of the store's shape.
 
         Raises:
             DataError: a value is not finite in float16.
@@ -259,7 +259,7 @@ class FeatureStore:
         while (file := f"shard-{self._number:05d}.npy") in self._files:
             self._number += 1
         content = io.BytesIO()
-        np.save(content, np.stack(features))
+        np.save(content, np.ascontiguousarray(np.stack(features)))
         size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
         shard = Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True)))
         self._listed = False  # in case writing the journal's line fails

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.errors import ConfigError, must_be
-from captioning.models.frozen_part import FrozenPart, TrainablePart, split
+from captioning.models.frozen_part import FrozenPart, TrainablePart, split_encoder
 from captioning.models.weights import fingerprint_of, nearest
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -109,7 +109,7 @@ class Encoder(nn.Module):
 
     def split(self) -> tuple[FrozenPart, TrainablePart]:
         """Split a fine-tuned encoder into its frozen part and the part that is trained; see `frozen_part`."""
-        return split(self)
+        return split_encoder(self)
 
     def train(self, mode: bool = True) -> "Encoder":
         """Set the training flag of the encoder itself; its network stays in eval mode."""

@@ -76,7 +76,7 @@ class TrainablePart(nn.Module):
         return self
 
 
-def split(encoder: Any) -> tuple[FrozenPart, TrainablePart]:
+def split_encoder(encoder: Any) -> tuple[FrozenPart, TrainablePart]:
     """Split a fine-tuned encoder before its first unfrozen module.
 
     Args:
@@ -137,8 +137,7 @@ class Graph(NamedTuple):
 
 
 def _cut(encoder: Any) -> Cut:
-    network, online = encoder.network, "Set features=online"
-    name = f"encoder.unfreeze_from={encoder.unfreeze_from}"
+    network, name = encoder.network, f"encoder.unfreeze_from={encoder.unfreeze_from}"
     if isinstance(network, fx.GraphModule):
         cut = _cut_graph(network, encoder.black(2))
     else:
@@ -146,10 +145,10 @@ def _cut(encoder: Any) -> Cut:
     if cut is None:
         raise ConfigError(
             f"{name}: {encoder.name} cannot be split there into a frozen part for the store and a part to train. "
-            f"{online}"
+            "Set features=online"
         )
     if not cut.frozen.weights(network):
-        raise ConfigError(f"{name} leaves no frozen layers whose output could be stored. {online}")
+        raise ConfigError(f"{name} leaves no frozen layers whose output could be stored. Set features=online")
     return cut
 
 

@@ -55,7 +55,7 @@ def fingerprint_of(state: Mapping[str, Tensor]) -> str:
     for key, value in sorted(state.items()):
         if not key.endswith("num_batches_tracked"):  # a counter on which no output depends
             digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-            digest.update(memoryview(value.detach().cpu().flatten().view(torch.uint8).numpy()))
+            digest.update(value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

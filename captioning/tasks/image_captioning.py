@@ -80,6 +80,7 @@ class ImageCaptioningTask:
             same_encoder("start_from", started, encoder)
         if resumed:
             same_encoder("resume", resumed, encoder)
+            take_encoder(encoder, resumed, Path(config["resume"]))  # before its frozen part fills a store
         reward = _reward(config, splits["train"], resumed or started, tokenizer)
         teacher = _teacher(config, splits["train"], tokens, vocabulary)
         frequencies = reward.state_dict() if reward else None
@@ -250,6 +251,7 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
             [tokens[record.image_id] for record in splits[split]],
             captions_per_image=limits[split],
             views=source.views if source and split == "train" else (),
+            augment=source.augment if source and split == "train" else None,
             seed=config["seed"],
             **common,
         )

@@ -61,6 +61,7 @@ class VqaTask:
             same_encoder("start_from", started, encoder)
         if resumed:
             same_encoder("resume", resumed, encoder)
+            take_encoder(encoder, resumed, Path(config["resume"]))  # before its frozen part fills a store
         answerer = build(
             config["model"],
             feature_size=encoder.size,
