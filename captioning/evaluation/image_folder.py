@@ -1,5 +1,6 @@
 """Find the image files of captions that were read from files of JSON."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -16,8 +17,9 @@ def find_scored_images(
 ) -> dict[ImageId, Path] | None:
     """Find the image file of each caption, for scores that look at the images.
 
-    A name is looked up in the folder: with its own folders, without them, and in each of the folders inside, as in
-    `coco/val2014`.
+    A name is looked up in the folder: with its own folders, then with fewer and fewer of them, and its last part also
+    in each of the folders inside, as in `coco/val2014`. A name without some of its folders must still mean one image of
+    the list and one file.
 
     Args:
         found: the captions and the names of their images.
@@ -30,7 +32,8 @@ def find_scored_images(
 
     Raises:
         ConfigError: a folder is given, and no score looks at the images.
-        DataError: there is no such folder, an image has no name or no file, or two files have its name.
+        DataError: there is no such folder, an image has no name or no file, or it is not certain
+            which file belongs to it.
     """
     if folder is None:
         return None
@@ -51,7 +54,8 @@ def _found(
             "'file_name' to each image"
         )
     below = sorted(path for path in folder.iterdir() if path.is_dir())
-    found = {image_id: _candidates(folder, below, names[image_id]) for image_id in image_ids}
+    endings = {image_id: _endings(names[image_id]) for image_id in image_ids}
+    found = {image_id: _candidates(folder, below, endings[image_id]) for image_id in image_ids}
     if missing := [names[image_id] for image_id, paths in found.items() if not paths]:
         raise DataError(
             f"images={folder} does not have {len(missing)} of {counted(len(found), 'image')}: {_first(missing)}. Give "
@@ -61,18 +65,52 @@ def _found(
         raise DataError(
             f"images={folder} has two files of the same name: {twice[0]} and {twice[1]}. Give the folder of one of them"
         )
-    return {image_id: paths[0] for image_id, paths in found.items()}
+    result = {image_id: paths[0] for image_id, paths in found.items()}
+    _check_one_to_one(folder, result, names, endings, files)
+    return result
 
 
-def _candidates(folder: Path, below: Sequence[Path], name: str) -> list[Path]:
+def _check_one_to_one(
+    folder: Path,
+    found: Mapping[ImageId, Path],
+    names: Mapping[ImageId, str],
+    endings: Mapping[ImageId, Sequence[PurePosixPath]],
+    files: Sequence[str | Path],
+) -> None:
+    """Check that each file belongs to one image, and that no name was shortened to one that several images have."""
+    owners: dict[Path, ImageId] = {}
+    meant = Counter(ending for own in endings.values() for ending in own)
+    for image_id, path in found.items():
+        used = next((each for each in endings[image_id] if folder / each == path), PurePosixPath(path.name))
+        if meant[used] > 1 and folder / names[image_id].replace("\\", "/") != path:
+            raise DataError(
+                f"images={folder} does not have {names[image_id]}, and {path} may be another image: {meant[used]} "
+                f"images are named {used} in different folders. Give the folder that has all of their folders"
+            )
+        if (other := owners.setdefault(path, image_id)) != image_id:
+            raise DataError(
+                f"{' and '.join(map(str, files))}: image ids {name_ids([other, image_id])} have the same file, {path}. "
+                "Give each image its own 'file_name'"
+            )
+
+
+def _candidates(folder: Path, below: Sequence[Path], endings: Sequence[PurePosixPath]) -> list[Path]:
     """Return the files that a name may mean: one, none, or several in different folders."""
-    relative = PurePosixPath(name.replace("\\", "/"))
-    last = relative.name
-    leads_out = relative.is_absolute() or ".." in relative.parts
-    for path in [folder / last] if leads_out else [folder / relative, folder / last]:
-        if path.is_file():
-            return [path]
-    return [path for each in below if (path := each / last).is_file()]
+    for ending in endings:
+        if len(ending.parts) > 1 and (folder / ending).is_file():
+            return [folder / ending]
+    last = endings[-1]
+    here = [folder / last] if (folder / last).is_file() else []
+    if here and len(endings) == 1:
+        return here
+    return here + [path for each in below if (path := each / last).is_file()]
+
+
+def _endings(name: str) -> list[PurePosixPath]:
+    """Return a name with its folders, with fewer and fewer of them, and without any; never one that leads out."""
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    first = max((at + 1 for at, part in enumerate(parts[:-1]) if part == ".." or part.endswith(("/", ":"))), default=0)
+    return [PurePosixPath(*parts[at:]) for at in range(first, len(parts))]
 
 
 def _first(names: Sequence[str]) -> str:

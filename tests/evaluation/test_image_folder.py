@@ -35,12 +35,19 @@ def folder(tmp_path):
         ("val2014/1.jpg", "1.jpg"),  # the folder itself is val2014
         ("3.jpg", "dogs/3.jpg"),  # the folder of all splits
         ("dogs/same.jpg", "dogs/same.jpg"),
+        ("coco/dogs/same.jpg", "dogs/same.jpg"),
+        ("/data/coco/dogs/same.jpg", "dogs/same.jpg"),
+        ("../coco/cats/2.jpg", "cats/2.jpg"),
+        ("C:\\data\\cats\\2.jpg", "cats/2.jpg"),
         ("/data/coco/1.jpg", "1.jpg"),
         ("../1.jpg", "1.jpg"),
     ],
 )
 def test_a_name_is_found_with_without_and_below_folders(folder, name, file):
-    assert found(folder, {"x": name, "y": "1.jpg"}) == {"x": folder / file, "y": folder / "1.jpg"}
+    assert found(folder, {"x": name, "y": "dogs/deep/4.jpg"}) == {
+        "x": folder / file,
+        "y": folder / "dogs/deep/4.jpg",
+    }
 
 
 def test_a_file_outside_the_folder_is_never_read(folder):
@@ -59,6 +66,21 @@ def test_a_file_outside_the_folder_is_never_read(folder):
         ({"x": "deep/4.jpg"}, r"does not have 1 of 1 image: deep/4.jpg"),
         ({"x": "same.jpg"}, r"two files of the same name: .*cats/same.jpg and .*dogs/same.jpg. Give the folder of one"),
         (
+            {"x": "a/1.jpg", "y": "b/1.jpg"},
+            r"does not have a/1.jpg, and .*images/1.jpg may be another image: 2 ",
+        ),
+        (
+            {"x": "cats/2.jpg", "y": "c/2.jpg"},
+            r"does not have c/2.jpg, and .*cats/2.jpg may be another image: 2 ",
+        ),
+        ({"x": "1.jpg", "y": "b/1.jpg"}, r"does not have b/1.jpg, and .*images/1.jpg may be another image: 2 "),
+        (
+            {"x": "a/cats/2.jpg", "y": "b/cats/2.jpg"},
+            r"does not have a/cats/2.jpg, .* 2 images are named cats/2.jpg",
+        ),
+        ({"x": "1.jpg", "y": "1.jpg"}, r"^r.json and a.json: image ids x, y have the same file, .*1.jpg. Give each"),
+        ({"x": "cats/2.jpg", "y": "./cats/2.jpg"}, r"image ids x, y have the same file, .*cats/2.jpg. Give each"),
+        (
             {"x": "1.jpg", "y": None},
             r"^r.json and a.json: 1 of 2 images without a file name.*: image ids y. Add \'file_name\'",
         ),
@@ -76,3 +98,10 @@ def test_a_folder_is_there_and_needed(folder):
         found(folder, {"x": "1.jpg"}, needed=False)
     for needed in (True, False):
         assert find_scored_images(matched(x="1.jpg"), None, needed=needed, files=("r", "a")) is None
+
+
+def test_a_file_in_the_folder_and_one_below_are_two(folder):
+    (folder / "dogs" / "1.jpg").write_bytes(b"y")
+    assert found(folder, {"x": "1.jpg"}) == {"x": folder / "1.jpg"}
+    with pytest.raises(DataError, match=r"two files of the same name: .*images/1.jpg and .*dogs/1.jpg"):
+        found(folder, {"x": "val2014/1.jpg"})
