@@ -117,7 +117,7 @@ def stored(
     must_be("features.workers", workers, least=0)
     if augment is not None:
         raise ConfigError(
-            "features.augment changes each image anew in every epoch, so its features cannot be stored. Set "
+            "features.augment changes each image at random in every epoch, so its features cannot be stored. Set "
             "features=online, or use features.mirror and features.crops, whose features are stored"
         )
     if encoder.output == "regions":

@@ -9,7 +9,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.io import TorchCheckpointIO
-from lightning.pytorch.callbacks import ModelCheckpoint, WeightAveraging
+from lightning.pytorch.callbacks import EMAWeightAveraging, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from captioning.io import write_whole
@@ -129,3 +129,21 @@ class SaveBetweenSteps(lightning.Callback):
             )
             self.stop.requeue()
         raise SystemExit(self.stop.status)
+
+
+class MovingAverage(EMAWeightAveraging):
+    """Exponential moving average of the weights in which a frozen weight stays exactly as it is.
+
+    Lightning's average of equal numbers drifts by rounding. Then every checkpoint of a fine-tuned encoder would have
+    another frozen part, with a feature store of its own.
+    """
+
+    def __init__(self, **given: Any):
+        super().__init__(**given)
+        average = self._kwargs["avg_fn"]
+        self._kwargs["avg_fn"] = lambda mean, now, count: torch.where(mean == now, mean, average(mean, now, count))
+
+    @property
+    def state_key(self) -> str:
+        """The name of this callback in checkpoints, the same as in those of earlier versions."""
+        return EMAWeightAveraging.__qualname__

@@ -97,7 +97,7 @@ early_stopping = _stand_in(
 )
 
 moving_average = _stand_in(
-    "lightning.pytorch.callbacks.EMAWeightAveraging",
+    "captioning.training.callbacks.MovingAverage",
     {
         "device": str | int | None,
         "use_buffers": bool,

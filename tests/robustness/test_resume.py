@@ -265,6 +265,7 @@ CHANGES = {
     "features=online": "features._target_ was captioning.features.stored and is captioning.features.online now",
     "features.mirror=true": "features.mirror was false and is true now",
     "features.crops=0.5": "features.crops was null and is 0.5 now",
+    "features.augment=light": "features.augment was null and is light now",
     "model.word_dropout=0.5": "model.word_dropout was 0.0 and is 0.5 now",
     "trainer.precision=bf16-mixed": "trainer.precision was 32-true and is bf16-mixed now",
 }
