@@ -21,6 +21,7 @@ PARTS = {
     "readout": ["DeepReadout", "LinearReadout", "SumReadout"],
     "recurrence": ["LookAfter", "LookFirst", "UpDown"],
     "scorers": ["Additive", "DotProduct"],
+    "side_by_side": ["SideBySide"],
     "timm_networks": ["timm_encoder"],
     "torchvision_networks": ["torchvision_encoder"],
     "vector": ["Raw", "Standardized"],

@@ -40,6 +40,7 @@ from captioning.models.recurrence import UpDown as UpDown
 from captioning.models.region_encoder import RegionEncoder as RegionEncoder
 from captioning.models.scorers import Additive as Additive
 from captioning.models.scorers import DotProduct as DotProduct
+from captioning.models.side_by_side import SideBySide as SideBySide
 from captioning.models.state import RecurrentState as RecurrentState
 from captioning.models.step_state import StepState as StepState
 from captioning.models.step_state import defer as defer
