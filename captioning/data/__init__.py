@@ -81,6 +81,7 @@ TOOLS = {
     "records": ["Record", "SPLITS", "select"],
     "readers": ["recognize_data"],
     "scenes": ["draw_scene"],
+    "split_names": ["SPLIT_NAMES", "known_split", "split_named"],
     "tables": ["is_table", "names_of", "table_rows"],
     "vocabulary": ["Vocabulary"],
     "vqa": ["Answers", "most_frequent", "prior_answers", "questions_of"],

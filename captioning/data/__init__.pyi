@@ -85,6 +85,9 @@ from captioning.data.scenes import read_scenes as read_scenes
 from captioning.data.scenes import read_shapes as read_shapes
 from captioning.data.scenes import truth as truth
 from captioning.data.several_inputs import SeveralInputs as SeveralInputs
+from captioning.data.split_names import SPLIT_NAMES as SPLIT_NAMES
+from captioning.data.split_names import known_split as known_split
+from captioning.data.split_names import split_named as split_named
 from captioning.data.tables import is_table as is_table
 from captioning.data.tables import names_of as names_of
 from captioning.data.tables import table_rows as table_rows

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from captioning.data.parsing import STRICT, Faults, Handling, note
-from captioning.data.records import SPLITS
+from captioning.data.split_names import known_split
 from captioning.errors import DataError
 from captioning.io import unopened
 
@@ -294,7 +294,7 @@ def _joined(columns: list[str], delimiter: str, line: str | None) -> list[str] |
 def _is_no_prose(cell: str, after: str | None) -> bool:
     """Return whether a cell may be a separate column: a number (not a part of "3,000"), a split, an image's name."""
     number = re.fullmatch(r"\s*[-+]?\d+(?:\.\d+)?\s*", cell) and not (after and re.match(r"\d{3}(?!\d)", after))
-    return bool(number) or cell.strip().lower() in (*SPLITS, "restval") or bool(_PICTURE.search(cell.strip()))
+    return bool(number) or known_split(cell) is not None or bool(_PICTURE.search(cell.strip()))
 
 
 def names_of(rows: Iterable[tuple[str, dict[str, str]]]) -> list[str]:

@@ -5,7 +5,16 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from captioning.data import SPLITS, counted_annotations, entries, field, left_out_notice, parse_json, read_json
+from captioning.data import (
+    SPLITS,
+    counted_annotations,
+    entries,
+    field,
+    left_out_notice,
+    parse_json,
+    read_json,
+    split_named,
+)
 from captioning.errors import DataError
 from captioning.evaluation.identity import COCO_ID, ImageId, ImageTexts, listed, pair, read_id
 from captioning.io import counted
@@ -267,8 +276,8 @@ def _domains(content: Any) -> dict[ImageId, str]:
 
 def _test_split(content: Any, file: Path) -> str:
     """Return "test", or the name of the file's only split."""
-    there = {field(image, "split", str, where) for where, image in entries(content, "images", file)}
-    found = {"train" if split == "restval" else split for split in there}
+    listed = entries(content, "images", file)
+    found = {split_named(field(image, "split", str, where), where) for where, image in listed}
     if "test" not in found and len(found) > 1:
         raise DataError(f"{file} has no test split. Choose split={' or split='.join(sorted(found))}")
     return "test" if "test" in found else found.pop()
@@ -297,8 +306,7 @@ def _of_karpathy(file: Path, content: Any, split: str) -> list[ImageTexts]:
 
 
 def _in_split(image: Any, split: str, where: str) -> bool:
-    own = field(image, "split", str, where)
-    return ("train" if own == "restval" else own) == split
+    return split_named(field(image, "split", str, where), where) == split
 
 
 def _two_names(where: str, number: ImageId | None, name: str | None, before: str | None) -> str:

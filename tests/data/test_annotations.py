@@ -342,7 +342,7 @@ def test_no_flickr_says_what_is_wanted_and_where_to_get_it(tmp_path, lacking):
         (lambda image: image.pop("imgid"), "'imgid'"),
         (lambda image: image.pop("filename"), "'filename'"),
         (lambda image: image.pop("split"), "'split'"),
-        (lambda image: image.update(split="dev"), "not 'dev'"),
+        (lambda image: image.update(split="dev2"), "not 'dev2'"),
         (lambda image: image.pop("sentences"), "'sentences'"),
         (lambda image: image.update(sentences=["a"]), "'raw'"),
         (lambda image: image["sentences"][0].pop("raw"), "'raw'"),
@@ -437,8 +437,9 @@ def test_impossible_shares(tmp_path, shares):
         (["image,caption,set", "a.jpg,a,train"], "not 'image,caption,set'"),
         (["image,caption"], "no images with captions"),
         (
-            ["image,caption,split", "a.jpg,x,train", "a.jpg,y,dev"],
-            "line 3: split must be train, val or test, not 'dev'",
+            ["image,caption,split", "a.jpg,x,train", "a.jpg,y,dev2"],
+            "line 3: 'split' must be one of train (or training, restval), val (or valid, validation, dev, "
+            "development), test (or testing), not 'dev2': correct it",
         ),
         (
             ["image,caption,split", "a.jpg,x,train", "./a.jpg,y,val"],

@@ -204,7 +204,7 @@ def test_karpathy_with_faults(tmp_path):
         sentences = [{"raw": text} for text in sentences]
         return {"imgid": number, "filename": f"{number}.jpg", "split": split, "sentences": sentences}
 
-    images = [image(0), image(1, "val", ["a dog runs", None]), image(2, "dev"), {"imgid": 5}, image(2, "test", [])]
+    images = [image(0), image(1, "val", ["a dog runs", None]), image(2, "dev2"), {"imgid": 5}, image(2, "test", [])]
     (tmp_path / "dataset_flickr8k.json").write_text(json.dumps({"images": images}))
     kinds = found(run(tmp_path / "out", "data=flickr8k", f"data.root={tmp_path}", "data.min_count=1"))
     assert len(kinds.pop("broken entries")) == 3 and names(kinds.pop("images without captions")) == ["2.jpg"]
@@ -411,3 +411,62 @@ def test_without_a_limit_it_is_that_of_training(clean, tmp_path, capsys):
     report = run(tmp_path / "out", *write_table(root, [*rows, long], encoding="utf-8"))
     assert report["max_length"] == 28 and not found(report).get("captions longer than max_length")
     assert "over 28" in capsys.readouterr().out
+
+
+OWN = """
+from pathlib import Path
+from captioning.data import Record
+from captioning.errors import DataError
+
+
+class Reader(list):
+    def __init__(self, root, fault=None):
+        if fault:
+            raise DataError(f"{root}: {fault}")
+        paths = sorted(Path(root).glob("*.png"))
+        super().__init__(Record(n, path, "train", ("a dog runs",)) for n, path in enumerate(paths))
+
+
+class Nothing:
+    def __init__(self, root):
+        pass
+
+
+def function(root, *, faults):
+    with faults:
+        raise DataError(f"{root}: one")
+    with faults:
+        raise DataError(f"{root}: two")
+    return Reader(root)
+"""
+
+
+@pytest.fixture
+def own_reader(clean, tmp_path_factory, monkeypatch):
+    """A function from the name of a user's own reader, and its arguments, to the settings of the audit."""
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "own_reader_of_audit.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.delitem(sys.modules, "own_reader_of_audit", raising=False)
+    root, _ = clean
+
+    def audited(name, **arguments):
+        config = check(
+            compose("audit", ["data=csv", f"data.root={root}", f"output={folder}", "workers=1"]), AuditConfig
+        )
+        target = f"own_reader_of_audit.{name}"
+        config["data"]["reader"] = {"_target_": target, "root": str(root)} | arguments
+        audit(config)
+        return json.loads((folder / "audit.json").read_text())
+
+    monkeypatch.setattr("captioning.config.building.allowed_in_settings", lambda target: True)
+    return audited
+
+
+def test_an_own_reader_needs_no_argument_for_faults(own_reader, clean):
+    root, _ = clean
+    assert own_reader("Reader")["splits"]["train"]["pictures"] == 6
+    assert own_reader("Reader", fault="is empty")["findings"]["broken entries"] == [f"{root}: is empty"]
+    assert own_reader("function")["findings"]["broken entries"] == [f"{root}: one", f"{root}: two"]
+    with pytest.raises(ConfigError, match=r"the reader own_reader_of_audit\.Nothing returns Nothing: it must return a"):
+        own_reader("Nothing")

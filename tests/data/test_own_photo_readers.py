@@ -12,8 +12,9 @@ import pytest
 from miniatures import PHOTO, folder, img2dataset, img2dataset_tars, json_lines, parquet, photo, put
 from pyarrow import parquet as files
 
-from captioning.data import Faults, read_csv, read_folder, read_json_lines, read_parquet, recognize_data
+from captioning.data import Faults, read_csv, read_folder, read_json_lines, read_karpathy, read_parquet, recognize_data
 from captioning.errors import ConfigError, DataError
+from captioning.evaluation import read_references
 
 
 def error_of(reader, *arguments, kind=DataError, **keywords):
@@ -218,6 +219,11 @@ GOOD = {"image": "a.jpg", "caption": "a dog"}
         ({"caption": "x"}, "line 2: the key 'image' is missing: add it"),
         ({"image": 3, "caption": "x"}, "line 2: 'image' must be the name of an image file, not 3"),
         ({"image": "a.jpg", "captions": []}, "line 2: 'captions' must be a text or a list of texts, not []"),
+        (
+            {"image": "a.jpg", "captions": ["x", None]},
+            "line 2: 'captions'[1] is null: write a caption there, or remove it",
+        ),
+        ({"image": "a.jpg", "captions": ["x", ""]}, "line 2: 'captions'[1] is blank: write a caption there, or remove"),
         ({"image": "a.jpg", "captions": [1]}, "line 2: 'captions' must be a text or a list of texts"),
         ({"image": "a.jpg", "caption": "x", "captions": ["y"]}, "line 2: the keys captions and caption mean the same"),
         ({"image": "a.jpg", "caption": " "}, "line 2: the caption of a.jpg is blank"),
@@ -238,10 +244,10 @@ def test_what_json_lines_have_wrong(tmp_path, entry, told):
 
 def test_splits_of_json_lines_are_checked(tmp_path):
     put(tmp_path, {"a.jpg": None})
-    lines(tmp_path, GOOD | {"split": "dev"})
-    assert "line 1: split must be train, val or test, not 'dev'" in error_of(read_json_lines, tmp_path)
+    lines(tmp_path, GOOD | {"split": "dev2"})
+    assert "line 1: 'split' must be one of train (or training, restval)" in error_of(read_json_lines, tmp_path)
     lines(tmp_path, GOOD | {"split": None})
-    assert "line 1: 'split' must be train, val or test, not null" in error_of(read_json_lines, tmp_path)
+    assert "test (or testing), not null: correct it" in error_of(read_json_lines, tmp_path)
     lines(tmp_path, GOOD | {"split": "train"}, GOOD | {"split": "val"})
     assert "a.jpg is in split val here, but in train in an earlier row" in error_of(read_json_lines, tmp_path)
 
@@ -268,6 +274,29 @@ def test_another_file_instead_of_json_lines(tmp_path):
 def table(root, name="train.parquet", **columns):
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     files.write_table(pyarrow.table(columns), root / name)
+
+
+SPELLED = {"train": ["train", "Train", "TRAIN", "training", "restval", " train "],
+           "val": ["val", "Val", "dev", "DEV", "valid", "validation", "Validation", "development"],
+           "test": ["test", "Test", "testing"]}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "split"), [(name, split) for split, names in SPELLED.items() for name in names])
+def test_every_reader_knows_the_same_names_of_splits(tmp_path, name, split):
+    where = name.strip()
+    row = f"image,caption,split\n{where}/a.jpg,x,{name}\n"
+    put(tmp_path, {f"{where}/a.jpg": None, f"{where}/a.txt": "a dog", "captions.csv": row})
+    lines(tmp_path, {"image": f"{where}/a.jpg", "caption": "a dog", "split": name})
+    table(tmp_path, "x.parquet", path=[f"{where}/a.jpg"], caption=["a dog"], split=[name])
+    image = {"imgid": 0, "cocoid": 9, "filename": "a.jpg", "split": name, "sentences": [{"raw": "a dog"}]}
+    put(tmp_path, {"k.json": {"images": [image]}})
+    found = [read_csv(tmp_path), read_json_lines(tmp_path), read_parquet(tmp_path), read_folder(tmp_path),
+             read_karpathy(tmp_path, annotations="k.json", images=where)]  # fmt: skip
+    assert [[record.split for record in records] for records in found] == [[split]] * 5
+    references = read_references(tmp_path / "k.json", split=split)
+    assert [each.texts for each in references.images] == [["a dog"]]
+    table(tmp_path / "other", f"{where}-00000-of-00001.parquet", image=[PHOTO], caption=["a dog"])
+    assert read_parquet(tmp_path / "other")[0].split == split
 
 
 def test_images_in_a_parquet_file_are_extracted_once(tmp_path):
@@ -359,11 +388,24 @@ def test_splits_without_names_are_hashed(tmp_path):
         ({"image": [PHOTO], "jpg": [PHOTO], "caption": ["x"]}, "has several columns of image (image, jpg)"),
         ({"image": [PHOTO], "caption": [3]}, "row 0: 'caption' must be a text or a list of texts, not 3"),
         ({"image": [3], "caption": ["x"]}, "row 0: the image must be bytes, or have the key bytes"),
-        ({"image": [PHOTO], "caption": [""]}, "is blank: write one"),
+        (
+            {"image": [PHOTO], "caption": [""]},
+            "row 0: 'caption' is blank: write a caption there, or null if the image has",
+        ),
+        ({"path": ["a.jpg"], "caption_0": ["x"], "caption_1": [" "]}, "row 0: 'caption_1' is blank: write a caption"),
+        (
+            {"path": ["a.jpg"], "captions": [["x", None]]},
+            "row 0: 'captions'[1] is null: write a caption there, or remove",
+        ),
+        (
+            {"path": ["a.jpg"], "captions": [["x", " "]]},
+            "row 0: 'captions'[1] is blank: write a caption there, or remove",
+        ),
+        ({"path": ["a.jpg"], "sentences": [[{"raw": None}]]}, "row 0: 'sentences'[0] is null: write a caption there"),
         ({"image": [PHOTO], "caption": [None]}, "'caption' must be a text or a list of texts"),
         (
             {"image": [PHOTO], "caption": ["x"], "split": ["dev2"]},
-            "row 0: 'split' must be train, val or test, not 'dev2'",
+            "test (or testing), not 'dev2': correct it",
         ),
         ({"path": ["../a.jpg"], "caption": ["x"]}, "leads out of"),
         ({"path": ["no.jpg"], "caption": ["x"]}, "images that are not on disk"),

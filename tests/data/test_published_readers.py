@@ -3,7 +3,9 @@
 import json
 
 import pytest
+from PIL import Image
 
+from captioning.audit import audit
 from captioning.config import AuditConfig, build, check, compose
 from captioning.data import (
     Faults,
@@ -333,7 +335,44 @@ def test_nocaps_with_an_unknown_or_missing_domain(nocaps):
     )
     del content["images"][1]["domain"]
     write_json(file, content)
-    assert error_of(read_nocaps, nocaps) == f"{file}: images[1]: the key 'domain' is missing: add it"
+    message = f"{file}: images[1]: the key 'domain' is missing: add it"
+    assert error_of(read_nocaps, nocaps) == message
+    faults = Faults()
+    assert [record.group for record in read_nocaps(nocaps, faults=faults)] == ["in-domain", None, "out-domain"]
+    assert faults.messages == [message]  # nothing else: its captions and its photo have an entry
+    for number, name in enumerate(("0013ea2087020901", "00a159a661a2f5aa", "00af34785ee5e9ba")):
+        Image.new("RGB", (9 + number, 8), (90 * number, 9, 9)).save(nocaps / f"val/{name}.jpg")
+    audit(check(compose("audit", ["data=nocaps", f"data.root={nocaps}", f"output={nocaps}", "workers=1"]), AuditConfig))
+    report = json.loads((nocaps / "audit.json").read_text())
+    assert report["findings"]["broken entries"] == [message]
+    assert report["findings"]["image files without an entry"] == []
+
+
+def test_the_audit_reports_a_broken_image_entry_once(vizwiz):
+    file = vizwiz / "annotations/val.json"
+    content = json.loads(file.read_text())
+    del content["images"][0]["file_name"]
+    write_json(file, content)
+    faults = Faults()
+    read_vizwiz(vizwiz, faults=faults)
+    assert faults.messages == [f"{file}: images[0]: the key 'file_name' is missing: add it"]
+
+
+def test_the_audit_reports_a_broken_entry_of_karpathys_split_once(stair):
+    images = [{"cocoid": 9, "split": "train"}, {"cocoid": 42, "split": "dev2"}]
+    write_json(stair / "dataset_coco.json", {"images": images})
+    faults = Faults()
+    assert [record.image_id for record in read_stair(stair, split="karpathy", faults=faults)] == [9]
+    (message,) = faults.messages
+    assert "images[1]: 'split' must be one of train" in message
+
+
+def test_coco_cn_refuses_tags_in_the_file_of_text(coco_cn):
+    file = coco_cn / "imageid.human-written-caption.txt"
+    write_lines(file, f"{FORTY}#0\t牌子写着:stop", f"{NINE}#0\t一:m 只:q 狗")  # one alone can be text
+    assert f"{file}, line 2: '一:m' is a word with its part of speech" in error_of(read_coco_cn, coco_cn)
+    write_lines(file, f"{FORTY}#0\t牌子写着:stop", f"{NINE}#0\t狗")
+    assert captions_of(read_coco_cn(coco_cn))["test", 42] == ("牌子写着:stop",)
 
 
 def test_nocaps_needs_the_captions_and_not_the_image_info(nocaps):
@@ -410,8 +449,8 @@ def test_stair_in_karpathys_split(stair):
     }
     write_json(stair / "dataset_coco.json", {"images": images[:1]})
     assert "image ids that dataset_coco.json does not list: 42" in error_of(read_stair, stair, split="karpathy")
-    write_json(stair / "dataset_coco.json", {"images": [{"cocoid": 9, "split": "dev"}]})
-    assert "images[0]: 'split' must be train, restval, val or test, not 'dev'" in (
+    write_json(stair / "dataset_coco.json", {"images": [{"cocoid": 9, "split": "dev2"}]})
+    assert "images[0]: 'split' must be one of train (or training, restval)" in (
         error_of(read_stair, stair, split="karpathy")
     )
     assert "must be official or karpathy, not 'random'" in error_of(read_stair, stair, split="random", kind=ConfigError)

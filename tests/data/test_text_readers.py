@@ -315,6 +315,21 @@ def test_flickr30k_cn_loses_its_tags_and_keeps_its_words(tmp_path):
     assert read(tmp_path, "flickr30k_cn")[2].captions == ("现在 是 12:30 a:b",)
 
 
+@pytest.mark.parametrize("text", ["现在:t 是 早上 了", "现在:t 是:v 早上 了", "现在:t"])
+def test_flickr30k_cn_with_tags_on_some_words_is_refused(tmp_path, text):
+    flickr30k_cn(tmp_path)
+    name = "flickr30kzhmbosontest/TextData/seg.flickr30kzhmbosontest.caption.txt"
+    put(tmp_path, {name: f"c#zhm#0 一 只 狗\nc#zhm#1 {text}\n"})
+    told = error_of(read, tmp_path, "flickr30k_cn")
+    assert f"{name}, line 2: '现在:t' is a word with its part of speech, but most words of the file have none" in told
+
+
+def test_lists_of_unknown_splits_are_refused(tmp_path):
+    flickr8k_text(tmp_path)
+    told = error_of(read, tmp_path, "flickr8k_text", "+data.reader.lists.dev=x.txt", kind=ConfigError)
+    assert "the split 'dev' must be one of train, val, test" in told
+
+
 def test_what_text_files_have_wrong(tmp_path):
     needs = error_of(read, tmp_path, "flickr8k_cn")
     assert "needs flickr8kzhc.caption.txt, flickr8ktrain.txt, flickr8kval.txt, flickr8ktest.txt, and a folder" in needs

@@ -18,12 +18,12 @@ from captioning.data import SPLITS, STRICT, CocoPictures, Disk, Handling, Record
 from captioning.data.readers.checks import CaptionFile, checked, not_blank, refuse
 from captioning.data.readers.lines import text_lines
 from captioning.data.readers.published import first_file, nothing_found
+from captioning.data.readers.word_tags import refuse_some_tags, untagged
 from captioning.errors import ConfigError, DataError
 
 KINDS_OF_CAPTIONS = ("human-written", "manually-translated", "machine-translated")
 _FOLDERS = ("", "coco-cn-version1805v1.1/")
 _NAME = re.compile(r"COCO_(train|val)2014_(\d{12})")
-_TAGGED = re.compile(r".+:[A-Za-z]+")
 
 
 def read_coco_cn(
@@ -103,7 +103,7 @@ def _splits(files: Sequence[Path], faults: Handling) -> dict[str, str]:
 
 def _add_captions(file: Path, texts: dict[str, list[str]], *, tagged: bool, faults: Handling) -> list[str]:
     """Add the captions of a file to their images; return the names of unknown images."""
-    unknown = []
+    unknown, plain = [], []
     for number, line in enumerate(text_lines(file), start=1):
         with faults:
             where = f"{file}, line {number}"
@@ -114,16 +114,14 @@ def _add_captions(file: Path, texts: dict[str, list[str]], *, tagged: bool, faul
             if not mark:
                 raise DataError(f"{where}: must be an image name with #, a number, a tab and a caption: correct it")
             _number(name, where)
+            plain.append((number, text))
             if name in texts:
-                texts[name].append(_words(text) if tagged else text.strip())
+                texts[name].append(untagged(text) if tagged else text.strip())
             else:
                 unknown.append(name)
+    if not tagged:
+        refuse_some_tags(file, plain, faults)
     return list(dict.fromkeys(unknown))
-
-
-def _words(text: str) -> str:
-    """Return the words of a line WORD:TAG WORD:TAG … without the tags; a word without a tag as it is."""
-    return " ".join(word.rpartition(":")[0] if _TAGGED.fullmatch(word) else word for word in text.split())
 
 
 def _number(name: str, where: str = "") -> int:

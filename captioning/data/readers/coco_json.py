@@ -113,6 +113,7 @@ def coco_records(
     """
     content: list[Any] = []
     records: list[Record] = []
+    known: set[int] = set()  # ids of all images, also of those with another fault
     with faults:
         content.append(read_json(file))
     if not content:  # the fault is reported once
@@ -123,16 +124,19 @@ def coco_records(
         places = Places(folder, [image.get("file_name", "") for _, image in listed if isinstance(image, dict)], disk)
         for where, image in listed:
             with faults:
-                number, name = id_of(image, "id", where), field(image, "file_name", str, where)
+                number = id_of(image, "id", where)
+                known.add(number)
+                name = field(image, "file_name", str, where)
                 path = places.path(name, where)
                 if pictures and not disk.has(path):
                     path = pictures.find(name, number) or path
-                group = _group(image, where, keys) if keys.group else None
+                group = None
+                with faults:  # an image without its group is still an image: only the group is reported
+                    group = _group(image, where, keys) if keys.group else None
                 records.append(Record(number, path, split, not_blank(captions[number], faults), group))
         places.report(file, faults)
         if pictures:
             pictures.report(file, faults)
-    known = {record.image_id for record in records}
     unknown = [number for number in captions if number not in known]
     advice = "add the images or remove the captions"
     refuse(file, "captions of image ids that 'images' does not list", unknown, advice=advice, faults=faults)

@@ -26,11 +26,11 @@ from captioning.data import (
 )
 from captioning.data.readers.checks import CaptionFile, checked, not_blank
 from captioning.data.readers.lines import text_lines
-from captioning.errors import DataError
+from captioning.data.readers.word_tags import has_tags, refuse_some_tags, untagged
+from captioning.errors import ConfigError, DataError
 from captioning.io import counted
 
 _LINE = re.compile(r"(\S+?)(?:#[a-z]+)?#(\d+)[\t ](.*)")
-_TAGGED = re.compile(r"(\S+):[A-Za-z]+")
 # Folders of archives and repositories, below root, that contain the text files.
 LISTS_BELOW: tuple[str, ...] = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
 _SUFFIX = ".jpg"
@@ -60,10 +60,15 @@ def read_flickr_text(
         faults: how to handle faults, see `captioning.data.readers`.
 
     Raises:
+        ConfigError: there is no such split.
         DataError: a file or an image is missing or inconsistent.
     """
     root = Path(root)
     files = dict(captions) if isinstance(captions, Mapping) else {"": captions}
+    if unknown := sorted((files.keys() | (lists or {}).keys()) - {"", *SPLITS}):
+        raise ConfigError(
+            f"data.reader.captions and data.reader.lists: the split {unknown[0]!r} must be one of {', '.join(SPLITS)}"
+        )
     found = {split: file for split, names in files.items() if (file := _below(root, names))}
     wanted = {split: name for split, name in (lists or {}).items() if name}
     listed = {split: file for split, name in wanted.items() if (file := _below(root, name))}
@@ -96,6 +101,7 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
         for _, row in table_rows(file, faults):
             found.setdefault(row["image"].strip().removesuffix(_SUFFIX), []).append(row["caption"])
         return found
+    texts: list[tuple[int, str]] = []  # with the number of their line
     lines = text_lines(file)
     for number, line in enumerate(lines, start=1):
         with faults:
@@ -111,16 +117,11 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
                     f"{file}, line {number}: must be NAME#NUMBER and a caption, not {line!r:.60}: correct it"
                 )
             found.setdefault(match[1].removesuffix(_SUFFIX), []).append(match[3].strip())
-    texts = [text for own in found.values() for text in own]
-    tagged = [bool(_TAGGED.fullmatch(word)) for text in texts for word in text.split()]
-    if sum(tagged) * 2 > len(tagged):  # a word without a tag, such as 12:30, does not keep the tags of the others
-        return {name: [_untagged(text) for text in own] for name, own in found.items()}
+            texts.append((number, match[3].strip()))
+    if has_tags([text for _, text in texts]):
+        return {name: [untagged(text) for text in own] for name, own in found.items()}
+    refuse_some_tags(file, texts, faults)
     return found
-
-
-def _untagged(text: str) -> str:
-    """Remove the part of speech from every word that has one: "猫:n 睡:v 12:30" becomes "猫 睡 12:30"."""
-    return " ".join(word.rpartition(":")[0] if _TAGGED.fullmatch(word) else word for word in text.split())
 
 
 def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from pathlib import Path
 
-from captioning.data import STRICT, Disk, Handling, Places, Record, caseless, find_images, names_of, note
+from captioning.data import STRICT, Disk, Handling, Places, Record, caseless, find_images, known_split, names_of, note
 from captioning.data.readers.checks import CaptionFile, checked
 from captioning.data.readers.lines import text_lines
 from captioning.data.readers.rows import check_shares, row_records
@@ -11,7 +11,6 @@ from captioning.data.readers.shards import how_to_unpack, packed_shard
 from captioning.errors import DataError
 from captioning.io import counted
 
-SPLIT_FOLDERS = {"train": "train", **dict.fromkeys(("val", "valid", "validation"), "val"), "test": "test"}
 _NO_CAPTIONS = ("readme", "license", "licence")  # text files without a photo that archives contain
 
 
@@ -20,9 +19,9 @@ def read_folder(
 ) -> list[Record]:
     """Read photos in a folder and its subfolders, each with a text file of the same name that has one caption per line.
 
-    If root has folders named train, val (or valid, validation) and test, they are the splits. Otherwise a hash of the
-    photo's file name chooses the split, as in `read_csv`. Photos without a text file are left out, and their number is
-    printed.
+    If root has folders named train, val and test (or validation, dev, …, see `split_named`), they are the splits.
+    Otherwise a hash of the photo's file name chooses the split, as in `read_csv`. Photos without a text file are left
+    out, and their number is printed.
 
     The output of img2dataset (format "files") has this layout. It writes an empty text file for a photo without a
     caption, and a JSON file beside each photo; such photos are left out and counted too.
@@ -67,9 +66,7 @@ def split_folders(root: Path, disk: Disk) -> dict[str, str]:
     Raises:
         DataError: two folders are the same split.
     """
-    found = {
-        name: SPLIT_FOLDERS[caseless(name)] for name in disk.listing(root).folders if caseless(name) in SPLIT_FOLDERS
-    }
+    found = {name: split for name in disk.listing(root).folders if (split := known_split(name))}
     double = [name for name in sorted(found) if list(found.values()).count(found[name]) > 1]
     if double:
         raise DataError(f"{root}: the folders {' and '.join(double)} are the same split: keep one of them")

@@ -15,9 +15,10 @@ from captioning.data import (
     own_folder,
     parse_json,
     shown,
+    split_named,
 )
 from captioning.data.readers.checks import CaptionFile, checked
-from captioning.data.readers.rows import check_shares, row_records
+from captioning.data.readers.rows import caption_texts, check_shares, row_records
 from captioning.errors import DataError
 from captioning.io import unopened
 
@@ -59,7 +60,7 @@ def read_json_lines(
     splits: set[bool] = set()
     for where, entry in _objects(source, faults):
         with faults:
-            found = _rows(entry, where)
+            found = _rows(entry, where, faults)
             splits.add("split" in found[0][1])
             if len(splits) > 1:
                 raise DataError(
@@ -123,21 +124,19 @@ def _parsed(line: str, where: str) -> Any:
         raise DataError(f"{where} is not JSON ({error}): {advice}") from error
 
 
-def _rows(entry: Any, where: str) -> list[tuple[str, dict[str, str]]]:
+def _rows(entry: Any, where: str, faults: Handling) -> list[tuple[str, dict[str, str]]]:
     """Return one row per caption of an object."""
     if not isinstance(entry, dict):
         raise DataError(f"{where}: must be an object such as {_FORM}, not {shown(entry)}")
     image, captions = _only(entry, IMAGE_KEYS, where), _only(entry, CAPTION_KEYS, where)
     if not isinstance(entry[image], str) or not entry[image].strip():
         raise DataError(f"{where}: '{image}' must be the name of an image file, not {shown(entry[image])}")
-    texts = [entry[captions]] if isinstance(entry[captions], str) else entry[captions]
-    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+    texts = caption_texts(entry[captions], captions, where, faults)
+    if not texts:
         raise DataError(f"{where}: '{captions}' must be a text or a list of texts, not {shown(entry[captions])}")
     row = {"image": entry[image]}
     if "split" in entry:
-        if not isinstance(entry["split"], str):
-            raise DataError(f"{where}: 'split' must be train, val or test, not {shown(entry['split'])}")
-        row["split"] = entry["split"]
+        row["split"] = split_named(entry["split"], where)
     return [(where, row | {"caption": text}) for text in texts]
 
 

@@ -18,6 +18,7 @@ from captioning.data import (
     field,
     id_of,
     read_json,
+    split_named,
 )
 from captioning.data.readers.checks import CaptionFile, checked, not_blank
 from captioning.data.readers.coco_json import coco_records
@@ -106,9 +107,7 @@ def karpathy_records(file: Path, folder: Path, disk: Disk, *, id_key: str, fault
 def _karpathy_record(
     image: Any, where: str, places: Places, coco: CocoPictures | None, *, id_key: str, faults: Handling
 ) -> Record:
-    split = field(image, "split", str, where)
-    if split not in (*SPLITS, "restval"):
-        raise DataError(f"{where}: 'split' must be train, restval, val or test, not {split!r}")
+    split = split_named(field(image, "split", str, where), where)
     filepath = field(image, "filepath", str, where) if "filepath" in image else ""
     filename = field(image, "filename", str, where)
     texts: list[str] = []
@@ -119,5 +118,4 @@ def _karpathy_record(
     path = places.path(os.path.join(filepath, filename), where)
     if coco and not places.disk.has(path):
         path = coco.find(filename, number) or path
-    split = "train" if split == "restval" else split
     return Record(number, path, split, not_blank(texts, faults))

@@ -10,10 +10,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from captioning.data import STRICT, Disk, Handling, Places, Record, names_of, note, own_folder
+from captioning.data import STRICT, Disk, Handling, Places, Record, known_split, names_of, note, own_folder, split_named
 from captioning.data.readers.checks import CaptionFile, checked
 from captioning.data.readers.parquet_images import extracted_images, first_line
-from captioning.data.readers.rows import check_shares, row_records
+from captioning.data.readers.rows import caption_texts, check_shares, row_records
 from captioning.errors import ConfigError, DataError
 from captioning.io import counted
 
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp", "image_path", "file_name", "filename", "path")
 CAPTION_COLUMNS = ("captions", "caption", "sentences", "sentence", "text", "txt", "raw")
 _NUMBERED = re.compile(r"captions?_?\d+")  # caption_0 … caption_4
-_SPLIT_WORDS = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val"}
-_SPLIT_WORDS |= {"test": "test"}
 _WORD = re.compile(r"[a-z]+")
 
 
@@ -112,8 +110,10 @@ def _rows(
     for index, name in enumerate(names):
         where = f"{file}, row {index}"
         with faults:
-            split = _split(table[columns.split][index], where) if columns.split else of_file
-            texts = [text for column in columns.captions for text in _texts(table[column][index], column, where)]
+            split = split_named(table[columns.split][index], where) if columns.split else of_file
+            texts = [
+                text for column in columns.captions for text in _texts(table[column][index], column, where, faults)
+            ]
             if name and not texts:
                 raise DataError(f"{where}: the image has no caption: write one or delete the row")
             for text in texts if name else ():
@@ -156,23 +156,18 @@ def _is_text(kind: Any) -> bool:
     return types.is_string(kind) or types.is_large_string(kind)
 
 
-def _texts(value: Any, column: str, where: str) -> list[str]:
-    texts = [value] if isinstance(value, str) else [] if value is None else value
-    texts = (
-        [each.get("raw") if isinstance(each, dict) else each for each in texts] if isinstance(texts, list) else texts
-    )
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+def _texts(value: Any, column: str, where: str, faults: Handling) -> list[str]:
+    """Return the captions of a cell; [] for null, because an image may have fewer captions than there are columns."""
+    if value is None:
+        return []
+    if isinstance(value, list):
+        value = [each.get("raw") if isinstance(each, dict) else each for each in value]
+    texts = caption_texts(value, column, where, faults)
+    if faults is STRICT and isinstance(value, str) and not value.strip():
         raise DataError(
-            f"{where}: '{column}' must be a text or a list of texts, not {texts!r:.60}: choose another column"
+            f"{where}: '{column}' is blank: write a caption there, or null if the image has no more captions"
         )
     return texts
-
-
-def _split(value: Any, where: str) -> str:
-    found = _SPLIT_WORDS.get(str(value).strip().lower())
-    if not found:
-        raise DataError(f"{where}: 'split' must be train, val or test, not {value!r:.60}: correct it")
-    return found
 
 
 def split_of_name(file: Path, root: Path) -> str | None:
@@ -180,7 +175,7 @@ def split_of_name(file: Path, root: Path) -> str | None:
     folders = [part.lower() for part in reversed(file.relative_to(root).parts[:-1])]
     first = _WORD.match(file.stem.lower())
     words = [*([first[0]] if first else []), *folders]
-    return next((_SPLIT_WORDS[word] for word in words if word in _SPLIT_WORDS), None)
+    return next((split for word in words if (split := known_split(word))), None)
 
 
 def _report_missing(file: Path, names: Sequence[str | None], faults: Handling) -> None:

@@ -3,8 +3,9 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from captioning.data import SPLITS, STRICT, Handling, Places, Record
+from captioning.data import STRICT, Handling, Places, Record, shown, split_named
 from captioning.errors import ConfigError, DataError
 
 
@@ -55,9 +56,8 @@ def row_records(
             if split is None:
                 hashes[path] = _hash(path.relative_to(places.folder).as_posix())
                 split = _hashed_split(hashes[path], val_share, test_share)
-            split = split.strip()
-            if split not in SPLITS:
-                raise DataError(f"{where}: split must be train, val or test, not {split!r}")
+            else:
+                split = split_named(split, where)
             if splits.setdefault(path, split) != split:
                 raise DataError(
                     f"{where}: {name} is in split {split} here, but in {splits[path]} in an earlier row: choose one"
@@ -70,6 +70,32 @@ def row_records(
     if val_share and len(candidates) > 1 and "val" not in splits.values():
         splits[min(candidates, key=hashes.__getitem__)] = "val"
     return [Record(number, path, splits[path], tuple(texts)) for number, (path, texts) in enumerate(captions.items())]
+
+
+def caption_texts(value: Any, key: str, where: str, faults: Handling) -> list[str]:
+    """Return the captions in a value that is a text or a list of texts.
+
+    Args:
+        value: the value.
+        key: its key or column.
+        where: its location, for error messages.
+        faults: how to handle faults, see `captioning.data.readers`. If they are collected, blank texts are kept.
+
+    Raises:
+        DataError: the value or an item of the list is something else, or an item is blank.
+    """
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list):
+        raise DataError(f"{where}: '{key}' must be a text or a list of texts, not {shown(value)}")
+    for index, text in enumerate(value):
+        blank = faults is STRICT and isinstance(text, str) and not text.strip()
+        if text is None or blank:
+            fault = "null" if text is None else "blank"
+            raise DataError(f"{where}: '{key}'[{index}] is {fault}: write a caption there, or remove it from the list")
+        if not isinstance(text, str):
+            raise DataError(f"{where}: '{key}' must be a text or a list of texts, not {shown(value)}")
+    return value
 
 
 def _hash(name: str) -> float:

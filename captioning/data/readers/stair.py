@@ -11,7 +11,7 @@ each for validation and test.
 
 from pathlib import Path
 
-from captioning.data import SPLITS, STRICT, CocoPictures, Disk, Handling, Record, entries, field, id_of, read_json
+from captioning.data import STRICT, CocoPictures, Disk, Handling, Record, entries, field, id_of, read_json, split_named
 from captioning.data.readers.checks import CaptionFile, checked, refuse
 from captioning.data.readers.coco_json import CocoKeys, coco_records
 from captioning.data.readers.published import first_file, nothing_found
@@ -77,14 +77,15 @@ def _split_again(sources: list[CaptionFile], root: Path, home: Path, faults: Han
             "data.reader.split=official"
         )
     splits: dict[int, str] = {}
+    listed: set[int] = set()  # also the ids of entries with another fault
     for where, image in entries(read_json(file), "images", file):
-        own = field(image, "split", str, where)
-        if own not in (*SPLITS, "restval"):
-            raise DataError(f"{where}: 'split' must be train, restval, val or test, not {own!r}")
-        splits[id_of(image, "cocoid", where)] = "train" if own == "restval" else own
+        with faults:
+            number = id_of(image, "cocoid", where)
+            listed.add(number)
+            splits[number] = split_named(field(image, "split", str, where), where)
     again = []
     for source in sources:
-        unknown = [record.image_id for record in source.records if record.image_id not in splits]
+        unknown = [record.image_id for record in source.records if record.image_id not in listed]
         advice = f"add them to {file}, or set data.reader.split=official"
         refuse(source.file, f"image ids that {file.name} does not list", unknown, advice=advice, faults=faults)
         known = [record for record in source.records if record.image_id in splits]
