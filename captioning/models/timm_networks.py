@@ -5,6 +5,7 @@ timm's own names of its modules.
 """
 
 import math
+from collections import OrderedDict
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from captioning.models.timm_weights import build_timm
 from captioning.models.weights import nearest
 
 POOLINGS = ("own", "class_token", "mean")
+_INSIDE = "network."  # where the root module of a trace has timm's network
 
 
 def timm_encoder(
@@ -77,11 +79,11 @@ def timm_encoder(
 class _Tracer(NodePathTracer):
     """Trace the body of a network and of its stages. Blocks stay modules, so that their types and names are kept."""
 
-    def __init__(self, function: str):
+    def __init__(self) -> None:
         from timm.layers import get_notrace_functions, get_notrace_modules
 
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self.traced_func_name, self._whole = function, tuple(get_notrace_modules())
+        self._whole = tuple(get_notrace_modules())
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         # timm calls the list of a stage's blocks `blocks` in all its networks.
@@ -96,12 +98,12 @@ def _cut(
 
     The graph returns a map [B, D, H, W] or a vector [B, D].
     """
-    graph, names = _trace(model, "forward" if pooled else "forward_features")
+    root, graph, names = _trace(model, "forward" if pooled else "forward_features")
     end = graph.output_node()
     last = end.args[0] if layer is None else _find(layer, names)
     if not isinstance(last, fx.Node):
         raise ConfigError("encoder.layer: this network returns several maps. Name one of its layers as encoder.layer")
-    shape = _shape(_ending_at(last, graph, model), size)
+    shape = _shape(_ending_at(last, graph, root), size)
     found: str = names[last]
     change: tuple[Any, ...] | None = None
     if class_token:
@@ -115,19 +117,41 @@ def _cut(
     if change:
         with graph.inserting_before(end):
             last = graph.call_function(change[0], change[1:])
-    return _ending_at(last, graph, model), "pooled" if pooled else found
+    return _ending_at(last, graph, root), "pooled" if pooled else found
 
 
-def _trace(model: Any, function: str) -> tuple[fx.Graph, dict[fx.Node, str]]:
-    """Trace one of a network's functions without its classifier; return the graph and the name of each node."""
+def _trace(model: Any, function: str) -> tuple[nn.Module, fx.Graph, dict[fx.Node, str]]:
+    """Trace one of a network's functions from images alone, without its classifier.
+
+    Returns:
+        The root module of the graph, the graph, and the name of each of its nodes.
+    """
     model.reset_classifier(0)
-    tracer = _Tracer(function)
+    root: nn.Module = _Function(model, function)
+    tracer = _Tracer()
     try:
-        graph = tracer.trace(model)
-    except Exception as error:  # tracing runs the network's own code
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"encoder.name: this network cannot be traced ({reason}). Name another one") from error
-    return graph, dict(tracer.node_to_qualname)
+        graph = tracer.trace(root)
+    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):  # shapes decide what its code does
+        root, tracer = nn.Sequential(OrderedDict(whole=root)), _Tracer()
+        return root, tracer.trace(root), dict(tracer.node_to_qualname)
+    for node in graph.nodes:  # use timm's names, as if its network were the root
+        if node.op in ("call_module", "get_attr"):
+            target = str(node.target)
+            if not target.startswith(_INSIDE):  # a constant that the tracer added
+                setattr(model, target, getattr(root, target))
+            node.target = target.removeprefix(_INSIDE)
+    return model, graph, {node: name.removeprefix(_INSIDE) for node, name in tracer.node_to_qualname.items()}
+
+
+class _Function(nn.Module):
+    """One function of a network as a forward without optional arguments, which a tracer would take for given ones."""
+
+    def __init__(self, network: nn.Module, function: str):
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, images: Tensor) -> Tensor:
+        return getattr(self.network, self.function)(images)
 
 
 def _find(layer: str, names: dict[fx.Node, str]) -> fx.Node:
@@ -141,11 +165,11 @@ def _find(layer: str, names: dict[fx.Node, str]) -> fx.Node:
     return found[-1]
 
 
-def _ending_at(last: fx.Node, graph: fx.Graph, model: nn.Module) -> fx.GraphModule:
+def _ending_at(last: fx.Node, graph: fx.Graph, root: nn.Module) -> fx.GraphModule:
     """Return the part of a traced network that ends at a node, with only the weights it needs."""
     graph.output_node().args = (last,)
     graph.eliminate_dead_code(lambda node: node.op in ("placeholder", "output"))  # checks of the size go too
-    return fx.GraphModule(model, graph).eval()
+    return fx.GraphModule(root, graph).eval()
 
 
 def _shape(network: nn.Module, size: tuple[int, int]) -> torch.Size:
@@ -173,7 +197,8 @@ def _locations(model: Any, tokens: int, *, size: tuple[int, int], layer: str) ->
     for extra in (0, 1) if prefix is None else (prefix, 0):
         rows = math.isqrt(max(0, tokens - extra) * size[0] // size[1])
         columns = (tokens - extra) // max(1, rows)
-        if rows and rows * columns == tokens - extra and rows * size[1] == columns * size[0]:
+        # One token alone may be a class token without patches, as the networks PiT return it.
+        if rows * columns > 1 and rows * columns == tokens - extra and rows * size[1] == columns * size[0]:
             return extra, rows, columns
     raise ConfigError(
         f"encoder.layer: {layer} returns {tokens} tokens, which are not a grid in the shape of the image. "
