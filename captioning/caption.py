@@ -32,7 +32,7 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.errors import ConfigError, DataError, must_be
     from captioning.evaluation import image_ids
     from captioning.inference import check_drawable, endings, load_all, save_caption_figure, with_generator
-    from captioning.io import make_folder, printable, write_json
+    from captioning.io import counted, make_folder, printable, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
     images, kinds = config["images"], endings(config["figures"], config["format"])
@@ -74,7 +74,7 @@ def caption(config: dict[str, Any]) -> None:
             for (index, path, _), texts in zip(opened, captions, strict=True):  # first, because a figure may fail
                 results.append(_result(numbers[index] if numbers else len(results), path, texts))
             for (index, path, photo), texts in zip(opened, captions, strict=True):
-                empty += not texts[0].text.strip()
+                empty += sum(not each.text.strip() for each in texts)
                 for each in texts:
                     bar.write(printable(f"{path}: {each.text.strip() or '(empty caption)'}"))  # stdout, above the bar
                 for kind, name in zip(kinds, figures[index], strict=True):
@@ -89,7 +89,7 @@ def caption(config: dict[str, Any]) -> None:
             write_json(output / "captions.json", results)
     left_out += skipped
     _report_left_out(left_out, output / LEFT_OUT)
-    blank = f" ({empty} with an empty caption)" if empty else ""
+    blank = f" ({counted(empty, 'empty caption')})" if empty else ""
     count = "1 image" if len(results) == 1 else f"{len(results)} images"
     print(f"{count} captioned{blank}, {len(left_out)} left out. Results: {output}")
 

@@ -36,7 +36,7 @@ def report(config: dict[str, Any]) -> None:
     features = moved(features, features.get("root"), config["features"]["root"])
     evaluation = _evaluation(config, run_dir)
     crops = read_about(evaluation).get("crops") if evaluation else None  # maps need the crops of the evaluation
-    predictor = load(run_dir / "checkpoints" / "best.ckpt", device=config["device"], crops=crops)
+    predictor = load(_checkpoint(run_dir), device=config["device"], crops=crops)
     everything = build_reader(data["reader"])
     records = select(everything, config["split"])
     training = [caption for record in everything if record.split == "train" for caption in record.captions]
@@ -83,9 +83,15 @@ def _evaluated(evaluation: Path, records: "Sequence[Record]", root: str | None) 
 def _evaluation(config: Mapping[str, Any], run_dir: Path) -> Path | None:
     """Return the folder of the given evaluation, or of one that is not older than the checkpoint; None without one."""
     folder = Path(config["evaluation"] or run_dir / config["split"])
-    file, checkpoint = folder / "captions.json", run_dir / "checkpoints" / "best.ckpt"
+    file, checkpoint = folder / "captions.json", _checkpoint(run_dir)
     there = file.is_file() and checkpoint.is_file() and file.stat().st_mtime >= checkpoint.stat().st_mtime
     return folder if config["evaluation"] or there else None
+
+
+def _checkpoint(run_dir: Path) -> Path:
+    """Return the run's best checkpoint, or its last one if the run had no validation."""
+    best, last = (run_dir / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    return last if last.is_file() and not best.is_file() else best
 
 
 def _captions(

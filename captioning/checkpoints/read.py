@@ -33,8 +33,8 @@ def find_checkpoint(path: str | Path) -> Path:
     """Find the checkpoint file that a user named.
 
     Args:
-        path: a checkpoint of `captioning-train`; NAME.safetensors or NAME.json of `captioning-export`; a folder with
-            exactly one such pair; or, if no such file exists, the name of a captioner that comes with the package.
+        path: a checkpoint of `captioning-train`; NAME.safetensors, NAME.json or NAME of `captioning-export`; a
+            folder with exactly one such pair; or, if no such file exists, the name of a captioner that comes with the package.
 
     Returns:
         The path of the checkpoint; for an exported checkpoint, the path of NAME.safetensors.
@@ -51,6 +51,8 @@ def find_checkpoint(path: str | Path) -> Path:
         return found[0]
     if path.is_file():
         return path.with_suffix(WEIGHTS) if path.suffix == METADATA else path
+    if (exported := path.with_name(f"{path.name}{WEIGHTS}")).is_file():
+        return exported
     if str(path) in (names := pretrained.names()):
         return pretrained.FOLDER / f"{path}{WEIGHTS}"
     advice = ": check the path"

@@ -366,6 +366,14 @@ def test_weights_of_another_export_are_not_taken(checkpoint, half, tmp_path):
         load(path.with_suffix(".json"))
 
 
+def test_an_export_is_found_by_the_name_in_its_card(half, tmp_path, monkeypatch):
+    for suffix in (".safetensors", ".json"):
+        (tmp_path / f"mine-0.5{suffix}").write_bytes(half.with_suffix(suffix).read_bytes())
+    monkeypatch.chdir(tmp_path)
+    for name in ("mine-0.5", str(tmp_path / "mine-0.5")):
+        assert captioning.load(name).vocabulary.words == load(half).vocabulary.words
+
+
 # ---- those that come with the package
 
 

@@ -111,8 +111,22 @@ def test_an_empty_caption_is_reported_as_empty(checkpoint, tmp_path, monkeypatch
     results = caption(checkpoint, folder, output)
     told = capsys.readouterr().out.splitlines()
     assert told[0] == f"{folder / 'a.jpg'}: (empty caption)" and "(empty" not in told[1]
-    assert told[-1] == f"2 images captioned (1 with an empty caption), 0 left out. Results: {output}"
+    assert told[-1] == f"2 images captioned (1 empty caption), 0 left out. Results: {output}"
     assert results[0]["caption"] == "" != results[1]["caption"]
+
+
+def test_every_empty_sample_is_counted(checkpoint, tmp_path, monkeypatch, capsys):
+    photo(tmp_path / "photos/a.jpg")
+    original = Predictor.all_captions
+
+    def the_last_two_are_empty(*arguments, **options):
+        ((first, *others),) = original(*arguments, **options)
+        return [[first, *(each._replace(text=" ", tokens=[]) for each in others)]]
+
+    monkeypatch.setattr(Predictor, "all_captions", the_last_two_are_empty)
+    caption(checkpoint, tmp_path / "photos", tmp_path / "out", "decoding=sample", "decoding.samples=3")
+    told = capsys.readouterr().out
+    assert told.count("(empty caption)") == 2 and "1 image captioned (2 empty captions), 0 left out" in told
 
 
 def test_a_folder_without_images_says_what_it_has(checkpoint, tmp_path):

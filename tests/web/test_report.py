@@ -349,6 +349,12 @@ def test_an_evaluation_of_an_older_checkpoint_is(tmp_path):
     assert "evaluated for this report" in text and "of another checkpoint" not in text
 
 
+def test_a_run_without_validation_is_reported_by_its_last_checkpoint(tmp_path):
+    run = make_run(tmp_path)
+    (run / "checkpoints/best.ckpt").rename(run / "checkpoints/last.ckpt")
+    assert "evaluated for this report" in Page(run_report(run, "decoding=greedy")).text
+
+
 @pytest.mark.parametrize("kind", ["hard", "none"])
 def test_other_attention(tmp_path, kind):
     page = Page(run_report(make_run(tmp_path, f"model/attention={kind}"), "decoding=greedy", "examples=1"))
