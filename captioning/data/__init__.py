@@ -7,7 +7,6 @@ import lazy_loader
 
 # What a configuration file may build (`captioning.config.allowlist`).
 PARTS = {
-    "augmentation": ["Augmentation"],
     "corpus": ["read_texts"],
     "instances": ["read_instances"],
     "pictures": ["Transform"],
@@ -34,7 +33,7 @@ PARTS = {
     "vqa": ["annotators", "read_easy_vqa", "read_vqa_v2"],
 }
 TOOLS = {
-    "augmentation": ["make_augmentation"],
+    "augmentation": ["Augmentation", "make_augmentation"],
     "annotations": ["counted_annotations", "left_out_notice", "mark_of"],
     "checks": ["audit_records", "audit_table"],
     "corpus": ["Text", "Windows", "encode_texts", "only", "split_text"],

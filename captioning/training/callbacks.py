@@ -131,7 +131,7 @@ class SaveBetweenSteps(lightning.Callback):
         raise SystemExit(self.stop.status)
 
 
-class MovingAverage(EMAWeightAveraging):
+class AveragedWeights(EMAWeightAveraging):
     """Exponential moving average of the weights in which a frozen weight stays exactly as it is.
 
     Lightning's average of equal numbers drifts by rounding. Then every checkpoint of a fine-tuned encoder would have

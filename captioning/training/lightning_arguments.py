@@ -97,7 +97,7 @@ early_stopping = _stand_in(
 )
 
 moving_average = _stand_in(
-    "captioning.training.callbacks.MovingAverage",
+    "captioning.training.callbacks.AveragedWeights",
     {
         "device": str | int | None,
         "use_buffers": bool,
