@@ -56,7 +56,7 @@ def timm_settings(name: str) -> TimmSettings:
     known = get_pretrained_cfg(name)
     own: dict[str, Any] = known.to_dict() if known else {"input_size": (3, 224, 224)}
     data = resolve_data_config(pretrained_cfg=own)
-    hub = own.get("hf_hub_id")
+    hub = own.get("hf_hub_id") or None
     return TimmSettings(
         size=tuple(data["input_size"][1:]),
         mean=tuple(data["mean"]),
@@ -66,7 +66,7 @@ def timm_settings(name: str) -> TimmSettings:
         crop_share=data["crop_pct"],
         fixed_size=own.get("fixed_input_size", False),
         hub=hub,
-        url=f"https://huggingface.co/{hub}" if hub else own.get("url"),
+        url=f"https://huggingface.co/{hub}" if hub else own.get("url") or None,
     )
 
 
@@ -82,8 +82,9 @@ def _check_name(name: str) -> None:
         )
     tags = get_arch_pretrained_cfgs(architecture)
     if tag and name not in tags:
-        known = f"Name one of: {', '.join(tags)}" if any("." in each for each in tags) else "Leave out the tag"
-        raise ConfigError(f"encoder.name: timm has no weights {tag!r} of {architecture}. {known}")
+        near = difflib.get_close_matches(name, tags, n=4, cutoff=0)
+        advice = f"Name one of its weights (nearest: {', '.join(near)})" if "." in "".join(near) else "Leave it out"
+        raise ConfigError(f"encoder.name: timm has no weights {tag!r} of {architecture}. {advice}")
 
 
 def _nearest(name: str, architecture: str) -> str:

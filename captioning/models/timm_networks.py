@@ -5,21 +5,19 @@ timm's own names of its modules.
 """
 
 import math
-from collections import OrderedDict
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torchvision.models.feature_extraction import NodePathTracer
 
 from captioning.errors import ConfigError, must_be
 from captioning.io import timm_settings
 from captioning.models.encoder import Encoder
+from captioning.models.timm_tracing import trace_timm
 from captioning.models.timm_weights import build_timm
 from captioning.models.weights import nearest
 
 POOLINGS = ("own", "class_token", "mean")
-_INSIDE = "network."  # where the root module of a trace has timm's network
 
 
 def timm_encoder(
@@ -76,20 +74,6 @@ def timm_encoder(
     )
 
 
-class _Tracer(NodePathTracer):
-    """Trace the body of a network and of its stages. Blocks stay modules, so that their types and names are kept."""
-
-    def __init__(self) -> None:
-        from timm.layers import get_notrace_functions, get_notrace_modules
-
-        super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self._whole = tuple(get_notrace_modules())
-
-    def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
-        # timm calls the list of a stage's blocks `blocks` in all its networks.
-        return isinstance(m, self._whole) or not (isinstance(m, nn.Sequential) or hasattr(m, "blocks"))
-
-
 @torch.no_grad()
 def _cut(
     model: Any, layer: str | None, *, size: tuple[int, int], pooled: bool, class_token: bool
@@ -98,16 +82,16 @@ def _cut(
 
     The graph returns a map [B, D, H, W] or a vector [B, D].
     """
-    root, graph, names = _trace(model, "forward" if pooled else "forward_features")
+    graph, names = trace_timm(model, "forward" if pooled else "forward_features", size=size)
     end = graph.output_node()
     last = end.args[0] if layer is None else _find(layer, names)
     if not isinstance(last, fx.Node):
         raise ConfigError("encoder.layer: this network returns several maps. Name one of its layers as encoder.layer")
-    shape = _shape(_ending_at(last, graph, root), size)
+    shape = _shape(_ending_at(last, graph, model), size)
     found: str = names[last]
     change: tuple[Any, ...] | None = None
     if class_token:
-        if len(shape) != 3 or not getattr(model, "num_prefix_tokens", 0):
+        if len(shape) != 3 or getattr(model, "cls_token", None) is None:  # the first token may be a register
             raise ConfigError("encoder.pooling: this network has no class token. Set it to own or mean")
         found, change = f"class token of {found}", (_first_token, last)
     elif len(shape) == 3:
@@ -117,48 +101,14 @@ def _cut(
     if change:
         with graph.inserting_before(end):
             last = graph.call_function(change[0], change[1:])
-    return _ending_at(last, graph, root), "pooled" if pooled else found
-
-
-def _trace(model: Any, function: str) -> tuple[nn.Module, fx.Graph, dict[fx.Node, str]]:
-    """Trace one of a network's functions from images alone, without its classifier.
-
-    Returns:
-        The root module of the graph, the graph, and the name of each of its nodes.
-    """
-    model.reset_classifier(0)
-    root: nn.Module = _Function(model, function)
-    tracer = _Tracer()
-    try:
-        graph = tracer.trace(root)
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError):  # shapes decide what its code does
-        root, tracer = nn.Sequential(OrderedDict(whole=root)), _Tracer()
-        return root, tracer.trace(root), dict(tracer.node_to_qualname)
-    for node in graph.nodes:  # use timm's names, as if its network were the root
-        if node.op in ("call_module", "get_attr"):
-            target = str(node.target)
-            if not target.startswith(_INSIDE):  # a constant that the tracer added
-                setattr(model, target, getattr(root, target))
-            node.target = target.removeprefix(_INSIDE)
-    return model, graph, {node: name.removeprefix(_INSIDE) for node, name in tracer.node_to_qualname.items()}
-
-
-class _Function(nn.Module):
-    """One function of a network as a forward without optional arguments, which a tracer would take for given ones."""
-
-    def __init__(self, network: nn.Module, function: str):
-        super().__init__()
-        self.network, self.function = network, function
-
-    def forward(self, images: Tensor) -> Tensor:
-        return getattr(self.network, self.function)(images)
+    return _ending_at(last, graph, model), "pooled" if pooled else found
 
 
 def _find(layer: str, names: dict[fx.Node, str]) -> fx.Node:
     """Return the last node of a module or operation."""
     found = [node for node, name in names.items() if name == layer or name.startswith(f"{layer}.")]
     if not found:
-        known = {name.rsplit(".", level)[0] for name in names.values() for level in range(4)}
+        known = {".".join(name.split(".")[:level]) for name in names.values() for level in range(1, 4)}
         raise ConfigError(
             f"encoder.layer: the network has no layer {layer!r}{nearest(layer, sorted(known))}. Name one of its layers"
         )
@@ -173,14 +123,11 @@ def _ending_at(last: fx.Node, graph: fx.Graph, root: nn.Module) -> fx.GraphModul
 
 
 def _shape(network: nn.Module, size: tuple[int, int]) -> torch.Size:
-    """Return the shape of the network's output for one image."""
-    try:
-        return network(torch.zeros(1, 3, *size)).shape
-    except (AssertionError, RuntimeError, ValueError) as error:  # not a multiple of the patches, or a map too small
-        reason = " ".join(str(error).split())[:200]
-        raise ConfigError(
-            f"encoder.image_size: this network cannot take images of {size[0]}×{size[1]} ({reason}). Set another size"
-        ) from error
+    """Return the shape of the network's output for two images: tracing saw only one."""
+    result = network(torch.zeros(2, 3, *size))
+    if not isinstance(result, Tensor) or result.dim() not in (2, 3, 4) or len(result) != 2:
+        raise ConfigError("encoder.layer: this layer does not return one tensor of features. Name another layer")
+    return result.shape
 
 
 def _locations(model: Any, tokens: int, *, size: tuple[int, int], layer: str) -> tuple[int, int, int]:

@@ -118,7 +118,10 @@ def _read(file: Path, name: str) -> dict[str, Tensor]:
     from timm.models import load_state_dict
 
     if not file.is_file():
-        raise CheckpointError(f"encoder.weights: {file} is neither a file with weights of {name} nor {PRETRAINED!r}")
+        raise CheckpointError(
+            f"encoder.weights: {file} is neither a file nor {PRETRAINED!r}. Give the path of a file with weights of "
+            f"{name}"
+        )
     try:
         state = load_state_dict(str(file), weights_only=True)
     except Exception as error:  # any type of error for a damaged file
