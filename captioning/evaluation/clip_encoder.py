@@ -64,7 +64,7 @@ class ClipEncoder:
         return self.choice.weights == "openai"
 
     def describe(self) -> str:
-        """Return the names of the model and of its weights; for a file, with the beginning of its SHA-256."""
+        """Return the names of the model and of its weights, as `ClipChoice.describe` gives them."""
         return self.choice.describe()
 
     def prepare(self) -> None:

@@ -1,7 +1,6 @@
 """Load a CLIP model of the package open_clip with weights of a hub, of a file, or random ones."""
 
 import difflib
-import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -12,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from captioning.errors import ConfigError
+from captioning.evaluation.clip_identity import PREFIXES, named_file, named_model
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
 
 RANDOM_WEIGHTS = "random"  # the value of `weights` for random weights
-PREFIXES = ("hf-hub:", "local-dir:")  # of models that may have weights of their own
 
 
 class ClipChoice(NamedTuple):
@@ -42,13 +41,17 @@ class ClipChoice(NamedTuple):
         return named if named is not None and named.is_file() else None
 
     def describe(self) -> str:
-        """Return the names of the model and of its weights; for a file, with the beginning of its SHA-256."""
+        """Return the names of the model and of its weights, which differ for models that give other scores.
+
+        The name of a file or of a folder is followed by the beginning of a SHA-256, and a model of a hub by its
+        revision.
+        """
+        model = named_model(self.model, own_weights=self.weights is None)
         if self.weights is None:
-            return self.model
+            return model
         if self.weights == RANDOM_WEIGHTS:
-            return f"{self.model} with RANDOM weights"
-        name = f"{self.file.name} (SHA-256 {_sha256(self.file)[:12]})" if self.file else self.weights
-        return f"{self.model} with weights {name}"
+            return f"{model} with RANDOM weights"
+        return f"{model} with weights {named_file(self.file) if self.file else self.weights}"
 
 
 class LoadedClip(NamedTuple):
@@ -180,8 +183,3 @@ def _is_archive(file: Path) -> bool:
             return any(name.endswith("/constants.pkl") for name in content.namelist())
     except BadZipFile:
         return False
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -55,10 +55,10 @@ def test_captions_of_a_file_are_scored_with_their_images(scored, encoder, tiny, 
     results, annotations, clip = scored
     run(score, monkeypatch, results, annotations, f"images={tiny}", *clip, f"output={tmp_path / 'out'}")
     printed = capsys.readouterr().out
-    assert printed.splitlines()[0].endswith(f", CLIPScore of local-dir:{tiny} with RANDOM weights")
+    assert printed.splitlines()[0].endswith(f", CLIPScore of {encoder.describe()}")
     values = json.loads((tmp_path / "out" / "scores.json").read_text())
     statistics = json.loads((tmp_path / "out" / "statistics.json").read_text())
-    assert statistics["about"]["models"] == {"CLIPScore": f"local-dir:{tiny} with RANDOM weights"}
+    assert statistics["about"]["models"] == {"CLIPScore": encoder.describe()}
     pictures, rows = plain_embeddings(
         encoder, images_of(tiny), [f"A photo depicts {text}" for text in CAPTIONS.values()]
     )
@@ -96,7 +96,25 @@ def test_runs_are_compared_by_the_score_of_one_model_only(scored, encoder, tiny,
     with pytest.raises(SystemExit) as caught:
         run(compare, monkeypatch, tmp_path / "a", tmp_path / "c")
     error = str(caught.value)
-    assert f"'{tmp_path / 'a'}' has the CLIPScore of local-dir:{tiny} with RANDOM weights, '{tmp_path / 'c'}'" in error
+    assert f"'{tmp_path / 'a'}' has the CLIPScore of {encoder.describe()}, '{tmp_path / 'c'}'" in error
+
+
+def test_folders_with_one_name_and_other_models_are_not_compared(scored, tiny, tmp_path, monkeypatch, capsys):
+    results, annotations, clip = scored
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    given = ["metrics.clipscore=true", f"metrics.clip.model=local-dir:{folder}", *clip[2:]]
+    content = (tiny / "open_clip_config.json").read_text()
+    for name, activation in (("a", "true"), ("b", "false"), ("again", "true")):
+        (folder / "open_clip_config.json").write_text(
+            content.replace('"quick_gelu": true', f'"quick_gelu": {activation}')
+        )
+        run(score, monkeypatch, results, annotations, f"images={tiny}", *given, f"output={tmp_path / name}")
+    with pytest.raises(SystemExit, match=r"they cannot be compared\. Score both with the same model and weights"):
+        run(compare, monkeypatch, tmp_path / "a", tmp_path / "b")
+    capsys.readouterr()
+    run(compare, monkeypatch, tmp_path / "a", tmp_path / "again", "metrics.bootstrap=20")
+    assert "CLIPScore" in capsys.readouterr().out
 
 
 def test_images_are_asked_for_before_anything_is_scored(scored, tiny, tmp_path, monkeypatch, capsys):
@@ -111,14 +129,14 @@ def test_images_are_asked_for_before_anything_is_scored(scored, tiny, tmp_path, 
         assert "\n" not in str(caught.value) and not capsys.readouterr().out
 
 
-def test_a_split_is_evaluated_and_reported_with_its_images(tiny, tmp_path, monkeypatch, capsys):
+def test_a_split_is_evaluated_and_reported_with_its_images(encoder, tiny, tmp_path, monkeypatch, capsys):
     folder = make_run(tmp_path)
     clip = ["metrics.clipscore=true", f"metrics.clip.model=local-dir:{tiny}", "metrics.clip.weights=random"]
     given = ["data=csv", f"data.root={tmp_path / 'data'}", f"features.root={tmp_path / 'features'}", "device=cpu"]
     checkpoint = folder / "checkpoints" / "best.ckpt"
     run(evaluate, monkeypatch, checkpoint, *given, *clip, "decoding=greedy", f"output={folder / 'val'}")
     printed = capsys.readouterr().out
-    assert "  RefCLIPScore" in printed and f"CLIPScore of local-dir:{tiny} with RANDOM weights" in printed
+    assert "  RefCLIPScore" in printed and f"CLIPScore of {encoder.describe()}" in printed
     captions = json.loads((folder / "val" / "captions.json").read_text())
     own = ClipEncoder(f"local-dir:{tiny}", "random", device="cpu")
     pictures = own.embed_images([tmp_path / "data" / entry["file_name"] for entry in captions])
@@ -128,7 +146,7 @@ def test_a_split_is_evaluated_and_reported_with_its_images(tiny, tmp_path, monke
     assert value == pytest.approx(np.mean(2.5 * np.maximum(cosines, 0)), abs=1e-5)
     run(report, monkeypatch, folder, *clip, "device=cpu", "examples=1", "by=CLIPScore")
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert page.count(f", CLIPScore of local-dir:{tiny} with RANDOM weights") == 1 and "RefCLIPScore" in page
+    assert page.count(f", CLIPScore of {encoder.describe()}") == 1 and "RefCLIPScore" in page
     monkeypatch.setattr("captioning.evaluation.write_captions", None)  # the error comes before the captions
     missing = [*clip[:2], "metrics.clip.weights=none.pt", "decoding=greedy", f"output={tmp_path / 'again'}"]
     with pytest.raises(SystemExit, match=r"metrics.clip.weights=none.pt: there is no such file"):
