@@ -42,7 +42,7 @@ def draw_figure(picture: Image.Image, caption: Caption, kind: str = "grid", **op
         return caption_figure(picture, caption.text)
     if kind == "strip":
         return strip_figure(picture, caption.tokens, caption.attention, **_where(caption) | options)
-    where = _where(caption) | {"smooth": kind == "grid", "log_prob": caption.log_prob}
+    where = _where(caption) | {"title": caption.text, "smooth": kind == "grid", "log_prob": caption.log_prob}
     return attention_figure(picture, caption.tokens, caption.attention, **where | options)
 
 

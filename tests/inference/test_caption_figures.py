@@ -594,6 +594,14 @@ def test_a_captioner_without_attention_has_its_caption_drawn(adaptive, world, tm
         figures.save_caption_figure(drawing(60, 64), made, tmp_path / "gaze.gif", "gaze")
 
 
+def test_the_title_is_the_caption_as_its_language_writes_it(adaptive, world):
+    made = captioning.load(adaptive).caption(world / "p0.png", min_length=2, max_length=4)[0]
+    chinese = made._replace(text="".join(made.tokens))
+    for kind in ("grid", "cells"):
+        titles = [axes.get_title() for axes in figures.draw_figure(drawing(60, 64), chinese, kind).axes]
+        assert chinese.text in titles and " ".join(chinese.tokens) not in titles
+
+
 def test_regions_of_a_detector_go_through_the_command_onto_the_figure(world, adaptive, tmp_path):
     folder, random = tmp_path / "regions", np.random.default_rng(0)
     folder.mkdir()
