@@ -1,4 +1,4 @@
-"""Write files atomically, keep paths below their folder, and resume large downloads."""
+"""Write files atomically, keep paths below their folder, resume large downloads, and look up networks of timm."""
 
 import lazy_loader
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from captioning.errors import ConfigError
 
-FITS = {"center": "crop", "squash": "squash", "border": "pad"}  # timm's crop_mode -> fit of a transform
+_FITS = {"center": "crop", "squash": "squash", "border": "pad"}  # timm's crop_mode -> fit of a transform
 
 
 class TimmSettings(NamedTuple):
@@ -62,7 +62,7 @@ def timm_settings(name: str) -> TimmSettings:
         mean=tuple(data["mean"]),
         std=tuple(data["std"]),
         interpolation=data["interpolation"],
-        fit=FITS[data["crop_mode"]],
+        fit=_FITS[data["crop_mode"]],
         crop_share=data["crop_pct"],
         fixed_size=own.get("fixed_input_size", False),
         hub=hub,

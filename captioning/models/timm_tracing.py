@@ -83,8 +83,9 @@ class _Tracer(NodePathTracer):
         from timm.layers import get_notrace_functions, get_notrace_modules
 
         super().__init__(autowrap_functions=tuple(get_notrace_functions()))
-        self._whole, self._values = tuple(get_notrace_modules()), {}
+        self._whole = tuple(get_notrace_modules())
         self._image, self._computing = image, False
+        self._values: dict[fx.Node, Any] = {}
 
     def is_leaf_module(self, m: nn.Module, module_qualname: str) -> bool:
         # timm calls the list of a stage's blocks `blocks` in all its networks.
@@ -109,7 +110,7 @@ class _Tracer(NodePathTracer):
     def to_bool(self, obj: fx.Proxy) -> bool:
         return bool(self.value_of(obj))
 
-    def iter(self, obj: fx.Proxy) -> Any:
+    def iter(self, obj: Any) -> Any:
         value = self.value_of(obj)
         return (obj[index] for index in range(len(value))) if isinstance(value, list | tuple) else super().iter(obj)
 
@@ -126,7 +127,8 @@ class _Tracer(NodePathTracer):
         target = str(node.target)
         if node.op == "get_attr":
             return reduce(getattr, target.split("."), self.root)
-        args, kwargs = (fx.node.map_arg(each, self._values.__getitem__) for each in (node.args, node.kwargs))
+        args: Any = fx.node.map_arg(node.args, self._values.__getitem__)
+        kwargs: Any = fx.node.map_arg(node.kwargs, self._values.__getitem__)
         if node.op == "call_method":
             return getattr(args[0], target)(*args[1:], **kwargs)
         called: Any = self.root.get_submodule(target) if node.op == "call_module" else node.target
