@@ -5,13 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_world import run, short, weights
+from miniatures import flickr8k
+from small_world import SMALL, run, short, weights
 
 from captioning.config import ExportConfig, check, compose
 from captioning.errors import ConfigError
 from captioning.export import export
 from captioning.features import sources
 from captioning.features.sources import FeatureStore
+from captioning.inference import load
 
 TUNE = ["encoder.unfreeze_from=blocks.14", "encoder_lr=1e-3", "trainer.max_epochs=1", "model.dropout=0"]
 
@@ -109,3 +111,21 @@ def test_an_augmented_run_resumes_exactly(data, tmp_path):
     whole, parts, plain = (weights(tmp_path / name)["state_dict"] for name in ("whole", "parts", "plain"))
     assert not [name for name, value in whole.items() if not torch.equal(value, parts[name])]
     assert [name for name, value in whole.items() if not torch.equal(value, plain[name])]
+
+
+def test_the_experiment_runs_from_a_trained_decoder_to_a_fine_tuned_captioner(tmp_path):
+    (tmp_path / "data").mkdir()
+    flickr8k(tmp_path / "data")
+    small = [f"data.root={tmp_path}/data", f"features.root={tmp_path}/features", *SMALL, "data.min_count=1"]
+    small += ["trainer.max_epochs=1", "model.feature_width=32", "model.scorer.width=16", "encoder_warmup=0"]
+    soft = [*small, "experiment=flickr8k_soft", f"run_dir={tmp_path}/soft"]
+    run("train", *(item for item in soft if item != "encoder_warmup=0"))
+    start = f"start_from={tmp_path}/soft/checkpoints/last.ckpt"
+    run("train", *small, "experiment=flickr8k_finetuned", start, f"run_dir={tmp_path}/tuned")
+    before = load(tmp_path / "soft" / "checkpoints" / "last.ckpt").encoder.state_dict()
+    after = load(tmp_path / "tuned" / "checkpoints" / "last.ckpt").encoder.state_dict()
+    moved = {name.split(".weight")[0] for name, value in after.items() if not torch.equal(value, before[name])}
+    assert moved and all(
+        name.startswith(("network.blocks.13", "network.blocks.14", "network.blocks.15", "network.head"))
+        for name in moved
+    )
