@@ -43,9 +43,11 @@ def distill(config: dict[str, Any]) -> None:
         batch_size=config["batch_size"],
     )
     size = write_soft_targets(output, soft_targets, predictor.vocabulary)
-    captions, words = len(soft_targets["keys"]), len(soft_targets["ids"])
+    captions, tokenizer = len(soft_targets["keys"]), predictor.vocabulary.tokenizer
+    words = f"{len(soft_targets['ids']) - captions} {tokenizer.unit}"  # besides one <end> per caption
     teachers = "1 checkpoint" if len(paths) == 1 else f"{len(paths)} checkpoints"
-    print(f"soft targets for {captions} captions ({words} words) from {teachers}, {size / 1e6:.0f} MB: {output}")
+    size_and_file = f"{size / 1e6:.0f} MB: {output}"
+    print(f"soft targets for {captions} captions ({words}, and <end> of each) from {teachers}, {size_and_file}")
 
 
 main = entry_point("distill", DistillConfig, distill, plain=["checkpoint..."])

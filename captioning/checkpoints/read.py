@@ -33,8 +33,8 @@ def find_checkpoint(path: str | Path) -> Path:
     """Find the checkpoint file that a user named.
 
     Args:
-        path: a checkpoint of `captioning-train`; NAME.safetensors, NAME.json or NAME of `captioning-export`; a
-            folder with exactly one such pair; or, if no such file exists, the name of a captioner that comes with the package.
+        path: a checkpoint of `captioning-train`; NAME.safetensors, NAME.json or NAME of `captioning-export`; a folder
+            with exactly one such pair; or, if no such file exists, the name of a captioner that comes with the package.
 
     Returns:
         The path of the checkpoint; for an exported checkpoint, the path of NAME.safetensors.

@@ -92,6 +92,7 @@ def entry_point(
                     return
                 given = like_a_run(given) if name == "train" else given
                 if "--shell-completion" not in line.flags:
+                    _refuse_decided(given, command)
                     given = with_recognized(given)
                 sys.argv[1:] = _arguments(given)
                 register_sweeper(explain)
@@ -102,6 +103,14 @@ def entry_point(
             sys.exit(130)
 
     return main
+
+
+def _refuse_decided(given: Sequence[str], command: Command) -> None:
+    """Refuse settings on the command line that the checkpoint decides, so that the command would ignore them."""
+    decided: Mapping[str, str] = getattr(command.schema, "decided", {})
+    keys = {argument.lstrip("+").partition("=")[0] for argument in given}
+    if faults := [f"{key} has no effect: {why}" for key, why in decided.items() if key in keys]:
+        raise ConfigError("; ".join(faults))
 
 
 def _refuse_missing(config: DictConfig, command: Command) -> None:

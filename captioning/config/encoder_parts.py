@@ -66,7 +66,7 @@ def _load(part: Any, shared: list[str]) -> dict[str, Any]:
         raise ConfigError(f"encoder.parts: there is no encoder {name!r:.80}: {guess}Choose from {', '.join(known)}")
     overrides = [f"{key if key.startswith('transform.') else f'encoder.{key}'}={_text(v)}" for key, v in own.items()]
     with _loader() as load, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # hydra wants `_self_` in the defaults of what it composes by itself
+        warnings.simplefilter("ignore")  # hydra asks for `_self_` in the defaults of what it composes by itself
         try:
             content = load(f"encoder/{name}", [*shared, *overrides])
         except Exception as error:  # hydra has many types of errors for wrong overrides

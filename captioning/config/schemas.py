@@ -14,6 +14,9 @@ FreeText = Annotated[str, VERBATIM]
 # Settings inside a `_target_` node that are not arguments of its target: the command removes them before it builds.
 BESIDE_DECODING: dict[str, dict[str, Any]] = {"decoding": {"checkpoints": list[PathName] | None}}
 
+# A setting that checkpoints decide, on the command line -> why it has no effect, and what to type.
+_DECIDED = {"data.tokenizer": "the tokenizer is the checkpoint's. Remove data.tokenizer"}
+
 
 @dataclasses.dataclass
 class DataConfig:
@@ -147,6 +150,9 @@ class EvaluateConfig:
     """conf/evaluate.yaml."""
 
     beside_target: ClassVar[dict[str, dict[str, Any]]] = BESIDE_DECODING
+    decided: ClassVar[dict[str, str]] = {
+        key: f"{why}; to score with another, set metrics.tokenizer" for key, why in _DECIDED.items()
+    }
     checkpoint: PathName
     data: DataConfig
     split: str
@@ -266,6 +272,7 @@ class SampleConfig:
 class DistillConfig:
     """conf/distill.yaml."""
 
+    decided: ClassVar[dict[str, str]] = _DECIDED
     checkpoint: PathName | list[PathName]
     data: DataConfig
     features: dict
@@ -305,6 +312,7 @@ class AuditConfig:
 class GroundConfig:
     """conf/ground.yaml."""
 
+    decided: ClassVar[dict[str, str]] = _DECIDED
     checkpoint: PathName
     data: DataConfig
     split: str

@@ -35,6 +35,7 @@ PARTS = {
 TOOLS = {
     "augmentation": ["Augmentation", "make_augmentation"],
     "annotations": ["counted_annotations", "left_out_notice", "mark_of"],
+    "caption_scripts": ["dictionary_option"],
     "checks": ["audit_records", "audit_table"],
     "corpus": ["Text", "Windows", "encode_texts", "only", "split_text"],
     "datasets": [

@@ -3,6 +3,7 @@ from captioning.data.annotations import left_out_notice as left_out_notice
 from captioning.data.annotations import mark_of as mark_of
 from captioning.data.augmentation import Augmentation as Augmentation
 from captioning.data.augmentation import make_augmentation as make_augmentation
+from captioning.data.caption_scripts import dictionary_option as dictionary_option
 from captioning.data.checks import audit_records as audit_records
 from captioning.data.checks import audit_table as audit_table
 from captioning.data.corpus import Text as Text

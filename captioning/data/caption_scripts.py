@@ -73,12 +73,32 @@ def suited_tokenizer(captions: Sequence[str], numbers: Sequence[Mapping[str, Any
     found = unsplit(captions)
     if found.share >= WARN_FROM:
         reason = f"{found.share:.0%} of the captions have no spaces between words ({found.script} script)"
-        option, extra = next((WORDS[name] for name in WORDS if shares.get(name, 0) >= SOME), ("", ""))
+        option, extra = _dictionary(shares)
         setting = f"data.tokenizer=unicode:{option} (pip install 'captioning[{extra}]')"
         return Suited("unicode", reason, f"for words instead of characters: {setting}" if option else "")
     if main == "Latin":
         return Suited("ptb", f"{share}; it is the official tokenizer of English scores")
     return Suited("unicode", f"{share}; it normalizes them, and drops their punctuation")
+
+
+def _dictionary(shares: Mapping[str, float]) -> tuple[str, str]:
+    """Return the option of `unicode` that knows the words, and its extra; empty texts if there is none."""
+    return next((WORDS[name] for name in WORDS if shares.get(name, 0) >= SOME), ("", ""))
+
+
+def dictionary_option(counts: Mapping[str, int]) -> str:
+    """Return the option of `data.tokenizer=unicode` whose dictionary has words of these; "" if there is none.
+
+    Args:
+        counts: the number of occurrences of each word; most of their letters must be in a script without spaces.
+    """
+    letters = Counter[str]()
+    for word, count in counts.items():
+        for script, found in letters_by_script(word).items():
+            letters[script] += found * count
+    total = letters.total()
+    main = max(letters, key=letters.__getitem__, default="")
+    return _dictionary({name: found / total for name, found in letters.items()})[0] if main in WORDS else ""
 
 
 def tokenizer_advice(current: Tokenizer, suited: Suited, unsplit: str | None) -> list[str]:

@@ -49,6 +49,7 @@ WHOLE = ("a placeholder",)  # these patterns must match the complete caption
 NOTED = (
     "rejected annotations, left out",
     "images left out",
+    "captions with the same number",
     "names that are spelled differently on disk",
     "tables in another encoding",
 )
@@ -107,8 +108,8 @@ def audit_records(
             splits[split] = _numbers(chosen, vocabulary, tokenizer, max_length=max_length)
     size = len(vocabulary) - len(SPECIALS) if vocabulary else None
     return {
-        "vocabulary": vocabulary and {"words": size, "min_count": min_count},
-        "tokenizer": {"name": tokenizer.name, "suited": suited.name, "reason": suited.reason},
+        "vocabulary": vocabulary and {tokenizer.unit: size, "min_count": min_count},
+        "tokenizer": {"name": tokenizer.name, "unit": tokenizer.unit, "suited": suited.name, "reason": suited.reason},
         "max_length": max_length,
         "splits": splits,
         "groups": group_numbers(records),
@@ -136,7 +137,7 @@ def _advice(
     training = (texts for record, texts in zip(records, tokens, strict=True) if record.split == "train")
     lengths = [len(tokenizer.pieces(words)) for texts in training for words in texts]
     unsplit = unsplit_warning((caption for record in records for caption in record.captions), "all splits", tokenizer)
-    cut = cut_warning(lengths, max_length)
+    cut = cut_warning(lengths, max_length, unit=tokenizer.unit)
     return tokenizer_advice(tokenizer, suited, unsplit) + ([cut] if cut else [])
 
 
@@ -196,7 +197,7 @@ def _numbers(
     *,
     max_length: int,
 ) -> dict[str, Any]:
-    """Return sizes, caption lengths in words, and shares of unknown words (for `bpe`: pieces) of one split."""
+    """Return sizes and caption lengths of one split in words, and what the vocabulary lacks in the tokenizer's unit."""
     captions = [words for _, texts in chosen for words in texts]
     lengths = np.array([len(words) for words in captions] or [0])
     pieces = [tokenizer.pieces(words) for words in captions]
@@ -216,7 +217,9 @@ def _numbers(
         },
         "longer than max_length": sum(len(parts) > max_length for parts in pieces),
         "unknown share": None if vocabulary is None else 1 - vocabulary.coverage(captions),
-        "unknown distinct words": None if known is None else len({part for parts in pieces for part in parts} - known),
+        f"unknown distinct {tokenizer.unit}": None
+        if known is None
+        else len({part for parts in pieces for part in parts} - known),
     }
 
 
@@ -271,14 +274,13 @@ def _caption_findings(
     records: Sequence[Record], tokens: Sequence[list[list[str]]], max_length: int, tokenizer: Tokenizer
 ) -> dict[str, list]:
     found: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
-    unit = "words" if tokenizer.learned_pieces() is None else "pieces"
     for record, texts in zip(records, tokens, strict=True):
         for caption, words in zip(record.captions, texts, strict=True):
             if is_unsplit(caption, tokenizer):
                 item = {"caption": caption, "reason": f"{script_of(caption)} script, without spaces between words"}
                 found["unsplit"].append(_name(record) | item)
             if (length := len(tokenizer.pieces(words))) > max_length:
-                item = {"caption": caption, "reason": f"{length} {unit}, cut to {max_length}"}
+                item = {"caption": caption, "reason": f"{length} {tokenizer.unit}, cut to {max_length}"}
                 found["long"].append(_name(record) | item)
             if fault := caption_fault(caption, words):
                 found[fault[0]].append(_name(record) | {"caption": caption, "reason": fault[1]})
@@ -326,21 +328,23 @@ def audit_table(report: Mapping[str, Any], *, title: str, examples: int, min_cou
         min_count: the setting with which the report was made; so is max_distance.
         max_distance: see `audit_records`.
     """
-    vocabulary = report["vocabulary"]
-    words = f"{vocabulary['words']} words" if vocabulary else "none, so the share of <unk> is unknown"
+    vocabulary, tokenizer = report["vocabulary"], report["tokenizer"]
+    unit = tokenizer["unit"]
+    size = f"{vocabulary[unit]} {unit}" if vocabulary else "none, so the share of <unk> is unknown"
+    entries = f"words with {min_count} or more occurrences in train" if unit == "words" else f"all learned {unit}"
+    of = "" if unit == "words" else f" {unit}"  # lengths and sizes are in words; these columns may count pieces
     rows: list[tuple[str, ...]] = [
         ("split", "images", "captions", "words", "distinct", "min", "mean", "median", "95 %", "max")
-        + (f"over {report['max_length']}", "<unk> %", "<unk> distinct")
+        + (f"over {report['max_length']}{of}", f"<unk>{of} %", f"<unk> distinct{of}")
     ]
     for split, numbers in report["splits"].items():
         lengths = [f"{value:.1f}" if isinstance(value, float) else str(value) for value in numbers["length"].values()]
-        share, distinct = numbers["unknown share"], numbers["unknown distinct words"]
+        share, distinct = numbers["unknown share"], numbers[f"unknown distinct {unit}"]
         unknown = ("-", "-") if share is None else (f"{100 * share:.2f}", str(distinct))
         sizes = [str(numbers[key]) for key in ("pictures", "captions", "words", "distinct words")]
         rows.append((split, *sizes, *lengths, str(numbers["longer than max_length"]), *unknown))
-    tokenizer = report["tokenizer"]
     lines = [title, f"tokenizer: {tokenizer['name']} ({tokenizer['suited']} suits: {tokenizer['reason']})"]
-    lines += [f"vocabulary (words with {min_count} or more occurrences in train): {words}", "", *table_lines(rows)]
+    lines += [f"vocabulary ({entries}): {size}", "", *table_lines(rows)]
     for table in (groups_table(report["groups"]), scripts_table(report["scripts"])):
         lines += ["", *table] if table else []
     lines += ["", *(f"note: {line}" for line in report["advice"])] if report.get("advice") else []

@@ -30,13 +30,16 @@ def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:
     return (ordered[-1], True) if ordered[-1] <= 2 * most else (most, False)
 
 
-def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int | None = None) -> str | None:
+def cut_warning(
+    lengths: Sequence[int], max_length: int, *, decoding_length: int | None = None, unit: str = "words"
+) -> str | None:
     """Return a one-line warning about captions longer than max_length; None if there are none.
 
     Args:
-        lengths: lengths of the training captions in words.
-        max_length: the limit `data.max_length` in words.
-        decoding_length: the limit of decoding in words, if it has its own limit.
+        lengths: lengths of the training captions.
+        max_length: the limit `data.max_length`.
+        decoding_length: the limit of decoding, if it has its own limit.
+        unit: what all of them count: "words", or "pieces" for `bpe`.
     """
     cut = sum(length > max_length for length in lengths)
     if not cut:
@@ -44,9 +47,9 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
     needed, all_of_them = needed_length(lengths)
     if needed <= max_length:
         needed, all_of_them = max(lengths), True
-    share = "all" if all_of_them else f"{MOST}%; the longest has {max(lengths)} words"
+    share = "all" if all_of_them else f"{MOST}%; the longest has {max(lengths)} {unit}"
     line = (
-        f"{cut} of {len(lengths)} training captions are longer than data.max_length={max_length} words and are cut: "
+        f"{cut} of {len(lengths)} training captions are longer than data.max_length={max_length} {unit} and are cut: "
         f"set data.max_length={needed} (keeps {share})"
     )
     if decoding_length is None:
@@ -54,6 +57,6 @@ def cut_warning(lengths: Sequence[int], max_length: int, *, decoding_length: int
     if decoding_length > max_length:
         return (
             f"{line}. decoding.max_length={decoding_length} does not help by itself: the model never sees a caption of "
-            f"more than {max_length} words"
+            f"more than {max_length} {unit}"
         )
     return f"{line} and decoding.max_length={needed} to generate captions of that length"

@@ -68,6 +68,8 @@ def read_json(file: Path) -> Any:
     except (OSError, ValueError, RecursionError) as error:
         if advice := unopened(file, error):
             raise DataError(advice) from error
+        if isinstance(error, UnicodeDecodeError):
+            raise DataError(f"{file} is not {error.encoding.upper()} ({error.reason}): save it as UTF-8") from error
         raise DataError(f"cannot read {file} as JSON ({error}): correct it, or download it again") from error
 
 

@@ -1,4 +1,4 @@
-"""Tell apart the CLIP models that have the same name: those of folders, and of a hub whose files change."""
+"""Distinguish the CLIP models that have the same name: those of folders, and of a hub whose files change."""
 
 import hashlib
 from pathlib import Path
@@ -29,7 +29,7 @@ def named_model(model: str, *, own_weights: bool) -> str:
     return model
 
 
-def named_file(file: Path) -> str:
+def hashed_name(file: Path) -> str:
     """Return a file's name, followed by the beginning of its SHA-256."""
     return f"{file.name} (SHA-256 {_sha256(file)[:_DIGITS]})"
 

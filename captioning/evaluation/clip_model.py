@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from captioning.errors import ConfigError
-from captioning.evaluation.clip_identity import PREFIXES, named_file, named_model
+from captioning.evaluation.clip_identity import PREFIXES, hashed_name, named_model
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -51,7 +51,7 @@ class ClipChoice(NamedTuple):
             return model
         if self.weights == RANDOM_WEIGHTS:
             return f"{model} with RANDOM weights"
-        return f"{model} with weights {named_file(self.file) if self.file else self.weights}"
+        return f"{model} with weights {hashed_name(self.file) if self.file else self.weights}"
 
 
 class LoadedClip(NamedTuple):

@@ -8,7 +8,8 @@ PARTS = {
 }
 TOOLS = {
     "regions": ["RegionFolder", "Regions"],
-    "sources": ["Source", "refuse_views", "report_unreadable", "verify"],
+    "source": ["Source"],
+    "sources": ["refuse_views", "report_unreadable", "verify"],
     "views": ["AllViews", "EachView", "corner_crops", "crop_shares"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

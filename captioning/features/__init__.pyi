@@ -1,6 +1,6 @@
 from captioning.features.regions import RegionFolder as RegionFolder
 from captioning.features.regions import Regions as Regions
-from captioning.features.sources import Source as Source
+from captioning.features.source import Source as Source
 from captioning.features.sources import blank as blank
 from captioning.features.sources import detector_regions as detector_regions
 from captioning.features.sources import online as online

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from filelock import FileLock
@@ -19,35 +19,13 @@ from captioning.data import Record, Transform, View, make_augmentation, may_be_m
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.features.extraction import extract
 from captioning.features.regions import RegionFolder
+from captioning.features.source import Source
 from captioning.features.store import FeatureStore, store_folder
 from captioning.features.stored_parts import store_parts
 from captioning.features.views import views_of
 from captioning.io import counted
 
 BATCH_SIZES = {True: 8, False: 64}  # True: on a CPU, whose caches have room for few feature maps; False: on a GPU
-
-
-class Source(NamedTuple):
-    """Where features come from.
-
-    Attributes:
-        read: record -> tensor of features or of the image; picklable for loader processes.
-        encoder: module that each step applies to a batch of these tensors; the identity for stored features of a frozen
-            encoder.
-        records: the records that can be read.
-        unreadable: (path, reason) for each other record.
-        workers: suitable number of loader processes.
-        views: further views of training images.
-        augment: random change of a training image, as for `CaptionDataset`; None for none.
-    """
-
-    read: Callable[[Record], Tensor]
-    encoder: nn.Module
-    records: list[Record]
-    unreadable: list[tuple[Path, str]]
-    workers: int
-    views: Sequence[View] = ()
-    augment: Callable[..., Tensor] | None = None
 
 
 class StoredFeatures:

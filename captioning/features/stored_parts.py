@@ -1,15 +1,13 @@
 """Read the features of several encoders of one image from the stores of each, packed into one tensor per image."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from captioning.data import Record, View
-
-if TYPE_CHECKING:
-    from captioning.features.sources import Source
+from captioning.features.source import Source
 
 
 class Packed:
@@ -26,7 +24,7 @@ class Packed:
         return torch.cat([read(record).flatten() for read in self.reads])
 
 
-def store_parts(make: Callable[..., "Source"], encoder: Any, transform: Any, records: Sequence[Record]) -> "Source":
+def store_parts(make: Callable[..., Source], encoder: Any, transform: Any, records: Sequence[Record]) -> Source:
     """Return the source of an encoder with `parts`, from one store per part, which other encoders can use as well.
 
     Args:

@@ -164,12 +164,14 @@ class Predictor:
     def _searched(
         self, pictures: Sequence[Image.Image], features: Any, search: Callable, names: Sequence[Any] | None = None
     ) -> list[list[Caption]]:
-        options: dict[str, Any] = {"names": names, "max_length": self.max_length}
-        hypotheses = generate(self.captioner, features, search=search, vocabulary=self.vocabulary, **options)
         return [
             [self.as_caption(hypothesis, picture.size) for hypothesis in group]
-            for group, picture in zip(hypotheses, pictures, strict=True)
+            for group, picture in zip(self._hypotheses(features, search, names), pictures, strict=True)
         ]
+
+    def _hypotheses(self, features: Any, search: Callable, names: Sequence[Any] | None = None) -> Any:
+        options: dict[str, Any] = {"names": names, "max_length": self.max_length}
+        return generate(self.captioner, features, search=search, vocabulary=self.vocabulary, **options)
 
     @torch.inference_mode()
     def caption_regions(self, regions: Sequence[Regions], search: Callable) -> list[list[Caption]]:
@@ -199,12 +201,14 @@ class Predictor:
             )
         return groups
 
+    @torch.inference_mode()
     def forced_captions(
         self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16
     ) -> list[Caption]:
         """Compute the attention weights of given captions, one per image, by forced decoding.
 
-        The model reads the given words instead of its own. Words that are not in the vocabulary become <unk>.
+        The model reads the given words instead of its own. Words that are not in the vocabulary become <unk>; for
+        `bpe`, only their unknown characters do.
 
         Args:
             images: one image or several, as in `caption`.
@@ -219,12 +223,16 @@ class Predictor:
             raise DataError(
                 f"forced_captions has {len(images)} images, but {len(texts)} captions. Give one caption per image"
             )
-        captions = []
+        captions, tokenizer = [], self.vocabulary.tokenizer
         for batch in _batches(list(zip(images, texts, strict=True)), batch_size):
-            tokens = [self.vocabulary.encode_text(text)[1:] for _, text in batch]
-            captions += self.caption_pictures(
-                [_picture(image) for image, _ in batch], partial(forced_decoding, tokens=tokens)
-            )
+            written = [tokenizer.pieces(tokenizer(text)) for _, text in batch]
+            tokens = [[*self.vocabulary.ids(pieces), self.vocabulary.end] for pieces in written]
+            pictures = [_picture(image) for image, _ in batch]
+            found = self._hypotheses(self.encode(pictures), partial(forced_decoding, tokens=tokens))
+            captions += [
+                self.as_caption(group[0], picture.size, pieces)
+                for group, picture, pieces in zip(found, pictures, written, strict=True)
+            ]
         return captions
 
     def figure(
@@ -298,15 +306,19 @@ class Predictor:
         ]
         return seen[0] if len(seen) == 1 else torch.stack(seen, 1)
 
-    def as_caption(self, hypothesis: Hypothesis, size: tuple[int, int] | None) -> Caption:
+    def as_caption(
+        self, hypothesis: Hypothesis, size: tuple[int, int] | None, written: Sequence[str] | None = None
+    ) -> Caption:
         """Turn a search's result into a `Caption`, with the attention maps of several crops merged.
 
         Args:
             hypothesis: the search's result.
             size: (width, height) of the image; None for an image that is given as regions.
+            written: the pieces of a given caption. They say which <unk> end their word.
         """
         pieces, tokenizer = self.vocabulary.pieces(hypothesis.tokens), self.vocabulary.tokenizer
-        words = tokenizer.words(pieces)
+        groups = tokenizer.groups(pieces if written is None else written)
+        words = [tokenizer.word([pieces[index] for index in group]) for group in groups]
         weights = None if hypothesis.weights is None else hypothesis.weights[: len(pieces)].float().numpy()
         places = None if hypothesis.places is None else hypothesis.places[: len(pieces)].numpy()
         box = None if size is None else self.transform.box(*size)
@@ -314,7 +326,7 @@ class Predictor:
             assert size is not None  # `load` refuses crops for models that look at regions
             weights, places, box = merge_crops(weights, places, boxes=[view.box(*size) for view in self.views])
         if len(words) < len(pieces):
-            weights, places = _per_word(tokenizer.groups(pieces), weights, places)
+            weights, places = _per_word(groups, weights, places)
         # The weights over locations sum to 1 − β; the sentinel has the rest.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
         text = tokenizer.join(words)

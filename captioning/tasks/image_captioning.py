@@ -17,6 +17,7 @@ from captioning.data import (
     collate,
     cut_warning,
     default_length,
+    dictionary_option,
     select,
     tokenize_captions,
 )
@@ -139,22 +140,24 @@ def _check_captions(
             if split == "train" and unsplit_share(texts) > _MOST_UNSPLIT:
                 raise DataError(line)
             print(f"warning: {line}", file=sys.stderr)
-    if data["max_length"] is not None and (line := cut_warning(lengths, data["max_length"], decoding_length=limit)):
+    own = {"decoding_length": limit, "unit": tokenizer.unit}
+    if data["max_length"] is not None and (line := cut_warning(lengths, data["max_length"], **own)):
         print(f"warning: {line}", file=sys.stderr)
 
 
 def _check_pieces(captions: Sequence[Sequence[str]], tokenizer: Tokenizer) -> None:
-    """Warn if the words are mostly single characters, which byte pairs cannot join to longer pieces."""
+    """Warn if the words are mostly single characters, of which byte pairs make few longer pieces."""
     if tokenizer.learned_pieces() is None:
         return
     counts, characters = Counter(word for words in captions for word in words), make_tokenizer("characters")
-    single = sum(count for word, count in counts.items() if len(characters(word)) == 1)
-    if single > _MOST_SINGLE * counts.total():
-        base = tokenizer.word_tokenizer.name
+    single = {word: count for word, count in counts.items() if len(characters(word)) <= 1}  # none of them: a space
+    share = sum(single.values()) / max(1, counts.total())
+    if share > _MOST_SINGLE:
+        base, option = tokenizer.word_tokenizer, dictionary_option(single)
+        words = f", or pieces of dictionary words: bpe:4000:unicode:{option}" if option and not base.option else ""
         print(
-            f"warning: data.tokenizer={tokenizer.name}: {single / counts.total():.0%} of the words of {base} have one "
-            f"character, so no longer pieces are learned. Use data.tokenizer={base}, or pieces of dictionary words: "
-            "bpe:4000:unicode:jieba",
+            f"warning: data.tokenizer={tokenizer.name}: {share:.0%} of the words of {base.name} have one character, "
+            f"so few longer pieces are learned. Use data.tokenizer={base.name}{words}",
             file=sys.stderr,
         )
 
@@ -171,7 +174,7 @@ def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: T
         limit, longest = default_length(lengths), max(lengths, default=0)
         cut = sum(length > limit for length in lengths)
         share = f": {cut} of {counted(len(lengths), 'caption')} cut" if cut else ""
-        print(f"data.max_length: {limit} {_unit(tokenizer)} (the longest training caption has {longest}{share})")
+        print(f"data.max_length: {limit} {tokenizer.unit} (the longest training caption has {longest}{share})")
     filled = {**config, "data": {**config["data"], "max_length": limit}}
     for part in ("decoding", "objective"):
         if "max_length" in config[part] and config[part]["max_length"] is None:
@@ -260,10 +263,6 @@ def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: 
     from captioning.training import CaptionModule
 
     return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
-
-
-def _unit(tokenizer: Tokenizer) -> str:
-    return "words" if tokenizer.learned_pieces() is None else "pieces"
 
 
 def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None, tokenizer: Tokenizer):
@@ -355,7 +354,7 @@ def _score(
 
 def _about(splits, tokens, vocabulary) -> str:
     known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
-    unit, tokenizer = _unit(vocabulary.tokenizer), vocabulary.tokenizer.name
+    unit, tokenizer = vocabulary.tokenizer.unit, vocabulary.tokenizer.name
     covers = f", which cover {known:.2%} of the {unit} of the validation captions" if splits["val"] else ""
     train, val = (
         counted(len(splits[split]), f"{name} image") for split, name in (("train", "training"), ("val", "validation"))

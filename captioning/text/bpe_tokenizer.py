@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from captioning.errors import ConfigError
 from captioning.text.byte_pairs import CONTINUED, MOST_CHARACTERS, MOST_MERGES, BytePairs, bpe_library, damaged
-from captioning.text.tokenizer import DEFAULT, Tokenizer, make_tokenizer
+from captioning.text.tokenizer import DEFAULT, TOKENIZERS, Tokenizer, make_tokenizer
 
 SIZE, SMALLEST, LARGEST = 4000, 10, MOST_MERGES  # pieces
 
@@ -32,7 +32,7 @@ class BpeTokenizer(Tokenizer):
     def __init__(self, option: str = ""):
         super().__init__(option)
         size, _, base = option.partition(":")
-        self.size = _size(size, self.name)
+        self.size = _size(size, base, self.name)
         if base.partition(":")[0] == self.kind:
             raise ConfigError(
                 f"data.tokenizer={self.name}: the words must come from another tokenizer. Write bpe:{self.size}"
@@ -62,9 +62,11 @@ class BpeTokenizer(Tokenizer):
         counts = Counter(word for caption in captions for word in self._base(caption))
         needed = 2 * len({character for word in counts for character in word})
         if needed > min(self.size, 2 * MOST_CHARACTERS):
+            base = self._base.name
+            other, words = ("unicode", "") if base == DEFAULT else (base, f":{base}")
             raise ConfigError(
                 f"data.tokenizer={self.name}: the training captions have {needed // 2} different characters, which "
-                f"need {needed} pieces. Write at least bpe:{needed}, or data.tokenizer=unicode"
+                f"need {needed} pieces. Write at least bpe:{needed}{words}, or data.tokenizer={other}"
             )
         self._set(BytePairs.learn(counts, self.size))
         return self
@@ -131,11 +133,13 @@ class BpeTokenizer(Tokenizer):
         return self._known[word]
 
 
-def _size(text: str, name: str) -> int:
+def _size(text: str, base: str, name: str) -> int:
     if not text:
         return SIZE
     if not (text.isascii() and text.isdigit() and len(text) < 10 and SMALLEST <= int(text) <= LARGEST):
+        named = ":".join(part for part in (text if text in TOKENIZERS else "", base) if part)  # the size was left out
         raise ConfigError(
-            f"data.tokenizer={name}: {text} is not a number of pieces from {SMALLEST} to {LARGEST}. Write bpe:{SIZE}"
+            f"data.tokenizer={name}: {text} is not a number of pieces from {SMALLEST} to {LARGEST}. "
+            f"Write bpe:{SIZE}{named and f':{named}'}"
         )
     return int(text)

@@ -11,6 +11,18 @@ from captioning.text.ptb_tokenizer import PUNCTUATION
 from captioning.text.tokenizer import Tokenizer
 
 _USUAL = "NLTKWordTokenizer"  # the one of nltk.word_tokenize, which needs no downloaded data
+# Names that people know -> the class behind them.
+_CALLED = {"word_tokenize": _USUAL, "casual_tokenize": "TweetTokenizer", "wordpunct_tokenize": "WordPunctTokenizer"}
+# Classes that need data, or an argument, before they could show that they split text into other units than words.
+_OTHER_UNITS = {
+    "PunktTokenizer": "sentences",
+    "PunktSentenceTokenizer": "sentences",
+    "TextTilingTokenizer": "topics",
+    "LegalitySyllableTokenizer": "syllables",
+    "SyllableTokenizer": "syllables",
+    "LineTokenizer": "lines",
+    "BlanklineTokenizer": "paragraphs",
+}
 SAMPLE = "Two dogs, aged 7, don't run."  # what splits it into something other than words is no tokenizer of captions
 
 
@@ -68,14 +80,26 @@ def _word_tokenizers() -> list[str]:
     return [_USUAL, "TreebankWordTokenizer", "TweetTokenizer", "ToktokTokenizer", "WordPunctTokenizer"]
 
 
+def _nearest(name: str) -> str:
+    """Return the tokenizer of words with the most similar name; "" if none is similar before "Tokenizer"."""
+    starts = {known.removesuffix("Tokenizer"): known for known in _word_tokenizers()}
+    near = difflib.get_close_matches(re.split("(?i)token", name)[0], starts, n=1)
+    return starts[near[0]] if near else ""
+
+
 def _build(name: str) -> Any:
     import nltk.tokenize
 
+    if unit := _OTHER_UNITS.get(name):
+        raise ConfigError(
+            f"data.tokenizer=nltk:{name} splits text into {unit}, not into words. "
+            f"Choose one of {', '.join(_word_tokenizers())}"
+        )
     kinds = {key: value for key, value in vars(nltk.tokenize).items() if isinstance(value, type)}
     kinds = {key: value for key, value in kinds.items() if hasattr(value, "tokenize")}
     if name not in kinds:
-        near = difflib.get_close_matches(name, kinds, n=1, cutoff=0.4)
-        hint = f"did you mean {near[0]}? " if near else ""
+        near = _CALLED.get(name) or _nearest(name)
+        hint = f"did you mean {near}? " if near else ""
         raise ConfigError(
             f"data.tokenizer=nltk:{name}: nltk.tokenize has no such class: {hint}"
             f"Choose one of {', '.join(_word_tokenizers())}"

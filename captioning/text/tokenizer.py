@@ -74,6 +74,11 @@ class Tokenizer:
         """Return all pieces that `fit` learned, which all enter the vocabulary; None if it does not learn any."""
         return None
 
+    @property
+    def unit(self) -> str:
+        """What the vocabulary has and lengths count: "words", or "pieces" for a tokenizer that learns pieces."""
+        return "words" if self.learned_pieces() is None else "pieces"
+
     def pieces(self, words: Sequence[str]) -> list[str]:
         """Return the pieces of words, in order: the entries of the vocabulary that a model reads and generates."""
         return list(words)

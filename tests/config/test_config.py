@@ -1,5 +1,6 @@
 """Every YAML composes, passes the check and builds; every fault is told at once."""
 
+import importlib
 import inspect
 import re
 import sys
@@ -410,3 +411,17 @@ def test_lightnings_arguments_are_known_without_it():
     for stand_in, target in targets.items():
         own, real = (set(inspect.signature(each).parameters) for each in (stand_in, target))
         assert own - {"skip_nonfinite", "save_every_minutes", "compile"} == real - {"kwargs"}
+
+
+@pytest.mark.parametrize("command", ["evaluate", "distill", "ground"])
+def test_a_tokenizer_beside_a_checkpoint_is_refused(command, tmp_path, monkeypatch, capsys):
+    """It would be ignored: the checkpoint's tokenizer splits the captions."""
+    job = importlib.import_module(f"captioning.{command}")
+    given = ["checkpoint=x.ckpt", "data=scenes", f"output={tmp_path / 'y'}", "data.tokenizer=characters"]
+    monkeypatch.setattr(sys, "argv", [f"captioning-{command}", *given])
+    with pytest.raises(SystemExit) as caught:
+        job.main()
+    more = "; to score with another, set metrics.tokenizer" if command == "evaluate" else ""
+    assert caught.value.code == (
+        f"error: data.tokenizer has no effect: the tokenizer is the checkpoint's. Remove data.tokenizer{more}"
+    )

@@ -104,6 +104,7 @@ def test_chinese_captions_with_each_tokenizer(tmp_path):
     report = report_of(records)
     assert report["tokenizer"] == {
         "name": "ptb",
+        "unit": "words",
         "suited": "unicode",
         "reason": "100% of the captions have no spaces between words (Han script)",
     }
@@ -129,10 +130,18 @@ def test_byte_pairs_are_counted_in_pieces(tmp_path):
     assert report["splits"]["train"]["longer than max_length"] == report["splits"]["val"]["longer than max_length"] == 2
     assert report["splits"]["train"]["unknown share"] == 0.0
     assert report["splits"]["val"]["unknown share"] == pytest.approx(3 / 4)  # abab d@@ o@@ g
-    assert report["splits"]["val"]["unknown distinct words"] == 3
+    assert report["splits"]["val"]["unknown distinct pieces"] == 3
     reasons = {item["reason"] for item in report["findings"]["captions longer than max_length"]}
     assert reasons == {"2 pieces, cut to 1", "4 pieces, cut to 1"}
-    assert any("data.max_length=2" in line for line in report["advice"])
+    assert report["advice"] == [
+        "2 of 2 training captions are longer than data.max_length=1 pieces and are cut: set data.max_length=2 "
+        "(keeps all)"
+    ]
+    assert report["vocabulary"] == {"pieces": 7, "min_count": 1} and report["tokenizer"]["unit"] == "pieces"
+    lines = audit_table(report, title="t", examples=0, min_count=1, max_distance=4).splitlines()
+    assert lines[2] == "vocabulary (all learned pieces): 7 pieces"
+    columns = [column.strip() for column in lines[4].split("  ") if column]
+    assert columns[-3:] == ["over 1 pieces", "<unk> pieces %", "<unk> distinct pieces"]
 
 
 def test_groups_of_images_are_counted_and_shown(tmp_path):

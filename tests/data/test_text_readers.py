@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import re
 import shutil
 import zlib
 from collections import Counter
@@ -28,7 +29,15 @@ from miniatures import (
 )
 
 from captioning.config import AuditConfig, build, check, compose
-from captioning.data import Faults, read_conceptual, read_csv, read_flickr_text, read_multi30k, recognize_data
+from captioning.data import (
+    Faults,
+    read_conceptual,
+    read_csv,
+    read_flickr_text,
+    read_json,
+    read_multi30k,
+    recognize_data,
+)
 from captioning.errors import ConfigError, DataError
 
 
@@ -435,3 +444,64 @@ def test_names_as_another_system_writes_them(request, file):
 def test_kaggle_flickr30k_with_karpathys_file(request):
     records = read(cases(request, "14c-flickr30k-kaggle"), "flickr30k")
     assert {record.path.parent.name for record in records} == {"flickr30k_images"}
+
+
+@pytest.mark.parametrize("data", ["flickr8k_text", "flickr8k_cn"])
+def test_a_list_that_is_not_there_is_named(tmp_path, data):
+    {"flickr8k_text": flickr8k_text, "flickr8k_cn": flickr8k_cn}[data](tmp_path)
+    for split in ("val", "test"):
+        told = error_of(read, tmp_path, data, f"data.reader.lists.{split}=typo.txt")
+        setting = f"data.reader.lists.{split}"
+        assert told == f"data.root={tmp_path} has no typo.txt: add it, correct {setting}, or set {setting}=null"
+
+
+def test_a_caption_file_of_a_split_that_is_not_there_is_named(tmp_path):
+    flickr30k_cn(tmp_path)
+    told = error_of(read, tmp_path, "flickr30k_cn", "data.reader.captions.test=typo.txt")
+    setting = "data.reader.captions.test"
+    assert told == f"data.root={tmp_path} has no typo.txt: add it, correct {setting}, or set {setting}=null"
+    left = read(tmp_path, "flickr30k_cn", f"{setting}=null")
+    assert [record.split for record in left] == ["train", "val"]
+
+
+def test_a_missing_default_list_is_a_fault_of_the_audit(tmp_path):
+    flickr8k_text(tmp_path)
+    (tmp_path / FLICKR_LISTS["test"]).unlink()
+    faults = Faults()
+    read_flickr_text(tmp_path, captions="Flickr8k.token.txt", lists=FLICKR_LISTS, faults=faults)
+    assert [FLICKR_LISTS["test"] in message for message in faults.messages] == [True]
+
+
+def test_repeated_numbers_and_images_without_captions_are_reported(tmp_path, capsys):
+    flickr8k_text(tmp_path)
+    put(
+        tmp_path, {"Flickr8k.token.txt": "a.jpg#0\ta dog\na.jpg#0\ta cat\na.jpg#0\ta cow\nb.jpg#0\ta dog\nc.jpg#0\t \n"}
+    )
+    records = read(tmp_path, "flickr8k_text")
+    assert records[0].captions == ("a dog", "a cat", "a cow") and len(records) == 2
+    file, printed = tmp_path / "Flickr8k.token.txt", capsys.readouterr().err.splitlines()
+    assert printed == [
+        f"{file}: 1 number of a caption in more than one line (first: a.jpg#0, 3 lines); all lines are used",
+        f"{file}: 1 image without captions left out (c, …)",
+    ]
+    faults = Faults()
+    read_flickr_text(tmp_path, captions="Flickr8k.token.txt", lists=FLICKR_LISTS, faults=faults)
+    assert faults.noted == {
+        "captions with the same number": [{"file": "a.jpg#0", "reason": "3 lines of Flickr8k.token.txt"}]
+    }
+
+
+def test_lines_that_end_in_carriage_returns_are_named(tmp_path):
+    flickr8k_text(tmp_path)
+    file = tmp_path / "Flickr8k.token.txt"
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r"))
+    assert error_of(read, tmp_path, "flickr8k_text") == (
+        f"{file}: its lines end in a carriage return (CR) alone: save it with line feeds (LF)"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "shift_jis"])
+def test_json_in_another_encoding(tmp_path, encoding):
+    file = tmp_path / "captions.json"
+    file.write_bytes('{"caption": "犬が走る"}'.encode(encoding))
+    assert re.fullmatch(rf"{re.escape(str(file))} is not UTF-8 \(.*\): save it as UTF-8", error_of(read_json, file))

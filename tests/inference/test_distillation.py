@@ -215,3 +215,14 @@ def test_soft_targets_that_do_not_fit_are_told(soft_targets, trained, data, tmp_
         write([], data, tmp_path / "x.npz")
     with pytest.raises(ConfigError, match=r"words must be at least 1, not 0"):
         write(trained, data, tmp_path / "x.npz", "words=0")
+
+
+def test_the_printed_size_counts_pieces_without_the_ends(data, tmp_path, capsys):
+    run("train", *short(data, tmp_path / "run", "trainer.max_steps=1", "data.tokenizer=bpe:60"))
+    checkpoint, output = tmp_path / "run/checkpoints/last.ckpt", tmp_path / "soft.npz"
+    capsys.readouterr()
+    write([checkpoint], data, output)
+    with np.load(output) as stored:
+        captions, rows = len(stored["keys"]), len(stored["ids"])
+    printed = capsys.readouterr().out
+    assert f"soft targets for {captions} captions ({rows - captions} pieces, and <end> of each) from" in printed

@@ -138,3 +138,17 @@ def test_texts_are_joined_as_the_language_writes_them():
 def test_a_damaged_tokenizer_is_a_damaged_checkpoint():
     with pytest.raises(CheckpointError, match=r"'tokenizer' is damaged"):
         Vocabulary.from_state_dict(Vocabulary(["a"]).state_dict(), {"name": "no such"})
+
+
+def test_a_given_word_with_unknown_characters_is_one_word(vocabulary, toy):
+    metadata = {
+        "vocabulary": vocabulary.state_dict(),
+        "tokenizer": vocabulary.tokenizer.state_dict(),
+        "config": {"transform": {"_target_": "captioning.data.Transform", "size": 8}},
+    }
+    made = Predictor(toy(vocabulary_size=len(vocabulary)), metadata, encoder_weights=None, path=Path("x.ckpt"))
+    made.encode = lambda pictures: torch.ones(len(pictures), 4, 6, dtype=torch.float64)
+    (caption,) = made.forced_captions(np.zeros((8, 8, 3), np.uint8), "a dñog ñ ñdog ñdañ dog")
+    assert caption.tokens == ["a", "d<unk>og", "<unk>", "<unk>dog", "<unk>da<unk>", "dog"]
+    assert caption.attention.shape[0] == 6
+    assert caption.text == " ".join(caption.tokens)

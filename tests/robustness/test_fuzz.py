@@ -7,6 +7,7 @@ import resource
 import subprocess
 import sys
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,9 +17,10 @@ from omegaconf import OmegaConf
 from PIL import ExifTags, Image
 from pycocotools import mask
 
+import captioning.config
 from captioning.config import EvaluateConfig, build, check, compose
 from captioning.config.schemas import TrainConfig
-from captioning.data import Record, open_picture, read_instances
+from captioning.data import PARTS, Record, open_picture, read_instances
 from captioning.data.pictures import MOST_PIXELS
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.features import RegionFolder
@@ -32,6 +34,19 @@ from captioning.metrics.regions import mask_region
 def test_any_input_ends_in_a_result_or_a_refusal(tmp_path, name):
     outcomes = fuzz(name, 25, seed=1, folder=tmp_path)
     assert sum(outcomes.values()) >= 20 and set(outcomes) <= {"result", "refused"}
+
+
+def test_every_reader_of_the_registry_has_a_target():
+    """A new reader needs a miniature in tests/helpers/miniatures.py, which becomes its target."""
+    readers = {f"captioning.data.{name}" for name in PARTS["readers"]}
+    readers.remove("captioning.data.read_auto")  # it only refuses
+    found = {}
+    for file in (Path(captioning.config.__file__).parents[2] / "conf" / "data").glob("*.yaml"):
+        reader = compose("audit", [f"data={file.stem}"])["data"].get("reader", {})
+        found[file.stem] = reader.get("_target_")
+    names = {name for name, target in found.items() if target in readers}
+    assert {found[name] for name in names} == readers  # every reader has settings
+    assert sorted(names) == sorted(name.removeprefix("data=") for name in TARGETS if name.startswith("data="))
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from small_world import SMALL, run
 
 from captioning.errors import DataError
 from captioning.tasks import image_captioning
+from captioning.text import make_tokenizer
 
 CHINESE = [
     "\u4e00\u53ea\u72d7\u5728\u8349\u5730\u4e0a\u5954\u8dd1\u3002",
@@ -91,3 +92,42 @@ def test_byte_pairs_of_single_characters_are_a_warning(tmp_path, capsys, stops):
     (tmp_path / "english").mkdir()
     stops(*world(tmp_path / "english", ["a dog runs", "a cat sits"]), "data.tokenizer=bpe:200")
     assert "one character" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "captions", "share", "advice"),
+    [
+        ("bpe:200:characters", ["a dog", "cats"], "100%", "characters"),
+        ("bpe:200:unicode", CHINESE, "100%", "unicode, or pieces of dictionary words: bpe:4000:unicode:jieba"),
+        (
+            "bpe:200:unicode",
+            ["いぬがはしる。"],
+            "100%",
+            "unicode, or pieces of dictionary words: bpe:4000:unicode:fugashi",
+        ),
+        ("bpe:200:unicode", ["หมาวิ่ง"], "100%", "unicode, or pieces of dictionary words: bpe:4000:unicode:pythainlp"),
+        ("bpe:200:unicode", ["a b c dog"], "75%", "unicode"),
+        ("bpe:200:nltk:TweetTokenizer", ["a b c dog"], "75%", "nltk:TweetTokenizer"),
+    ],
+)
+def test_the_advice_on_single_characters_fits_the_script(tmp_path, capsys, stops, name, captions, share, advice):
+    stops(*world(tmp_path, captions), f"data.tokenizer={name}")
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "one character" in line]
+    base = name.removeprefix("bpe:200:")
+    assert line == (
+        f"warning: data.tokenizer={name}: {share} of the words of {base} have one character, so few longer pieces are "
+        f"learned. Use data.tokenizer={advice}"
+    )
+
+
+def test_a_dictionary_in_use_is_not_proposed(capsys):
+    pytest.importorskip("jieba")
+    tokenizer = make_tokenizer("bpe:200:unicode:jieba").fit(["狗", "猫"])
+    image_captioning._check_pieces([["狗"], ["猫"]], tokenizer)
+    assert capsys.readouterr().err.endswith("Use data.tokenizer=unicode:jieba\n")
+
+
+def test_cut_captions_are_counted_in_pieces(tmp_path, capsys, stops):
+    stops(*world(tmp_path, ["a dog " + "runs " * 28]), "data.tokenizer=bpe:20", "data.max_length=20")
+    printed = capsys.readouterr().err
+    assert "longer than data.max_length=20 pieces and are cut" in printed and "20 words" not in printed

@@ -4,8 +4,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from torch import nn
 
 from captioning.data import Record, Vocabulary
+from captioning.features import Source
 from captioning.tasks.image_captioning import _loaders
 
 TOKENS = {1: [["a", "dog"], ["two", "dogs"], ["dogs", "run"]], 2: [["a", "cat"], ["cats"]]}
@@ -14,7 +16,9 @@ TOKENS = {1: [["a", "dog"], ["two", "dogs"], ["dogs", "run"]], 2: [["a", "cat"],
 def loaders(**settings):
     records = [Record(number, Path(f"{number}.png"), "train", ("a dog",) * len(TOKENS[number])) for number in TOKENS]
     view = SimpleNamespace(read=lambda record: torch.full((3,), 10.0 * record.image_id), turned=False)
-    source = SimpleNamespace(read=lambda record: torch.full((3,), float(record.image_id)), views=(view,), workers=0)
+    source = Source(
+        lambda record: torch.full((3,), float(record.image_id)), nn.Identity(), records, [], workers=0, views=(view,)
+    )
     config = {
         "data": {"captions_per_image": 1, "max_length": 20} | settings,
         "seed": 0,

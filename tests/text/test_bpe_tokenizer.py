@@ -157,7 +157,7 @@ def test_too_few_pieces_for_the_characters():
         make_tokenizer("bpe:20:whitespace").fit(["abcdefghijk"])
     assert str(caught.value) == (
         "data.tokenizer=bpe:20:whitespace: the training captions have 11 different characters, which need 22 pieces. "
-        "Write at least bpe:22, or data.tokenizer=unicode"
+        "Write at least bpe:22:whitespace, or data.tokenizer=whitespace"
     )
     assert len(make_tokenizer("bpe:22:whitespace").fit(["abcdefghijk"]).learned_pieces()) == 22
 
@@ -178,3 +178,20 @@ def test_scores_are_named_after_the_tokenizer_of_the_words():
     assert make_tokenizer("bpe:100:unicode").word_tokenizer.name == "unicode"
     assert make_tokenizer("bpe").word_tokenizer.name == "ptb" and make_tokenizer("bpe").size == 4000
     assert make_tokenizer("bpe::nltk").word_tokenizer.name == "nltk" and make_tokenizer("bpe::nltk").size == 4000
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("bpe:unicode", "bpe:4000:unicode"),
+        ("bpe:nltk:TweetTokenizer", "bpe:4000:nltk:TweetTokenizer"),
+        ("bpe:3:unicode:jieba", "bpe:4000:unicode:jieba"),
+        ("bpe:uni", "bpe:4000"),
+    ],
+)
+def test_the_advised_size_keeps_the_tokenizer_of_the_words(name, advice):
+    with pytest.raises(ConfigError) as caught:
+        make_tokenizer(name)
+    assert str(caught.value).endswith(f"is not a number of pieces from 10 to 1000000. Write {advice}")
+    with pytest.raises(ConfigError, match=r"Write at least bpe:22, or data\.tokenizer=unicode$"):
+        make_tokenizer("bpe:20").fit(["abcdefghijk"])

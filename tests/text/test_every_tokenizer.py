@@ -65,10 +65,10 @@ def test_the_default_is_ptb_to_the_last_token():
         ("bpe:100:unicode:x", "data.tokenizer=bpe:100:BASE, BASE=unicode:x: there is no such segmenter."),
         ("nltk:TweetTokeniser", "did you mean TweetTokenizer? Choose one of NLTKWordTokenizer"),
         ("nltk:RegexpTokenizer", "cannot be built without arguments. Choose one of NLTKWordTokenizer"),
-        ("nltk:PunktSentenceTokenizer", "does not split a caption into words. Choose one of NLTKWordTokenizer"),
+        ("nltk:PunktSentenceTokenizer", "splits text into sentences, not into words. Choose one of NLTKWordTokenizer"),
         ("nltk:MWETokenizer", "does not split a caption into words"),
-        ("nltk:SyllableTokenizer", "does not split a caption into words"),
-        ("nltk:LineTokenizer", "does not split a caption into words"),
+        ("nltk:SyllableTokenizer", "splits text into syllables, not into words"),
+        ("nltk:LineTokenizer", "splits text into lines, not into words"),
     ],
 )
 def test_a_wrong_name_gets_one_line_that_says_what_to_write(name, message):

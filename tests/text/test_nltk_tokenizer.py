@@ -35,11 +35,47 @@ def test_punctuation_of_other_scripts_is_dropped_and_symbols_are_kept():
     assert make_tokenizer("nltk")("一 狗 。 50 % ، x") == ["一", "狗", "50", "%", "x"]
 
 
-@pytest.mark.parametrize(("name", "data"), [("TextTilingTokenizer", "stopwords"), ("PunktTokenizer", "punkt_tab")])
-def test_missing_data_gets_the_line_that_downloads_it(name, data, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "unit"),
+    [
+        ("TextTilingTokenizer", "topics"),
+        ("PunktTokenizer", "sentences"),
+        ("PunktSentenceTokenizer", "sentences"),
+        ("LegalitySyllableTokenizer", "syllables"),
+        ("LineTokenizer", "lines"),
+    ],
+)
+def test_other_units_than_words_are_refused_before_their_data_is_missed(name, unit, monkeypatch):
     monkeypatch.setattr(nltk.data, "path", [])
-    if not hasattr(nltk.tokenize, name):
-        pytest.skip(f"this nltk has no {name}")
     with pytest.raises(ConfigError) as caught:
         make_tokenizer(f"nltk:{name}")
-    assert str(caught.value) == f"data.tokenizer=nltk:{name} needs data. Run: python -m nltk.downloader {data}"
+    assert str(caught.value).startswith(f"data.tokenizer=nltk:{name} splits text into {unit}, not into words. Choose ")
+
+
+class _NeedsData:
+    def tokenize(self, text):
+        raise LookupError("Resource words not found. >>> nltk.download('words')")
+
+
+def test_missing_data_gets_the_line_that_downloads_it(monkeypatch):
+    monkeypatch.setattr(nltk.tokenize, "NeedsData", _NeedsData, raising=False)
+    with pytest.raises(ConfigError) as caught:
+        make_tokenizer("nltk:NeedsData")
+    assert str(caught.value) == "data.tokenizer=nltk:NeedsData needs data. Run: python -m nltk.downloader words"
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("word_tokenize", "NLTKWordTokenizer"),
+        ("casual_tokenize", "TweetTokenizer"),
+        ("TweetTokeniser", "TweetTokenizer"),
+        ("StanfordTokenizer", ""),
+        ("StanfordSegmenters", ""),
+    ],
+)
+def test_only_tokenizers_of_words_are_proposed(name, near):
+    with pytest.raises(ConfigError) as caught:
+        make_tokenizer(f"nltk:{name}")
+    assert ("did you mean" in str(caught.value)) == bool(near)
+    assert not near or f"no such class: did you mean {near}? Choose" in str(caught.value)

@@ -9,6 +9,7 @@
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ _BROKEN_OFF = "عيدا في المنطقة المشجرة"
 def read_flickr_text(
     root: str | Path,
     *,
-    captions: str | Sequence[str] | Mapping[str, str],
+    captions: str | Sequence[str] | Mapping[str, str | None],
     lists: Mapping[str, str | None] | None = None,
     images: str = ".",
     faults: Handling = STRICT,
@@ -54,7 +55,7 @@ def read_flickr_text(
     Args:
         root: folder of the data set.
         captions: the caption file, or names that it may have, of which the first that exists is used; or split -> its
-            caption file.
+            caption file, where None leaves the split out.
         lists: split -> list of its image names, one per line, with or without ".jpg"; None leaves the split out.
         images: folder of the images, relative to root; ".": also the usual folders of Flickr8k and Flickr30k in it.
         faults: how to handle faults, see `captioning.data.readers`.
@@ -64,7 +65,8 @@ def read_flickr_text(
         DataError: a file or an image is missing or inconsistent.
     """
     root = Path(root)
-    files = dict(captions) if isinstance(captions, Mapping) else {"": captions}
+    given = captions if isinstance(captions, Mapping) else {"": captions}
+    files = {split: names for split, names in given.items() if names}
     if unknown := sorted((files.keys() | (lists or {}).keys()) - {"", *SPLITS}):
         raise ConfigError(
             f"data.reader.captions and data.reader.lists: the split {unknown[0]!r} must be one of {', '.join(SPLITS)}"
@@ -78,6 +80,8 @@ def read_flickr_text(
             f"data.root={root} needs {', '.join(needed)}, and a folder of the images, such as {PICTURE_FOLDERS[0]}/: "
             "add them (see docs/data.md in the repository)"
         )
+    _report_missing(root, "captions", {split: names for split, names in files.items() if split}, found, faults)
+    _report_missing(root, "lists", wanted, listed, faults)
     texts = {split: _captions(file, faults) for split, file in found.items()}
     if wanted:
         order = _order(listed, faults)
@@ -86,6 +90,18 @@ def read_flickr_text(
     else:
         groups = {found[split]: [(name, split, own) for name, own in texts[split].items()] for split in found}
     return _checked_records(root / images, groups, faults, own=images == ".")
+
+
+def _report_missing(
+    root: Path, key: str, wanted: Mapping[str, str | Sequence[str]], found: Mapping[str, Path], faults: Handling
+) -> None:
+    """Refuse files that are not there, because their splits would disappear."""
+    for split, names in wanted.items():
+        with faults:
+            if split not in found:
+                name = names if isinstance(names, str) else " or ".join(names)
+                setting = f"data.reader.{key}.{split}"
+                raise DataError(f"data.root={root} has no {name}: add it, correct {setting}, or set {setting}=null")
 
 
 def _below(root: Path, names: str | Sequence[str]) -> Path | None:
@@ -102,6 +118,7 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
             found.setdefault(row["image"].strip().removesuffix(_SUFFIX), []).append(row["caption"])
         return found
     texts: list[tuple[int, str]] = []  # with the number of their line
+    numbers = Counter[str]()
     lines = text_lines(file)
     for number, line in enumerate(lines, start=1):
         with faults:
@@ -118,10 +135,29 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
                 )
             found.setdefault(match[1].removesuffix(_SUFFIX), []).append(match[3].strip())
             texts.append((number, match[3].strip()))
+            numbers[line[: match.start(3)].strip()] += 1
+    _report_repeated(file, numbers, faults)
     if has_tags([text for _, text in texts]):
         return {name: [untagged(text) for text in own] for name, own in found.items()}
     refuse_some_tags(file, texts, faults)
     return found
+
+
+def _report_repeated(file: Path, numbers: Mapping[str, int], faults: Handling) -> None:
+    repeated = [(name, count) for name, count in numbers.items() if count > 1]
+    for name, count in repeated:
+        note(faults, "captions with the same number", {"file": name, "reason": f"{count} lines of {file.name}"})
+    if repeated:
+        (name, count), total = repeated[0], counted(len(repeated), "number")
+        line = f"{file}: {total} of a caption in more than one line (first: {name}, {count} lines); all lines are used"
+        note(faults, None, None, line)
+
+
+def _report_silent(file: Path, entries: Sequence[tuple[str, str, list[str]]], faults: Handling) -> None:
+    """Print how many listed images have no captions, or only blank ones. The audit lists them in any case."""
+    silent = [name for name, _, texts in entries if not any(text.strip() for text in texts)]
+    if 0 < len(silent) < len(entries):
+        note(faults, None, None, f"{file}: {counted(len(silent), 'image')} without captions left out ({silent[0]}, …)")
 
 
 def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:
@@ -171,5 +207,6 @@ def _checked_records(
                 records.append(Record(number, path, split, not_blank(texts, faults)))
             number += 1
         places.report(file, faults)
+        _report_silent(file, entries, faults)
         sources.append(CaptionFile(file, records, places.folder))
     return checked(sources, disk, faults)

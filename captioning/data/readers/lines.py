@@ -21,7 +21,8 @@ def text_lines(file: Path) -> list[str]:
         file: the file; one whose name ends in .gz is unpacked.
 
     Raises:
-        DataError: the file is missing, damaged, or neither UTF-8 nor UTF-16.
+        DataError: the file is missing or damaged, is neither UTF-8 nor UTF-16, or has carriage returns alone as line
+            ends.
     """
     try:
         content = file.read_bytes()
@@ -36,5 +37,7 @@ def text_lines(file: Path) -> list[str]:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise DataError(f"{file} is not {encoding.upper()} ({error.reason}): save it as UTF-8") from error
+    if "\r" in text and "\n" not in text:
+        raise DataError(f"{file}: its lines end in a carriage return (CR) alone: save it with line feeds (LF)")
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
