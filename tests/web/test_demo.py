@@ -14,6 +14,7 @@ import sys
 import threading
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
@@ -26,6 +27,7 @@ from captioning.config import DemoConfig, check, compose
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.inference import load
+from captioning.text import make_tokenizer
 from captioning.web.demo import Credit, Demo, DemoExample, Limits, checkpoint_names, server, with_encoder, work
 from captioning.web.demo.server import AT_ONCE, HEADERS, is_here
 from captioning.web.demo.work import DemoRequest, caption_picture, read_request
@@ -522,7 +524,26 @@ def test_a_caption_without_words(predictors, monkeypatch):
     picture, predictor = noise(9, 9), predictors["soft"]
     monkeypatch.setattr(work, "get_search", lambda *_, **__: lambda *_, **__: [[_nothing()]])
     answer = caption_picture({"soft": predictor}, picture, DemoRequest())
-    assert answer["models"][0]["searches"]["greedy"] == [{"words": [], "log_prob": -1.0, "weights": [], "places": None}]
+    assert answer["models"][0]["searches"]["greedy"] == [
+        {"words": [], "gaps": [], "log_prob": -1.0, "weights": [], "places": None}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "tokens", "gaps", "words"),
+    [
+        ("ptb", ["two", "dogs"], ["", " "], ["two", "dogs"]),
+        ("whitespace", ["▁", "dog"], ["", " "], ["▁", "dog"]),
+        ("characters", ["a", "▁", "d", "o", "▁"], [""] * 5, ["a", " ", "d", "o", " "]),
+        ("unicode", ["狗", "在", "跑"], [""] * 3, ["狗", "在", "跑"]),
+        ("unicode", ["red", "dog", "狗", "狗"], None, ["red", "dog", "狗", "狗"]),
+    ],
+)
+def test_words_have_the_spaces_of_the_text(tokenizer, tokens, gaps, words):
+    text = make_tokenizer(tokenizer).join(tokens)
+    found = work._spaced(SimpleNamespace(text=text, tokens=tokens))
+    assert found == (gaps or found[0], words)
+    assert "".join(gap + word for gap, word in zip(*found, strict=True)).strip() == text
 
 
 def _nothing():

@@ -103,4 +103,25 @@ def _plain(caption: Caption) -> dict[str, Any]:
     attention = caption.attention
     weights = None if attention is None else [[round(float(weight), DIGITS) for weight in row] for row in attention]
     places = None if caption.places is None else caption.places.tolist()
-    return {"words": caption.tokens, "log_prob": caption.log_prob, "weights": weights, "places": places}
+    gaps, words = _spaced(caption)
+    return {"words": words, "gaps": gaps, "log_prob": caption.log_prob, "weights": weights, "places": places}
+
+
+def _spaced(caption: Caption) -> tuple[list[str], list[str]]:
+    """Return the white space before each word, and the words, as they are in the text of the caption.
+
+    Chinese has no spaces between words. Single characters have none either: there, the token of a space is the space.
+    """
+    gaps, words, at = [], [], 0
+    for word in caption.tokens:
+        if caption.text.startswith(f" {word}", at):
+            gaps.append(" ")
+            words.append(word)
+        elif caption.text.startswith(word, at):
+            gaps.append("")
+            words.append(word)
+        else:  # the tokenizer writes this token as a space
+            gaps.append("")
+            words.append(" ")
+        at += len(gaps[-1]) + len(words[-1])
+    return gaps, words

@@ -149,9 +149,9 @@ function makeLine(card, search, made) {
     button.addEventListener("click", () => pin(line, index));
     button.addEventListener("keydown", (event) => step(event, line, index));
     line.words.push(button);
-    text.append(button, " ");
+    text.append(made.gaps[index], button);
   });
-  if (!made.words.length) text.append(make("span", { className: "soft", textContent: "(no words)" }));
+  if (!made.words.length) text.append(make("span", { className: "soft", textContent: "(empty caption)" }));
   card.lines.push(line);
   const chance = make("span", { className: "soft", textContent: made.log_prob.toFixed(1).replace("-", "−"), title: "log-probability" });
   return make("div", { className: "line" }, text, chance);
