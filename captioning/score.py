@@ -74,7 +74,7 @@ def _prepare_for_server(config: dict[str, Any], split: str) -> None:
 
     if not config["output"]:
         raise ConfigError("server=NAME needs output=DIR: give a folder for the server's file")
-    server = server_of(split)
+    server = server_of(split, Path(config["annotations"]))
     captions, wanted = read_for_server(Path(config["results"]), Path(config["annotations"]))
     folder, name = Path(config["output"]), config["server"]
     path = write_server_file(folder, captions, name=name, split=split, wanted=wanted)

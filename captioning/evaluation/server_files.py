@@ -29,11 +29,15 @@ _SERVERS = {
 }
 
 
-def server_of(split: str) -> str:
+def server_of(split: str, images: Path | None = None) -> str:
     """Return the name of the server that accepts results of a split.
 
+    Args:
+        split: a split of a server.
+        images: the file that lists the split's images. Its name may show that it is of another split or data set.
+
     Raises:
-        ConfigError: there is no server for the split.
+        ConfigError: there is no server for the split, or the file is of another one.
     """
     if split not in _SERVERS:
         known: dict[str, list[str]] = {}
@@ -41,7 +45,22 @@ def server_of(split: str) -> str:
             known.setdefault(server, []).append(f"split={name}")
         options = ", ".join(f"the {server} server {' or '.join(splits)}" for server, splits in known.items())
         raise ConfigError(f"split={split}: no server accepts it. {options[0].upper()}{options[1:]}: choose one of them")
-    return _SERVERS[split][0]
+    server = _SERVERS[split][0]
+    told = _hints(images.stem) if images else {}
+    for kind, value in _hints(f"{server}_{split}").items():
+        if told.get(kind, value) != value:
+            raise ConfigError(
+                f"split={split} is of {value}, but {images} is of {told[kind]} by its name: give the file that lists "
+                "the images of the split, or correct split"
+            )
+    return server
+
+
+def _hints(name: str) -> dict[str, str]:
+    """Return what a name says of a data set and a split: {"data", "split", "year"} -> the one that it contains."""
+    kinds = {"data": "coco|nocaps|textcaps|vizwiz", "split": "train|val|test", "year": "20(?:14|15|17)"}
+    found = {kind: set(re.findall(pattern, name.lower())) for kind, pattern in kinds.items()}
+    return {kind: values.pop() for kind, values in found.items() if len(values) == 1}
 
 
 def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, split: str, wanted: Collection) -> Path:

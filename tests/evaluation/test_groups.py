@@ -174,7 +174,8 @@ def test_captions_of_photos_become_the_file_of_nocaps_server(split, nocaps, tmp_
     photos = sorted((nocaps / "val").glob("*.png"))
     entries = [{"image_id": at, "caption": "A dog\nruns", "file_name": str(path)} for at, path in enumerate(photos)]
     results = write_json(tmp_path / "captions.json", entries)
-    listed = nocaps / "nocaps_test_image_info.json"
+    listed = tmp_path / f"{split}_image_info.json"
+    listed.write_bytes((nocaps / "nocaps_test_image_info.json").read_bytes())
     score_file(monkeypatch, results, listed, f"split={split}", "server=soft", f"output={tmp_path}")
     assert capsys.readouterr().out == (
         f"{split}: 8 captions for the nocaps server, not scored: {tmp_path}/{split}_soft_results.json\n"

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import sys
 
 import pytest
@@ -270,6 +271,30 @@ def test_captions_of_a_folder_become_a_file_for_the_server(tmp_path, monkeypatch
         run(score, monkeypatch, tmp_path / "results.json", images, "server=mine", "split=test2014")
 
 
+@pytest.mark.parametrize(
+    ("split", "name", "told"),
+    [
+        ("nocaps_test", "nocaps_val_image_info.json", "split=nocaps_test is of test, but NAME is of val by its name"),
+        ("textcaps_val", "TextCaps_0.1_test.json", "is of val, but NAME is of test by its name"),
+        ("vizwiz_test", "val.json", "is of test, but NAME is of val by its name"),
+        ("val2014", "captions_val2017.json", "is of 2014, but NAME is of 2017 by its name"),
+        ("test2014", "nocaps_test_image_info.json", "is of coco, but NAME is of nocaps by its name"),
+        ("nocaps_val", "nocaps_val_image_info.json", None),
+        ("val2014", "val2014-and-train2014.json", None),
+        ("vizwiz_test", "list.json", None),
+    ],
+)
+def test_a_list_of_another_split_is_refused(tmp_path, monkeypatch, split, name, told):
+    images = write(tmp_path / name, {"images": [{"id": key} for key in GOOD]})
+    arguments = [f"split={split}", "server=mine", f"output={tmp_path / 'out'}"]
+    file = write(tmp_path / "results.json", results(GOOD))
+    if told is None:
+        return run(score, monkeypatch, file, images, *arguments)
+    with pytest.raises(SystemExit, match=re.escape(told.replace("NAME", str(images)))):
+        run(score, monkeypatch, file, images, *arguments)
+    assert not (tmp_path / "out").exists()
+
+
 OPEN_IMAGES = ("011e7e629fb9ae7b", "0000000000000012", "fedcba9876543210")  # one has only digits, and leading zeros
 
 
@@ -292,7 +317,7 @@ def test_the_file_for_textcaps_has_the_ids_of_open_images(split, tmp_path, monke
         assert "3 captions for the TextCaps server, not scored" in capsys.readouterr().out
     with pytest.raises(SystemExit, match=r"the TextCaps server would refuse .*: 1 caption missing: image ids fedcba98"):
         run(score, monkeypatch, write(tmp_path / "results.json", content[:2]), images, *arguments)
-    numbered = write(tmp_path / "coco.json", {"images": [{"id": 7}]})
+    numbered = write(tmp_path / "listed.json", {"images": [{"id": 7}]})
     with pytest.raises(
         SystemExit, match=r"needs the ids of Open Images, .* not 7\. Give TextCaps_0\.1_(val|test)\.json"
     ):
