@@ -139,7 +139,7 @@ def small_training(config: Mapping[str, Any]) -> list[str]:
 def small_encoder(config: Mapping[str, Any]) -> list[str]:
     """Return the settings of an encoder on small images; random weights where they would be downloaded."""
     encoder = config["encoder"]
-    if encoder["_target_"].endswith("RegionEncoder"):
+    if encoder["_target_"].endswith(("RegionEncoder", "SideBySide")):
         return []
     if encoder["_target_"].endswith("timm_encoder"):
         return ["encoder.weights=null", "encoder.image_size=112"]  # whole patches of 14 and of 16 pixels
