@@ -49,8 +49,8 @@ def normal_form(text: str) -> str:
     Lao vowel AM, for instance. Invisible formatting characters are removed, except the two joiners; so are marks around
     a sign, such as the keycap of an emoji.
     """
-    if text.isascii():
-        return " ".join(text.split()) if text.isprintable() else _DROPPED.sub("", " ".join(text.split()))
+    if text.isascii() and text.isprintable():
+        return " ".join(text.split())
     text = _DROPPED.sub("", " ".join(text.translate(_PLAIN).split()))
     return " ".join(unicodedata.normalize("NFC", text).split())
 

@@ -87,6 +87,7 @@ def test_joined_text_is_split_into_the_same_words(text):
 
 
 @given(st.one_of(st.lists(MIXED, max_size=14).map("".join), st.text(max_size=14)))
+@example("0 \x08")
 @settings(max_examples=500, deadline=None)
 def test_normalized_text_stays_as_it_is_and_words_are_in_nfc(text):
     assert normal_form(normal_form(text)) == normal_form(text)
