@@ -49,7 +49,7 @@ def _draw(photo: "Image.Image", question: str, found: "Answer", path: Path) -> N
     else:
         glimpses = len(found.attention)
         words = [found.text] if glimpses == 1 else [f"glimpse {index + 1}" for index in range(glimpses)]
-        save_figure(attention_figure(photo, words, found.attention, box=found.box, title=title), path)
+        save_figure(attention_figure(photo, words, found.attention, box=found.box, grid=found.grid, title=title), path)
 
 
 main = entry_point("answer", AnswerConfig, answer, plain=["image", "question"])

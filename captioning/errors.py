@@ -4,6 +4,8 @@ The commands print these errors as one line and exit with status 1. Any other ex
 traceback.
 """
 
+from collections.abc import Sequence
+
 
 class CaptioningError(Exception):
     """Base class of every error that a user can fix."""
@@ -56,3 +58,20 @@ def must_be(
     if not all(inside for *_, inside in bounds):
         allowed = " and ".join(f"{words} {bound}" for words, bound, _ in bounds if bound is not None)
         raise ConfigError(f"{key} must be {allowed}, not {value}")
+
+
+def two_sides(
+    key: str, size: int | Sequence[int], *, most: int = 4096, names: str = "[HEIGHT, WIDTH]"
+) -> tuple[int, int]:
+    """Return the two sides of a setting that is one side, for a square, or a list of two.
+
+    Raises:
+        ConfigError: the setting is neither, or a side is not in 1…`most`; names the key and what to type.
+    """
+    sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
+        given = list(size) if isinstance(size, tuple) else size
+        raise ConfigError(f"{key} must be a side or {names}, not {given!r:.60}")
+    for side in sides:
+        must_be(key, side, least=1, most=most)
+    return sides

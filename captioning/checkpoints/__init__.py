@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         ],
         "rebuild": [
             "encoder_metadata",
+            "grid_of",
             "looks_at_regions",
             "make_metadata",
             "named_file",

@@ -7,6 +7,7 @@ from captioning.checkpoints.read import load_state as load_state
 from captioning.checkpoints.read import read_checkpoint as read_checkpoint
 from captioning.checkpoints.read import without_memory as without_memory
 from captioning.checkpoints.rebuild import encoder_metadata as encoder_metadata
+from captioning.checkpoints.rebuild import grid_of as grid_of
 from captioning.checkpoints.rebuild import looks_at_regions as looks_at_regions
 from captioning.checkpoints.rebuild import make_metadata as make_metadata
 from captioning.checkpoints.rebuild import named_file as named_file

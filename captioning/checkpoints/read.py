@@ -219,9 +219,7 @@ def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
         settings = ("encoder", "transform", "model") if sees else ("model",)
         wrong += [f"config.{key}" for key in settings if not isinstance(config.get(key), dict)]
         features = metadata.get("features", {})
-        wrong += (
-            ["features"] if sees and not (_counts(features.get("size")) and type(features.get("grid")) is bool) else []
-        )
+        wrong += ["features"] if sees and not _is_of_features(features) else []
         for key in ("vocabulary", "plugins"):
             wrong += [] if all(isinstance(word, str) for word in metadata[key]) else [key]
     if wrong:
@@ -232,6 +230,15 @@ def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
         Vocabulary.from_state_dict(metadata["vocabulary"], metadata.get("tokenizer"))
     except (CheckpointError, DataError) as error:
         raise CheckpointError(f"{path}: {error}") from error
+
+
+def _is_of_features(features: Mapping[str, Any]) -> bool:
+    """Return whether metadata describe features: their size, whether they are a grid, and its rows and columns."""
+    shape = features.get("shape")  # checkpoints of version 0.2.0 and before have none
+    fits = shape is None or (
+        features.get("grid") is True and isinstance(shape, list) and len(shape) == 2 and all(map(_counts, shape))
+    )
+    return fits and _counts(features.get("size")) and type(features.get("grid")) is bool
 
 
 def _counts(value: Any) -> bool:

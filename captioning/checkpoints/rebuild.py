@@ -1,5 +1,6 @@
 """Collect the metadata of a checkpoint during training, and rebuild encoder and model from it."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
@@ -59,13 +60,43 @@ def encoder_metadata(config: Mapping[str, Any], encoder: "Encoder | RegionEncode
     frozen = not any(parameter.requires_grad for parameter in encoder.parameters())
     return {
         "fingerprint": encoder.fingerprint(),
-        "features": {"size": encoder.size, "grid": encoder.output != "fc"},
+        "features": {
+            "size": encoder.size,
+            "grid": encoder.output != "fc",
+            "shape": encoder.grid_shape and list(encoder.grid_shape),
+        },
         "encoder": encoder.state_dict() if frozen and not again else None,
     }
 
 
 def _tensor(value: Any) -> Any:
     return torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+
+
+def grid_of(metadata: Mapping[str, Any], locations: int, path: Path) -> tuple[int, int] | None:
+    """Return rows and columns of the grid that the model of a checkpoint attends to.
+
+    Args:
+        metadata: the metadata of the checkpoint. Checkpoints of version 0.2.0 and before have square grids.
+        locations: L, the number of the grid's locations.
+        path: the checkpoint's file, for error messages.
+
+    Returns:
+        (rows, columns), with rows · columns = L. None if the metadata have no shape and L is not a square number.
+
+    Raises:
+        CheckpointError: the metadata have the shape of another grid.
+    """
+    side = math.isqrt(locations)
+    rows, columns = metadata["features"].get("shape") or (side, side)
+    if rows * columns == locations:
+        return rows, columns
+    if metadata["features"].get("shape") is None:
+        return None
+    raise CheckpointError(
+        f"{path}: its metadata describe a grid of {rows}×{columns}, but the model attends to {locations} locations: "
+        "use a checkpoint that captioning-train wrote"
+    )
 
 
 def looks_at_regions(metadata: Mapping[str, Any]) -> bool:
@@ -120,15 +151,15 @@ def rebuild_model(
         CheckpointError: the weights do not fit the model, or a part cannot be built.
         ConfigError: `hard_attention` is set for a model without hard attention.
     """
-    metadata = checkpoint["captioning"]
+    metadata, features = checkpoint["captioning"], checkpoint["captioning"]["features"]
     own = _strip(checkpoint["state_dict"], "captioner.")
     encoder_weights = _strip(own, "encoder.") or metadata["encoder"]
     own = {name: value for name, value in own.items() if not name.startswith("encoder.")}
     make = partial(
         build_trusted,
         with_hard_attention(metadata["config"]["model"], hard_attention),
-        feature_size=metadata["features"]["size"],
-        grid=metadata["features"]["grid"],
+        feature_size=features["size"],
+        grid=tuple(features.get("shape") or ()) or features["grid"],
         vocabulary_size=len(metadata["vocabulary"]),
         pad=Vocabulary.pad,
         **sizes,

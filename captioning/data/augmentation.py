@@ -19,7 +19,7 @@ class Augmentation:
 
     Args:
         scale: least and largest area of the part, as shares of the input.
-        ratio: least and largest ratio of the part's width to its height.
+        ratio: least and largest ratio of the part's width to its height, relative to that of the input.
         brightness: the factor of the brightness is between 1 − brightness and 1 + brightness; 0 for no change.
         contrast: as `brightness`, for the contrast.
         saturation: as `brightness`, for the saturation.
@@ -49,12 +49,12 @@ class Augmentation:
         self.colors, self.mirror = colors | {"hue": hue}, mirror
 
     def __call__(self, pixels: "Tensor", seed: str, may_be_mirrored: bool) -> "Tensor":
-        """Return a changed copy of an image, uint8 [3, S, S].
+        """Return a changed copy of an image, uint8 [3, H, W].
 
         The same seed gives the same image. torch's own generator is left as it was.
 
         Args:
-            pixels: the encoder's input, uint8 [3, S, S].
+            pixels: the encoder's input, uint8 [3, H, W].
             seed: any text.
             may_be_mirrored: whether the captions also describe the mirror image.
         """
@@ -63,7 +63,9 @@ class Augmentation:
 
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int.from_bytes(hashlib.blake2b(seed.encode(), digest_size=7).digest()))
-            crop = v2.RandomResizedCrop(list(pixels.shape[1:]), scale=self.scale, ratio=self.ratio, antialias=True)
+            height, width = pixels.shape[1:]
+            ratio = [each * (width / height) for each in self.ratio]
+            crop = v2.RandomResizedCrop([height, width], scale=self.scale, ratio=ratio, antialias=True)
             changed = self._jitter(crop(pixels))
             mirrored = float(torch.rand(())) < self.mirror  # drawn for every image
         return changed.flip(2) if mirrored and may_be_mirrored else changed

@@ -29,7 +29,7 @@ from captioning.data.pixel_range import (
     stated_bits,
     whole_channels,
 )
-from captioning.errors import ConfigError, DataError
+from captioning.errors import ConfigError, DataError, two_sides
 from captioning.io import described
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ INTERPOLATIONS = {
 }
 CORNERS = ("top left", "top right", "bottom left", "bottom right")
 _GRAY = (127, 127, 127)
-LARGEST_INPUT = 4096  # side of an encoder's input in pixels
 # Without a limit, a file of a few kilobytes could fill the memory: decoding, rotating and removing transparency take
 # up to 20 bytes per pixel. The limit is enough for cameras of 100 megapixels, and for a strip of 30 000 by 3 600.
 MOST_PIXELS = 110_000_000
@@ -73,24 +72,25 @@ class Box(NamedTuple):
 
 
 class Transform:
-    """Transform from an image to the square input of an encoder, by interpolation with antialiasing.
+    """Transform from an image to the input of an encoder, S × S or H × W pixels, by interpolation with antialiasing.
 
     Args:
-        size: S, side of the input in pixels; 1 to 4096.
-        fit: "squash" scales the entire image to the square without keeping its aspect ratio. "crop" scales the short
-            side to `resize` and cuts out the center. "pad" scales the long side to S and pads with mid gray.
-        resize: for "crop" only, in pixels; None for S.
+        size: side of a square input, or [H, W], in pixels; sides are 1 to 4096.
+        fit: "squash" scales the entire image to the input's size without keeping its aspect ratio. "crop" scales the
+            image until it covers the input, enlarged to a short side of `resize`, and cuts out the center. "pad" scales
+            the image until it fits into the input, and pads with mid gray.
+        resize: for "crop" only, in pixels; None for the input's short side.
         mirror: whether to mirror the input left to right. `box` does not depend on it.
         interpolation: "bicubic", "bilinear" or "lanczos"; most networks were trained with the first.
 
     Raises:
-        ConfigError: `fit` or `interpolation` is unknown, `size` is out of range, or `resize` is below `size` or given
-            without "crop".
+        ConfigError: `fit` or `interpolation` is unknown, `size` is out of range, or `resize` is below the input's
+            short side or given without "crop".
     """
 
     def __init__(
         self,
-        size: int = 224,
+        size: int | list[int] = 224,
         *,
         fit: str = "squash",
         resize: int | None = None,
@@ -102,32 +102,33 @@ class Transform:
         if interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise ConfigError(f"transform.interpolation must be one of {known}, not {interpolation}")
-        if not 1 <= size <= LARGEST_INPUT:
-            raise ConfigError(f"transform.size={size} must be at least 1 and at most {LARGEST_INPUT}")
+        self.height, self.width = two_sides("transform.size", size)
+        short = min(self.height, self.width)
         if resize is not None and fit != "crop":
             raise ConfigError(f"transform.resize={resize} needs transform.fit=crop: with fit={fit}, set resize to null")
-        if resize is not None and resize < size:
-            raise ConfigError(f"transform.resize={resize} must be at least transform.size={size}")
-        self.size, self.fit, self.mirror = size, fit, mirror
-        self.resize, self.interpolation = resize or size, interpolation
+        if resize is not None and resize < short:
+            raise ConfigError(f"transform.resize={resize} must be at least {short}, the short side of transform.size")
+        self.size: int | list[int] = short if self.height == self.width else [self.height, self.width]
+        self.fit, self.mirror = fit, mirror
+        self.resize, self.interpolation = resize or short, interpolation
         self.corner: tuple[float, str] | None = None
 
     def __call__(self, picture: Image.Image) -> "Tensor":
-        """Return the encoder's input for an image, uint8 [3, S, S]."""
+        """Return the encoder's input for an image, uint8 [3, H, W]."""
         import torch  # not at the top, so that opening and checking images needs no torch
 
-        picture, square = to_rgb(picture), (self.size, self.size)
+        picture, size = to_rgb(picture), (self.width, self.height)
         method = INTERPOLATIONS[self.interpolation]
         if self.corner:
             picture = picture.crop(_corner(*picture.size, *self.corner))
         if self.fit == "pad":
             inner, offset = self._padded(*picture.size)
-            seen = Image.new("RGB", square, _GRAY)
+            seen = Image.new("RGB", size, _GRAY)
             seen.paste(picture.resize(inner, method), offset)
         else:
             # In one step from the exact region, without an intermediate image of sides rounded to whole pixels.
-            seen = picture.resize(square, method, box=self._box(*picture.size))
-        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [S, S, 3] -> [3, S, S]
+            seen = picture.resize(size, method, box=self._box(*picture.size))
+        pixels = torch.from_numpy(np.array(seen)).permute(2, 0, 1).contiguous()  # [H, W, 3] -> [3, H, W]
         return pixels.flip(2) if self.mirror else pixels
 
     def mirrored(self) -> "Transform":
@@ -150,7 +151,7 @@ class Transform:
     def box(self, width: int, height: int) -> Box:
         """Return the region that the input shows of an image of this size.
 
-        Input pixel (i, j), in column i and row j, shows i / S … (i + 1) / S of the box's width and j / S … (j + 1) / S
+        Input pixel (i, j), in column i and row j, shows i / W … (i + 1) / W of the box's width and j / H … (j + 1) / H
         of its height. For "pad" the box extends beyond the image.
 
         Args:
@@ -166,11 +167,13 @@ class Transform:
         if self.fit == "squash":
             return Box(0, 0, width, height)
         if self.fit == "crop":
-            side = self.size * min(width, height) / self.resize
-            return Box((width - side) / 2, (height - side) / 2, (width + side) / 2, (height + side) / 2)
+            short = min(self.width, self.height)
+            covered = min(width * short / self.width, height * short / self.height)  # image pixels: `resize` of them
+            across, down = self.width * covered / self.resize, self.height * covered / self.resize
+            return Box((width - across) / 2, (height - down) / 2, (width + across) / 2, (height + down) / 2)
         (inner_width, inner_height), (x, y) = self._padded(width, height)
         across, down = width / inner_width, height / inner_height  # image pixels per input pixel
-        return Box(-x * across, -y * down, (self.size - x) * across, (self.size - y) * down)
+        return Box(-x * across, -y * down, (self.width - x) * across, (self.height - y) * down)
 
     def describe(self) -> dict[str, Any]:
         """Return everything that the input depends on, except the image, as plain values."""
@@ -181,9 +184,9 @@ class Transform:
 
     def _padded(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return for "pad" (width, height) of the image within the input, and (x, y) of its corner, in whole pixels."""
-        scale = self.size / max(width, height)
+        scale = min(self.width / width, self.height / height)
         inner = (max(1, round(width * scale)), max(1, round(height * scale)))
-        return inner, ((self.size - inner[0]) // 2, (self.size - inner[1]) // 2)
+        return inner, ((self.width - inner[0]) // 2, (self.height - inner[1]) // 2)
 
 
 def _corner(width: int, height: int, share: float, corner: str) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 import math
 
 from captioning.data.pictures import Transform
+from captioning.errors import two_sides
 from captioning.io import timm_settings
 
 
@@ -29,15 +30,15 @@ class TimmTransform(Transform):
         self,
         name: str,
         *,
-        size: int | None = None,
+        size: int | list[int] | None = None,
         fit: str | None = None,
         resize: int | None = None,
         mirror: bool = False,
         interpolation: str | None = None,
     ):
         own = timm_settings(name)
-        size, fit = size or min(own.size), fit or own.fit
+        size, fit = list(own.size) if size is None else size, fit or own.fit
         if fit == "crop" and resize is None:
-            resize = math.floor(size / own.crop_share)
+            resize = math.floor(min(two_sides("transform.size", size)) / own.crop_share)
         interpolation = interpolation or own.interpolation
         super().__init__(size, fit=fit, resize=resize, mirror=mirror, interpolation=interpolation)

@@ -79,6 +79,7 @@ def caption_and_ground(
                 caption.attention,
                 places=caption.places,
                 box=caption.box,
+                grid=caption.grid,
                 size=picture.size,
                 things=annotated.instances,
                 phrases=phrases,

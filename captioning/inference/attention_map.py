@@ -1,7 +1,6 @@
 """Merge the attention maps of several crops of an image into one map over the image."""
 
 from collections.abc import Sequence
-from math import isqrt
 
 import numpy as np
 
@@ -10,7 +9,7 @@ from captioning.metrics import overlaps
 
 
 def merge_crops(
-    weights: np.ndarray, places: np.ndarray | None, *, boxes: Sequence[Box]
+    weights: np.ndarray, places: np.ndarray | None, *, boxes: Sequence[Box], grid: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray | None, Box]:
     """Merge the attention weights of V views into one grid over the region that all views cover together.
 
@@ -18,9 +17,10 @@ def merge_crops(
     map.
 
     Args:
-        weights: [T, V·L], one row per word, with L locations per view.
+        weights: [T, V·L], one row per word, with L locations per view in row-major order.
         places: [T] the location that hard attention chose for each word (V·L: the sentinel), or None.
-        boxes: one per view, the region of the image that its square grid covers.
+        boxes: one per view, the region of the image that its grid covers.
+        grid: (rows, columns) of the grid of every view, with rows · columns = L.
 
     Returns:
         The weights [T, L], whose sum per word is unchanged; the chosen locations [T] on the new grid, each the cell
@@ -29,18 +29,20 @@ def merge_crops(
     per_view = weights.shape[1] // len(boxes)
     lefts, tops, rights, bottoms = zip(*boxes, strict=True)
     box = Box(min(lefts), min(tops), max(rights), max(bottoms))
-    shares = cover(boxes, box, side=isqrt(per_view))
+    shares = cover(boxes, box, grid=grid)
     if places is not None:
         places = np.append(shares.argmax(1), per_view)[places]
     return (weights @ shares).astype(weights.dtype), places, box
 
 
-def cover(boxes: Sequence[Box], whole: Box, *, side: int) -> np.ndarray:
+def cover(boxes: Sequence[Box], whole: Box, *, grid: tuple[int, int]) -> np.ndarray:
     """Return [V·L, L]: the share of each location's area that falls into each cell of `whole`; rows sum to 1."""
-    columns, rows = np.linspace(whole.left, whole.right, side + 1), np.linspace(whole.top, whole.bottom, side + 1)
+    rows, columns = grid
+    across = np.linspace(whole.left, whole.right, columns + 1)
+    down = np.linspace(whole.top, whole.bottom, rows + 1)
     shares = []
     for box in boxes:
-        down, across = overlaps(box.top, box.bottom, side, rows), overlaps(box.left, box.right, side, columns)
-        area = (box.bottom - box.top) * (box.right - box.left) / side**2
-        shares.append(np.einsum("ij,kl->ikjl", down, across).reshape(side**2, side**2) / area)
+        heights, widths = overlaps(box.top, box.bottom, rows, down), overlaps(box.left, box.right, columns, across)
+        area = (box.bottom - box.top) * (box.right - box.left) / (rows * columns)
+        shares.append(np.einsum("ij,kl->ikjl", heights, widths).reshape(rows * columns, rows * columns) / area)
     return np.concatenate(shares)

@@ -21,6 +21,7 @@ class Caption(NamedTuple):
         sentinel: [T] the share β of each word's weight that went to the visual sentinel; None without a sentinel.
         regions: [L, 4] boxes (left, top, right, bottom) in pixels if the locations are a detector's regions; None for
             a grid.
+        grid: (rows, columns) of the grid, with rows · columns = L; None for regions, or without attention.
     """
 
     text: str
@@ -32,3 +33,4 @@ class Caption(NamedTuple):
     places: np.ndarray | None
     sentinel: np.ndarray | None = None
     regions: np.ndarray | None = None
+    grid: tuple[int, int] | None = None

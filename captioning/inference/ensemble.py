@@ -96,7 +96,7 @@ class EnsemblePredictor(Predictor):
         self.vocabulary, self.transform = first.vocabulary, first.transform
         self.max_length = first.max_length
         self.views = first.views
-        seen = [[view.describe() for view in member.views] for member in members]
+        seen = [([view.describe() for view in member.views], _shape(member)) for member in members]
         one_grid = all(views == seen[0] for views in seen)
         ensemble = Ensemble([member.captioner for member in members], one_grid=one_grid).eval()
         # Decoding uses only `begin` and `step`, and an ensemble has both.
@@ -126,6 +126,12 @@ class EnsemblePredictor(Predictor):
     def encode(self, pictures: Sequence[Image.Image]) -> tuple[Tensor, ...]:
         """Compute the images' features, once per member."""
         return tuple(cast(Tensor, member.encode(pictures)) for member in self._members)
+
+
+def _shape(member: Predictor) -> list[int] | None:
+    """Return rows and columns of a member's grid if it is not square: squares of L locations all have the same."""
+    shape = member.metadata["features"].get("shape")
+    return None if shape is None or shape[0] == shape[1] else list(shape)
 
 
 def load_all(path: str | Path, others: Sequence[str | Path] = (), **options) -> Predictor:

@@ -119,5 +119,5 @@ def check_figures(kinds: Sequence[str], *, of: tuple[str, ...] = FIGURES) -> Non
 
 
 def _where(caption: Caption) -> dict[str, Any]:
-    grid = {"box": caption.box} if caption.regions is None else {"regions": caption.regions}
+    grid = {"box": caption.box, "grid": caption.grid} if caption.regions is None else {"regions": caption.regions}
     return grid | {"places": caption.places, "sentinel": caption.sentinel}

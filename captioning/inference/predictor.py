@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from captioning.checkpoints import (
+    grid_of,
     looks_at_regions,
     named_file,
     pick_device,
@@ -21,7 +22,7 @@ from captioning.checkpoints import (
 from captioning.config import allowed_plugins, build_trusted, plugins_allowed
 from captioning.data import Transform, Vocabulary, open_picture, upright
 from captioning.decoding import Hypothesis, forced_decoding
-from captioning.errors import ConfigError, DataError
+from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.features import Regions, corner_crops, crop_shares
 from captioning.inference.attention_map import merge_crops
 from captioning.inference.caption import Caption
@@ -315,6 +316,9 @@ class Predictor:
             hypothesis: the search's result.
             size: (width, height) of the image; None for an image that is given as regions.
             written: the pieces of a given caption. They say which <unk> end their word.
+
+        Raises:
+            CheckpointError: the checkpoint describes another grid than the model attends to.
         """
         pieces, tokenizer = self.vocabulary.pieces(hypothesis.tokens), self.vocabulary.tokenizer
         groups = tokenizer.groups(pieces if written is None else written)
@@ -322,15 +326,24 @@ class Predictor:
         weights = None if hypothesis.weights is None else hypothesis.weights[: len(pieces)].float().numpy()
         places = None if hypothesis.places is None else hypothesis.places[: len(pieces)].numpy()
         box = None if size is None else self.transform.box(*size)
+        grid = None
+        if weights is not None and size is not None:
+            grid = grid_of(self.metadata, weights.shape[1] // len(self.views), self.path)
         if len(self.views) > 1 and weights is not None:
             assert size is not None  # `load` refuses crops for models that look at regions
-            weights, places, box = merge_crops(weights, places, boxes=[view.box(*size) for view in self.views])
+            if grid is None:
+                raise CheckpointError(
+                    f"{self.path} does not say how many rows and columns its {weights.shape[1] // len(self.views)} "
+                    "locations have, so the maps of several crops cannot be merged. Remove crops, or train again"
+                )
+            boxes = [view.box(*size) for view in self.views]
+            weights, places, box = merge_crops(weights, places, boxes=boxes, grid=grid)
         if len(words) < len(pieces):
             weights, places = _per_word(groups, weights, places)
         # The weights over locations sum to 1 − β; the sentinel has the rest.
         sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
         text = tokenizer.join(words)
-        return Caption(text, words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel)
+        return Caption(text, words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel, grid=grid)
 
 
 def _per_word(

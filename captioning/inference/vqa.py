@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from captioning.checkpoints import (
     FORMAT,
     encoder_metadata,
+    grid_of,
     named_file,
     pick_device,
     read_checkpoint,
@@ -39,6 +40,7 @@ class Answer(NamedTuple):
         box: the region of the image, in its pixels, that the grid covers.
         places: [G] the one location that hard attention chose per glimpse; None for other kinds.
         unknown: words of the question that are not in the model's vocabulary.
+        grid: (rows, columns) of the grid, with rows · columns = L; None without attention.
     """
 
     text: str
@@ -47,6 +49,7 @@ class Answer(NamedTuple):
     box: Box
     places: np.ndarray | None
     unknown: list[str]
+    grid: tuple[int, int] | None = None
 
 
 class AnswerPredictor:
@@ -125,7 +128,8 @@ class AnswerPredictor:
         probabilities = {self.answers.texts[index]: share for index, share in shown}
         weights, places = seen
         attention = None if weights is None or not weights.shape[-1] else weights
-        return Answer(next(iter(probabilities)), probabilities, attention, box, places, self._unknown(question))
+        grid = None if attention is None else grid_of(self.metadata, attention.shape[1], self.path)
+        return Answer(next(iter(probabilities)), probabilities, attention, box, places, self._unknown(question), grid)
 
     def _unknown(self, question: str) -> list[str]:
         return [word for word in tokenize(question) if word not in self.vocabulary.words]

@@ -10,7 +10,13 @@ from captioning.models.ops import Dropout
 
 
 def build_adapter(
-    feature_size: int, *, positions: Callable, regions: bool, width: int | None, dropout: float
+    feature_size: int,
+    *,
+    positions: Callable,
+    regions: bool,
+    grid: bool | tuple[int, int],
+    width: int | None,
+    dropout: float,
 ) -> tuple[nn.Sequential, int]:
     """Build the module that adds a position code to every location and brings features to one width by ReLU(W a_i + b).
 
@@ -18,6 +24,7 @@ def build_adapter(
         feature_size: D of the encoder's features.
         positions: Class of the position code, see `positions`.
         regions: Whether the locations are a detector's regions.
+        grid: Rows and columns of the grid; a bool if they are unknown or there is none.
         width: Size of the adapted features; None leaves the features as they are.
         dropout: After the ReLU.
 
@@ -28,7 +35,7 @@ def build_adapter(
         ConfigError: `width` is less than 1, or the position code does not support regions.
     """
     must_be("model.feature_width", width, least=1)
-    code = positions(regions=regions)
+    code = positions(regions=regions, grid=grid if isinstance(grid, tuple) else None)
     adapter, size = nn.Sequential(code), feature_size + code.size
     if width is None:
         return adapter, size

@@ -152,7 +152,7 @@ def _without_context(seen: list[Glimpse]) -> Glimpse:
 def build_answerer(
     *,
     feature_size: int,
-    grid: bool,
+    grid: bool | tuple[int, int],
     regions: bool = False,
     vocabulary_size: int,
     answers: int,
@@ -174,8 +174,9 @@ def build_answerer(
 
     Args:
         feature_size: D of the encoder's features.
-        grid: Whether the encoder returns a grid [B, L, D] (otherwise one fc vector [B, D]).
-        regions: Whether the locations are a detector's regions, not a CNN's square grid.
+        grid: Rows and columns of the encoder's grid [B, L, D]; False for one fc vector [B, D]; True for regions,
+            or for a square grid.
+        regions: Whether the locations are a detector's regions, not a grid.
         vocabulary_size: Number of question words.
         answers: N, the number of answers to choose from.
         pad: Id of the padding token.
@@ -203,9 +204,9 @@ def build_answerer(
     must_be("model.glimpses", glimpses, least=1)
     must_be("model.dropout", dropout, least=0, below=1)
     adapter, feature_size = build_adapter(
-        feature_size, positions=positions, regions=regions, width=feature_width, dropout=dropout
+        feature_size, positions=positions, regions=regions, grid=grid, width=feature_width, dropout=dropout
     )
-    look = partial(attention, feature_size, width, scorer=scorer, grid=grid)
+    look = partial(attention, feature_size, width, scorer=scorer, grid=bool(grid))
     looks = [look() for _ in range(glimpses)]
     if glimpses > 1 and not looks[0].context_size:
         raise ConfigError(f"model.glimpses={glimpses} needs attention, but model/attention=none. Set model.glimpses=1")

@@ -101,7 +101,7 @@ class Captioner(CaptionModel):
 def build_captioner(
     *,
     feature_size: int,
-    grid: bool,
+    grid: bool | tuple[int, int],
     regions: bool = False,
     vocabulary_size: int,
     pad: int = 0,
@@ -126,8 +126,9 @@ def build_captioner(
 
     Args:
         feature_size: D of the encoder's features; 0 for a language model, which has no image.
-        grid: Whether the encoder returns a grid [B, L, D] (otherwise one fc vector [B, D]).
-        regions: Whether the locations are a detector's regions, not a CNN's square grid.
+        grid: Rows and columns of the encoder's grid [B, L, D]; False for one fc vector [B, D]; True for regions,
+            or for a square grid.
+        regions: Whether the locations are a detector's regions, not a grid.
         vocabulary_size: V.
         pad: Id of the padding token.
         encoder: None if features are stored.
@@ -158,9 +159,9 @@ def build_captioner(
     must_be("model.word_dropout", word_dropout, least=0, below=1)
     embedding_size = vocabulary_size if embedding_size is None else embedding_size
     adapter, feature_size = build_adapter(
-        feature_size, positions=positions, regions=regions, width=feature_width, dropout=dropout
+        feature_size, positions=positions, regions=regions, grid=grid, width=feature_width, dropout=dropout
     )
-    attend = attention(feature_size, width, scorer=scorer, grid=grid)
+    attend = attention(feature_size, width, scorer=scorer, grid=bool(grid))
     sizes = {"context_size": attend.context_size, "key_size": attend.key_size, "state_size": width}
     recur = partial(recurrence, cell=cell, layers=layers, dropout=dropout, **sizes)
     with torch.device("meta"):  # only for the state's shape, because conditioning and recurrence depend on each other

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from efficientnet_lite_pytorch import EfficientNet
 from torch import nn
 
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, two_sides
 from captioning.models.encoder import Encoder
 from captioning.models.weights import fixed_seed, load_weights_file, nearest
 
@@ -20,7 +20,7 @@ def efficientnet_lite_encoder(
     weights: str | None = "package",
     output: str = "grid",
     layer: str = "head",
-    image_size: int = 224,
+    image_size: int | list[int] = 224,
     unfreeze_from: str | None = None,
 ) -> Encoder:
     """Build an encoder from EfficientNet-Lite, up to one of its modules `stem`, `blocks.0`… and `head`.
@@ -33,7 +33,7 @@ def efficientnet_lite_encoder(
             random weights, which are the same every time.
         output: "fc" or "grid".
         layer: the module that returns the features; the modules after it are left out.
-        image_size: S, in pixels.
+        image_size: Side of a square image, or [H, W], in pixels.
         unfreeze_from: See `Encoder`.
 
     Raises:
@@ -52,13 +52,14 @@ def efficientnet_lite_encoder(
     )
 
 
-def _network(name: str, *, weights: str | None, layer: str, image_size: int) -> nn.Module:
+def _network(name: str, *, weights: str | None, layer: str, image_size: int | list[int]) -> nn.Module:
     """Build EfficientNet-Lite up to a layer, without its classifier."""
     if name not in LITE_NAMES:
         raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")
+    sides = two_sides("encoder.image_size", image_size)
     with fixed_seed():
         # The convolutions are padded for this image size only.
-        classifier = EfficientNet.from_name(name, image_size=image_size)
+        classifier = EfficientNet.from_name(name, image_size=sides)
     if weights is not None:
         file = _wheel_weights(name) if weights == "package" else weights
         load_weights_file(classifier, file, known=classifier.state_dict(), what=name, names=["package"])

@@ -19,7 +19,7 @@ class RegionEncoder(nn.Module):
         ConfigError: `size` is less than 1.
     """
 
-    output, places, image_size, unfreeze_from = "regions", None, None, None
+    output, grid_shape, places, image_size, unfreeze_from = "regions", None, None, None, None
 
     def __init__(self, name: str = "regions", *, size: int = 2048, weights: str | None = "files"):
         super().__init__()

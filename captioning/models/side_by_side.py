@@ -6,14 +6,14 @@ captioner more than one larger network (docs/results.md).
 
 import hashlib
 from collections.abc import Callable, Sequence
-from math import isqrt, prod
+from math import prod
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from captioning.errors import ConfigError, must_be
+from captioning.errors import ConfigError, two_sides
 
 _EPSILON = 1e-5  # added to a variance, as in BatchNorm
 
@@ -52,7 +52,7 @@ class SideBySide(nn.Module):
                 f"encoder.parts: the parts have the outputs {found}: set encoder.output=grid or encoder.output=fc"
             )
         self.output, self.name = outputs[0], "+".join(str(part.name) for part in parts)
-        self.grids: list[tuple[int, int]] = [_grid_of(part) for part in parts if self.output == "grid"]
+        self.grids: list[tuple[int, int]] = [part.grid_shape for part in self._encoders() if self.output == "grid"]
         self.grid_shape = self._common(grid)
         self.places = prod(self.grid_shape) if self.grid_shape else None
         self.size = sum(part.size for part in self._encoders())
@@ -63,12 +63,7 @@ class SideBySide(nn.Module):
             return max(self.grids, key=prod) if self.grids else None
         if not self.grids:
             raise ConfigError("encoder.grid is for grids, and these parts return fc vectors: set encoder.grid=null")
-        sides = (grid, grid) if isinstance(grid, int) else tuple(grid)
-        if len(sides) != 2:
-            raise ConfigError(f"encoder.grid must be a side or [ROWS, COLUMNS], not {list(sides)}")
-        for side in sides:
-            must_be("encoder.grid", side, least=1, most=256)
-        return sides
+        return two_sides("encoder.grid", grid, most=256, names="[ROWS, COLUMNS]")
 
     def forward(self, images: Tensor) -> Tensor:
         """Compute the joined features of packed images [B, P] uint8: float32 [B, L, D] or [B, D].
@@ -164,11 +159,6 @@ def unpack(packed: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     """Split packed values [B, P] into one tensor [B, *shape] for each shape."""
     pieces = packed.split([prod(shape) for shape in shapes], 1)
     return [piece.unflatten(1, tuple(shape)) for piece, shape in zip(pieces, shapes, strict=True)]
-
-
-def _grid_of(part: Any) -> tuple[int, int]:
-    """Return rows and columns of an encoder's grid."""
-    return getattr(part, "grid_shape", None) or (isqrt(part.places), isqrt(part.places))
 
 
 def _sides(image_size: Any) -> tuple[int, int]:

@@ -5,14 +5,15 @@ timm's own names of its modules.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from captioning.errors import ConfigError, must_be
+from captioning.errors import ConfigError, two_sides
 from captioning.io import timm_settings
-from captioning.models.encoder import Encoder
+from captioning.models.encoder import Encoder, proportional_grid
 from captioning.models.timm_tracing import trace_timm
 from captioning.models.timm_weights import build_timm
 from captioning.models.weights import nearest
@@ -26,7 +27,7 @@ def timm_encoder(
     weights: str | None = "pretrained",
     output: str = "grid",
     layer: str | None = None,
-    image_size: int | None = None,
+    image_size: int | list[int] | None = None,
     pooling: str = "own",
     unfreeze_from: str | None = None,
 ) -> Encoder:
@@ -42,8 +43,8 @@ def timm_encoder(
         output: "fc" or "grid".
         layer: A module or operation of the network, such as "blocks.8" or "layer3"; None is the last layer before
             pooling. For output "fc", the vector is then the mean over the locations of that layer.
-        image_size: S, in pixels; None is the network's own. The position embeddings are interpolated if the weights
-            were trained with another size.
+        image_size: Side of a square image, or [H, W], in pixels; None is the network's own. The position embeddings are
+            interpolated if the weights were trained with another size.
         pooling: For output "fc" without a layer: "own" is the network's input to its classifier; "class_token" its
             first token; "mean" the mean over the locations of the grid.
         unfreeze_from: See `Encoder`. Class token and position embeddings always stay frozen.
@@ -56,10 +57,10 @@ def timm_encoder(
         raise ConfigError(f"encoder.pooling must be one of {', '.join(POOLINGS)}, not {pooling!r}")
     if pooling != "own" and (output != "fc" or layer is not None):
         raise ConfigError(f"encoder.pooling={pooling} needs encoder.output=fc and encoder.layer=null")
-    must_be("encoder.image_size", image_size, least=1, most=4096)
     own = timm_settings(name)
-    size = (image_size, image_size) if image_size else own.size
+    size = own.size if image_size is None else two_sides("encoder.image_size", image_size)
     model = build_timm(name, weights, size=size, own=own)
+    _check_patches(model, size)
     pooled = output == "fc" and pooling == "own" and layer is None
     network, found = _cut(model, layer, size=size, pooled=pooled, class_token=pooling == "class_token")
     return Encoder(
@@ -69,9 +70,32 @@ def timm_encoder(
         output=output,
         mean=own.mean,
         std=own.std,
-        image_size=min(size),
+        image_size=size,
         unfreeze_from=unfreeze_from,
     )
+
+
+def _check_patches(model: Any, size: tuple[int, int]) -> None:
+    """Refuse sizes that are no multiples of the patches of a transformer, which would ignore the rest of the image."""
+    embed = getattr(model, "patch_embed", None)
+    patch = getattr(embed, "patch_size", None)
+    if not isinstance(patch, tuple) or len(patch) != 2 or getattr(embed, "dynamic_img_pad", False):
+        return
+    if all(side % each == 0 for side, each in zip(size, patch, strict=True)):
+        return
+    pairs = list(zip(size, patch, strict=True))
+    below = [max(each, side // each * each) for side, each in pairs]
+    above = [-(-side // each) * each for side, each in pairs]
+    near = " or ".join(_typed(sides) for sides in (below, above))
+    raise ConfigError(
+        f"encoder.image_size: this network divides an image into patches of {patch[0]}×{patch[1]} pixels, but "
+        f"{size[0]}×{size[1]} (height × width) is not a multiple of them. Set it to {near}"
+    )
+
+
+def _typed(sides: Sequence[int]) -> str:
+    """Return a size as one types it: one side of a square, or [H,W]."""
+    return str(sides[0]) if sides[0] == sides[1] else f"[{sides[0]},{sides[1]}]"
 
 
 @torch.no_grad()
@@ -142,11 +166,9 @@ def _locations(model: Any, tokens: int, *, size: tuple[int, int], layer: str) ->
         if first and math.prod(first) == tokens - extra:
             return extra, *first
     for extra in (0, 1) if prefix is None else (prefix, 0):
-        rows = math.isqrt(max(0, tokens - extra) * size[0] // size[1])
-        columns = (tokens - extra) // max(1, rows)
         # One token alone may be a class token without patches, as the networks PiT return it.
-        if rows * columns > 1 and rows * columns == tokens - extra and rows * size[1] == columns * size[0]:
-            return extra, rows, columns
+        if tokens - extra > 1 and (grid := proportional_grid(tokens - extra, size)):
+            return extra, *grid
     raise ConfigError(
         f"encoder.layer: {layer} returns {tokens} tokens, which are not a grid in the shape of the image. "
         "Name another layer"

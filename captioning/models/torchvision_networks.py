@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from captioning.errors import CheckpointError, ConfigError
+from captioning.errors import CheckpointError, ConfigError, two_sides
 from captioning.io import likeness
 from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from captioning.models.weights import fixed_seed, load_weights_file, nearest
@@ -26,7 +26,7 @@ def torchvision_encoder(
     weights: str | None,
     output: str,
     layer: str | None = None,
-    image_size: int = 224,
+    image_size: int | list[int] = 224,
     mean: Sequence[float] = IMAGENET_MEAN,
     std: Sequence[float] = IMAGENET_STD,
     unfreeze_from: str | None = None,
@@ -43,7 +43,7 @@ def torchvision_encoder(
             enlarge a small map by copying neighbors. For "fc", None means the input of the last linear layer.
             Operations that are not modules have names too: the last map of DenseNet is "features", and "relu" after its
             ReLU.
-        image_size: S, in pixels.
+        image_size: Side of a square image, or [H, W], in pixels.
         mean: See `Encoder`.
         std: See `Encoder`.
         unfreeze_from: See `Encoder`.
@@ -66,7 +66,7 @@ def torchvision_encoder(
 
 
 def _network(
-    name: str, *, weights: str | None, output: str, layer: str | None, image_size: int
+    name: str, *, weights: str | None, output: str, layer: str | None, image_size: int | list[int]
 ) -> tuple[nn.Module, str]:
     """Build a torchvision classifier up to `layer`; return the network and the layer's name."""
     known = models.list_models(module=models)
@@ -81,7 +81,8 @@ def _network(
     else:
         classifier = _fetch(name, offered[weights])
     classifier.eval()
-    layer = layer or (_last_map(classifier, image_size) if output == "grid" else _before_last_linear(classifier))
+    sides = two_sides("encoder.image_size", image_size)
+    layer = layer or (_last_map(classifier, sides) if output == "grid" else _before_last_linear(classifier))
     network = _cut(classifier, layer)
     if weights is not None and weights not in offered:
         load_weights_file(network, weights, known=classifier.state_dict(), what=name, names=offered)
@@ -156,7 +157,7 @@ def _before_last_linear(classifier: nn.Module) -> str:
     return nodes[nodes.index(linear[-1]) - 1]
 
 
-def _last_map(classifier: nn.Module, image_size: int) -> str:
+def _last_map(classifier: nn.Module, sides: tuple[int, int]) -> str:
     """Return the name of the last module that outputs tokens [B, N, D] or a map [B, D, H, W] larger than 1×1."""
     found = []
 
@@ -174,11 +175,10 @@ def _last_map(classifier: nn.Module, image_size: int) -> str:
     ]
     try:
         with torch.no_grad():
-            classifier(torch.zeros(1, 3, image_size, image_size))
+            classifier(torch.zeros(1, 3, *sides))
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(
-            f"encoder.image_size: this network cannot take images of {image_size}×{image_size}: {error}. "
-            "Set another size"
+            f"encoder.image_size: this network cannot take images of {sides[0]}×{sides[1]}: {error}. Set another size"
         ) from error
     finally:
         for hook in hooks:

@@ -65,7 +65,7 @@ class VqaTask:
         answerer = build(
             config["model"],
             feature_size=encoder.size,
-            grid=encoder.output != "fc",
+            grid=encoder.grid_shape or encoder.output != "fc",
             regions=encoder.output == "regions",
             vocabulary_size=len(vocabulary),
             answers=len(answers),

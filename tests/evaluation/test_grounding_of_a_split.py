@@ -22,6 +22,7 @@ class Made(NamedTuple):
     attention: np.ndarray | None
     box: tuple
     places: list[int] | None
+    grid: tuple[int, int] | None = None
 
 
 def made(number: int, size, places=None) -> Made:
@@ -101,6 +102,10 @@ def test_hard_attention_and_the_box_that_it_looks_at(split):
     predictor = Predictor(box=(0, 0, 16, 4))  # twice as wide as the picture: its cells are 8 × 2
     (only,) = caption_and_ground(predictor, records[:1], instances, search=None, batch_size=1, skip_unreadable=False)[5]
     assert only.measures["attention mass box"] == pytest.approx(0.7)
+    for grid, mass in (((4, 1), 0.8), ((1, 4), 0.5)):  # two whole rows are in the upper half, or half of all columns
+        settings = {"search": None, "batch_size": 1, "skip_unreadable": False}
+        (only,) = caption_and_ground(Predictor(grid=grid), records[:1], instances, **settings)[5]
+        assert only.measures["attention mass box"] == pytest.approx(mass)
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])

@@ -1,6 +1,7 @@
 """Checkpoints and run folders made in a moment, untrained: for tests of what is done with them."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,17 @@ PICTURES = ["encoder.image_size=96"]
 SENTENCES = ["a red dog runs on grass", "two blue cats sit", "a big cat on the red grass", "the small dog sits"]
 
 
-def save_checkpoint(path: Path, *overrides: str, seed: int = 0) -> dict:
+def save_checkpoint(path: Path, *overrides: str, seed: int = 0, size: Sequence[str] = PICTURES) -> dict:
     """An untrained checkpoint of 9 places that `load` takes; returns its run's configuration."""
     torch.manual_seed(seed)
-    size = [] if "encoder=regions" in overrides else PICTURES
+    size = [] if "encoder=regions" in overrides else size
     given = [*SMALL, *size, "data=scenes", f"run_dir={path.parents[1]}", *overrides]
     config = check(compose("train", given), TrainConfig)
     encoder, vocabulary = build(config["encoder"]), Vocabulary(WORDS)
     captioner = build(
         config["model"],
         feature_size=encoder.size,
-        grid=encoder.output != "fc",
+        grid=encoder.grid_shape or encoder.output != "fc",
         regions=encoder.output == "regions",
         vocabulary_size=len(vocabulary),
         pad=vocabulary.pad,

@@ -60,14 +60,14 @@ def test_states_are_selected_alike():
     assert States((Picked(name="a"), Picked(name="b"))).select([1, 0]) == States((("a", [1, 0]), ("b", [1, 0])))
 
 
-def predictor(words=("dog", "cat"), *, path="a.ckpt", view="whole", **options):
+def predictor(words=("dog", "cat"), *, path="a.ckpt", view="whole", shape=None, **options):
     described = [SimpleNamespace(describe=lambda each=each: each) for each in (view, "corner")]
     facts = {"hard_attention": None, "attends": True, "has_sentinel": False} | options
     member = SimpleNamespace(
         vocabulary=Vocabulary(words),
         path=path,
         max_length=20,
-        metadata={"of": path},
+        metadata={"of": path, "features": {"shape": shape}},
         transform=f"transform of {path}",
         views=described,
         captioner=torch.nn.Linear(1, 1).train(),
@@ -81,7 +81,7 @@ def test_what_an_ensemble_is_of_its_members():
     members = [predictor(), predictor(path="b.ckpt"), predictor(path="c.ckpt")]
     found = EnsemblePredictor(members)
     assert found.members == tuple(members)
-    assert (found.path, found.metadata, found.transform) == ("a.ckpt", {"of": "a.ckpt"}, "transform of a.ckpt")
+    assert (found.path, found.metadata["of"], found.transform) == ("a.ckpt", "a.ckpt", "transform of a.ckpt")
     assert found.vocabulary is members[0].vocabulary and found.views is members[0].views
     assert found.captioner.one_grid and list(found.captioner.members) == [each.captioner for each in members]
     assert not found.captioner.training and not members[1].captioner.training
@@ -89,6 +89,20 @@ def test_what_an_ensemble_is_of_its_members():
     assert (found.hard_attention, found.attends, found.has_sentinel) == (None, True, False)
     other = EnsemblePredictor([predictor(), predictor(), predictor(view="cropped")])
     assert not other.captioner.one_grid
+
+
+@pytest.mark.parametrize(
+    ("shapes", "one"),
+    [
+        ([[2, 3], [2, 3]], True),
+        ([[2, 3], [3, 2]], False),
+        ([[2, 8], [4, 4]], False),
+        ([[4, 4], None], True),  # a checkpoint of before there were shapes is square
+        ([[2, 8], None], False),
+    ],
+)
+def test_maps_are_averaged_only_over_grids_of_one_shape(shapes, one):
+    assert EnsemblePredictor([predictor(shape=shape) for shape in shapes]).captioner.one_grid is one
 
 
 def test_one_with_a_sentinel_and_one_without_attention_decide():

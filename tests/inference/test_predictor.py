@@ -48,6 +48,7 @@ def predictor(toy):
         metadata = {
             "vocabulary": VOCABULARY.state_dict(),
             "config": {"transform": {"_target_": "captioning.data.Transform", "size": 8}},
+            "features": {"size": 6, "grid": True},
         }
         made = Predictor(model.train(), metadata, encoder_weights=None, path=Path("x.ckpt"), crops=crops)
         made.__dict__["encoder"] = features
@@ -246,7 +247,7 @@ def test_even_attention_over_five_views_is_three_times_as_strong_in_the_middle_a
     weight lies on 0.75² of the area."""
     views = [Transform(8), *corner_crops(Transform(8), (0.75,))]
     even = np.full((1, 5 * 49), 1 / (5 * 49))
-    weights, _, _ = merge_crops(even, None, boxes=[view.box(2240, 2240) for view in views])
+    weights, _, _ = merge_crops(even, None, boxes=[view.box(2240, 2240) for view in views], grid=(7, 7))
     middle, corner = weights[0, 24], weights[0, [0, 6, 42, 48]]
     assert middle / corner == pytest.approx([(1 + 4 / 0.75**2) / (1 + 1 / 0.75**2)] * 4)
     assert 2.9 < middle / corner[0] < 3

@@ -111,6 +111,7 @@ def test_a_word_has_the_mean_map_of_its_pieces(vocabulary, toy):
         "vocabulary": vocabulary.state_dict(),
         "tokenizer": vocabulary.tokenizer.state_dict(),
         "config": {"transform": {"_target_": "captioning.data.Transform", "size": 8}, "data": {"max_length": 11}},
+        "features": {"size": 6, "grid": True},
     }
     model = toy(vocabulary_size=len(vocabulary), recurrence="adaptive")
     made = Predictor(model, metadata, encoder_weights=None, path=Path("x.ckpt"))
@@ -145,6 +146,7 @@ def test_a_given_word_with_unknown_characters_is_one_word(vocabulary, toy):
         "vocabulary": vocabulary.state_dict(),
         "tokenizer": vocabulary.tokenizer.state_dict(),
         "config": {"transform": {"_target_": "captioning.data.Transform", "size": 8}},
+        "features": {"size": 6, "grid": True},
     }
     made = Predictor(toy(vocabulary_size=len(vocabulary)), metadata, encoder_weights=None, path=Path("x.ckpt"))
     made.encode = lambda pictures: torch.ones(len(pictures), 4, 6, dtype=torch.float64)

@@ -509,6 +509,7 @@ def test_hard_attention_is_measured_where_it_looked(tmp_path):
         attention: np.ndarray
         box: tuple
         places: list | None
+        grid: tuple = (7, 7)
 
     class Predictor:
         path = "a.ckpt"

@@ -222,7 +222,7 @@ def test_faults_in_the_encoders_arguments_are_named():
     with pytest.raises(ConfigError, match=r"no classifier 'resnet100' \(nearest: .*resnet101"):
         torchvision_encoder("resnet100", weights=None, output="grid")
     with (
-        pytest.raises(ConfigError, match=r"\[7, 7, 768\], which is neither a vector nor a square map"),
+        pytest.raises(ConfigError, match=r"\[7, 7, 768\], which is neither a vector nor a map"),
         torch.device("meta"),
     ):
         torchvision_encoder("swin_t", weights=None, output="grid", layer="norm")

@@ -65,7 +65,7 @@ def test_the_same_view_five_times_tells_what_it_tells_once(captioner, attention,
     for one, five in zip(once, often, strict=True):
         assert one[0].tokens == five[0].tokens and five[0].log_prob == pytest.approx(one[0].log_prob, rel=1e-12)
         if attention == "soft":
-            weights, *_ = merge_crops(five[0].weights.numpy(), None, boxes=[Box(0, 0, 8, 6)] * 5)
+            weights, *_ = merge_crops(five[0].weights.numpy(), None, boxes=[Box(0, 0, 8, 6)] * 5, grid=(2, 2))
             np.testing.assert_allclose(weights, one[0].weights.numpy(), atol=1e-12)
 
 
@@ -85,7 +85,7 @@ def test_places_of_views_lie_where_they_do(fit):
     transform, size, side, points = Transform(32, **fit), (96, 60), 4, 200
     boxes = [view.box(*size) for view in (transform, *corner_crops(transform, [0.75, 0.6]))]
     marks = np.eye(9 * side**2, dtype=np.float32)  # each word attends to one location
-    laid, _, whole = merge_crops(marks, None, boxes=boxes)
+    laid, _, whole = merge_crops(marks, None, boxes=boxes, grid=(side, side))
     assert whole.left == min(box.left for box in boxes) and whole.bottom == max(box.bottom for box in boxes)
     shares = laid.reshape(len(boxes), side, side, side, side)
     np.testing.assert_allclose(shares.sum((3, 4)), 1.0, rtol=1e-6)
@@ -103,7 +103,7 @@ def test_places_of_views_lie_where_they_do(fit):
 
 
 def test_one_view_is_laid_where_it_was():
-    np.testing.assert_allclose(cover([Box(3, 5, 43, 35)], Box(3, 5, 43, 35), side=7), np.eye(49), atol=1e-12)
+    np.testing.assert_allclose(cover([Box(3, 5, 43, 35)], Box(3, 5, 43, 35), grid=(7, 7)), np.eye(49), atol=1e-12)
 
 
 def test_a_spot_in_a_corner_is_found_again():
@@ -125,7 +125,7 @@ def test_a_hard_place_goes_to_the_cell_that_covers_most_of_it():
     boxes = [Box(0, 0, 100, 100), Box(25, 25, 100, 100)]  # 2 × 2 locations each
     weights = np.zeros((4, 8), np.float32)
     weights[np.arange(3), [2, 4, 7]] = 1
-    on_picture, places, box = merge_crops(weights, np.array([2, 4, 7, 8]), boxes=boxes)
+    on_picture, places, box = merge_crops(weights, np.array([2, 4, 7, 8]), boxes=boxes, grid=(2, 2))
     assert box == boxes[0] and places.tolist() == [2, 0, 3, 4]  # the last was the sentinel, and is
     share = 25 / 37.5  # of each side of the corner's first place that lies left of, or above, the middle
     np.testing.assert_allclose(

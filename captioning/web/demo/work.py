@@ -82,7 +82,8 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
 
     Returns:
         Plain values for the page: the image, its size, and per model the captions with their attention weights (one
-        row per word, locations in row-major order). Boxes are in pixels of the original image.
+        row per word, locations in row-major order) and the grid's rows and columns. Boxes are in pixels of the original
+        image.
     """
     searches = {
         "greedy": get_search("greedy"),
@@ -104,7 +105,8 @@ def _plain(caption: Caption) -> dict[str, Any]:
     weights = None if attention is None else [[round(float(weight), DIGITS) for weight in row] for row in attention]
     places = None if caption.places is None else caption.places.tolist()
     gaps, words = _spaced(caption)
-    return {"words": words, "gaps": gaps, "log_prob": caption.log_prob, "weights": weights, "places": places}
+    where = {"weights": weights, "grid": caption.grid and list(caption.grid), "places": places}
+    return {"words": words, "gaps": gaps, "log_prob": caption.log_prob, **where}
 
 
 def _spaced(caption: Caption) -> tuple[list[str], list[str]]:

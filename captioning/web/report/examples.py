@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from functools import partial
-from math import isqrt
 from typing import Any, NamedTuple
 
 from PIL import Image, ImageDraw
@@ -93,12 +92,11 @@ def maps_of(caption: Caption) -> Maps | None:
     """Return the attention maps of a caption; None if there is nothing to draw."""
     if caption.attention is None or not caption.tokens:
         return None
-    locations = caption.attention.shape[1]
     where: dict[str, Any]
     if caption.regions is not None and len(caption.regions):
         where = {"regions": caption.regions}
-    elif caption.regions is None and isqrt(locations) ** 2 == locations:
-        where = {"box": caption.box}
+    elif caption.regions is None and caption.grid is not None:
+        where = {"box": caption.box, "grid": caption.grid}
     else:
         return None
     where |= {"places": caption.places, "sentinel": caption.sentinel}

@@ -171,9 +171,9 @@ function showPicture(card) {
 
 function showWord(line, index) {
   const { card, made } = line, { canvas, size, box } = card;
-  const weights = made.weights[index], side = Math.round(Math.sqrt(weights.length));
+  const weights = made.weights[index], grid = made.grid; // grid: [rows, columns]
   const most = Math.max(...made.weights.flat()) || 1; // the same scale for all words of a caption
-  const smooth = !find("cells").checked, grid = [side, side];
+  const smooth = !find("cells").checked;
   const strength = attentionOver(weights, grid, box, size, smooth).map((value) => value / most);
   const pencil = canvas.getContext("2d", { willReadFrequently: true });
   pencil.drawImage(card.picture, 0, 0, ...size);
