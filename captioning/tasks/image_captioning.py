@@ -228,7 +228,7 @@ def _captioner(config: Mapping[str, Any], vocabulary, encoder):
     return build(
         config["model"],
         feature_size=encoder.size,
-        grid=encoder.output != "fc",
+        grid=encoder.grid_shape or encoder.output != "fc",
         regions=encoder.output == "regions",
         vocabulary_size=len(vocabulary),
         pad=vocabulary.pad,
