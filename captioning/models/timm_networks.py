@@ -78,12 +78,13 @@ def timm_encoder(
 def _check_patches(model: Any, size: tuple[int, int]) -> None:
     """Refuse sizes that are no multiples of the patches of a transformer, which would ignore the rest of the image."""
     embed = getattr(model, "patch_embed", None)
-    patch = getattr(embed, "patch_size", None)
-    if not isinstance(patch, tuple) or len(patch) != 2 or getattr(embed, "dynamic_img_pad", False):
-        return
-    if all(side % each == 0 for side, each in zip(size, patch, strict=True)):
-        return
+    cut = getattr(embed, "proj", None)
+    if not isinstance(cut, nn.Conv2d) or cut.kernel_size != cut.stride or getattr(embed, "dynamic_img_pad", False):
+        return  # no patches side by side, or the image is padded
+    patch = cut.stride
     pairs = list(zip(size, patch, strict=True))
+    if not any(side % each for side, each in pairs):
+        return
     below = [max(each, side // each * each) for side, each in pairs]
     above = [-(-side // each) * each for side, each in pairs]
     near = " or ".join(_typed(sides) for sides in (below, above))

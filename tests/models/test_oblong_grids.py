@@ -140,6 +140,11 @@ def test_a_size_that_is_no_multiple_of_the_patches_names_the_nearest(name, size,
         timm_encoder(name, weights=None, image_size=size)
 
 
+@pytest.mark.parametrize("name", ["pvt_v2_b0", "convnext_atto"])
+def test_networks_whose_patches_overlap_or_that_are_none_take_other_sizes(name):
+    assert timm_encoder(name, weights=None, image_size=[64, 128]).grid_shape == (2, 4)
+
+
 def test_transformers_of_torchvision_take_only_their_own_size():
     with pytest.raises(ConfigError, match=r"^encoder\.image_size: .* cannot take images of 224×256: [^\n]*$"):
         torchvision_encoder("vit_b_32", weights=None, output="grid", image_size=[224, 256])

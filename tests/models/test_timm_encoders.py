@@ -304,7 +304,7 @@ def test_without_the_package_the_message_says_what_to_install(monkeypatch):
 def test_faults_in_the_arguments_are_named():
     with pytest.raises(ConfigError, match=r"no layer 'block\.3' \(nearest: blocks\.3"):
         small(None, layer="block.3")
-    with pytest.raises(ConfigError, match=r"encoder\.image_size: .*60×60 \(.*60.*Set another size"):
+    with pytest.raises(ConfigError, match=r"encoder\.image_size: .*60×60 .*not a multiple of them\. Set it to 48"):
         small(None, image_size=60)
     with pytest.raises(ConfigError, match=r"encoder\.pooling must be one of own, class_token, mean"):
         small(None, pooling="max")

@@ -230,6 +230,7 @@ def test_resumed_equals_uninterrupted(data, tmp_path):
         ["model/attention=hard_gumbel"],
         ["encoder.output=fc", "model/attention=none"],
         ["features=online", "model.layers=2"],
+        ["encoder.image_size=[64,96]", "model/positions=coordinates"],
     ],
 )
 def test_every_way_to_look_trains_and_loads(data, tmp_path, overrides):
@@ -238,6 +239,7 @@ def test_every_way_to_look_trains_and_loads(data, tmp_path, overrides):
     predictor = load_answerer(tmp_path / "checkpoints" / "last.ckpt")
     (found,) = predictor.answer(np.zeros((20, 30, 3), np.uint8), "is it?")
     assert (found.attention is None) == (overrides[-1] == "model/attention=none")
+    assert found.grid == (None if found.attention is None else (2, 3) if "96" in overrides[0] else (2, 2))
     if predictor.hard_attention:
         other = load_answerer(tmp_path / "checkpoints" / "last.ckpt", hard_attention="expectation")
         assert other.hard_attention == "expectation"
