@@ -234,7 +234,7 @@ def _check_metadata(metadata: Mapping[str, Any], path: Path) -> None:
 
 def _is_of_features(features: Mapping[str, Any]) -> bool:
     """Return whether metadata describe features: their size, whether they are a grid, and its rows and columns."""
-    shape = features.get("shape")  # checkpoints of version 0.2.0 and before have none
+    shape = features.get("shape")  # older checkpoints have none
     fits = shape is None or (
         features.get("grid") is True and isinstance(shape, list) and len(shape) == 2 and all(map(_counts, shape))
     )

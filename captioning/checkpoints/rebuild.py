@@ -77,7 +77,7 @@ def grid_of(metadata: Mapping[str, Any], locations: int, path: Path) -> tuple[in
     """Return rows and columns of the grid that the model of a checkpoint attends to.
 
     Args:
-        metadata: the metadata of the checkpoint. Checkpoints of version 0.2.0 and before have square grids.
+        metadata: the metadata of the checkpoint. Older checkpoints have no shape: their grids are square.
         locations: L, the number of the grid's locations.
         path: the checkpoint's file, for error messages.
 
