@@ -91,6 +91,7 @@ class TrainConfig:
     seed: int
     run_dir: PathName
     start_from: PathName | None
+    train_only: list[str] | None
     resume: PathName | None
     overwrite: bool
     plugins: list[str] | str

@@ -57,7 +57,7 @@ def server_of(split: str, images: Path | None = None) -> str:
 
 
 def _hints(name: str) -> dict[str, str]:
-    """Return what a name says of a data set and a split: {"data", "split", "year"} -> the one that it contains."""
+    """Return the data set, split and year that a name contains: "data", "split", "year" -> the only one of them."""
     kinds = {"data": "coco|nocaps|textcaps|vizwiz", "split": "train|val|test", "year": "20(?:14|15|17)"}
     found = {kind: set(re.findall(pattern, name.lower())) for kind, pattern in kinds.items()}
     return {kind: values.pop() for kind, values in found.items() if len(values) == 1}

@@ -38,6 +38,7 @@ TOOLS = {
     "state": ["RecurrentState"],
     "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],
+    "weights": ["nearest"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}

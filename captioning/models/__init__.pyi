@@ -53,6 +53,7 @@ from captioning.models.torchvision_networks import torchvision_encoder as torchv
 from captioning.models.tracing import trace as trace
 from captioning.models.vector import Raw as Raw
 from captioning.models.vector import Standardized as Standardized
+from captioning.models.weights import nearest as nearest
 
 PARTS: dict[str, list[str]]
 TOOLS: dict[str, list[str]]

@@ -16,6 +16,7 @@ from captioning.objectives.cross_entropy import CrossEntropy
 from captioning.objectives.loss import Loss, make_loss
 from captioning.objectives.reinforce import Reinforce
 from captioning.objectives.rollout import draw_ids, roll_out
+from captioning.objectives.start_model import StartModel
 
 
 class SelfCritical(nn.Module):
@@ -25,6 +26,10 @@ class SelfCritical(nn.Module):
     samples of the batch, of all processes together. Captions are sampled from the model in training mode, dropout
     included, so that the gradient is that of the sampled distribution. Words are sampled with torch's global generator.
     In eval mode (validation loss) the loss is the cross-entropy.
+
+    With `kl`, the loss is −E_y[r(y)] + kl · KL(p ‖ p_0): the captions should stay probable under the model p_0 that the
+    run starts from (Jaques et al. 2017). Then r(y) − kl · (log p(y) − log p_0(y)) replaces r(y) above. Its expected
+    gradient is that of this loss, because E_y[∇ log p(y)] = 0.
 
     Args:
         reward: (image ids, captions as lists of ids, with `<end>` if it was generated) -> one number per caption.
@@ -39,6 +44,7 @@ class SelfCritical(nn.Module):
         doubly_stochastic: α_c of the cross-entropy that is the validation loss, so that the loss is comparable with
             that of the run that this one starts from.
         label_smoothing: Label smoothing of that cross-entropy.
+        kl: Weight of the divergence from the start; `remember` must have been called if it is above 0.
 
     Raises:
         ConfigError: An argument is out of range.
@@ -59,8 +65,10 @@ class SelfCritical(nn.Module):
         location_loss: Reinforce | None = None,
         doubly_stochastic: float = 1.0,
         label_smoothing: float = 0.0,
+        kl: float = 0.0,
     ):
         super().__init__()
+        must_be("objective.kl", kl, least=0)
         must_be("objective.samples", samples, least=1)
         must_be("objective.max_length", max_length, least=1)
         baseline = baseline or leave_one_out
@@ -72,7 +80,24 @@ class SelfCritical(nn.Module):
         self.samples, self.baseline = samples, baseline
         self.max_length = MAX_LENGTH if max_length is None else max_length
         self.location_loss = location_loss or Reinforce()
+        self.kl = kl
+        self.start_model: StartModel | None = None
         self.teacher = CrossEntropy(doubly_stochastic=doubly_stochastic, label_smoothing=label_smoothing)
+
+    def remember(self, model: CaptionModel) -> None:
+        """Keep a copy of the model that the run starts from, if `kl` needs one.
+
+        Raises:
+            ConfigError: the model has hard attention, whose captions have no single probability.
+        """
+        if not self.kl:
+            return
+        if model.hard_attention is not None:
+            raise ConfigError(
+                "objective.kl needs the probability of a caption, which hard attention would have to sum over all "
+                "paths of locations: set objective.kl=0, or use soft attention"
+            )
+        self.start_model = StartModel(model)
 
     def forward(self, model: CaptionModel, batch: Any) -> Loss:
         """Compute the loss of `model` (a `CaptionModel`) on the images of `batch` (a `CaptionBatch`)."""
@@ -81,12 +106,18 @@ class SelfCritical(nn.Module):
         tokens, log_probs, glimpse = self._sample(model, batch)
         real = tokens != model.pad
         rewards = self._rewards(batch.image_ids, tokens, model.pad, like=log_probs)
+        log_p = log_probs.where(real, 0.0).sum(-1)
+        stats = {"reward": rewards.mean()}
+        if self.kl:
+            divergence = log_p.detach() - self._start_log_probs(model, batch, tokens).to(log_p)
+            stats["kl"] = divergence.mean()
+            rewards = rewards - self.kl * divergence
         advantage = rewards - self.baseline(rewards, partial(self._greedy, model, batch, like=log_probs))
-        sums = {"self_critical": -(advantage * (log_probs * real).sum(-1)).sum()}
+        sums = {"self_critical": -(advantage * log_p).sum()}
         if glimpse.log_prob is not None:
             sums |= self.location_loss.terms(advantage[..., None] * real, glimpse, real)
         samples, words = rewards.numel(), real.sum()
-        stats = {"reward": rewards.mean(), "words_a_caption": words / samples}
+        stats["words_a_caption"] = words / samples
         return make_loss(sums, words.new_tensor(samples), words=words, stats=stats, training=True)
 
     def _sample(self, model: CaptionModel, batch: Any) -> tuple[Tensor, Tensor, Glimpse]:
@@ -108,6 +139,17 @@ class SelfCritical(nn.Module):
             stop=lambda: bool(done[-1].all()),  # the only transfer from the device per step
         )  # fmt: skip
         return tokens, torch.stack(log_probs, -1), glimpse
+
+    def _start_log_probs(self, model: CaptionModel, batch: Any, tokens: Tensor) -> Tensor:
+        """Compute log p_0 of sampled captions, [B, n]."""
+        if self.start_model is None:
+            raise ConfigError("objective.kl needs the model that the run starts from: set start_from=CHECKPOINT")
+        if any(parameter.requires_grad for parameter in model.encoder.parameters()):
+            raise ConfigError("objective.kl needs a frozen encoder: set encoder.unfreeze_from=null, or objective.kl=0")
+        with torch.no_grad():
+            features = model.encoder(batch.images)
+        forbidden = torch.tensor(self.forbidden, dtype=torch.int64, device=tokens.device)
+        return self.start_model.log_probs(features, batch.mask, tokens, start=self.start, forbidden=forbidden)
 
     def _greedy(self, model: CaptionModel, batch: Any, *, like: Tensor) -> Tensor:
         """Compute the rewards [B] of the captions from greedy decoding, without dropout."""

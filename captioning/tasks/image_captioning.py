@@ -323,6 +323,11 @@ def _objective(config: Mapping[str, Any], reward: Callable | None, teacher, voca
     """Return the objective; it receives the teacher, or the reward and the ids of the special tokens."""
     if not reward:
         return build(config["objective"], **({"teacher": teacher} if teacher else {}))
+    if config["objective"].get("kl") and not (config["start_from"] or config["resume"]):
+        raise ConfigError(
+            "objective.kl compares with the model that the run starts from: add start_from=CHECKPOINT, or set "
+            "objective.kl=0"
+        )
 
     def of_ids(image_ids: Sequence[int], captions: Sequence[Sequence[int]]) -> Sequence[float]:
         ended = [vocabulary.end in caption for caption in captions]

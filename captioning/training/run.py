@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from captioning.config import build
 from captioning.errors import ConfigError, TrainingError, must_be
+from captioning.training.freezing import train_only
 from captioning.training.monitor import choose_monitor, stopped_early
 from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
 
@@ -68,6 +69,9 @@ def train(config: dict[str, Any]) -> str | None:
     trainer = _trainer(config, run_dir, resumed, monitor)
     if started:
         continuing.take_over(parts.model, started, Path(config["start_from"]))
+    train_only(parts.model, config["train_only"])
+    if (started or resumed) and hasattr(parts.objective, "remember"):
+        parts.objective.remember(parts.model)  # a resumed run then gets the copy of its checkpoint
     if resumed:
         continuing.same_parts(resumed["state_dict"], task, parts.encoder)
         if _is_of(run_dir, config["resume"]) and has_finished(run_dir, config, step=resumed["global_step"]):

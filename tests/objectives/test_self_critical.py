@@ -408,6 +408,86 @@ def test_the_expected_gradient_is_that_of_the_expected_reward(toy, size, baselin
     assert_same_gradient(found, exact)
 
 
+class Near:
+    """r(y) − kl (log p(y) − log p_0(y)) by the equations; p is constant in it, as in the score function's gradient."""
+
+    def __init__(self, model, started, batch, kl, words):
+        self.papers, self.batch, self.kl = (PaperCaptioner(model), PaperCaptioner(started)), batch, kl
+        self.forbidden = [*FORBIDDEN, *({4, 5} - set(words))]
+
+    def __call__(self, image_ids, found):
+        rewards = any_reward(image_ids, found)
+        return [r - self.kl * self.divergence(b - 10, c) for r, b, c in zip(rewards, image_ids, found, strict=True)]
+
+    def divergence(self, image, caption):
+        now, start = (
+            paper.follow(features_of(self.batch, image), caption, start=START, forbidden=self.forbidden)
+            .of(caption).sum().item()
+            for paper in self.papers
+        )  # fmt: skip
+        return now - start
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("baseline", BASELINES)
+def test_the_expected_gradient_is_that_of_reward_and_divergence(toy, size, baseline):
+    """The exact gradient is of −E[r] + kl · KL(p ‖ p_0): Σ_y ∇p(y) (log p(y) − log p_0(y)), as Σ_y ∇p(y) = 0."""
+    samples, words, length, joint = SIZES[size]
+    model, started, batch = make_model(toy), make_model(toy), make_batch([(0, 1, 2), (0, 2)])
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.8)  # it has left the start
+    objective = SelfCritical(
+        any_reward, start=START, end=END, forbidden=(*FORBIDDEN, *{4, 5} - set(words)), samples=samples,
+        baseline=BASELINES[baseline], max_length=length, kl=0.7,
+    )  # fmt: skip
+    objective.remember(started)
+    near = Near(model, started, batch, 0.7, words)
+    found, exact = expected_and_exact(model, batch, objective, near, words=words, length=length, joint=joint)
+    assert_same_gradient(found, exact)
+    _, without = expected_and_exact(model, batch, objective, any_reward, words=words, length=length, joint=joint)
+    assert (exact - without).norm() > 0.05 * exact.norm()
+
+
+def test_the_divergence_is_logged_beside_the_plain_reward(toy):
+    model, started, batch = make_model(toy, dropout=0.5), make_model(toy), make_batch([(0, 1, 2), (0, 2)])
+    objective = SelfCritical(any_reward, start=START, end=END, forbidden=FORBIDDEN, samples=2, max_length=2, kl=0.3)
+    objective.remember(started)
+    objective.train()
+    assert not any(module.training for module in objective.start_model.modules())
+    assert not any(parameter.requires_grad for parameter in objective.start_model.parameters())
+    with torch.no_grad():
+        for parameter in started.parameters():
+            parameter.add_(1.0)  # the copy does not follow
+    model.eval(), setattr(model, "training", True)  # no dropout
+    rows = [[[4, END], [4, 5]], [[END, 4], [5, END]]]
+    with forced_words(torch.tensor(rows)):
+        loss = objective(model, batch)
+    near = Near(model, objective.start_model.model, batch, 1.0, (4, 5))
+    divergences = [near.divergence(image, written(rows[image][row])) for image in (0, 1) for row in (0, 1)]
+    assert loss.stats["kl"].item() == pytest.approx(sum(divergences) / 4, rel=1e-10)
+    plain = any_reward([10, 10, 11, 11], [written(row) for image in rows for row in image])
+    assert loss.stats["reward"].item() == pytest.approx(sum(plain) / 4, rel=1e-12)
+
+
+def test_a_divergence_needs_a_start_and_one_probability(toy):
+    arguments = {"start": START, "end": END, "forbidden": FORBIDDEN, "max_length": 2}
+    with pytest.raises(ConfigError, match=r"objective\.kl must be at least 0"):
+        SelfCritical(any_reward, **arguments, kl=-1.0)
+    objective = SelfCritical(any_reward, **arguments, kl=1.0)
+    with pytest.raises(ConfigError, match=r"objective\.kl needs the model .*: set start_from=CHECKPOINT"):
+        objective(make_model(toy), make_batch([(0, 1, 2)]))
+    with pytest.raises(ConfigError, match=r"objective\.kl needs the probability .*: set objective\.kl=0"):
+        objective.remember(make_model(toy, "hard"))
+    without = SelfCritical(any_reward, **arguments)
+    without.remember(make_model(toy, "hard"))
+    assert without.start_model is None and not any("start" in key for key in without.state_dict())
+    model = make_model(toy)
+    objective.remember(model)
+    model.encoder = torch.nn.Linear(6, 6).double()
+    with pytest.raises(ConfigError, match=r"objective\.kl needs a frozen encoder"):
+        objective(model, make_batch([(0, 1, 2)]))
+
+
 @pytest.mark.parametrize("words", [(4, 5), (4,)])
 def test_one_sample_against_the_greedy_caption(toy, words):
     model, batch = make_model(toy, conditioning="first_step"), make_batch([(0, 1, 2), (1, 2)])

@@ -20,8 +20,8 @@ def test_a_sample_without_an_end_is_rewarded_as_unended(monkeypatch):
         asked.append(arguments)
         return [1.0, 2.0, 3.0]
 
-    _objective({"objective": "node"}, reward, None, VOCABULARY)
-    assert built["node"] == "node" and (built["start"], built["end"], built["forbidden"]) == (1, 2, (0, 1, 3))
+    _objective({"objective": {"samples": 2}}, reward, None, VOCABULARY)
+    assert built["node"] == {"samples": 2} and (built["start"], built["end"], built["forbidden"]) == (1, 2, (0, 1, 3))
     assert built["reward"]([7, 7, 8], [[4, 5, 2], [5, 4, 4], [2]]) == [1.0, 2.0, 3.0]
     assert asked == [([7, 7, 8], [["dog", "cat"], ["cat", "dog", "dog"], []], [True, False, True])]
 
