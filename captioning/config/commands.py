@@ -93,7 +93,7 @@ def entry_point(
                 given = like_a_run(given) if name == "train" else given
                 if "--shell-completion" not in line.flags:
                     _refuse_decided(given, command)
-                    given = with_recognized(given)
+                    given = with_recognized(given, decided=getattr(command.schema, "decided", ()))
                 sys.argv[1:] = _arguments(given)
                 register_sweeper(explain)
                 hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=name)(task)()

@@ -15,7 +15,12 @@ FreeText = Annotated[str, VERBATIM]
 BESIDE_DECODING: dict[str, dict[str, Any]] = {"decoding": {"checkpoints": list[PathName] | None}}
 
 # A setting that checkpoints decide, on the command line -> why it has no effect, and what to type.
-_DECIDED = {"data.tokenizer": "the tokenizer is the checkpoint's. Remove data.tokenizer"}
+_DECIDED = {
+    "data.tokenizer": "the tokenizer is the checkpoint's. Remove data.tokenizer",
+    "data.min_count": "the vocabulary is the checkpoint's. Remove data.min_count",
+    "data.captions_per_image": "all captions of an image are used. Remove data.captions_per_image",
+}
+_LENGTH = {"data.max_length": "it limits training captions. Remove data.max_length"}
 
 
 @dataclasses.dataclass
@@ -152,7 +157,9 @@ class EvaluateConfig:
 
     beside_target: ClassVar[dict[str, dict[str, Any]]] = BESIDE_DECODING
     decided: ClassVar[dict[str, str]] = {
-        key: f"{why}; to score with another, set metrics.tokenizer" for key, why in _DECIDED.items()
+        **_DECIDED,
+        "data.tokenizer": f"{_DECIDED['data.tokenizer']}; to score with another, set metrics.tokenizer",
+        "data.max_length": f"{_LENGTH['data.max_length']}; to write shorter captions, set decoding.max_length",
     }
     checkpoint: PathName
     data: DataConfig
@@ -313,7 +320,7 @@ class AuditConfig:
 class GroundConfig:
     """conf/ground.yaml."""
 
-    decided: ClassVar[dict[str, str]] = _DECIDED
+    decided: ClassVar[dict[str, str]] = _DECIDED | _LENGTH
     checkpoint: PathName
     data: DataConfig
     split: str

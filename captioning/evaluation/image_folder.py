@@ -9,6 +9,7 @@ from captioning.evaluation.identity import ImageId, Matched
 from captioning.io import counted
 from captioning.metrics import name_ids
 
+_LONGEST = 255  # bytes of a file name on most file systems
 _SHOWN = 3  # file names in an error message
 
 
@@ -55,6 +56,11 @@ def _found(
         )
     below = sorted(path for path in folder.iterdir() if path.is_dir())
     endings = {image_id: _endings(names[image_id]) for image_id in image_ids}
+    if odd := [
+        names[image_id] for image_id, own in endings.items() if not own or len(own[-1].name.encode()) > _LONGEST
+    ]:
+        where = " and ".join(map(str, files))
+        raise DataError(f"{where}: {odd[0]!r:.60} is not the name of a file: correct the 'file_name' of this image")
     found = {image_id: _candidates(folder, below, endings[image_id]) for image_id in image_ids}
     if missing := [names[image_id] for image_id, paths in found.items() if not paths]:
         raise DataError(

@@ -27,6 +27,7 @@ _SERVERS = {
     "textcaps_test": ("TextCaps", ""),
     "vizwiz_test": ("VizWiz", ""),
 }
+_DATA = {server.lower() for server, _ in _SERVERS.values()}
 
 
 def server_of(split: str, images: Path | None = None) -> str:
@@ -51,15 +52,18 @@ def server_of(split: str, images: Path | None = None) -> str:
         if told.get(kind, value) != value:
             raise ConfigError(
                 f"split={split} is of {value}, but {images} is of {told[kind]} by its name: give the file that lists "
-                "the images of the split, or correct split"
+                "the images of the split, rename the file if its name is wrong, or correct split"
             )
     return server
 
 
 def _hints(name: str) -> dict[str, str]:
     """Return the data set, split and year that a name contains: "data", "split", "year" -> the only one of them."""
-    kinds = {"data": "coco|nocaps|textcaps|vizwiz", "split": "train|val|test", "year": "20(?:14|15|17)"}
-    found = {kind: set(re.findall(pattern, name.lower())) for kind, pattern in kinds.items()}
+    words = re.findall("[a-z]+|[0-9]+", name.lower())
+    kinds = {"data": _DATA, "split": ("train", "val", "test"), "year": ("2014", "2015", "2017")}
+    found = {kind: {word for word in words if word in known} for kind, known in kinds.items()}
+    if found["year"] and not found["data"]:
+        found["data"] = {"coco"}  # only COCO's files have years
     return {kind: values.pop() for kind, values in found.items() if len(values) == 1}
 
 
@@ -82,7 +86,7 @@ def write_server_file(folder: Path, captions: Mapping[Any, str], *, name: str, s
         DataError: captions are missing, superfluous or empty, the split has no images, or its ids are of another kind.
     """
     if not re.fullmatch(r"[A-Za-z0-9-]+", name):
-        raise ConfigError(f"server={name}: the COCO server allows only letters, digits and hyphens. Use another name")
+        raise ConfigError(f"server={name}: only letters, digits and hyphens are allowed. Use another name")
     server = server_of(split)
     if not (wanted := set(wanted)):
         raise DataError("server=… needs the images of the split, but the list of images is empty. Give another file")

@@ -413,15 +413,30 @@ def test_lightnings_arguments_are_known_without_it():
         assert own - {"skip_nonfinite", "save_every_minutes", "compile"} == real - {"kwargs"}
 
 
-@pytest.mark.parametrize("command", ["evaluate", "distill", "ground"])
-def test_a_tokenizer_beside_a_checkpoint_is_refused(command, tmp_path, monkeypatch, capsys):
-    """It would be ignored: the checkpoint's tokenizer splits the captions."""
+@pytest.mark.parametrize(
+    ("command", "setting", "told"),
+    [
+        *((each, "data.tokenizer=characters", "the tokenizer is the checkpoint's") for each in ("distill", "ground")),
+        (
+            "evaluate",
+            "data.tokenizer=characters",
+            "Remove data.tokenizer; to score with another, set metrics.tokenizer",
+        ),
+        *(
+            (each, "data.min_count=2", "the vocabulary is the checkpoint's")
+            for each in ("distill", "ground", "evaluate")
+        ),
+        *((each, "data.captions_per_image=2", "all captions of an image are used") for each in ("distill", "evaluate")),
+        ("evaluate", "data.max_length=3", "Remove data.max_length; to write shorter captions, set decoding.max_length"),
+        ("ground", "data.max_length=3", "it limits training captions. Remove data.max_length"),
+    ],
+)
+def test_what_the_checkpoint_decides_is_refused(command, setting, told, tmp_path, monkeypatch, capsys):
+    """It would be ignored: for example, the checkpoint's tokenizer splits the captions."""
     job = importlib.import_module(f"captioning.{command}")
-    given = ["checkpoint=x.ckpt", "data=scenes", f"output={tmp_path / 'y'}", "data.tokenizer=characters"]
+    given = ["checkpoint=x.ckpt", "data=scenes", f"output={tmp_path / 'y'}", setting]
     monkeypatch.setattr(sys, "argv", [f"captioning-{command}", *given])
     with pytest.raises(SystemExit) as caught:
         job.main()
-    more = "; to score with another, set metrics.tokenizer" if command == "evaluate" else ""
-    assert caught.value.code == (
-        f"error: data.tokenizer has no effect: the tokenizer is the checkpoint's. Remove data.tokenizer{more}"
-    )
+    key = setting.partition("=")[0]
+    assert caught.value.code.startswith(f"error: {key} has no effect: ") and told in caught.value.code

@@ -435,3 +435,11 @@ def test_no_parquet_file_a_damaged_one_and_no_library(tmp_path, monkeypatch):
     monkeypatch.setattr("captioning.data.readers.parquet.find_spec", lambda name: None)
     told = error_of(read_parquet, tmp_path, kind=ConfigError)
     assert told == "data=parquet needs the package pyarrow. Run: pip install 'captioning[parquet]'"
+
+
+def test_half_a_surrogate_in_a_name_is_a_missing_file(tmp_path):
+    """Names of files without a split get one by their hash, which needs bytes."""
+    put(tmp_path, {"captions.jsonl": '{"image": "a\\ud83d.jpg", "caption": "x"}\n{"image": "b.jpg", "caption": "y"}\n'})
+    put(tmp_path, {"b.jpg": None})
+    assert "not on disk" in error_of(read_json_lines, tmp_path)
+    assert [len(record.captions) for record in read_json_lines(tmp_path, faults=Faults())] == [1, 1]

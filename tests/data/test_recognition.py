@@ -6,7 +6,7 @@ import sys
 from collections import Counter
 
 import pytest
-from miniatures import MINIATURES, csv_table, flickr8k, json_lines, multi30k, put
+from miniatures import MINIATURES, csv_table, flickr8k, json_lines, multi30k, put, stair
 from PIL import Image
 from small_world import COMMANDS
 
@@ -41,13 +41,13 @@ def test_every_miniature_is_read_right_or_refused(name, tmp_path, capsys):
         return
     found = recognize_data(tmp_path)
     assert {"data": data, **settings}.items() <= found.settings.items()
-    assert f"has the layout of data={data} (" in found.line and "\n" not in found.line
+    assert f"has the layout of data={data} (" in found.line() and "\n" not in found.line()
     config = composed("data=auto", f"data.root={tmp_path}")
-    assert found.line in capsys.readouterr().err
+    assert found.line() in capsys.readouterr().err
     records = build(config["reader"])
     assert Counter(record.split for record in records) == counts
     assert all(record.path.is_file() and record.captions for record in records)
-    explicit = found.line.partition("The same settings: ")[2].split()
+    explicit = found.line().partition("The same settings: ")[2].split()
     assert check(compose("audit", [*explicit, f"data.root={tmp_path}"]), AuditConfig)["data"] == config
 
 
@@ -193,3 +193,13 @@ def test_a_part_of_a_published_data_set_is_no_table(tmp_path, name, line, data):
     Image.new("RGB", (8, 8)).save(tmp_path / "1.jpg")
     with pytest.raises(DataError, match=rf"has {re.escape(name)} of data={data}, but not all files.*type data={data}"):
         recognize_data(tmp_path)
+
+
+def test_settings_that_a_checkpoint_decides_are_neither_set_nor_proposed(tmp_path, capsys):
+    stair(tmp_path)
+    for split in ("train", "val"):
+        (tmp_path / f"stair_captions_v1.2_{split}.json").unlink()
+    assert "data.tokenizer=whitespace" in recognize_data(tmp_path).line()
+    given = with_recognized(["data=auto", f"data.root={tmp_path}"], decided=["data.tokenizer"])
+    assert "data.tokenizer" not in " ".join(given) + capsys.readouterr().err
+    assert "data.reader.tokenized=true" in given

@@ -411,7 +411,7 @@ def test_flickr30k_has_the_split_of_karpathys_file_beside_the_table(tmp_path):
 )
 def test_a_table_without_the_split_of_papers_says_so(draw, lacks, tmp_path):
     draw(tmp_path)
-    line = recognize_data(tmp_path).line
+    line = recognize_data(tmp_path).line()
     assert ("without the split" in line) is bool(lacks) and f"for that, add {lacks})" * bool(lacks) in line
 
 

@@ -80,6 +80,8 @@ def test_a_file_outside_the_folder_is_never_read(folder):
         ),
         ({"x": "1.jpg", "y": "1.jpg"}, r"^r.json and a.json: image ids x, y have the same file, .*1.jpg. Give each"),
         ({"x": "cats/2.jpg", "y": "./cats/2.jpg"}, r"image ids x, y have the same file, .*cats/2.jpg. Give each"),
+        ({"x": "1.jpg", "y": "."}, r"^r.json and a.json: \'.\' is not the name of a file: correct the \'file_name\'"),
+        ({"x": "a" * 252 + ".jpg"}, r"^r.json and a.json: \'a+.* is not the name of a file"),
         (
             {"x": "1.jpg", "y": None},
             r"^r.json and a.json: 1 of 2 images without a file name.*: image ids y. Add \'file_name\'",

@@ -1,4 +1,4 @@
-"""Check the records of a data set: every image has its own id and is on disk. All readers use these checks."""
+"""Check the records of a data set: every image has its own id, one entry, and a file. All readers use these checks."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -25,15 +25,22 @@ def checked(sources: Sequence[CaptionFile], disk: Disk, faults: Handling) -> lis
         faults: how to handle faults, see `captioning.data.readers`. If they are collected, all records are returned.
 
     Raises:
-        DataError: an id belongs to two images, an image is not on disk, or no image has captions.
+        DataError: an id belongs to two images, an image has two entries, possibly in two splits, an image is not on
+            disk, or no image has captions.
     """
     result: list[Record] = []
     first: dict[int, Record] = {}
+    entries: dict[Path, Record] = {}
     for file, records, folder in sources:
         repeated = [record.image_id for record in records if first.setdefault(record.image_id, record) is not record]
         advice = "give every image its own id, also between splits"
         refuse(file, "image ids of more than one image", repeated, advice=advice, faults=faults)
-        if faults is STRICT:
+        if faults is STRICT:  # the audit lists images with two entries among the duplicates
+            twice = [
+                _both(one, other) for other in records if (one := entries.setdefault(other.path, other)) is not other
+            ]
+            advice = "keep one entry per image, in one split, with all of its captions"
+            refuse(file, "images with two entries", twice, advice=advice)
             records = [record for record in records if record.captions]
             missing, outside = _on_disk((record.path for record in records), disk)
             advice = "download them or remove them from the file"
@@ -45,6 +52,12 @@ def checked(sources: Sequence[CaptionFile], disk: Disk, faults: Handling) -> lis
     if not result and faults is STRICT:
         raise DataError(f"{', '.join(str(source.file) for source in sources)}: no images with captions: add captions")
     return result
+
+
+def _both(one: Record, other: Record) -> str:
+    if one.split != other.split:
+        return f"{other.path.name} (in {one.split} and in {other.split})"
+    return f"{other.path.name} (image ids {one.image_id} and {other.image_id})"
 
 
 def refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults: Handling = STRICT) -> None:

@@ -7,7 +7,7 @@ checkpoints hold the settings of the data set itself.
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -24,11 +24,16 @@ class RecognizedData(NamedTuple):
 
     Attributes:
         settings: key -> value: `data`, `data.name`, and what the data set needs besides.
-        line: what was recognized, for the user.
+        found: what was recognized, for the user.
     """
 
     settings: dict[str, Any]
-    line: str
+    found: str
+
+    def line(self, without: Collection[str] = ()) -> str:
+        """Return what was recognized and the same settings as they are typed, without some keys."""
+        settings = {key: value for key, value in self.settings.items() if key not in without}
+        return f"{self.found}. The same settings: {_typed(settings)}"
 
 
 def recognize_data(root: str | Path) -> RecognizedData:
@@ -64,8 +69,7 @@ def recognize_data(root: str | Path) -> RecognizedData:
     place = hashlib.sha256(os.path.realpath(folder).encode(errors="surrogateescape")).hexdigest()[:8]
     settings = _settings(found[0]) | {"data.name": f"{found[0].data}-{place}"}
     files = _files(found[0]) + lacks_split(found[0])
-    line = f"data=auto: {root} has the layout of data={found[0].data} ({files}). The same settings: "
-    return RecognizedData(settings, line + _typed(settings))
+    return RecognizedData(settings, f"data=auto: {root} has the layout of data={found[0].data} ({files})")
 
 
 def read_auto(root: str | Path, **_: Any) -> NoReturn:

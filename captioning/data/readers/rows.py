@@ -100,7 +100,7 @@ def caption_texts(value: Any, key: str, where: str, faults: Handling) -> list[st
 
 def _hash(name: str) -> float:
     """Return a hash of a file name, uniform in 0 … 1."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+    return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8]) / 2**64
 
 
 def _hashed_split(number: float, val_share: float, test_share: float) -> str:

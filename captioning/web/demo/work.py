@@ -110,20 +110,20 @@ def _plain(caption: Caption) -> dict[str, Any]:
 
 
 def _spaced(caption: Caption) -> tuple[list[str], list[str]]:
-    """Return the white space before each word, and the words, as they are in the text of the caption.
+    """Return what stands before each word in the text of the caption, and the words.
 
-    Chinese has no spaces between words. Single characters have none either: there, the token of a space is the space.
+    Between words this is a space, nothing (Chinese), or a mark (Tibetan). Single characters have nothing between them:
+    there, the token of a space is the space.
     """
     gaps, words, at = [], [], 0
     for word in caption.tokens:
-        if caption.text.startswith(f" {word}", at):
-            gaps.append(" ")
-            words.append(word)
-        elif caption.text.startswith(word, at):
-            gaps.append("")
-            words.append(word)
-        else:  # the tokenizer writes this token as a space
+        found = caption.text.find(word, at)
+        if found < 0 or found - at > 1:  # the tokenizer writes this token as a space
             gaps.append("")
             words.append(" ")
-        at += len(gaps[-1]) + len(words[-1])
+            at += caption.text.startswith(" ", at)
+        else:
+            gaps.append(caption.text[at:found])
+            words.append(word)
+            at = found + len(word)
     return gaps, words
