@@ -57,6 +57,7 @@ class ImageCaptioningTask:
             DataError: the data set is missing or damaged, or most captions cannot be split into words.
             CheckpointError: a checkpoint or teacher file does not fit.
         """
+        must_be("data.max_length", config["data"]["max_length"], least=1)
         data, records = config["data"], build(config["data"]["reader"])
         splits = {"train": select(records, "train"), "val": _validation(records, config)}
         wanted = [record for split in _SPLITS for record in splits[split]]
@@ -169,7 +170,6 @@ def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: T
         lengths: the numbers of pieces of the training captions.
     """
     limit = config["data"]["max_length"]
-    must_be("data.max_length", limit, least=1)
     if limit is None:
         limit, longest = default_length(lengths), max(lengths, default=0)
         cut = sum(length > limit for length in lengths)

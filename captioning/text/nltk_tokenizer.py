@@ -43,7 +43,7 @@ class NltkTokenizer(Tokenizer):
     kind: ClassVar = "nltk"
 
     def __init__(self, option: str = ""):
-        super().__init__(option)
+        super().__init__("" if option == _USUAL else option)  # one name for one tokenizer
         self._tokenizer = _build(option or _USUAL)
         self._check()
 

@@ -79,3 +79,9 @@ def test_only_tokenizers_of_words_are_proposed(name, near):
         make_tokenizer(f"nltk:{name}")
     assert ("did you mean" in str(caught.value)) == bool(near)
     assert not near or f"no such class: did you mean {near}? Choose" in str(caught.value)
+
+
+def test_the_usual_tokenizer_has_one_name():
+    """Scores of two names are not compared."""
+    assert make_tokenizer("nltk:NLTKWordTokenizer").name == make_tokenizer("nltk").name == "nltk"
+    assert make_tokenizer("bpe:50:nltk:NLTKWordTokenizer").word_tokenizer.name == "nltk"
