@@ -276,6 +276,12 @@ def test_textcaps_of_one_entry_per_image(textcaps):
     assert read_textcaps(textcaps)[0].captions == ("a shop", "listerine", "zero")
 
 
+def test_textcaps_with_a_reference_twice_in_one_entry(textcaps):
+    rows = [{"image_id": "011e7e629fb9ae7b", "caption_str": "b", "reference_strs": ["a", "a", "b"]}]
+    write_json(textcaps / "TextCaps_0.1_train.json", {"data": rows})
+    assert read_textcaps(textcaps)[0].captions == ("a", "b")
+
+
 @pytest.mark.parametrize("name", ["7", "011E7E629FB9AE7B", "011e7e629fb9ae7b.jpg", "../../../../../a"])
 def test_textcaps_with_an_id_of_another_kind(textcaps, name):
     write_json(textcaps / "TextCaps_0.1_train.json", {"data": [{"image_id": name, "caption_str": "a"}]})

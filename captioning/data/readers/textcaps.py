@@ -69,7 +69,7 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
             own = [field(entry, "caption_str", str, where)] if "caption_str" in entry else []
             texts = found.setdefault(name, [])
             if not texts:
-                texts += _references(entry, where)
+                texts += dict.fromkeys(_references(entry, where))
             texts += [text for text in own if text not in texts]
     return found
 
