@@ -500,6 +500,16 @@ def test_lines_that_end_in_carriage_returns_are_named(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("before", "number"), [(b"", 1), (b"b.jpg#0\ta cat\r\n", 2)])
+def test_a_carriage_return_between_other_line_ends_is_named(tmp_path, before, number):
+    flickr8k_text(tmp_path)
+    file = tmp_path / "Flickr8k.token.txt"
+    file.write_bytes(before + file.read_bytes().replace(b"\n", b"\r", 2))
+    told = error_of(read, tmp_path, "flickr8k_text")
+    assert told.startswith(f"{file}, line {number}: a carriage return (CR) alone is in the line")
+    assert told.endswith("save the file with line feeds (LF)")
+
+
 @pytest.mark.parametrize("encoding", ["gbk", "shift_jis"])
 def test_json_in_another_encoding(tmp_path, encoding):
     file = tmp_path / "captions.json"

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import re
 import zlib
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from captioning.errors import DataError
 from captioning.io import unopened
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+_ALONE = re.compile(r"\r(?!\n|\Z)")  # a carriage return that is not part of CRLF
 
 
 def text_lines(file: Path) -> list[str]:
@@ -21,8 +24,8 @@ def text_lines(file: Path) -> list[str]:
         file: the file; one whose name ends in .gz is unpacked.
 
     Raises:
-        DataError: the file is missing or damaged, is neither UTF-8 nor UTF-16, or has carriage returns alone as line
-            ends.
+        DataError: the file is missing or damaged, is neither UTF-8 nor UTF-16, or has carriage returns that are not
+            part of CRLF, alone or between other line ends.
     """
     try:
         content = file.read_bytes()
@@ -39,5 +42,11 @@ def text_lines(file: Path) -> list[str]:
         raise DataError(f"{file} is not {encoding.upper()} ({error.reason}): save it as UTF-8") from error
     if "\r" in text and "\n" not in text:
         raise DataError(f"{file}: its lines end in a carriage return (CR) alone: save it with line feeds (LF)")
+    if alone := _ALONE.search(text):
+        number = text.count("\n", 0, alone.start()) + 1
+        raise DataError(
+            f"{file}, line {number}: a carriage return (CR) alone is in the line, and would join two captions: save "
+            "the file with line feeds (LF)"
+        )
     lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
