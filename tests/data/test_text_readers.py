@@ -227,7 +227,8 @@ def test_the_test_images_of_2017_and_those_of_coco(tmp_path):
         "for data.reader.test=test_2017_mcsoco. Choose one of those that are there: test_2016_flickr, test_2017_mscoco"
         in told
     )
-    (tmp_path / "data/task1/raw/train.de.gz").unlink()  # ids do not depend on the other files
+    for file in ("raw/train.de.gz", "image_splits/train.txt"):  # ids do not depend on the other files
+        (tmp_path / "data/task1" / file).unlink()
     assert [record.image_id for record in read_multi30k(tmp_path, language="de")] == [1_000_000, 2_000_000, 2_000_001]
 
 
@@ -239,6 +240,27 @@ def test_the_audit_of_multi30k_lists_every_fault(tmp_path):
     records = read_multi30k(tmp_path, language="de", faults=faults)
     assert [record.split for record in records] == ["test", "test"]
     assert len(faults.messages) == 2 and all("has 7 lines, but" in message for message in faults.messages)
+
+
+@pytest.mark.parametrize(
+    ("task", "removed", "told"),
+    [
+        (1, "image_splits/val.txt", "the captions val.de, but no list of their images: add data/task1/image_splits/"),
+        (1, "raw/val.de.gz", "the list val.txt, but no captions in 'de' for it: add data/task1/raw/val.de.gz from"),
+        (1, "raw/test_2016_flickr.de.gz", "the list test_2016_flickr.txt, but no captions in 'de' for it: add data/"),
+        (2, "image_splits/val_images.txt", "the captions val.1.de, but no list of their images: add data/task2/image_"),
+        (2, "raw/val.?.de.gz", "no captions in 'de' for it: add data/task2/raw/val.1.de.gz … val.5.de.gz from github"),
+    ],
+)
+def test_half_of_a_split_of_multi30k_is_refused(tmp_path, task, removed, told):
+    multi30k(tmp_path, tasks=(task,))
+    for file in list((tmp_path / f"data/task{task}").glob(removed)):
+        file.unlink()
+    found = error_of(read_multi30k, tmp_path, language="de", task=task)
+    assert found.startswith(f"data.root={tmp_path} has the ") and told in found and "out of data.root" in found
+    faults = Faults()
+    assert len(read_multi30k(tmp_path, language="de", task=task, faults=faults)) in (3, 4)
+    assert faults.messages == [found]
 
 
 def test_what_multi30k_can_have_wrong(tmp_path):

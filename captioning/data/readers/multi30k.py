@@ -29,7 +29,7 @@ def read_multi30k(
     images: str = ".",
     faults: Handling = STRICT,
 ) -> list[Record]:
-    """Read the captions of one language. A split is read if both its captions and its list of images are there.
+    """Read the captions of one language. A split is left out if neither its captions nor its list of images is there.
 
     The id of an image is its position in the list of its split, plus 0 (train), 1,000,000 (val) or 2,000,000 and more
     (test lists), so ids are the same in all languages, whichever files are there.
@@ -45,7 +45,7 @@ def read_multi30k(
 
     Raises:
         ConfigError: the task or language is unknown.
-        DataError: files are missing or inconsistent.
+        DataError: files are missing or inconsistent, or only the captions or only the list of a split is there.
     """
     if language not in LANGUAGES_OF_TASKS.get(task, ()):
         known = "; ".join(f"data.reader.task={key}: {', '.join(value)}" for key, value in LANGUAGES_OF_TASKS.items())
@@ -54,7 +54,7 @@ def read_multi30k(
         )
     root, disk = Path(root), Disk()
     chosen = test or {1: "test_2016_flickr", 2: "test_2016"}[task]
-    sources, seen = [], False
+    sources, seen, halves = [], False, []
     for split, name in (("train", "train"), ("val", "val"), ("test", chosen)):
         listed = _first_file(root, task, "image_splits", [f"{name}.txt", f"{name}_images.txt"])
         with faults:
@@ -71,6 +71,11 @@ def read_multi30k(
                 records = list(_records(places, listed, names, captions, split=split, start=start, faults=faults))
                 places.report(listed, faults)
                 sources.append(CaptionFile(listed, records, places.folder))
+            elif listed or found:
+                halves.append(_other_half(root, name, language, task, listed))
+    for message in halves if seen else ():
+        with faults:
+            raise DataError(message)
     if not sources and (faults is STRICT or not seen):
         raise DataError(_what_is_missing(root, language, task, chosen))
     return checked(sources, disk, faults)
@@ -155,6 +160,22 @@ def _no_such_test(root: Path, language: str, task: int, test: str) -> str:
     choice = f"Choose one of those that are there: {', '.join(there)}" if there else "Remove data.reader.test"
     return (
         f"data.root={root} has no captions in '{language}' with a list of images for data.reader.test={test}. {choice}"
+    )
+
+
+def _other_half(root: Path, name: str, language: str, task: int, listed: Path | None) -> str:
+    """Describe that only the captions of a split are there, or only its list: the split would disappear."""
+    stem, folder = f"{name}.{language}" if task == 1 else f"{name}.1.{language}", f"data/task{task}"
+    if listed is None:
+        needed = f"{folder}/image_splits/{name}{'' if task == 1 else '_images'}.txt"
+        return (
+            f"data.root={root} has the captions {stem}, but no list of their images: add {needed} from "
+            f"github.com/multi30k/dataset, or move the captions of {name} out of data.root"
+        )
+    needed = f"{folder}/raw/{stem}.gz" if task == 1 else f"{folder}/raw/{stem}.gz … {name}.5.{language}.gz"
+    return (
+        f"data.root={root} has the list {listed.name}, but no captions in '{language}' for it: add {needed} from "
+        f"github.com/multi30k/dataset, or move {listed.name} out of data.root"
     )
 
 
