@@ -351,6 +351,33 @@ def test_columns_of_texts_and_of_file_names(tmp_path):
     assert not (tmp_path / "train.images").exists()
 
 
+@pytest.mark.parametrize("kind", [pyarrow.dictionary(pyarrow.int32(), pyarrow.string()), "string_view", "large_string"])
+def test_file_names_in_every_type_of_text(tmp_path, kind):
+    if kind == "string_view" and not hasattr(pyarrow, "string_view"):
+        pytest.skip("this pyarrow has no string_view")
+    put(tmp_path, {"a.jpg": None, "b.jpg": None})
+    kind = getattr(pyarrow, kind)() if isinstance(kind, str) else kind
+    texts = [pyarrow.array(texts).cast(kind) for texts in (["a.jpg", "b.jpg"], ["one", "two"])]
+    table(tmp_path, image=texts[0], caption=texts[1])
+    assert captions(read_parquet(tmp_path), tmp_path) == {"a.jpg": ("one",), "b.jpg": ("two",)}
+
+
+def test_file_names_in_bytes_are_no_images(tmp_path):
+    put(tmp_path, {"a.jpg": None, "b.jpg": None})
+    table(tmp_path, image=[b"a.jpg", b"b.jpg"], caption=["one", "two"])
+    assert error_of(read_parquet, tmp_path) == (
+        f"{tmp_path}/train.parquet: the column 'image' holds no images: no image signature in its first 2 rows. Set "
+        "data.reader.image to the column of images, or write file names as text, not as bytes"
+    )
+    assert not list(tmp_path.glob("*train.images*/*"))
+    table(tmp_path, image=[b"damaged", PHOTO, None], caption=["one", "two", "three"])
+    assert [record.path.name for record in read_parquet(tmp_path)] == ["000000.image", "000001.jpg"]
+    table(
+        tmp_path, image=[b"\0\0\0\x14ftypavif\0\0\0\0avif", b"\0\0\0\x14ftypheic\0\0\0\0heic"], caption=["one", "two"]
+    )
+    assert [record.path.name for record in read_parquet(tmp_path)] == ["000000.avif", "000001.heic"]
+
+
 def test_a_column_of_splits_and_of_sentences(tmp_path):
     sentences = [[{"raw": f"caption {n}", "tokens": ["a"]}] for n in range(3)]
     table(tmp_path, "TEST-00000-of-00001.parquet", image=[PHOTO] * 3, sentences=sentences, filename=["a", "b", "c"],

@@ -153,7 +153,10 @@ def _is_text(kind: Any) -> bool:
     """Return whether a column's type is text: file names."""
     from pyarrow import types
 
-    return types.is_string(kind) or types.is_large_string(kind)
+    if types.is_dictionary(kind):  # pandas' categories
+        return _is_text(kind.value_type)
+    is_view = getattr(types, "is_string_view", None)  # newer versions have it
+    return types.is_string(kind) or types.is_large_string(kind) or bool(is_view and is_view(kind))
 
 
 def _texts(value: Any, column: str, where: str, faults: Handling) -> list[str]:

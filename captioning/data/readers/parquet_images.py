@@ -18,7 +18,9 @@ from captioning.errors import DataError
 from captioning.io import write_json
 
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "GIF": ".gif", "WEBP": ".webp", "TIFF": ".tif", "BMP": ".bmp"}
+_SUFFIXES |= {"AVIF": ".avif", "HEIF": ".heic"}
 _LISTED = "extracted.json"
+_UNKNOWN = ".image"  # suffix of a file whose format is not known
 _ROWS = 64  # rows in memory
 
 
@@ -31,7 +33,7 @@ def extracted_images(file: Path, column: str, root: Path) -> list[str | None]:
         root: folder of the data set.
 
     Raises:
-        DataError: the images cannot be extracted.
+        DataError: the images cannot be extracted, or the column holds something else.
     """
     folder = file.with_suffix(".images")
     try:
@@ -86,12 +88,25 @@ def _extract(file: Path, column: str, folder: Path) -> list[str | None]:
                 for value in batch.column(0).to_pylist():
                     names.append(_write(value, temporary, len(names), f"{file}, row {len(names)}"))
                     bar.update()
+                _refuse_without_images(names, file, column)
+        write_json(temporary / _LISTED, stamp | {"names": names})
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(temporary, folder)
     except ArrowException as error:
         raise DataError(f"cannot read {file} as Parquet ({first_line(error)}): download it again") from error
-    write_json(temporary / _LISTED, stamp | {"names": names})
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return names
+
+
+def _refuse_without_images(names: list[str | None], file: Path, column: str) -> None:
+    """Refuse a column of which no value in bytes begins as an image does, such as file names in bytes."""
+    written = [name for name in names if name and "/" not in name]
+    if written and all(name.endswith(_UNKNOWN) for name in written):
+        raise DataError(
+            f"{file}: the column '{column}' holds no images: no image signature in its first {len(names)} rows. Set "
+            "data.reader.image to the column of images, or write file names as text, not as bytes"
+        )
 
 
 def _write(value: Any, folder: Path, number: int, where: str) -> str | None:
@@ -105,6 +120,6 @@ def _write(value: Any, folder: Path, number: int, where: str) -> str | None:
         return path if path is None or "/" in path else f"./{path}"
     if not isinstance(content, bytes):
         raise DataError(f"{where}: the image must be bytes, or have the key bytes: choose another data.reader.image")
-    name = f"{number:06d}{_SUFFIXES.get(image_kind(content[:1024]), '.image')}"
+    name = f"{number:06d}{_SUFFIXES.get(image_kind(content[:1024]), _UNKNOWN)}"
     (folder / name).write_bytes(content)
     return name
