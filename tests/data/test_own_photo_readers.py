@@ -362,12 +362,14 @@ def test_file_names_in_every_type_of_text(tmp_path, kind):
     assert captions(read_parquet(tmp_path), tmp_path) == {"a.jpg": ("one",), "b.jpg": ("two",)}
 
 
-def test_file_names_in_bytes_are_no_images(tmp_path):
-    put(tmp_path, {"a.jpg": None, "b.jpg": None})
+def test_a_column_of_bytes_without_images_is_refused(tmp_path):
     table(tmp_path, image=[b"a.jpg", b"b.jpg"], caption=["one", "two"])
+    told = "row 0: the image column has the file name b'a.jpg' as bytes: store names as text, or choose another data.re"
+    assert told in error_of(read_parquet, tmp_path)
+    table(tmp_path, image=[b"1017", b"1018"], caption=["one", "two"])
     assert error_of(read_parquet, tmp_path) == (
         f"{tmp_path}/train.parquet: the column 'image' holds no images: no image signature in its first 2 rows. Set "
-        "data.reader.image to the column of images, or write file names as text, not as bytes"
+        "data.reader.image to the column of images, or store file names as text"
     )
     assert not list(tmp_path.glob("*train.images*/*"))
     table(tmp_path, image=[b"damaged", PHOTO, None], caption=["one", "two", "three"])

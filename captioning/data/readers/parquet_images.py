@@ -7,13 +7,13 @@ and time of the Parquet file, so a changed file is extracted again.
 import json
 import os
 import shutil
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from filelock import FileLock
 from tqdm import tqdm
 
-from captioning.data import image_kind
+from captioning.data import SUFFIXES, image_kind
 from captioning.errors import DataError
 from captioning.io import write_json
 
@@ -100,12 +100,12 @@ def _extract(file: Path, column: str, folder: Path) -> list[str | None]:
 
 
 def _refuse_without_images(names: list[str | None], file: Path, column: str) -> None:
-    """Refuse a column of which no value in bytes begins as an image does, such as file names in bytes."""
+    """Refuse a column of which no value in bytes begins as an image does, such as numbers in bytes."""
     written = [name for name in names if name and "/" not in name]
     if written and all(name.endswith(_UNKNOWN) for name in written):
         raise DataError(
             f"{file}: the column '{column}' holds no images: no image signature in its first {len(names)} rows. Set "
-            "data.reader.image to the column of images, or write file names as text, not as bytes"
+            "data.reader.image to the column of images, or store file names as text"
         )
 
 
@@ -120,6 +120,19 @@ def _write(value: Any, folder: Path, number: int, where: str) -> str | None:
         return path if path is None or "/" in path else f"./{path}"
     if not isinstance(content, bytes):
         raise DataError(f"{where}: the image must be bytes, or have the key bytes: choose another data.reader.image")
+    if _is_name(content):
+        raise DataError(
+            f"{where}: the image column has the file name {content[:60]!r} as bytes: store names as text, or choose "
+            "another data.reader.image"
+        )
     name = f"{number:06d}{_SUFFIXES.get(image_kind(content[:1024]), _UNKNOWN)}"
     (folder / name).write_bytes(content)
     return name
+
+
+def _is_name(content: bytes) -> bool:
+    """Return whether bytes are the name of an image file instead of an image."""
+    try:
+        return len(content) < 1024 and PurePath(content.decode()).suffix.lower() in SUFFIXES
+    except ValueError:
+        return False
