@@ -71,6 +71,7 @@ TOOLS = {
         "Disk",
         "PICTURE_FOLDERS",
         "Places",
+        "canonical",
         "caseless",
         "have_all",
         "own_folder",

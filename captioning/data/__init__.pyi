@@ -52,6 +52,7 @@ from captioning.data.places import CocoPictures as CocoPictures
 from captioning.data.places import Disk as Disk
 from captioning.data.places import PICTURE_FOLDERS as PICTURE_FOLDERS
 from captioning.data.places import Places as Places
+from captioning.data.places import canonical as canonical
 from captioning.data.places import caseless as caseless
 from captioning.data.places import have_all as have_all
 from captioning.data.places import own_folder as own_folder

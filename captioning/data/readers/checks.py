@@ -1,11 +1,12 @@
 """Check the records of a data set: every image has its own id, one entry, and a file. All readers use these checks."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioning.data import STRICT, Disk, Faults, Handling, Record, why_missing
+from captioning.data import STRICT, Disk, Faults, Handling, Record, note, why_missing
 from captioning.errors import DataError
+from captioning.io import counted
 
 
 class CaptionFile(NamedTuple):
@@ -83,6 +84,36 @@ def refuse(file: Path, fault: str, items: Sequence[Any], *, advice: str, faults:
 def not_blank(captions: Iterable[str], faults: Handling) -> tuple[str, ...]:
     """Drop blank captions of published files, which users cannot correct. The audit keeps them."""
     return tuple(caption for caption in captions if caption.strip() or faults is not STRICT)
+
+
+def report_repeated(file: Path, numbers: Mapping[str, int], faults: Handling) -> None:
+    """Report numbers of captions, such as `a.jpg#0`, that have several lines.
+
+    Args:
+        file: the file of captions.
+        numbers: number of a caption -> how many lines have it.
+        faults: how to handle faults.
+    """
+    repeated = [(name, count) for name, count in numbers.items() if count > 1]
+    for name, count in repeated:
+        note(faults, "captions with the same number", {"file": name, "reason": f"{count} lines of {file.name}"})
+    if repeated:
+        (name, count), total = repeated[0], counted(len(repeated), "number")
+        line = f"{file}: {total} of a caption in more than one line (first: {name}, {count} lines); all lines are used"
+        note(faults, None, None, line)
+
+
+def report_silent(file: Path, texts: Mapping[str, Iterable[str]], faults: Handling) -> None:
+    """Print how many listed images have no captions, or only blank ones. The audit lists them in any case.
+
+    Args:
+        file: the file of captions.
+        texts: name of an image -> its captions.
+        faults: how to handle faults.
+    """
+    silent = [name for name, own in texts.items() if not any(text.strip() for text in own)]
+    if 0 < len(silent) < len(texts):
+        note(faults, None, None, f"{file}: {counted(len(silent), 'image')} without captions left out ({silent[0]}, …)")
 
 
 def missing_files(paths: Iterable[Path]) -> list[Path]:

@@ -11,11 +11,12 @@ Face Hub: AIMClab-RUC/COCO-CN); its own verify_data.py reads these files:
 """
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from captioning.data import SPLITS, STRICT, CocoPictures, Disk, Handling, Record
-from captioning.data.readers.checks import CaptionFile, checked, not_blank, refuse
+from captioning.data.readers.checks import CaptionFile, checked, not_blank, refuse, report_repeated, report_silent
 from captioning.data.readers.lines import text_lines
 from captioning.data.readers.published import first_file, nothing_found
 from captioning.data.readers.word_tags import refuse_some_tags, untagged
@@ -77,6 +78,7 @@ def read_coco_cn(
         for name, group in texts.items()
     ]
     pictures.report(sources[0], faults)
+    report_silent(sources[0], texts, faults)
     return checked([CaptionFile(sources[0], records, home)], disk, faults)
 
 
@@ -104,6 +106,7 @@ def _splits(files: Sequence[Path], faults: Handling) -> dict[str, str]:
 def _add_captions(file: Path, texts: dict[str, list[str]], *, tagged: bool, faults: Handling) -> list[str]:
     """Add the captions of a file to their images; return the names of unknown images."""
     unknown, plain = [], []
+    numbers = Counter[str]()
     for number, line in enumerate(text_lines(file), start=1):
         with faults:
             where = f"{file}, line {number}"
@@ -114,11 +117,13 @@ def _add_captions(file: Path, texts: dict[str, list[str]], *, tagged: bool, faul
             if not mark:
                 raise DataError(f"{where}: must be an image name with #, a number, a tab and a caption: correct it")
             _number(name, where)
+            numbers[key] += 1
             plain.append((number, text))
             if name in texts:
                 texts[name].append(untagged(text) if tagged else text.strip())
             else:
                 unknown.append(name)
+    report_repeated(file, numbers, faults)
     if not tagged:
         refuse_some_tags(file, plain, faults)
     return list(dict.fromkeys(unknown))

@@ -11,21 +11,24 @@
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from captioning.data import (
     PICTURE_FOLDERS,
     SPLITS,
     STRICT,
+    SUFFIXES,
     Disk,
     Handling,
     Places,
     Record,
+    canonical,
+    caseless,
     note,
     own_folder,
     table_rows,
 )
-from captioning.data.readers.checks import CaptionFile, checked, not_blank
+from captioning.data.readers.checks import CaptionFile, checked, not_blank, report_repeated, report_silent
 from captioning.data.readers.lines import text_lines
 from captioning.data.readers.word_tags import has_tags, refuse_some_tags, untagged
 from captioning.errors import ConfigError, DataError
@@ -34,7 +37,7 @@ from captioning.io import counted
 _LINE = re.compile(r"(\S+?)(?:#[a-z]+)?#(\d+)[\t ](.*)")
 # Folders of archives and repositories, below root, that contain the text files.
 LISTS_BELOW: tuple[str, ...] = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
-_SUFFIX = ".jpg"
+_SUFFIX = ".jpg"  # of names without a suffix
 # Line 22,183 of Flickr8k.arabic.full.txt: the end of the caption before it, which a line end splits inside a word.
 _BROKEN_OFF = "عيدا في المنطقة المشجرة"
 
@@ -72,6 +75,8 @@ def read_flickr_text(
             f"data.reader.captions and data.reader.lists: the split {unknown[0]!r} must be one of {', '.join(SPLITS)}"
         )
     found = {split: file for split, names in files.items() if (file := _below(root, names))}
+    for split, file in found.items():
+        _report_unread(file, [other for name in _listed(files[split]) if (other := _below(root, name))], faults)
     wanted = {split: name for split, name in (lists or {}).items() if name}
     listed = {split: file for split, name in wanted.items() if (file := _below(root, name))}
     if not found or (wanted and not listed):
@@ -85,11 +90,33 @@ def read_flickr_text(
     texts = {split: _captions(file, faults) for split, file in found.items()}
     if wanted:
         order = _order(listed, faults)
-        _report_unlisted(found[""], texts[""], order, faults)
-        groups = {found[""]: [(name, split, texts[""].get(name, [])) for name, split in order.items()]}
+        own = {caseless(name): captions for name, captions in texts[""].items()}
+        known = set(map(caseless, order))
+        _report_unlisted(found[""], [name for name in texts[""] if caseless(name) not in known], faults)
+        groups = {found[""]: [(name, split, own.get(caseless(name), [])) for name, split in order.items()]}
     else:
         groups = {found[split]: [(name, split, own) for name, own in texts[split].items()] for split in found}
     return _checked_records(root / images, groups, faults, own=images == ".")
+
+
+class _Names:
+    """Image names of one file, or of the lists of all splits, in the spelling of their first occurrence."""
+
+    def __init__(self) -> None:
+        self._first: dict[str, str] = {}
+
+    def of(self, written: str, where: str) -> str:
+        """Return the name of a file; a name without the suffix of an image format gets .jpg.
+
+        Raises:
+            DataError: two names differ only by case, so lists and captions cannot be matched.
+        """
+        has_one = any(suffix.lower() in SUFFIXES for suffix in PurePath(written).suffixes)  # also x.jpg.1 of Flickr8k
+        name = written if has_one else f"{written}{_SUFFIX}"
+        first = self._first.setdefault(caseless(name), name)
+        if canonical(first) != canonical(name):
+            raise DataError(f"{where}: {name} and {first} differ only by case: use one name, or rename one image")
+        return first
 
 
 def _report_missing(
@@ -106,16 +133,29 @@ def _report_missing(
 
 def _below(root: Path, names: str | Sequence[str]) -> Path | None:
     """Return the first of these files that exists, in root or one of the usual folders in it."""
-    names = [names] if isinstance(names, str) else names
-    return next((path for name in names for base in LISTS_BELOW if (path := root / base / name).is_file()), None)
+    places = (root / base / name for name in _listed(names) for base in LISTS_BELOW)
+    return next((path for path in places if path.is_file()), None)
+
+
+def _listed(names: str | Sequence[str]) -> Sequence[str]:
+    return [names] if isinstance(names, str) else names
+
+
+def _report_unread(file: Path, there: Sequence[Path], faults: Handling) -> None:
+    """Print which files are not read, of several that may be the caption file."""
+    if others := [other.name for other in there if other != file]:
+        line = f"data.reader.captions: {file} is read, and {', '.join(others)} beside it is not: one file is enough"
+        note(faults, None, None, line)
 
 
 def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
-    """Return {image name without suffix: captions} of a file."""
+    """Return {image name: captions} of a file."""
     found: dict[str, list[str]] = {}
+    names = _Names()
     if file.suffix == ".csv":
-        for _, row in table_rows(file, faults):
-            found.setdefault(row["image"].strip().removesuffix(_SUFFIX), []).append(row["caption"])
+        for where, row in table_rows(file, faults):
+            with faults:
+                found.setdefault(names.of(row["image"].strip(), where), []).append(row["caption"])
         return found
     texts: list[tuple[int, str]] = []  # with the number of their line
     numbers = Counter[str]()
@@ -133,40 +173,24 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
                 raise DataError(
                     f"{file}, line {number}: must be NAME#NUMBER and a caption, not {line!r:.60}: correct it"
                 )
-            found.setdefault(match[1].removesuffix(_SUFFIX), []).append(match[3].strip())
+            found.setdefault(names.of(match[1], f"{file}, line {number}"), []).append(match[3].strip())
             texts.append((number, match[3].strip()))
             numbers[line[: match.start(3)].strip()] += 1
-    _report_repeated(file, numbers, faults)
+    report_repeated(file, numbers, faults)
     if has_tags([text for _, text in texts]):
         return {name: [untagged(text) for text in own] for name, own in found.items()}
     refuse_some_tags(file, texts, faults)
     return found
 
 
-def _report_repeated(file: Path, numbers: Mapping[str, int], faults: Handling) -> None:
-    repeated = [(name, count) for name, count in numbers.items() if count > 1]
-    for name, count in repeated:
-        note(faults, "captions with the same number", {"file": name, "reason": f"{count} lines of {file.name}"})
-    if repeated:
-        (name, count), total = repeated[0], counted(len(repeated), "number")
-        line = f"{file}: {total} of a caption in more than one line (first: {name}, {count} lines); all lines are used"
-        note(faults, None, None, line)
-
-
-def _report_silent(file: Path, entries: Sequence[tuple[str, str, list[str]]], faults: Handling) -> None:
-    """Print how many listed images have no captions, or only blank ones. The audit lists them in any case."""
-    silent = [name for name, _, texts in entries if not any(text.strip() for text in texts)]
-    if 0 < len(silent) < len(entries):
-        note(faults, None, None, f"{file}: {counted(len(silent), 'image')} without captions left out ({silent[0]}, …)")
-
-
 def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:
-    """Return {image name without suffix: split}, in the order of the lists."""
+    """Return {image name: split}, in the order of the lists."""
     order: dict[str, str] = {}
+    names = _Names()
     for split in SPLITS:
-        for line in text_lines(listed[split]) if split in listed else ():
-            name = line.strip().removesuffix(_SUFFIX)
+        for number, line in enumerate(text_lines(listed[split]) if split in listed else (), start=1):
             with faults:
+                name = names.of(line.strip(), f"{listed[split]}, line {number}") if line.strip() else ""
                 if name and order.setdefault(name, split) != split:
                     raise DataError(
                         f"{listed[split]}: {name} is also in {listed[order[name]].name}: remove it from one of them"
@@ -174,10 +198,7 @@ def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:
     return order
 
 
-def _report_unlisted(
-    file: Path, texts: Mapping[str, Sequence[str]], order: Mapping[str, str], faults: Handling
-) -> None:
-    unlisted = [name for name in texts if name not in order]
+def _report_unlisted(file: Path, unlisted: Sequence[str], faults: Handling) -> None:
     for name in unlisted:
         note(faults, "images left out", {"file": name, "reason": "it is in no list of a split"})
     if unlisted:
@@ -198,15 +219,15 @@ def _checked_records(
     """
     disk, sources, number = Disk(), [], 0
     for file, entries in groups.items():
-        names = [f"{name}{_SUFFIX}" for name, _, texts in entries if texts]
+        names = [name for name, _, texts in entries if texts]
         places = Places(own_folder(folder, names, disk) if own else folder, names, disk)
         records = []
         for name, split, texts in entries:
             with faults:
-                path = places.path(f"{name}{_SUFFIX}", str(file))
+                path = places.path(name, str(file))
                 records.append(Record(number, path, split, not_blank(texts, faults)))
             number += 1
         places.report(file, faults)
-        _report_silent(file, entries, faults)
+        report_silent(file, {name: texts for name, _, texts in entries}, faults)
         sources.append(CaptionFile(file, records, places.folder))
     return checked(sources, disk, faults)

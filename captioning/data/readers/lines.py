@@ -10,7 +10,6 @@ from captioning.errors import DataError
 from captioning.io import unopened
 
 _MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
-
 _ALONE = re.compile(r"\r(?!\n|\Z)")  # a carriage return that is not part of CRLF
 
 
