@@ -366,8 +366,8 @@ def test_what_text_files_have_wrong(tmp_path):
     assert "needs flickr8kzhc.caption.txt, flickr8ktrain.txt, flickr8kval.txt, flickr8ktest.txt, and a folder" in needs
     flickr8k_text(tmp_path)
     put(tmp_path, {FLICKR_LISTS["val"]: "a.jpg\n"})
-    assert "a.jpg is also in" not in (told := error_of(read, tmp_path, "flickr8k_text"))
-    assert "a is also in Flickr_8k.trainImages.txt: remove it from one of them" in told
+    told = error_of(read, tmp_path, "flickr8k_text")
+    assert "a.jpg is also in Flickr_8k.trainImages.txt: remove it from one of them" in told
     put(tmp_path, {FLICKR_LISTS["val"]: "b.jpg\n", "Flickr8k.token.txt": "a.jpg#0\ta dog\nb.jpg a cat\n"})
     assert "line 2: must be NAME#NUMBER and a caption, not 'b.jpg a cat'" in error_of(read, tmp_path, "flickr8k_text")
     put(tmp_path, {"Flickr8k.token.txt": "../a.jpg#0\ta dog\n", FLICKR_LISTS["train"]: "../a.jpg\n"})
@@ -504,7 +504,7 @@ def test_repeated_numbers_and_images_without_captions_are_reported(tmp_path, cap
     file, printed = tmp_path / "Flickr8k.token.txt", capsys.readouterr().err.splitlines()
     assert printed == [
         f"{file}: 1 number of a caption in more than one line (first: a.jpg#0, 3 lines); all lines are used",
-        f"{file}: 1 image without captions left out (c, …)",
+        f"{file}: 1 image without captions left out (c.jpg, …)",
     ]
     faults = Faults()
     read_flickr_text(tmp_path, captions="Flickr8k.token.txt", lists=FLICKR_LISTS, faults=faults)
@@ -520,6 +520,21 @@ def test_lines_that_end_in_carriage_returns_are_named(tmp_path):
     assert error_of(read, tmp_path, "flickr8k_text") == (
         f"{file}: its lines end in a carriage return (CR) alone: save it with line feeds (LF)"
     )
+
+
+def test_repeated_numbers_of_the_table_of_flickr30k_are_reported(tmp_path, capsys):
+    flickr30k_text(tmp_path)
+    file = tmp_path / "results.csv"
+    read(tmp_path, "flickr30k_text")
+    assert "more than one line" not in capsys.readouterr().err
+    put(tmp_path, {"results.csv": file.read_text() + "a.jpg| 0| caption again .\nc.jpg| 2| caption 2 .\n"})
+    assert read(tmp_path, "flickr30k_text")[0].captions == (*FIVE, "caption again .")
+    line = f"{file}: 2 numbers of a caption in more than one line (first: a.jpg#0, 2 lines); all lines are used"
+    assert line in capsys.readouterr().err.splitlines()
+    faults = Faults()
+    lists = {split: f"{split}.txt" for split in FLICKR_LISTS}
+    read_flickr_text(tmp_path, captions="results.csv", lists=lists, faults=faults)
+    assert [item["file"] for item in faults.noted["captions with the same number"]] == ["a.jpg#0", "c.jpg#2"]
 
 
 @pytest.mark.parametrize(("before", "number"), [(b"", 1), (b"b.jpg#0\ta cat\r\n", 2)])

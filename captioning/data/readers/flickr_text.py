@@ -35,6 +35,7 @@ from captioning.errors import ConfigError, DataError
 from captioning.io import counted
 
 _LINE = re.compile(r"(\S+?)(?:#[a-z]+)?#(\d+)[\t ](.*)")
+_TABLE_ROW = re.compile(r"\s*([^|]*[^|\s])\s*\|\s*(\d+)\s*\|")  # of results.csv: NAME| NUMBER| caption
 # Folders of archives and repositories, below root, that contain the text files.
 LISTS_BELOW: tuple[str, ...] = ("", "data", "Flickr8k_text", "data/Flickr8k_text", "annotations")
 _SUFFIX = ".jpg"  # of names without a suffix
@@ -156,6 +157,7 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
         for where, row in table_rows(file, faults):
             with faults:
                 found.setdefault(names.of(row["image"].strip(), where), []).append(row["caption"])
+        report_repeated(file, _numbers_of_table(file), faults)
         return found
     texts: list[tuple[int, str]] = []  # with the number of their line
     numbers = Counter[str]()
@@ -181,6 +183,15 @@ def _captions(file: Path, faults: Handling) -> dict[str, list[str]]:
         return {name: [untagged(text) for text in own] for name, own in found.items()}
     refuse_some_tags(file, texts, faults)
     return found
+
+
+def _numbers_of_table(file: Path) -> Mapping[str, int]:
+    """Return {number of a caption, such as a.jpg#0: how many rows have it} of Flickr30k's results.csv."""
+    try:
+        rows = [_TABLE_ROW.match(line) for line in text_lines(file)]
+    except DataError:  # table_rows has raised it, or it reads this file: it accepts more line ends and encodings
+        rows = []
+    return Counter(f"{row[1]}#{row[2]}" for row in rows if row)
 
 
 def _order(listed: Mapping[str, Path], faults: Handling) -> dict[str, str]:
