@@ -71,7 +71,7 @@ def two_sides(
     sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and not isinstance(side, bool) for side in sides):
         given = list(size) if isinstance(size, tuple) else size
-        raise ConfigError(f"{key} must be a side or {names}, not {given!r:.60}")
+        raise ConfigError(f"{key} must be a side or {names}, not {'null' if size is None else repr(given):.60}")
     for side in sides:
         must_be(key, side, least=1, most=most)
     return sides

@@ -131,6 +131,7 @@ ANSWERS = ["yes", "no", "two", "red"]
 
 def asked(logits, weights, places=None):
     metadata = {
+        "features": {"size": 1, "grid": True, "shape": [1, 2]},
         "vocabulary": ["<pad>", "<start>", "<end>", "<unk>", "is", "it", "red"],
         "answers": ANSWERS,
         "config": {"data": {"max_length": 3}, "transform": {"_target_": "captioning.data.Transform", "size": 8}},

@@ -22,7 +22,7 @@ from captioning.objectives import (
 REINFORCE = {"scale": 0.1, "entropy": 0.002, "reward_to_go": False}
 CROSS_ENTROPY = {"doubly_stochastic": 1.0, "label_smoothing": 0.0, "teacher_share": 0.5}
 SAMPLING = {"start": 0, "every": 1000, "increase": 0.05, "maximum": 0.25}
-SELF_CRITICAL = {"samples": 5, "max_length": None, "doubly_stochastic": 1.0, "label_smoothing": 0.0}
+SELF_CRITICAL = {"samples": 5, "max_length": None, "doubly_stochastic": 1.0, "label_smoothing": 0.0, "kl": 0.0}
 DEFAULTS = {
     AnswerCrossEntropy: {"location_loss": None},
     CrossEntropy: CROSS_ENTROPY | {"location_loss": None, "inputs": None, "teacher": None},
@@ -80,6 +80,7 @@ REFUSED = [  # (constructor, argument, allowed values at its bounds, refused val
     (lambda **settings: make_self_critical(baseline=greedy, **settings), "samples", [1, 100], [0, -1]),
     (make_self_critical, "doubly_stochastic", [0, 1e9], [-0.001]),
     (make_self_critical, "label_smoothing", [0, 0.999], [-0.001, 1.0]),
+    (make_self_critical, "kl", [0, 10.0], [-0.001]),
 ]
 
 
