@@ -2,12 +2,14 @@
 
 import csv
 
+import pytest
 import torch
 
 from captioning.caption import caption
 from captioning.config import CaptionConfig, EvaluateConfig, PrepareConfig, check, compose
 from captioning.config.schemas import TrainConfig
 from captioning.evaluate import evaluate
+from captioning.metrics import Reward
 from captioning.prepare import prepare
 from captioning.train import train
 
@@ -44,6 +46,21 @@ def run(command: str, *overrides: str) -> None:
 
 def short(data, run_dir, *overrides):
     return [*data, *SMALL, "data.min_count=1", "schedule=constant", f"run_dir={run_dir}", *overrides]
+
+
+def run_until_killed(monkeypatch, *overrides: str, calls: int) -> None:
+    """Train with a reward until its call number `calls`, which raises an error as a kill would end the process."""
+    made, original = [], Reward.__call__
+
+    def dies(self, *asked):
+        made.append(1)
+        if len(made) == calls:
+            raise RuntimeError("killed")
+        return original(self, *asked)
+
+    with monkeypatch.context() as patched, pytest.raises(RuntimeError, match="killed"):
+        patched.setattr(Reward, "__call__", dies)
+        run("train", *overrides)
 
 
 def weights(run_dir, name="last"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from small_world import SENTENCES, rows, run, short, weights
+from small_world import SENTENCES, rows, run, run_until_killed, short, weights
 
 from captioning.checkpoints import read_checkpoint
 from captioning.data import read_csv
@@ -155,18 +155,8 @@ def test_resumed_self_critical_training_equals_a_run_that_never_stopped(hard, da
     arguments = [*REWARDED, "model/attention=hard", f"start_from={hard}/checkpoints/last.ckpt", "trainer.max_epochs=3"]
     run("train", *short(data, whole, *arguments))
     assert weights(hard)["captioning"]["frequencies"] is None  # no reward, nothing to keep
-    calls, original = [], Reward.__call__
-
-    def dies(self, *asked):
-        calls.append(1)
-        if len(calls) == 4:  # an epoch has 2 steps: in the second epoch
-            raise RuntimeError("killed")
-        return original(self, *asked)
-
-    monkeypatch.setattr(Reward, "__call__", dies)
-    with pytest.raises(RuntimeError, match="killed"):
-        run("train", *short(data, broken, *arguments))
-    monkeypatch.undo()
+    # An epoch has 2 steps: it is killed in the second epoch.
+    run_until_killed(monkeypatch, *short(data, broken, *arguments), calls=4)
 
     taken_over, make = [], Reward.__init__
 

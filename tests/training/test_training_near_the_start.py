@@ -2,11 +2,10 @@
 
 import pytest
 import torch
-from small_world import rows, run, short, weights
+from small_world import rows, run, run_until_killed, short, weights
 
 from captioning.errors import ConfigError
 from captioning.inference import load
-from captioning.metrics import Reward
 from captioning.training.freezing import train_only
 
 KL = ["objective=self_critical", "objective.kl=0.1", "trainer.log_every_n_steps=1", "optimizer.lr=0.01"]
@@ -24,18 +23,8 @@ def test_a_killed_run_compares_with_the_same_start(soft, data, tmp_path, monkeyp
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     arguments = [*KL, f"start_from={soft}/checkpoints/last.ckpt", "trainer.max_epochs=3"]
     run("train", *short(data, whole, *arguments))
-    calls, original = [], Reward.__call__
-
-    def dies(self, *asked):
-        calls.append(1)
-        if len(calls) == 4:  # an epoch has 2 steps: in the second epoch
-            raise RuntimeError("killed")
-        return original(self, *asked)
-
-    monkeypatch.setattr(Reward, "__call__", dies)
-    with pytest.raises(RuntimeError, match="killed"):
-        run("train", *short(data, broken, *arguments))
-    monkeypatch.undo()
+    # An epoch has 2 steps: it is killed in the second epoch.
+    run_until_killed(monkeypatch, *short(data, broken, *arguments), calls=4)
     run("train", *short(data, broken, *arguments, f"resume={broken}/checkpoints/last.ckpt"))
     first, second, start = (weights(folder)["state_dict"] for folder in (whole, broken, soft))
     assert first.keys() == second.keys() and all(torch.equal(value, second[name]) for name, value in first.items())
