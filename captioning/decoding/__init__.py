@@ -18,6 +18,7 @@ TOOLS = {
     "constraints": ["MAX_LENGTH", "Rules", "WORD_RULES"],
     "forced": ["forced_decoding", "score_tokens"],
     "hypothesis": ["Hypothesis", "device_of", "normalized"],
+    "word_groups": ["WordGroup"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}

@@ -11,6 +11,7 @@ from captioning.decoding.hypothesis import Hypothesis as Hypothesis
 from captioning.decoding.hypothesis import device_of as device_of
 from captioning.decoding.hypothesis import normalized as normalized
 from captioning.decoding.sampling import sample as sample
+from captioning.decoding.word_groups import WordGroup as WordGroup
 
 PARTS: dict[str, list[str]]
 TOOLS: dict[str, list[str]]

@@ -179,7 +179,7 @@ def _search(
             break
         referee.advance(parents, token)
         state = state.select(parents)
-    found = [group.hypotheses() for group in groups]
+    found = [referee.honest(group.hypotheses()) for group in groups]
     if len(found) == 1:
         return found[0]
     merged = [[hypothesis for part in parts for hypothesis in part] for parts in zip(*found, strict=True)]
@@ -223,7 +223,8 @@ class _Group:
     """One group of beams: its backpointers, its live rows and the finished ones.
 
     Attributes:
-        live: Log-probabilities [B, K] of the live rows, -inf for no row; None before the first step.
+        live: Log-probabilities [B, K] of the live rows, bonuses included, -inf for no row; None before the first step.
+        hope: Bonus that each row can still get, [B, K]; None without any bonus.
         room: Number of rows that an image may still keep alive, [B].
         best: Best finished scores so far, [B, n_best], descending.
         ended: For each step, the log-probabilities [B, K] of the rows that ended at it, -inf for the others.
@@ -234,6 +235,7 @@ class _Group:
         self.width, self.n_best, self.referee, self.rules = width, n_best, referee, referee.rules
         self.trail = Backpointers()
         self.live: Tensor | None = None
+        self.hope: Tensor | None = None
         self.room: Tensor
         self.best: Tensor
         self.ended: list[Tensor] = []
@@ -263,6 +265,7 @@ class _Group:
         self.trail.add(tokens, parents, weights[:, first : first + rows], places)
         self.ended.append(log_prob.masked_fill(~ends, -torch.inf))
         self.live = log_prob.masked_fill(ends, -torch.inf)
+        self.hope = self.referee.hope(parents + first, tokens)
         self.room = self.room - ends.sum(1)
         scores = self.rules.score(self.ended[-1], len(self.trail))
         self.best = torch.cat((self.best, scores), 1).topk(self.n_best, dim=1).values
@@ -272,14 +275,16 @@ class _Group:
         """Return the continuations that can be among the best: rank, log-probability, token, parent, [B, N] each."""
         assert self.live is not None
         ranked = log_probs if penalty is None else log_probs - penalty[:, None]
-        required = self.referee.required
-        # [B, K, count]: a row's words after its `width` best ones are never selected, except required words.
-        gains, tokens = ranked.topk(min(self.width, log_probs.shape[-1]), dim=-1)
+        required = self.referee.groups.candidates  # [B, U]
+        # [B, K, count]: of a row's words that are not required, those after the `width` best ones are never selected.
+        gains, tokens = ranked.topk(min(self.width + required.shape[1], log_probs.shape[-1]), dim=-1)
         self.stuck.append(self.live.masked_fill(gains[..., 0] > -torch.inf, -torch.inf))
-        if len(required):  # always among the candidates, but only once
-            gains = gains.masked_fill((tokens[..., None] == required).any(-1), -torch.inf)
-            gains = torch.cat((gains, ranked[..., required]), -1)
-            tokens = torch.cat((tokens, required.expand(*tokens.shape[:2], -1)), -1)
+        if required.shape[1]:  # always among the candidates, but only once
+            gains = gains.masked_fill((tokens[..., None] == required[:, None, None]).any(-1), -torch.inf)
+            words = required.clamp(min=0)[:, None].expand(-1, tokens.shape[1], -1)
+            missing = (required < 0)[:, None]  # padding
+            gains = torch.cat((gains, ranked.gather(-1, words).masked_fill(missing, -torch.inf)), -1)
+            tokens = torch.cat((tokens, words), -1)
         parents = torch.arange(log_probs.shape[1], device=log_probs.device)[:, None].expand(tokens.shape)
         rank = self.live[..., None] + gains
         log_prob = rank
@@ -291,17 +296,18 @@ class _Group:
         """Return the index [B, K] of the candidates [B, N] to select, in order of priority for the free rows.
 
         With required words, this follows dynamic beam allocation (Post and Vilar 2018): continuations with the same
-        number of the C required words form a bank. Each of the C + 1 banks gets an equal integer share of the free
-        rows. The remaining rows go to the best of all candidates.
+        number of the C required words, or groups, of their image form a bank. Each of the C + 1 banks gets an equal
+        integer share of the free rows. The remaining rows go to the best of all candidates.
         """
         count = min(self.width, rank.shape[1])
-        if not len(self.referee.required):
+        if not self.referee.groups.candidates.shape[1]:
             return rank.topk(count, dim=1).indices
         order = rank.argsort(dim=1, descending=True, stable=True)
         bank = self.referee.banks((parents + first).gather(1, order), tokens.gather(1, order))
-        banks = len(self.referee.required) + 1
-        member = bank[..., None] == torch.arange(banks, device=bank.device)
+        required = self.referee.groups.required
+        member = bank[..., None] == torch.arange(required.shape[1] + 1, device=bank.device)
         place = member.cumsum(1).gather(2, bank[..., None]).squeeze(2)  # 1, 2, … within the bank
+        banks = required.sum(1) + 1
         served = (place <= (self.room // banks)[:, None]) & rank.gather(1, order).isfinite()
         return order.gather(1, served.to(torch.int8).argsort(dim=1, descending=True, stable=True))[:, :count]
 
@@ -314,7 +320,7 @@ class _Group:
             may: Images that may be ended, [B]; None: all.
         """
         assert self.live is not None
-        hopeless = self.rules.bound(self.live).amax(1) <= self.best[:, -1]
+        hopeless = self.rules.bound(self.live, self.hope, length=len(self.trail) + 1).amax(1) <= self.best[:, -1]
         hopeless = hopeless if may is None else hopeless & may
         self.live = self.live.masked_fill(hopeless[:, None], -torch.inf)
         ended = self.live.isneginf().all(1)

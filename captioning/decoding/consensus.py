@@ -12,6 +12,7 @@ from captioning.decoding.beam import beam_search
 from captioning.decoding.constraints import Rules, takes_rules
 from captioning.decoding.hypothesis import Hypothesis
 from captioning.decoding.sampling import sample
+from captioning.decoding.word_groups import of_words, voters
 from captioning.errors import ConfigError
 
 _ORDERS = 4  # greatest n of the n-grams, as in BLEU-4 and CIDEr-D
@@ -85,27 +86,35 @@ def consensus_search(
             f"decoding.n_best ({n_best}) must be between 1 and the number of candidates ({finalists + samples})"
         )
     common: dict[str, Any] = {"batch": batch, "start": start, "end": end, "forbidden": forbidden}
-    voting = replace(rules, require=()) if finalists else rules
+    voting = replace(rules, require=(), guides=voters(rules.guides)) if finalists else rules
     drawn = sample(
         step, state, samples=samples, temperature=temperature, generator=generator, seed=seed, **common, **vars(voting)
     )
     if finalists:
         beams = beam_search(step, state, beam_size=beam_size, n_best=finalists, **common, **vars(rules))
         drawn = [[*first, *rest] for first, rest in zip(beams, drawn, strict=True)]
-    arguments: dict[str, Any] = {"end": end, "require": set(rules.require), "rarity": rarity}
-    return [_elect(candidates, n_best, **arguments) for candidates in drawn]
+    groups = rules.guides or [()] * batch
+    required = [[*of_words(rules.require), *(group for group in each if group.required)] for each in groups]
+    return [
+        _elect(candidates, n_best, end=end, required=[set(group.words) for group in each], rarity=rarity)
+        for candidates, each in zip(drawn, required, strict=True)
+    ]
 
 
 def _elect(
-    candidates: list[Hypothesis], n_best: int, *, end: int, require: set[int], rarity: Sequence[float] | None
+    candidates: list[Hypothesis], n_best: int, *, end: int, required: list[set[int]], rarity: Sequence[float] | None
 ) -> list[Hypothesis]:
-    """Return the `n_best` candidates with the highest mean agreement; finished ones with all required words first."""
+    """Return the `n_best` candidates with the highest mean agreement; finished ones with all required words first.
+
+    `required` is a list of sets of words, of each of which a caption must contain one.
+    """
     votes = agreement([[word for word in each.tokens if word != end] for each in candidates], rarity).mean(1)
     elected: dict[tuple[int, ...], Hypothesis] = {}
     for number in np.argsort(-votes, kind="stable"):
         each = candidates[number]
         elected.setdefault(tuple(each.tokens), each._replace(score=float(votes[number])))
-    complete = [each for each in elected.values() if require.issubset(each.tokens)] or list(elected.values())
+    complete = [each for each in elected.values() if all(not words.isdisjoint(each.tokens) for words in required)]
+    complete = complete or list(elected.values())
     return ([each for each in complete if each.tokens[-1:] == [end]] or complete)[:n_best]
 
 

@@ -1,7 +1,8 @@
 """Apply constraints and length normalization to any search: minimum length, forbidden, required and repeated words.
 
 All are off by default. A rule excludes words (log-probability -inf) and keeps the model's own probabilities of the
-others. A caption's `log_prob` therefore never depends on the rules of its search.
+others. Only a `WordGroup` with a bonus changes the number that a search ranks by. A caption's `log_prob` never depends
+on the rules of its search.
 """
 
 import functools
@@ -13,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.word_groups import GroupTable, WordGroup, of_words, without_implied
 from captioning.errors import ConfigError
 
 MAX_LENGTH = 20  # of captions, in tokens, where neither the search nor the model sets another limit
@@ -37,6 +40,10 @@ class Rules:
             that a caption already contains (see `ConstraintState.banks`). Every search generates the missing words when
             the remaining length is only just enough for them.
         avoid_endings: Words that must not be the last word of a caption, finished or cut.
+        guides: Groups of words for each image of the batch, or () for none. Required groups are treated like `require`:
+            a caption must contain one word of each. If two of them share only a part of their words, captions near
+            `max_length` get a word for each. A bonus is added to log_prob, once per group, before it is normalized by
+            length.
 
     Raises:
         ConfigError: A value is out of range, or two values contradict each other.
@@ -51,6 +58,7 @@ class Rules:
     allow: Sequence[int] = ()
     require: Sequence[int] = ()
     avoid_endings: Sequence[int] = ()
+    guides: Sequence[Sequence[WordGroup]] = ()
 
     @property
     def limit(self) -> int:
@@ -74,6 +82,11 @@ class Rules:
                 f"decoding.require ({len(set(self.require))} words) and <end> must fit in decoding.max_length "
                 f"({self.limit})"
             )
+        if not all(isinstance(group, WordGroup) for groups in self.guides for group in groups):
+            raise ConfigError(
+                "decoding.guides must have a list of WordGroup per image, so it cannot be set in a configuration. For "
+                "words that every caption must contain, set decoding.require"
+            )
 
     def score(self, log_prob: Tensor, length: Tensor | float) -> Tensor:
         """Compute the score that ranks captions.
@@ -93,9 +106,16 @@ class Rules:
             return log_prob / length**self.length_normalization
         return log_prob
 
-    def bound(self, log_prob: Tensor) -> Tensor:
-        """Compute the best score a row can still reach: log_prob can only fall, and max_length divides it by most."""
-        return self.score(log_prob, self.limit)
+    def bound(self, log_prob: Tensor, hope: Tensor | None = None, *, length: int = 1) -> Tensor:
+        """Compute the best score a row can still reach: log_prob can only fall, and max_length divides it by most.
+
+        Args:
+            log_prob: Log-probabilities of rows, any shape.
+            hope: Bonus that each row can still get, of the same shape; None: none.
+            length: Smallest number of tokens of a continuation. It divides a sum above 0 by least.
+        """
+        best = self.score(log_prob if hope is None else log_prob + hope, self.limit)
+        return best if hope is None else torch.maximum(best, self.score(log_prob + hope, length))
 
 
 class ConstraintState:
@@ -109,7 +129,7 @@ class ConstraintState:
         device: Device of the search.
 
     Raises:
-        ConfigError: `<end>` is excluded, or a required word is.
+        ConfigError: `<end>` is excluded, a required word is, or the guides do not fit the batch or the length.
     """
 
     def __init__(self, rules: Rules, *, forbidden: Sequence[int], end: int, batch: int, device: torch.device):
@@ -119,16 +139,18 @@ class ConstraintState:
             raise ConfigError("decoding.avoid must not contain <end>: captions would never finish. Remove it")
         if twice := sorted(set(rules.require) & {*out, end}):
             raise ConfigError(f"decoding.require contains words that are never generated (ids {twice}). Remove them")
-        self.out, self.endings, self.required = (
-            torch.tensor(ids, dtype=torch.int64, device=device)
-            for ids in (out, sorted(set(rules.avoid_endings)), sorted(set(rules.require)))
+        self.out, self.endings = (
+            torch.tensor(ids, dtype=torch.int64, device=device) for ids in (out, sorted(set(rules.avoid_endings)))
         )
+        self.groups = GroupTable(_groups(rules, batch, out={*out, end}), device=device)
         self.history = torch.empty(batch, 1, 0, dtype=torch.int64, device=device)  # [B, K, t]
-        self.met = torch.zeros(batch, 1, len(self.required), dtype=torch.bool, device=device)  # [B, K, C]
+        self.met = torch.zeros(batch, 1, self.groups.words.shape[1], dtype=torch.bool, device=device)  # [B, K, N]
 
     def rule_out(self, log_probs: Tensor) -> None:
-        """Set log_probs [B, K, V] to -inf, in place, for the words that the rows may not generate next."""
+        """Change log_probs [B, K, V] in place: add bonuses, and set words that the rows may not generate to -inf."""
         rules, last = self.rules, self.t == self.rules.limit - 1
+        if self.groups.has_bonus:
+            self.groups.add_bonus(log_probs, self.met)
         if len(self.out):
             log_probs.index_fill_(-1, self.out, -torch.inf)
         if self.t + 1 < rules.min_length:
@@ -141,7 +163,7 @@ class ConstraintState:
                 log_probs.index_fill_(-1, self.endings, -torch.inf)
         if rules.no_repeat_ngram:
             self._rule_out_repeats(log_probs, rules.no_repeat_ngram)
-        if len(self.required):
+        if self.groups.candidates.shape[1]:
             self._rule_in_required(log_probs)
 
     def _rule_out_repeats(self, log_probs: Tensor, n: int) -> None:
@@ -155,29 +177,37 @@ class ConstraintState:
         log_probs.scatter_reduce_(-1, windows[..., -1], limit, "amin")
 
     def _rule_in_required(self, log_probs: Tensor) -> None:
-        """Exclude <end> before all required words; allow only these if the remaining length just fits them."""
-        missing = (~self.met).sum(-1)  # [B, K]
+        """Exclude <end> before a row has all required groups; allow only their words if the length just fits them."""
+        groups = self.groups
+        missing = groups.missing(self.met)  # [B, K]
         log_probs[..., self.end].masked_fill_(missing > 0, -torch.inf)
         room = self.rules.limit - self.t
-        if room <= len(self.required) + 1:
-            rest = log_probs[..., self.required].masked_fill(self.met, -torch.inf)
-            only = torch.full_like(log_probs, -torch.inf)
-            only[..., self.required] = rest
+        if room <= groups.required.shape[1] + 1:
+            index = groups.candidates.clamp(min=0)[:, None].expand(-1, log_probs.shape[1], -1)
+            rest = log_probs.gather(-1, index).masked_fill(~groups.wanted(self.met), -torch.inf)
+            only = torch.full_like(log_probs, -torch.inf).scatter_reduce(-1, index, rest, "amax")
             pressed = (missing > 0) & (room <= missing + 1)
             log_probs.copy_(torch.where(pressed[..., None], only, log_probs))
 
-    def banks(self, parents: Tensor, tokens: Tensor) -> Tensor:
-        """Return the number of required words in each row after its next token.
+    def met_after(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        """Return the groups that each row contains after its next token.
 
         Args:
-            parents: Rows [B, N].
-            tokens: The next token of each, [B, N].
+            parents: Rows [B, J].
+            tokens: The next token of each, [B, J].
 
         Returns:
-            Numbers [B, N].
+            [B, J, N] bool.
         """
-        met = _rows(self.met, parents)
-        return (met | (tokens[..., None] == self.required)).sum(-1)
+        return _rows(self.met, parents) | self.groups.contain(tokens)
+
+    def banks(self, parents: Tensor, tokens: Tensor) -> Tensor:
+        """Return the number of required groups that each row contains after its next token; see `met_after`."""
+        return (self.met_after(parents, tokens) & self.groups.required[:, None]).sum(-1)
+
+    def hope(self, parents: Tensor, tokens: Tensor) -> Tensor | None:
+        """Return the bonus that each row can still get after its next token, [B, J]; None without any bonus."""
+        return self.groups.hope(self.met_after(parents, tokens)) if self.groups.has_bonus else None
 
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
         """Update after a step: the rows are now `parents` [B, K], each extended by its token [B, K]."""
@@ -186,8 +216,39 @@ class ConstraintState:
             self.history = torch.cat((_rows(self.history, parents), tokens[..., None]), -1)
         elif len(self.endings):
             self.history = tokens[..., None]  # the last word is enough
-        if len(self.required):
-            self.met = _rows(self.met, parents) | (tokens[..., None] == self.required)
+        if self.met.shape[-1]:
+            self.met = self.met_after(parents, tokens)
+
+    def honest(self, found: list[list[Hypothesis]]) -> list[list[Hypothesis]]:
+        """Return the hypotheses of each image with the bonuses taken out of their `log_prob`."""
+        if not self.groups.has_bonus:
+            return found
+        return [
+            [each._replace(log_prob=each.log_prob - self.groups.bonus_of(image, each.tokens)) for each in hypotheses]
+            for image, hypotheses in enumerate(found)
+        ]
+
+
+def _groups(rules: Rules, batch: int, *, out: set[int]) -> list[list[WordGroup]]:
+    """Return the groups of each image, without words that are never generated."""
+    if rules.guides and len(rules.guides) != batch:
+        raise ConfigError(f"decoding.guides has {len(rules.guides)} lists for {batch} images: give one list per image")
+    required = of_words(rules.require)
+    groups = [
+        [*required, *(group._replace(words=tuple(word for word in group.words if word not in out)) for group in each)]
+        for each in (rules.guides or [()] * batch)
+    ]
+    for image, each in enumerate(groups):
+        if any(group.required and not group.words for group in each):
+            raise ConfigError(
+                f"decoding.guides: image {image} requires a group whose words are never generated. Remove it"
+            )
+        if (count := sum(group.required for group in each)) >= rules.limit:
+            raise ConfigError(
+                f"decoding.guides: the {count} required groups of image {image} and <end> must fit in "
+                f"decoding.max_length ({rules.limit})"
+            )
+    return [without_implied(each) for each in groups]
 
 
 def takes_rules(search: Callable) -> Callable:

@@ -33,7 +33,8 @@ def sample(
 
     A word is sampled from softmax(log p / temperature), restricted to the `top_k` most probable words, and to the
     smallest set of those whose probabilities add up to `top_p` (nucleus sampling, Holtzman et al. 2020). Words excluded
-    by a rule are excluded before that. If the rules leave no word, a caption ends there, unfinished.
+    by a rule are excluded before that, and the bonus of a `WordGroup` is added to log p. If the rules leave no word, a
+    caption ends there, unfinished.
 
     Args:
         step: (token [B, K], state) -> (logits [B, K, V], state, glimpse), see `captioning.decoding`.
@@ -86,7 +87,7 @@ def sample(
             state = state.select(parents)
         parents = rows
     score = rules.score(total, lengths.clamp(min=1))
-    return trail.hypotheses(rows, lengths, log_prob=total, score=score)
+    return referee.honest(trail.hypotheses(rows, lengths, log_prob=total, score=score))
 
 
 def draw_tokens(

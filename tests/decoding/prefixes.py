@@ -82,6 +82,26 @@ def score(log_prob, length, rules):
     return log_prob / max(length, 1) ** rules.get("length_normalization", 0.0)
 
 
+def worth(tokens, log_prob, rules):
+    """Compute the score of a caption: with bonuses, divided by its length."""
+    return score(log_prob + bonus(tokens, rules), len(tokens), rules)
+
+
+def groups_of(rules):
+    """Return the groups of words of one image, (words, required, bonus), with one for each word of `require`."""
+    return [({word}, True, 0.0) for word in set(rules.get("require", ()))] + list(rules.get("groups", ()))
+
+
+def missing_groups(tokens, rules):
+    """Return the required groups of which a prefix or a caption has no word."""
+    return [words for words, required, _ in groups_of(rules) if required and not words & set(tokens)]
+
+
+def bonus(tokens, rules):
+    """Return the sum of the bonuses of the groups of which a caption has a word."""
+    return sum(bonus for words, _, bonus in groups_of(rules) if words & set(tokens))
+
+
 def never(rules):
     """Return the words that are never generated."""
     return set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ()))
@@ -96,7 +116,7 @@ def obeys(tokens, rules, *, max_length):
         and not set(words)
         & (set(rules.get("forbidden", ())) - set(rules.get("allow", ())) | set(rules.get("avoid", ())))
         and len(set(grams)) == len(grams)
-        and set(rules.get("require", ())) <= set(words)
+        and not missing_groups(words, rules)
         and not (words and words[-1] in rules.get("avoid_endings", ()))
     )
 
@@ -104,11 +124,11 @@ def obeys(tokens, rules, *, max_length):
 def permitted(prefix, word, rules, *, max_length):
     """Return whether a search may generate `word` next, also if it can no longer satisfy its requirements."""
     n, endings = rules.get("no_repeat_ngram", 0), rules.get("avoid_endings", ())
-    missing = set(rules.get("require", ())) - set(prefix)
+    missing = missing_groups(prefix, rules)
     grown = (*prefix, word)
     if word in never(rules):
         return False
-    if missing and max_length - len(prefix) <= len(missing) + 1 and word not in missing:
+    if missing and max_length - len(prefix) <= len(missing) + 1 and word not in set().union(*missing):
         return False
     if word == END:
         hanging = bool(prefix) and prefix[-1] in endings
@@ -163,23 +183,23 @@ def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.
                 if not words:
                     group["left"].append((prefix, log_prob))
                 for word in words:
-                    rank = log_prob + log_probs[word] - diversity * chosen[word]
+                    rank = log_prob + log_probs[word] + bonus((*prefix, word), rules) - diversity * chosen[word]
                     candidates.append((rank, (*prefix, word), log_prob + log_probs[word]))
-            taken = share_out(sorted(candidates, reverse=True), group["room"], rules.get("require", ()))
+            taken = share_out(sorted(candidates, reverse=True), group["room"], rules)
             group["live"] = [(tokens, p) for _, tokens, p in taken if tokens[-1] != END]
             ended = [(tokens, p) for _, tokens, p in taken if tokens[-1] == END]
             group["ended"] += ended
             group["room"] -= len(ended)
             chosen.update(tokens[-1] for _, tokens, _ in taken)
         for group, width in zip(groups, widths, strict=True):
-            best = sorted((score(p, len(tokens), rules) for tokens, p in group["ended"]), reverse=True)
+            best = sorted((worth(tokens, p, rules) for tokens, p in group["ended"]), reverse=True)
             enough = best[min(n_best, width) - 1 :][:1]
             if forgetful and enough and all(score(p, max_length, rules) <= enough[0] for _, p in group["live"]):
                 group["live"] = []
     finished, unfinished = [], []
     for group, width in zip(groups, widths, strict=True):
         ranked = [
-            sorted(((tokens, p, score(p, len(tokens), rules)) for tokens, p in found), key=lambda item: -item[2])
+            sorted(((tokens, p, worth(tokens, p, rules)) for tokens, p in found), key=lambda item: -item[2])
             for found in (group["ended"], group["left"] + group["live"])
         ]
         finished += ranked[0][: min(n_best, width)]
@@ -187,13 +207,14 @@ def slow_search(model, image, widths, *, n_best, rules, max_length, diversity=0.
     return sorted(finished or unfinished, key=lambda item: -item[2])[:n_best]
 
 
-def share_out(candidates, room, require):
+def share_out(candidates, room, rules):
     """Return the candidates, best first, that a group of beams selects."""
-    if not require:
+    required = len(missing_groups((), rules))
+    if not required:
         return candidates[:room]
-    share, used, served, others = room // (len(set(require)) + 1), Counter(), [], []
+    share, used, served, others = room // (required + 1), Counter(), [], []
     for candidate in candidates:
-        bank = len(set(require) & set(candidate[1]))
+        bank = required - len(missing_groups(candidate[1], rules))
         used[bank] += 1
         (served if used[bank] <= share else others).append(candidate)
     return (served + others)[:room]

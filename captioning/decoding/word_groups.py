@@ -1,0 +1,117 @@
+"""Guide a search image by image with groups of words: a caption must contain one of a group, or scores more if it does.
+
+A group holds the words that mean the same, such as "dog", "dogs" and "puppy". A required group is a disjunctive
+constraint of constrained beam search (Anderson et al. 2017).
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class WordGroup(NamedTuple):
+    """Words that count as one.
+
+    Attributes:
+        words: Their ids.
+        required: Whether every caption must contain one of them.
+        bonus: Added to the guided log-probability of a caption that contains at least one of them, in nats; negative to
+            discourage them.
+    """
+
+    words: tuple[int, ...]
+    required: bool = False
+    bonus: float = 0.0
+
+
+class GroupTable:
+    """The groups of a batch of images as tensors, padded with empty groups.
+
+    Args:
+        groups: The groups of each image.
+        device: Device of the tensors.
+
+    Attributes:
+        bonus: [B, N].
+        required: [B, N] bool.
+        candidates: Ids of the words of all required groups, each once per image, [B, U]; −1 is padding.
+    """
+
+    def __init__(self, groups: Sequence[Sequence[WordGroup]], *, device: torch.device):
+        self.groups = groups
+        count = max((len(each) for each in groups), default=0)
+        width = max((len(group.words) for each in groups for group in each), default=0)
+        words = torch.full((len(groups), count, width), -1)
+        bonus, required = torch.zeros(len(groups), count), torch.zeros(len(groups), count, dtype=torch.bool)
+        for image, each in enumerate(groups):
+            for number, group in enumerate(each):
+                words[image, number, : len(group.words)] = torch.tensor(group.words, dtype=torch.int64)
+                bonus[image, number], required[image, number] = group.bonus, group.required
+        self.words, self.bonus, self.required = words.to(device), bonus.to(device), required.to(device)
+        listed = [sorted({word for group in each if group.required for word in group.words}) for each in groups]
+        self.candidates = torch.full((len(groups), max(map(len, listed), default=0)), -1)
+        for image, ids in enumerate(listed):
+            self.candidates[image, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        self.candidates = self.candidates.to(device)
+        self.has_bonus = any(group.bonus for each in groups for group in each)
+
+    def contain(self, tokens: Tensor) -> Tensor:
+        """Return which groups contain each token: [B, K] -> [B, K, N] bool."""
+        return (tokens[..., None, None] == self.words[:, None]).any(-1)
+
+    def add_bonus(self, log_probs: Tensor, met: Tensor) -> None:
+        """Add to log_probs [B, K, V], in place, the bonus of the groups that a row does not contain yet.
+
+        Args:
+            log_probs: [B, K, V].
+            met: Groups that each row contains, [B, K, N] bool.
+        """
+        open_bonus = self.bonus[:, None].to(log_probs.dtype).masked_fill(met, 0.0)  # [B, K, N]
+        values = open_bonus[..., None] * (self.words >= 0)[:, None]  # [B, K, N, W]
+        index = self.words.clamp(min=0)[:, None].expand_as(values)
+        log_probs.scatter_add_(-1, index.flatten(2), values.flatten(2))
+
+    def hope(self, met: Tensor) -> Tensor:
+        """Return the sum of the positive bonuses that each row can still get: [B, K, N] -> [B, K]."""
+        return self.bonus.clamp(min=0)[:, None].masked_fill(met, 0.0).sum(-1)
+
+    def missing(self, met: Tensor) -> Tensor:
+        """Return the number of required groups that each row does not contain: [B, K, N] -> [B, K]."""
+        return (self.required[:, None] & ~met).sum(-1)
+
+    def wanted(self, met: Tensor) -> Tensor:
+        """Return which of the candidates belong to a required group that a row does not contain: [B, K, U] bool."""
+        member = (self.candidates[:, :, None, None] == self.words[:, None]).any(-1)  # [B, U, N]
+        member = member & (self.candidates >= 0)[..., None]
+        return ((self.required[:, None] & ~met)[:, :, None] & member[:, None]).any(-1)
+
+    def bonus_of(self, image: int, tokens: Sequence[int]) -> float:
+        """Return the sum of the bonuses that a full caption of one image gets."""
+        return sum(group.bonus for group in self.groups[image] if not set(tokens).isdisjoint(group.words))
+
+
+def of_words(words: Sequence[int]) -> list[WordGroup]:
+    """Return one required group per word."""
+    return [WordGroup((word,), required=True) for word in sorted(set(words))]
+
+
+def without_implied(groups: Sequence[WordGroup]) -> list[WordGroup]:
+    """Drop the requirement of a group that contains all words of another required group, which implies it."""
+    kept: list[WordGroup] = []
+    for number, group in enumerate(groups):
+        others = (
+            set(other.words)
+            for place, other in enumerate(groups)
+            # Of two equal groups, the first one stays required.
+            if other.required and place != number and (place < number or set(other.words) != set(group.words))
+        )
+        implied = group.required and any(other <= set(group.words) for other in others)
+        kept.append(group._replace(required=False) if implied else group)
+    return kept
+
+
+def voters(groups: Sequence[Sequence[WordGroup]]) -> list[list[WordGroup]]:
+    """Return the groups without their requirement: the bonus alone."""
+    return [[group._replace(required=False) for group in each] for each in groups]
