@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from prefixes import END, PrefixModel, draw_world, every_caption, never, obeys, permitted, slow_search, worth
+from trees import Tree
 
 from captioning.decoding import WordGroup, beam_search, consensus_search, diverse_beam_search, greedy_search, sample
 from captioning.errors import ConfigError
@@ -135,6 +136,16 @@ def test_a_bonus_counts_once():
     best = max(finished, key=lambda tokens: worth(tokens, finished[tokens], known))
     assert tuple(found[0].tokens) == best
     assert found[0].score == pytest.approx(found[0].log_prob + 5.0)
+
+
+def test_a_search_goes_on_while_a_bonus_can_still_be_earned():
+    """After one step a finished caption is ahead of all live rows, which only a later bonus can change."""
+    tree = Tree(lambda image, prefix: {END: 0.6, 3: 0.4} if not prefix else {END: 0.7, 4: 0.3}, vocabulary=5, length=4)
+    search = {"beam_size": 2, "max_length": 4}
+    assert [h.tokens for h in tree.search(beam_search, **search)[0]] == [[END]]
+    (found,) = tree.search(beam_search, guides=[[WordGroup((4,), bonus=4.0)]], **search)
+    assert found[0].tokens == [3, 4, END] and found[0].log_prob == pytest.approx(math.log(0.4 * 0.3 * 0.7), abs=1e-6)
+    assert found[0].score == pytest.approx(found[0].log_prob + 4.0, abs=1e-6)
 
 
 def test_consensus_prefers_captions_with_a_word_of_each_required_group():
