@@ -27,10 +27,11 @@ ARROWS = {
     **dict.fromkeys(("config", "data", "models", "decoding", "metrics", "visualise"), BASE),
     "objectives": {*BASE, "models", "decoding"},
     "features": {*BASE, "data"},
+    "tags": {*BASE, "data", "models"},
     "checkpoints": {*BASE, "config", "data", "models"},
     "training": {*BASE, "config", "data", "models", "checkpoints"},
     "inference": {*BASE, "config", "data", "models", "decoding", "metrics", "visualise", "objectives", "features"}
-    | {"checkpoints"},
+    | {"checkpoints", "tags"},
 }
 INFERENCE = {*ARROWS["inference"], "inference"}
 ARROWS |= {

@@ -50,7 +50,7 @@ TOOLS = {
         "stack_images",
         "tokenize_captions",
     ],
-    "instances": ["Instances"],
+    "instances": ["COCO_WORDS", "Instances"],
     "lengths": ["cut_warning", "default_length"],
     "parsing": [
         "Faults",

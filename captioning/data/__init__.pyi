@@ -28,6 +28,7 @@ from captioning.data.image_files import find_images as find_images
 from captioning.data.image_files import holds_image as holds_image
 from captioning.data.image_files import image_kind as image_kind
 from captioning.data.image_files import list_pictures as list_pictures
+from captioning.data.instances import COCO_WORDS as COCO_WORDS
 from captioning.data.instances import Instances as Instances
 from captioning.data.instances import read_instances as read_instances
 from captioning.data.lengths import cut_warning as cut_warning

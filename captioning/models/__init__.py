@@ -30,6 +30,13 @@ TOOLS = {
     "answerer": ["Answerer"],
     "captioner": ["Captioner"],
     "cells": ["Cell"],
+    "classifier_heads": [
+        "Classifier",
+        "VectorHead",
+        "efficientnet_lite_classifier",
+        "timm_classifier",
+        "torchvision_classifier",
+    ],
     "decoder": ["Memory"],
     "encoder": ["Encoder"],
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],

@@ -9,6 +9,11 @@ from captioning.models.cells import Cell as Cell
 from captioning.models.cells import GRU as GRU
 from captioning.models.cells import LSTM as LSTM
 from captioning.models.cells import RNN as RNN
+from captioning.models.classifier_heads import Classifier as Classifier
+from captioning.models.classifier_heads import VectorHead as VectorHead
+from captioning.models.classifier_heads import efficientnet_lite_classifier as efficientnet_lite_classifier
+from captioning.models.classifier_heads import timm_classifier as timm_classifier
+from captioning.models.classifier_heads import torchvision_classifier as torchvision_classifier
 from captioning.models.conditioning import EveryStep as EveryStep
 from captioning.models.conditioning import FirstStep as FirstStep
 from captioning.models.conditioning import InitialState as InitialState

@@ -11,7 +11,7 @@ from captioning.models.encoder import Encoder
 from captioning.models.weights import fixed_seed, load_weights_file, nearest
 
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3  # the input is (x − 127) / 128, as in training
-LITE_NAMES = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
+LITE_SIZES = {"efficientnet-lite0": 224, "efficientnet-lite1": 240, "efficientnet-lite2": 260}  # of training, in pixels
 
 
 def efficientnet_lite_encoder(
@@ -54,20 +54,12 @@ def efficientnet_lite_encoder(
 
 def _network(name: str, *, weights: str | None, layer: str, image_size: int | list[int]) -> nn.Module:
     """Build EfficientNet-Lite up to a layer, without its classifier."""
-    if name not in LITE_NAMES:
-        raise ConfigError(f"encoder.name must be one of {', '.join(LITE_NAMES)}, not {name!r}")
-    sides = two_sides("encoder.image_size", image_size)
-    with fixed_seed():
-        # The convolutions are padded for this image size only.
-        classifier = EfficientNet.from_name(name, image_size=sides)
-    if weights is not None:
-        file = _wheel_weights(name) if weights == "package" else weights
-        load_weights_file(classifier, file, known=classifier.state_dict(), what=name, names=["package"])
+    classifier = lite_network(name, weights=weights, image_size=image_size)
     # Built from the parts, because the classifier's own forward prints debug output and has less clear names.
     part = classifier.get_submodule
     stem = OrderedDict(conv=part("_conv_stem"), norm=part("_bn0"), relu=nn.ReLU6())
     head = OrderedDict(conv=part("_conv_head"), norm=part("_bn1"), relu=nn.ReLU6())
-    blocks = list(part("_blocks"))
+    blocks = list(part("_blocks").children())
     known = ["stem", *(f"blocks.{number}" for number in range(len(blocks))), "head"]
     if layer not in known:
         raise ConfigError(
@@ -81,6 +73,20 @@ def _network(name: str, *, weights: str | None, layer: str, image_size: int | li
     if layer == "stem":
         del parts["blocks"]
     return nn.Sequential(parts)
+
+
+def lite_network(name: str, *, weights: str | None, image_size: int | list[int]) -> nn.Module:
+    """Build EfficientNet-Lite with its classifier `_fc`; see `efficientnet_lite_encoder`."""
+    if name not in LITE_SIZES:
+        raise ConfigError(f"encoder.name must be one of {', '.join(LITE_SIZES)}, not {name!r}")
+    sides = two_sides("encoder.image_size", image_size)
+    with fixed_seed():
+        # The convolutions are padded for this image size only.
+        classifier = EfficientNet.from_name(name, image_size=sides)
+    if weights is not None:
+        file = _wheel_weights(name) if weights == "package" else weights
+        load_weights_file(classifier, file, known=classifier.state_dict(), what=name, names=["package"])
+    return classifier
 
 
 def _wheel_weights(name: str) -> str:

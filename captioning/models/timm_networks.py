@@ -75,6 +75,13 @@ def timm_encoder(
     )
 
 
+def timm_network(name: str, weights: str | None, *, image_size: int | list[int] | None) -> Any:
+    """Build a classifier of timm, in eval mode; see `timm_encoder`."""
+    own = timm_settings(name)
+    size = own.size if image_size is None else two_sides("encoder.image_size", image_size)
+    return build_timm(name, weights, size=size, own=own)
+
+
 def _check_patches(model: Any, size: tuple[int, int]) -> None:
     """Refuse sizes that are no multiples of the patches of a transformer, which would ignore the rest of the image."""
     embed = getattr(model, "patch_embed", None)

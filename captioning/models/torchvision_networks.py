@@ -69,6 +69,30 @@ def _network(
     name: str, *, weights: str | None, output: str, layer: str | None, image_size: int | list[int]
 ) -> tuple[nn.Module, str]:
     """Build a torchvision classifier up to `layer`; return the network and the layer's name."""
+    classifier, is_file = _classifier(name, weights)
+    sides = two_sides("encoder.image_size", image_size)
+    layer = layer or (_last_map(classifier, sides) if output == "grid" else _before_last_linear(classifier))
+    network = _cut(classifier, layer)
+    if is_file:
+        _load_file(network, str(weights), classifier, name)
+    return network, layer
+
+
+def torchvision_network(name: str, *, weights: str | None) -> nn.Module:
+    """Build a torchvision classifier, in eval mode; see `torchvision_encoder`."""
+    classifier, is_file = _classifier(name, weights)
+    if is_file:
+        _load_file(classifier, str(weights), classifier, name)
+    return classifier
+
+
+def _load_file(network: nn.Module, file: str, classifier: nn.Module, name: str) -> None:
+    names = models.get_model_weights(name).__members__
+    load_weights_file(network, file, known=classifier.state_dict(), what=name, names=names)
+
+
+def _classifier(name: str, weights: str | None) -> tuple[nn.Module, bool]:
+    """Build a torchvision classifier; return it, and whether its weights must still be loaded from a file."""
     known = models.list_models(module=models)
     if name not in known:
         raise ConfigError(
@@ -80,13 +104,7 @@ def _network(
             classifier = models.get_model(name, weights=None)
     else:
         classifier = _fetch(name, offered[weights])
-    classifier.eval()
-    sides = two_sides("encoder.image_size", image_size)
-    layer = layer or (_last_map(classifier, sides) if output == "grid" else _before_last_linear(classifier))
-    network = _cut(classifier, layer)
-    if weights is not None and weights not in offered:
-        load_weights_file(network, weights, known=classifier.state_dict(), what=name, names=offered)
-    return network, layer
+    return classifier.eval(), weights is not None and weights not in offered
 
 
 def _fetch(name: str, weights: models.WeightsEnum) -> nn.Module:

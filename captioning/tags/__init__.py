@@ -1,0 +1,16 @@
+"""Name the things in a photo: with an image classifier, or from the results of a detector."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "calibration": ["Calibration", "LITE0_CALIBRATION"],
+        "families": ["broader_than", "category_of", "plurals_of"],
+        "nouns": ["ImageNetNoun", "categories", "coco_words", "forms", "imagenet_nouns", "kind_of", "summed_nouns"],
+        "stand_ins": ["borrowable", "stand_ins_of"],
+        "tag": ["Tag"],
+        "tag_files": ["read_tags"],
+        "tagger": ["Evidence", "Tagger", "load_tagger"],
+    },
+)
