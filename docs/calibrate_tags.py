@@ -87,7 +87,7 @@ def confirmed(photos: Photos, nouns: Sequence[str]) -> np.ndarray:
     broader = {noun: rows[noun].broader if rows[noun].broader in rows else "" for noun in nouns}
     names = {noun: {noun, broader[noun], rows[noun].category} - {""} for noun in nouns}
     for row in rows.values():  # a narrower noun confirms the broader one, as their probabilities are added up
-        if row.broader in rows and rows[row.broader].category in ("", row.category):
+        if row.broader in names and rows[row.broader].category in ("", row.category):
             names[row.broader].add(row.noun)
     words = {noun: {form for name in names[noun] for form in forms(name)} for noun in nouns}
     result = np.zeros((len(photos.records), len(nouns)), bool)
@@ -197,7 +197,7 @@ def main() -> None:
     parser.add_argument("flickr8k")
     parser.add_argument("--cache", type=Path, help="file for the features of the photos, which take minutes")
     arguments = parser.parse_args()
-    sets, tagger = read(arguments.coco, arguments.flickr8k), load_tagger()
+    sets, tagger = read(arguments.coco, arguments.flickr8k), load_tagger(probes=())
     cache_file = arguments.cache
     if cache_file and cache_file.is_file():
         features = np.load(cache_file)

@@ -13,7 +13,7 @@ import yaml
 
 from captioning.data import COCO_WORDS
 
-TABLE = Path(__file__).with_name("imagenet_nouns.csv")
+NOUN_TABLE = Path(__file__).with_name("imagenet_nouns.csv")
 # Nouns whose plural does not follow the rules of `_plural`; several plurals are all accepted.
 IRREGULAR = {
     "bison": ["bison"], "buffalo": ["buffalo", "buffaloes", "buffalos"], "calf": ["calves"], "child": ["children"],
@@ -87,7 +87,7 @@ class ImageNetNoun(NamedTuple):
 @cache
 def imagenet_nouns() -> tuple[ImageNetNoun, ...]:
     """Return the table: one row for each of ImageNet's 1000 classes, in their order."""
-    with TABLE.open(encoding="utf-8", newline="") as file:
+    with NOUN_TABLE.open(encoding="utf-8", newline="") as file:
         return tuple(ImageNetNoun(int(number), *rest) for number, *rest in list(csv.reader(file))[1:])
 
 
