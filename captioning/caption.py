@@ -41,6 +41,7 @@ def caption(config: dict[str, Any]) -> None:
     decoding = dict(config["decoding"])
     options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], decoding.pop("checkpoints") or [], **options)
+    predictor.guide_by(build(config["guidance"])(config["tags"]) if config["tags"] else None)
     check_drawable(config["figures"], predictor)
     search = with_generator(build(decoding))
     output = make_folder(Path(config["output"]))
@@ -111,12 +112,17 @@ def _report_left_out(left_out: Sequence[str], file: Path) -> None:
 def _result(image_id: int | str, path: Path, captions: "Sequence[Caption]") -> dict[str, Any]:
     """Return a photo's entry of captions.json: its best caption in COCO's results format, and further facts."""
     best, *others = captions
-    further = {"others": [_facts(each) for each in others]} if others else {}
+    further: dict[str, Any] = {"others": [_facts(each) for each in others]} if others else {}
+    if best.tags:
+        further["tags"] = [{"noun": tag.noun, "confidence": round(tag.confidence, 3)} for tag in best.tags]
     return {"image_id": image_id, **_facts(best), "file_name": str(path), **further}
 
 
 def _facts(caption: "Caption") -> dict[str, Any]:
-    return {"caption": caption.text, "log_prob": caption.log_prob, "score": caption.score}
+    facts: dict[str, Any] = {"caption": caption.text, "log_prob": caption.log_prob, "score": caption.score}
+    if caption.stand_in_log_prob is not None:
+        facts["stand_in_log_prob"] = caption.stand_in_log_prob
+    return facts
 
 
 def _regions(predictor: "Predictor", folder: str | None) -> Callable[[Path], Any] | None:

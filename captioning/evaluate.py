@@ -18,6 +18,8 @@ def evaluate(config: dict[str, Any]) -> None:
     from captioning.evaluation import (
         describe_scores,
         file_name,
+        of_records,
+        read_objects,
         report_groups,
         sources_of,
         write_captions,
@@ -32,9 +34,15 @@ def evaluate(config: dict[str, Any]) -> None:
     others = decoding.pop("checkpoints") or []
     options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], others, **options)
+    predictor.guide_by(build(config["guidance"])(config["tags"]) if config["tags"] else None)
     scorer, everything = build(config["metrics"]), build(data["reader"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
-    sources, records = sources_of(predictor, build(config["features"]), select(everything, split), **named)
+    chosen, objects = select(everything, split), None
+    if config["instances"]:
+        words = (data["instances"] or {}).get("words")
+        entries = of_records(chosen, data["root"])
+        objects = read_objects(config["instances"], entries, source=f"data.root={data['root']}", words=words)
+    sources, records = sources_of(predictor, build(config["features"]), chosen, **named)
     scorer.prepare(paths := {record.image_id: record.path for record in records})
     search = with_generator(build(decoding))
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
@@ -45,11 +53,14 @@ def evaluate(config: dict[str, Any]) -> None:
         training=seen if split != "train" else None,
         tokenizer=predictor.vocabulary.tokenizer,
         images=paths,
+        objects=objects,
     )
     extra = build(data["extra_scores"])(captions, split=split) if data["extra_scores"] else {}
     about: dict[str, Any] = {"data": data["name"], "split": split, "decoding": decoding_name(config["decoding"])}
     if predictor.hard_attention:
         about["decoding"] += f", hard attention: {predictor.hard_attention}"
+    if predictor.guide:
+        about["decoding"] += f", guided by tags: {predictor.guide.describe()}"
     if shares := crop_shares(config["crops"]):
         about["decoding"] += f", with crops of {' and '.join(map(str, shares))}"
         about["crops"] = list(shares)

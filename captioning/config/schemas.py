@@ -168,9 +168,12 @@ class EvaluateConfig:
     decoding: dict
     hard_attention: str | None
     crops: float | list[float] | None
+    tags: PathName | None
+    guidance: dict
     batch_size: int
     device: str
     metrics: dict
+    instances: PathName | None
     output: PathName
     plugins: list[str] | str
 
@@ -183,6 +186,7 @@ class ScoreConfig:
     annotations: PathName
     samples: PathName | None
     training: PathName | None
+    instances: PathName | None
     images: PathName | None
     split: str | None
     subset: bool
@@ -221,6 +225,8 @@ class CaptionConfig:
     decoding: dict
     hard_attention: str | None
     crops: float | list[float] | None
+    tags: PathName | None
+    guidance: dict
     regions: PathName | None
     figures: list[str]
     format: str

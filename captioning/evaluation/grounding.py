@@ -92,14 +92,12 @@ def _caption_features(predictor: "Predictor", source: "Source", opened: Sequence
     import torch
 
     from captioning.data import stack_images
-    from captioning.inference import generate
 
     with torch.inference_mode():
         images, _ = stack_images([source.read(record) for record, _ in opened])
         features = source.encoder.to(predictor.device)(images.to(predictor.device))
         names = [record.path for record, _ in opened]
-        options: dict[str, Any] = {"vocabulary": predictor.vocabulary, "max_length": predictor.max_length}
-        found = generate(predictor.captioner, features, search=search, names=names, **options)
+        found = predictor.search_features(features, search, names=names)
     return [predictor.as_caption(best, picture.size) for (best, *_), (_, picture) in zip(found, opened, strict=True)]
 
 

@@ -6,9 +6,10 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.data import ImageDataset, Record, collate_images
+from captioning.data import ImageDataset, Record, collate_images, open_picture
 from captioning.features import AllViews, EachView, Source, report_unreadable
-from captioning.inference import Predictor, generate_texts
+from captioning.inference import Predictor
+from captioning.tags import Tag
 
 
 def sources_of(
@@ -71,6 +72,7 @@ def write_captions(
         for source in sources
     ]
     encoders = [source.encoder.to(predictor.device) for source in sources]
+    by_id = {record.image_id: record for record in records}
     captions: dict[int, str] = {}
     with torch.inference_mode():
         for parts in tqdm(
@@ -82,15 +84,16 @@ def write_captions(
             if len(sources) == 1:
                 features, masks = features[0], masks[0]
             ids = image_ids[0].tolist()
-            names, vocabulary = [f"image {image_id}" for image_id in ids], predictor.vocabulary
-            texts = generate_texts(
-                predictor.captioner,
-                features,
-                masks,
-                search=search,
-                vocabulary=vocabulary,
-                names=names,
-                max_length=predictor.max_length,
+            names = [f"image {image_id}" for image_id in ids]
+            found = predictor.search_features(
+                features, search, mask=masks, names=names, tags=_tags(predictor, [by_id[each] for each in ids])
             )
-            captions |= zip(ids, texts, strict=True)
+            captions |= zip(ids, (predictor.text_of(best) for best, *_ in found), strict=True)
     return captions
+
+
+def _tags(predictor: Predictor, records: Sequence[Record]) -> list[list[Tag]] | None:
+    """Return the tags of images for the predictor's guide; None without a guide."""
+    if predictor.guide is None:
+        return None
+    return [predictor.guide.tags_of(open_picture(record.path), record.path) for record in records]

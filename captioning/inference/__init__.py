@@ -5,6 +5,7 @@ import lazy_loader
 # What a configuration file may build (`captioning.config.allowlist`).
 PARTS = {
     "distillation": ["read_teacher"],
+    "guidance": ["TagGuide"],
 }
 TOOLS = {
     "caption": ["Caption"],

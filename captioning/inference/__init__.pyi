@@ -11,6 +11,7 @@ from captioning.inference.generation import generate as generate
 from captioning.inference.generation import generate_texts as generate_texts
 from captioning.inference.generation import get_search as get_search
 from captioning.inference.generation import with_generator as with_generator
+from captioning.inference.guidance import TagGuide as TagGuide
 from captioning.inference.language_model import LANGUAGE_MODEL as LANGUAGE_MODEL
 from captioning.inference.language_model import LanguageModel as LanguageModel
 from captioning.inference.language_model import build_model as build_model

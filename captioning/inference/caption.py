@@ -5,6 +5,7 @@ from typing import NamedTuple
 import numpy as np
 
 from captioning.data import Box
+from captioning.tags import Tag
 
 
 class Caption(NamedTuple):
@@ -22,6 +23,9 @@ class Caption(NamedTuple):
         regions: [L, 4] boxes (left, top, right, bottom) in pixels if the locations are a detector's regions; None for
             a grid.
         grid: (rows, columns) of the grid, with rows · columns = L; None for regions, or without attention.
+        tags: the tags of the image that guided the caption; see `captioning.inference.TagGuide`.
+        stand_in_log_prob: `log_prob` of the caption with the stand-ins of its borrowed words, without borrowed words in
+            the vocabulary; None for a caption without borrowed words.
     """
 
     text: str
@@ -34,3 +38,5 @@ class Caption(NamedTuple):
     sentinel: np.ndarray | None = None
     regions: np.ndarray | None = None
     grid: tuple[int, int] | None = None
+    tags: tuple[Tag, ...] = ()
+    stand_in_log_prob: float | None = None

@@ -13,6 +13,7 @@ from captioning.data import Vocabulary
 from captioning.decoding import (
     WORD_RULES,
     Hypothesis,
+    WordGroup,
     beam_search,
     consensus_search,
     diverse_beam_search,
@@ -20,6 +21,7 @@ from captioning.decoding import (
     sample,
 )
 from captioning.errors import ConfigError, DataError
+from captioning.inference.borrowed_words import BorrowedWords
 from captioning.models import CaptionModel, Step
 
 # The default of the files in conf/decoding. Without it, beam search would prefer short captions.
@@ -114,6 +116,21 @@ def with_generator(search: Callable) -> Callable:
     return partial(function, **arguments, **generator)
 
 
+def with_guides(search: Callable, guides: Sequence[Sequence[WordGroup]], *, no_repeat_ngram: int = 0) -> Callable:
+    """Return a search with groups of words for each image of a batch, and with `no_repeat_ngram` if it has none.
+
+    Raises:
+        ConfigError: the search does not take them.
+    """
+    function, arguments = _unwrap(search)
+    if "guides" not in inspect.signature(function).parameters:
+        raise ConfigError(
+            f"{getattr(function, '__name__', function)} takes no groups of words, so tags cannot guide it. Set "
+            "tags=null, or choose beam, consensus, diverse_beam, greedy or sample"
+        )
+    return partial(search, guides=guides, no_repeat_ngram=arguments.get("no_repeat_ngram") or no_repeat_ngram)
+
+
 def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
     """Return the function inside any number of partials, and their keyword arguments merged.
 
@@ -127,7 +144,7 @@ def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
 
 
 def generate(
-    captioner: CaptionModel,
+    captioner: CaptionModel | BorrowedWords,
     images: Any,
     mask: Any = None,
     *,
@@ -141,7 +158,7 @@ def generate(
     <pad>, <start> and <unk> are never written, except those that the search's argument `allow` names.
 
     Args:
-        captioner: the model, or an `Ensemble`.
+        captioner: the model, an `Ensemble`, or one of them with borrowed words.
         images: what `captioner.begin` takes: a tensor [B, …] of images or features; for an ensemble, a tuple with one
             tensor per member.
         mask: [B, L] bool, True at real locations; None if all are. For an ensemble, a tuple with one per member.

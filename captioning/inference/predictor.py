@@ -25,10 +25,13 @@ from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.features import Regions, corner_crops, crop_shares
 from captioning.inference.attention_map import merge_crops
+from captioning.inference.borrowed_words import ExtendedVocabulary
 from captioning.inference.caption import Caption
-from captioning.inference.generation import generate, get_search, with_generator
+from captioning.inference.generation import generate, get_search, with_generator, with_guides
+from captioning.inference.guidance import TagGuide
 from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models import CaptionModel, MultiCrop
+from captioning.tags import Tag
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +48,11 @@ class Predictor:
         max_length: the number of words that training captions were cut to, the default limit of every search.
         transform: turns an image into the encoder's input.
         views: the transforms of all views of an image: `transform`, then those of the corner crops.
+        guide: what guides the captions, see `guide_by`; None: nothing does.
     """
+
+    guide: TagGuide | None = None
+    _extended: ExtendedVocabulary | None = None
 
     def __init__(
         self,
@@ -63,6 +70,18 @@ class Predictor:
         self.views = [self.transform, *corner_crops(self.transform, crops)]
         self.captioner = (MultiCrop(captioner, len(self.views)) if crops else captioner).eval()
         self._encoder_weights, self._plugins = encoder_weights, allowed_plugins()
+
+    def guide_by(self, guide: TagGuide | None) -> "Predictor":
+        """Guide all captions by the tags of their images from now on, or no longer; return this predictor.
+
+        Raises:
+            ConfigError: the captioner writes words in pieces, or looks at a detector's regions.
+        """
+        if guide and looks_at_regions(self.metadata):
+            raise ConfigError(f"tags={guide.source}: {self.path} looks at a detector's regions. Set tags=null")
+        self._extended = guide.extend(self.vocabulary) if guide else None
+        self.guide = guide
+        return self
 
     @cached_property
     def encoder(self) -> nn.Module:
@@ -129,9 +148,10 @@ class Predictor:
     ) -> list[list[Caption]]:
         """Generate all captions that the method returns per image: its `n_best` or its `samples`; see `caption`."""
         search = with_generator(get_search(method, **arguments))
-        captions = []
+        captions: list[list[Caption]] = []
         for batch in _batches(_listed(images), batch_size):
-            captions += self.all_captions([_picture(image) for image in batch], search)
+            names = [_name(image, len(captions) + place) for place, image in enumerate(batch)]
+            captions += self.all_captions([_picture(image) for image in batch], search, names=names)
         return captions
 
     def caption_pictures(self, pictures: Sequence[Image.Image], search: Callable) -> list[Caption]:
@@ -152,9 +172,47 @@ class Predictor:
         Args:
             pictures: opened images.
             search: any search with the signature of `beam_search`.
-            names: paths or image ids, for error messages.
+            names: paths or image ids, for error messages, and for a guide with a file of tags.
         """
         return self._searched(pictures, self.encode(pictures), search, names)
+
+    def search_features(
+        self,
+        features: Any,
+        search: Callable,
+        *,
+        mask: Any = None,
+        names: Sequence[Any] | None = None,
+        tags: Sequence[Sequence[Tag]] | None = None,
+    ) -> list[list[Hypothesis]]:
+        """Generate captions of images that are given as features, with the guide if there is one.
+
+        Args:
+            features: as the encoder computes them; a tuple with those of each member for an ensemble.
+            search: any search with the signature of `beam_search`.
+            mask: see `generate`.
+            names: paths or image ids, for error messages.
+            tags: the tags of each image, for the guide.
+
+        Returns:
+            The hypotheses of each image, best first; `words_of` returns their words.
+        """
+        options: dict[str, Any] = {"names": names, "max_length": self.max_length}
+        if self.guide is None or self._extended is None or tags is None:
+            return generate(self.captioner, features, mask, search=search, vocabulary=self.vocabulary, **options)
+        guided = self.guide.guide(self.captioner, tags, self._extended, device=self.device)
+        search = with_guides(search, guided.guides, no_repeat_ngram=guided.no_repeat_ngram)
+        return generate(guided.captioner, features, mask, search=search, vocabulary=self._extended.words, **options)
+
+    def words_of(self, hypothesis: Hypothesis) -> list[str]:
+        """Return the words of a caption, with the article that a borrowed word needs."""
+        if self._extended is None:
+            return self.vocabulary.decode(hypothesis.tokens)
+        return self._extended.with_articles(self._extended.words.decode(hypothesis.tokens))
+
+    def text_of(self, hypothesis: Hypothesis) -> str:
+        """Return the text of a caption."""
+        return self.vocabulary.tokenizer.join(self.words_of(hypothesis))
 
     @torch.inference_mode()
     def caption_by_each(self, picture: Image.Image, searches: Mapping[str, Callable]) -> dict[str, list[Caption]]:
@@ -165,14 +223,37 @@ class Predictor:
     def _searched(
         self, pictures: Sequence[Image.Image], features: Any, search: Callable, names: Sequence[Any] | None = None
     ) -> list[list[Caption]]:
-        return [
+        tags = None
+        if self.guide:
+            known = names or [_name(picture, place) for place, picture in enumerate(pictures)]
+            tags = [self.guide.tags_of(picture, name) for picture, name in zip(pictures, known, strict=True)]
+        found = self.search_features(features, search, names=names, tags=tags)
+        captions = [
             [self.as_caption(hypothesis, picture.size) for hypothesis in group]
-            for group, picture in zip(self._hypotheses(features, search, names), pictures, strict=True)
+            for group, picture in zip(found, pictures, strict=True)
+        ]
+        if tags is None:
+            return captions
+        plain = self._log_probs_of_stand_ins(features, found)
+        return [
+            [each._replace(tags=tuple(named), stand_in_log_prob=log_prob) for each, log_prob in zip(*pair, strict=True)]
+            for pair, named in zip(zip(captions, plain, strict=True), tags, strict=True)
         ]
 
-    def _hypotheses(self, features: Any, search: Callable, names: Sequence[Any] | None = None) -> Any:
-        options: dict[str, Any] = {"names": names, "max_length": self.max_length}
-        return generate(self.captioner, features, search=search, vocabulary=self.vocabulary, **options)
+    def _log_probs_of_stand_ins(self, features: Any, found: Sequence[Sequence[Hypothesis]]) -> list[list[float | None]]:
+        """Compute the log-probabilities of captions with stand-ins instead of borrowed words; None without any."""
+        words = self._extended
+        assert words is not None
+        log_probs: list[list[float | None]] = [[None] * len(group) for group in found]
+        for rank in range(max(map(len, found), default=0)):
+            tokens = [group[rank].tokens if rank < len(group) else [] for group in found]
+            plain = [words.plain(line) for line in tokens]
+            if plain != tokens:
+                scored = self.search_features(features, partial(forced_decoding, tokens=plain))
+                for image, (line, other) in enumerate(zip(tokens, plain, strict=True)):
+                    if line != other:
+                        log_probs[image][rank] = scored[image][0].log_prob
+        return log_probs
 
     @torch.inference_mode()
     def caption_regions(self, regions: Sequence[Regions], search: Callable) -> list[list[Caption]]:
@@ -229,7 +310,7 @@ class Predictor:
             written = [tokenizer.pieces(tokenizer(text)) for _, text in batch]
             tokens = [[*self.vocabulary.ids(pieces), self.vocabulary.end] for pieces in written]
             pictures = [_picture(image) for image, _ in batch]
-            found = self._hypotheses(self.encode(pictures), partial(forced_decoding, tokens=tokens))
+            found = self.search_features(self.encode(pictures), partial(forced_decoding, tokens=tokens))
             captions += [
                 self.as_caption(group[0], picture.size, pieces)
                 for group, picture, pieces in zip(found, pictures, written, strict=True)
@@ -320,9 +401,11 @@ class Predictor:
         Raises:
             CheckpointError: the checkpoint describes another grid than the model attends to.
         """
-        pieces, tokenizer = self.vocabulary.pieces(hypothesis.tokens), self.vocabulary.tokenizer
+        vocabulary = self._extended.words if self._extended else self.vocabulary
+        pieces, tokenizer = vocabulary.pieces(hypothesis.tokens), vocabulary.tokenizer
         groups = tokenizer.groups(pieces if written is None else written)
         words = [tokenizer.word([pieces[index] for index in group]) for group in groups]
+        words = self._extended.with_articles(words) if self._extended and written is None else words
         weights = None if hypothesis.weights is None else hypothesis.weights[: len(pieces)].float().numpy()
         places = None if hypothesis.places is None else hypothesis.places[: len(pieces)].numpy()
         box = None if size is None else self.transform.box(*size)
@@ -427,6 +510,11 @@ def _listed(images: Sequence[Any] | Any) -> list[Any]:
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
     return (items[at : at + size] for at in range(0, len(items), size))
+
+
+def _name(image: Any, number: int) -> str:
+    """Return the path of an image, or its number in the list if it has none."""
+    return str(image) if isinstance(image, str | Path) else getattr(image, "filename", "") or f"image {number}"
 
 
 def _picture(image: Any) -> Image.Image:

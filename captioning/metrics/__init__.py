@@ -11,8 +11,9 @@ PARTS = {
     "scores": ["Scorer"],
 }
 TOOLS = {
+    "chair": ["AnnotatedObjects", "LOWER_IS_BETTER"],
     "grounding": ["MEASURES", "ground_caption", "summarize"],
-    "mentions": ["compile_phrases"],
+    "mentions": ["compile_phrases", "find_mentions"],
     "regions": ["overlaps"],
     "scores": ["Report", "name_ids", "score"],
     "table": ["ScoreTable", "from_csv", "to_csv"],

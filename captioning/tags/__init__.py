@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "calibration": ["Calibration", "LITE0_CALIBRATION"],
         "families": ["broader_than", "category_of", "plurals_of"],
         "nouns": ["ImageNetNoun", "categories", "coco_words", "forms", "imagenet_nouns", "kind_of", "summed_nouns"],
+        "probe": ["PERSON_PROBE", "Probe", "person_probe"],
         "stand_ins": ["borrowable", "stand_ins_of"],
         "tag": ["Tag"],
         "tag_files": ["read_tags"],

@@ -10,6 +10,9 @@ from captioning.tags.nouns import forms as forms
 from captioning.tags.nouns import imagenet_nouns as imagenet_nouns
 from captioning.tags.nouns import kind_of as kind_of
 from captioning.tags.nouns import summed_nouns as summed_nouns
+from captioning.tags.probe import PERSON_PROBE as PERSON_PROBE
+from captioning.tags.probe import Probe as Probe
+from captioning.tags.probe import person_probe as person_probe
 from captioning.tags.stand_ins import borrowable as borrowable
 from captioning.tags.stand_ins import stand_ins_of as stand_ins_of
 from captioning.tags.tag import Tag as Tag

@@ -18,6 +18,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models import Classifier, efficientnet_lite_classifier, timm_classifier, torchvision_classifier
 from captioning.tags.calibration import LITE0_CALIBRATION, Calibration
 from captioning.tags.nouns import imagenet_nouns, kind_of, summed_nouns
+from captioning.tags.probe import Probe, person_probe
 from captioning.tags.tag import Tag
 
 FAMILIES: dict[str, Callable[..., Classifier]] = {
@@ -51,9 +52,10 @@ class Tagger(nn.Module):
             Each corner takes as long as the photo itself.
         windows: also classify the four corners of the grid over the entire photo, for each of these shares of its rows
             and columns, rounded. These take almost no time.
+        probes: find further things, which ImageNet has no class for.
 
     Attributes:
-        nouns: the N nouns that can be found.
+        nouns: the N nouns that can be found, those of the probes last.
 
     Raises:
         ConfigError: a share is not between 0 and 1.
@@ -68,6 +70,7 @@ class Tagger(nn.Module):
         calibration: Calibration = LITE0_CALIBRATION,
         crops: Sequence[float] = (0.65,),
         windows: Sequence[float] = (),
+        probes: Sequence[Probe] = (),
     ):
         super().__init__()
         for name, shares in (("crops", crops), ("windows", windows)):
@@ -83,11 +86,13 @@ class Tagger(nn.Module):
             self.transform,
             *(self.transform.cropped(share, corner) for share in self.crops for corner in CORNERS),
         ]
+        self.probes = tuple(probes)
         classes = torch.zeros(len(imagenet_nouns()), len(self.nouns))
         for row in imagenet_nouns():
             for noun in summed_nouns(row):
                 classes[row.number, self.nouns.index(noun)] = 1
         self.register_buffer("classes", classes, persistent=False)
+        self.nouns += [probe.noun for probe in self.probes]
         self.eval()
 
     def tag(self, photo: Image.Image, *, min_confidence: float = 0.1, most: int | None = None) -> list[Tag]:
@@ -132,7 +137,7 @@ class Tagger(nn.Module):
 
     def tags_of(self, evidence: Evidence, *, min_confidence: float = 0.1, most: int | None = None) -> list[Tag]:
         """Calibrate the evidence and return tags, the most certain first; see `tag`."""
-        confidences = self.calibration.confidence(evidence.probabilities.mean(0), self.kinds)
+        confidences = self.confidences(evidence.probabilities.mean(0))
         best = evidence.probabilities.argmax(0).tolist()
         maps = evidence.maps.permute(2, 0, 1).cpu().numpy()
         order = confidences.argsort(descending=True, stable=True)[:most].tolist()
@@ -142,10 +147,17 @@ class Tagger(nn.Module):
             if (confidence := confidences[noun].item()) >= min_confidence
         ]
 
+    def confidences(self, probabilities: Tensor) -> Tensor:
+        """Calibrate the probabilities [N] of all nouns, averaged over the views."""
+        classes, probed = probabilities[: len(self.kinds)], probabilities[len(self.kinds) :]
+        found = [probe.confidence(value)[None] for probe, value in zip(self.probes, probed, strict=True)]
+        return torch.cat((self.calibration.confidence(classes, self.kinds), *found))
+
     def noun_probabilities(self, vectors: Tensor) -> Tensor:
-        """Return the probabilities [..., N] of nouns, each the sum over its classes, of feature vectors [..., D]."""
+        """Return the probabilities [..., N] of nouns in feature vectors [..., D]: sums over classes, then probes."""
         probabilities = (self.head(vectors) / self.calibration.temperature).softmax(-1)
-        return (probabilities @ self.classes).clamp(max=1.0)
+        probed = [probe.probability(vectors)[..., None] for probe in self.probes]
+        return torch.cat(((probabilities @ self.classes).clamp(max=1.0), *probed), -1)
 
     def _evidence(self, grids: Tensor, boxes: Sequence[Box]) -> Evidence:
         """Return the evidence of grids [V, L, D] over the entire photo and its crops, whose regions are `boxes`."""
@@ -169,6 +181,7 @@ def load_tagger(
     calibration: Calibration = LITE0_CALIBRATION,
     crops: Sequence[float] = (0.65,),
     windows: Sequence[float] = (),
+    probes: Sequence[Probe] | None = None,
     device: str = "cpu",
 ) -> Tagger:
     """Load a classifier and build a `Tagger` from it.
@@ -181,6 +194,7 @@ def load_tagger(
             networks are only roughly right.
         crops: see `Tagger`.
         windows: see `Tagger`.
+        probes: see `Tagger`; None: the probe for people if the network is the default one, otherwise none.
         device: "cpu", "cuda", …
 
     Raises:
@@ -191,7 +205,13 @@ def load_tagger(
     if family not in FAMILIES:
         raise ConfigError(f"tags.family must be one of {', '.join(FAMILIES)}, not {family!r}")
     classifier = FAMILIES[family](name, weights=weights)
-    return Tagger(classifier, calibration=calibration, crops=crops, windows=windows).to(device)
+    if probes is None:
+        probes = (
+            [person_probe()]
+            if (name, family, weights) == ("efficientnet-lite0", "efficientnet_lite", "package")
+            else []
+        )
+    return Tagger(classifier, calibration=calibration, crops=crops, windows=windows, probes=probes).to(device)
 
 
 def _part(box: Box, left: float, top: float, width: float, height: float) -> Box:

@@ -81,7 +81,15 @@ def test_a_model_of_ones_own_from_an_installed_wheel(tmp_path, pytestconfig):
         return done.stdout
 
     best, mine = "checkpoint=run/checkpoints/best.ckpt", "plugins=[toy]"
-    train = ["model=toy", mine, "run_dir=run", *DATA, "data.min_count=1", "encoder.image_size=64", "trainer.max_epochs=2"]
+    train = [
+        "model=toy",
+        mine,
+        "run_dir=run",
+        *DATA,
+        "data.min_count=1",
+        "encoder.image_size=64",
+        "trainer.max_epochs=2",
+    ]
     run("train", "--config-dir", "own", *train, "trainer.enable_progress_bar=false")
     assert "CIDEr" in run("evaluate", best, mine, "data=scenes", *DATA, "decoding.beam_size=2", "output=scores")
     assert 0 <= json.loads((folder / "scores" / "scores.json").read_text())["truth"] <= 1

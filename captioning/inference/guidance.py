@@ -1,0 +1,200 @@
+"""Guide captions by tags: name the things that a classifier or a detector sees, and not those that it does not see."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+from captioning.data import Vocabulary
+from captioning.decoding import WordGroup
+from captioning.errors import ConfigError, DataError, must_be
+from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
+from captioning.tags import Tag, borrowable, broader_than, category_of, coco_words, forms, load_tagger, read_tags
+
+# Categories of COCO whose things are large in most photos, so that a classifier of the whole photo seldom misses them.
+RELIABLE = (
+    "airplane", "bear", "bed", "bird", "boat", "bus", "car", "cat", "couch", "cow", "dog", "elephant", "giraffe",
+    "horse", "motorcycle", "sheep", "toilet", "train", "truck", "zebra",
+)  # fmt: skip
+
+
+class Guided(NamedTuple):
+    """A captioner for one batch of images with their tags.
+
+    Attributes:
+        captioner: Has `begin` and `step`, with the borrowed words.
+        guides: Groups of words for each image; an argument of every search.
+        no_repeat_ngram: For a search that does not set it.
+    """
+
+    captioner: BorrowedWords
+    guides: list[list[WordGroup]]
+    no_repeat_ngram: int
+
+
+class TagGuide:
+    """Turn the tags of images into groups of words that guide a search.
+
+    - A tag of a category of COCO with at least `confidence` must be named: its group is required, at most `most` groups
+      per image. People are never required.
+    - A tag with at least `support` may be named: its group has the bonus `bonus` · confidence.
+    - A category of COCO without such a tag should not be named: the group of its words has the bonus −`malus`. With a
+      classifier this holds only for large things, which it seldom misses (`RELIABLE`), and for people, unless nothing
+      else is supported: a caption needs a noun. With a file of tags it holds for all categories.
+    - The same `no_repeat_ngram` words are not written twice in a row of a caption: words that the captioner would not
+      have chosen make repetitions more likely.
+
+    A group has the forms of a noun that the captioner knows: "dog", "dogs", "puppy". If it knows none, and `borrow` is
+    true, they are borrowed words with a stand-in. Of tags for one thing, such as "truck" and "van", only the most
+    certain one counts.
+
+    Args:
+        tags: "classifier" for an ImageNet classifier (`captioning.tags.Tagger`), or a file of tags
+            (`captioning.tags.read_tags`), which must list everything that may be named.
+        confidence: See above.
+        most: See above.
+        support: See above.
+        bonus: In nats.
+        malus: In nats.
+        people: As `support`, for people, whom the classifier finds less reliably.
+        no_repeat_ngram: As in `captioning.decoding.Rules`, for a search that does not set it.
+        borrow: Whether words that training never saw may be written.
+        stand_ins: Further stand-ins, {noun: word of the captioner}.
+
+    Raises:
+        ConfigError: A number is out of range.
+        DataError: The file cannot be read.
+    """
+
+    def __init__(
+        self,
+        tags: str | Path = "classifier",
+        *,
+        confidence: float = 0.6,
+        most: int = 2,
+        support: float = 0.3,
+        bonus: float = 0.0,
+        malus: float = 6.0,
+        people: float = 0.6,
+        no_repeat_ngram: int = 3,
+        borrow: bool = True,
+        stand_ins: Mapping[str, str] | None = None,
+    ):
+        must_be("guidance.confidence", confidence, least=0)
+        must_be("guidance.most", most, least=0)
+        must_be("guidance.support", support, least=0, most=1)
+        must_be("guidance.malus", malus, least=0)
+        must_be("guidance.people", people, least=0, most=1)
+        self.source, self.confidence, self.most, self.support = str(tags), confidence, most, support
+        self.bonus, self.malus, self.people, self.borrow = bonus, malus, people, borrow
+        self.no_repeat_ngram = no_repeat_ngram
+        self.tagger = load_tagger() if self.source == "classifier" else None
+        self.listed = {} if self.tagger else read_tags(tags)
+        self.stand_ins = dict(stand_ins or {})
+        nouns = self.tagger.nouns if self.tagger else [tag.noun for tags in self.listed.values() for tag in tags]
+        self.nouns = list(dict.fromkeys([*nouns, *self.stand_ins]))
+
+    def describe(self) -> str:
+        """Return the source of the tags and the settings that differ from their defaults, for the label of a score."""
+        default = {name: each.default for name, each in inspect.signature(type(self)).parameters.items()}
+        own = {name: getattr(self, name) for name in default if name != "tags"} | {"stand_ins": self.stand_ins or None}
+        changed = [f"{name}={value}" for name, value in own.items() if value != default[name]]
+        return " ".join([Path(self.source).name, *changed])
+
+    def extend(self, vocabulary: Vocabulary) -> ExtendedVocabulary:
+        """Return the vocabulary of a captioner with the words that it can borrow.
+
+        Raises:
+            ConfigError: the captioner writes words in pieces.
+        """
+        if vocabulary.tokenizer.learned_pieces() is not None:
+            raise ConfigError(
+                f"tags={self.source}: tags guide captioners of whole words, but this one writes words in pieces "
+                f"(data.tokenizer={vocabulary.tokenizer.name}). Set tags=null"
+            )
+        return ExtendedVocabulary(vocabulary, borrowable(self.nouns, set(vocabulary.words), self.stand_ins))
+
+    def tags_of(self, picture: Image.Image, name: Any = None) -> list[Tag]:
+        """Return the tags of an image, the most certain first.
+
+        Args:
+            picture: the opened image.
+            name: its path or id, for a file of tags.
+
+        Raises:
+            DataError: the file has no entry for the image.
+        """
+        if self.tagger:
+            return self.tagger.tag(picture, min_confidence=self.support)
+        keys = [str(name), Path(str(name)).name, Path(str(name)).stem, Path(str(name)).stem.lstrip("0")]
+        key = next((key for key in keys if key in self.listed), None)
+        if key is None:
+            raise DataError(
+                f"{self.source} has no tags for {name}. Add an entry for {keys[1]!r}; [] for an image without tags"
+            )
+        return self.listed[key]
+
+    def groups_of(self, tags: Sequence[Tag], words: ExtendedVocabulary) -> list[WordGroup]:
+        """Return the groups of words of one image."""
+        groups: list[WordGroup] = []
+        used: set[int] = set()
+        named: set[str] = set()  # nouns and categories with a group
+        broader: set[str] = set()  # more general nouns of these
+        supported: set[str] = set()
+        required = 0
+        for tag in sorted(tags, key=lambda tag: -tag.confidence):
+            if tag.confidence < self.support:
+                break
+            noun, category = tag.noun, category_of(tag.noun)
+            if category == "person" and tag.confidence < self.people:
+                continue
+            supported |= {category}
+            ids = self._ids(noun, words)
+            twice = noun in broader or {noun, category, broader_than(noun)} & named
+            if not ids or twice or used & set(ids):
+                continue
+            is_required = category not in ("", "person") and tag.confidence >= self.confidence and required < self.most
+            required += is_required
+            groups.append(WordGroup(ids, is_required, self.bonus * tag.confidence))
+            used |= set(ids)
+            named |= {noun, category} - {""}
+            broader |= {broader_than(noun)}
+        if self.malus:
+            people = ["person"] if supported - {"", "person"} else []
+            doubtful = [*RELIABLE, *people] if self.tagger else list(coco_words())
+            for category in (each for each in doubtful if each not in supported):
+                ids = tuple(i for i in self._known(category, words) if i not in used)
+                if ids:
+                    groups.append(WordGroup(ids, bonus=-self.malus))
+        return groups
+
+    def guide(self, captioner: Any, tags: Sequence[Sequence[Tag]], words: ExtendedVocabulary, *, device: Any) -> Guided:
+        """Return a captioner and its groups for a batch of images.
+
+        Args:
+            captioner: the captioner, or an ensemble.
+            tags: the tags of each image.
+            words: the result of `extend`.
+            device: device of the captioner.
+        """
+        guides = [self.groups_of(each, words) for each in tags]
+        allowed = torch.zeros(len(tags), len(words.stand_ins), dtype=torch.bool)
+        for image, groups in enumerate(guides):
+            for group in groups:
+                if group.required:
+                    allowed[image, [index - words.size for index in group.words if index >= words.size]] = True
+        wrapped = BorrowedWords(captioner, words.stand_ins, size=words.size, allowed=allowed.to(device))
+        return Guided(wrapped, guides, self.no_repeat_ngram)
+
+    def _known(self, noun: str, words: ExtendedVocabulary) -> tuple[int, ...]:
+        return tuple(index for form in forms(noun) if (index := words.ids.get(form, words.size)) < words.size)
+
+    def _ids(self, noun: str, words: ExtendedVocabulary) -> tuple[int, ...]:
+        """Return the ids of the forms of a noun; those of borrowed words if the captioner knows none."""
+        known = self._known(noun, words)
+        if known or not self.borrow:
+            return known
+        return tuple(index for form in forms(noun) if (index := words.ids.get(form)) is not None)

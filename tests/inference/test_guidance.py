@@ -1,0 +1,131 @@
+"""Test captions that are guided by tags: required words, bonus and malus, and log-probabilities."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import captioning
+from captioning.data import Vocabulary
+from captioning.errors import ConfigError, DataError
+from captioning.inference import TagGuide
+from captioning.inference.borrowed_words import ExtendedVocabulary
+from captioning.tags import Tag
+from captioning.text import make_tokenizer
+
+WORDS = ["a", "dog", "dogs", "puppy", "horse", "horses", "truck", "van", "man", "people", "mountain", "couch"]
+
+
+@pytest.fixture
+def photos(tmp_path):
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((320, 240)).save(tmp_path / f"{number}.png")
+    return [tmp_path / "0.png", tmp_path / "1.png"]
+
+
+def file_of(tmp_path, **tags):
+    listed = {f"{name}.png": [{"noun": n, "confidence": c} for n, c in each] for name, each in tags.items()}
+    path = tmp_path / "tags.json"
+    path.write_text(json.dumps(listed))
+    return path
+
+
+def guide_of(tmp_path, **options):
+    return TagGuide(file_of(tmp_path, one=[("zebra", 0.9)]), **{"bonus": 1.0, **options})
+
+
+def named(groups, words):
+    """Return {the words of a group, in alphabetical order: (required, bonus)}."""
+    return {
+        tuple(sorted(words.words.words[index] for index in group.words)): (group.required, pytest.approx(group.bonus))
+        for group in groups
+    }
+
+
+@pytest.fixture
+def words(tmp_path):
+    return guide_of(tmp_path).extend(Vocabulary(WORDS))
+
+
+def test_certain_tags_are_required_likely_ones_get_a_bonus_and_unsupported_categories_a_malus(tmp_path, words):
+    guide = guide_of(tmp_path, confidence=0.5, support=0.3, bonus=2.0, malus=4.0)
+    groups = named(guide.groups_of([Tag("dog", 0.8), Tag("mountain", 0.9), Tag("couch", 0.4)], words), words)
+    assert groups[("dog", "dogs", "puppy")] == (True, 1.6)
+    assert groups[("mountain",)] == (False, 1.8)  # no category of objects: never required
+    assert groups[("couch",)] == (False, 0.8)
+    assert groups[("horse", "horses")] == (False, -4.0)
+    assert groups[("man", "people")] == (False, -4.0)
+    assert len(groups) == 7  # and truck, and van for car
+
+
+def test_of_two_tags_for_one_thing_only_the_more_certain_one_counts(tmp_path, words):
+    guide = guide_of(tmp_path, malus=0.0, most=3)
+    groups = guide.groups_of([Tag("van", 0.6), Tag("car", 0.7), Tag("truck", 0.8)], words)
+    assert named(groups, words) == {("truck",): (True, 0.8), ("van",): (True, 0.7)}  # "van" names a car
+    groups = guide.groups_of([Tag("zebra", 0.9), Tag("horse", 0.8), Tag("animal", 0.7)], words)
+    assert named(groups, words) == {("zebra", "zebras"): (True, 0.9), ("horse", "horses"): (True, 0.8)}
+
+
+def test_most_limits_the_required_tags_and_people_are_never_required(tmp_path, words):
+    tags = [Tag("person", 0.99), Tag("dog", 0.9), Tag("horse", 0.8), Tag("couch", 0.7)]
+    groups = named(guide_of(tmp_path, malus=0.0, most=2).groups_of(tags, words), words)
+    assert [each[0] for each in groups.values()] == [False, True, True, False]
+
+
+def test_a_noun_that_the_captioner_does_not_know_is_borrowed(tmp_path, words):
+    groups = named(guide_of(tmp_path, malus=0.0).groups_of([Tag("zebra", 0.9)], words), words)
+    assert groups == {("zebra", "zebras"): (True, 0.9)}
+    assert guide_of(tmp_path, borrow=False, malus=0.0).groups_of([Tag("zebra", 0.9)], words) == []
+
+
+def test_own_stand_ins(tmp_path):
+    guide = TagGuide(file_of(tmp_path, one=[("gizmo", 0.9)]), stand_ins={"gizmo": "truck"})
+    assert guide.extend(Vocabulary(WORDS)).borrowed == {"gizmo": "truck"}
+
+
+def test_captions_name_what_the_tags_name(tmp_path, photos):
+    tags = file_of(tmp_path, **{"0": [("zebra", 0.97)], "1": [("dog", 0.9)]})
+    predictor = captioning.load("flickr8k-small", device="cpu")
+    plain = predictor.caption(photos)
+    guided = predictor.guide_by(TagGuide(tags)).caption(photos)
+    assert {"zebra", "zebras"} & set(guided[0].tokens) and {"dog", "dogs", "puppy"} & set(guided[1].tokens)
+    assert guided[0].tags == (Tag("zebra", 0.97),) and guided[1].stand_in_log_prob is None
+    # Without the borrowed word, and without renormalizing, the caption is that of the stand-in.
+    stand_in = [{"zebra": "horse", "zebras": "horses"}.get(word, word) for word in guided[0].tokens]
+    (scored,) = predictor.score_captions(photos[0], " ".join(stand_in))
+    assert guided[0].stand_in_log_prob == pytest.approx(scored.log_prob, abs=1e-4)
+    assert guided[0].log_prob < guided[0].stand_in_log_prob  # a borrowed word takes a share of the probability
+    again = predictor.guide_by(None).caption(photos)
+    assert [each.text for each in again] == [each.text for each in plain]
+
+
+@pytest.mark.parametrize("method", ["greedy", "diverse_beam", "sample", "consensus"])
+def test_every_search_is_guided(tmp_path, photos, method):
+    tags = file_of(tmp_path, **{"0": [("elephant", 0.97)], "1": []})
+    predictor = captioning.load("flickr8k-small", device="cpu").guide_by(TagGuide(tags, malus=0.0))
+    guided = predictor.caption(photos, method)
+    assert {"elephant", "elephants"} & set(guided[0].tokens)
+    if method in ("greedy", "diverse_beam"):
+        assert guided[1].text == captioning.load("flickr8k-small", device="cpu").caption(photos[1], method)[0].text
+
+
+def test_faults(tmp_path, photos):
+    tags = file_of(tmp_path, **{"0": [("zebra", 0.97)]})
+    predictor = captioning.load("flickr8k-small", device="cpu").guide_by(TagGuide(tags))
+    with pytest.raises(DataError, match=r"tags\.json has no tags for .*1\.png\. Add an entry for '1\.png'"):
+        predictor.caption(photos)
+    with pytest.raises(ConfigError, match=r"guidance\.support"):
+        TagGuide(tags, support=1.5)
+
+    def own(step, state, *, batch, start, end, forbidden=()):
+        raise AssertionError
+
+    with pytest.raises(ConfigError, match="own takes no groups of words"):
+        predictor.caption(photos[:1], own)
+    pieces = Vocabulary(["a", "b"], make_tokenizer("characters"))
+    if pieces.tokenizer.learned_pieces() is not None:
+        with pytest.raises(ConfigError, match="words in pieces"):
+            TagGuide(tags).extend(pieces)
+    assert isinstance(TagGuide(tags).extend(Vocabulary(WORDS)), ExtendedVocabulary)
