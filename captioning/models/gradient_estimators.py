@@ -75,21 +75,27 @@ class ScoreFunction:
 class StraightThrough:
     """Straight-through Gumbel-softmax (Jang et al. 2017): one-hot context forward, softmax gradient backward.
 
-    y = softmax((log α + g) / τ). The context is that of the largest y, and its gradient is that of y. The estimate is
+    y = softmax((log α + s g) / τ). The context is that of the largest y, and its gradient is that of y. The estimate is
     biased. The bias is larger if the network is linear only over a range that is small compared with τ. It needs no
     objective of its own.
 
+    With s = 1, locations are sampled from α, as in the paper. With s = 0, training uses the most probable location, as
+    evaluation does by default, and nothing is sampled.
+
     Args:
         temperature: τ.
+        noise: s.
 
     Raises:
-        ConfigError: `temperature` is not positive.
+        ConfigError: `temperature` is not positive, or `noise` is negative.
     """
 
-    def __init__(self, *, temperature: float = 1.0):
+    def __init__(self, *, temperature: float = 1.0, noise: float = 1.0):
         if temperature <= 0:
             raise ConfigError(f"model.attention.draw.temperature must be positive, not {temperature}")
-        self.temperature = temperature
+        if noise < 0:
+            raise ConfigError(f"model.attention.draw.noise must not be negative, not {noise}")
+        self.temperature, self.noise = temperature, noise
 
     def expected(self, grid: Tensor) -> None:
         """Return None: no image gets the expected context."""
@@ -102,7 +108,7 @@ class StraightThrough:
             log_weights: log α [B, K, L].
             expected: Not used.
         """
-        noisy = log_weights + _gumbel(log_weights)
+        noisy = log_weights + self.noise * _gumbel(log_weights) if self.noise else log_weights
         places = noisy.argmax(-1)
         soft = (noisy / self.temperature).softmax(-1)
         return Draw(_one_hot(places, soft) + (soft - soft.detach()), places)

@@ -237,17 +237,26 @@ def test_entropy_equals_its_formula():
     assert most_likely(log_weights).weights.sum() == 6
 
 
-def test_the_straight_through_gradient_is_that_of_the_softmax():
+@pytest.mark.parametrize("scale", [1.0, 0.4, 0.0])
+def test_the_straight_through_gradient_is_that_of_the_softmax(scale):
     scores = torch.randn(1, 1, 4, dtype=torch.float64, requires_grad=True)
     values = torch.randn(4, dtype=torch.float64)
     torch.manual_seed(5)
-    (gradient,) = torch.autograd.grad(
-        (StraightThrough(temperature=0.7)(scores.log_softmax(-1), None).weights @ values).sum(), scores
-    )
+    drawn = StraightThrough(temperature=0.7, noise=scale)(scores.log_softmax(-1), None)
+    (gradient,) = torch.autograd.grad((drawn.weights @ values).sum(), scores)
     torch.manual_seed(5)
     noise = -torch.empty_like(scores).exponential_().log()
-    soft = (((scores.log_softmax(-1) + noise) / 0.7).softmax(-1) @ values).sum()
+    noisy = scores.log_softmax(-1) + scale * noise
+    soft = ((noisy / 0.7).softmax(-1) @ values).sum()
     torch.testing.assert_close(gradient, torch.autograd.grad(soft, scores)[0])
+    assert torch.equal(drawn.places, noisy.argmax(-1))
+
+
+def test_without_noise_the_most_probable_location_is_used_and_nothing_is_drawn():
+    log_weights = torch.randn(2, 3, 5).log_softmax(-1)
+    before = torch.get_rng_state()
+    assert torch.equal(StraightThrough(noise=0.0)(log_weights, None).places, log_weights.argmax(-1))
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 @pytest.mark.parametrize(
@@ -256,6 +265,7 @@ def test_the_straight_through_gradient_is_that_of_the_softmax():
         (lambda: HardAttention(6, 7, decode="soft"), r"model\.attention\.decode must be one of"),
         (lambda: ScoreFunction(expected_share=2), "expected_share"),
         (lambda: StraightThrough(temperature=0), "temperature"),
+        (lambda: StraightThrough(noise=-1), "noise"),
     ],
 )
 def test_impossible_arguments_are_named(make_part, words):
