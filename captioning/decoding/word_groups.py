@@ -54,12 +54,23 @@ class GroupTable:
         self.candidates = torch.full((len(groups), max(map(len, listed), default=0)), -1)
         for image, ids in enumerate(listed):
             self.candidates[image, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
-        self.candidates = self.candidates.to(device)
+        # Row [b, w] says which groups of image b contain word w; the last row, for all other words, is empty.
+        self._of_word = torch.zeros(len(groups), int(words.max().item() if words.numel() else 0) + 2, count).bool()
+        for image, each in enumerate(groups):
+            for number, group in enumerate(each):
+                self._of_word[image, list(group.words), number] = True
+        belongs = self._rows(self.candidates.clamp(min=0)) & (self.candidates >= 0)[..., None]
+        self._candidate_of = (belongs & required[:, None]).to(device)  # [B, U, N]: required groups of each candidate
+        self._of_word, self.candidates = self._of_word.to(device), self.candidates.to(device)
         self.has_bonus = any(group.bonus for each in groups for group in each)
 
     def contain(self, tokens: Tensor) -> Tensor:
         """Return which groups contain each token: [B, K] -> [B, K, N] bool."""
-        return (tokens[..., None, None] == self.words[:, None]).any(-1)
+        return self._rows(tokens)
+
+    def _rows(self, tokens: Tensor) -> Tensor:
+        index = tokens.clamp(max=self._of_word.shape[1] - 1)[..., None].expand(-1, -1, self._of_word.shape[2])
+        return self._of_word.gather(1, index)
 
     def add_bonus(self, log_probs: Tensor, met: Tensor) -> None:
         """Add to log_probs [B, K, V], in place, the bonus of the groups that a row does not contain yet.
@@ -83,9 +94,7 @@ class GroupTable:
 
     def wanted(self, met: Tensor) -> Tensor:
         """Return which of the candidates belong to a required group that a row does not contain: [B, K, U] bool."""
-        member = (self.candidates[:, :, None, None] == self.words[:, None]).any(-1)  # [B, U, N]
-        member = member & (self.candidates >= 0)[..., None]
-        return ((self.required[:, None] & ~met)[:, :, None] & member[:, None]).any(-1)
+        return (~met[:, :, None] & self._candidate_of[:, None]).any(-1)
 
     def bonus_of(self, image: int, tokens: Sequence[int]) -> float:
         """Return the sum of the bonuses that a full caption of one image gets."""

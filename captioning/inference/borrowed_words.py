@@ -12,6 +12,7 @@ from torch import Tensor
 
 from captioning.data import Vocabulary
 from captioning.models import Step
+from captioning.tags import forms
 
 NEVER = -1e4  # logit of a word that an image may not have; finite, because scores that are not finite are reported
 VOWELS = tuple("aeiou")
@@ -66,6 +67,14 @@ class ExtendedVocabulary:
         self.size, self.stand_ins = len(vocabulary), [known[old] for old in self.borrowed.values()]
         self.words = Vocabulary([*vocabulary.words[4:], *self.borrowed], vocabulary.tokenizer)
         self.ids = {word: index for index, word in enumerate(self.words.words)}
+        self._ids_of: dict[str, tuple[int, ...]] = {}
+
+    def ids_of(self, noun: str) -> tuple[int, ...]:
+        """Return the ids of all forms of a noun that this vocabulary has, borrowed ones included."""
+        if noun not in self._ids_of:
+            found = (self.ids.get(form) for form in forms(noun))
+            self._ids_of[noun] = tuple(index for index in found if index is not None)
+        return self._ids_of[noun]
 
     def plain(self, tokens: Sequence[int]) -> list[int]:
         """Return a caption's ids with each borrowed word replaced by its stand-in."""

@@ -12,7 +12,7 @@ from captioning.data import Vocabulary
 from captioning.decoding import WordGroup
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
-from captioning.tags import Tag, borrowable, broader_than, category_of, coco_words, forms, load_tagger, read_tags
+from captioning.tags import Tag, borrowable, broader_than, category_of, coco_words, load_tagger, read_tags
 
 # Categories of COCO whose things are large in most photos, so that a classifier of the whole photo seldom misses them.
 RELIABLE = (
@@ -190,11 +190,11 @@ class TagGuide:
         return Guided(wrapped, guides, self.no_repeat_ngram)
 
     def _known(self, noun: str, words: ExtendedVocabulary) -> tuple[int, ...]:
-        return tuple(index for form in forms(noun) if (index := words.ids.get(form, words.size)) < words.size)
+        return tuple(index for index in words.ids_of(noun) if index < words.size)
 
     def _ids(self, noun: str, words: ExtendedVocabulary) -> tuple[int, ...]:
         """Return the ids of the forms of a noun; those of borrowed words if the captioner knows none."""
         known = self._known(noun, words)
         if known or not self.borrow:
             return known
-        return tuple(index for form in forms(noun) if (index := words.ids.get(form)) is not None)
+        return words.ids_of(noun)
