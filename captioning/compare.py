@@ -31,6 +31,7 @@ def compare(config: dict[str, Any]) -> None:
         with_groups,
     )
     from captioning.io import counted
+    from captioning.metrics import LOWER_IS_BETTER
 
     scorer = build(config["metrics"] | {"bootstrap": 0})  # scores the results files
     resamples = config["metrics"]["bootstrap"]
@@ -61,10 +62,9 @@ def compare(config: dict[str, Any]) -> None:
     if groups := compare_groups(tables, **drawn):
         print(describe_compared_groups(groups))
     rows = differences(tables, config["by"])
-    better = {
-        "B": [row for row in reversed(rows) if row["difference"] > 0],
-        "A": [row for row in rows if row["difference"] < 0],
-    }
+    higher = [row for row in reversed(rows) if row["difference"] > 0]
+    lower = [row for row in rows if row["difference"] < 0]
+    better = {"B": lower, "A": higher} if config["by"] in LOWER_IS_BETTER else {"B": higher, "A": lower}
     for side, ordered in better.items():
         print(f"images for which {side} is better by {config['by']}:")
         print("\n".join(map(_line, ordered[: config["show"]])) or "  none")
@@ -152,7 +152,7 @@ def _write(
     make_folder(folder)
     write_json(folder / "compare.json", {name: row._asdict() for name, row in compared.items()})
     text = io.StringIO()
-    writer = csv.DictWriter(text, rows[0].keys(), lineterminator="\n")
+    writer = csv.DictWriter(text, rows[0].keys() if rows else ["image_id"], lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     write_text(folder / "differences.csv", text.getvalue())

@@ -17,9 +17,11 @@ def score_results(config: dict[str, Any]) -> None:
         DataError: a file cannot be read, or its images are not those of the annotations.
     """
     from captioning.evaluation import (
+        ImageTexts,
         describe_scores,
         find_scored_images,
         match,
+        read_objects,
         read_references,
         read_results,
         report_groups,
@@ -36,12 +38,15 @@ def score_results(config: dict[str, Any]) -> None:
     samples = _samples(config["samples"], references, annotations, found) if config["samples"] else None
     scorer = build(config["metrics"])
     images = find_scored_images(found, config["images"], needed=scorer.looks_at_images, files=(results, annotations))
+    entries = [ImageTexts(image_id, found.names.get(image_id), []) for image_id in found.references]
+    objects = read_objects(config["instances"], entries, source=annotations) if config["instances"] else None
     report = scorer(
         found.references,
         {image_id: texts[0] for image_id, texts in found.captions.items()},
         training=_training(config["training"]),
         samples=samples,
         images=images,
+        objects=objects,
     )
     if references.notice:
         report = report._replace(notes=report.notes | {"NOTE": references.notice})

@@ -50,7 +50,7 @@ TOOLS = {
         "stack_images",
         "tokenize_captions",
     ],
-    "instances": ["COCO_WORDS", "Instances"],
+    "instances": ["COCO_WORDS", "Instances", "ListedCategories", "read_categories"],
     "lengths": ["cut_warning", "default_length"],
     "parsing": [
         "Faults",

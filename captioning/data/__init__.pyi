@@ -30,6 +30,8 @@ from captioning.data.image_files import image_kind as image_kind
 from captioning.data.image_files import list_pictures as list_pictures
 from captioning.data.instances import COCO_WORDS as COCO_WORDS
 from captioning.data.instances import Instances as Instances
+from captioning.data.instances import ListedCategories as ListedCategories
+from captioning.data.instances import read_categories as read_categories
 from captioning.data.instances import read_instances as read_instances
 from captioning.data.lengths import cut_warning as cut_warning
 from captioning.data.lengths import default_length as default_length

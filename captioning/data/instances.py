@@ -40,6 +40,20 @@ class Annotated(NamedTuple):
     instances: list[Instance]
 
 
+class ListedCategories(NamedTuple):
+    """Which categories a file of annotated objects lists for each image.
+
+    Attributes:
+        names: image id -> file name; None for an image without one.
+        categories: image id -> its categories, crowds included; only those that `words` has.
+        words: category -> the words that name it; singular, and irregular plurals.
+    """
+
+    names: dict[int, str | None]
+    categories: dict[int, set[str]]
+    words: dict[str, tuple[str, ...]]
+
+
 class Instances(NamedTuple):
     """The objects of all images.
 
@@ -81,12 +95,57 @@ def read_instances(
     return Instances(pictures, _words(COCO_WORDS if words is None else words, names))
 
 
-def _read(file: Path, wanted: set[int]) -> tuple[dict[int, Annotated], set[str]]:
+def read_categories(
+    file: str | Path, *, words: str | Path | Mapping[str, Sequence[str]] | None = None
+) -> ListedCategories:
+    """Read which categories are annotated in each image of a file in the format of COCO's instances JSON.
+
+    Args:
+        file: for example `annotations/instances_val2017.json`.
+        words: as for `read_instances`.
+
+    Raises:
+        DataError: the file is missing, broken or no such file, or `words` has an unknown category.
+    """
+    file = Path(file)
     content = read_json(file)
-    names = {
+    lists = ("images", "annotations", "categories")
+    if missing := [key for key in lists if not isinstance(content, dict) or not isinstance(content.get(key), list)]:
+        raise DataError(
+            f"{file} does not list annotated objects (it has no list '{missing[0]}'): give COCO's instances, such as "
+            "annotations/instances_val2017.json"
+        )
+    names = _category_names(content, file)
+    if words is None:
+        own = yaml.safe_load(COCO_WORDS.read_text(encoding="utf-8")).keys() - {_NOTHING}
+        if unlisted := sorted(own - set(names.values())):
+            raise DataError(
+                f"{file} does not have COCO's categories: {len(unlisted)} of {len(own)} are missing in 'categories', "
+                f"such as '{unlisted[0]}'. Give COCO's instances, such as annotations/instances_val2017.json"
+            )
+    known = _words(COCO_WORDS if words is None else words, set(names.values()))
+    pictures: dict[int, str | None] = {}
+    for where, image in entries(content, "images", file):
+        number = id_of(image, "id", where)
+        pictures[number] = field(image, "file_name", str, where) if image.get("file_name") is not None else None
+    found: dict[int, set[str]] = {number: set() for number in pictures}
+    for where, entry in entries(content, "annotations", file):
+        number, category = id_of(entry, "image_id", where), _category(entry, names, where)
+        if number in found and category in known:
+            found[number].add(category)
+    return ListedCategories(pictures, found, known)
+
+
+def _category_names(content: Any, file: Path) -> dict[int, str]:
+    return {
         id_of(entry, "id", where): field(entry, "name", str, where)
         for where, entry in entries(content, "categories", file)
     }
+
+
+def _read(file: Path, wanted: set[int]) -> tuple[dict[int, Annotated], set[str]]:
+    content = read_json(file)
+    names = _category_names(content, file)
     found: dict[int, Annotated] = {}
     for where, image in entries(content, "images", file):
         if (number := id_of(image, "id", where)) in wanted:
@@ -111,12 +170,17 @@ def _side(image: Any, key: str, where: str) -> int:
 
 
 def _instance(entry: Any, names: Mapping[int, str], size: tuple[int, int], where: str) -> Instance:
-    category, box = id_of(entry, "category_id", where), field(entry, "bbox", list, where)
-    if category not in names:
-        raise DataError(f"{where}: category {category} is not in 'categories': add it there")
+    category, box = _category(entry, names, where), field(entry, "bbox", list, where)
     if len(box) != 4 or not all(map(_is_coordinate, box)):
         raise DataError(f"{where}: 'bbox' must be x, y, width, height, not {box!r:.60}")
-    return Instance(names[category], tuple(box), _segmentation(entry.get("segmentation"), size, where))
+    return Instance(category, tuple(box), _segmentation(entry.get("segmentation"), size, where))
+
+
+def _category(entry: Any, names: Mapping[int, str], where: str) -> str:
+    number = id_of(entry, "category_id", where)
+    if number not in names:
+        raise DataError(f"{where}: category {number} is not in 'categories': add it there")
+    return names[number]
 
 
 def _segmentation(given: Any, size: tuple[int, int], where: str) -> list | dict:

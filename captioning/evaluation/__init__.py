@@ -38,6 +38,7 @@ TOOLS = {
     "groups": ["FEWEST", "GroupScores", "describe_groups", "report_groups", "score_groups"],
     "identity": ["ImageTexts", "Matched", "file_name", "match", "of_records", "pair", "read_id"],
     "image_folder": ["find_scored_images"],
+    "objects": ["read_objects"],
     "results": [
         "describe_scores",
         "read_about",

@@ -38,6 +38,7 @@ from captioning.evaluation.identity import of_records as of_records
 from captioning.evaluation.identity import pair as pair
 from captioning.evaluation.identity import read_id as read_id
 from captioning.evaluation.image_folder import find_scored_images as find_scored_images
+from captioning.evaluation.objects import read_objects as read_objects
 from captioning.evaluation.results import describe_scores as describe_scores
 from captioning.evaluation.results import describe_tokens as describe_tokens
 from captioning.evaluation.results import read_about as read_about

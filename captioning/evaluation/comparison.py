@@ -9,7 +9,7 @@ import numpy as np
 from captioning.errors import DataError
 from captioning.evaluation.identity import ImageTexts, listed, pair
 from captioning.evaluation.results import read_fingerprint, read_models, read_tokenizer
-from captioning.metrics import ScoreTable, bootstrap, from_csv
+from captioning.metrics import LOWER_IS_BETTER, ScoreTable, bootstrap, from_csv
 
 Tables = dict[str, list[ScoreTable]]  # for the sides "a" and "b", one table per run
 
@@ -106,7 +106,7 @@ def same_references(marks: Mapping[str, Sequence[str | None]], runs: Mapping[str
 
 
 def same_models(models: Mapping[str, Sequence[Mapping[str, str]]], runs: Mapping[str, Sequence[str]]) -> None:
-    """Refuse to compare scores that look at the image if different models computed them.
+    """Refuse to compare scores that look at the image, or at annotated objects, if these or the models differ.
 
     Args:
         models: for the sides "a" and "b" one {score: model and weights} per run (`metrics.Report.models`).
@@ -121,9 +121,10 @@ def same_models(models: Mapping[str, Sequence[Mapping[str, str]]], runs: Mapping
             for score, model in used.items():
                 other, its_model = first.setdefault(score, (path, model))
                 if its_model != model:
+                    advice = "instances=FILE" if score == "CHAIR" else "model and weights"
                     raise DataError(
                         f"'{other}' has the {score} of {its_model}, '{path}' that of {model}: they cannot be compared. "
-                        "Score both with the same model and weights"
+                        f"Score both with the same {advice}"
                     )
 
 
@@ -154,6 +155,8 @@ def compared(tables: Tables, *, resamples: int = 1000, seed: int = 0) -> dict[st
 def describe_comparison(scores: Mapping[str, bootstrap.Comparison], tables: Tables, *, resamples: int = 1000) -> str:
     """Format a comparison as a printable table."""
     legend = f"  better: share of {resamples} bootstrap resamples of the images in which this side scores higher"
+    if lower := [name for name in scores if name in LOWER_IS_BETTER]:
+        legend += f" (lower for {' and '.join(lower)})"
     return "\n".join([*comparison_rows(scores, tables), legend])
 
 
@@ -177,7 +180,9 @@ def comparison_rows(scores: Mapping[str, bootstrap.Comparison], tables: Tables) 
 
 
 def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
-    """List the images with both scores and captions, sorted from "A is better" to "B is better".
+    """List the images with both scores and captions, sorted by the difference B - A.
+
+    An image that a score is not defined for is left out.
 
     Args:
         tables: `aligned` tables; scores are means over the runs of a side, captions those of its first run.
@@ -197,4 +202,5 @@ def differences(tables: Tables, by: str) -> list[dict[str, Any]]:
             "caption_b": first["b"].captions[row],
         }
         for row in np.argsort(b - a, kind="stable")
+        if np.isfinite(a[row]) and np.isfinite(b[row])
     ]

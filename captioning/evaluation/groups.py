@@ -24,7 +24,7 @@ class GroupScores(NamedTuple):
 
     Attributes:
         images: number of images.
-        scores: name -> score of the group, as a fraction.
+        scores: name -> score of the group, as a fraction; without scores that are not defined for its images.
         intervals: name -> (low, high), the 95 % bootstrap interval.
     """
 
@@ -50,7 +50,7 @@ def score_groups(report: Report, groups: Mapping[Any, str | None], *, seed: int 
         table = report.table.take(np.flatnonzero(own == group))
         drawn = bootstrap.intervals(table, resamples=report.resamples, seed=seed) if report.resamples else {}
         known = {name: interval for name, interval in drawn.items() if name in report.intervals}
-        totals = {name: float(total[0]) for name, total in table.totals().items()}
+        totals = {name: float(total[0]) for name, total in table.totals().items() if np.isfinite(total[0])}
         found[group] = GroupScores(len(table.image_ids), totals, known)
     return found
 
@@ -69,7 +69,8 @@ def describe_groups(found: Mapping[str, GroupScores], report: Report) -> str:
     lines = [f"  {'':<{first}}" + "".join(f"{name:>{widths[name]}}" for name in columns)]
     lines.append(f"  {'images':<{first}}" + "".join(f"{each.images:>{widths[name]}}" for name, each in columns.items()))
     for score in report.scores:
-        cells = [f"{each.scores[score]:>{widths[name]}.4f}" for name, each in columns.items()]
+        texts = {name: f"{each.scores[score]:.4f}" if score in each.scores else "–" for name, each in columns.items()}
+        cells = [f"{text:>{widths[name]}}" for name, text in texts.items()]
         lines.append(f"  {score:<{first}}" + "".join(cells))
     if few := [name for name, each in found.items() if each.images < FEWEST]:
         lines.append(f"  NOTE: fewer than {FEWEST} images in {', '.join(few)}: their scores are mostly chance")

@@ -1,7 +1,10 @@
+from captioning.metrics.chair import AnnotatedObjects as AnnotatedObjects
+from captioning.metrics.chair import LOWER_IS_BETTER as LOWER_IS_BETTER
 from captioning.metrics.grounding import MEASURES as MEASURES
 from captioning.metrics.grounding import ground_caption as ground_caption
 from captioning.metrics.grounding import summarize as summarize
 from captioning.metrics.mentions import compile_phrases as compile_phrases
+from captioning.metrics.mentions import find_mentions as find_mentions
 from captioning.metrics.regions import overlaps as overlaps
 from captioning.metrics.reward import Reward as Reward
 from captioning.metrics.scores import Report as Report

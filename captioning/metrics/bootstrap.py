@@ -2,7 +2,7 @@
 
 Images are drawn with replacement. For each resample, BLEU and METEOR are computed from the sums of its counts. CIDEr's
 document frequencies stay those of all images of the split. The intervals do not include the variation between training
-seeds.
+seeds. A resample for which a score is not defined, such as CHAIR-i of captions that name no object, is left out.
 
 An interval is the middle 95 % of the resampled scores (the percentile method). For few images it is too narrow. For
 normally distributed scores, it contains the true mean with probability 0.90 for 10 images, 0.93 for 20, 0.94 for 50 and
@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from captioning.metrics.chair import LOWER_IS_BETTER
 from captioning.metrics.table import ScoreTable
 
 _CHUNK = 50  # resamples at a time; for 40 504 images, 50 of them take 16 MB
@@ -28,8 +29,8 @@ class Comparison(NamedTuple):
         b: score of run b.
         low: lower end of the 95 % interval of b - a.
         high: upper end of this interval.
-        a_better: share of the resamples in which a scores higher than b.
-        b_better: share of the resamples in which b scores higher than a.
+        a_better: share of the resamples in which a scores higher than b; lower, for scores of `LOWER_IS_BETTER`.
+        b_better: share of the resamples in which b does.
     """
 
     a: float
@@ -52,11 +53,12 @@ def intervals(
         level: share of the resampled scores that the interval contains.
 
     Returns:
-        {score: (low, high)}.
+        {score: (low, high)}; without scores that are not defined for these images.
     """
     drawn = _resampled([table], resamples, seed)[0]
     edges = [50 * (1 - level), 50 * (1 + level)]
-    return {name: tuple(np.percentile(values, edges).tolist()) for name, values in drawn.items()}
+    defined = {name: values[np.isfinite(values)] for name, values in drawn.items()}
+    return {name: tuple(np.percentile(values, edges).tolist()) for name, values in defined.items() if len(values)}
 
 
 def paired_bootstrap(
@@ -64,7 +66,8 @@ def paired_bootstrap(
 ) -> dict[str, Comparison]:
     """Compare two systems on the same resamples of the same images.
 
-    All tables must have the same images in the same order. Only scores that all tables have are compared.
+    All tables must have the same images in the same order. Only scores that all tables have are compared, and that are
+    defined for all of them.
 
     Args:
         a: tables of the runs (seeds) of one system; their mean score counts.
@@ -81,11 +84,15 @@ def paired_bootstrap(
     result = {}
     for name in names:
         ours, theirs = _mean(drawn[: len(a)], name), _mean(drawn[len(a) :], name)
-        low, high = np.percentile(theirs - ours, [2.5, 97.5])
         of_a, of_b = (_mean(part, name).item() for part in (whole[: len(a)], whole[len(a) :]))
-        result[name] = Comparison(
-            of_a, of_b, float(low), float(high), float((ours > theirs).mean()), float((theirs > ours).mean())
-        )
+        defined = np.isfinite(theirs - ours)
+        if not np.isfinite([of_a, of_b]).all() or not defined.any():
+            continue
+        ours, theirs = ours[defined], theirs[defined]
+        low, high = np.percentile(theirs - ours, [2.5, 97.5])
+        shares = [float((ours > theirs).mean()), float((theirs > ours).mean())]
+        a_better, b_better = reversed(shares) if name in LOWER_IS_BETTER else shares
+        result[name] = Comparison(of_a, of_b, float(low), float(high), a_better, b_better)
     return result
 
 

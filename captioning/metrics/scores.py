@@ -1,4 +1,4 @@
-"""Score a split as coco-caption does: BLEU, ROUGE-L, CIDEr, METEOR and SPICE; also CLIPScore and PAC-S.
+"""Score a split as coco-caption does: BLEU, ROUGE-L, CIDEr, METEOR and SPICE; also CLIPScore, PAC-S and CHAIR.
 
 Official scores of English captions are computed on Penn-Treebank tokens. Captions in other languages are scored on the
 words of the captioner's own tokenizer, or of the one that `metrics.tokenizer` names.
@@ -19,6 +19,7 @@ from captioning.errors import ConfigError, DataError, ToolError
 from captioning.io import counted
 from captioning.metrics import bleu, diversity, java
 from captioning.metrics.bootstrap import intervals
+from captioning.metrics.chair import UNDEFINED, AnnotatedObjects, count_objects, values_of
 from captioning.metrics.ciderd import CiderD
 from captioning.metrics.image_scores import Embedder, check_images, score_notes, wanted_scores
 from captioning.metrics.ngrams import References
@@ -47,7 +48,7 @@ class Report(NamedTuple):
         resamples: number of bootstrap resamples of the intervals.
         notes: name of a score -> a note for its readers.
         references: fingerprint of the references' tokens, independent of the names and the order of the images.
-        models: name of a score that looks at the image -> its model and weights.
+        models: name of a score that looks at the image -> its model and weights; "CHAIR" -> fingerprint of the objects.
     """
 
     scores: dict[str, float]
@@ -133,6 +134,7 @@ class Scorer:
         unknown: str = "<unk>",
         tokenizer: Tokenizer | None = None,
         images: Mapping[Any, Path] | None = None,
+        objects: AnnotatedObjects | None = None,
     ) -> Report:
         """Score one caption per image against the references of its image.
 
@@ -144,11 +146,12 @@ class Scorer:
             unknown: the token for words that are not in the vocabulary.
             tokenizer: the captioner's, which splits the captions into words unless the setting names another one.
             images: image id -> image file, for scores that look at the image.
+            objects: the annotated objects of the images, for CHAIR; None: without CHAIR.
 
         Raises:
             ConfigError: a score needs `images`, or its model cannot be loaded.
-            DataError: the images differ, an image has no reference, a caption is not text, or an image file does not
-                exist or cannot be read.
+            DataError: the images differ, an image has no reference or no entry in `objects`, a caption is not text, or
+                an image file does not exist or cannot be read.
             ToolError: the tokenizer is "java" and there is no Java.
         """
         name, split = self._chosen or _word_splitter("ptb" if tokenizer is None else tokenizer)
@@ -170,10 +173,18 @@ class Scorer:
         for image_score in self._image_scores:
             assert images is not None
             table = table._replace(values=table.values | image_score(references, captions, images))
+        models = {each.name: each.embedder.describe() for each in self._image_scores}
+        if objects is not None and name.partition(":")[0] in _NOT_ENGLISH:
+            unavailable["CHAIR"] = f"it finds objects by English words, and the tokens are those of {name}"
+        elif objects is not None:
+            counts = count_objects(truths, flat, objects)
+            table = table._replace(values=table.values | values_of(counts), counts=table.counts | counts)
+            models["CHAIR"] = objects.describe(truths)
         if training is not None and not training:
             unavailable["novel"] = "the data set has no training captions"
         known = {tuple(words) for words in split(sorted(training))} if training else None
         scores, notes = _scores(table), {}
+        unavailable |= {name: reason for name, reason in UNDEFINED.items() if name in table.values.keys() - scores}
         errors = intervals(table, resamples=self.bootstrap, seed=self.seed) if self.bootstrap else {}
         if reason := cider_is_zero(truths):
             notes["CIDEr"] = reason
@@ -196,7 +207,7 @@ class Scorer:
             resamples=self.bootstrap,
             notes=notes,
             references=fingerprint(truths),
-            models={each.name: each.embedder.describe() for each in self._image_scores},
+            models=models,
         )
 
 
@@ -356,4 +367,5 @@ def _with_program(name: str, table: ScoreTable, truths: Tokens, flat: Mapping[An
 
 
 def _scores(table: ScoreTable) -> dict[str, float]:
-    return {name: float(total[0]) for name, total in table.totals().items()}
+    """Return the scores of all images that are defined for them."""
+    return {name: float(total[0]) for name, total in table.totals().items() if np.isfinite(total[0])}

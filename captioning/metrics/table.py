@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from captioning.errors import DataError
 from captioning.io import unopened
 from captioning.metrics.bleu import bleu
+from captioning.metrics.chair import SHARES, shares_of
 from captioning.metrics.java import meteor
 
 NAME, GROUP = "file_name", "group"  # columns of text, in this order, each only if it is known
@@ -18,6 +20,7 @@ NAME, GROUP = "file_name", "group"  # columns of text, in this order, each only 
 FROM_COUNTS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "BLEU": bleu,
     "METEOR": lambda counts: meteor(counts)[..., None],
+    **{family: partial(shares_of, family) for family in SHARES},
 }
 
 
@@ -27,8 +30,9 @@ class ScoreTable(NamedTuple):
     Attributes:
         image_ids: ids of the images.
         captions: the scored captions.
-        values: name of a score ("BLEU-1", …, "CIDEr") -> [I] scores of the single images.
-        counts: "BLEU" or "METEOR" -> [I, K] counts that add up over images.
+        values: name of a score ("BLEU-1", …, "CIDEr") -> [I] scores of the single images; nan for an image that a
+            score of `chair` is not defined for.
+        counts: "BLEU", "METEOR" or a family of `chair` -> [I, K] counts that add up over images.
         names: file names of the images, "" for an image without one; None if no file name is known.
         groups: groups of the images, such as the domains of nocaps, "" for an image without one; None if there are
             none.
@@ -48,7 +52,7 @@ class ScoreTable(NamedTuple):
             weights: [B, I] how often each image counts in each of B resamples; None counts each image once.
 
         Returns:
-            {score: [B]}; B is 1 without weights.
+            {score: [B]}; B is 1 without weights. A score that is not defined for these images is nan.
         """
         weights = np.ones((1, len(self.image_ids))) if weights is None else weights
         images = weights.sum(axis=1)
@@ -79,7 +83,7 @@ def to_csv(table: ScoreTable) -> str:
     """Write a table as CSV; the result has everything that a comparison of two runs needs.
 
     The columns are image_id, caption, file_name and group (if known), one column per score, and the counts as BLEU:0,
-    BLEU:1, ….
+    BLEU:1, …. The cell of a score that is not defined for an image is blank.
     """
     columns = dict(table.values)
     for family, counts in table.counts.items():
@@ -90,7 +94,7 @@ def to_csv(table: ScoreTable) -> str:
     known = {name: column for name, column in texts.items() if column is not None}
     writer.writerow([*known, *columns])
     for row, numbers in zip(zip(*known.values(), strict=True), zip(*columns.values(), strict=True), strict=True):
-        writer.writerow([*row, *(f"{number:.10g}" for number in numbers)])
+        writer.writerow([*row, *("" if np.isnan(number) else f"{number:.10g}" for number in numbers)])
     return text.getvalue()
 
 
@@ -106,12 +110,13 @@ def from_csv(path: Path) -> ScoreTable:
             raise ValueError("the first columns must be image_id and caption")
         texts = {name: header.index(name) for name in (NAME, GROUP) if name in header[2:4]}
         first = 2 + len(texts)  # first column of numbers
-        numbers = np.array([[float(cell) for cell in row[first:]] for row in rows])
+        numbers = np.array([[float(cell) if cell else np.nan for cell in row[first:]] for row in rows])
         numbers = numbers.reshape(len(rows), len(header) - first)
         ids = [_image_id(row[0]) for row in rows]
         if not rows or len(set(ids)) < len(rows):
             raise ValueError("each image must have exactly one row, and there must be at least one image")
-        if len(set(header)) < len(header) or not np.isfinite(numbers).all():
+        blank = [name.partition("-")[0] in SHARES for name in header[first:]]  # columns that may have blank cells
+        if len(set(header)) < len(header) or not (np.isfinite(numbers) | np.isnan(numbers) & blank).all():
             raise ValueError("a column is duplicated, or a number is not finite")
         names, groups = ([row[texts[name]] for row in rows] if name in texts else None for name in (NAME, GROUP))
         table = _table(ids, [row[1] for row in rows], dict(zip(header[first:], numbers.T, strict=True)))
@@ -139,6 +144,7 @@ def _table(image_ids: list[int | str], captions: list[str], columns: Mapping[str
         raise ValueError(f"unknown counts {', '.join(sorted(unknown))}")
     for family, counted in counts.items():
         orders = sum(name.partition("-")[0] == family for name in values)
-        if counted.shape[1] != (23 if family == "METEOR" else 2 * orders + 2):
+        wanted = {"METEOR": 23} | {each: max(map(max, pairs)) + 1 for each, pairs in SHARES.items()}
+        if counted.shape[1] != wanted.get(family, 2 * orders + 2) or orders != len(SHARES.get(family, range(orders))):
             raise ValueError(f"{counted.shape[1]} columns of counts for {orders} scores of {family}")
     return ScoreTable(image_ids, captions, values, counts)
