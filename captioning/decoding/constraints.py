@@ -82,7 +82,8 @@ class Rules:
                 f"decoding.require ({len(set(self.require))} words) and <end> must fit in decoding.max_length "
                 f"({self.limit})"
             )
-        if not all(isinstance(group, WordGroup) for groups in self.guides for group in groups):
+        lists = self.guides if isinstance(self.guides, Sequence) else [self.guides]
+        if not all(isinstance(each, Sequence) and all(isinstance(one, WordGroup) for one in each) for each in lists):
             raise ConfigError(
                 "decoding.guides must have a list of WordGroup per image, so it cannot be set in a configuration. For "
                 "words that every caption must contain, set decoding.require"

@@ -10,14 +10,14 @@ not the encoder.
 The rival decodes one image at a time, repeats its features for the beams, and projects the grid again at every step.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import torch
 from measure import matrix_job, matrix_operations, matrix_share, peak_mebibytes, run, seconds
 
-from captioning.decoding import beam_search, diverse_beam_search, sample
+from captioning.decoding import WordGroup, beam_search, diverse_beam_search, sample
 from captioning.models import Captioner, build_captioner
 
 START, END, FORBIDDEN = 1, 2, (0, 1, 3)
@@ -25,6 +25,11 @@ GRIDS, BATCHES, BEAM, TOKENS, VOCABULARY, WIDTH = ((196, 2048), (49, 1280)), (1,
 
 
 IDS = {"start": START, "end": END, "forbidden": FORBIDDEN}
+# As captions guided by tags have them: two required nouns in two forms, and twenty categories that should not be named.
+GUIDE = [
+    *(WordGroup((word, word + 1), required=True) for word in (100, 200)),
+    *(WordGroup(tuple(range(word, word + 6)), bonus=-6.0) for word in range(300, 500, 10)),
+]
 # Further beam sizes and searches on the last grid with the largest batch; the searches have five or six rows per image.
 OTHERS = {
     "beam1": {"beam_size": 1},
@@ -32,15 +37,20 @@ OTHERS = {
     "beam10": {"beam_size": 10},
     "beam5_rules": {"beam_size": 5, "no_repeat_ngram": 3, "avoid_endings": tuple(range(50, 60))},
     "beam5_require2": {"beam_size": 5, "require": (100, 200)},
+    "beam5_guides": {"beam_size": 5, "guide": GUIDE},
     "diverse6x3": {"method": diverse_beam_search, "beam_size": 6, "groups": 3},
     "sample5": {"method": sample, "samples": 5, "seed": 0},
     "sample5_k50_p0.9": {"method": sample, "samples": 5, "seed": 0, "top_k": 50, "top_p": 0.9},
 }
 
 
-def search(model: Captioner, images: torch.Tensor, *, tokens: int, method=beam_search, **options) -> list:
-    """Run a batched search to full length, from features to hypotheses."""
+def search(
+    model: Captioner, images: torch.Tensor, *, tokens: int, method=beam_search, guide: Sequence = (), **options
+) -> list:
+    """Run a batched search to full length, from features to hypotheses; each image has the same groups of words."""
     options = options or {"beam_size": BEAM}
+    if guide:
+        options["guides"] = [guide] * len(images)
     with torch.inference_mode():
         state, memory = model.begin(images)
         step = partial(model.step, memory=memory)

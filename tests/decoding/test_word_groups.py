@@ -170,6 +170,9 @@ def test_an_image_without_groups_is_searched_as_without_guides():
     ("arguments", "message"),
     [
         ({"guides": [[]]}, r"decoding\.guides has 1 lists for 2 images"),
+        ({"guides": 3}, r"decoding\.guides must have a list of WordGroup per image"),
+        ({"guides": [3, []]}, r"decoding\.guides must have a list of WordGroup per image"),
+        ({"guides": "dog"}, r"decoding\.guides must have a list of WordGroup per image"),
         ({"guides": [[(3,)], []]}, r"decoding\.guides must have a list of WordGroup per image"),
         ({"guides": [[], [WordGroup((3,), True)]], "avoid": (3,)}, r"image 1 requires a group whose words are never"),
         ({"guides": [[WordGroup((3,), True)] * 4, []]}, r"the 4 required groups of image 0 and <end> must fit"),
