@@ -41,27 +41,34 @@ class GroupTable:
 
     def __init__(self, groups: Sequence[Sequence[WordGroup]], *, device: torch.device):
         self.groups = groups
-        count = max((len(each) for each in groups), default=0)
+        batch, count = len(groups), max((len(each) for each in groups), default=0)
         width = max((len(group.words) for each in groups for group in each), default=0)
-        words = torch.full((len(groups), count, width), -1)
-        bonus, required = torch.zeros(len(groups), count), torch.zeros(len(groups), count, dtype=torch.bool)
-        for image, each in enumerate(groups):
-            for number, group in enumerate(each):
-                words[image, number, : len(group.words)] = torch.tensor(group.words, dtype=torch.int64)
-                bonus[image, number], required[image, number] = group.bonus, group.required
-        self.words, self.bonus, self.required = words.to(device), bonus.to(device), required.to(device)
         listed = [sorted({word for group in each if group.required for word in group.words}) for each in groups]
-        self.candidates = torch.full((len(groups), max(map(len, listed), default=0)), -1)
-        for image, ids in enumerate(listed):
-            self.candidates[image, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
+        known = max((word for each in groups for group in each for word in group.words), default=0)
+        every = [_padded(each, count, WordGroup(())) for each in groups]
+
+        def tensor(values: list, *shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.tensor(values, dtype=dtype, device=device).reshape(batch, *shape)
+
+        words = [[_padded(group.words, width, -1) for group in each] for each in every]
+        self.words = tensor(words, count, width, dtype=torch.int64)
+        self.bonus = tensor([[group.bonus for group in each] for each in every], count, dtype=torch.float32)
+        self.required = tensor([[group.required for group in each] for each in every], count, dtype=torch.bool)
+        candidates = [_padded(ids, max(map(len, listed), default=0), -1) for ids in listed]
+        self.candidates = tensor(candidates, max(map(len, listed), default=0), dtype=torch.int64)
         # Row [b, w] says which groups of image b contain word w; the last row, for all other words, is empty.
-        self._of_word = torch.zeros(len(groups), int(words.max().item() if words.numel() else 0) + 2, count).bool()
-        for image, each in enumerate(groups):
-            for number, group in enumerate(each):
-                self._of_word[image, list(group.words), number] = True
+        self._of_word = torch.zeros(batch, known + 2, count, dtype=torch.bool, device=device)
+        entries = [
+            (image, word, number)
+            for image, each in enumerate(groups)
+            for number, group in enumerate(each)
+            for word in group.words
+        ]
+        if entries:
+            index = torch.tensor(entries, dtype=torch.int64, device=device).unbind(1)
+            self._of_word.index_put_(index, torch.ones((), dtype=torch.bool, device=device))
         belongs = self._rows(self.candidates.clamp(min=0)) & (self.candidates >= 0)[..., None]
-        self._candidate_of = (belongs & required[:, None]).to(device)  # [B, U, N]: required groups of each candidate
-        self._of_word, self.candidates = self._of_word.to(device), self.candidates.to(device)
+        self._candidate_of = belongs & self.required[:, None]  # [B, U, N]: required groups of each candidate
         self.has_bonus = any(group.bonus for each in groups for group in each)
 
     def contain(self, tokens: Tensor) -> Tensor:
@@ -99,6 +106,10 @@ class GroupTable:
     def bonus_of(self, image: int, tokens: Sequence[int]) -> float:
         """Return the sum of the bonuses that a full caption of one image gets."""
         return sum(group.bonus for group in self.groups[image] if not set(tokens).isdisjoint(group.words))
+
+
+def _padded(values: Sequence, count: int, filler: object) -> list:
+    return [*values, *[filler] * (count - len(values))]
 
 
 def of_words(words: Sequence[int]) -> list[WordGroup]:

@@ -33,10 +33,15 @@ def made(number: int, size, places=None) -> Made:
 
 
 class Predictor:
-    path, captioner, vocabulary, device, max_length = "a.ckpt", "captioner", "vocabulary", "cpu", 17
+    path, device = "a.ckpt", "cpu"
 
     def __init__(self, **changes):
-        self.changes, self.batches = changes, []
+        self.changes, self.batches, self.asked = changes, [], []
+
+    def search_features(self, features, search, *, names):
+        assert torch.is_inference_mode_enabled()
+        self.asked.append((search, names))
+        return [[int(row[0, 0]), "second best"] for row in features]
 
     def caption_pictures(self, pictures, search):
         self.batches.append(([picture.size for picture in pictures], search))
@@ -109,17 +114,8 @@ def test_hard_attention_and_the_box_that_it_looks_at(split):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_features_of_a_source_are_captioned_instead_of_pictures(split, monkeypatch, batch_size):
+def test_features_of_a_source_are_captioned_instead_of_pictures(split, batch_size):
     records, instances = split
-    asked = []
-
-    def generate(captioner, features, *, search, vocabulary, names, max_length):
-        assert max_length == 17
-        assert torch.is_inference_mode_enabled()
-        asked.append((captioner, search, vocabulary, names))
-        return [[int(row[0, 0]), "second best"] for row in features]
-
-    monkeypatch.setattr("captioning.inference.generate", generate)
     source = SimpleNamespace(
         read=lambda record: torch.full((2, 3), float(record.image_id) / 2), encoder=torch.nn.Identity()
     )
@@ -132,6 +128,6 @@ def test_features_of_a_source_are_captioned_instead_of_pictures(split, monkeypat
     for number, (only,) in found.items():
         assert only.phrase == f"thing{number}" and only.measures["attention mass box"] == pytest.approx(0.8)
     assert list(found) == [5, 3, 7, 2]
-    assert {row[:3] for row in asked} == {("captioner", "beam", "vocabulary")}
-    assert [path for *_, names in asked for path in names] == [records[at].path for at in (0, 1, 3, 4)]
-    assert all(isinstance(path, Path) for *_, names in asked for path in names)
+    assert {search for search, _ in predictor.asked} == {"beam"}
+    assert [path for _, names in predictor.asked for path in names] == [records[at].path for at in (0, 1, 3, 4)]
+    assert all(isinstance(path, Path) for _, names in predictor.asked for path in names)

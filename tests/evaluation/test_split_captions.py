@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from captioning.data import Record
-from captioning.evaluation import sources_of, split_captions, write_captions
+from captioning.evaluation import sources_of, write_captions
 from captioning.features import Source
 
 RECORDS = [Record(number, Path(f"{number}.jpg"), "val", ()) for number in (5, 3, 9, 7, 2)]
@@ -39,38 +39,37 @@ def asked(monkeypatch):
     """What the captions were asked for, batch by batch; each caption is its name, and none is of its own."""
     batches = []
 
-    def generate_texts(captioner, features, masks, *, search, vocabulary, names, max_length):
-        assert max_length == 17
-        batches.append((captioner, features, masks, search, vocabulary, names))
-        return [f"caption of {name}" for name in names]
+    def search_features(features, search, *, mask, names, tags):
+        batches.append((features, mask, search, names, tags))
+        return [[f"caption of {name}", "second best"] for name in names]
 
-    monkeypatch.setattr(split_captions, "generate_texts", generate_texts)
+    monkeypatch.setattr(PREDICTOR, "search_features", search_features, raising=False)
     return batches
 
 
-PREDICTOR = SimpleNamespace(captioner="captioner", vocabulary="vocabulary", device="cpu", max_length=17)
+PREDICTOR = SimpleNamespace(device="cpu", guide=None, text_of=str)
 
 
 def test_every_image_gets_its_own_caption_in_order(asked):
     found = write_captions(PREDICTOR, [source(10, rows=4)], RECORDS, search="search", batch_size=2)
     assert list(found.items()) == [(number, f"caption of image {number}") for number in (5, 3, 9, 7, 2)]
-    assert [len(batch[1]) for batch in asked] == [2, 2, 1]
-    features = torch.cat([batch[1] for batch in asked])
+    assert [len(batch[0]) for batch in asked] == [2, 2, 1]
+    features = torch.cat([batch[0] for batch in asked])
     assert features.shape == (5, 4, 2) and features[:, 0, 0].tolist() == [50, 30, 90, 70, 20]
-    for captioner, _, masks, search, vocabulary, _ in asked:
-        assert (captioner, masks, search, vocabulary) == ("captioner", None, "search", "vocabulary")
+    for _, masks, search, _, tags in asked:
+        assert (masks, search, tags) == (None, "search", None)
 
 
 def test_features_of_several_lengths_come_with_their_mask(asked):
     write_captions(PREDICTOR, [source(1)], RECORDS[:2], search=None, batch_size=2)
-    ((_, features, mask, *_),) = asked
+    ((features, mask, *_),) = asked
     assert features.shape == (2, 5, 2) and mask.tolist() == [[True] * 5, [True] * 3 + [False] * 2]
     assert features[1, 3:].abs().sum() == 0
 
 
 def test_each_member_of_an_ensemble_reads_its_own_source(asked):
     write_captions(PREDICTOR, [source(1, rows=2), source(3, plus=1.0)], RECORDS, search=None, batch_size=4)
-    (_, (first, second), masks, *_), (_, (third, fourth), others, *_) = asked
+    ((first, second), masks, *_), ((third, fourth), others, *_) = asked
     assert first[:, 0, 0].tolist() == [5, 3, 9, 7] and second[:, 0, 0].tolist() == [18, 12, 30, 24]
     assert third[:, 0, 0].tolist() == [2] and fourth[:, 0, 0].tolist() == [9]
     assert masks[0] is None and masks[1].sum(1).tolist() == [5, 3, 9, 7] and others == (None, None)
