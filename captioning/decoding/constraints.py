@@ -41,9 +41,9 @@ class Rules:
             the remaining length is only just enough for them.
         avoid_endings: Words that must not be the last word of a caption, finished or cut.
         guides: Groups of words for each image of the batch, or () for none. Required groups are treated like `require`:
-            a caption must contain one word of each. If two of them share only a part of their words, captions near
-            `max_length` get a word for each. A bonus is added to log_prob, once per group, before it is normalized by
-            length.
+            a caption must contain one word of each, unless other rules exclude all its words. If two of them share only
+            a part of their words, captions near `max_length` get a word for each. A bonus is added to log_prob, once
+            per group, before it is normalized by length.
 
     Raises:
         ConfigError: A value is out of range, or two values contradict each other.
@@ -231,25 +231,23 @@ class ConstraintState:
 
 
 def _groups(rules: Rules, batch: int, *, out: set[int]) -> list[list[WordGroup]]:
-    """Return the groups of each image, without words that are never generated."""
+    """Return the groups of each image, without words that are never generated; an empty group is not required."""
     if rules.guides and len(rules.guides) != batch:
         raise ConfigError(f"decoding.guides has {len(rules.guides)} lists for {batch} images: give one list per image")
     required = of_words(rules.require)
-    groups = [
-        [*required, *(group._replace(words=tuple(word for word in group.words if word not in out)) for group in each)]
-        for each in (rules.guides or [()] * batch)
-    ]
+    groups = [[*required, *(_without(group, out) for group in each)] for each in (rules.guides or [()] * batch)]
     for image, each in enumerate(groups):
-        if any(group.required and not group.words for group in each):
-            raise ConfigError(
-                f"decoding.guides: image {image} requires a group whose words are never generated. Remove it"
-            )
         if (count := sum(group.required for group in each)) >= rules.limit:
             raise ConfigError(
                 f"decoding.guides: the {count} required groups of image {image} and <end> must fit in "
-                f"decoding.max_length ({rules.limit})"
+                f"decoding.max_length ({rules.limit}). Raise decoding.max_length, or require fewer (guidance.most)"
             )
     return [without_implied(each) for each in groups]
+
+
+def _without(group: WordGroup, out: set[int]) -> WordGroup:
+    words = tuple(word for word in group.words if word not in out)
+    return group._replace(words=words, required=group.required and bool(words))
 
 
 def takes_rules(search: Callable) -> Callable:

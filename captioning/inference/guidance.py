@@ -65,7 +65,7 @@ class TagGuide:
         stand_ins: Further stand-ins, {noun: word of the captioner}.
 
     Raises:
-        ConfigError: A number is out of range.
+        ConfigError: A number is out of range, or there is no such file.
         DataError: The file cannot be read.
     """
 
@@ -91,6 +91,8 @@ class TagGuide:
         self.source, self.confidence, self.most, self.support = str(tags), confidence, most, support
         self.bonus, self.malus, self.people, self.borrow = bonus, malus, people, borrow
         self.no_repeat_ngram = no_repeat_ngram
+        if self.source != "classifier" and not Path(tags).is_file():
+            raise ConfigError(f"tags={tags} is not a file. Choose tags=classifier, or give a JSON file of tags")
         self.tagger = load_tagger() if self.source == "classifier" else None
         self.listed = {} if self.tagger else read_tags(tags)
         self.stand_ins = dict(stand_ins or {})

@@ -118,6 +118,8 @@ def test_faults(tmp_path, photos):
         predictor.caption(photos)
     with pytest.raises(ConfigError, match=r"guidance\.support"):
         TagGuide(tags, support=1.5)
+    with pytest.raises(ConfigError, match=r"tags=classifer is not a file\. Choose tags=classifier"):
+        TagGuide("classifer")
 
     def own(step, state, *, batch, start, end, forbidden=()):
         raise AssertionError
