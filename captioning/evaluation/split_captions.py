@@ -96,4 +96,6 @@ def _tags(predictor: Predictor, records: Sequence[Record]) -> list[list[Tag]] | 
     """Return the tags of images for the predictor's guide; None without a guide."""
     if predictor.guide is None:
         return None
-    return [predictor.guide.tags_of(open_picture(record.path), record.path) for record in records]
+    return [
+        predictor.guide.tags_of(open_picture(record.path), record.path, image_id=record.image_id) for record in records
+    ]

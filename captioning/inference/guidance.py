@@ -1,6 +1,8 @@
 """Guide captions by tags: name the things that a classifier or a detector sees, and not those that it does not see."""
 
+import hashlib
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,13 +14,16 @@ from captioning.data import Vocabulary
 from captioning.decoding import WordGroup
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
-from captioning.tags import Tag, borrowable, broader_than, category_of, coco_words, load_tagger, read_tags
+from captioning.tags import Tag, borrowable, broader_than, category_of, coco_words, load_tagger, read_tags, singular_of
 
 # Categories of COCO whose things are large in most photos, so that a classifier of the whole photo seldom misses them.
 RELIABLE = (
     "airplane", "bear", "bed", "bird", "boat", "bus", "car", "cat", "couch", "cow", "dog", "elephant", "giraffe",
     "horse", "motorcycle", "sheep", "toilet", "train", "truck", "zebra",
 )  # fmt: skip
+
+
+MOST_NATS = 1000.0  # more would only lose precision
 
 
 class Guided(NamedTuple):
@@ -38,8 +43,8 @@ class Guided(NamedTuple):
 class TagGuide:
     """Turn the tags of images into groups of words that guide a search.
 
-    - A tag of a category of COCO with at least `confidence` must be named: its group is required, at most `most` groups
-      per image. People are never required.
+    - A tag of a category of COCO, or of a noun in `stand_ins`, with at least `confidence` must be named: its group is
+      required, at most `most` groups per image. People are never required.
     - A tag with at least `support` may be named: its group has the bonus `bonus` · confidence.
     - A category of COCO without such a tag should not be named: the group of its words has the bonus −`malus`. With a
       classifier this holds only for large things, which it seldom misses (`RELIABLE`), and for people, unless nothing
@@ -83,10 +88,12 @@ class TagGuide:
         borrow: bool = True,
         stand_ins: Mapping[str, str] | None = None,
     ):
-        must_be("guidance.confidence", confidence, least=0)
+        must_be("guidance.confidence", confidence, least=0, most=1)
+        must_be("guidance.bonus", bonus, least=0, most=MOST_NATS)
+        must_be("guidance.no_repeat_ngram", no_repeat_ngram, least=0)
         must_be("guidance.most", most, least=0)
         must_be("guidance.support", support, least=0, most=1)
-        must_be("guidance.malus", malus, least=0)
+        must_be("guidance.malus", malus, least=0, most=MOST_NATS)
         must_be("guidance.people", people, least=0, most=1)
         self.source, self.confidence, self.most, self.support = str(tags), confidence, most, support
         self.bonus, self.malus, self.people, self.borrow = bonus, malus, people, borrow
@@ -95,16 +102,27 @@ class TagGuide:
             raise ConfigError(f"tags={tags} is not a file. Choose tags=classifier, or give a JSON file of tags")
         self.tagger = load_tagger() if self.source == "classifier" else None
         self.listed = {} if self.tagger else read_tags(tags)
-        self.stand_ins = dict(stand_ins or {})
-        nouns = self.tagger.nouns if self.tagger else [tag.noun for tags in self.listed.values() for tag in tags]
+        # A list of detections has no entry for an image without any; a mapping can have an empty one.
+        self.is_list = not self.tagger and Path(tags).read_text(encoding="utf-8-sig").lstrip().startswith("[")
+        self.stand_ins = {singular_of(noun): word for noun, word in (stand_ins or {}).items()}
+        named = [singular_of(tag.noun) for tags in self.listed.values() for tag in tags]
+        nouns = (
+            self.tagger.nouns if self.tagger else [each for noun in named for each in (noun, category_of(noun)) if each]
+        )
         self.nouns = list(dict.fromkeys([*nouns, *self.stand_ins]))
 
     def describe(self) -> str:
         """Return the source of the tags and the settings that differ from their defaults, for the label of a score."""
         default = {name: each.default for name, each in inspect.signature(type(self)).parameters.items()}
         own = {name: getattr(self, name) for name in default if name != "tags"} | {"stand_ins": self.stand_ins or None}
-        changed = [f"{name}={value}" for name, value in own.items() if value != default[name]]
-        return " ".join([Path(self.source).name, *changed])
+        if not self.tagger:
+            digest = hashlib.sha256(Path(self.source).read_bytes()).hexdigest()[:8]
+            return " ".join([f"{Path(self.source).name} ({digest})", *self._changed(own, default)])
+        return " ".join([self.source, *self._changed(own, default)])
+
+    @staticmethod
+    def _changed(own: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+        return [f"{name}={value}" for name, value in own.items() if value != default[name]]
 
     def extend(self, vocabulary: Vocabulary) -> ExtendedVocabulary:
         """Return the vocabulary of a captioner with the words that it can borrow.
@@ -117,25 +135,38 @@ class TagGuide:
                 f"tags={self.source}: tags guide captioners of whole words, but this one writes words in pieces "
                 f"(data.tokenizer={vocabulary.tokenizer.name}). Set tags=null"
             )
+        for noun, word in self.stand_ins.items():
+            if word not in vocabulary.words[4:]:
+                raise ConfigError(
+                    f"guidance.stand_ins: '{word}', the stand-in of '{noun}', is not a word of the captioner. Choose "
+                    "one of its words"
+                )
         return ExtendedVocabulary(vocabulary, borrowable(self.nouns, set(vocabulary.words), self.stand_ins))
 
-    def tags_of(self, picture: Image.Image, name: Any = None) -> list[Tag]:
+    def tags_of(self, picture: Image.Image, name: Any = None, *, image_id: Any = None) -> list[Tag]:
         """Return the tags of an image, the most certain first.
 
         Args:
             picture: the opened image.
-            name: its path or id, for a file of tags.
+            name: its path, for a file of tags. The entry with the longest part of the path counts: "b/1.jpg" before
+                "1.jpg"; then the number in the name.
+            image_id: its id in a data set, for a file of tags.
 
         Raises:
             DataError: the file has no entry for the image.
         """
         if self.tagger:
-            return self.tagger.tag(picture, min_confidence=self.support)
-        keys = [str(name), Path(str(name)).name, Path(str(name)).stem, Path(str(name)).stem.lstrip("0")]
+            return self.tagger.tag(picture, min_confidence=min(self.support, self.confidence, self.people))
+        path = Path(str(name))
+        keys = [str(name), *("/".join(path.parts[start:]) for start in range(len(path.parts))), path.stem]
+        digits = re.search(r"\d+$", path.stem)
+        keys += [str(image_id)] if image_id is not None else [str(int(digits.group()))] if digits else []
         key = next((key for key in keys if key in self.listed), None)
+        if key is None and self.is_list:
+            return []
         if key is None:
             raise DataError(
-                f"{self.source} has no tags for {name}. Add an entry for {keys[1]!r}; [] for an image without tags"
+                f"{self.source} has no tags for {name}. Add an entry for {path.name!r}; [] for an image without tags"
             )
         return self.listed[key]
 
@@ -148,17 +179,21 @@ class TagGuide:
         supported: set[str] = set()
         required = 0
         for tag in sorted(tags, key=lambda tag: -tag.confidence):
-            if tag.confidence < self.support:
+            if tag.confidence < min(self.support, self.confidence, self.people):
                 break
-            noun, category = tag.noun, category_of(tag.noun)
+            noun = singular_of(tag.noun)
+            category = category_of(noun)
+            if tag.confidence < min(self.support, self.confidence) and category != "person":
+                continue
             if category == "person" and tag.confidence < self.people:
                 continue
             supported |= {category}
-            ids = self._ids(noun, words)
+            ids = self._ids(noun, words) or (self._ids(category, words) if category else ())
             twice = noun in broader or {noun, category, broader_than(noun)} & named
             if not ids or twice or used & set(ids):
                 continue
-            is_required = category not in ("", "person") and tag.confidence >= self.confidence and required < self.most
+            can_be = category not in ("", "person") or noun in self.stand_ins
+            is_required = can_be and tag.confidence >= self.confidence and required < self.most
             required += is_required
             groups.append(WordGroup(ids, is_required, self.bonus * tag.confidence))
             used |= set(ids)

@@ -6,7 +6,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "calibration": ["Calibration", "LITE0_CALIBRATION"],
-        "families": ["broader_than", "category_of", "plurals_of"],
+        "families": ["broader_than", "category_of", "plurals_of", "singular_of"],
         "nouns": ["ImageNetNoun", "categories", "coco_words", "forms", "imagenet_nouns", "kind_of", "summed_nouns"],
         "probe": ["PERSON_PROBE", "Probe", "person_probe"],
         "stand_ins": ["borrowable", "stand_ins_of"],

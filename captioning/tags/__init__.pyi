@@ -3,6 +3,7 @@ from captioning.tags.calibration import LITE0_CALIBRATION as LITE0_CALIBRATION
 from captioning.tags.families import broader_than as broader_than
 from captioning.tags.families import category_of as category_of
 from captioning.tags.families import plurals_of as plurals_of
+from captioning.tags.families import singular_of as singular_of
 from captioning.tags.nouns import ImageNetNoun as ImageNetNoun
 from captioning.tags.nouns import categories as categories
 from captioning.tags.nouns import coco_words as coco_words

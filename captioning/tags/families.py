@@ -2,7 +2,7 @@
 
 from functools import cache
 
-from captioning.tags.nouns import _plurals, coco_words, forms, imagenet_nouns
+from captioning.tags.nouns import _plurals, _singular, coco_words, forms, imagenet_nouns
 
 
 @cache
@@ -25,6 +25,11 @@ def broader_than(noun: str) -> str:
 def category_of(noun: str) -> str:
     """Return the category of COCO that a noun belongs to, such as "car" for "taxi"; "" if there is none."""
     return _categories().get(noun, "")
+
+
+def singular_of(noun: str) -> str:
+    """Return a noun in lower case and in the singular: "Zebras" -> "zebra"."""
+    return _singular(" ".join(noun.lower().split()))
 
 
 def plurals_of(noun: str) -> list[str]:

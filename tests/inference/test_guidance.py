@@ -85,6 +85,53 @@ def test_own_stand_ins(tmp_path):
     assert guide.extend(Vocabulary(WORDS)).borrowed == {"gizmo": "truck"}
 
 
+def test_plurals_capitals_and_narrower_nouns_count_as_their_noun_or_category(tmp_path, words):
+    guide = guide_of(tmp_path, malus=0.0)
+    for noun, wanted in (
+        ("Zebras", ("zebra", "zebras")),
+        ("puppies", ("puppy",)),
+        ("pony", ("horse", "horses")),
+    ):
+        assert list(named(guide.groups_of([Tag(noun, 0.9)], words), words)) == [wanted]
+
+
+def test_own_stand_ins_are_required_and_must_be_words_of_the_captioner(tmp_path):
+    file = file_of(tmp_path, one=[("okapis", 0.9)])
+    guide = TagGuide(file, stand_ins={"Okapi": "horse"}, malus=0.0)
+    words = guide.extend(Vocabulary(WORDS))
+    assert named(guide.groups_of(guide.listed["one.png"], words), words) == {("okapi", "okapis"): (True, 0.0)}
+    for word in ("unicorn", "<end>"):
+        with pytest.raises(ConfigError, match=rf"'{word}', the stand-in of 'okapi', is not a word of the captioner"):
+            TagGuide(file, stand_ins={"okapi": word}).extend(Vocabulary(WORDS))
+
+
+def test_a_tag_that_is_certain_enough_counts_also_below_support(tmp_path, words):
+    guide = guide_of(tmp_path, confidence=0.1, people=0.1, malus=5.0)
+    groups = named(guide.groups_of([Tag("dog", 0.2), Tag("person", 0.15)], words), words)
+    assert groups[("dog", "dogs", "puppy")][0] and groups[("man", "people")] == (False, 0.15)
+
+
+def test_entries_are_found_by_path_name_number_or_id(tmp_path):
+    tags = tmp_path / "tags.json"
+    entry = [{"noun": "dog", "confidence": 0.9}]
+    tags.write_text(json.dumps({"b/1.jpg": entry, "1.jpg": [], "790": entry, "42": entry}))
+    guide = TagGuide(tags)
+    assert guide.tags_of(None, "photos/b/1.jpg") and not guide.tags_of(None, "photos/a/1.jpg")
+    assert guide.tags_of(None, "COCO_val2014_000000000790.jpg") and guide.tags_of(None, "x.jpg", image_id=42)
+    with pytest.raises(DataError, match="has no tags for"):
+        guide.tags_of(None, "x.jpg", image_id=43)
+    tags.write_text(json.dumps([{"image_id": 790, "category_id": 18, "score": 0.9, "bbox": [0, 0, 5, 5]}]))
+    guide = TagGuide(tags)
+    assert guide.tags_of(None, "000000000790.jpg") and guide.tags_of(None, "000000000791.jpg") == []
+
+
+def test_the_label_names_the_file_and_its_content(tmp_path):
+    first = TagGuide(file_of(tmp_path, one=[("dog", 0.9)]), most=1).describe()
+    second = TagGuide(file_of(tmp_path, one=[("cat", 0.9)])).describe()
+    assert first.startswith("tags.json (") and first.endswith(") most=1")
+    assert second.startswith("tags.json (") and second.split()[1] != first.split()[1]
+
+
 def test_captions_name_what_the_tags_name(tmp_path, photos):
     tags = file_of(tmp_path, **{"0": [("zebra", 0.97)], "1": [("dog", 0.9)]})
     predictor = captioning.load("flickr8k-small", device="cpu")
@@ -118,6 +165,9 @@ def test_faults(tmp_path, photos):
         predictor.caption(photos)
     with pytest.raises(ConfigError, match=r"guidance\.support"):
         TagGuide(tags, support=1.5)
+    for key, value in (("bonus", float("nan")), ("bonus", float("inf")), ("confidence", 60), ("no_repeat_ngram", -1)):
+        with pytest.raises(ConfigError, match=rf"guidance\.{key}"):
+            TagGuide(tags, **{key: value})
     with pytest.raises(ConfigError, match=r"tags=classifer is not a file\. Choose tags=classifier"):
         TagGuide("classifer")
 
