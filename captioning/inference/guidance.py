@@ -14,7 +14,16 @@ from captioning.data import Vocabulary
 from captioning.decoding import WordGroup
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
-from captioning.tags import Tag, borrowable, broader_than, category_of, coco_words, load_tagger, read_tags, singular_of
+from captioning.tags import (
+    Tag,
+    borrowable,
+    broader_than,
+    canonical_noun,
+    category_of,
+    coco_words,
+    load_tagger,
+    read_tags,
+)
 
 # Categories of COCO whose things are large in most photos, so that a classifier of the whole photo seldom misses them.
 RELIABLE = (
@@ -104,8 +113,8 @@ class TagGuide:
         self.listed = {} if self.tagger else read_tags(tags)
         # A list of detections has no entry for an image without any; a mapping can have an empty one.
         self.is_list = not self.tagger and Path(tags).read_text(encoding="utf-8-sig").lstrip().startswith("[")
-        self.stand_ins = {singular_of(noun): word for noun, word in (stand_ins or {}).items()}
-        named = [singular_of(tag.noun) for tags in self.listed.values() for tag in tags]
+        self.stand_ins = {canonical_noun(noun): word for noun, word in (stand_ins or {}).items()}
+        named = [canonical_noun(tag.noun) for tags in self.listed.values() for tag in tags]
         nouns = (
             self.tagger.nouns if self.tagger else [each for noun in named for each in (noun, category_of(noun)) if each]
         )
@@ -181,7 +190,7 @@ class TagGuide:
         for tag in sorted(tags, key=lambda tag: -tag.confidence):
             if tag.confidence < min(self.support, self.confidence, self.people):
                 break
-            noun = singular_of(tag.noun)
+            noun = canonical_noun(tag.noun)
             category = category_of(noun)
             if tag.confidence < min(self.support, self.confidence) and category != "person":
                 continue

@@ -185,14 +185,14 @@ class Predictor:
         names: Sequence[Any] | None = None,
         tags: Sequence[Sequence[Tag]] | None = None,
     ) -> list[list[Hypothesis]]:
-        """Generate captions of images that are given as features, with the guide if there is one.
+        """Generate captions of images that are given as features, guided by their tags if they are given.
 
         Args:
             features: as the encoder computes them; a tuple with those of each member for an ensemble.
             search: any search with the signature of `beam_search`.
             mask: see `generate`.
             names: paths or image ids, for error messages.
-            tags: the tags of each image, for the guide.
+            tags: the tags of each image, for the guide; None: the captions are not guided.
 
         Returns:
             The hypotheses of each image, best first; `words_of` returns their words.
@@ -514,7 +514,11 @@ def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
 
 def _name(image: Any, number: int) -> str:
     """Return the path of an image, or its number in the list if it has none."""
-    return str(image) if isinstance(image, str | Path) else getattr(image, "filename", "") or f"image {number}"
+    return (
+        str(image)
+        if isinstance(image, str | Path)
+        else getattr(image, "filename", "") or f"number {number} of the list"
+    )
 
 
 def _picture(image: Any) -> Image.Image:

@@ -92,14 +92,6 @@ def imagenet_nouns() -> tuple[ImageNetNoun, ...]:
 
 
 @cache
-def categories() -> dict[str, str]:
-    """Return {noun: category of COCO} for all nouns of the table that belong to one, and for the 80 categories."""
-    return {category: category for category in coco_words()} | {
-        row.noun: row.category for row in imagenet_nouns() if row.noun and row.category
-    }
-
-
-@cache
 def coco_words() -> dict[str, list[str]]:
     """Return {category of COCO: the words that name it}, in the order of COCO's ids."""
     words = yaml.safe_load(COCO_WORDS.read_text(encoding="utf-8"))
@@ -133,6 +125,32 @@ def kind_of(noun: str) -> str:
     return "category" if row.category else KINDS_OF_BROADER.get(row.broader, KINDS_OF_BROADER.get(noun, "other"))
 
 
+@cache
+def _categories() -> dict[str, str]:
+    """Return {word: category of COCO}, for all words that name a category and all nouns of the table."""
+    named = {form: category for category in coco_words() for form in forms(category)}
+    return named | {row.noun: row.category for row in imagenet_nouns() if row.noun and row.category}
+
+
+def category_of(noun: str) -> str:
+    """Return the category of COCO that a noun belongs to, such as "car" for "taxi"; "" if there is none."""
+    return _categories().get(noun, "")
+
+
+def broader_than(noun: str) -> str:
+    """Return the more general noun of a noun of the table, such as "animal" for "fox"; "" if there is none."""
+    return _by_noun()[noun].broader if noun in _by_noun() else ""
+
+
+def canonical_noun(noun: str) -> str:
+    """Return a noun as the table and the categories of COCO have it: "Zebras" -> "zebra", but "glasses" and "skis".
+
+    A noun that they do not have is returned in lower case and in the singular.
+    """
+    noun = " ".join(noun.lower().split())
+    return noun if noun in _by_noun() or noun in coco_words() else _singular(noun)
+
+
 def forms(noun: str) -> list[str]:
     """Return the words and phrases that name a noun in a caption: singular, plural and synonyms, itself first.
 
@@ -146,17 +164,17 @@ def forms(noun: str) -> list[str]:
     singular = _singular(noun)
     ways = [noun, singular, *coco_words().get(singular, []), *coco_words().get(noun, [])]
     ways += SYNONYMS.get(singular, []) + SYNONYMS.get(noun, [])
-    return list(dict.fromkeys(_with_plurals(ways)))
+    return list(dict.fromkeys(_withplurals_of(ways)))
 
 
-def _with_plurals(ways: Iterable[str]) -> Iterable[str]:
+def _withplurals_of(ways: Iterable[str]) -> Iterable[str]:
     for way in ways:
         yield way
-        yield from _plurals(way)
+        yield from plurals_of(way)
 
 
-def _plurals(phrase: str) -> list[str]:
-    """Return the plurals of a phrase's last word; none if that is a plural already."""
+def plurals_of(phrase: str) -> list[str]:
+    """Return the plurals of a noun, the most common first; none if it is a plural already, such as "jeans"."""
     *first, last = phrase.split()
     return [] if _singular(last) != last else [" ".join([*first, each]) for each in _plural_of(last)]
 

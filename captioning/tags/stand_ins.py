@@ -6,8 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from captioning.tags.families import broader_than, plurals_of
-from captioning.tags.nouns import forms
+from captioning.tags.nouns import broader_than, forms, plurals_of
 
 TABLE = Path(__file__).with_name("stand_ins.yaml")
 

@@ -1,6 +1,7 @@
 """Test captions that are guided by tags: required words, bonus and malus, and log-probabilities."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,7 @@ import captioning
 from captioning.data import Vocabulary
 from captioning.errors import ConfigError, DataError
 from captioning.inference import TagGuide
-from captioning.inference.borrowed_words import ExtendedVocabulary
 from captioning.tags import Tag
-from captioning.text import make_tokenizer
 
 WORDS = ["a", "dog", "dogs", "puppy", "horse", "horses", "truck", "van", "man", "people", "mountain", "couch"]
 
@@ -176,8 +175,14 @@ def test_faults(tmp_path, photos):
 
     with pytest.raises(ConfigError, match="own takes no groups of words"):
         predictor.caption(photos[:1], own)
-    pieces = Vocabulary(["a", "b"], make_tokenizer("characters"))
-    if pieces.tokenizer.learned_pieces() is not None:
-        with pytest.raises(ConfigError, match="words in pieces"):
-            TagGuide(tags).extend(pieces)
-    assert isinstance(TagGuide(tags).extend(Vocabulary(WORDS)), ExtendedVocabulary)
+    pieces = SimpleNamespace(tokenizer=SimpleNamespace(learned_pieces=lambda: ["do", "g"], name="bpe"))
+    with pytest.raises(ConfigError, match="this one writes words in pieces"):
+        TagGuide(tags).extend(pieces)
+
+
+def test_an_image_without_a_path_has_no_entry_by_its_place_in_the_list(tmp_path):
+    tags = tmp_path / "tags.json"
+    tags.write_text(json.dumps({"0": [{"noun": "dog", "confidence": 0.9}]}))
+    predictor = captioning.load("flickr8k-small", device="cpu").guide_by(TagGuide(tags))
+    with pytest.raises(DataError, match="has no tags for number 0 of the list"):
+        predictor.caption(np.zeros((60, 80, 3), dtype=np.uint8))
