@@ -20,7 +20,8 @@ TOOLS = {
         "load_language_model",
         "make_language_model_metadata",
     ],
-    "predictor": ["Predictor", "load", "score_captions"],
+    "loading": ["load", "score_captions"],
+    "predictor": ["Predictor"],
     "vqa": ["VQA", "Answer", "AnswerPredictor", "load_answerer", "make_answerer_metadata", "write_answers"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

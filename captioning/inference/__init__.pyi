@@ -17,9 +17,9 @@ from captioning.inference.language_model import LanguageModel as LanguageModel
 from captioning.inference.language_model import build_model as build_model
 from captioning.inference.language_model import load_language_model as load_language_model
 from captioning.inference.language_model import make_language_model_metadata as make_language_model_metadata
+from captioning.inference.loading import load as load
+from captioning.inference.loading import score_captions as score_captions
 from captioning.inference.predictor import Predictor as Predictor
-from captioning.inference.predictor import load as load
-from captioning.inference.predictor import score_captions as score_captions
 from captioning.inference.vqa import Answer as Answer
 from captioning.inference.vqa import AnswerPredictor as AnswerPredictor
 from captioning.inference.vqa import VQA as VQA

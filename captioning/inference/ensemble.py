@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from captioning.decoding import normalized
 from captioning.errors import CheckpointError
-from captioning.inference.predictor import Predictor, load
+from captioning.inference.loading import load
+from captioning.inference.predictor import Predictor
 from captioning.models import CaptionModel, Glimpse, State, Step
 
 

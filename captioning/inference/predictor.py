@@ -1,4 +1,4 @@
-"""Load a trained captioner and caption images with it, with attention weights for every word."""
+"""Caption images with a trained captioner, with attention weights for every word."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
@@ -13,17 +13,13 @@ from torch import Tensor, nn
 from captioning.checkpoints import (
     grid_of,
     looks_at_regions,
-    named_file,
-    pick_device,
-    read_checkpoint,
     rebuild_encoder,
-    rebuild_model,
 )
 from captioning.config import allowed_plugins, build_trusted, plugins_allowed
 from captioning.data import Transform, Vocabulary, open_picture, upright
 from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.features import Regions, corner_crops, crop_shares
+from captioning.features import Regions, corner_crops
 from captioning.inference.attention_map import merge_crops
 from captioning.inference.borrowed_words import ExtendedVocabulary
 from captioning.inference.caption import Caption
@@ -38,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Predictor:
-    """A trained captioner that captions images; `load` builds it.
+    """A trained captioner that captions images; `captioning.inference.load` builds it.
 
     Attributes:
         captioner: the model, which takes features (its encoder is the identity).
@@ -438,70 +434,6 @@ def _per_word(
     if places is not None:
         places = np.array([np.bincount(places[list(group)]).argmax() for group in groups])
     return weights, places
-
-
-def load(
-    path: str | Path,
-    *,
-    device: str = "auto",
-    hard_attention: str | None = None,
-    crops: float | Sequence[float] | None = None,
-    plugins: Sequence[str] = (),
-) -> Predictor:
-    """Load a captioner from a checkpoint. No code from the file is run.
-
-    Args:
-        path: `checkpoints/best.ckpt` of a run, a file that `captioning-export` wrote, or the name of a model that comes
-            with the package, such as "flickr8k-small" (see `captioning.checkpoints.find_checkpoint`).
-        device: "cpu", "cuda", …; "auto" uses a GPU if there is one.
-        hard_attention: what hard attention looks at: "most_likely", "sample" or "expectation"; None: as in the
-            training configuration.
-        crops: also encode the image's four corners, each of this share of the image's sides, such as 0.75, or of each
-            of several shares. Works best for a captioner that was trained with `features.crops`. The attention maps of
-            all crops are merged into one map over the image.
-        plugins: your own modules, whose parts the checkpoint may name. They are imported, which runs their code.
-
-    Raises:
-        CheckpointError: the file is missing, is not a captioner's checkpoint, or its weights do not fit its metadata.
-        ConfigError: hard_attention is given for a captioner without hard attention, or is not one of its modes; crops
-            are not between 0 and 1, or are given for a captioner that looks at a detector's regions; a plug-in cannot
-            be imported.
-    """
-    shares = crop_shares(crops)
-    path, device = Path(path), pick_device(device)
-    with plugins_allowed(plugins):
-        checkpoint = read_checkpoint(path)
-        metadata = checkpoint["captioning"]
-        if shares and looks_at_regions(metadata):
-            raise ConfigError(
-                f"crops={crops} needs a model with a grid, but {path} looks at a detector's regions. Remove crops"
-            )
-        model, encoder_weights = rebuild_model(checkpoint, path, hard_attention=hard_attention)
-        with named_file(path):
-            captioner = cast(CaptionModel, model.to(device))
-            return Predictor(captioner, metadata, encoder_weights=encoder_weights, path=path, crops=shares)
-
-
-def score_captions(
-    checkpoint: str | Path,
-    images: Sequence[Any] | Any,
-    captions: Sequence[str | Sequence[str]] | str,
-    *,
-    device: str = "auto",
-    batch_size: int = 16,
-    plugins: Sequence[str] = (),
-) -> list[ScoredCaption | list[ScoredCaption]]:
-    """Load a checkpoint and score given captions with it.
-
-    Args:
-        checkpoint: as `path` of `load`.
-        images: as for `Predictor.score_captions`.
-        captions: as for `Predictor.score_captions`.
-        device: as for `load`.
-        batch_size: images scored together.
-        plugins: as for `load`.
-    """
-    return load(checkpoint, device=device, plugins=plugins).score_captions(images, captions, batch_size=batch_size)
 
 
 def _listed(images: Sequence[Any] | Any) -> list[Any]:

@@ -347,7 +347,7 @@ def test_an_unknown_group_option_lists_the_known_ones(monkeypatch, capsys, tmp_p
     [
         "os.system",
         "captioning.models.encoder.torch.load",
-        "captioning.inference.predictor.load",
+        "captioning.inference.loading.load",
         "captioning.io.download_coco",
     ],
 )

@@ -16,7 +16,8 @@ from captioning.errors import ConfigError, DataError
 from captioning.features import Regions, corner_crops
 from captioning.inference import generate, get_search, with_generator
 from captioning.inference.attention_map import merge_crops
-from captioning.inference.predictor import Predictor, load, score_captions
+from captioning.inference.loading import load, score_captions
+from captioning.inference.predictor import Predictor
 
 WORDS = ["dog", "cat", "runs", "far", "red"]
 VOCABULARY = Vocabulary(WORDS)
@@ -112,7 +113,7 @@ def test_the_encoder_is_rebuilt_once_and_does_not_train(predictor, monkeypatch):
 
 
 def test_what_load_makes_of_a_checkpoint(predictor, monkeypatch, tmp_path):
-    made, given, module = predictor(attention="hard"), [], "captioning.inference.predictor."
+    made, given, module = predictor(attention="hard"), [], "captioning.inference.loading."
 
     def rebuild(checkpoint, path, *, hard_attention):
         given.append((checkpoint["captioning"], path, hard_attention))
@@ -129,7 +130,7 @@ def test_what_load_makes_of_a_checkpoint(predictor, monkeypatch, tmp_path):
     with pytest.raises(ConfigError, match=r"x\.ckpt looks at a detector's regions"):
         load("x.ckpt", device="cpu", crops=0.75)
     # The shortcut: the same of a file, in batches of the size that is asked for.
-    monkeypatch.setattr(module + "rebuild_encoder", lambda *arguments: torch.nn.Identity())
+    monkeypatch.setattr("captioning.inference.predictor.rebuild_encoder", lambda *arguments: torch.nn.Identity())
     sizes = []
     monkeypatch.setattr(Predictor, "encode", lambda self, opened: sizes.append(len(opened)) or features(
         torch.stack([self.transform(picture) for picture in opened])

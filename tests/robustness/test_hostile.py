@@ -202,7 +202,7 @@ def metadata_that_writes_by_this_package(folder):
 
 @hostile
 def metadata_that_loads_by_this_package(folder):
-    checkpoint(folder, cell={"_target_": "captioning.inference.predictor.load", "path": str(folder / "y.ckpt")})
+    checkpoint(folder, cell={"_target_": "captioning.inference.loading.load", "path": str(folder / "y.ckpt")})
 
 
 @hostile
