@@ -31,7 +31,14 @@ def caption(config: dict[str, Any]) -> None:
     from captioning.data import find_images, open_picture
     from captioning.errors import ConfigError, DataError, must_be
     from captioning.evaluation import image_ids
-    from captioning.inference import check_drawable, endings, load_all, save_caption_figure, with_generator
+    from captioning.inference import (
+        check_drawable,
+        choose_guide,
+        endings,
+        load_all,
+        save_caption_figure,
+        with_generator,
+    )
     from captioning.io import counted, make_folder, printable, write_json
 
     must_be("batch_size", config["batch_size"], least=1)
@@ -41,7 +48,7 @@ def caption(config: dict[str, Any]) -> None:
     decoding = dict(config["decoding"])
     options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], decoding.pop("checkpoints") or [], **options)
-    predictor.guide_by(build(config["guidance"])(config["tags"]) if config["tags"] else None)
+    predictor.guide_by(choose_guide(config["tags"], build(config["guidance"]), predictor))
     check_drawable(config["figures"], predictor)
     search = with_generator(build(decoding))
     output = make_folder(Path(config["output"]))
@@ -73,7 +80,8 @@ def caption(config: dict[str, Any]) -> None:
                 photos, sources = [photo for *_, photo in opened], [path for _, path, _ in opened]
                 captions = predictor.all_captions(photos, search, names=sources)
             for (index, path, _), texts in zip(opened, captions, strict=True):  # first, because a figure may fail
-                results.append(_result(numbers[index] if numbers else len(results), path, texts))
+                image_id = numbers[index] if numbers else len(results)
+                results.append(_result(image_id, path, texts, guided=predictor.guide is not None))
             for (index, path, photo), texts in zip(opened, captions, strict=True):
                 empty += sum(not each.text.strip() for each in texts)
                 for each in texts:
@@ -92,6 +100,9 @@ def caption(config: dict[str, Any]) -> None:
     _report_left_out(left_out, output / LEFT_OUT)
     blank = f" ({counted(empty, 'empty caption')})" if empty else ""
     count = "1 image" if len(results) == 1 else f"{len(results)} images"
+    if predictor.guide:
+        off = "" if config["tags"] != "auto" else " (off: tags=null)"
+        print(printable(f"captions guided by tags: {predictor.guide.describe()}{off}"))
     print(f"{count} captioned{blank}, {len(left_out)} left out. Results: {output}")
 
 
@@ -109,11 +120,11 @@ def _report_left_out(left_out: Sequence[str], file: Path) -> None:
         file.unlink(missing_ok=True)  # from an earlier run with the same output
 
 
-def _result(image_id: int | str, path: Path, captions: "Sequence[Caption]") -> dict[str, Any]:
+def _result(image_id: int | str, path: Path, captions: "Sequence[Caption]", *, guided: bool) -> dict[str, Any]:
     """Return a photo's entry of captions.json: its best caption in COCO's results format, and further facts."""
     best, *others = captions
     further: dict[str, Any] = {"others": [_facts(each) for each in others]} if others else {}
-    if best.tags:
+    if guided:
         further["tags"] = [{"noun": tag.noun, "confidence": round(tag.confidence, 3)} for tag in best.tags]
     return {"image_id": image_id, **_facts(best), "file_name": str(path), **further}
 

@@ -4,10 +4,11 @@ import asyncio
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
-from captioning.config import DemoConfig, entry_point
+from captioning.config import DemoConfig, build, entry_point
 
 MOST_NAMED = 20  # most lines about files that are left out
 EXAMPLE_SIDE = 1600  # largest side in pixels of the examples, which are kept in memory
@@ -25,6 +26,10 @@ def demo(config: dict[str, Any]) -> None:
         must_be(f"limits.{key}", config["limits"][key], above=0)
     must_be("limits.waiting", config["limits"]["waiting"], least=1)
     must_be("port", config["port"], least=0, most=65535)
+    if config["tags"] not in (None, "auto", "classifier"):
+        raise ConfigError(
+            f"tags={config['tags']} must be auto, classifier or null: uploaded photos have no entries in a file of tags"
+        )
     if config["checkpoint"] in ("", []):
         raise ConfigError("checkpoint= is empty: give a checkpoint, or a list of checkpoints")
     if find_spec("aiohttp") is None:
@@ -36,12 +41,15 @@ def demo(config: dict[str, Any]) -> None:
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     from captioning.checkpoints import find_checkpoint
-    from captioning.inference import load
+    from captioning.inference import choose_guide, load
     from captioning.web.demo import Demo, Limits, checkpoint_names, serve, with_encoder
 
     given, limits = config["checkpoint"], config["limits"]
     paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]
     predictors = [with_encoder(load(path, device=config["device"])) for path in paths]
+    make_guide = cache(build(config["guidance"]))  # one classifier for all checkpoints
+    for predictor in predictors:
+        predictor.guide_by(choose_guide(config["tags"], make_guide, predictor))
     demo = Demo(
         dict(zip(checkpoint_names(paths), predictors, strict=True)),
         _examples(config["examples"], [predictor.metadata for predictor in predictors]),

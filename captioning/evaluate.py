@@ -26,7 +26,7 @@ def evaluate(config: dict[str, Any]) -> None:
         write_report,
     )
     from captioning.features import crop_shares
-    from captioning.inference import load_all, with_generator
+    from captioning.inference import choose_guide, load_all, with_generator
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]
@@ -34,7 +34,7 @@ def evaluate(config: dict[str, Any]) -> None:
     others = decoding.pop("checkpoints") or []
     options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], others, **options)
-    predictor.guide_by(build(config["guidance"])(config["tags"]) if config["tags"] else None)
+    predictor.guide_by(choose_guide(config["tags"], build(config["guidance"]), predictor))
     scorer, everything = build(config["metrics"]), build(data["reader"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     chosen, objects = select(everything, split), None

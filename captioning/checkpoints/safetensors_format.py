@@ -27,7 +27,7 @@ _ENCODER = "encoder."  # prefix of the weights of an encoder that is part of the
 # Metadata that loading needs or that inform a reader. Not exported: optimizer, document frequencies, and the paths of
 # data and weights on the machine that trained.
 _LONG = ("tokenizer", "vocabulary")  # the longest entries, written last
-_PARTS = ("format", "task", "plugins", "features", "fingerprint", "images", "config", "answers", *_LONG)
+_PARTS = ("format", "task", "plugins", "features", "fingerprint", "images", "config", "tags", "answers", *_LONG)
 DATA = ("name", "unit", "tokenizer", "min_count", "max_length", "captions_per_image", "window", "answers")
 
 

@@ -356,6 +356,8 @@ class DemoConfig:
 
     checkpoint: PathName | list[PathName]
     examples: list[PathName] | PathName | None
+    tags: str | None
+    guidance: dict
     host: str
     port: int
     hosts: list[str]

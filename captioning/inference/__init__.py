@@ -8,6 +8,7 @@ PARTS = {
     "guidance": ["TagGuide"],
 }
 TOOLS = {
+    "automatic_tags": ["choose_guide", "recommended_tags"],
     "caption": ["Caption"],
     "distillation": ["soft_targets_of", "write_soft_targets"],
     "ensemble": ["load_all"],

@@ -1,3 +1,5 @@
+from captioning.inference.automatic_tags import choose_guide as choose_guide
+from captioning.inference.automatic_tags import recommended_tags as recommended_tags
 from captioning.inference.caption import Caption as Caption
 from captioning.inference.distillation import read_teacher as read_teacher
 from captioning.inference.distillation import soft_targets_of as soft_targets_of

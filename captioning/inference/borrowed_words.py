@@ -16,6 +16,17 @@ from captioning.tags import forms
 
 NEVER = -1e4  # logit of a word that an image may not have; finite, because scores that are not finite are reported
 VOWELS = tuple("aeiou")
+# Words whose first sound is not that of their first letter; the words that begin with them have the same sound.
+AN_BEFORE = ("heir", "honest", "honor", "honour", "hour")
+A_BEFORE = (
+    "eucalyptus", "euro", "ewe", "once", "one", "ubiquitous", "uganda", "ukrain", "ukulele", "unanimous", "unicorn",
+    "unicycl", "unif", "union", "unique", "unison", "unit", "univers", "uranium", "urin", "usable", "usage", "use",
+    "using", "usual", "utah", "utensil", "utilit", "utiliz", "utopia",
+)  # fmt: skip
+# Letters and numbers that are spoken one by one, or begin with a vowel's sound.
+AN_BEFORE_ALL = ("8", "11", "18", "80", "atm", "fbi", "hd", "lcd", "led", "lp", "mp3", "mri", "nba", "nfl", "suv",
+    "x-ray", "xbox")  # fmt: skip
+ARTICLES = {"a", "an", "the"}  # a vocabulary with these words is taken for English
 
 
 class BorrowedWords:
@@ -59,6 +70,7 @@ class ExtendedVocabulary:
         borrowed: {new word: its stand-in}, in the order of the ids.
         stand_ins: Id of each stand-in.
         size: V of the captioner's own vocabulary.
+        is_english: Whether the vocabulary has the articles of English.
     """
 
     def __init__(self, vocabulary: Vocabulary, borrowed: Mapping[str, str]):
@@ -67,6 +79,7 @@ class ExtendedVocabulary:
         self.size, self.stand_ins = len(vocabulary), [known[old] for old in self.borrowed.values()]
         self.words = Vocabulary([*vocabulary.words[4:], *self.borrowed], vocabulary.tokenizer)
         self.ids = {word: index for index, word in enumerate(self.words.words)}
+        self.is_english = set(known) >= ARTICLES
         self._ids_of: dict[str, tuple[int, ...]] = {}
 
     def ids_of(self, noun: str) -> tuple[int, ...]:
@@ -81,12 +94,21 @@ class ExtendedVocabulary:
         return [token if token < self.size else self.stand_ins[token - self.size] for token in tokens]
 
     def with_articles(self, words: Sequence[str]) -> list[str]:
-        """Return words with "an" before borrowed words that begin with a vowel, and "a" before those that do not.
+        """Return words with "an" before words that begin with the sound of a vowel, and "a" before all others.
 
-        The captioner chooses the article that fits the stand-in: "a horse", so "a ostrich".
+        The captioner chooses the article before it knows which word follows: that of the stand-in ("a horse", so "a
+        ostrich"), or that of the word that it would have preferred to a required one. For a vocabulary that is not
+        English, only articles before borrowed words change: "an" is a German preposition.
         """
         fixed = list(words)
         for place, word in enumerate(words[1:]):
-            if word in self.borrowed and words[place] in ("a", "an"):
-                fixed[place] = "an" if word.startswith(VOWELS) else "a"
+            if words[place] in ("a", "an") and (word in self.borrowed or self.is_english):
+                fixed[place] = article_of(word)
         return fixed
+
+
+def article_of(word: str) -> str:
+    """Return "a" or "an", whichever comes before a word, by the sound that the word begins with."""
+    if word in AN_BEFORE_ALL or word.startswith(AN_BEFORE):
+        return "an"
+    return "an" if word.startswith(VOWELS) and not word.startswith(A_BEFORE) else "a"

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from captioning.data import Vocabulary
 from captioning.decoding import (
+    MAX_LENGTH,
     WORD_RULES,
     Hypothesis,
     WordGroup,
@@ -129,6 +130,18 @@ def with_guides(search: Callable, guides: Sequence[Sequence[WordGroup]], *, no_r
             "tags=null, or choose beam, consensus, diverse_beam, greedy or sample"
         )
     return partial(search, guides=guides, no_repeat_ngram=arguments.get("no_repeat_ngram") or no_repeat_ngram)
+
+
+def most_required(search: Callable, *, max_length: int | None = None) -> int:
+    """Return how many groups of words a search may be required to write, so that half of each caption remains free.
+
+    Args:
+        search: the search.
+        max_length: the limit of a search that does not set its own; None: the default of all searches.
+    """
+    _, arguments = _unwrap(search)
+    limit = arguments.get("max_length") or max_length or MAX_LENGTH
+    return max(0, (limit - 1) // 2 - len(set(arguments.get("require") or ())))  # <end> is one of the tokens
 
 
 def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:

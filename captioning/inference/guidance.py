@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import numbers
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,8 @@ from captioning.decoding import WordGroup
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
 from captioning.tags import (
+    HOMONYMS,
+    MORE_PEOPLE,
     Tag,
     borrowable,
     broader_than,
@@ -31,8 +34,8 @@ RELIABLE = (
     "horse", "motorcycle", "sheep", "toilet", "train", "truck", "zebra",
 )  # fmt: skip
 
-
 MOST_NATS = 1000.0  # more would only lose precision
+CLASSIFIER = "classifier"
 
 
 class Guided(NamedTuple):
@@ -57,7 +60,8 @@ class TagGuide:
     - A tag with at least `support` may be named: its group has the bonus `bonus` · confidence.
     - A category of COCO without such a tag should not be named: the group of its words has the bonus −`malus`. With a
       classifier this holds only for large things, which it seldom misses (`RELIABLE`), and for people, unless nothing
-      else is supported: a caption needs a noun. With a file of tags it holds for all categories.
+      else is supported: a caption needs a noun. With a file of tags it holds for all categories, except for words that
+      often mean something else, such as "orange" (`captioning.tags.HOMONYMS`).
     - The same `no_repeat_ngram` words are not written twice in a row of a caption: words that the captioner would not
       have chosen make repetitions more likely.
 
@@ -97,19 +101,24 @@ class TagGuide:
         borrow: bool = True,
         stand_ins: Mapping[str, str] | None = None,
     ):
-        must_be("guidance.confidence", confidence, least=0, most=1)
-        must_be("guidance.bonus", bonus, least=0, most=MOST_NATS)
-        must_be("guidance.no_repeat_ngram", no_repeat_ngram, least=0)
-        must_be("guidance.most", most, least=0)
-        must_be("guidance.support", support, least=0, most=1)
-        must_be("guidance.malus", malus, least=0, most=MOST_NATS)
-        must_be("guidance.people", people, least=0, most=1)
+        if not isinstance(tags, str | Path):
+            raise ConfigError(f"tags={tags!r:.60} is not text. Choose tags=classifier, or give a JSON file of tags")
+        for name, share in (("confidence", confidence), ("support", support), ("people", people)):
+            _check_number(name, share, most=1)
+        for name, nats in (("bonus", bonus), ("malus", malus)):
+            _check_number(name, nats, most=MOST_NATS)
+        for name, count in (("most", most), ("no_repeat_ngram", no_repeat_ngram)):
+            _check_number(name, count, whole=True)
+        if not isinstance(borrow, bool):
+            raise ConfigError(f"guidance.borrow must be true or false, not {borrow!r:.60}")
+        if stand_ins is not None and not _is_of_text(stand_ins):
+            raise ConfigError(f"guidance.stand_ins must be words such as {{okapi: horse}}, not {stand_ins!r:.60}")
         self.source, self.confidence, self.most, self.support = str(tags), confidence, most, support
         self.bonus, self.malus, self.people, self.borrow = bonus, malus, people, borrow
         self.no_repeat_ngram = no_repeat_ngram
-        if self.source != "classifier" and not Path(tags).is_file():
+        if self.source != CLASSIFIER and not Path(tags).is_file():
             raise ConfigError(f"tags={tags} is not a file. Choose tags=classifier, or give a JSON file of tags")
-        self.tagger = load_tagger() if self.source == "classifier" else None
+        self.tagger = load_tagger() if self.source == CLASSIFIER else None
         self.listed = {} if self.tagger else read_tags(tags)
         # A list of detections has no entry for an image without any; a mapping can have an empty one.
         self.is_list = not self.tagger and Path(tags).read_text(encoding="utf-8-sig").lstrip().startswith("[")
@@ -179,8 +188,16 @@ class TagGuide:
             )
         return self.listed[key]
 
-    def groups_of(self, tags: Sequence[Tag], words: ExtendedVocabulary) -> list[WordGroup]:
-        """Return the groups of words of one image."""
+    def groups_of(self, tags: Sequence[Tag], words: ExtendedVocabulary, *, most: int | None = None) -> list[WordGroup]:
+        """Return the groups of words of one image.
+
+        Args:
+            tags: its tags.
+            words: the result of `extend`.
+            most: largest number of required groups, if that is less than the guide's own `most`. The most certain tags
+                stay required.
+        """
+        allowed = self.most if most is None else min(self.most, most)
         groups: list[WordGroup] = []
         used: set[int] = set()
         named: set[str] = set()  # nouns and categories with a group
@@ -202,7 +219,7 @@ class TagGuide:
             if not ids or twice or used & set(ids):
                 continue
             can_be = category not in ("", "person") or noun in self.stand_ins
-            is_required = can_be and tag.confidence >= self.confidence and required < self.most
+            is_required = can_be and tag.confidence >= self.confidence and required < allowed
             required += is_required
             groups.append(WordGroup(ids, is_required, self.bonus * tag.confidence))
             used |= set(ids)
@@ -212,12 +229,20 @@ class TagGuide:
             people = ["person"] if supported - {"", "person"} else []
             doubtful = [*RELIABLE, *people] if self.tagger else list(coco_words())
             for category in (each for each in doubtful if each not in supported):
-                ids = tuple(i for i in self._known(category, words) if i not in used)
+                ids = tuple(i for i in self._discouraged(category, words) if i not in used)
                 if ids:
                     groups.append(WordGroup(ids, bonus=-self.malus))
         return groups
 
-    def guide(self, captioner: Any, tags: Sequence[Sequence[Tag]], words: ExtendedVocabulary, *, device: Any) -> Guided:
+    def guide(
+        self,
+        captioner: Any,
+        tags: Sequence[Sequence[Tag]],
+        words: ExtendedVocabulary,
+        *,
+        device: Any,
+        most: int | None = None,
+    ) -> Guided:
         """Return a captioner and its groups for a batch of images.
 
         Args:
@@ -225,8 +250,9 @@ class TagGuide:
             tags: the tags of each image.
             words: the result of `extend`.
             device: device of the captioner.
+            most: as for `groups_of`.
         """
-        guides = [self.groups_of(each, words) for each in tags]
+        guides = [self.groups_of(each, words, most=most) for each in tags]
         allowed = torch.zeros(len(tags), len(words.stand_ins), dtype=torch.bool)
         for image, groups in enumerate(guides):
             for group in groups:
@@ -234,6 +260,15 @@ class TagGuide:
                     allowed[image, [index - words.size for index in group.words if index >= words.size]] = True
         wrapped = BorrowedWords(captioner, words.stand_ins, size=words.size, allowed=allowed.to(device))
         return Guided(wrapped, guides, self.no_repeat_ngram)
+
+    def _discouraged(self, category: str, words: ExtendedVocabulary) -> tuple[int, ...]:
+        """Return the ids of the words of a category that gets the malus."""
+        ids = self._known(category, words)
+        if category == "person":
+            ids += tuple(i for noun in MORE_PEOPLE for i in self._known(noun, words) if i not in ids)
+        if self.tagger:
+            return ids
+        return tuple(index for index in ids if words.words.words[index] not in HOMONYMS)
 
     def _known(self, noun: str, words: ExtendedVocabulary) -> tuple[int, ...]:
         return tuple(index for index in words.ids_of(noun) if index < words.size)
@@ -244,3 +279,16 @@ class TagGuide:
         if known or not self.borrow:
             return known
         return words.ids_of(noun)
+
+
+def _check_number(name: str, value: Any, *, most: float | None = None, whole: bool = False) -> None:
+    """Refuse a setting that is not a number from 0 to `most`."""
+    kind = numbers.Integral if whole else numbers.Real
+    if not isinstance(value, kind) or isinstance(value, bool):
+        given = "null" if value is None else repr(value)
+        raise ConfigError(f"guidance.{name} must be a {'whole ' if whole else ''}number, not {given:.60}")
+    must_be(f"guidance.{name}", float(value), least=0, most=most)
+
+
+def _is_of_text(given: Any) -> bool:
+    return isinstance(given, Mapping) and all(isinstance(part, str) for pair in given.items() for part in pair)

@@ -23,7 +23,7 @@ from captioning.features import Regions, corner_crops
 from captioning.inference.attention_map import merge_crops
 from captioning.inference.borrowed_words import ExtendedVocabulary
 from captioning.inference.caption import Caption
-from captioning.inference.generation import generate, get_search, with_generator, with_guides
+from captioning.inference.generation import generate, get_search, most_required, with_generator, with_guides
 from captioning.inference.guidance import TagGuide
 from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models import CaptionModel, MultiCrop
@@ -170,7 +170,8 @@ class Predictor:
             search: any search with the signature of `beam_search`.
             names: paths or image ids, for error messages, and for a guide with a file of tags.
         """
-        return self._searched(pictures, self.encode(pictures), search, names)
+        tags = self._tags(pictures, names)
+        return self._searched(pictures, self.encode(pictures), search, names=names, tags=tags)
 
     def search_features(
         self,
@@ -196,12 +197,13 @@ class Predictor:
         options: dict[str, Any] = {"names": names, "max_length": self.max_length}
         if self.guide is None or self._extended is None or tags is None:
             return generate(self.captioner, features, mask, search=search, vocabulary=self.vocabulary, **options)
-        guided = self.guide.guide(self.captioner, tags, self._extended, device=self.device)
+        room = most_required(search, max_length=self.max_length)
+        guided = self.guide.guide(self.captioner, tags, self._extended, device=self.device, most=room)
         search = with_guides(search, guided.guides, no_repeat_ngram=guided.no_repeat_ngram)
         return generate(guided.captioner, features, mask, search=search, vocabulary=self._extended.words, **options)
 
     def words_of(self, hypothesis: Hypothesis) -> list[str]:
-        """Return the words of a caption, with the article that a borrowed word needs."""
+        """Return the words of a caption; with the correct articles if this predictor has a guide."""
         if self._extended is None:
             return self.vocabulary.decode(hypothesis.tokens)
         return self._extended.with_articles(self._extended.words.decode(hypothesis.tokens))
@@ -211,21 +213,38 @@ class Predictor:
         return self.vocabulary.tokenizer.join(self.words_of(hypothesis))
 
     @torch.inference_mode()
-    def caption_by_each(self, picture: Image.Image, searches: Mapping[str, Callable]) -> dict[str, list[Caption]]:
-        """Generate captions of one opened image with several searches; the image is encoded once."""
-        features = self.encode([picture])
-        return {name: self._searched([picture], features, search)[0] for name, search in searches.items()}
+    def caption_by_each(
+        self, picture: Image.Image, searches: Mapping[str, Callable], *, guided: bool = True
+    ) -> dict[str, list[Caption]]:
+        """Generate captions of one opened image with several searches; the image is encoded and tagged once.
+
+        Args:
+            picture: the opened image.
+            searches: {name: any search with the signature of `beam_search`}.
+            guided: whether tags guide the captions, if this predictor has a guide.
+        """
+        features, tags = self.encode([picture]), self._tags([picture]) if guided else None
+        return {name: self._searched([picture], features, search, tags=tags)[0] for name, search in searches.items()}
+
+    def _tags(self, pictures: Sequence[Image.Image], names: Sequence[Any] | None = None) -> list[list[Tag]] | None:
+        """Return the tags of each image; None without a guide."""
+        if not self.guide:
+            return None
+        known = names or [_name(picture, place) for place, picture in enumerate(pictures)]
+        return [self.guide.tags_of(picture, name) for picture, name in zip(pictures, known, strict=True)]
 
     def _searched(
-        self, pictures: Sequence[Image.Image], features: Any, search: Callable, names: Sequence[Any] | None = None
+        self,
+        pictures: Sequence[Image.Image],
+        features: Any,
+        search: Callable,
+        *,
+        names: Sequence[Any] | None = None,
+        tags: list[list[Tag]] | None,
     ) -> list[list[Caption]]:
-        tags = None
-        if self.guide:
-            known = names or [_name(picture, place) for place, picture in enumerate(pictures)]
-            tags = [self.guide.tags_of(picture, name) for picture, name in zip(pictures, known, strict=True)]
         found = self.search_features(features, search, names=names, tags=tags)
         captions = [
-            [self.as_caption(hypothesis, picture.size) for hypothesis in group]
+            [self.as_caption(hypothesis, picture.size, guided=tags is not None) for hypothesis in group]
             for group, picture in zip(found, pictures, strict=True)
         ]
         if tags is None:
@@ -385,7 +404,12 @@ class Predictor:
         return seen[0] if len(seen) == 1 else torch.stack(seen, 1)
 
     def as_caption(
-        self, hypothesis: Hypothesis, size: tuple[int, int] | None, written: Sequence[str] | None = None
+        self,
+        hypothesis: Hypothesis,
+        size: tuple[int, int] | None,
+        written: Sequence[str] | None = None,
+        *,
+        guided: bool = True,
     ) -> Caption:
         """Turn a search's result into a `Caption`, with the attention maps of several crops merged.
 
@@ -393,6 +417,7 @@ class Predictor:
             hypothesis: the search's result.
             size: (width, height) of the image; None for an image that is given as regions.
             written: the pieces of a given caption. They say which <unk> end their word.
+            guided: whether tags guided the search, if this predictor has a guide; then articles are corrected.
 
         Raises:
             CheckpointError: the checkpoint describes another grid than the model attends to.
@@ -401,7 +426,7 @@ class Predictor:
         pieces, tokenizer = vocabulary.pieces(hypothesis.tokens), vocabulary.tokenizer
         groups = tokenizer.groups(pieces if written is None else written)
         words = [tokenizer.word([pieces[index] for index in group]) for group in groups]
-        words = self._extended.with_articles(words) if self._extended and written is None else words
+        words = self._extended.with_articles(words) if self._extended and written is None and guided else words
         weights = None if hypothesis.weights is None else hypothesis.weights[: len(pieces)].float().numpy()
         places = None if hypothesis.places is None else hypothesis.places[: len(pieces)].numpy()
         box = None if size is None else self.transform.box(*size)

@@ -7,6 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "calibration": ["Calibration", "LITE0_CALIBRATION"],
         "nouns": [
+            "HOMONYMS",
+            "MORE_PEOPLE",
             "ImageNetNoun",
             "broader_than",
             "canonical_noun",

@@ -1,6 +1,8 @@
 from captioning.tags.calibration import Calibration as Calibration
 from captioning.tags.calibration import LITE0_CALIBRATION as LITE0_CALIBRATION
+from captioning.tags.nouns import HOMONYMS as HOMONYMS
 from captioning.tags.nouns import ImageNetNoun as ImageNetNoun
+from captioning.tags.nouns import MORE_PEOPLE as MORE_PEOPLE
 from captioning.tags.nouns import broader_than as broader_than
 from captioning.tags.nouns import canonical_noun as canonical_noun
 from captioning.tags.nouns import category_of as category_of

@@ -56,6 +56,26 @@ SYNONYMS = {
     "vest": ["waistcoat"], "wheelbarrow": ["barrow"], "beach": ["shore", "seashore"], "blanket": ["quilt"],
     "player": ["ballplayer", "baseball player"], "diver": ["scuba diver"],
 }  # fmt: skip
+# People whom the words for COCO's category "person" lack, because some of them are ambiguous ("a couple of dogs").
+# CHAIR and grounding count by the words of COCO's category alone; captions without people should avoid these too.
+MORE_PEOPLE = (
+    "adult", "artist", "athlete", "audience", "backpacker", "ballerina", "band", "baseman", "batsman", "bicycler",
+    "boyfriend", "bridesmaid", "brother", "bystander", "cameraman", "cheerleader", "climber", "clown", "cop", "couple",
+    "cowgirl", "crew", "crowd", "dad", "dancer", "diver", "drummer", "family", "female", "fencer", "fighter",
+    "firefighter", "fisherman", "footballer", "gal", "girlfriend", "goalie", "grandfather", "grandmother", "groomsman",
+    "guitarist", "gymnast", "hiker", "human", "husband", "individual", "infant", "instructor", "jogger", "jumper",
+    "kayaker", "lifeguard", "male", "member", "mom", "musician", "newborn", "onlooker", "opponent", "owner",
+    "parent", "performer", "photographer", "quarterback", "racer", "rollerblader", "runner", "sibling", "singer",
+    "sister", "skiier", "swimmer", "teammate", "team", "teen", "tourist", "trainer", "vendor", "wakeboarder", "waiter",
+    "waitress", "waterskier", "wife", "windsurfer", "wrestler", "youngster", "youth",
+)  # fmt: skip
+# Words for COCO's categories that often mean something else in a caption: a color, an animal, food, a game, clothes,
+# plants outdoors, or a verb ("he skateboards"). A detector that does not find the thing says nothing about them.
+HOMONYMS = (
+    "basketball", "bats", "bikes", "boats", "books", "bowls", "canoes", "chicken", "cups", "ducks", "football", "glove",
+    "gloves", "jet", "kayaks", "meter", "mice", "mouse", "orange", "plant", "plants", "rafts", "remote", "ships",
+    "sinks", "skateboards", "ski", "skis", "snowboards", "tie", "ties", "trains", "volleyball",
+)  # fmt: skip
 
 
 # Broader nouns, and nouns without one, whose kind is not "other".

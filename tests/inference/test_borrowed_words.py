@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from captioning.data import Vocabulary
-from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
+from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary, article_of
 from captioning.models import build_captioner
 
 WORDS = ["a", "an", "horse", "horses", "dog", "runs", "in"]
@@ -57,10 +57,25 @@ def test_a_borrowed_word_has_the_score_and_the_embedding_of_its_stand_in(caption
             assert probabilities[1, 0, -2].item() == pytest.approx((of_image[extended.stand_ins[0]] / total).item())
 
 
-def test_articles_fit_borrowed_words_only(extended):
+def test_articles_fit_borrowed_words_in_every_language(extended):
     assert extended.with_articles(["a", "ostrich", "runs"]) == ["an", "ostrich", "runs"]
     assert extended.with_articles(["an", "zebra", "in", "a", "ostrich"]) == ["a", "zebra", "in", "an", "ostrich"]
-    assert extended.with_articles(["a", "in", "an", "horse"]) == ["a", "in", "an", "horse"]
+    assert extended.with_articles(["a", "in", "an", "horse"]) == ["a", "in", "an", "horse"]  # without "the"
+
+
+def test_articles_fit_all_words_of_an_english_captioner():
+    english = ExtendedVocabulary(Vocabulary([*WORDS, "the"]), {"zebra": "horse"})
+    found = english.with_articles(["a", "elephant", "and", "an", "horse", "near", "a", "zebra"])
+    assert " ".join(found) == "an elephant and a horse near a zebra"
+    assert english.with_articles(["a"]) == ["a"] and english.with_articles([]) == []
+
+
+def test_articles_follow_the_sound_of_a_word():
+    for word in ("hour", "honest", "heirloom", "umbrella", "uncut", "unusual", "usher", "suv", "x-ray", "orange", "8"):
+        assert article_of(word) == "an", word
+    for word in ("uniform", "uniformed", "university", "unicycle", "european", "one", "one-legged", "unit", "useful",
+                 "utensil", "horse", "house", "yellow", "tv", "9"):  # fmt: skip
+        assert article_of(word) == "a", word
 
 
 def test_plain_replaces_borrowed_words(extended):

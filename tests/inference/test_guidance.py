@@ -186,3 +186,60 @@ def test_an_image_without_a_path_has_no_entry_by_its_place_in_the_list(tmp_path)
     predictor = captioning.load("flickr8k-small", device="cpu").guide_by(TagGuide(tags))
     with pytest.raises(DataError, match="has no tags for number 0 of the list"):
         predictor.caption(np.zeros((60, 80, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"tags": 5}, r"tags=5 is not text\. Choose tags=classifier"),
+        ({"confidence": "high"}, r"guidance\.confidence must be a number, not 'high'"),
+        ({"support": None}, r"guidance\.support must be a number, not null"),
+        ({"malus": True}, r"guidance\.malus must be a number, not True"),
+        ({"most": 1.5}, r"guidance\.most must be a whole number, not 1\.5"),
+        ({"no_repeat_ngram": [3]}, r"guidance\.no_repeat_ngram must be a whole number, not \[3\]"),
+        ({"borrow": "no"}, r"guidance\.borrow must be true or false, not 'no'"),
+        ({"stand_ins": ["okapi"]}, r"guidance\.stand_ins must be words such as \{okapi: horse\}, not \['okapi'\]"),
+        ({"stand_ins": {"okapi": 5}}, r"guidance\.stand_ins must be words such as"),
+    ],
+)
+def test_values_of_another_type_are_one_clear_error(tmp_path, options, told):
+    with pytest.raises(ConfigError, match=told):
+        TagGuide(**{"tags": file_of(tmp_path, one=[("dog", 0.9)])} | options)
+
+
+def test_numpy_numbers_are_numbers(tmp_path):
+    guide = guide_of(tmp_path, confidence=np.float32(0.5), most=np.int64(1))
+    assert (guide.confidence, guide.most) == (0.5, 1)
+
+
+def malus_of(tmp_path, tags, vocabulary, **options):
+    """Return the words that get the malus."""
+    guide = guide_of(tmp_path, malus=4.0, **options)
+    extended = guide.extend(Vocabulary(vocabulary))
+    groups = named(guide.groups_of(tags, extended), extended)
+    return {word for words, (_, bonus) in groups.items() if bonus == -4.0 for word in words}
+
+
+def test_the_malus_for_people_has_more_words_than_the_category(tmp_path):
+    people = ["man", "adults", "couple", "families", "crowd", "hikers", "firefighter", "team"]
+    assert malus_of(tmp_path, [Tag("dog", 0.9)], ["a", "dog", *people]) == set(people)
+    assert not malus_of(tmp_path, [Tag("dog", 0.9), Tag("person", 0.9)], ["a", "dog", *people])
+
+
+def test_words_that_often_mean_something_else_have_no_malus_with_a_file(tmp_path):
+    words = ["orange", "oranges", "skateboards", "skateboard", "glove", "plants", "football", "ball", "bus"]
+    assert malus_of(tmp_path, [], words) == {"oranges", "skateboard", "ball", "bus"}
+
+
+def test_the_least_certain_tags_are_not_required_where_they_leave_too_few_words(tmp_path, photos):
+    nouns = ["zebra", "elephant", "giraffe", "dog", "truck", "couch", "bench", "cat"]
+    tags = file_of(tmp_path, **{"0": [(noun, 0.99 - place / 50) for place, noun in enumerate(nouns)]})
+    predictor = captioning.load("flickr8k-small", device="cpu").guide_by(TagGuide(tags, most=9, malus=0.0))
+    for options, count in (({"max_length": 7}, 3), ({"max_length": 7, "require": ["red"]}, 2), ({"max_length": 2}, 0)):
+        (caption,) = predictor.caption(photos[0], "beam", beam_size=6, **options)
+        for noun in nouns[:count]:
+            assert {noun, f"{noun}s", "puppy"} & set(caption.tokens), (caption.text, noun)
+    words = predictor._extended
+    groups = predictor.guide.groups_of(predictor.guide.listed["0.png"], words, most=3)
+    required = [words.words.words[group.words[0]] for group in groups if group.required]
+    assert required == nouns[:3]

@@ -26,7 +26,7 @@ from small_runs import save_checkpoint
 from captioning.config import DemoConfig, check, compose
 from captioning.demo import demo
 from captioning.errors import CheckpointError, ConfigError, DataError
-from captioning.inference import load
+from captioning.inference import TagGuide, load
 from captioning.text import make_tokenizer
 from captioning.web.demo import Credit, Demo, DemoExample, Limits, checkpoint_names, server, with_encoder, work
 from captioning.web.demo.server import AT_ONCE, HEADERS, is_here
@@ -147,18 +147,19 @@ def test_examples(predictors):
 
     about, size, captioned, missing = visit(demo, job)
     assert about["credits"] == [credit._asdict(), None]
-    assert about["examples"] == 2 and about["models"] == [{"name": "soft", "attention": "soft"}]
+    assert about["examples"] == 2 and about["models"] == [{"name": "soft", "attention": "soft", "guided": False}]
     assert size == (240, 160) and (captioned["width"], captioned["height"]) == (20, 30)
     assert missing == [404] * 6
 
 
 def test_wishes():
-    assert read_request({}) == DemoRequest() == DemoRequest(3, 3, 1.0)
-    assert read_request({"beam_size": "5", "temperature": "0.5"}) == DemoRequest(5, 3, 0.5)
+    assert read_request({}) == DemoRequest() == DemoRequest(5, 3, 1.0, 1)
+    assert read_request({"beam_size": "2", "temperature": "0.5", "tags": "0"}) == DemoRequest(2, 3, 0.5, 0)
     for given in (
         *({"beam_size": text} for text in ("0", "11", "", "three")),
         *({"samples": text} for text in ("2.5", "1e9", "-1")),
         *({"temperature": text} for text in ("nan", "inf", "0")),
+        {"tags": "2"},
         {"width": "3"},
     ):
         with pytest.raises(ConfigError, match=next(iter(given))):
@@ -168,6 +169,20 @@ def test_wishes():
 def test_a_wrong_wish_is_told(predictors):
     status, answer = post(Demo({}), as_file(noise(8, 8)), "/api/captions?beam_size=99")
     assert status == 400 and answer == {"error": "beam_size must be a number from 1 to 10"}
+
+
+def test_tags_guide_the_captions_unless_the_page_switches_them_off(predictors, tmp_path):
+    tags = tmp_path / "tags.json"
+    tags.write_text(json.dumps({"photo.png": [{"noun": "zebra", "confidence": 0.9}]}))
+    noise(80, 50).save(tmp_path / "photo.png")
+    picture, plain = Image.open(tmp_path / "photo.png"), load("flickr8k-small", device="cpu")
+    expected = plain.caption(picture, beam_size=2)[0].tokens
+    demo = {"small": plain.guide_by(TagGuide(tags)), "soft": predictors["soft"]}
+    guided = caption_picture(demo, picture, DemoRequest(2, 2))["models"]
+    assert [model["tags"] for model in guided] == [[{"noun": "zebra", "confidence": 0.9}], None]
+    assert all("zebra" in " ".join(made["words"]) for found in guided[0]["searches"].values() for made in found)
+    (off, _) = caption_picture(demo, picture, DemoRequest(2, 2, tags=0))["models"]
+    assert off["tags"] is None and off["searches"]["beam"][0]["words"] == expected
 
 
 def test_names_tell_checkpoints_apart():
@@ -419,6 +434,23 @@ def test_it_listens_on_this_machine_only_unless_told():
     assert config("checkpoint=x")["host"] == "127.0.0.1"
 
 
+def test_the_packaged_captioner_is_guided_by_one_classifier_and_others_are_not(predictors, monkeypatch):
+    from captioning.inference import TagGuide
+
+    made, own = [], predictors["soft"].path
+    monkeypatch.setattr("captioning.web.demo.serve", lambda *_: asyncio.sleep(0))
+    monkeypatch.setattr("captioning.web.demo.Demo", lambda named, *_, **__: made.append(named) or SimpleNamespace(
+        application=lambda: None))  # fmt: skip
+    build_one = TagGuide.__init__
+    built = []
+    monkeypatch.setattr(TagGuide, "__init__", lambda *given, **more: built.append(given) or build_one(*given, **more))
+    demo(config(f"checkpoint=[flickr8k-small,{own},flickr8k-small]", "port=0", "device=cpu", "examples=[]"))
+    guides = [predictor.guide for predictor in made[0].values()]
+    assert guides[1] is None and guides[0] is guides[2] and guides[0].source == "classifier" and len(built) == 1
+    demo(config("checkpoint=flickr8k-small", "port=0", "device=cpu", "examples=[]", "tags=null"))
+    assert [predictor.guide for predictor in made[1].values()] == [None]
+
+
 def test_a_port_that_is_taken_is_told_before_a_checkpoint_is_read():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -433,6 +465,7 @@ def test_a_port_that_is_taken_is_told_before_a_checkpoint_is_read():
         (["limits.waiting=0"], "limits.waiting"),
         (["port=70000"], "port"),
         (["checkpoint=[]"], "checkpoint= is empty"),
+        (["tags=tags.json"], "tags=tags.json must be auto, classifier or null"),
         (["host=999.1.2.3"], "host=999.1.2.3"),
     ],
 )

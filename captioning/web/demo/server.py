@@ -149,7 +149,10 @@ class Demo:
         return web.Response(text=text, content_type=kind, charset="utf-8")
 
     async def _about(self, request: web.Request) -> web.Response:
-        models = [{"name": name, "attention": each.attention_kind} for name, each in self.predictors.items()]
+        models = [
+            {"name": name, "attention": each.attention_kind, "guided": each.guide is not None}
+            for name, each in self.predictors.items()
+        ]
         wishes = {key: {"least": BOUNDS[key][0], "most": BOUNDS[key][1], "value": v} for key, v in _defaults().items()}
         limits = {"bytes": self.limits.upload_bytes, "pixels": self.limits.pixels}
         content = {"models": models, "examples": len(self.examples), "wishes": wishes, "limits": limits}

@@ -18,15 +18,23 @@ BEST = 3  # number of beam search captions on the page
 
 
 class DemoRequest(NamedTuple):
-    """The settings that a user can choose on the page."""
+    """The settings that a user can choose on the page.
 
-    beam_size: int = 3
+    Attributes:
+        beam_size: number of beams.
+        samples: number of sampled captions.
+        temperature: of the samples.
+        tags: 1: tags guide the captions of captioners that have a guide; 0: they do not.
+    """
+
+    beam_size: int = 5
     samples: int = 3
     temperature: float = 1.0
+    tags: int = 1
 
 
 # The smallest and the largest value of each setting.
-BOUNDS = {"beam_size": (1, 10), "samples": (1, 10), "temperature": (0.1, 2.0)}
+BOUNDS = {"beam_size": (1, 10), "samples": (1, 10), "temperature": (0.1, 2.0), "tags": (0, 1)}
 
 
 def read_request(given: Mapping[str, str]) -> DemoRequest:
@@ -82,8 +90,8 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
 
     Returns:
         Plain values for the page: the image, its size, and per model the captions with their attention weights (one
-        row per word, locations in row-major order) and the grid's rows and columns. Boxes are in pixels of the original
-        image.
+        row per word, locations in row-major order) and the grid's rows and columns, and the tags that guided them, null
+        without a guide. Boxes are in pixels of the original image.
     """
     searches = {
         "greedy": get_search("greedy"),
@@ -92,12 +100,19 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
     }
     models = []
     for name, predictor in predictors.items():
-        found = predictor.caption_by_each(picture, searches)
+        guided = bool(wishes.tags) and predictor.guide is not None
+        found = predictor.caption_by_each(picture, searches, guided=guided)
         box = predictor.transform.box(*picture.size)
         plain = {key: [_plain(caption) for caption in captions] for key, captions in found.items()}
-        models.append({"name": name, "attention": predictor.attention_kind, "box": list(box), "searches": plain})
+        tags = _tags(found["greedy"][0]) if guided else None
+        model = {"name": name, "attention": predictor.attention_kind, "box": list(box), "searches": plain, "tags": tags}
+        models.append(model)
     shown = as_address(shrink(picture, _SHOWN))
     return {"width": picture.width, "height": picture.height, "picture": shown, "models": models}
+
+
+def _tags(caption: Caption) -> list[dict[str, Any]]:
+    return [{"noun": tag.noun, "confidence": round(tag.confidence, DIGITS)} for tag in caption.tags]
 
 
 def _plain(caption: Caption) -> dict[str, Any]:

@@ -126,10 +126,17 @@ function makeCard(model, answer, picture) {
   }
   const header = make("header", {}, make("h2", { textContent: model.name }),
     make("span", { className: "soft", textContent: KINDS[model.attention] }));
+  if (model.tags) captions.prepend(makeTags(model.tags));
   const left = make("div", { className: "seen" }, make("figure", {}, canvas, legend, note));
   card.element = make("section", { className: "model" }, header, left, captions);
   showPicture(card);
   return card;
+}
+
+/** Return a line with the tags that guided the captions. */
+function makeTags(tags) {
+  const listed = tags.map((tag) => `${tag.noun} ${percent(tag.confidence)}`).join(", ") || "none";
+  return make("p", { className: "tags soft", textContent: `Tags that guided the captions: ${listed}` });
 }
 
 function makeCredit(credit) {
@@ -278,7 +285,8 @@ async function ask(source) {
   for (const button of find("examples").querySelectorAll("button")) {
     button.setAttribute("aria-pressed", String(button.dataset.number === String(source.example)));
   }
-  const query = new URLSearchParams(Object.keys(state.about.wishes).map((key) => [key, find(key).value]));
+  const valueOf = (field) => (field.type === "checkbox" ? Number(field.checked) : field.value);
+  const query = new URLSearchParams(Object.keys(state.about.wishes).map((key) => [key, valueOf(find(key))]));
   if (source.example !== undefined) query.set("example", source.example);
   say("Captioning …", "busy");
   try {
@@ -341,6 +349,7 @@ function listen() {
     if (event.clipboardData.files[0]) ask({ file: event.clipboardData.files[0] });
   });
   find("again").addEventListener("click", () => state.source && ask(state.source));
+  find("tags").addEventListener("change", () => state.source && ask(state.source));
   find("cells").addEventListener("change", showPinned);
 }
 
@@ -351,8 +360,10 @@ async function begin() {
     return say("The demo did not answer. Check that it is still running.", "error");
   }
   for (const [key, { least, most, value }] of Object.entries(state.about.wishes)) {
-    Object.assign(find(key), { min: least, max: most, value });
+    const field = find(key);
+    Object.assign(field, field.type === "checkbox" ? { checked: value === 1 } : { min: least, max: most, value });
   }
+  find("guided").hidden = !state.about.models.some((model) => model.guided);
   const { bytes, pixels } = state.about.limits;
   find("limits").textContent = `up to ${bytes / 1e6} MB and ${pixels / 1e6} million pixels`;
   for (let number = 0; number < state.about.examples; number++) {
