@@ -1,20 +1,28 @@
-"""Measure whether attention is on the objects that words name: `captioning-ground checkpoint=PATH data=coco`."""
+"""Measure whether maps show the objects that words name: `captioning-ground checkpoint=PATH data=coco`."""
 
 from pathlib import Path
 from typing import Any
 
 from captioning.config import GroundConfig, build, entry_point
-from captioning.evaluation import BLIND, caption_and_ground, decoding_name, grounding_csv, grounding_table
+from captioning.evaluation import (
+    ATTENTION,
+    BLIND,
+    MAPS,
+    caption_and_ground,
+    decoding_name,
+    grounding_csv,
+    grounding_table,
+)
 
 
 def ground(config: dict[str, Any]) -> None:
-    """Caption a split, and compare the attention of each noun with the annotated objects that it names.
+    """Caption a split, and compare the map of each noun with the annotated objects that it names.
 
     Writes grounding.json and words.csv.
 
     Raises:
         ConfigError: the data set has no annotated objects, or a setting is out of range.
-        CheckpointError: the model has no attention over a grid.
+        CheckpointError: the model has no grid, or `map=attention` and no attention.
     """
     from captioning.data import select
     from captioning.errors import CheckpointError, ConfigError, must_be
@@ -28,12 +36,14 @@ def ground(config: dict[str, Any]) -> None:
         raise ConfigError(
             f"data={data['name']} has no annotated objects to compare attention with: use data=coco or data=scenes"
         )
+    if config["map"] not in MAPS:
+        raise ConfigError(f"map={config['map']} does not exist. Choose one of {', '.join(MAPS)}")
     must_be("samples", config["samples"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
-    if not predictor.attends:
+    if config["map"] == ATTENTION and not predictor.attends:
         raise CheckpointError(BLIND.format(predictor.path))
     if predictor.encoder.output == "regions":
         raise CheckpointError(
@@ -52,13 +62,22 @@ def ground(config: dict[str, Any]) -> None:
         batch_size=config["batch_size"],
         skip_unreadable=data["skip_unreadable"],
         source=source,
+        kind=config["map"],
     )
     summary = summarize(grounded, samples=config["samples"], seed=config["seed"])
     output, decoding = make_folder(Path(config["output"])), decoding_name(config["decoding"])
-    about = {"data": data["name"], "split": split, "decoding": decoding, "checkpoint": config["checkpoint"]}
+    about = {
+        "data": data["name"],
+        "split": split,
+        "decoding": decoding,
+        "map": config["map"],
+        "checkpoint": config["checkpoint"],
+    }
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", grounding_csv(grounded))
-    print(grounding_table(summary, title=f"{data['name']} {split}, {decoding}"))
+    print(
+        grounding_table(summary, title=f"{data['name']} {split}, {decoding}, map={config['map']}", kind=config["map"])
+    )
     print(f"means: {output / 'grounding.json'}; one row per word: {output / 'words.csv'}")
 
 

@@ -330,6 +330,7 @@ class GroundConfig:
     checkpoint: PathName
     data: DataConfig
     split: str
+    map: str
     features: dict
     decoding: dict
     batch_size: int

@@ -12,7 +12,12 @@ if TYPE_CHECKING:
     from captioning.inference import Predictor
 
 _CELL = len("-0.347 [-0.612, -0.080]") + 2  # width of a column of the printed table
-BLIND = "{} has no attention, so grounding cannot be measured. Use a checkpoint of a model with attention"
+BLIND = (
+    "{} has no attention, so its weights cannot be compared with objects. Use map=gradient_input, or a checkpoint of a "
+    "model with attention"
+)
+ATTENTION, GRADIENT = "attention", "gradient_input"
+MAPS = (ATTENTION, GRADIENT)  # what `captioning-ground map=` accepts
 
 
 def caption_and_ground(
@@ -24,8 +29,9 @@ def caption_and_ground(
     batch_size: int,
     skip_unreadable: bool,
     source: "Source | None" = None,
+    kind: str = ATTENTION,
 ) -> dict:
-    """Caption every readable image, and measure the attention of each word that names an annotated category.
+    """Caption every readable image, and measure the map of each word that names an annotated category.
 
     Args:
         predictor: a captioner with attention.
@@ -35,6 +41,8 @@ def caption_and_ground(
         batch_size: images captioned together.
         skip_unreadable: whether to skip unreadable images, with a notice, instead of raising an error.
         source: the records' stored features (`captioning.features.sources`); None: the encoder computes them.
+        kind: the map of a word: "attention" (its attention weights) or "gradient_input" (the positive part of
+            `captioning.inference.gradient_times_input`, for models without attention too).
 
     Returns:
         {image id: the `Grounded` mentions of its caption}.
@@ -60,8 +68,8 @@ def caption_and_ground(
                     raise
                 print(f"left out: {error}", file=sys.stderr)
         captions = []
-        if opened and source:
-            captions = _caption_features(predictor, source, opened, search)
+        if opened and (source or kind != ATTENTION):
+            captions = _caption_features(predictor, source, opened, search, kind)
         elif opened:
             captions = predictor.caption_pictures([picture for _, picture in opened], search)
         for (record, picture), caption in zip(opened, captions, strict=True):
@@ -87,26 +95,35 @@ def caption_and_ground(
     return grounded
 
 
-def _caption_features(predictor: "Predictor", source: "Source", opened: Sequence[tuple], search: Callable) -> list:
-    """Caption pairs of (record, opened image) from stored features; see `Predictor.caption_pictures`."""
+def _caption_features(
+    predictor: "Predictor", source: "Source | None", opened: Sequence[tuple], search: Callable, kind: str
+) -> list:
+    """Caption pairs of (record, opened image) from features, with maps of this kind."""
     import torch
 
     from captioning.data import stack_images
+    from captioning.inference import with_gradient_maps
 
     with torch.inference_mode():
-        images, _ = stack_images([source.read(record) for record, _ in opened])
-        features = source.encoder.to(predictor.device)(images.to(predictor.device))
-        names = [record.path for record, _ in opened]
-        found = predictor.search_features(features, search, names=names)
-    return [predictor.as_caption(best, picture.size) for (best, *_), (_, picture) in zip(found, opened, strict=True)]
+        if source:
+            images, _ = stack_images([source.read(record) for record, _ in opened])
+            features = source.encoder.to(predictor.device)(images.to(predictor.device))
+        else:
+            features = predictor.encode([picture for _, picture in opened])
+        found = predictor.search_features(features, search, names=[record.path for record, _ in opened])
+    best = [group[0] for group in found]
+    if kind == GRADIENT:
+        best = with_gradient_maps(predictor.captioner, features, best, start=predictor.vocabulary.start)
+    return [predictor.as_caption(each, picture.size) for each, (_, picture) in zip(best, opened, strict=True)]
 
 
-def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
+def grounding_table(summary: Mapping[str, Any], *, title: str, kind: str = ATTENTION) -> str:
     """Format the summary of `captioning.metrics.summarize` as a printable table.
 
     Args:
         summary: the summary.
         title: the title of the table.
+        kind: the kind of map, which names the rows.
     """
     from captioning.metrics import MEASURES
 
@@ -122,6 +139,7 @@ def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
     for name, measures in {**summary["means"], **summary["differences"]}.items():
         cells = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in measures.values()]
         name = name.replace("centre", "center")  # the stored keys have the British spelling
+        name = name.replace(ATTENTION, "map" if kind != ATTENTION else ATTENTION)
         lines.append(f"  {name:<20}" + "".join(f"{cell:<{_CELL}}" for cell in cells).rstrip())
     return "\n".join(lines)
 

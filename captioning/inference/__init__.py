@@ -8,6 +8,7 @@ PARTS = {
     "guidance": ["TagGuide"],
 }
 TOOLS = {
+    "attribution": ["as_map", "gradient_times_input", "with_gradient_maps"],
     "automatic_tags": ["choose_guide", "recommended_tags"],
     "caption": ["Caption"],
     "distillation": ["soft_targets_of", "write_soft_targets"],

@@ -89,7 +89,7 @@ def test_what_stops_it(split):
     settings = {"search": None, "batch_size": 5}
     with pytest.raises(DataError, match=r"9\.png"):
         caption_and_ground(Predictor(), records, instances, **settings, skip_unreadable=False)
-    with pytest.raises(CheckpointError, match=r"^a\.ckpt has no attention.*Use a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"^a\.ckpt has no attention.*map=gradient_input, or a checkpoint"):
         caption_and_ground(Predictor(attention=None), records, instances, **settings, skip_unreadable=True)
     for width, height in ((9, 4), (8, 5), (4, 8)):
         instances.pictures[5] = instances.pictures[5]._replace(width=width, height=height)

@@ -18,7 +18,7 @@ from captioning.data.instances import _NOTHING, COCO_WORDS, Annotated, Instance
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluation import caption_and_ground
 from captioning.ground import ground as ground_command
-from captioning.inference import load
+from captioning.inference import as_map, gradient_times_input, load
 from captioning.metrics import compile_phrases, ground_caption, summarize
 from captioning.metrics.grounding import AnnotatedThing, center_prior, interval, pointing
 from captioning.metrics.mentions import find_mentions, plural
@@ -501,6 +501,44 @@ def test_features_come_from_where_evaluation_takes_them(toy_run, scenes, tmp_pat
             assert float(one["attention_mass_box"]) == pytest.approx(float(other["attention_mass_box"]), abs=1e-3)
 
 
+def test_maps_by_gradients_are_measured_for_the_same_captions(toy_run, scenes, tmp_path, capsys):
+    given = [toy_run, *scenes[:2], *scenes[3:], "features=online", "samples=50"]
+    rows = {}
+    for kind in ("attention", "gradient_input"):
+        run(*given, f"map={kind}", f"output={tmp_path / kind}")
+        rows[kind] = list(csv.DictReader((tmp_path / kind / "words.csv").open(newline="")))
+    assert "map=gradient_input" in capsys.readouterr().out
+    assert json.loads((tmp_path / kind / "grounding.json").read_text())["map"] == "gradient_input"
+    words, same = ([(row["image_id"], row["words"]) for row in each] for each in rows.values())
+    assert words == same and rows["attention"] != rows["gradient_input"]
+    # One word again by hand: the share of its positive contributions in the cells of the object's boxes.
+    predictor = load(toy_run.removeprefix("checkpoint="))
+    row = next(row for row in rows["gradient_input"] if int(row["in_picture"]))
+    records = read_scenes(scenes[1].removeprefix("data.root="), train=8, val=8, test=4)
+    record = next(each for each in records if each.split == "val" and str(each.image_id) == row["image_id"])
+    (caption,) = predictor.caption([record.path], "beam", beam_size=3)
+    tokens = [*predictor.vocabulary.ids(caption.tokens), predictor.vocabulary.end]
+    features = predictor.encode([Image.open(record.path).convert("RGB")])
+    (found,) = gradient_times_input(predictor.captioner, features, [tokens], start=predictor.vocabulary.start)
+    start = int(row["position"])
+    weights = as_map(found)[start : start + len(row["words"].split())].mean(0, keepdim=True).numpy()
+    things = read_shapes(scenes[1].removeprefix("data.root="), [record])[0][record.image_id].instances
+    (word,) = ground_caption(
+        [row["words"]],
+        weights,
+        box=caption.box,
+        size=Image.open(record.path).size,
+        things=things,
+        phrases=compile_phrases({row["category"]: [row["words"]]}),
+    )
+    assert word.measures["attention mass box"] == pytest.approx(float(row["attention_mass_box"]), abs=1e-4)
+
+
+def test_a_kind_of_map_that_does_not_exist_is_one_error(toy_run, scenes, tmp_path):
+    with pytest.raises(ConfigError, match=r"map=rollout does not exist. Choose one of attention, gradient_input"):
+        run(toy_run, *scenes, "map=rollout", f"output={tmp_path}")
+
+
 def test_hard_attention_is_measured_where_it_looked(tmp_path):
     """A predictor whose captions name the place of each word: the weights behind it do not count."""
 
@@ -546,7 +584,7 @@ def test_without_instances_or_attention_there_is_one_clear_error(toy_run, scenes
         "model/attention=none",
         "trainer.max_epochs=1",
     )
-    with pytest.raises(CheckpointError, match=r"last\.ckpt has no attention.*Use a checkpoint"):
+    with pytest.raises(CheckpointError, match=r"last\.ckpt has no attention.*map=gradient_input, or a checkpoint"):
         run(blind, *scenes, output)
     folder = detected(tmp_path / "detected")
     regions = train_toy(
