@@ -26,7 +26,7 @@ A_BEFORE = (
 # Letters and numbers that are spoken one by one, or begin with a vowel's sound.
 AN_BEFORE_ALL = ("8", "11", "18", "80", "atm", "fbi", "hd", "lcd", "led", "lp", "mp3", "mri", "nba", "nfl", "suv",
     "x-ray", "xbox")  # fmt: skip
-ARTICLES = {"a", "an", "the"}  # a vocabulary with these words is taken for English
+ENGLISH_ARTICLES = {"a", "an", "the"}  # a vocabulary with these words is taken for English
 
 
 class BorrowedWords:
@@ -79,7 +79,7 @@ class ExtendedVocabulary:
         self.size, self.stand_ins = len(vocabulary), [known[old] for old in self.borrowed.values()]
         self.words = Vocabulary([*vocabulary.words[4:], *self.borrowed], vocabulary.tokenizer)
         self.ids = {word: index for index, word in enumerate(self.words.words)}
-        self.is_english = set(known) >= ARTICLES
+        self.is_english = set(known) >= ENGLISH_ARTICLES
         self._ids_of: dict[str, tuple[int, ...]] = {}
 
     def ids_of(self, noun: str) -> tuple[int, ...]:

@@ -10,6 +10,7 @@ from small_runs import save_checkpoint
 from small_world import run
 
 from captioning.caption import figure_names
+from captioning.config import compose
 from captioning.errors import DataError
 from captioning.inference import Predictor
 
@@ -31,6 +32,25 @@ def photo(path: Path, kind: str = "JPEG") -> Path:
 def caption(checkpoint: str, folder: Path, output: Path, *overrides: str) -> list[dict]:
     run("caption", checkpoint, f"images=[{folder}]", f"output={output}", "device=cpu", "figures=[]", *overrides)
     return json.loads((output / "captions.json").read_text())
+
+
+def test_the_packaged_captioner_is_guided_by_default_and_others_are_not(checkpoint, tmp_path, capsys):
+    photo(tmp_path / "photos/a.jpg")
+    line = "captions guided by tags: classifier"
+    (guided,) = caption("checkpoint=flickr8k-small", tmp_path / "photos", tmp_path / "guided")
+    assert capsys.readouterr().out.splitlines()[-2] == f"{line} (off: tags=null)"
+    (same,) = caption("checkpoint=flickr8k-small", tmp_path / "photos", tmp_path / "same", "tags=classifier")
+    assert capsys.readouterr().out.splitlines()[-2] == line
+    (off,) = caption("checkpoint=flickr8k-small", tmp_path / "photos", tmp_path / "off", "tags=null")
+    (own,) = caption(checkpoint, tmp_path / "photos", tmp_path / "own")
+    assert guided == same and isinstance(guided["tags"], list)
+    assert not {"tags"} & {*off, *own} and line not in capsys.readouterr().out
+
+
+def test_five_beams_are_the_default_of_beam_search_alone():
+    for given, beams in (([], 5), (["decoding=beam"], 5), (["decoding.beam_size=2"], 2), (["decoding=greedy"], None)):
+        assert compose("caption", ["images=x", *given])["decoding"].get("beam_size") == beams
+    assert compose("evaluate", ["data=scenes", "checkpoint=x"])["decoding"]["beam_size"] == 3
 
 
 @pytest.mark.slow

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 from small_runs import save_checkpoint
+from small_world import run
 
 import captioning
-from captioning.checkpoints import read_checkpoint
+from captioning.checkpoints import find_checkpoint, make_card, read_checkpoint, write_exported
 from captioning.errors import CheckpointError
 from captioning.inference import choose_guide, load_all, recommended_tags
 
@@ -57,8 +58,17 @@ def test_a_checkpoint_cannot_name_a_file():
 
 
 def test_an_exported_copy_recommends_the_same(tmp_path):
-    from captioning.checkpoints import find_checkpoint, write_exported
-
     checkpoint = read_checkpoint(find_checkpoint("flickr8k-small"))
-    write_exported(tmp_path / "copy", checkpoint, dtype="float16", about={})
+    document = write_exported(tmp_path / "copy", checkpoint, dtype="float16", about={})
+    assert "guides the captions by tags (`tags=classifier`)" in make_card("copy", document)
     assert json.loads((tmp_path / "copy.json").read_text(encoding="utf-8"))["tags"] == "classifier"
+
+
+def test_a_score_says_that_tags_guided_its_captions(data, tmp_path):
+    labels = []
+    for tags in ("auto", "null"):
+        own = ["split=val", f"tags={tags}", "device=cpu", "metrics.bootstrap=20", f"output={tmp_path / tags}"]
+        run("evaluate", "checkpoint=flickr8k-small", *data, *own)
+        statistics = json.loads((tmp_path / tags / "statistics.json").read_text(encoding="utf-8"))
+        labels.append(statistics["about"]["decoding"])
+    assert labels == ["beam3_length0.6, guided by tags: classifier", "beam3_length0.6"]
