@@ -1,20 +1,24 @@
 """Check the notebooks: short code, settings in the first code cell, small outputs, no local paths, plain openings.
 
-`make notebooks` executes all of them. Here two are executed with other checkpoints and images.
+`make notebooks` executes all of them. Here two are executed with other checkpoints and images, and one that needs only
+the package as it is.
 """
 
 import ast
 import json
+import math
 import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from captioning.config import check, compose
 from captioning.config.schemas import TrainConfig
 from captioning.train import train
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
+NOVEL = Path(__file__).parents[1] / "notebooks" / "10_novel_objects.ipynb"
 MOST = 300_000  # largest size of a notebook in bytes
 FIRST_TEXT = ("**What you will see:**", "**Before:**", "**Time on two cores:**")
 
@@ -30,7 +34,7 @@ def source(cell: dict) -> str:
 def test_there_are_notebooks():
     found = {path.stem for path in NOTEBOOKS}
     names = "data attention_maps soft_and_hard cells_and_gradients compare_runs grounding lecture readable_cells"
-    assert found == {f"{number:02}_{name}" for number, name in enumerate(names.split(), start=1)}
+    assert found == {f"{number:02}_{name}" for number, name in enumerate(names.split(), start=1)} | {NOVEL.stem}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -88,3 +92,53 @@ def test_they_run_with_any_checkpoint_and_images(name, runs, capsys, monkeypatch
     for cell in cells:
         exec(cell, names)
     assert len(names["images"]) == 3 and capsys.readouterr().out.count("\n") >= 3
+
+
+def test_the_text_about_novel_objects_is_about_what_the_captioner_does(capsys, monkeypatch):
+    """Its text names captions and locations: it must be read again if one of them changes."""
+    monkeypatch.chdir(NOVEL.parent)
+    names = {}
+    for cell in code_cells(NOVEL):
+        exec(source(cell), names)
+        stored = "".join("".join(output["text"]) for output in cell["outputs"] if output["output_type"] == "stream")
+        number = re.compile(r"-?\d+\.\d+")
+        printed = capsys.readouterr().out
+        assert number.sub("N", printed) == number.sub("N", stored)
+        values = [[float(each) for each in number.findall(text)] for text in (printed, stored)]
+        assert values[0] == pytest.approx(values[1], abs=0.011)
+
+
+def test_the_text_about_novel_objects_is_true_of_what_it_shows():
+    content = json.loads(NOVEL.read_text(encoding="utf-8"))
+    outputs = "".join("".join(output.get("text", "")) for cell in code_cells(NOVEL) for output in cell["outputs"])
+    scores = [float(each) for each in re.findall(r"a (?:white )?cat (-\d+\.\d+)", outputs)]
+    best, *found, last = scores
+    assert last == best and all(math.exp(each - best) == pytest.approx(0.25, abs=0.01) for each in found)
+    for log_prob, with_stand_in, alone in re.findall(
+        r"log_prob (\S+), stand_in_log_prob (\S+)\n.*: (\S+) without", outputs
+    ):
+        assert float(log_prob) < float(with_stand_in) == float(alone)
+    text = "".join(source(cell) for cell in content["cells"] if cell["cell_type"] == "markdown")
+    tag_of_person = re.findall(r"tag: person 0\.(\d\d)", outputs)
+    assert all(share in tag_of_person for share in re.findall(r"(\d\d) % sure of a person", text))
+
+
+def test_its_photos_are_small_and_credited():
+    folder = NOVEL.parent / "photos"
+    rows = re.findall(r"^\| `(\w+\.jpg)` \| <https://www.flickr.com/photo.gne\?id=(\d+)> \| <(\S+)> \| `(\S+)` \|$",
+                      (folder / "LICENSES.md").read_text(encoding="utf-8"), re.MULTILINE)  # fmt: skip
+    assert [row[0] for row in rows] == sorted(path.name for path in folder.glob("*.jpg")) and len(rows) == 5
+    for name, page, original, _ in rows:
+        assert f"/{page}_" in original and (folder / name).stat().st_size <= 60_000
+        with Image.open(folder / name) as photo:
+            assert max(photo.size) <= 480 and photo.format == "JPEG" and not photo.getexif()
+
+
+def test_its_photos_have_the_license_that_coco_states(shared_dir):
+    content = json.loads((shared_dir / "coco-sample" / "annotations" / "captions_train2017.json").read_text())
+    stated = {f"`train2017/{each['file_name']}`": each for each in content["images"]}
+    rows = [line.split(" | ") for line in (NOVEL.parent / "photos" / "LICENSES.md").read_text().splitlines()]
+    listed = [(cells[2], cells[3].rstrip(" |")) for cells in rows if len(cells) == 4 and "train2017" in cells[3]]
+    assert len(listed) == 5
+    for original, name in listed:
+        assert stated[name]["license"] == 4 and f"<{stated[name]['flickr_url']}>" == original
