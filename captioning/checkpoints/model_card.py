@@ -23,7 +23,9 @@ def make_card(name: str, document: Mapping[str, Any]) -> str:
     parts = [f"# {name}", _table(["", ""], _facts(document))]
     parts += ["    " + TOOLS[document["task"]].format(name=name)]
     if tags := document.get("tags"):
-        parts += [f"This command guides the captions by tags (`tags={tags}`); with `tags=null` the model captions alone."]
+        parts += [
+            f"This command guides the captions by tags (`tags={tags}`); with `tags=null` the model captions alone."
+        ]
     if scores := document.get("scores"):
         intervals = scores["intervals"]
         rows = [(key, f"{value:.3f}", _interval(intervals.get(key))) for key, value in scores["values"].items()]
