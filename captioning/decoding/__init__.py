@@ -18,6 +18,7 @@ TOOLS = {
     "constraints": ["MAX_LENGTH", "Rules", "WORD_RULES"],
     "forced": ["forced_decoding", "score_tokens"],
     "hypothesis": ["Hypothesis", "device_of", "normalized"],
+    "phrase_rules": ["PhraseRules"],
     "word_groups": ["WordGroup"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

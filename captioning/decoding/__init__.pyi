@@ -10,6 +10,7 @@ from captioning.decoding.forced import score_tokens as score_tokens
 from captioning.decoding.hypothesis import Hypothesis as Hypothesis
 from captioning.decoding.hypothesis import device_of as device_of
 from captioning.decoding.hypothesis import normalized as normalized
+from captioning.decoding.phrase_rules import PhraseRules as PhraseRules
 from captioning.decoding.sampling import sample as sample
 from captioning.decoding.word_groups import WordGroup as WordGroup
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from captioning.decoding.hypothesis import Hypothesis
+from captioning.decoding.phrase_rules import PhraseRules, PhraseTable
 from captioning.decoding.word_groups import GroupTable, WordGroup, of_words, without_implied
 from captioning.errors import ConfigError
 
@@ -44,6 +45,7 @@ class Rules:
             a caption must contain one word of each, unless other rules exclude all its words. If two of them share only
             a part of their words, captions near `max_length` get a word for each. A bonus is added to log_prob, once
             per group, before it is normalized by length.
+        phrases: Rules about phrases, or None.
 
     Raises:
         ConfigError: A value is out of range, or two values contradict each other.
@@ -59,6 +61,7 @@ class Rules:
     require: Sequence[int] = ()
     avoid_endings: Sequence[int] = ()
     guides: Sequence[Sequence[WordGroup]] = ()
+    phrases: PhraseRules | None = None
 
     @property
     def limit(self) -> int:
@@ -87,6 +90,11 @@ class Rules:
             raise ConfigError(
                 "decoding.guides must have a list of WordGroup per image, so it cannot be set in a configuration. For "
                 "words that every caption must contain, set decoding.require"
+            )
+        if not isinstance(self.phrases, PhraseRules | None):
+            raise ConfigError(
+                "decoding.phrases must be a PhraseRules, so it cannot be set in a configuration. For words that no "
+                "caption may contain, set decoding.avoid"
             )
 
     def score(self, log_prob: Tensor, length: Tensor | float) -> Tensor:
@@ -144,6 +152,7 @@ class ConstraintState:
             torch.tensor(ids, dtype=torch.int64, device=device) for ids in (out, sorted(set(rules.avoid_endings)))
         )
         self.groups = GroupTable(_groups(rules, batch, out={*out, end}), device=device)
+        self.phrases = PhraseTable(rules.phrases, device=device) if rules.phrases else None
         self.history = torch.empty(batch, 1, 0, dtype=torch.int64, device=device)  # [B, K, t]
         self.met = torch.zeros(batch, 1, self.groups.words.shape[1], dtype=torch.bool, device=device)  # [B, K, N]
 
@@ -164,6 +173,8 @@ class ConstraintState:
                 log_probs.index_fill_(-1, self.endings, -torch.inf)
         if rules.no_repeat_ngram:
             self._rule_out_repeats(log_probs, rules.no_repeat_ngram)
+        if self.phrases:
+            self.phrases.rule_out(log_probs, self.history)
         if self.groups.candidates.shape[1]:
             self._rule_in_required(log_probs)
 
@@ -213,7 +224,7 @@ class ConstraintState:
     def advance(self, parents: Tensor, tokens: Tensor) -> None:
         """Update after a step: the rows are now `parents` [B, K], each extended by its token [B, K]."""
         self.t += 1
-        if self.rules.no_repeat_ngram:
+        if self.rules.no_repeat_ngram or self.phrases:
             self.history = torch.cat((_rows(self.history, parents), tokens[..., None]), -1)
         elif len(self.endings):
             self.history = tokens[..., None]  # the last word is enough

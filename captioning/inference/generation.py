@@ -14,6 +14,7 @@ from captioning.decoding import (
     MAX_LENGTH,
     WORD_RULES,
     Hypothesis,
+    PhraseRules,
     WordGroup,
     beam_search,
     consensus_search,
@@ -117,7 +118,13 @@ def with_generator(search: Callable) -> Callable:
     return partial(function, **arguments, **generator)
 
 
-def with_guides(search: Callable, guides: Sequence[Sequence[WordGroup]], *, no_repeat_ngram: int = 0) -> Callable:
+def with_guides(
+    search: Callable,
+    guides: Sequence[Sequence[WordGroup]],
+    *,
+    no_repeat_ngram: int = 0,
+    phrases: PhraseRules | None = None,
+) -> Callable:
     """Return a search with groups of words for each image of a batch, and with `no_repeat_ngram` if it has none.
 
     Raises:
@@ -129,7 +136,8 @@ def with_guides(search: Callable, guides: Sequence[Sequence[WordGroup]], *, no_r
             f"{getattr(function, '__name__', function)} takes no groups of words, so tags cannot guide it. Set "
             "tags=null, or choose beam, consensus, diverse_beam, greedy or sample"
         )
-    return partial(search, guides=guides, no_repeat_ngram=arguments.get("no_repeat_ngram") or no_repeat_ngram)
+    repeats = arguments.get("no_repeat_ngram") or no_repeat_ngram
+    return partial(search, guides=guides, no_repeat_ngram=repeats, phrases=phrases)
 
 
 def most_required(search: Callable, *, max_length: int | None = None) -> int:

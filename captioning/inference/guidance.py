@@ -12,9 +12,10 @@ import torch
 from PIL import Image
 
 from captioning.data import Vocabulary
-from captioning.decoding import WordGroup
+from captioning.decoding import PhraseRules, WordGroup
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
+from captioning.inference.english_phrases import english_phrases
 from captioning.tags import (
     HOMONYMS,
     MORE_PEOPLE,
@@ -45,11 +46,13 @@ class Guided(NamedTuple):
         captioner: Has `begin` and `step`, with the borrowed words.
         guides: Groups of words for each image; an argument of every search.
         no_repeat_ngram: For a search that does not set it.
+        phrases: Rules about phrases, an argument of every search; None: none.
     """
 
     captioner: BorrowedWords
     guides: list[list[WordGroup]]
     no_repeat_ngram: int
+    phrases: PhraseRules | None = None
 
 
 class TagGuide:
@@ -60,8 +63,9 @@ class TagGuide:
     - A tag with at least `support` may be named: its group has the bonus `bonus` · confidence.
     - A category of COCO without such a tag should not be named: the group of its words has the bonus −`malus`. With a
       classifier this holds only for large things, which it seldom misses (`RELIABLE`), and for people, unless nothing
-      else is supported: a caption needs a noun. With a file of tags it holds for all categories, except for words that
-      often mean something else, such as "orange" (`captioning.tags.HOMONYMS`).
+      else is supported: a caption needs a noun. Other things have the bonus −`doubt`. With a file of tags, the malus
+      holds for all categories, except for words that often mean something else, such as "orange"
+      (`captioning.tags.HOMONYMS`).
     - The same `no_repeat_ngram` words are not written twice in a row of a caption: words that the captioner would not
       have chosen make repetitions more likely.
 
@@ -77,8 +81,10 @@ class TagGuide:
         support: See above.
         bonus: In nats.
         malus: In nats.
+        doubt: In nats.
         people: As `support`, for people, whom the classifier finds less reliably.
         no_repeat_ngram: As in `captioning.decoding.Rules`, for a search that does not set it.
+        grammar: Whether the captions of an English captioner follow `captioning.inference.english_phrases`.
         borrow: Whether words that training never saw may be written.
         stand_ins: Further stand-ins, {noun: word of the captioner}.
 
@@ -96,8 +102,10 @@ class TagGuide:
         support: float = 0.3,
         bonus: float = 0.0,
         malus: float = 6.0,
+        doubt: float = 0.4,
         people: float = 0.6,
         no_repeat_ngram: int = 3,
+        grammar: bool = True,
         borrow: bool = True,
         stand_ins: Mapping[str, str] | None = None,
     ):
@@ -105,17 +113,18 @@ class TagGuide:
             raise ConfigError(f"tags={tags!r:.60} is not text. Choose tags=classifier, or give a JSON file of tags")
         for name, share in (("confidence", confidence), ("support", support), ("people", people)):
             _check_number(name, share, most=1)
-        for name, nats in (("bonus", bonus), ("malus", malus)):
+        for name, nats in (("bonus", bonus), ("malus", malus), ("doubt", doubt)):
             _check_number(name, nats, most=MOST_NATS)
         for name, count in (("most", most), ("no_repeat_ngram", no_repeat_ngram)):
             _check_number(name, count, whole=True)
-        if not isinstance(borrow, bool):
-            raise ConfigError(f"guidance.borrow must be true or false, not {borrow!r:.60}")
+        for name, switch in (("borrow", borrow), ("grammar", grammar)):
+            if not isinstance(switch, bool):
+                raise ConfigError(f"guidance.{name} must be true or false, not {switch!r:.60}")
         if stand_ins is not None and not _is_of_text(stand_ins):
             raise ConfigError(f"guidance.stand_ins must be words such as {{okapi: horse}}, not {stand_ins!r:.60}")
         self.source, self.confidence, self.most, self.support = str(tags), confidence, most, support
         self.bonus, self.malus, self.people, self.borrow = bonus, malus, people, borrow
-        self.no_repeat_ngram = no_repeat_ngram
+        self.doubt, self.no_repeat_ngram, self.grammar = doubt, no_repeat_ngram, grammar
         if self.source != CLASSIFIER and not Path(tags).is_file():
             raise ConfigError(f"tags={tags} is not a file. Choose tags=classifier, or give a JSON file of tags")
         self.tagger = load_tagger() if self.source == CLASSIFIER else None
@@ -225,13 +234,13 @@ class TagGuide:
             used |= set(ids)
             named |= {noun, category} - {""}
             broader |= {broader_than(noun)}
-        if self.malus:
-            people = ["person"] if supported - {"", "person"} else []
-            doubtful = [*RELIABLE, *people] if self.tagger else list(coco_words())
-            for category in (each for each in doubtful if each not in supported):
-                ids = tuple(i for i in self._discouraged(category, words) if i not in used)
-                if ids:
-                    groups.append(WordGroup(ids, bonus=-self.malus))
+        people = ["person"] if supported - {"", "person"} else []
+        doubtful = [*RELIABLE, *people] if self.tagger else list(coco_words())
+        for category in coco_words():
+            malus = self.malus if category in doubtful else self.doubt if category != "person" else 0.0
+            ids = tuple(i for i in self._discouraged(category, words) if i not in used)
+            if malus and ids and category not in supported:
+                groups.append(WordGroup(ids, bonus=-malus))
         return groups
 
     def guide(
@@ -259,7 +268,13 @@ class TagGuide:
                 if group.required:
                     allowed[image, [index - words.size for index in group.words if index >= words.size]] = True
         wrapped = BorrowedWords(captioner, words.stand_ins, size=words.size, allowed=allowed.to(device))
-        return Guided(wrapped, guides, self.no_repeat_ngram)
+        phrases = english_phrases(words, self._things(words)) if self.grammar and words.is_english else None
+        return Guided(wrapped, guides, self.no_repeat_ngram, phrases)
+
+    def _things(self, words: ExtendedVocabulary) -> list[str]:
+        """Return all words of the vocabulary for COCO's categories, besides people, and for `stand_ins`."""
+        nouns = [*(category for category in coco_words() if category != "person"), *self.stand_ins]
+        return list(dict.fromkeys(words.words.words[index] for noun in nouns for index in words.ids_of(noun)))
 
     def _discouraged(self, category: str, words: ExtendedVocabulary) -> tuple[int, ...]:
         """Return the ids of the words of a category that gets the malus."""

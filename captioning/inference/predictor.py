@@ -199,7 +199,7 @@ class Predictor:
             return generate(self.captioner, features, mask, search=search, vocabulary=self.vocabulary, **options)
         room = most_required(search, max_length=self.max_length)
         guided = self.guide.guide(self.captioner, tags, self._extended, device=self.device, most=room)
-        search = with_guides(search, guided.guides, no_repeat_ngram=guided.no_repeat_ngram)
+        search = with_guides(search, guided.guides, no_repeat_ngram=guided.no_repeat_ngram, phrases=guided.phrases)
         return generate(guided.captioner, features, mask, search=search, vocabulary=self._extended.words, **options)
 
     def words_of(self, hypothesis: Hypothesis) -> list[str]:

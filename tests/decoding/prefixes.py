@@ -118,6 +118,25 @@ def obeys(tokens, rules, *, max_length):
         and len(set(grams)) == len(grams)
         and not missing_groups(words, rules)
         and not (words and words[-1] in rules.get("avoid_endings", ()))
+        and not any(breaks(tokens[:t], word, rules) for t, word in enumerate(tokens))
+    )
+
+
+def breaks(prefix, word, rules):
+    """Return whether a word after a prefix breaks the rules about phrases, as plain statements."""
+    phrases = rules.get("phrases")
+    if phrases is None:
+        return False
+    before = list(prefix)
+    while before and before[-1] in set(phrases.modifiers) - set(phrases.openers):
+        before.pop()
+    waits = len(before) < len(prefix) and before and before[-1] in phrases.openers
+    grown = (*prefix, word)
+    return bool(
+        (waits and word in phrases.closers)
+        or (word in phrases.once and word in prefix)
+        or (phrases.distance and word in prefix[-phrases.distance :])
+        or any(len(grown) >= len(each) and grown[-len(each) :] == each for each in phrases.never)
     )
 
 
@@ -126,7 +145,7 @@ def permitted(prefix, word, rules, *, max_length):
     n, endings = rules.get("no_repeat_ngram", 0), rules.get("avoid_endings", ())
     missing = missing_groups(prefix, rules)
     grown = (*prefix, word)
-    if word in never(rules):
+    if word in never(rules) or breaks(prefix, word, rules):
         return False
     if missing and max_length - len(prefix) <= len(missing) + 1 and word not in set().union(*missing):
         return False

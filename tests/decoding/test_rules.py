@@ -218,7 +218,7 @@ def test_a_search_takes_the_rules_one_by_one():
     """The configuration check sees the search's own arguments, then those of Rules."""
     for search in (greedy_search, beam_search, sample, consensus_search):
         names = list(inspect.signature(search).parameters)
-        assert names[:2] == ["step", "state"] and names[-10:] == [field.name for field in dataclasses.fields(Rules)]
+        assert names[:2] == ["step", "state"] and names[-11:] == [field.name for field in dataclasses.fields(Rules)]
         assert "rules" not in names and len(names) == len(set(names))
         assert set(search.__annotations__) == set(names)
         assert inspect.signature(search).parameters["max_length"].default is None
