@@ -98,7 +98,11 @@ def _caption_features(predictor: "Predictor", source: "Source", opened: Sequence
         features = source.encoder.to(predictor.device)(images.to(predictor.device))
         names = [record.path for record, _ in opened]
         found = predictor.search_features(features, search, names=names)
-    return [predictor.as_caption(best, picture.size) for (best, *_), (_, picture) in zip(found, opened, strict=True)]
+        named = predictor.captioner.name_tags(features)
+    return [
+        predictor.as_caption(best, picture.size, nouns=nouns)
+        for (best, *_), (_, picture), nouns in zip(found, opened, named, strict=True)
+    ]
 
 
 def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:

@@ -8,7 +8,7 @@ PARTS = {
     "guidance": ["TagGuide"],
 }
 TOOLS = {
-    "caption": ["Caption"],
+    "caption": ["Caption", "TagWeights", "tag_notes"],
     "distillation": ["soft_targets_of", "write_soft_targets"],
     "ensemble": ["load_all"],
     "figures": ["check_drawable", "draw_figure", "endings", "save_caption_figure"],

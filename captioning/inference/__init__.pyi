@@ -1,4 +1,6 @@
 from captioning.inference.caption import Caption as Caption
+from captioning.inference.caption import TagWeights as TagWeights
+from captioning.inference.caption import tag_notes as tag_notes
 from captioning.inference.distillation import read_teacher as read_teacher
 from captioning.inference.distillation import soft_targets_of as soft_targets_of
 from captioning.inference.distillation import write_soft_targets as write_soft_targets
