@@ -29,8 +29,8 @@ class Caption(NamedTuple):
         text: the words, joined as the language writes them.
         tokens: the words; a word that the model generated in several pieces has the mean of their weights.
         log_prob: natural logarithm of the caption's probability, <end> included.
-        attention: [T, L] attention weights, one row per word, locations in row-major order; None without attention. They
-            sum to 1 per word, without the weights of tags (`tag_places`) and of a visual sentinel (`sentinel`).
+        attention: [T, L] attention weights, one row per word, locations in row-major order; None without attention. A
+            row sums to 1, less the weights of tags (`tag_places`) and of a visual sentinel (`sentinel`).
         box: the region of the image, in its pixels, that the grid covers; None if the locations are regions.
         score: the number that the search ranked captions by.
         places: [T] the one location that hard attention chose for each word (L: the sentinel, or a tag); None for other

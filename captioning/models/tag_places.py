@@ -5,7 +5,7 @@
     nouns = tags.name(features)             the N nouns of each image, in the order of their locations
 
 You et al. 2016 ("Image Captioning with Semantic Attention") let a captioner attend to words that detectors find in the
-image. We append the embeddings of N nouns to the grid, so that one attention chooses between places and nouns. The
+image. We append the embeddings of N nouns to the grid, so that one attention chooses between locations and nouns. The
 nouns come from the encoder's own classifier, which classifies the mean over the grid: features are stored as before.
 """
 
@@ -18,7 +18,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.classifier_heads import IMAGENET_CLASSES
 from captioning.models.ops import Dropout
 
-LEAST = 1e-6  # smallest probability of a noun whose logarithm is used
+SMALLEST = 1e-6  # smallest probability of a noun whose logarithm is used
 
 
 class NoTags(nn.Module):
@@ -154,7 +154,7 @@ class TagPlaces(nn.Module):
             mean = features.to(dtype).mean(1)
             classes = nn.functional.linear(mean, self.weight.to(dtype), self.bias.to(dtype)).softmax(-1)
             found = (classes @ self.noun_classes.to(dtype)).topk(self.count)
-        return found.indices, found.values.clamp(LEAST, 1.0).log()
+        return found.indices, found.values.clamp(SMALLEST, 1.0).log()
 
     def forward(self, features: Tensor, adapted: Tensor) -> Tensor:
         """Append the nouns' vectors to the adapted features: [B, L, D'] -> [B, L + N, D'].

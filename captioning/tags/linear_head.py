@@ -11,7 +11,6 @@ from captioning.models import Classifier
 from captioning.tags.tagger import FAMILIES
 
 _LINEAR = (nn.Linear, nn.Dropout, nn.Identity, nn.Flatten, nn.Sequential)  # together still linear, without dropout
-_ADVICE = "Choose another encoder, such as encoder=efficientnet_lite0 or resnet101, or set model/tags=none"
 
 
 def linear_head_of(settings: Mapping[str, Any], encoder: Any) -> tuple[Tensor, Tensor]:
@@ -26,11 +25,12 @@ def linear_head_of(settings: Mapping[str, Any], encoder: Any) -> tuple[Tensor, T
             weights than the classifier was trained with.
         CheckpointError: the weights cannot be loaded.
     """
+    advice = "Choose another encoder, such as encoder=efficientnet_lite0 or resnet101, or set model/tags=none"
     builder = str(settings["_target_"]).rpartition(".")[2]
     family = builder.removesuffix("_encoder")
     if family not in FAMILIES:
         raise ConfigError(
-            f"model/tags=places needs one network with a classifier, but the encoder is {builder}. {_ADVICE}"
+            f"model/tags=places needs one network with a classifier, but the encoder is {builder}. {advice}"
         )
     if settings.get("unfreeze_from") is not None:
         raise ConfigError(
@@ -51,7 +51,7 @@ def linear_head_of(settings: Mapping[str, Any], encoder: Any) -> tuple[Tensor, T
     parts = list(classifier.head.layers.modules())
     linear = [part for part in parts if isinstance(part, nn.Linear)]
     if len(linear) != 1 or not all(isinstance(part, _LINEAR) for part in parts):
-        raise ConfigError(f"model/tags=places: the classifier of {encoder.name} is not one linear layer. {_ADVICE}")
+        raise ConfigError(f"model/tags=places: the classifier of {encoder.name} is not one linear layer. {advice}")
     weight, bias = linear[0].weight.detach(), linear[0].bias
     return weight, torch.zeros(len(weight)) if bias is None else bias.detach()
 
