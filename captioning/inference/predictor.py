@@ -306,7 +306,7 @@ class Predictor:
             written = [tokenizer.pieces(tokenizer(text)) for _, text in batch]
             tokens = [[*self.vocabulary.ids(pieces), self.vocabulary.end] for pieces in written]
             pictures = [_picture(image) for image, _ in batch]
-            features = self.encode(pictures)
+            features: Any = self.encode(pictures)
             found = self.search_features(features, partial(forced_decoding, tokens=tokens))
             named = self.captioner.name_tags(features)
             captions += [

@@ -109,7 +109,7 @@ class Captioner(CaptionModel):
 
     def name_tags(self, images: Tensor) -> list[list[str]]:
         """Return the nouns that the last attention weights belong to; see `TagPlaces`."""
-        if not self.tag_places:  # without encoding images
+        if isinstance(self.tags, NoTags):  # without encoding images
             return super().name_tags(images)
         return self.tags.name(self.encoder(images).to(self.decoder.embedding.weight.dtype))
 
