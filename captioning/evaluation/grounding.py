@@ -111,10 +111,14 @@ def _caption_features(
         else:
             features = predictor.encode([picture for _, picture in opened])
         found = predictor.search_features(features, search, names=[record.path for record, _ in opened])
+        named = predictor.captioner.name_tags(features)
     best = [group[0] for group in found]
     if kind == GRADIENT:
         best = with_gradient_maps(predictor.captioner, features, best, start=predictor.vocabulary.start)
-    return [predictor.as_caption(each, picture.size) for each, (_, picture) in zip(best, opened, strict=True)]
+    return [
+        predictor.as_caption(each, picture.size, nouns=nouns)
+        for each, (_, picture), nouns in zip(best, opened, named, strict=True)
+    ]
 
 
 def grounding_table(summary: Mapping[str, Any], *, title: str, kind: str = ATTENTION) -> str:

@@ -10,7 +10,7 @@ PARTS = {
 TOOLS = {
     "attribution": ["as_map", "gradient_times_input", "with_gradient_maps"],
     "automatic_tags": ["choose_guide", "recommended_tags"],
-    "caption": ["Caption"],
+    "caption": ["Caption", "TagWeights", "tag_notes"],
     "distillation": ["soft_targets_of", "write_soft_targets"],
     "ensemble": ["load_all"],
     "figures": ["check_drawable", "draw_figure", "endings", "save_caption_figure"],

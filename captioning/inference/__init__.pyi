@@ -4,6 +4,8 @@ from captioning.inference.attribution import with_gradient_maps as with_gradient
 from captioning.inference.automatic_tags import choose_guide as choose_guide
 from captioning.inference.automatic_tags import recommended_tags as recommended_tags
 from captioning.inference.caption import Caption as Caption
+from captioning.inference.caption import TagWeights as TagWeights
+from captioning.inference.caption import tag_notes as tag_notes
 from captioning.inference.distillation import read_teacher as read_teacher
 from captioning.inference.distillation import soft_targets_of as soft_targets_of
 from captioning.inference.distillation import write_soft_targets as write_soft_targets

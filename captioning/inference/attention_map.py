@@ -1,11 +1,34 @@
-"""Merge the attention maps of several crops of an image into one map over the image."""
+"""Split attention weights into those of locations and of tags, and merge the maps of several crops into one map."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from captioning.data import Box
+from captioning.inference.caption import TagWeights
 from captioning.metrics import overlaps
+
+
+def split_tags(
+    weights: np.ndarray, places: np.ndarray | None, nouns: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray | None, TagWeights]:
+    """Split the attention weights over L locations and the tags after them.
+
+    Args:
+        weights: [T, L + N], one row per word.
+        places: [T] the location or tag that hard attention chose for each word (L + N: the sentinel), or None.
+        nouns: the N tags. The weights of equal ones are added up: several crops or models may have found one noun.
+
+    Returns:
+        The weights [T, L]; the chosen locations [T], with L for a tag or the sentinel; and the weights of the tags.
+    """
+    locations, names = weights.shape[1] - len(nouns), list(dict.fromkeys(nouns))
+    number = np.array([names.index(noun) for noun in nouns])
+    of_tags = weights[:, locations:] @ np.eye(len(names), dtype=weights.dtype)[number]
+    if places is None:
+        return weights[:, :locations], None, TagWeights(names, of_tags)
+    chosen = np.concatenate((np.full(locations, -1), number, [-1]))[places]
+    return weights[:, :locations], np.minimum(places, locations), TagWeights(names, of_tags, chosen)
 
 
 def merge_crops(

@@ -32,14 +32,19 @@ class Ensemble(nn.Module):
     Args:
         captioners: the members; their encoders, features and parts may differ.
         one_grid: whether the members' grids cover the same regions if they have equally many locations. Only then are
-            attention weights returned: the mean of the members' weights, if all members attend. The locations that
-            hard attention chose are never returned.
+            attention weights returned: the mean of the members' weights, if all members attend. Members may attend to
+            tags; each member's tags follow the locations. The locations that hard attention chose are never returned.
     """
 
     def __init__(self, captioners: Sequence[CaptionModel], *, one_grid: bool = False):
         super().__init__()
         self.members = cast("Sequence[CaptionModel]", nn.ModuleList(captioners))
-        self.one_grid = one_grid
+        self.one_grid, self.tag_places = one_grid, sum(member.tag_places for member in captioners)
+
+    def name_tags(self, images: Sequence[Tensor]) -> list[list[str]]:
+        """Return the nouns of all members for each image, member by member; see `CaptionModel.name_tags`."""
+        named = [member.name_tags(features) for member, features in zip(self.members, images, strict=True)]
+        return [[noun for nouns in same for noun in nouns] for same in zip(*named, strict=True)]
 
     def begin(
         self, images: Sequence[Tensor], mask: Sequence[Tensor | None] | None = None
@@ -60,10 +65,17 @@ class Ensemble(nn.Module):
         return Step(mean, States(tuple(step.state for step in steps)), self._glimpse([step.glimpse for step in steps]))
 
     def _glimpse(self, glimpses: Sequence[Glimpse]) -> Glimpse:
-        weights = [glimpse.weights for glimpse in glimpses]
-        shown = self.one_grid and len({part.shape for part in weights}) == 1
-        none = weights[0][..., :0]
-        return Glimpse(none, torch.stack(weights).mean(0) if shown else none)
+        counts = [member.tag_places for member in self.members]
+        weights = [
+            glimpse.weights.split((glimpse.weights.shape[-1] - count, count), -1)
+            for glimpse, count in zip(glimpses, counts, strict=True)
+        ]
+        grids, tags = zip(*weights, strict=True)
+        none = grids[0][..., :0]
+        if not self.one_grid or len({grid.shape for grid in grids}) > 1:
+            return Glimpse(none, none)
+        mean = torch.stack(grids).mean(0)
+        return Glimpse(none, torch.cat((mean, *(part / len(grids) for part in tags)), -1) if self.tag_places else mean)
 
 
 class EnsemblePredictor(Predictor):

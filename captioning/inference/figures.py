@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from captioning.errors import ConfigError
-from captioning.inference.caption import Caption
+from captioning.inference.caption import Caption, tag_notes
 from captioning.visualise import attention_figure, caption_figure, find_ffmpeg, save_figure, save_gaze, strip_figure
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
@@ -120,4 +120,4 @@ def check_figures(kinds: Sequence[str], *, of: tuple[str, ...] = FIGURES) -> Non
 
 def _where(caption: Caption) -> dict[str, Any]:
     grid = {"box": caption.box, "grid": caption.grid} if caption.regions is None else {"regions": caption.regions}
-    return grid | {"places": caption.places, "sentinel": caption.sentinel}
+    return grid | {"places": caption.places, "sentinel": caption.sentinel, "tags": tag_notes(caption)}

@@ -20,9 +20,9 @@ from captioning.data import Transform, Vocabulary, open_picture, upright
 from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.features import Regions, corner_crops
-from captioning.inference.attention_map import merge_crops
+from captioning.inference.attention_map import merge_crops, split_tags
 from captioning.inference.borrowed_words import ExtendedVocabulary
-from captioning.inference.caption import Caption
+from captioning.inference.caption import Caption, TagWeights
 from captioning.inference.generation import generate, get_search, most_required, with_generator, with_guides
 from captioning.inference.guidance import TagGuide
 from captioning.inference.likelihood import ScoredCaption, score_texts
@@ -244,8 +244,8 @@ class Predictor:
     ) -> list[list[Caption]]:
         found = self.search_features(features, search, names=names, tags=tags)
         captions = [
-            [self.as_caption(hypothesis, picture.size, guided=tags is not None) for hypothesis in group]
-            for group, picture in zip(found, pictures, strict=True)
+            [self.as_caption(hypothesis, picture.size, guided=tags is not None, nouns=nouns) for hypothesis in group]
+            for group, picture, nouns in zip(found, pictures, self.captioner.name_tags(features), strict=True)
         ]
         if tags is None:
             return captions
@@ -325,10 +325,12 @@ class Predictor:
             written = [tokenizer.pieces(tokenizer(text)) for _, text in batch]
             tokens = [[*self.vocabulary.ids(pieces), self.vocabulary.end] for pieces in written]
             pictures = [_picture(image) for image, _ in batch]
-            found = self.search_features(self.encode(pictures), partial(forced_decoding, tokens=tokens))
+            features: Any = self.encode(pictures)
+            found = self.search_features(features, partial(forced_decoding, tokens=tokens))
+            named = self.captioner.name_tags(features)
             captions += [
-                self.as_caption(group[0], picture.size, pieces)
-                for group, picture, pieces in zip(found, pictures, written, strict=True)
+                self.as_caption(group[0], picture.size, pieces, nouns=nouns)
+                for group, picture, pieces, nouns in zip(found, pictures, written, named, strict=True)
             ]
         return captions
 
@@ -410,6 +412,7 @@ class Predictor:
         written: Sequence[str] | None = None,
         *,
         guided: bool = True,
+        nouns: Sequence[str] = (),
     ) -> Caption:
         """Turn a search's result into a `Caption`, with the attention maps of several crops merged.
 
@@ -418,6 +421,7 @@ class Predictor:
             size: (width, height) of the image; None for an image that is given as regions.
             written: the pieces of a given caption. They say which <unk> end their word.
             guided: whether tags guided the search, if this predictor has a guide; then articles are corrected.
+            nouns: the tags of the image that the model attends to, from `CaptionModel.name_tags`.
 
         Raises:
             CheckpointError: the checkpoint describes another grid than the model attends to.
@@ -429,6 +433,9 @@ class Predictor:
         words = self._extended.with_articles(words) if self._extended and written is None and guided else words
         weights = None if hypothesis.weights is None else hypothesis.weights[: len(pieces)].float().numpy()
         places = None if hypothesis.places is None else hypothesis.places[: len(pieces)].numpy()
+        looked: TagWeights | None = None
+        if weights is not None and nouns:
+            weights, places, looked = split_tags(weights, places, nouns)
         box = None if size is None else self.transform.box(*size)
         grid = None
         if weights is not None and size is not None:
@@ -444,10 +451,14 @@ class Predictor:
             weights, places, box = merge_crops(weights, places, boxes=boxes, grid=grid)
         if len(words) < len(pieces):
             weights, places = _per_word(groups, weights, places)
-        # The weights over locations sum to 1 − β; the sentinel has the rest.
-        sentinel = (1 - weights.sum(1)).clip(0, 1) if self.has_sentinel and weights is not None else None
+            looked = looked and _tags_per_word(groups, looked)
+        # The weights over locations and tags sum to 1 − β; the sentinel has the rest.
+        sentinel = None
+        if self.has_sentinel and weights is not None:
+            sentinel = (1 - weights.sum(1) - (0 if looked is None else looked.weights.sum(1))).clip(0, 1)
         text = tokenizer.join(words)
-        return Caption(text, words, hypothesis.log_prob, weights, box, hypothesis.score, places, sentinel, grid=grid)
+        facts: dict[str, Any] = {"places": places, "sentinel": sentinel, "grid": grid, "tag_places": looked}
+        return Caption(text, words, hypothesis.log_prob, weights, box, hypothesis.score, **facts)
 
 
 def _per_word(
@@ -459,6 +470,13 @@ def _per_word(
     if places is not None:
         places = np.array([np.bincount(places[list(group)]).argmax() for group in groups])
     return weights, places
+
+
+def _tags_per_word(groups: Sequence[Sequence[int]], tags: TagWeights) -> TagWeights:
+    """Return the mean weights of each word's pieces, and the tag (or none) that most of its pieces chose."""
+    weights, chosen = _per_word(groups, tags.weights, None if tags.chosen is None else tags.chosen + 1)
+    assert weights is not None
+    return TagWeights(tags.nouns, weights, None if chosen is None else chosen - 1)
 
 
 def _listed(images: Sequence[Any] | Any) -> list[Any]:

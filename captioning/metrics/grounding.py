@@ -74,7 +74,7 @@ def pointing(weights: np.ndarray, region: Region, *, box: Rectangle, grid: tuple
 
     The score is 1 if the center of the cell with the largest weight is inside the region, and 0 otherwise. If several
     cells share the largest weight (up to 1 in 10⁶), it is the mean over these cells, the expected score of a random
-    choice.
+    choice. Without any weight on the image it is 0.
 
     Args:
         weights: [L] attention weights.
@@ -82,6 +82,8 @@ def pointing(weights: np.ndarray, region: Region, *, box: Rectangle, grid: tuple
         box: the region that the grid covers, in pixels.
         grid: (H, W) of the grid.
     """
+    if not weights.any():
+        return 0.0
     peaks = np.flatnonzero(weights >= weights.max() * (1 - 1e-6))
     rows, columns = np.divmod(peaks, grid[1])
     x = box[0] + (columns + 0.5) * (box[2] - box[0]) / grid[1]
@@ -105,8 +107,8 @@ def ground_caption(
     Args:
         tokens: the T words of the caption.
         weights: [T, L] attention weights, one row per word; the L = H·W cells are in row-major order.
-        places: [T] the cell that hard attention selected for each word, which then has all the weight; None for soft
-            attention.
+        places: [T] the cell that hard attention selected for each word, which then has all the weight (L: none of them,
+            so that the word has no weight on the image); None for soft attention.
         box: the region that the grid covers, in pixels; it may be larger or smaller than the image.
         size: (width, height) of the image.
         things: annotated objects of the image, with the attributes of `AnnotatedThing`.
@@ -122,7 +124,7 @@ def ground_caption(
     if len(weights) != len(tokens) or weights.shape[1] != grid[0] * grid[1]:
         raise ValueError(f"weights {weights.shape} do not fit {len(tokens)} words and a grid of {grid}")
     if places is not None:
-        weights = np.eye(weights.shape[1])[np.asarray(places)]
+        weights = np.eye(weights.shape[1] + 1)[np.asarray(places), :-1]
     rulers: dict[str, list[Callable]] = {}
     grounded = []
     for mention in find_mentions(tokens, phrases):

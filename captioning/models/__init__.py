@@ -22,6 +22,7 @@ PARTS = {
     "recurrence": ["LookAfter", "LookFirst", "UpDown"],
     "scorers": ["Additive", "DotProduct"],
     "side_by_side": ["SideBySide"],
+    "tag_places": ["NoTags", "TagPlaces"],
     "timm_networks": ["timm_encoder"],
     "torchvision_networks": ["torchvision_encoder"],
     "vector": ["Raw", "Standardized"],

@@ -53,6 +53,8 @@ from captioning.models.step_state import drop_batch as drop_batch
 from captioning.models.step_state import drop_step as drop_step
 from captioning.models.step_state import end_step as end_step
 from captioning.models.step_state import keep_batch as keep_batch
+from captioning.models.tag_places import NoTags as NoTags
+from captioning.models.tag_places import TagPlaces as TagPlaces
 from captioning.models.timm_networks import timm_encoder as timm_encoder
 from captioning.models.torchvision_networks import torchvision_encoder as torchvision_encoder
 from captioning.models.tracing import trace as trace

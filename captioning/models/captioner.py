@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from captioning.errors import must_be
+from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, mean_over_places, some_place
 from captioning.models.attention import SoftAttention
 from captioning.models.cells import LSTM
@@ -19,6 +19,7 @@ from captioning.models.readout import DeepReadout
 from captioning.models.recurrence import LookFirst
 from captioning.models.scorers import Additive
 from captioning.models.state import RecurrentState
+from captioning.models.tag_places import NoTags, TagPlaces
 from captioning.models.vector import Raw
 
 MOST_LAYERS = 64  # a million layers would be built for minutes before any other check refused them
@@ -33,14 +34,23 @@ class Captioner(CaptionModel):
         decoder: Embedding, attention, recurrence and readout.
         adapter: Module that brings features to the width of conditioning and decoder.
         vector: Transform of the image vector before conditioning.
+        tags: `TagPlaces`, or None if attention covers the grid only.
     """
 
     def __init__(
-        self, encoder: nn.Module, conditioning: Conditioning, *, decoder: Decoder, adapter: nn.Module, vector: nn.Module
+        self,
+        encoder: nn.Module,
+        conditioning: Conditioning,
+        *,
+        decoder: Decoder,
+        adapter: nn.Module,
+        vector: nn.Module,
+        tags: NoTags | TagPlaces | None = None,
     ):
         super().__init__()
         self.encoder, self.adapter, self.conditioning, self.decoder = encoder, adapter, conditioning, decoder
-        self.vector = vector
+        self.vector, self.tags = vector, tags or NoTags(0, 0)
+        self.tag_places = self.tags.count
         self.pad, self.attends = decoder.pad, decoder.attention.context_size > 0
         self.has_sentinel = getattr(decoder.recurrence, "sentinel_state", None) is not None
 
@@ -66,28 +76,42 @@ class Captioner(CaptionModel):
     def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute the adapted features [B, L, D'] (L = 1 for an fc vector) and their mask: the first half of `begin`.
 
+        With `TagPlaces`, the vectors of N tags follow: [B, L + N, D'].
+
         Args:
             images: As in `begin`.
             mask: As in `begin`.
 
         Returns:
             The features and the mask.
+
+        Raises:
+            ConfigError: There is a mask, and the model has tags.
         """
         features = self.encoder(images).to(self.decoder.embedding.weight.dtype)
         if mask is not None:
+            if self.tag_places:
+                raise ConfigError("model/tags=places needs full grids, without a mask. Set model/tags=none")
             features, mask = some_place(features, mask)
-        features = self.adapter(features)
-        return features if features.dim() == 3 else features[:, None], mask
+        adapted = self.adapter(features)
+        return self.tags(features, adapted if adapted.dim() == 3 else adapted[:, None]), mask
 
     def begin_from(self, grid: Tensor, mask: Tensor | None = None) -> tuple[RecurrentState, Memory]:
         """Compute state and memory from the results of `encode`: the second half of `begin`."""
-        vector = self.vector(mean_over_places(grid, mask))
+        places, grid = self.tags.arrange(grid)
+        vector = self.vector(mean_over_places(places, mask))  # of the image itself, without its tags
         memory = Memory(grid, self.decoder.attention.project(grid), mask, self.conditioning.every_input(vector))
         state = self.conditioning.initial_state(vector, self.decoder.recurrence.zero_state(len(grid), like=vector))
         first = self.conditioning.first_input(vector)
         if first is not None:
             state = self.decoder.first_step(first, state, memory)
         return state, memory
+
+    def name_tags(self, images: Tensor) -> list[list[str]]:
+        """Return the nouns that the last attention weights belong to; see `TagPlaces`."""
+        if isinstance(self.tags, NoTags):  # without encoding images
+            return super().name_tags(images)
+        return self.tags.name(self.encoder(images).to(self.decoder.embedding.weight.dtype))
 
     def step(self, token: Tensor, state: RecurrentState, memory: Memory) -> Step:
         """Score the next word for K rows per image; see `Decoder.step`."""
@@ -113,6 +137,7 @@ def build_captioner(
     conditioning: Callable = InitialState,
     positions: Callable = NoPositions,
     vector: Callable = Raw,
+    tags: Callable = NoTags,
     embedding: Callable = learned,
     readout: Callable = DeepReadout,
     width: int = 512,
@@ -140,6 +165,7 @@ def build_captioner(
         conditioning: Class of the conditioning.
         positions: Class of the position code of the locations.
         vector: Class of the transform of the image vector.
+        tags: Class of the tags that attention may look at beside the grid.
         embedding: Function that builds the word embedding.
         readout: Class of the output layer.
         width: H, the size of the recurrent state.
@@ -158,10 +184,14 @@ def build_captioner(
     must_be("model.dropout", dropout, least=0, below=1)
     must_be("model.word_dropout", word_dropout, least=0, below=1)
     embedding_size = vocabulary_size if embedding_size is None else embedding_size
+    raw_size = feature_size  # of the features before the adapter
     adapter, feature_size = build_adapter(
         feature_size, positions=positions, regions=regions, grid=grid, width=feature_width, dropout=dropout
     )
+    look_up = tags(raw_size, feature_size, grid=grid, regions=regions, dropout=dropout)
     attend = attention(feature_size, width, scorer=scorer, grid=bool(grid))
+    if look_up.count and not attend.context_size:
+        raise ConfigError("model/tags=places needs attention. Set model/attention=soft, or model/tags=none")
     sizes = {"context_size": attend.context_size, "key_size": attend.key_size, "state_size": width}
     recur = partial(recurrence, cell=cell, layers=layers, dropout=dropout, **sizes)
     with torch.device("meta"):  # only for the state's shape, because conditioning and recurrence depend on each other
@@ -181,4 +211,4 @@ def build_captioner(
         word_dropout=word_dropout,
     )
     seen = vector(feature_size)
-    return Captioner(encoder or nn.Identity(), enter, decoder=decoder, adapter=adapter, vector=seen)
+    return Captioner(encoder or nn.Identity(), enter, decoder=decoder, adapter=adapter, vector=seen, tags=look_up)

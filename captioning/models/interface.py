@@ -23,7 +23,7 @@ class Glimpse(NamedTuple):
     Attributes:
         context: Context vectors [B, K, D'] with D' = attention.context_size (0 without attention).
         weights: Attention weights α [B, K, L]. Each row sums to 1, or to 1 − β if a visual sentinel has weight β. The
-            shape is [B, K, 0] without attention.
+            shape is [B, K, 0] without attention. The last `CaptionModel.tag_places` weights belong to tags.
         places: Index of the one location that hard attention selected, [B, K] int64; L is the sentinel. None for other
             kinds of attention.
         log_prob: Log-probability [B, K] of the location sampled in training, for the score-function estimator; None
@@ -106,6 +106,7 @@ class CaptionModel(nn.Module):
         hard_attention: How hard attention selects a location in evaluation ("most_likely", "sample" or "expectation");
             None for soft attention or no attention.
         has_sentinel: Whether a share of each word's attention weight may go to a visual sentinel.
+        tag_places: Number of the last attention weights that belong to tags of the image, not to its locations.
     """
 
     encoder: nn.Module
@@ -113,6 +114,7 @@ class CaptionModel(nn.Module):
     attends: bool = False
     hard_attention: str | None = None
     has_sentinel: bool = False
+    tag_places: int = 0
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
         """Compute, once per image, the state before `<start>` (one row per image) and the memory that all steps read.
@@ -144,6 +146,14 @@ class CaptionModel(nn.Module):
             ConfigError: The model does not implement this half, so it cannot be used with `crops`.
         """
         raise ConfigError(f"{type(self).__name__} takes one view per image: set crops=null")
+
+    def name_tags(self, images: Tensor) -> list[list[str]]:
+        """Return the nouns of each image that its last `tag_places` attention weights belong to, in their order.
+
+        Args:
+            images: As in `begin`.
+        """
+        return [[] for _ in images]
 
     def step(self, token: Tensor, state: Any, memory: Any) -> Step:
         """Read one word per row and score the next one.

@@ -14,7 +14,8 @@ class MultiCrop(CaptionModel):
 
     The input is features [B, V, L, D] (or fc vectors [B, V, D]). Attention covers all V · L locations, and the image
     vector is the mean over them. Each crop is encoded separately, as in training: a position code refers to the
-    location in its crop. Nothing is trained.
+    location in its crop. If the model attends to tags, it attends to those of each crop, after all grids. Nothing is
+    trained.
 
     Args:
         model: The trained model, which implements both halves of `begin`.
@@ -25,6 +26,7 @@ class MultiCrop(CaptionModel):
         super().__init__()
         self.model, self.views, self.pad = model, views, model.pad
         self.attends, self.hard_attention, self.has_sentinel = model.attends, model.hard_attention, model.has_sentinel
+        self.tag_places = views * model.tag_places
 
     @property
     def encoder(self) -> torch.nn.Module:  # type: ignore[override]  # read-only: the model owns it
@@ -50,6 +52,11 @@ class MultiCrop(CaptionModel):
                 "Read them with evaluation.sources_of, or load the captioner without crops"
             )
         return torch.cat([self.model.encode(view)[0] for view in images.unbind(1)], 1), None
+
+    def name_tags(self, images: Tensor) -> list[list[str]]:
+        """Return the nouns of all crops of each image, crop by crop; see `CaptionModel.name_tags`."""
+        of_views = [self.model.name_tags(view) for view in images.unbind(1)]
+        return [[noun for nouns in same for noun in nouns] for same in zip(*of_views, strict=True)]
 
     def begin_from(self, grid: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
         """Compute state and memory from the results of `encode`."""

@@ -6,6 +6,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "calibration": ["Calibration", "LITE0_CALIBRATION"],
+        "linear_head": ["linear_head_of"],
+        "noun_classes": ["all_nouns", "classes_of"],
         "nouns": [
             "HOMONYMS",
             "MORE_PEOPLE",

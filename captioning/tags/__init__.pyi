@@ -1,5 +1,8 @@
 from captioning.tags.calibration import Calibration as Calibration
 from captioning.tags.calibration import LITE0_CALIBRATION as LITE0_CALIBRATION
+from captioning.tags.linear_head import linear_head_of as linear_head_of
+from captioning.tags.noun_classes import all_nouns as all_nouns
+from captioning.tags.noun_classes import classes_of as classes_of
 from captioning.tags.nouns import HOMONYMS as HOMONYMS
 from captioning.tags.nouns import ImageNetNoun as ImageNetNoun
 from captioning.tags.nouns import MORE_PEOPLE as MORE_PEOPLE

@@ -17,7 +17,8 @@ from captioning.data import CORNERS, Box, Transform
 from captioning.errors import ConfigError, must_be
 from captioning.models import Classifier, efficientnet_lite_classifier, timm_classifier, torchvision_classifier
 from captioning.tags.calibration import LITE0_CALIBRATION, Calibration
-from captioning.tags.nouns import imagenet_nouns, kind_of, summed_nouns
+from captioning.tags.noun_classes import all_nouns, classes_of
+from captioning.tags.nouns import kind_of
 from captioning.tags.probe import Probe, person_probe
 from captioning.tags.tag import Tag
 
@@ -78,7 +79,7 @@ class Tagger(nn.Module):
                 must_be(f"tags.{name}", share, above=0, below=1)
         self.encoder, self.head = classifier.encoder, classifier.head
         self.calibration, self.crops, self.windows = calibration, tuple(crops), tuple(windows)
-        self.nouns = list(dict.fromkeys(row.noun for row in imagenet_nouns() if row.noun))
+        self.nouns = all_nouns()
         self.kinds = [kind_of(noun) for noun in self.nouns]
         size = self.encoder.image_size
         self.transform = Transform(size if isinstance(size, int) else list(size))
@@ -87,11 +88,7 @@ class Tagger(nn.Module):
             *(self.transform.cropped(share, corner) for share in self.crops for corner in CORNERS),
         ]
         self.probes = tuple(probes)
-        classes = torch.zeros(len(imagenet_nouns()), len(self.nouns))
-        for row in imagenet_nouns():
-            for noun in summed_nouns(row):
-                classes[row.number, self.nouns.index(noun)] = 1
-        self.register_buffer("classes", classes, persistent=False)
+        self.register_buffer("classes", classes_of(self.nouns).float(), persistent=False)
         self.nouns += [probe.noun for probe in self.probes]
         self.eval()
 

@@ -28,6 +28,7 @@ from captioning.inference import generate_texts
 from captioning.io import counted
 from captioning.metrics import score
 from captioning.tasks.parts import Parts
+from captioning.tasks.tag_places import fill_tag_places, with_nouns
 from captioning.text import Tokenizer, make_tokenizer, unsplit_share, unsplit_warning
 from captioning.training import digest
 
@@ -70,6 +71,7 @@ class ImageCaptioningTask:
         _check_captions(config, splits, lengths, tokenizer)
         decoding = decoding_name(config["decoding"])
         config = _with_length(config, lengths, tokenizer)
+        config = with_nouns(config, {"resume": resumed, "start_from": started})
         data = config["data"]
         vocabulary = Vocabulary.build(training, min_count=data["min_count"], tokenizer=tokenizer)
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
@@ -87,6 +89,7 @@ class ImageCaptioningTask:
         teacher = _teacher(config, splits["train"], tokens, vocabulary)
         frequencies = reward.state_dict() if reward else None
         captioner = _captioner(config, vocabulary, encoder)
+        fill_tag_places(captioner, config["encoder"], encoder)
         search = build(config["decoding"])
         _try_decoding(captioner, search, vocabulary, encoder)
         extra = build(data["extra_scores"]) if data["extra_scores"] else None

@@ -82,6 +82,7 @@ def gaze_frames(
     shown = fit(picture, (max(1, round(side * root)), max(1, round(side / root))))
     panels = maps.panels(shown, picture.size)[0] if len(maps) else []
     figure, axes, texts, share = _stage(shown, picture.size, maps)
+    tag = figure.text(0.5, 0.5 * MARGIN / figure.bbox.height, "", ha="center", va="bottom", fontsize=NOTE, **TEXT)
     plain, frames = np.asarray(shown), []
     for index in [None, *range(len(maps)), len(maps)]:
         word = index if index is not None and index < len(maps) else None
@@ -96,6 +97,8 @@ def gaze_frames(
             cast(FancyBboxPatch, text.get_bbox_patch()).set_visible(position == word)
         if share is not None and maps.sentinel is not None:
             share(None if word is None else float(maps.sentinel[word]))
+        if maps.tags is not None:
+            tag.set_text("" if word is None else maps.tags[word])
         frames.append(Image.fromarray(pixels_of(figure)))
     return frames
 
@@ -109,7 +112,8 @@ def _stage(shown: Image.Image, extent: tuple[int, int], maps: Maps) -> tuple[Fig
     width += width % 2  # MP4 needs even sides
     placed, lines = _place(maps.words, width - 2 * MARGIN)
     line = text_height("", POINTS, dpi=DPI)
-    foot = 2 * MARGIN if maps.sentinel is not None else 0
+    under = 2 * MARGIN if maps.tags is not None else 0  # for the tag
+    foot = under + (2 * MARGIN if maps.sentinel is not None else 0)
     height = shown.height + 3 * MARGIN + lines * line + foot
     height += height % 2
     figure: Figure = new_figure(width, height, dpi=DPI)
@@ -130,7 +134,7 @@ def _stage(shown: Image.Image, extent: tuple[int, int], maps: Maps) -> tuple[Fig
     ]
     if maps.sentinel is None:
         return figure, axes, texts, None
-    room, low = width - 2 * MARGIN - 70, MARGIN / height
+    room, low = width - 2 * MARGIN - 70, (MARGIN + under) / height
     for color, length in (("0.85", room), ("0.3", 0)):
         bar = Rectangle((MARGIN / width, low), length / width, 10 / height, color=color, linewidth=0)
         figure.add_artist(bar)

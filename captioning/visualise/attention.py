@@ -21,7 +21,7 @@ SHAPE = 1.6  # preferred width / height of all panels together
 CAPTION_WIDTH, LEGEND_WIDTH = 480, 960  # smallest width of a figure with a caption, with a legend
 MARGIN, GAP, FOOT = 36, 26, 76  # around the figure, between panels, for the legend
 BAND, HEAD = 44, 14  # from a panel up to the caption, with a word between them and without
-SHARE, TOLD = 22, 96  # height of the row with a sentinel's share above a panel, width of its number
+SHARE, TOLD = 22, 96  # height of the row with a sentinel's share, or with a tag, above a panel; width of its number
 BAR = (240, 24)  # color scale of the legend
 LEGEND = MARGIN + 22 + BAR[0] + 92  # from the left edge to the notes of the legend
 CAPTION, WORD, NOTE = 14, 13, 9  # points
@@ -41,7 +41,8 @@ def attention_figure(
     A panel shows the image dimmed and gray, and colored where the word looked. All words share one color scale, from 0
     to the largest weight; the legend shows it with the uniform weight 1 / L. Parts of the image that the grid does not
     cover are hatched. The location that hard attention chose, or the region with the largest weight, is framed. A
-    sentinel's share is a bar above each panel. Without words, the figure is a `caption_figure`.
+    sentinel's share is a bar above each panel; the tag that a word looked at is named there. Without words, the figure
+    is a `caption_figure`.
 
     Args:
         picture: the captioned image.
@@ -49,8 +50,8 @@ def attention_figure(
         weights: [T, L] attention weights, one row per word.
         title: the title; None: the words joined by spaces.
         log_prob: natural logarithm of the caption's probability, for the legend.
-        **where: what the locations are: `box`, `grid`, `regions`, `places`, `sentinel`, `smooth` and `boxes`, as for
-            `Maps`.
+        **where: what the locations are: `box`, `grid`, `regions`, `places`, `sentinel`, `smooth`, `boxes` and `tags`,
+            as for `Maps`.
 
     Raises:
         ValueError: weights and words, or weights and grid, do not match, or the box is empty.
@@ -61,7 +62,7 @@ def attention_figure(
         return caption_figure(picture, caption)
     shown = _fit_panel(picture, 1 + len(maps))
     panels, largest = maps.panels(shown, picture.size)
-    share = SHARE if maps.sentinel is not None else 0
+    share = SHARE * ((maps.sentinel is not None) + (maps.tags is not None))
     images = [np.asarray(shown), *(panel.pixels for panel in panels)]
     explanation = explain_maps(maps, picture.size, log_prob)
     figure, notes = _draw(images, [caption, *words], extent=picture.size, notes=explanation, share=share)
@@ -70,6 +71,9 @@ def attention_figure(
     if maps.sentinel is not None:
         for axes, value in zip(figure.axes[1:], maps.sentinel, strict=True):
             _draw_share(axes, float(value))
+    if maps.tags is not None:
+        for axes, tag in zip(figure.axes[1:], maps.tags, strict=True):
+            _draw_tag(axes, tag, above=share - SHARE)
     _draw_legend(figure, notes, largest=largest, uniform=maps.uniform)
     return figure
 
@@ -90,6 +94,8 @@ def explain_maps(maps: Maps, extent: tuple[int, int], log_prob: float | None = N
         notes += " Frame: the region with the largest weight."
     if maps.sentinel is not None:
         notes += " Bar, β: the weight of the sentinel, which is not in the image."
+    if maps.tags is not None:
+        notes += " ←: the tag of the image that has more weight than every location."
     if any(len(boxes) for boxes in maps.boxes):
         notes += " Dashed: the objects that the word names."
     if not maps.covers(extent):
@@ -197,6 +203,16 @@ def _draw_share(axes: Axes, value: float) -> None:
     for length, color in ((room, "0.85"), (room * min(max(value, 0.0), 1.0), "0.3")):
         figure.add_artist(Rectangle((panel.x0, low), length, high, color=color, linewidth=0))
     figure.text(panel.x1, low + high / 2, f"β {value:.2f}", ha="right", va="center", fontsize=NOTE, **TEXT)
+
+
+def _draw_tag(axes: Axes, tag: str, *, above: int) -> None:
+    """Write the tag that a word looked at above a panel, with `above` pixels between them."""
+    figure, panel = axes.get_figure(root=True), axes.get_position()
+    assert figure is not None
+    width, height = figure.canvas.get_width_height()
+    points = min(NOTE, NOTE * panel.width * width / max(1, text_width(tag, NOTE)))
+    x = (panel.x0 + panel.x1) / 2
+    figure.text(x, panel.y1 + (above + 4) / height, tag, ha="center", va="bottom", fontsize=points, **TEXT)
 
 
 def _draw_legend(figure: Figure, notes: tuple[str, int], *, largest: float, uniform: float) -> None:

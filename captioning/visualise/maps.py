@@ -43,11 +43,12 @@ class Maps:
         grid: (H, W); None: a square grid.
         regions: [L, 4] boxes of a detector's regions, instead of box and grid.
         places: [T], the one location that hard attention chose for each word; L, after the last location, is the
-            sentinel. None for other kinds of attention.
+            sentinel or a tag. None for other kinds of attention.
         sentinel: [T], the share β of each word's weight that went to the visual sentinel (Lu et al. 2017, eq. 12); None
             without a sentinel.
         smooth: whether to interpolate bicubically between the cells; False draws the cells as they are.
         boxes: T lists of regions to outline in the words' panels, for example the objects that a word names.
+        tags: T notes about tags that words looked at, such as "← tag dog 0.41"; "" for a word that looked at none.
 
     Raises:
         ValueError: these arguments do not fit each other, or the box is empty.
@@ -65,13 +66,15 @@ class Maps:
         sentinel: Sequence[float] | None = None,
         smooth: bool = True,
         boxes: Sequence[Sequence[MapRegion]] | None = None,
+        tags: Sequence[str] | None = None,
     ):
         self.words, self.weights, self.smooth = list(words), np.asarray(weights, dtype=np.float32), smooth
         self.box, self.regions = box, None if regions is None else np.asarray(regions, dtype=float)
         self.grid = self._check(grid)
         self.places, self.sentinel = places, sentinel
         self.boxes: list[Sequence[MapRegion]] = [()] * len(self) if boxes is None else list(boxes)
-        for name, part in (("places", places), ("β", sentinel), ("boxes", self.boxes)):
+        self.tags = tags if tags and any(tags) else None
+        for name, part in (("places", places), ("β", sentinel), ("boxes", self.boxes), ("tags", tags)):
             self._check_length(name, part)
 
     def __len__(self) -> int:

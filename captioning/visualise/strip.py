@@ -12,7 +12,11 @@ from captioning.visualise.drawing import TEXT, fit, mark, new_figure, show, text
 from captioning.visualise.maps import Maps
 
 _DPI = 300
-GAP, WORD, SHARE = 0.05, 0.17, 0.11  # between panels; heights of the word and of the sentinel's share below a panel
+GAP, WORD, SHARE = (
+    0.05,
+    0.17,
+    0.11,
+)  # between panels; heights of the word, and of the sentinel's share or a tag, below a panel
 LEAST, TALLEST = 0.62, 1.6  # smallest side of a square panel; largest height of any panel
 POINTS, NOTE = 8, 6  # font sizes
 
@@ -45,7 +49,7 @@ def strip_figure(
         raise ValueError(f"only={odd}: the caption has words 0 … {len(maps) - 1}")
     ratio, count = picture.width / picture.height, 1 + len(chosen)
     columns, panel, slot = _arrange(ratio, count, width)
-    beneath = WORD + (SHARE if maps.sentinel is not None else 0)
+    beneath = WORD + SHARE * ((maps.sentinel is not None) + (maps.tags is not None))
     rows = ceil(count / columns)
     size = columns * (slot + GAP) - GAP, rows * (panel[1] + beneath + GAP) - GAP
     shown = fit(picture, (max(1, round(panel[0] * _DPI)), max(1, round(panel[1] * _DPI))))
@@ -66,9 +70,11 @@ def strip_figure(
         )
         line = (bottom - 0.7 * WORD) / size[1]
         figure.text(x, line, words[index], ha="center", va="baseline", fontsize=points, **TEXT)
-        if maps.sentinel is not None:
-            share = f"β {maps.sentinel[index]:.2f}"
-            figure.text(x, line - SHARE / size[1], share, ha="center", va="baseline", fontsize=NOTE, **TEXT)
+        lines = [] if maps.sentinel is None else [f"β {maps.sentinel[index]:.2f}"]
+        lines += [] if maps.tags is None else [maps.tags[index]]
+        for number, text in enumerate(lines, start=1):
+            points = NOTE * min(1, slot * _DPI / max(1, text_width(text, NOTE, dpi=_DPI)))
+            figure.text(x, line - number * SHARE / size[1], text, ha="center", va="baseline", fontsize=points, **TEXT)
     return figure
 
 

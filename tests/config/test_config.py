@@ -59,6 +59,7 @@ GROUPS = sorted(
     for path in conf_dir().rglob("*.yaml")
     if path.parent not in (conf_dir(), conf_dir() / "shared")
 )
+TAGS = ("model/tags=places", "experiment=flickr8k_tags")  # the task fills in the nouns
 # What some choices ask for beside them.
 BESIDE = {"features=regions": ["features.root=somewhere"], "model/readout=sum": ["model.feature_width=8"]}
 BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in ("leave_one_out", "greedy")}
@@ -67,6 +68,7 @@ BESIDE |= {override: ["task=language_model"] for override in LANGUAGE_MODEL}
 BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
 BESIDE["objective=distilled"] = ["teacher.file=x"]
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
+BESIDE |= {choice: ["model.tags.nouns=[dog]", "model.tags.most=1"] for choice in TAGS}
 BESIDE["encoder=timm"] = ["encoder.name=resnet18"]
 ANSWERS = ("data=easy_vqa", "data=vqa_v2", "model=answerer", "objective=answers")
 BESIDE |= {choice: ["task=vqa"] for choice in ANSWERS}
@@ -85,7 +87,7 @@ def test_every_yaml_composes_checks_and_builds(override):
     for key in config.keys() & set(TARGETS_WITHOUT_DATA):
         if key == "model":
             sizes = {"answers": 3} if config[key]["_target_"].endswith("build_answerer") else {}
-            assert build(config[key], feature_size=6, grid=True, vocabulary_size=9, **sizes)
+            assert build(config[key], feature_size=6, grid=(2, 3), vocabulary_size=9, **sizes)
         elif key == "objective" and config.get("reward"):
             reward = build(config["reward"], references={1: ["a dog runs"]})
             assert build(config[key], reward=reward, start=1, end=2)

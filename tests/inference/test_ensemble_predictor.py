@@ -9,10 +9,10 @@ from captioning.data import Vocabulary
 from captioning.errors import CheckpointError
 from captioning.inference import ensemble
 from captioning.inference.ensemble import Ensemble, EnsemblePredictor, States, load_all
-from captioning.models import Glimpse, Step
+from captioning.models import CaptionModel, Glimpse, Step
 
 
-class Member(torch.nn.Module):
+class Member(CaptionModel):
     """Says the same at every step."""
 
     def __init__(self, probabilities, weights):

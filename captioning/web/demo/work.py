@@ -9,7 +9,7 @@ from PIL import Image
 
 from captioning.checkpoints import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
-from captioning.inference import Caption, Predictor, get_search
+from captioning.inference import Caption, Predictor, get_search, tag_notes
 from captioning.web import as_address, shrink
 
 _SHOWN = 960  # longer side of the image that is sent back to the page, in pixels
@@ -120,7 +120,8 @@ def _plain(caption: Caption) -> dict[str, Any]:
     weights = None if attention is None else [[round(float(weight), DIGITS) for weight in row] for row in attention]
     places = None if caption.places is None else caption.places.tolist()
     gaps, words = _spaced(caption)
-    where = {"weights": weights, "grid": caption.grid and list(caption.grid), "places": places}
+    grid = caption.grid and list(caption.grid)
+    where = {"weights": weights, "grid": grid, "places": places, "tags": tag_notes(caption)}
     return {"words": words, "gaps": gaps, "log_prob": caption.log_prob, **where}
 
 

@@ -10,7 +10,7 @@ from captioning.data import Record, open_picture
 from captioning.decoding import forced_decoding
 from captioning.errors import DataError
 from captioning.features import RegionFolder, Regions
-from captioning.inference import Caption, Predictor
+from captioning.inference import Caption, Predictor, tag_notes
 from captioning.visualise import Maps, scale
 from captioning.web import as_address, shrink
 
@@ -99,7 +99,7 @@ def maps_of(caption: Caption) -> Maps | None:
         where = {"box": caption.box, "grid": caption.grid}
     else:
         return None
-    where |= {"places": caption.places, "sentinel": caption.sentinel}
+    where |= {"places": caption.places, "sentinel": caption.sentinel, "tags": tag_notes(caption)}
     return Maps(caption.tokens, caption.attention, **where)
 
 
@@ -119,5 +119,7 @@ def draw_words(picture: Image.Image, maps: Maps) -> list[Word]:
         description = f"largest weight {maps.weights[index].max():.2f}"
         if maps.sentinel is not None:
             description += f", {maps.sentinel[index]:.0%} of the weight not on the image"
+        if maps.tags is not None and maps.tags[index]:
+            description += f", {maps.tags[index]}"
         words.append(Word(word, as_address(drawn, quality=80), description))
     return words

@@ -210,7 +210,7 @@ function describe(made, index, place) {
   const weights = made.weights[index], sum = weights.reduce((total, weight) => total + weight, 0);
   const even = `Uniform attention would have ${percent(1 / weights.length)} at each of ${weights.length} locations`;
   const away = sum < 0.995 ? `, ${percent(1 - sum)} not on the image` : "";
-  const word = `“${made.words[index]}”`;
+  const word = [`“${made.words[index]}”`, made.tags[index]].filter(Boolean).join(" "); // "dog" ← tag dog 0.41
   if (place === weights.length) return `${word}: the model did not look at the image (${percent(1 - sum)} of its attention).`;
   if (place !== null) return `${word}: the model looked at the marked location (${percent(weights[place])} of its attention${away}). ${even}.`;
   return `${word}: ${percent(Math.max(...weights))} of the attention at the brightest location${away}. ${even}.`;
