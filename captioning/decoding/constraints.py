@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from captioning.decoding.hypothesis import Hypothesis
-from captioning.decoding.phrase_rules import PhraseRules, PhraseTable
+from captioning.decoding.phrase_rules import PhraseRules, PhraseMask
 from captioning.decoding.word_groups import GroupTable, WordGroup, of_words, without_implied
 from captioning.errors import ConfigError
 
@@ -152,7 +152,7 @@ class ConstraintState:
             torch.tensor(ids, dtype=torch.int64, device=device) for ids in (out, sorted(set(rules.avoid_endings)))
         )
         self.groups = GroupTable(_groups(rules, batch, out={*out, end}), device=device)
-        self.phrases = PhraseTable(rules.phrases, device=device) if rules.phrases else None
+        self.phrases = PhraseMask(rules.phrases, device=device) if rules.phrases else None
         self.history = torch.empty(batch, 1, 0, dtype=torch.int64, device=device)  # [B, K, t]
         self.met = torch.zeros(batch, 1, self.groups.words.shape[1], dtype=torch.bool, device=device)  # [B, K, N]
 

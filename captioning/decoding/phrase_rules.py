@@ -32,7 +32,7 @@ class PhraseRules(NamedTuple):
     never: tuple[tuple[int, ...], ...] = ()
 
 
-class PhraseTable:
+class PhraseMask:
     """The rules as tensors, applied to all rows of a search.
 
     Args:

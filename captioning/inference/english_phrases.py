@@ -29,7 +29,7 @@ CLOSERS = (
     "of", "off", "on", "onto", "out", "over", "through", "to", "under", "up", "while", "with",
     "lays", "lies", "looks", "play", "run", "runs", "sit", "sits", "stand", "stands", "walk", "walks", "wearing",
 )  # fmt: skip
-NEVER = ("group of a", "group of an", "group of the", "couple of a", "couple of the", "pile of a")
+FORBIDDEN_PHRASES = ("group of a", "group of an", "group of the", "couple of a", "couple of the", "pile of a")
 ONE, SEVERAL = ("a", "an", "another"), ("group of", "couple of", "pile of")
 DISTANCE = 2  # "white and white"
 
@@ -50,7 +50,7 @@ def english_phrases(words: ExtendedVocabulary, things: Sequence[str]) -> PhraseR
     plurals = {plural for each in named.values() for plural in each} & set(things) - unchanging
     singulars = [thing for thing, own in named.items() if own and thing not in plurals | unchanging]
     phrases = [
-        *NEVER,
+        *FORBIDDEN_PHRASES,
         *(f"{first} {thing}" for first in ONE for thing in plurals),
         *(f"{first} {thing}" for first in SEVERAL for thing in singulars),
     ]

@@ -64,8 +64,8 @@ class TagGuide:
     - A category of COCO without such a tag should not be named: the group of its words has the bonus −`malus`. With a
       classifier this holds only for large things, which it seldom misses (`RELIABLE`), and for people, unless nothing
       else is supported: a caption needs a noun. Other things have the bonus −`doubt`. With a file of tags, the malus
-      holds for all categories, except for words that often mean something else, such as "orange"
-      (`captioning.tags.HOMONYMS`).
+      holds for all categories. Words that often mean something else, such as "orange" (`captioning.tags.HOMONYMS`),
+      have neither `doubt` nor the malus of a file.
     - The same `no_repeat_ngram` words are not written twice in a row of a caption: words that the captioner would not
       have chosen make repetitions more likely.
 
@@ -237,8 +237,10 @@ class TagGuide:
         people = ["person"] if supported - {"", "person"} else []
         doubtful = [*RELIABLE, *people] if self.tagger else list(coco_words())
         for category in coco_words():
-            malus = self.malus if category in doubtful else self.doubt if category != "person" else 0.0
-            ids = tuple(i for i in self._discouraged(category, words) if i not in used)
+            certain = category in doubtful
+            malus = self.malus if certain else self.doubt if category != "person" else 0.0
+            ids = self._discouraged(category, words, homonyms=certain and self.tagger is not None)
+            ids = tuple(i for i in ids if i not in used)
             if malus and ids and category not in supported:
                 groups.append(WordGroup(ids, bonus=-malus))
         return groups
@@ -276,12 +278,12 @@ class TagGuide:
         nouns = [*(category for category in coco_words() if category != "person"), *self.stand_ins]
         return list(dict.fromkeys(words.words.words[index] for noun in nouns for index in words.ids_of(noun)))
 
-    def _discouraged(self, category: str, words: ExtendedVocabulary) -> tuple[int, ...]:
-        """Return the ids of the words of a category that gets the malus."""
+    def _discouraged(self, category: str, words: ExtendedVocabulary, *, homonyms: bool) -> tuple[int, ...]:
+        """Return the ids of the words of a category that should not be named."""
         ids = self._known(category, words)
         if category == "person":
             ids += tuple(i for noun in MORE_PEOPLE for i in self._known(noun, words) if i not in ids)
-        if self.tagger:
+        if homonyms:
             return ids
         return tuple(index for index in ids if words.words.words[index] not in HOMONYMS)
 
