@@ -24,10 +24,13 @@ PARTS = {
     "side_by_side": ["SideBySide"],
     "timm_networks": ["timm_encoder"],
     "torchvision_networks": ["torchvision_encoder"],
+    "transformer": ["build_transformer"],
     "vector": ["Raw", "Standardized"],
+    "word_positions": ["LearnedPositions", "SinusoidalPositions"],
 }
 TOOLS = {
     "answerer": ["Answerer"],
+    "attention_rollout": ["AttentionMaps", "attention_rollout"],
     "captioner": ["Captioner"],
     "cells": ["Cell"],
     "classifier_heads": [
@@ -40,11 +43,13 @@ TOOLS = {
     "decoder": ["Memory"],
     "encoder": ["Encoder"],
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
+    "key_value_cache": ["KeyValueCache"],
     "multi_crop": ["MultiCrop"],
     "readout": ["LazyLogits"],
     "state": ["RecurrentState"],
     "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],
+    "transformer": ["TransformerCaptioner"],
     "weights": ["nearest"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -3,6 +3,8 @@ from captioning.models.answerer import build_answerer as build_answerer
 from captioning.models.attention import HardAttention as HardAttention
 from captioning.models.attention import NoAttention as NoAttention
 from captioning.models.attention import SoftAttention as SoftAttention
+from captioning.models.attention_rollout import AttentionMaps as AttentionMaps
+from captioning.models.attention_rollout import attention_rollout as attention_rollout
 from captioning.models.captioner import Captioner as Captioner
 from captioning.models.captioner import build_captioner as build_captioner
 from captioning.models.cells import Cell as Cell
@@ -32,6 +34,7 @@ from captioning.models.interface import Glimpse as Glimpse
 from captioning.models.interface import State as State
 from captioning.models.interface import Step as Step
 from captioning.models.interface import stack_glimpses as stack_glimpses
+from captioning.models.key_value_cache import KeyValueCache as KeyValueCache
 from captioning.models.multi_crop import MultiCrop as MultiCrop
 from captioning.models.positions import Coordinates as Coordinates
 from captioning.models.positions import NoPositions as NoPositions
@@ -56,9 +59,13 @@ from captioning.models.step_state import keep_batch as keep_batch
 from captioning.models.timm_networks import timm_encoder as timm_encoder
 from captioning.models.torchvision_networks import torchvision_encoder as torchvision_encoder
 from captioning.models.tracing import trace as trace
+from captioning.models.transformer import TransformerCaptioner as TransformerCaptioner
+from captioning.models.transformer import build_transformer as build_transformer
 from captioning.models.vector import Raw as Raw
 from captioning.models.vector import Standardized as Standardized
 from captioning.models.weights import nearest as nearest
+from captioning.models.word_positions import LearnedPositions as LearnedPositions
+from captioning.models.word_positions import SinusoidalPositions as SinusoidalPositions
 
 PARTS: dict[str, list[str]]
 TOOLS: dict[str, list[str]]
