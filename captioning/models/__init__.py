@@ -46,7 +46,7 @@ TOOLS = {
     "key_value_cache": ["KeyValueCache"],
     "multi_crop": ["MultiCrop"],
     "readout": ["LazyLogits"],
-    "state": ["RecurrentState"],
+    "state": ["RecurrentState", "recurrent"],
     "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],
     "transformer": ["TransformerCaptioner"],

@@ -50,6 +50,7 @@ from captioning.models.scorers import Additive as Additive
 from captioning.models.scorers import DotProduct as DotProduct
 from captioning.models.side_by_side import SideBySide as SideBySide
 from captioning.models.state import RecurrentState as RecurrentState
+from captioning.models.state import recurrent as recurrent
 from captioning.models.step_state import StepState as StepState
 from captioning.models.step_state import defer as defer
 from captioning.models.step_state import drop_batch as drop_batch

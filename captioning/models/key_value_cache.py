@@ -16,8 +16,8 @@ class Past(NamedTuple):
     from the same value finds its position taken, and copies the past to a new buffer.
 
     Attributes:
-        known: [B, K, T, C], the first T positions of the buffer.
-        buffer: [B, K, S, C] with S ≥ T.
+        known: [T, B, K, C], the first T positions of the buffer.
+        buffer: [S, B, K, C] with S ≥ T.
         filled: One number: how many positions of the buffer any value uses.
     """
 
@@ -28,41 +28,44 @@ class Past(NamedTuple):
     @classmethod
     def of(cls, known: Tensor) -> "Past":
         """Return a value without free positions."""
-        return cls(known, known, [known.shape[2]])
+        return cls(known, known, [len(known)])
 
     def append(self, new: Tensor) -> "Past":
         """Add one position.
 
         Args:
-            new: [B, K, 1, C].
+            new: [B, K, C].
         """
+        length, buffer, filled = len(self.known), self.buffer, self.filled
         if torch.is_grad_enabled():  # a backward pass needs every past as it was
-            return Past.of(torch.cat((self.known.to(new.dtype), new), 2))
-        buffer, filled, length = self.buffer, self.filled, self.known.shape[2]
+            return Past.of(torch.cat((self.known.to(new.dtype), new[None])))
         writable = buffer.is_inference() == torch.is_inference_mode_enabled()
-        if length == buffer.shape[2] or filled[0] != length or not writable:
-            batch, rows, _, width = new.shape
-            buffer, filled = new.new_empty(batch, rows, max(LEAST_ROOM, 2 * length), width), [length]
-            buffer[:, :, :length] = self.known
-        buffer[:, :, length] = new[:, :, 0]
+        if length == len(buffer) or filled[0] != length or not writable:
+            buffer, filled = new.new_empty(max(LEAST_ROOM, 2 * length), *new.shape), [length]
+            buffer[:length] = self.known
+        buffer[length] = new
         filled[0] = length + 1
-        return Past(buffer[:, :, : length + 1], buffer, filled)
+        return Past(buffer[: length + 1], buffer, filled)
 
     def select(self, index: Tensor) -> "Past":
-        """Copy rows with their free positions, so that the next `append` need not copy them again."""
-        batch, rows = self.buffer.shape[:2]
-        first = torch.arange(batch, device=index.device)[:, None] * rows
-        buffer = self.buffer.flatten(0, 1).index_select(0, (first + index).flatten()).unflatten(0, index.shape)
-        length = self.known.shape[2]
-        return Past(buffer[:, :, :length], buffer, [length])
+        """Copy rows to a buffer that has free positions, so that the next `append` need not copy them again."""
+        length, batch, rows, width = self.known.shape
+        if rows == index.shape[1] == 1:  # greedy decoding
+            return self
+        flat = (torch.arange(batch, device=index.device)[:, None] * rows + index).flatten()
+        if torch.is_grad_enabled():
+            return Past.of(self.known.flatten(1, 2).index_select(1, flat).unflatten(1, index.shape))
+        buffer = self.known.new_empty(max(LEAST_ROOM, 2 * length), *index.shape, width)
+        torch.index_select(self.known.flatten(1, 2), 1, flat, out=buffer[:length].flatten(1, 2))
+        return Past(buffer[:length], buffer, [length])
 
 
 class KeyValueCache(NamedTuple):
     """The state of a transformer between two words, for B images × K rows.
 
     Attributes:
-        layers: For each layer, the keys and values of self-attention, [B, K, T, 2 W].
-        seen: For each layer, how much each word's input to this layer comes from each location, [B, K, T, L] (see
+        layers: For each layer, the keys and values of self-attention, [T, B, K, 2 W].
+        seen: For each layer, how much each word's input to this layer comes from each location, [T, B, K, L] (see
             `attention_rollout`); empty if the model's maps do not need it.
     """
 
@@ -72,7 +75,7 @@ class KeyValueCache(NamedTuple):
     @property
     def length(self) -> int:
         """T, the number of words read."""
-        return self.layers[0].known.shape[2]
+        return len(self.layers[0].known)
 
     def select(self, index: Tensor) -> "KeyValueCache":
         """Select rows: row index[b, j] of image b becomes its row j.
@@ -84,7 +87,7 @@ class KeyValueCache(NamedTuple):
 
     def repeat(self, rows: int) -> "KeyValueCache":
         """Repeat the one row of each image as a view."""
-        return self._each(lambda known: known.expand(-1, rows, -1, -1))
+        return self._each(lambda known: known.expand(-1, -1, rows, -1))
 
     def detach(self) -> "KeyValueCache":
         """Return the same values without gradient history, to truncate backpropagation through time."""

@@ -92,8 +92,8 @@ class TransformerCaptioner(CaptionModel):
         """Compute an empty cache, and keys and values of cross-attention, from the results of `encode`."""
         keys = tuple(block.key_value(grid) for block in self._blocks())
         memory = ImageMemory(keys, None if mask is None else mask[:, None, None])
-        empty = Past.of(keys[0].new_zeros(len(grid), 1, 0, keys[0].shape[-1]))
-        seen = Past.of(keys[0].new_zeros(len(grid), 1, 0, grid.shape[1]))
+        empty = Past.of(keys[0].new_zeros(0, len(grid), 1, keys[0].shape[-1]))
+        seen = Past.of(keys[0].new_zeros(0, len(grid), 1, grid.shape[1]))
         return KeyValueCache((empty,) * len(keys), (seen,) * len(keys) if self._rolls_out else ()), memory
 
     def step(self, token: Tensor, state: KeyValueCache, memory: ImageMemory) -> Step:
@@ -113,8 +113,8 @@ class TransformerCaptioner(CaptionModel):
         logits = self.output(self.narrow(self._run(x, attention)))
         seen, pasts = x.new_zeros(*token.shape, 1, memory.keys[0].shape[1]), []
         for past, *weights in zip(state.seen, attention.words, attention.image, strict=False):
-            pasts.append(past.append(seen))
-            seen = mix_layer(seen, pasts[-1].known, *weights)
+            pasts.append(past.append(seen.squeeze(2)))
+            seen = mix_layer(seen, pasts[-1].known.permute(1, 2, 0, 3), *weights)
         shown = self._summary(attention.image, seen).squeeze(2)
         return Step(logits, KeyValueCache(tuple(attention.pasts), tuple(pasts)), Glimpse(x[..., :0], shown))
 

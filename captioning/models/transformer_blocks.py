@@ -153,8 +153,8 @@ class OneStep(_Attention):
     def read(self, inputs: Tensor) -> Tensor:
         """Run self-attention over the past and the step: [B, K, 3 W] -> [B, K, W]."""
         query, key_value = inputs.tensor_split((inputs.shape[-1] // 3,), -1)
-        self.pasts.append(self.state.layers[len(self.pasts)].append(key_value[:, :, None]))
-        key, value = self.pasts[-1].known.flatten(0, 1).chunk(2, -1)
+        self.pasts.append(self.state.layers[len(self.pasts)].append(key_value))
+        key, value = self.pasts[-1].known.flatten(1, 2).transpose(0, 1).chunk(2, -1)  # [B · K, T, W]
         query = query.flatten(0, 1)[:, None]
         found, weights = attend(query, key, value, heads=self.heads, weighs=self.weighs_words)
         self.words.append(None if weights is None else weights.unflatten(0, inputs.shape[:2]))
@@ -196,5 +196,5 @@ class AllSteps(_Attention):
         return self._look(query, self.shape[1]).flatten(0, 1)[self.index]
 
     def _spread(self, part: Tensor) -> Tensor:
-        """Put the rows of the real words in their places among all B · K · T, with zeros elsewhere."""
+        """Put the rows of the real words where they belong among all B · K · T rows, with zeros elsewhere."""
         return part.new_zeros(self.shape.numel(), part.shape[-1]).index_copy(0, self.index, part)
