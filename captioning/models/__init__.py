@@ -30,7 +30,6 @@ PARTS = {
 }
 TOOLS = {
     "answerer": ["Answerer"],
-    "attention_rollout": ["AttentionMaps", "attention_rollout"],
     "captioner": ["Captioner"],
     "cells": ["Cell"],
     "classifier_heads": [
@@ -50,6 +49,7 @@ TOOLS = {
     "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],
     "transformer": ["TransformerCaptioner"],
+    "transformer_maps": ["AttentionMaps", "attention_rollout"],
     "weights": ["nearest"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -3,8 +3,6 @@ from captioning.models.answerer import build_answerer as build_answerer
 from captioning.models.attention import HardAttention as HardAttention
 from captioning.models.attention import NoAttention as NoAttention
 from captioning.models.attention import SoftAttention as SoftAttention
-from captioning.models.attention_rollout import AttentionMaps as AttentionMaps
-from captioning.models.attention_rollout import attention_rollout as attention_rollout
 from captioning.models.captioner import Captioner as Captioner
 from captioning.models.captioner import build_captioner as build_captioner
 from captioning.models.cells import Cell as Cell
@@ -62,6 +60,8 @@ from captioning.models.torchvision_networks import torchvision_encoder as torchv
 from captioning.models.tracing import trace as trace
 from captioning.models.transformer import TransformerCaptioner as TransformerCaptioner
 from captioning.models.transformer import build_transformer as build_transformer
+from captioning.models.transformer_maps import AttentionMaps as AttentionMaps
+from captioning.models.transformer_maps import attention_rollout as attention_rollout
 from captioning.models.vector import Raw as Raw
 from captioning.models.vector import Standardized as Standardized
 from captioning.models.weights import nearest as nearest

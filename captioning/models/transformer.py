@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, some_place
-from captioning.models.attention_rollout import AttentionMaps, attention_rollout, mix_layer, mix_locations
 from captioning.models.captioner import MOST_LAYERS
 from captioning.models.embeddings import learned
 from captioning.models.interface import CaptionModel, Decoded, Glimpse, Step
@@ -23,6 +22,7 @@ from captioning.models.ops import Dropout
 from captioning.models.positions import NoPositions
 from captioning.models.readout import LazyLogits
 from captioning.models.transformer_blocks import AllSteps, Block, ImageMemory, OneStep, attend
+from captioning.models.transformer_maps import AttentionMaps, attention_rollout, mix_layer, mix_locations
 from captioning.models.word_positions import SinusoidalPositions
 
 MAPS = ("last_layer", "all_layers", "rollout")
