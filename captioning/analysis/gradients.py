@@ -25,6 +25,7 @@ from captioning.models import (
     NoAttention,
     RecurrentState,
     build_captioner,
+    recurrent,
 )
 from captioning.objectives import CrossEntropy
 
@@ -87,8 +88,11 @@ def state_gradients(step: Callable, state: RecurrentState, tokens: Tensor, *, pa
         state: the state before the first token.
         tokens: [B, K, 1 + T] int64, the tokens to read and to predict.
         pad: id of the padding token.
+
+    Raises:
+        ConfigError: the model is not recurrent.
     """
-    state = RecurrentState(*(part.detach().requires_grad_() for part in state))
+    state = RecurrentState(*(part.detach().requires_grad_() for part in recurrent(state)))
     if state.hidden.shape[2] != tokens.shape[1]:
         state = state.repeat(tokens.shape[1])
     states, losses = [], []

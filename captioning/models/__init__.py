@@ -25,7 +25,9 @@ PARTS = {
     "tag_places": ["NoTags", "TagPlaces"],
     "timm_networks": ["timm_encoder"],
     "torchvision_networks": ["torchvision_encoder"],
+    "transformer": ["build_transformer"],
     "vector": ["Raw", "Standardized"],
+    "word_positions": ["LearnedPositions", "SinusoidalPositions"],
 }
 TOOLS = {
     "answerer": ["Answerer"],
@@ -41,11 +43,14 @@ TOOLS = {
     "decoder": ["Memory"],
     "encoder": ["Encoder"],
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
+    "key_value_cache": ["KeyValueCache"],
     "multi_crop": ["MultiCrop"],
     "readout": ["LazyLogits"],
-    "state": ["RecurrentState"],
+    "state": ["RecurrentState", "recurrent"],
     "step_state": ["StepState", "defer", "drop_batch", "drop_step", "end_step", "keep_batch"],
     "tracing": ["trace"],
+    "transformer": ["TransformerCaptioner"],
+    "transformer_maps": ["AttentionMaps", "attention_rollout"],
     "weights": ["nearest"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

@@ -32,6 +32,7 @@ from captioning.models.interface import Glimpse as Glimpse
 from captioning.models.interface import State as State
 from captioning.models.interface import Step as Step
 from captioning.models.interface import stack_glimpses as stack_glimpses
+from captioning.models.key_value_cache import KeyValueCache as KeyValueCache
 from captioning.models.multi_crop import MultiCrop as MultiCrop
 from captioning.models.positions import Coordinates as Coordinates
 from captioning.models.positions import NoPositions as NoPositions
@@ -47,6 +48,7 @@ from captioning.models.scorers import Additive as Additive
 from captioning.models.scorers import DotProduct as DotProduct
 from captioning.models.side_by_side import SideBySide as SideBySide
 from captioning.models.state import RecurrentState as RecurrentState
+from captioning.models.state import recurrent as recurrent
 from captioning.models.step_state import StepState as StepState
 from captioning.models.step_state import defer as defer
 from captioning.models.step_state import drop_batch as drop_batch
@@ -58,9 +60,15 @@ from captioning.models.tag_places import TagPlaces as TagPlaces
 from captioning.models.timm_networks import timm_encoder as timm_encoder
 from captioning.models.torchvision_networks import torchvision_encoder as torchvision_encoder
 from captioning.models.tracing import trace as trace
+from captioning.models.transformer import TransformerCaptioner as TransformerCaptioner
+from captioning.models.transformer import build_transformer as build_transformer
+from captioning.models.transformer_maps import AttentionMaps as AttentionMaps
+from captioning.models.transformer_maps import attention_rollout as attention_rollout
 from captioning.models.vector import Raw as Raw
 from captioning.models.vector import Standardized as Standardized
 from captioning.models.weights import nearest as nearest
+from captioning.models.word_positions import LearnedPositions as LearnedPositions
+from captioning.models.word_positions import SinusoidalPositions as SinusoidalPositions
 
 PARTS: dict[str, list[str]]
 TOOLS: dict[str, list[str]]

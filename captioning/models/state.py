@@ -1,9 +1,11 @@
 """Define the state that a recurrent decoder carries from word to word."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from captioning.errors import ConfigError
 
 
 class RecurrentState(NamedTuple):
@@ -49,6 +51,20 @@ class RecurrentState(NamedTuple):
     def detach(self) -> "RecurrentState":
         """Return the same values without gradient history, to truncate backpropagation through time."""
         return RecurrentState(*(part.detach() for part in self))
+
+
+def recurrent(state: Any) -> RecurrentState:
+    """Return the state if it is that of a recurrent decoder.
+
+    Raises:
+        ConfigError: It is that of another decoder, which has no hidden states and gates to study.
+    """
+    if not isinstance(state, RecurrentState):
+        raise ConfigError(
+            f"this captioner has no recurrent state but a {type(state).__name__}: to study states, gates and gradients "
+            "through time, load a run with model=default"
+        )
+    return state
 
 
 def _gather_rows(part: Tensor, index: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from captioning.models.cells import Cell, Layer
-from captioning.models.state import RecurrentState
+from captioning.models.state import RecurrentState, recurrent
 
 
 @torch.no_grad()
@@ -25,8 +25,11 @@ def trace(step: Callable, state: RecurrentState, tokens: Tensor, *, model: nn.Mo
     Returns:
         A dictionary {"hidden": [B, K, T, H], "cell": …} with the names in the cell's `gates` as further keys; with
             several layers {"hidden 1": …, "hidden 2": …}, where 1 is the layer next to the words.
+
+    Raises:
+        ConfigError: The model is not recurrent.
     """
-    if state.hidden.shape[2] != tokens.shape[1]:
+    if recurrent(state).hidden.shape[2] != tokens.shape[1]:
         state = state.repeat(tokens.shape[1])
     steps = []
     with watched(model) as layers:

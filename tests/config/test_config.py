@@ -66,6 +66,7 @@ BESIDE |= {f"objective/baseline={name}": ["objective=self_critical"] for name in
 LANGUAGE_MODEL = ("data=text", "data=hello", "model=language", "objective=truncated")
 BESIDE |= {override: ["task=language_model"] for override in LANGUAGE_MODEL}
 BESIDE |= {override: ["model.embedding_size=null"] for override in ("experiment=char_hello", "model/embedding=one_hot")}
+BESIDE |= {f"model/word_positions={name}": ["model=transformer"] for name in ("learned", "sinusoidal")}
 BESIDE["objective=distilled"] = ["teacher.file=x"]
 BESIDE["encoder=regions"] = ["features=regions", "features.root=somewhere"]
 BESIDE |= {choice: ["model.tags.nouns=[dog]", "model.tags.most=1"] for choice in TAGS}
