@@ -7,7 +7,7 @@ from captioning.config import GroundConfig, build, entry_point
 from captioning.evaluation import (
     ATTENTION,
     BLIND,
-    MAPS,
+    MAP_KINDS,
     caption_and_ground,
     decoding_name,
     grounding_csv,
@@ -36,8 +36,8 @@ def ground(config: dict[str, Any]) -> None:
         raise ConfigError(
             f"data={data['name']} has no annotated objects to compare attention with: use data=coco or data=scenes"
         )
-    if config["map"] not in MAPS:
-        raise ConfigError(f"map={config['map']} does not exist. Choose one of {', '.join(MAPS)}")
+    if config["map"] not in MAP_KINDS:
+        raise ConfigError(f"map={config['map']} does not exist. Choose one of {', '.join(MAP_KINDS)}")
     must_be("samples", config["samples"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
     records = select(build(data["reader"]), split)

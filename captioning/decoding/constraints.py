@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from captioning.decoding.hypothesis import Hypothesis
-from captioning.decoding.phrase_rules import PhraseRules, PhraseMask
+from captioning.decoding.phrase_rules import PhraseMask, PhraseRules
 from captioning.decoding.word_groups import GroupTable, WordGroup, of_words, without_implied
 from captioning.errors import ConfigError
 

@@ -17,7 +17,7 @@ BLIND = (
     "model with attention"
 )
 ATTENTION, GRADIENT = "attention", "gradient_input"
-MAPS = (ATTENTION, GRADIENT)  # what `captioning-ground map=` accepts
+MAP_KINDS = (ATTENTION, GRADIENT)  # what `captioning-ground map=` accepts
 
 
 def caption_and_ground(

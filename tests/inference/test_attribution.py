@@ -6,7 +6,17 @@ from torch import nn
 
 from captioning.errors import CheckpointError
 from captioning.inference.attribution import as_map, gradient_times_input
-from captioning.models import Captioner, CaptionModel, Glimpse, HardAttention, NoAttention, Step, build_captioner
+from captioning.models import (
+    Captioner,
+    CaptionModel,
+    Glimpse,
+    HardAttention,
+    NoAttention,
+    Step,
+    TransformerCaptioner,
+    build_captioner,
+    build_transformer,
+)
 from captioning.models.state import RecurrentState
 
 START, PAD = 1, 0
@@ -55,10 +65,27 @@ def test_a_linear_model_gets_its_exact_contributions():
             assert torch.allclose(row, terms * doubt, atol=1e-12)
 
 
-@pytest.mark.parametrize("attention", [None, NoAttention, HardAttention], ids=["soft", "none", "hard"])
-def test_contributions_are_the_derivative_of_the_log_probability_as_the_grid_is_scaled(attention):
+def transformer(maps: str) -> TransformerCaptioner:
+    torch.manual_seed(3)
+    sizes = {"width": 8, "layers": 2, "heads": 2, "feed_forward": 12, "dropout": 0.0}
+    return (
+        build_transformer(feature_size=5, grid=(2, 3), vocabulary_size=9, pad=PAD, maps=maps, **sizes).double().eval()
+    )
+
+
+MODELS = {
+    "soft": captioner,
+    "none": lambda: captioner(NoAttention),
+    "hard": lambda: captioner(HardAttention),
+    "transformer": lambda: transformer("last_layer"),
+    "rollout": lambda: transformer("rollout"),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_contributions_are_the_derivative_of_the_log_probability_as_the_grid_is_scaled(name):
     """Σ_d a_ld ∂/∂a_ld is the derivative with respect to a factor on location l: compare with a difference quotient."""
-    model = captioner(attention)
+    model = MODELS[name]()
     features, words, rate = torch.randn(2, 6, 5).double(), [[4, 7, 3], [5, 3]], 1e-6
     found = gradient_times_input(model, features, words, start=START)
     table = torch.tensor([[[START, 4, 7, 3]], [[START, 5, 3, PAD]]])
