@@ -4,9 +4,9 @@
     python docs/photographs.py [COCO]
 
 flickr8k_small.jpg has ten photos that come with Python packages: every one that shows an object or a person; none was
-selected by its caption. horses.jpg has the attention maps of one photo of the demo. flickr8k_small_coco.jpg is drawn if
-COCO is given, the folder of COCO 2017. It has ten photos under CC BY: five that the model captions correctly or almost
-correctly, and five that it does not.
+selected by its caption. gull.jpg has the attention maps of one photo of the demo, captioned with tags as by
+captioning-caption. flickr8k_small_coco.jpg is drawn if COCO is given, the folder of COCO 2017. It has ten photos under
+CC BY: five that the model captions correctly or almost correctly, and five that it does not. Both have no tags.
 """
 
 import importlib.util
@@ -18,6 +18,7 @@ from PIL import Image
 
 import captioning
 from captioning.data import open_picture
+from captioning.inference import TagGuide
 from captioning.visualise import Entry, caption_sheet
 
 PICTURES = {
@@ -33,7 +34,7 @@ def main(coco: str | None = None) -> None:
     """Draw the figures of the photos in Python packages, and of COCO if its folder is given."""
     folders = {name: Path(importlib.util.find_spec(name).origin).parent for name in PICTURES}
     draw([folders[name] / file for name, files in PICTURES.items() for file in files], "flickr8k_small")
-    save_strip("horses")
+    save_strip("gull")
     if coco is not None:
         draw([next(Path(coco).glob(f"*2017/{number:012}.jpg")) for number in COCO], "flickr8k_small_coco")
 
@@ -42,7 +43,8 @@ def save_strip(name: str) -> None:
     """Save one attention map per word of one of the demo's photos. It is the first figure of README.md."""
     photo = Path(__file__).parents[1] / "captioning" / "web" / "demo" / "photos" / f"{name}.jpg"
     with TemporaryDirectory() as folder:
-        captioning.load("flickr8k-small").figure(photo, "strip", path=Path(folder) / "strip.png")
+        captioner = captioning.load("flickr8k-small").guide_by(TagGuide("classifier"))
+        captioner.figure(photo, "strip", path=Path(folder) / "strip.png", beam_size=5)
         with Image.open(Path(folder) / "strip.png") as figure:
             file = Path(__file__).parent / "figures" / f"{name}.jpg"
             figure.convert("RGB").resize((1600, 1600 * figure.height // figure.width)).save(file, quality=88)

@@ -414,6 +414,7 @@ def test_captions_without_naming_a_checkpoint(half, pictures, tmp_path, monkeypa
 
 
 PACKAGED = pretrained.names() or [pytest.param("", marks=pytest.mark.skip(reason="the package brings no captioner"))]
+LARGEST = {"flickr8k-small": 6_000_000, "flickr8k-two-encoders": 12_000_000}  # bytes
 HEADINGS = ("## Scores", "## Data", "## License", "## What it gets wrong")
 
 
@@ -431,7 +432,7 @@ def look(name: str, picture: Image.Image) -> None:
 @pytest.mark.parametrize("name", PACKAGED)
 def test_a_packaged_captioner_is_small_and_has_a_card(name):
     files = {suffix: pretrained.FOLDER / f"{name}{suffix}" for suffix in (".safetensors", ".json", ".md")}
-    assert sum(files[suffix].stat().st_size for suffix in (".safetensors", ".json")) <= 6_000_000
+    assert sum(files[suffix].stat().st_size for suffix in (".safetensors", ".json")) <= LARGEST[name]
     card = files[".md"].read_text(encoding="utf-8")
     assert all(heading in card for heading in HEADINGS), card
     scores = json.loads(files[".json"].read_text())["scores"]
