@@ -60,6 +60,14 @@ def test_states_are_selected_alike():
     assert States((Picked(name="a"), Picked(name="b"))).select([1, 0]) == States((("a", [1, 0]), ("b", [1, 0])))
 
 
+class Trained(CaptionModel):
+    """A model with a weight."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+
 def predictor(words=("dog", "cat"), *, path="a.ckpt", view="whole", shape=None, **options):
     described = [SimpleNamespace(describe=lambda each=each: each) for each in (view, "corner")]
     facts = {"hard_attention": None, "attends": True, "has_sentinel": False} | options
@@ -70,7 +78,7 @@ def predictor(words=("dog", "cat"), *, path="a.ckpt", view="whole", shape=None, 
         metadata={"of": path, "features": {"shape": shape}},
         transform=f"transform of {path}",
         views=described,
-        captioner=torch.nn.Linear(1, 1).train(),
+        captioner=Trained().train(),
         **facts,
     )
     member.encode = lambda pictures: (path, pictures)

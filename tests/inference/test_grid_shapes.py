@@ -64,7 +64,7 @@ def test_rows_and_columns_reach_everything_that_draws(oblong):
     assert Maps(caption.tokens, caption.attention, **_where(caption)).grid == (4, 9)
     assert maps_of(caption).grid == (4, 9)
     (model,) = caption_picture({"one": predictor}, picture, DemoRequest())["models"]
-    assert [made["grid"] for found in model["searches"].values() for made in found] == [[4, 9]] * 6
+    assert [made["grid"] for found in model["searches"].values() for made in found] == [[4, 9]] * 7
     assert load_all(oblong, [oblong]).caption(picture, **GREEDY)[0].grid == (4, 9)
 
 

@@ -130,8 +130,9 @@ def test_peaks_tie_within_a_millionth():
         assert pointing(weights * 1e-3, left, box=WHOLE, grid=GRID) == hit  # relative to the largest
 
 
-def test_no_weight_at_all_points_anywhere():
-    assert pointing(np.zeros(6), box_region([(0, 0, 4, 4)], SIZE), box=WHOLE, grid=GRID) == pytest.approx(1 / 6)
+def test_no_weight_at_all_points_nowhere():
+    """All weight of the word is on a visual sentinel or on tags."""
+    assert pointing(np.zeros(6), box_region([(0, 0, 8, 8)], SIZE), box=WHOLE, grid=GRID) == 0
 
 
 @pytest.mark.parametrize(("box", "grid"), [(WHOLE, GRID), ((-2, 2, 10, 6), (4, 2)), ((0, -4, 12, 12), (4, 3))])

@@ -165,7 +165,7 @@ DATA = ", ".join(sorted(path.stem for path in (conf_dir() / "data").glob("*.yaml
     ("override", "told"),
     [
         ("data=null", f"error: data=null is not possible: choose one of {DATA}"),
-        ("model=null", "error: model=null is not possible: choose one of answerer, default, language"),
+        ("model=null", "error: model=null is not possible: choose one of answerer, default, language, transformer"),
         ("model/readout=null", "error: model/readout=null is not possible: choose one of deep, linear, sum"),
         ("~data", f"error: data is not set: give data=NAME, one of {DATA}"),
         ("model.readout=null", "error: model.readout must not be null"),

@@ -558,7 +558,7 @@ def test_a_caption_without_words(predictors, monkeypatch):
     monkeypatch.setattr(work, "get_search", lambda *_, **__: lambda *_, **__: [[_nothing()]])
     answer = caption_picture({"soft": predictor}, picture, DemoRequest())
     assert answer["models"][0]["searches"]["greedy"] == [
-        {"words": [], "gaps": [], "log_prob": -1.0, "weights": [], "grid": [3, 3], "places": None}
+        {"words": [], "gaps": [], "log_prob": -1.0, "weights": [], "grid": [3, 3], "places": None, "tags": []}
     ]
 
 
