@@ -149,7 +149,8 @@ def most_required(search: Callable, *, max_length: int | None = None) -> int:
     """
     _, arguments = _unwrap(search)
     limit = arguments.get("max_length") or max_length or MAX_LENGTH
-    return max(0, (limit - 1) // 2 - len(set(arguments.get("require") or ())))  # <end> is one of the tokens
+    required = {str(word) for word in arguments.get("require") or ()}  # text, because the words are not checked yet
+    return max(0, (limit - 1) // 2 - len(required))  # <end> is one of the tokens
 
 
 def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:

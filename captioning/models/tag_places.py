@@ -107,6 +107,8 @@ class TagPlaces(nn.Module):
             )
         if not nouns:
             raise ConfigError("model.tags.nouns is empty: list one noun or more, or set model.tags.nouns=null")
+        if twice := sorted(noun for noun in set(nouns) if list(nouns).count(noun) > 1):
+            raise ConfigError(f"model.tags.nouns contains {twice[0]!r} twice. Remove one")
         must_be("model.tags.most", most, least=1, most=len(nouns))
         self.nouns, self.count, self.places = list(nouns), most, grid[0] * grid[1]
         self.embedding = nn.Embedding(len(self.nouns), width)

@@ -163,6 +163,17 @@ class TransformerCaptioner(CaptionModel):
         return AttentionMaps(words, image, torch.stack(grid_weights) if grid_weights else None, rollout)
 
     @property
+    def maps(self) -> str:
+        """The summary of attention weights that a glimpse has, one of `MAPS`; it can be changed after training."""
+        return self._maps
+
+    @maps.setter
+    def maps(self, name: str) -> None:
+        if name not in MAPS:
+            raise ConfigError(f"model.maps must be one of {', '.join(MAPS)}, not {name!r}")
+        self._maps = name
+
+    @property
     def _rolls_out(self) -> bool:
         return self.attends and self.maps == "rollout"
 
@@ -274,8 +285,6 @@ def build_transformer(
     must_be("model.dropout", dropout, least=0, below=1)
     if width % heads:
         raise ConfigError(f"model.heads ({heads}) must divide model.width ({width})")
-    if maps not in MAPS:
-        raise ConfigError(f"model.maps must be one of {', '.join(MAPS)}, not {maps!r}")
     if not feature_size:
         raise ConfigError("model=transformer needs an image: for task=language_model, set model=language")
     adapter, _ = build_adapter(

@@ -12,7 +12,7 @@ from captioning.data import Vocabulary
 from captioning.decoding import beam_search, consensus_search, greedy_search, sample
 from captioning.errors import ConfigError, DataError
 from captioning.inference import generate, generate_texts, get_search, with_generator
-from captioning.inference.generation import _count, _Watched, with_words
+from captioning.inference.generation import _count, _Watched, get_search, most_required, with_words
 from captioning.models import Glimpse, Step
 
 VOCABULARY = Vocabulary(["dog", "cat", "runs", "far"])
@@ -220,3 +220,9 @@ def test_the_outer_settings_of_a_search_go_before_the_inner():
     inner.note = "a partial with attributes is not joined with one around it"
     found = with_words(partial(inner, max_length=5), VOCABULARY)
     assert found.func is greedy_search and found.keywords == {"max_length": 5, "seed": 1}
+
+
+def test_words_that_are_no_text_are_counted_before_they_are_refused():
+    assert most_required(get_search("beam", require=[["dog"], "cat"]), max_length=11) == 3
+    assert most_required(get_search("beam", require=["dog", "dog"], max_length=9)) == 3
+    assert most_required(get_search("beam"), max_length=2) == 0

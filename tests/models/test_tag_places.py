@@ -224,6 +224,8 @@ def test_unfit_settings_are_refused():
         make(grid=(2, 3), most=5)
     with pytest.raises(ConfigError, match=r"model\.tags\.nouns is empty: list one noun"):
         make(grid=(2, 3), nouns=[])
+    with pytest.raises(ConfigError, match=r"model\.tags\.nouns contains 'dog' twice"):
+        make(grid=(2, 3), nouns=["dog", "cat", "dog"])
     with pytest.raises(ConfigError, match="model/tags=places needs attention"):
         captioner(attention=NoAttention, conditioning=InitialState)
     with pytest.raises(ConfigError, match="needs full grids, without a mask"):

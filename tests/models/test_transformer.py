@@ -417,3 +417,14 @@ def test_the_encoder_keeps_its_weights():
         feature_size=6, grid=True, vocabulary_size=9, width=8, heads=2, encoder=nn.Sequential(network)
     )
     assert torch.equal(network.weight, before) and not model.output.bias.any()
+
+
+def test_a_summary_that_does_not_exist_is_refused_also_after_training():
+    model = build_transformer(feature_size=3, grid=(1, 2), vocabulary_size=5, width=4, heads=2, layers=1)
+    model.maps = "rollout"
+    assert model.maps == "rollout"
+    with pytest.raises(
+        ConfigError, match=r"model\.maps must be one of last_layer, all_layers, rollout, not 'roll_out'"
+    ):
+        model.maps = "roll_out"
+    assert model.maps == "rollout"
