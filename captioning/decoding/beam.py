@@ -305,7 +305,7 @@ class _Group:
         order = rank.argsort(dim=1, descending=True, stable=True)
         bank = self.referee.banks((parents + first).gather(1, order), tokens.gather(1, order))
         required = self.referee.groups.required
-        member = bank[..., None] == torch.arange(required.shape[1] + 1, device=bank.device)
+        member = bank[..., None] == torch.arange(self.referee.groups.most_required + 1, device=bank.device)
         place = member.cumsum(1).gather(2, bank[..., None]).squeeze(2)  # 1, 2, … within the bank
         banks = required.sum(1) + 1
         served = (place <= (self.room // banks)[:, None]) & rank.gather(1, order).isfinite()

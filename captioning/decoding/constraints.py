@@ -154,7 +154,7 @@ class ConstraintState:
         self.groups = GroupTable(_groups(rules, batch, out={*out, end}), device=device)
         self.phrases = PhraseMask(rules.phrases, device=device) if rules.phrases else None
         self.history = torch.empty(batch, 1, 0, dtype=torch.int64, device=device)  # [B, K, t]
-        self.met = torch.zeros(batch, 1, self.groups.words.shape[1], dtype=torch.bool, device=device)  # [B, K, N]
+        self.met = torch.zeros(batch, 1, self.groups.bonus.shape[1], dtype=torch.bool, device=device)  # [B, K, N]
 
     def rule_out(self, log_probs: Tensor) -> None:
         """Change log_probs [B, K, V] in place: add bonuses, and set words that the rows may not generate to -inf."""
@@ -215,7 +215,9 @@ class ConstraintState:
 
     def banks(self, parents: Tensor, tokens: Tensor) -> Tensor:
         """Return the number of required groups that each row contains after its next token; see `met_after`."""
-        return (self.met_after(parents, tokens) & self.groups.required[:, None]).sum(-1)
+        count = self.groups.most_required
+        met = _rows(self.met[..., :count], parents) | self.groups.contain(tokens, count)
+        return (met & self.groups.required[:, None, :count]).sum(-1)
 
     def hope(self, parents: Tensor, tokens: Tensor) -> Tensor | None:
         """Return the bonus that each row can still get after its next token, [B, J]; None without any bonus."""
@@ -257,6 +259,8 @@ def _groups(rules: Rules, batch: int, *, out: set[int]) -> list[list[WordGroup]]
 
 
 def _without(group: WordGroup, out: set[int]) -> WordGroup:
+    if out.isdisjoint(group.words):
+        return group
     words = tuple(word for word in group.words if word not in out)
     return group._replace(words=words, required=group.required and bool(words))
 

@@ -50,11 +50,14 @@ class PhraseMask:
         self.kinds, self.once = kinds.to(device), once.to(device)  # the last entry is for all words that follow
         self.closers = torch.tensor(rules.closers, dtype=torch.int64, device=device)
         followers: dict[tuple[int, ...], list[int]] = {}
-        for *before, last in rules.never:
-            followers.setdefault(tuple(before), []).append(last)
+        for phrase in rules.never:
+            followers.setdefault(phrase[:-1], []).append(phrase[-1])
+        alike: dict[tuple[int, tuple[int, ...]], list[tuple[int, ...]]] = {}  # beginnings with the same last words
+        for before, lasts in followers.items():
+            alike.setdefault((len(before), tuple(sorted(set(lasts)))), []).append(before)
         self.never = [
-            (torch.tensor(before, dtype=torch.int64, device=device), torch.tensor(lasts, device=device))
-            for before, lasts in followers.items()
+            (torch.tensor(starts, dtype=torch.int64, device=device), torch.tensor(lasts, device=device))
+            for (_, lasts), starts in alike.items()
         ]
 
     def rule_out(self, log_probs: Tensor, history: Tensor) -> None:
@@ -65,9 +68,10 @@ class PhraseMask:
             history: The t words of each row, [B, K, t].
         """
         count = history.shape[-1]
-        for before, lasts in self.never:
-            if len(before) <= count:
-                follows = (history[..., count - len(before) :] == before).all(-1, keepdim=True)
+        for starts, lasts in self.never:  # [P, n] and [M]
+            if starts.shape[1] <= count:
+                ends = history[..., None, count - starts.shape[1] :]
+                follows = (ends == starts).all(-1).any(-1, keepdim=True)
                 log_probs.index_copy_(-1, lasts, log_probs[..., lasts].masked_fill(follows, -torch.inf))
         if not count:
             return

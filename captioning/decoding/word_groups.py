@@ -36,13 +36,15 @@ class GroupTable:
     Attributes:
         bonus: [B, N].
         required: [B, N] bool.
+        most_required: Largest number of required groups of an image; they are the first of its groups.
         candidates: Ids of the words of all required groups, each once per image, [B, U]; −1 is padding.
     """
 
     def __init__(self, groups: Sequence[Sequence[WordGroup]], *, device: torch.device):
+        groups = [sorted(each, key=lambda group: not group.required) for each in groups]  # required groups first
         self.groups = groups
+        self.most_required = max((sum(group.required for group in each) for each in groups), default=0)
         batch, count = len(groups), max((len(each) for each in groups), default=0)
-        width = max((len(group.words) for each in groups for group in each), default=0)
         listed = [sorted({word for group in each if group.required for word in group.words}) for each in groups]
         known = max((word for each in groups for group in each for word in group.words), default=0)
         every = [_padded(each, count, WordGroup(())) for each in groups]
@@ -50,8 +52,14 @@ class GroupTable:
         def tensor(values: list, *shape: int, dtype: torch.dtype) -> Tensor:
             return torch.tensor(values, dtype=dtype, device=device).reshape(batch, *shape)
 
-        words = [[_padded(group.words, width, -1) for group in each] for each in every]
-        self.words = tensor(words, count, width, dtype=torch.int64)
+        # The words of all groups with a bonus, without padding inside: groups have very different numbers of words.
+        pairs = [
+            [(word, number) for number, group in enumerate(each) if group.bonus for word in set(group.words)]
+            for each in groups
+        ]
+        longest = max(map(len, pairs), default=0)
+        padded = [_padded(each, longest, (0, count)) for each in pairs]
+        self.words, self.group_of = tensor(padded, longest, 2, dtype=torch.int64).unbind(-1)
         self.bonus = tensor([[group.bonus for group in each] for each in every], count, dtype=torch.float32)
         self.required = tensor([[group.required for group in each] for each in every], count, dtype=torch.bool)
         candidates = [_padded(ids, max(map(len, listed), default=0), -1) for ids in listed]
@@ -71,13 +79,14 @@ class GroupTable:
         self._candidate_of = belongs & self.required[:, None]  # [B, U, N]: required groups of each candidate
         self.has_bonus = any(group.bonus for each in groups for group in each)
 
-    def contain(self, tokens: Tensor) -> Tensor:
-        """Return which groups contain each token: [B, K] -> [B, K, N] bool."""
-        return self._rows(tokens)
+    def contain(self, tokens: Tensor, count: int | None = None) -> Tensor:
+        """Return which groups contain each token: [B, K] -> [B, K, N] bool, or the first `count` of the N groups."""
+        return self._rows(tokens, count)
 
-    def _rows(self, tokens: Tensor) -> Tensor:
-        index = tokens.clamp(max=self._of_word.shape[1] - 1)[..., None].expand(-1, -1, self._of_word.shape[2])
-        return self._of_word.gather(1, index)
+    def _rows(self, tokens: Tensor, count: int | None = None) -> Tensor:
+        table = self._of_word if count is None else self._of_word[..., :count]
+        index = tokens.clamp(max=table.shape[1] - 1)[..., None].expand(-1, -1, table.shape[2])
+        return table.gather(1, index)
 
     def add_bonus(self, log_probs: Tensor, met: Tensor) -> None:
         """Add to log_probs [B, K, V], in place, the bonus of the groups that a row does not contain yet.
@@ -87,9 +96,9 @@ class GroupTable:
             met: Groups that each row contains, [B, K, N] bool.
         """
         open_bonus = self.bonus[:, None].to(log_probs.dtype).masked_fill(met, 0.0)  # [B, K, N]
-        values = open_bonus[..., None] * (self.words >= 0)[:, None]  # [B, K, N, W]
-        index = self.words.clamp(min=0)[:, None].expand_as(values)
-        log_probs.scatter_add_(-1, index.flatten(2), values.flatten(2))
+        open_bonus = torch.nn.functional.pad(open_bonus, (0, 1))  # padding belongs to group N, whose bonus is 0
+        values = open_bonus.gather(-1, self.group_of[:, None].expand(-1, met.shape[1], -1))  # [B, K, E]
+        log_probs.scatter_add_(-1, self.words[:, None].expand_as(values), values)
 
     def hope(self, met: Tensor) -> Tensor:
         """Return the sum of the positive bonuses that each row can still get: [B, K, N] -> [B, K]."""

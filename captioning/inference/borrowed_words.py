@@ -4,7 +4,7 @@
 captioner is not changed: to the decoder, a borrowed word is its stand-in; to the search, it is a word of its own.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -81,6 +81,7 @@ class ExtendedVocabulary:
         self.ids = {word: index for index, word in enumerate(self.words.words)}
         self.is_english = set(known) >= ENGLISH_ARTICLES
         self._ids_of: dict[str, tuple[int, ...]] = {}
+        self._cache: dict[str, Any] = {}
 
     def ids_of(self, noun: str) -> tuple[int, ...]:
         """Return the ids of all forms of a noun that this vocabulary has, borrowed ones included."""
@@ -88,6 +89,12 @@ class ExtendedVocabulary:
             found = (self.ids.get(form) for form in forms(noun))
             self._ids_of[noun] = tuple(index for index in found if index is not None)
         return self._ids_of[noun]
+
+    def cached(self, name: str, make: Callable[[], Any]) -> Any:
+        """Return what a guide derives from this vocabulary, made at first use."""
+        if name not in self._cache:
+            self._cache[name] = make()
+        return self._cache[name]
 
     def plain(self, tokens: Sequence[int]) -> list[int]:
         """Return a caption's ids with each borrowed word replaced by its stand-in."""

@@ -270,8 +270,13 @@ class TagGuide:
                 if group.required:
                     allowed[image, [index - words.size for index in group.words if index >= words.size]] = True
         wrapped = BorrowedWords(captioner, words.stand_ins, size=words.size, allowed=allowed.to(device))
-        phrases = english_phrases(words, self._things(words)) if self.grammar and words.is_english else None
-        return Guided(wrapped, guides, self.no_repeat_ngram, phrases)
+        return Guided(wrapped, guides, self.no_repeat_ngram, self._phrases(words))
+
+    def _phrases(self, words: ExtendedVocabulary) -> PhraseRules | None:
+        """Return the rules about phrases, made once per vocabulary."""
+        if not self.grammar or not words.is_english:
+            return None
+        return words.cached("phrases", lambda: english_phrases(words, self._things(words)))
 
     def _things(self, words: ExtendedVocabulary) -> list[str]:
         """Return all words of the vocabulary for COCO's categories, besides people, and for `stand_ins`."""
@@ -279,7 +284,11 @@ class TagGuide:
         return list(dict.fromkeys(words.words.words[index] for noun in nouns for index in words.ids_of(noun)))
 
     def _discouraged(self, category: str, words: ExtendedVocabulary, *, homonyms: bool) -> tuple[int, ...]:
-        """Return the ids of the words of a category that should not be named."""
+        """Return the ids of the words of a category that should not be named, found once per vocabulary."""
+        key = f"discouraged {category} {homonyms}"
+        return words.cached(key, lambda: self._find_discouraged(category, words, homonyms=homonyms))
+
+    def _find_discouraged(self, category: str, words: ExtendedVocabulary, *, homonyms: bool) -> tuple[int, ...]:
         ids = self._known(category, words)
         if category == "person":
             ids += tuple(i for noun in MORE_PEOPLE for i in self._known(noun, words) if i not in ids)
