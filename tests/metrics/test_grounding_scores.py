@@ -621,7 +621,7 @@ def test_coco_as_it_comes(shared_dir, tmp_path, capsys):
     run(checkpoint, *coco, *output, "split=train", "decoding=greedy", f"data.instances.words={tmp_path / 'words.yaml'}")
     report = json.loads((tmp_path / "out" / "grounding.json").read_text())
     assert report["images"] == 80 and report["words"] > 0 and report["hallucinated"] > 0
-    assert f"coco train, greedy: {report['words']} words" in capsys.readouterr().out
+    assert f"coco train, greedy, map=attention: {report['words']} words" in capsys.readouterr().out
     content = json.loads((shared_dir / "coco-sample" / "annotations" / "instances_train2017.json").read_text())
     crowded = {entry["image_id"] for entry in content["annotations"] if entry["category_id"] == 1}
     rows = csv.DictReader((tmp_path / "out" / "words.csv").open(newline=""))
