@@ -5,7 +5,6 @@ from typing import Any
 
 from captioning.config import GroundConfig, build, entry_point
 from captioning.evaluation import (
-    ATTENTION,
     BLIND,
     MAP_KINDS,
     caption_and_ground,
@@ -43,7 +42,7 @@ def ground(config: dict[str, Any]) -> None:
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
-    if config["map"] == ATTENTION and not predictor.attends:
+    if config["map"] == "attention" and not predictor.attends:
         raise CheckpointError(BLIND.format(predictor.path))
     if predictor.encoder.output == "regions":
         raise CheckpointError(
