@@ -53,7 +53,7 @@ LOAD = """
 import captioning, sys
 assert captioning.__file__.startswith(sys.argv[1]), captioning.__file__
 model = captioning.load("toy.safetensors", device="cpu", plugins=["toy"])
-found = model.caption(sys.argv[2])[0]
+found = model.caption(sys.argv[2], beam_size=5)[0]
 assert found.attention.shape == (len(found.tokens), 4)
 print(found.text)
 """
