@@ -5,7 +5,6 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
-from importlib.util import find_spec
 from typing import Any
 
 from captioning.config import DemoConfig, build, entry_point
@@ -21,6 +20,7 @@ def demo(config: dict[str, Any]) -> None:
         ConfigError: a setting is out of range, the port is not available, or aiohttp is not installed.
     """
     from captioning.errors import ConfigError, must_be
+    from captioning.io import need_package
 
     for key in ("upload_megabytes", "upload_seconds", "megapixels"):
         must_be(f"limits.{key}", config["limits"][key], above=0)
@@ -32,8 +32,7 @@ def demo(config: dict[str, Any]) -> None:
         )
     if config["checkpoint"] in ("", []):
         raise ConfigError("checkpoint= is empty: give a checkpoint, or a list of checkpoints")
-    if find_spec("aiohttp") is None:
-        raise ConfigError("captioning-demo needs the package aiohttp. Run: pip install 'captioning[demo]'")
+    need_package("aiohttp", extra="demo", wanted_by="captioning-demo")
     listener = _listen(config["host"], config["port"])
     with listener:
         _serve(config, listener)

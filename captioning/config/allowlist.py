@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from captioning.errors import ConfigError
+from captioning.io import need_package
 
 PACKAGE = Path(__file__).parents[1]
 # Module of another library -> base class. Its classes that derive from the base class are allowed.
@@ -71,11 +72,15 @@ def allowed_in_settings(target: Any) -> bool:
     """Return whether a run's settings may name this target.
 
     Only modules of this package, of `LIBRARIES` and of plug-ins are imported.
+
+    Raises:
+        ConfigError: the target is Lightning's, and Lightning is not installed.
     """
     module, name = _parted(target)
     if name.startswith("_"):
         return False
     if module in LIBRARIES:
+        need_package(module.partition(".")[0], extra="train", wanted_by=target)
         found, base = getattr(importlib.import_module(module), name, None), locate(LIBRARIES[module])
         return inspect.isclass(found) and issubclass(found, base)
     return name in parts_of(module) or _of_plugin(target)

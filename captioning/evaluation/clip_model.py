@@ -5,13 +5,13 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from zipfile import BadZipFile, ZipFile
 
 from captioning.errors import ConfigError
 from captioning.evaluation.clip_identity import PREFIXES, hashed_name, named_model
+from captioning.io import need_package
 
 if TYPE_CHECKING:
     from torch import Tensor, dtype
@@ -110,8 +110,7 @@ def _check(choice: ClipChoice) -> None:
         ConfigError: the package is missing, or there is no such model, or no such weights.
     """
     group, model, weights, advice = choice
-    if find_spec("open_clip") is None:
-        raise ConfigError(f"{group}.model={model} needs the package open_clip. Run: pip install 'captioning[clip]'")
+    need_package("open_clip", extra="clip", wanted_by=f"{group}.model={model}")
     import open_clip
 
     own = model.startswith(PREFIXES)

@@ -1,4 +1,4 @@
-"""Write files atomically, keep paths below their folder, resume large downloads, and look up networks of timm."""
+"""Write files atomically, keep paths below their folder, resume downloads, look up packages and networks of timm."""
 
 import lazy_loader
 
@@ -19,6 +19,7 @@ TOOLS = {
     "download": ["KARPATHY_URL"],
     "file_kinds": ["described", "likeness", "looks_like"],
     "messages": ["counted", "unopened"],
+    "optional_packages": ["need_package"],
     "safe_paths": ["inside"],
     "timm_registry": ["TimmSettings", "timm_settings"],
 }

@@ -13,6 +13,7 @@ from captioning.io.file_kinds import likeness as likeness
 from captioning.io.file_kinds import looks_like as looks_like
 from captioning.io.messages import counted as counted
 from captioning.io.messages import unopened as unopened
+from captioning.io.optional_packages import need_package as need_package
 from captioning.io.safe_paths import inside as inside
 from captioning.io.timm_registry import TimmSettings as TimmSettings
 from captioning.io.timm_registry import timm_settings as timm_settings

@@ -4,10 +4,10 @@ timm is https://github.com/huggingface/pytorch-image-models. Nothing here uses t
 """
 
 import difflib
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 from captioning.errors import ConfigError
+from captioning.io.optional_packages import need_package
 
 _FITS = {"center": "crop", "squash": "squash", "border": "pad"}  # timm's crop_mode -> fit of a transform
 
@@ -47,8 +47,7 @@ def timm_settings(name: str) -> TimmSettings:
     Raises:
         ConfigError: timm is not installed, or has no such network or tag.
     """
-    if find_spec("timm") is None:
-        raise ConfigError(f"encoder.name={name} needs the package timm. Run: pip install 'captioning[timm]'")
+    need_package("timm", extra="timm", wanted_by=f"encoder.name={name}")
     from timm.data import resolve_data_config
     from timm.models import get_pretrained_cfg
 

@@ -47,11 +47,15 @@ def jar(name: str) -> Path:
     """Return the path of a file of pycocoevalcap.
 
     Raises:
-        ToolError: the file is missing.
+        ToolError: pycocoevalcap is not installed, or the file is missing.
     """
     package = importlib.util.find_spec("pycocoevalcap")
-    folders = package.submodule_search_locations if package else None
-    path = Path(folders[0], name) if folders else Path(name)
+    if package is None or not package.submodule_search_locations:
+        raise ToolError(
+            "METEOR, SPICE and metrics.tokenizer=java need a Java runtime and the package pycocoevalcap. "
+            "Run: pip install 'captioning[java]'"
+        )
+    path = Path(package.submodule_search_locations[0], name)
     if not path.is_file():
         raise ToolError(f"{path} is missing. Run: pip install --force-reinstall pycocoevalcap")
     return path
@@ -145,8 +149,8 @@ def spice(references: Mapping[Any, Sequence[str]], captions: Mapping[Any, str]) 
     Raises:
         ToolError: there is no Java, a file is missing, or the program failed.
     """
-    command(wanted_by="SPICE")
     package = jar(TOKENIZER).parents[1]
+    command(wanted_by="SPICE")
     if missing := [package / name for name in MODELS if not (package / name).is_file()]:
         raise ToolError(
             f"SPICE needs {' and '.join(path.name for path in missing)} (400 MB) in {missing[0].parent}: "

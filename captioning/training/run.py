@@ -17,6 +17,7 @@ from typing import Any, cast
 
 from captioning.config import build
 from captioning.errors import ConfigError, TrainingError, must_be
+from captioning.io import need_package
 from captioning.training.freezing import train_only
 from captioning.training.monitor import choose_monitor, stopped_early
 from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
@@ -37,11 +38,12 @@ def train(config: dict[str, Any]) -> str | None:
         `FINISHED_BEFORE` if the run to resume has already finished; None otherwise.
 
     Raises:
-        ConfigError: a setting or a combination of settings cannot work.
+        ConfigError: a setting or a combination of settings cannot work, or Lightning is not installed.
         DataError: the data set is missing or damaged.
         CheckpointError: a checkpoint cannot be read, or does not fit.
         TrainingError: a loss or gradient was not finite.
     """
+    need_package("lightning", extra="train", wanted_by="captioning-train")
     import torch
 
     from captioning.checkpoints import read_checkpoint

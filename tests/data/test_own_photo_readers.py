@@ -461,7 +461,7 @@ def test_no_parquet_file_a_damaged_one_and_no_library(tmp_path, monkeypatch):
     put(tmp_path, {"a.parquet": b"PAR1 not really"})
     assert "cannot read" in error_of(read_parquet, tmp_path) and "download it again" in error_of(read_parquet, tmp_path)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr("captioning.data.readers.parquet.find_spec", lambda name: None)
+    monkeypatch.setattr("captioning.io.optional_packages.find_spec", lambda name: None)
     told = error_of(read_parquet, tmp_path, kind=ConfigError)
     assert told == "data=parquet needs the package pyarrow. Run: pip install 'captioning[parquet]'"
 

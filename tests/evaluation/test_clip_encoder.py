@@ -180,7 +180,7 @@ def test_a_missing_package_device_or_weight_file_is_named(monkeypatch, tiny):
         ClipEncoder(f"local-dir:{tiny}", "random", device="gpu").prepare()
     with pytest.raises(ConfigError, match=r"metrics.clip.batch_size must be at least 1, not 0"):
         ClipEncoder(f"local-dir:{tiny}", "random", batch_size=0)
-    monkeypatch.setattr("captioning.evaluation.clip_model.find_spec", lambda name: None)
+    monkeypatch.setattr("captioning.io.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package open_clip. Run: pip install 'captioning\[clip\]'"):
         ClipEncoder("ViT-B-32-quickgelu", "openai", device="cpu").prepare()
 

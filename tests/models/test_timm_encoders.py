@@ -296,7 +296,7 @@ def test_names_that_timm_does_not_have():
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
-    monkeypatch.setattr("captioning.io.timm_registry.find_spec", lambda name: None)
+    monkeypatch.setattr("captioning.io.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs the package timm\. Run: pip install 'captioning\[timm\]'"):
         timm_encoder("resnet18", weights=None)
 

@@ -475,7 +475,7 @@ def test_settings_that_cannot_be(overrides, message):
 
 
 def test_without_its_extra(monkeypatch):
-    monkeypatch.setattr("captioning.demo.find_spec", lambda name: None)
+    monkeypatch.setattr("captioning.io.optional_packages.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"captioning\[demo\]"):
         demo(config("checkpoint=x"))
 

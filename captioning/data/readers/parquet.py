@@ -6,7 +6,6 @@ An image is a file name, bytes, or a structure with "bytes" and "path" (the feat
 
 import re
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -15,7 +14,7 @@ from captioning.data.readers.checks import CaptionFile, checked
 from captioning.data.readers.parquet_images import extracted_images, first_line
 from captioning.data.readers.rows import caption_texts, check_shares, row_records
 from captioning.errors import ConfigError, DataError
-from captioning.io import counted
+from captioning.io import counted, need_package
 
 if TYPE_CHECKING:
     import pyarrow
@@ -63,8 +62,7 @@ def read_parquet(
         DataError: there are no files, a file is damaged, or an image is missing.
     """
     check_shares(val_share, test_share)
-    if find_spec("pyarrow") is None:
-        raise ConfigError("data=parquet needs the package pyarrow. Run: pip install 'captioning[parquet]'")
+    need_package("pyarrow", extra="parquet", wanted_by="data=parquet")
     root, disk = Path(root), Disk()
     files = parquet_files(root)
     if not files:
