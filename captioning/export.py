@@ -11,7 +11,7 @@ LOADERS = {"image_captioning": "load", "vqa": "load_answerer", "language_model":
 
 
 def export(config: dict[str, Any]) -> None:
-    """Write NAME.safetensors, NAME.json and the card NAME.md, from which the same model can be loaded.
+    """Write NAME.safetensors, NAME.json and the card NAME.md, from which the same model can be loaded; or ONNX files.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded.
@@ -30,8 +30,13 @@ def export(config: dict[str, Any]) -> None:
     from captioning.errors import CheckpointError, ConfigError
     from captioning.io import make_folder, write_text
 
-    if config["dtype"] not in DTYPES:
-        raise ConfigError(f"dtype={config['dtype']} must be one of {', '.join(DTYPES)}")
+    if config["format"] != "safetensors":
+        return _export_onnx(config)
+    dtype = config["dtype"] or "float16"
+    if dtype not in DTYPES:
+        raise ConfigError(f"dtype={dtype} must be one of {', '.join(DTYPES)}")
+    if config["hard_attention"] is not None:
+        raise ConfigError("hard_attention= is for format=onnx: whoever loads the export chooses it. Leave it out")
     path = find_checkpoint(config["checkpoint"])
     checkpoint = read_checkpoint(path, task=None)
     task = str(checkpoint["captioning"].get("task"))
@@ -44,12 +49,31 @@ def export(config: dict[str, Any]) -> None:
     if there := [str(file) for file in files.values() if file.exists() and not config["overwrite"]]:
         raise ConfigError(f"{there[0]} already exists: give another output, or set overwrite=true")
     make_folder(stem.parent)
-    document = write_exported(stem, checkpoint, dtype=config["dtype"], about=about)
+    document = write_exported(stem, checkpoint, dtype=dtype, about=about)
     write_text(files[".md"], make_card(stem.name, document))
     load(files[WEIGHTS], device="cpu")
     size = sum(files[suffix].stat().st_size for suffix in (WEIGHTS, METADATA)) / 1e6
     written = f"{files[WEIGHTS]}, {files[METADATA].name}, {files['.md'].name}"
     print(f"{document['weights']['numbers'] / 1e6:.1f} million weights, {size:.2f} MB: {written}")
+
+
+def _export_onnx(config: dict[str, Any]) -> None:
+    """Write the folder `output` with ONNX files; see `captioning.onnx_export`."""
+    from captioning.checkpoints import find_checkpoint
+    from captioning.errors import ConfigError
+    from captioning.inference import load
+    from captioning.onnx_export import write_onnx
+
+    if config["format"] != "onnx":
+        raise ConfigError(f"format={config['format']} must be safetensors or onnx")
+    for key in ("scores", "card"):
+        if config[key]:
+            raise ConfigError(f"{key}={config[key]} is for the model card of format=safetensors. Leave it out")
+    path = find_checkpoint(config["checkpoint"])
+    predictor = load(path, device="cpu", hard_attention=config["hard_attention"])
+    output = str(config["output"])
+    folder = _stem(output, path) if output.endswith(("/", "\\")) else Path(output)
+    print(write_onnx(predictor, folder, dtype=config["dtype"] or "float32", overwrite=config["overwrite"]))
 
 
 def _stem(output: str, path: Path) -> Path:

@@ -37,6 +37,7 @@ INFERENCE = {*ARROWS["inference"], "inference"}
 ARROWS |= {
     "evaluation": INFERENCE,
     "analysis": INFERENCE,
+    "onnx_export": INFERENCE,
     "tasks": {*INFERENCE, "evaluation", "training"},
     "web": {*INFERENCE, "evaluation"},
 }

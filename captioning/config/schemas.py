@@ -303,7 +303,9 @@ class ExportConfig:
 
     checkpoint: PathName
     output: PathName
-    dtype: str
+    format: str
+    dtype: str | None
+    hard_attention: str | None
     scores: PathName | None
     card: PathName | None
     overwrite: bool

@@ -14,7 +14,7 @@ TOOLS = {
     "distillation": ["soft_targets_of", "write_soft_targets"],
     "ensemble": ["load_all"],
     "figures": ["check_drawable", "draw_figure", "endings", "save_caption_figure"],
-    "generation": ["generate", "generate_texts", "get_search", "with_generator"],
+    "generation": ["LENGTH_NORMALIZATION", "generate", "generate_texts", "get_search", "with_generator"],
     "language_model": [
         "LANGUAGE_MODEL",
         "LanguageModel",

@@ -14,6 +14,7 @@ from captioning.inference.figures import check_drawable as check_drawable
 from captioning.inference.figures import draw_figure as draw_figure
 from captioning.inference.figures import endings as endings
 from captioning.inference.figures import save_caption_figure as save_caption_figure
+from captioning.inference.generation import LENGTH_NORMALIZATION as LENGTH_NORMALIZATION
 from captioning.inference.generation import generate as generate
 from captioning.inference.generation import generate_texts as generate_texts
 from captioning.inference.generation import get_search as get_search

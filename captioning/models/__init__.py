@@ -43,7 +43,7 @@ TOOLS = {
     "decoder": ["Memory"],
     "encoder": ["Encoder"],
     "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
-    "key_value_cache": ["KeyValueCache"],
+    "key_value_cache": ["KeyValueCache", "Past"],
     "multi_crop": ["MultiCrop"],
     "readout": ["LazyLogits"],
     "state": ["RecurrentState", "recurrent"],

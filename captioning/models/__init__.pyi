@@ -33,6 +33,7 @@ from captioning.models.interface import State as State
 from captioning.models.interface import Step as Step
 from captioning.models.interface import stack_glimpses as stack_glimpses
 from captioning.models.key_value_cache import KeyValueCache as KeyValueCache
+from captioning.models.key_value_cache import Past as Past
 from captioning.models.multi_crop import MultiCrop as MultiCrop
 from captioning.models.positions import Coordinates as Coordinates
 from captioning.models.positions import NoPositions as NoPositions

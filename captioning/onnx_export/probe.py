@@ -1,0 +1,192 @@
+"""Run ONNX files with onnxruntime on random images, and compare every result with torch."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from captioning.errors import CheckpointError
+from captioning.models import CaptionModel
+from captioning.onnx_export.flat import Layout, flatten
+from captioning.onnx_export.graphs import EncoderPart, image_names
+
+TOLERANCE = 1e-4  # greatest difference of a log-probability or attention weight from torch's, in float32
+RELATIVE = 1e-4  # greatest difference of a feature or state, as a share of the largest one
+# Greatest mean difference of the log-probabilities with weights of fewer bits: more than rounding can explain.
+ROUNDED = {"float16": 0.05, "int8": 0.5}
+STEPS = 4
+_SIZES = ((2, 3), (1, 1), (3, 5))  # numbers of images and of rows; the graphs were traced with the first ones
+
+
+class Reference(NamedTuple):
+    """What torch computes for one batch of random images.
+
+    Attributes:
+        images: the encoder's inputs.
+        features: the encoder's features.
+        begun: the tensors of state and memory before the first step.
+        tokens: the words that are read, [B, K] for each step.
+        parents: the rows that continue after each step, [B, K].
+        steps: the results of each step, by the names of the graph's outputs.
+    """
+
+    images: list[Tensor]
+    features: Tensor
+    begun: dict[str, Tensor]
+    tokens: list[Tensor]
+    parents: list[Tensor]
+    steps: list[dict[str, Tensor]]
+
+
+class Sessions(NamedTuple):
+    """The three files of a folder in onnxruntime."""
+
+    encoder: Any
+    begin: Any
+    step: Any
+
+    @classmethod
+    def of(cls, folder: Path) -> "Sessions":
+        """Load the files of a folder."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors
+        open_file = onnxruntime.InferenceSession
+        return cls(*(open_file(folder / f"{part}.onnx", options, ["CPUExecutionProvider"]) for part in cls._fields))
+
+
+def references(
+    encoder: nn.Module, model: CaptionModel, layout: Layout, sizes: Sequence[tuple[int, int]]
+) -> list[Reference]:
+    """Return torch's results for batches and beams of several sizes.
+
+    Args:
+        encoder: the encoder.
+        model: the captioner, which takes features.
+        layout: its inputs and outputs.
+        sizes: (height, width) of the images of each part of the encoder.
+    """
+    draw = torch.Generator().manual_seed(0)
+    return [_reference(encoder, model, layout, sizes, shape, draw) for shape in _SIZES]
+
+
+@torch.no_grad()
+def _reference(encoder, model, layout, sizes, shape: tuple[int, int], draw: torch.Generator) -> Reference:
+    batch, rows = shape
+    images = [torch.randint(0, 256, (batch, 3, *size), generator=draw, dtype=torch.uint8) for size in sizes]
+    features = EncoderPart(encoder)(images)
+    state, memory = model.begin(features)
+    begun = flatten(state, "state") | flatten(memory, "memory")
+    state, tokens, parents, steps = state.repeat(rows), [], [], []
+    for _ in range(STEPS):
+        tokens.append(torch.randint(1, layout.logits, shape, generator=draw))
+        parents.append(torch.randint(0, rows, shape, generator=draw))
+        step = model.step(tokens[-1], state, memory)
+        found = {f"next_{name}": value for name, value in flatten(step.state, "state").items()}
+        found |= {"log_probs": step.logits.log_softmax(-1), "weights": step.glimpse.weights}
+        steps.append(found | ({"places": step.glimpse.places} if layout.places else {}))
+        state = step.state.select(parents[-1])
+    return Reference(images, features, begun, tokens, parents, steps)
+
+
+def check_files(folder: Path, layout: Layout, expected: Sequence[Reference], *, path: Path) -> None:
+    """Compare the float32 files of a folder with torch.
+
+    Args:
+        folder: the files.
+        layout: the model's inputs and outputs.
+        expected: torch's results.
+        path: the checkpoint, for error messages.
+
+    Raises:
+        CheckpointError: a result differs.
+    """
+    sessions = Sessions.of(folder)
+    for reference in expected:
+        features, begun, steps = _outputs(sessions, layout, reference)
+        _compare({"features": features}, {"features": reference.features}, "encoder.onnx", path)
+        _compare(begun, reference.begun, "begin.onnx", path)
+        for found, torchs in zip(steps, reference.steps, strict=True):
+            _compare(found, torchs, "step.onnx", path)
+
+
+def rounding(folder: Path, layout: Layout, expected: Sequence[Reference], *, dtype: str, path: Path) -> float:
+    """Return the mean difference of the log-probabilities that weights of fewer bits cause.
+
+    Args:
+        folder: the files.
+        layout: the model's inputs and outputs.
+        expected: torch's results in float32.
+        dtype: "float16" or "int8".
+        path: the checkpoint, for error messages.
+
+    Raises:
+        CheckpointError: it is larger than rounding can explain.
+    """
+    sessions = Sessions.of(folder)
+    differences = []
+    for reference in expected:
+        _, _, steps = _outputs(sessions, layout, reference)
+        differences += [
+            np.abs(found["log_probs"] - torchs["log_probs"].numpy())
+            for found, torchs in zip(steps, reference.steps, strict=True)
+        ]
+    mean = float(np.mean([each.mean() for each in differences]))
+    if not mean <= ROUNDED[dtype]:  # nan is refused too
+        raise CheckpointError(
+            f"{path}: with dtype={dtype} the log-probabilities differ by {mean:.3g} from torch's. Set dtype=float32"
+        )
+    return mean
+
+
+def _outputs(sessions: Sessions, layout: Layout, reference: Reference):
+    """Return features, begun tensors and the results of each step of the files, each part with its own results."""
+    names = image_names(reference.images)
+    images = {name: image.numpy() for name, image in zip(names, reference.images, strict=True)}
+    (features,) = sessions.encoder.run(None, images)
+    begun = _run(sessions.begin, {"features": features})
+    rows = reference.tokens[0].shape[1]
+    state = {name: np.repeat(begun[name], rows, _rows_axis(layout, name)) for name in layout.named("state")}
+    memory = {name: begun[name] for name in layout.named("memory")}
+    steps = []
+    for token, parents in zip(reference.tokens, reference.parents, strict=True):
+        steps.append(_run(sessions.step, {"token": token.numpy(), **state, **memory}))
+        state = {name: _selected(steps[-1][f"next_{name}"], parents.numpy(), layout, name) for name in state}
+    return features, begun, steps
+
+
+def _run(session: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    names = [output.name for output in session.get_outputs()]
+    return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+
+def _rows_axis(layout: Layout, name: str) -> int:
+    return layout.axes[name].index("beams")
+
+
+def _selected(values: np.ndarray, parents: np.ndarray, layout: Layout, name: str) -> np.ndarray:
+    """Select rows: row parents[b, j] of image b becomes its row j."""
+    axes = layout.axes[name]
+    shape = [
+        {"batch": parents.shape[0], "beams": parents.shape[1]}.get(axis, 1) if isinstance(axis, str) else 1
+        for axis in axes
+    ]
+    index = parents if axes.index("batch") < axes.index("beams") else parents.T
+    return np.take_along_axis(values, index.reshape(shape), axes.index("beams"))
+
+
+def _compare(found: Mapping[str, np.ndarray], expected: Mapping[str, Tensor], file: str, path: Path) -> None:
+    for name, values in found.items():
+        torchs = expected[name].numpy()
+        exact = name in ("log_probs", "weights")
+        most = TOLERANCE if exact else RELATIVE * max(1.0, float(np.abs(torchs).max(initial=0)))
+        difference = float(np.abs(values - torchs).max(initial=0)) if values.shape == torchs.shape else np.inf
+        if not difference <= most:  # nan is refused too
+            raise CheckpointError(
+                f"{path}: {name} of {file} differs by {difference:.3g} from torch's in onnxruntime, more than "
+                f"{most:.1g}. Set format=safetensors, and report this error"
+            )
