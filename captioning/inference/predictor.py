@@ -309,9 +309,9 @@ class Predictor:
 
     @torch.inference_mode()
     def forced_captions(
-        self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16
+        self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, map: str = ATTENTION, batch_size: int = 16
     ) -> list[Caption]:
-        """Compute the attention weights of given captions, one per image, by forced decoding.
+        """Compute the attention weights, or another map, of given captions, one per image, by forced decoding.
 
         The model reads the given words instead of its own. Words that are not in the vocabulary become <unk>; for
         `bpe`, only their unknown characters do.
@@ -319,11 +319,16 @@ class Predictor:
         Args:
             images: one image or several, as in `caption`.
             texts: one caption per image; they are tokenized like the training captions.
+            map: the map of a word, one of `map_names`.
             batch_size: images decoded together.
 
         Raises:
+            ConfigError: the map does not exist.
+            CheckpointError: the model does not have this map.
             DataError: there are not as many captions as images, or an image cannot be read.
         """
+        if map != ATTENTION:
+            check_maps([map], self)
         images, texts = _listed(images), [texts] if isinstance(texts, str) else list(texts)
         if len(images) != len(texts):
             raise DataError(
@@ -335,13 +340,15 @@ class Predictor:
             tokens = [[*self.vocabulary.ids(pieces), self.vocabulary.end] for pieces in written]
             pictures = [_picture(image) for image, _ in batch]
             features: Any = self.encode(pictures)
-            found = self.search_features(features, partial(forced_decoding, tokens=tokens))
+            found = [group[0] for group in self.search_features(features, partial(forced_decoding, tokens=tokens))]
+            if map != ATTENTION:
+                found = with_maps(self.captioner, features, found, [map], start=self.vocabulary.start)[map]
             named = self.captioner.name_tags(features)
             captions += [
-                self.as_caption(group[0], picture.size, pieces, nouns=nouns)
-                for group, picture, pieces, nouns in zip(found, pictures, written, named, strict=True)
+                self.as_caption(each, picture.size, pieces, nouns=nouns)
+                for each, picture, pieces, nouns in zip(found, pictures, written, named, strict=True)
             ]
-        return captions
+        return captions if map == ATTENTION else [each._replace(sentinel=None) for each in captions]
 
     @torch.inference_mode()
     def caption_maps(
