@@ -42,23 +42,28 @@ $(RESULTS)/%/val/scores.json: | .venv/ready
 	$(BIN)/captioning-evaluate checkpoint=$(RESULTS)/$*/checkpoints/best.ckpt data=flickr8k data.root=$(DATA) \
 		features.root=$(FEATURES) split=val decoding.beam_size=5 metrics.meteor=true output=$(RESULTS)/$*/val
 
-# Execute all notebooks, and write copies with outputs to $(NOTEBOOKS). If they do not exist yet, a small soft-attention
-# run, a small hard-attention run and a small language model are trained first. This takes minutes, and their captions are
-# poor. For full-size runs, first run `make train`, `captioning-train experiment=scenes_hard run_dir=runs/scenes_hard`
-# (score it as `make train` does) and `captioning-train experiment=char_rnn run_dir=runs/char_rnn`, then:
-#   make notebooks SOFT=runs/scenes_soft HARD=runs/scenes_hard TEXT=runs/char_rnn SMALL_SCENES=data/scenes SMALL=
+# Execute all notebooks, and write copies with outputs to $(NOTEBOOKS). If they do not exist yet, small runs with soft
+# attention, with hard attention and of a transformer, and a small language model are trained first. This takes minutes, and
+# their captions are poor. For full-size runs, first run `make train`, `captioning-train experiment=scenes_hard
+# run_dir=runs/scenes_hard`, the same for scenes_transformer (score both as `make train` does) and `captioning-train
+# experiment=char_rnn run_dir=runs/char_rnn`, then:
+#   make notebooks SOFT=runs/scenes_soft HARD=runs/scenes_hard TRANSFORMER=runs/scenes_transformer TEXT=runs/char_rnn \
+#       SMALL_SCENES=data/scenes SMALL=
 NOTEBOOKS ?= runs/notebooks
 SOFT ?= $(NOTEBOOKS)/soft
 HARD ?= $(NOTEBOOKS)/hard
+TRANSFORMER ?= $(NOTEBOOKS)/transformer
 TEXT ?= $(NOTEBOOKS)/text
 SMALL_SCENES ?= data/scenes_small
 SMALL ?= data.reader.train=300 data.reader.val=60 data.reader.test=20
 COMMA := ,
 
-notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json $(TEXT)/checkpoints/best.ckpt
+notebooks: .venv/ready $(SOFT)/val/scores.json $(HARD)/val/scores.json $(TRANSFORMER)/val/scores.json \
+		$(TEXT)/checkpoints/best.ckpt
 	$(BIN)/python notebooks/execute.py $(NOTEBOOKS) \
 		'CHECKPOINT="../$(SOFT)/checkpoints/best.ckpt"' 'IMAGE_FOLDER="../$(SMALL_SCENES)/val"' 'FIRST=0' \
 		'SOFT="../$(SOFT)/checkpoints/best.ckpt"' 'HARD="../$(HARD)/checkpoints/best.ckpt"' \
+		'TRANSFORMER="../$(TRANSFORMER)/checkpoints/best.ckpt"' \
 		'LANGUAGE_MODEL="../$(TEXT)/checkpoints/best.ckpt"' 'HELLO="../$(NOTEBOOKS)/hello"' \
 		'FEATURES="../$(NOTEBOOKS)/features"' 'RUNS={"soft": "../$(SOFT)", "hard": "../$(HARD)"}' \
 		'DATA=["data=scenes", "data.root=../$(SMALL_SCENES)"$(foreach each,$(SMALL),$(COMMA) "$(each)")]'

@@ -4,29 +4,22 @@ from pathlib import Path
 from typing import Any
 
 from captioning.config import GroundConfig, build, entry_point
-from captioning.evaluation import (
-    BLIND,
-    MAP_KINDS,
-    caption_and_ground,
-    decoding_name,
-    grounding_csv,
-    grounding_table,
-)
+from captioning.evaluation import caption_and_ground, decoding_name, grounding_csv, grounding_table
 
 
 def ground(config: dict[str, Any]) -> None:
-    """Caption a split, and compare the map of each noun with the annotated objects that it names.
+    """Caption a split, and compare the maps of each noun with the annotated objects that it names.
 
     Writes grounding.json and words.csv.
 
     Raises:
         ConfigError: the data set has no annotated objects, or a setting is out of range.
-        CheckpointError: the model has no grid, or `map=attention` and no attention.
+        CheckpointError: the model has no grid, or not the maps that `map` names.
     """
     from captioning.data import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.features import report_unreadable
-    from captioning.inference import load, with_generator
+    from captioning.inference import check_maps, load, with_generator
     from captioning.io import make_folder, write_json, write_text
     from captioning.metrics import summarize
 
@@ -35,15 +28,13 @@ def ground(config: dict[str, Any]) -> None:
         raise ConfigError(
             f"data={data['name']} has no annotated objects to compare attention with: use data=coco or data=scenes"
         )
-    if config["map"] not in MAP_KINDS:
-        raise ConfigError(f"map={config['map']} does not exist. Choose one of {', '.join(MAP_KINDS)}")
+    maps = (config["map"],) if isinstance(config["map"], str) else tuple(config["map"])
     must_be("samples", config["samples"], least=1)
     must_be("batch_size", config["batch_size"], least=1)
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
-    if config["map"] == "attention" and not predictor.attends:
-        raise CheckpointError(BLIND.format(predictor.path))
+    check_maps(maps, predictor)
     if predictor.encoder.output == "regions":
         raise CheckpointError(
             f"{predictor.path} was trained on a detector's regions, but captioning-ground needs a grid: use a "
@@ -61,7 +52,7 @@ def ground(config: dict[str, Any]) -> None:
         batch_size=config["batch_size"],
         skip_unreadable=data["skip_unreadable"],
         source=source,
-        kind=config["map"],
+        maps=maps,
     )
     summary = summarize(grounded, samples=config["samples"], seed=config["seed"])
     output, decoding = make_folder(Path(config["output"])), decoding_name(config["decoding"])
@@ -74,9 +65,7 @@ def ground(config: dict[str, Any]) -> None:
     }
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", grounding_csv(grounded))
-    print(
-        grounding_table(summary, title=f"{data['name']} {split}, {decoding}, map={config['map']}", kind=config["map"])
-    )
+    print(grounding_table(summary, title=f"{data['name']} {split}, {decoding}, map={','.join(maps)}"))
     print(f"means: {output / 'grounding.json'}; one row per word: {output / 'words.csv'}")
 
 

@@ -34,6 +34,7 @@ def source(cell: dict) -> str:
 def test_there_are_notebooks():
     found = {path.stem for path in NOTEBOOKS}
     names = "data attention_maps soft_and_hard cells_and_gradients compare_runs grounding lecture readable_cells"
+    names += " transformer_maps"
     assert found == {f"{number:02}_{name}" for number, name in enumerate(names.split(), start=1)} | {NOVEL.stem}
 
 

@@ -332,7 +332,7 @@ class GroundConfig:
     checkpoint: PathName
     data: DataConfig
     split: str
-    map: str
+    map: list[str] | str
     features: dict
     decoding: dict
     batch_size: int

@@ -27,7 +27,7 @@ TOOLS = {
         "same_tokenizers",
     ],
     "decoding_label": ["decoding_name"],
-    "grounding": ["BLIND", "MAP_KINDS", "caption_and_ground", "grounding_csv", "grounding_table"],
+    "grounding": ["caption_and_ground", "grounding_csv", "grounding_table"],
     "group_comparison": [
         "ComparedGroup",
         "compare_groups",

@@ -16,8 +16,6 @@ from captioning.evaluation.comparison import same_models as same_models
 from captioning.evaluation.comparison import same_references as same_references
 from captioning.evaluation.comparison import same_tokenizers as same_tokenizers
 from captioning.evaluation.decoding_label import decoding_name as decoding_name
-from captioning.evaluation.grounding import BLIND as BLIND
-from captioning.evaluation.grounding import MAP_KINDS as MAP_KINDS
 from captioning.evaluation.grounding import caption_and_ground as caption_and_ground
 from captioning.evaluation.grounding import grounding_csv as grounding_csv
 from captioning.evaluation.grounding import grounding_table as grounding_table

@@ -12,12 +12,8 @@ if TYPE_CHECKING:
     from captioning.inference import Predictor
 
 _CELL = len("-0.347 [-0.612, -0.080]") + 2  # width of a column of the printed table
-BLIND = (
-    "{} has no attention, so its weights cannot be compared with objects. Use map=gradient_input, or a checkpoint of a "
-    "model with attention"
-)
-ATTENTION, GRADIENT = "attention", "gradient_input"
-MAP_KINDS = (ATTENTION, GRADIENT)  # what `captioning-ground map=` accepts
+_NAME = len("attention - uniform ")  # least width of the column with the names
+_ATTENTION = ("attention",)
 
 
 def caption_and_ground(
@@ -29,33 +25,33 @@ def caption_and_ground(
     batch_size: int,
     skip_unreadable: bool,
     source: "Source | None" = None,
-    kind: str = ATTENTION,
+    maps: Sequence[str] = _ATTENTION,
 ) -> dict:
-    """Caption every readable image, and measure the map of each word that names an annotated category.
+    """Caption every readable image, and measure the maps of each word that names an annotated category.
 
     Args:
-        predictor: a captioner with attention.
+        predictor: a captioner.
         records: the images.
         instances: the annotated objects of these images.
         search: the decoding, with its arguments set.
         batch_size: images captioned together.
         skip_unreadable: whether to skip unreadable images, with a notice, instead of raising an error.
         source: the records' stored features (`captioning.features.sources`); None: the encoder computes them.
-        kind: the map of a word: "attention" (its attention weights) or "gradient_input" (the positive part of
-            `captioning.inference.gradient_times_input`, for models without attention too).
+        maps: the maps of a word, some of `Predictor.map_names`; each is measured under its name.
 
     Returns:
         {image id: the `Grounded` mentions of its caption}.
 
     Raises:
-        CheckpointError: the model has no attention.
+        CheckpointError: the model does not have one of these maps.
         DataError: an image's size differs from the size that its annotations are for.
     """
     from tqdm import tqdm
 
     from captioning.data import open_picture
     from captioning.errors import CheckpointError, DataError
-    from captioning.metrics import compile_phrases, ground_caption
+    from captioning.inference import BLIND
+    from captioning.metrics import compile_phrases, ground_caption, looked_at
 
     phrases, grounded = compile_phrases(instances.words), {}
     for at in tqdm(range(0, len(records), batch_size), desc="captions", unit="batch", disable=None):
@@ -67,14 +63,16 @@ def caption_and_ground(
                 if not skip_unreadable:
                     raise
                 print(f"left out: {error}", file=sys.stderr)
-        captions = []
-        if opened and (source or kind != ATTENTION):
-            captions = _caption_features(predictor, source, opened, search, kind)
+        captions: Sequence[dict] = []
+        if opened and (source or tuple(maps) != _ATTENTION):
+            captions = _caption_features(predictor, source, opened, search, maps)
         elif opened:
-            captions = predictor.caption_pictures([picture for _, picture in opened], search)
-        for (record, picture), caption in zip(opened, captions, strict=True):
-            if caption.attention is None:
+            found = predictor.caption_pictures([picture for _, picture in opened], search)
+            captions = [{maps[0]: caption} for caption in found]
+        for (record, picture), named in zip(opened, captions, strict=True):
+            if any(each.attention is None for each in named.values()):
                 raise CheckpointError(BLIND.format(predictor.path))
+            (name, caption), *others = named.items()
             annotated = instances.pictures[record.image_id]
             if picture.size != (annotated.width, annotated.height):
                 size = f"{picture.width} × {picture.height}"
@@ -91,18 +89,20 @@ def caption_and_ground(
                 size=picture.size,
                 things=annotated.instances,
                 phrases=phrases,
+                name=name,
+                others={other: looked_at(each.attention, each.places) for other, each in others},
             )
     return grounded
 
 
 def _caption_features(
-    predictor: "Predictor", source: "Source | None", opened: Sequence[tuple], search: Callable, kind: str
-) -> list:
-    """Caption pairs of (record, opened image) from features, with maps of this kind."""
+    predictor: "Predictor", source: "Source | None", opened: Sequence[tuple], search: Callable, maps: Sequence[str]
+) -> list[dict]:
+    """Caption pairs of (record, opened image) from features: {map: caption with this map} for each of them."""
     import torch
 
     from captioning.data import stack_images
-    from captioning.inference import with_gradient_maps
+    from captioning.inference import with_maps
 
     with torch.inference_mode():
         if source:
@@ -112,24 +112,23 @@ def _caption_features(
             features = predictor.encode([picture for _, picture in opened])
         found = predictor.search_features(features, search, names=[record.path for record, _ in opened])
         named = predictor.captioner.name_tags(features)
-    best = [group[0] for group in found]
-    if kind == GRADIENT:
-        best = with_gradient_maps(predictor.captioner, features, best, start=predictor.vocabulary.start)
+    best = {maps[0]: [group[0] for group in found]}
+    if tuple(maps) != _ATTENTION:
+        best = with_maps(predictor.captioner, features, best[maps[0]], maps, start=predictor.vocabulary.start)
     return [
-        predictor.as_caption(each, picture.size, nouns=nouns)
-        for each, (_, picture), nouns in zip(best, opened, named, strict=True)
+        {name: predictor.as_caption(best[name][image], picture.size, nouns=nouns) for name in maps}
+        for image, ((_, picture), nouns) in enumerate(zip(opened, named, strict=True))
     ]
 
 
-def grounding_table(summary: Mapping[str, Any], *, title: str, kind: str = ATTENTION) -> str:
+def grounding_table(summary: Mapping[str, Any], *, title: str) -> str:
     """Format the summary of `captioning.metrics.summarize` as a printable table.
 
     Args:
-        summary: the summary.
+        summary: the summary. For several maps, the table has their differences from the first one only.
         title: the title of the table.
-        kind: the kind of map, which names the rows.
     """
-    from captioning.metrics import MEASURES
+    from captioning.metrics import MEASURES, RIVALS
 
     words, images = summary["words"], summary["images with scored words"]
     lines = [
@@ -139,12 +138,16 @@ def grounding_table(summary: Mapping[str, Any], *, title: str, kind: str = ATTEN
     if summary["means"] is None:
         return lines[0]
     lines += ["mean over words [95 % interval by bootstrap over images]", ""]
-    lines.append(" " * 22 + "".join(f"{measure:<{_CELL}}" for measure in MEASURES).rstrip())
-    for name, measures in {**summary["means"], **summary["differences"]}.items():
+    maps, differences = [name for name in summary["means"] if name not in (*RIVALS, "chance")], summary["differences"]
+    if len(maps) > 1:
+        differences = {f"{name} - {maps[0]}": differences[f"{name} - {maps[0]}"] for name in maps[1:]}
+    rows = {**summary["means"], **differences}
+    width = max(_NAME, *(len(name) + 1 for name in rows))
+    lines.append(" " * (width + 2) + "".join(f"{measure:<{_CELL}}" for measure in MEASURES).rstrip())
+    for name, measures in rows.items():
         cells = [f"{cell['mean']:.3f} [{cell['low']:.3f}, {cell['high']:.3f}]" for cell in measures.values()]
         name = name.replace("centre", "center")  # the stored keys have the British spelling
-        name = name.replace(ATTENTION, "map" if kind != ATTENTION else ATTENTION)
-        lines.append(f"  {name:<20}" + "".join(f"{cell:<{_CELL}}" for cell in cells).rstrip())
+        lines.append(f"  {name:<{width}}" + "".join(f"{cell:<{_CELL}}" for cell in cells).rstrip())
     return "\n".join(lines)
 
 

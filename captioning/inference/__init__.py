@@ -8,7 +8,16 @@ PARTS = {
     "guidance": ["TagGuide"],
 }
 TOOLS = {
-    "attribution": ["as_map", "gradient_times_input", "with_gradient_maps"],
+    "attribution": [
+        "ATTENTION",
+        "BLIND",
+        "as_map",
+        "check_maps",
+        "gradient_times_input",
+        "gradient_weighted_attention",
+        "names_of_maps",
+        "with_maps",
+    ],
     "automatic_tags": ["choose_guide", "recommended_tags"],
     "caption": ["Caption", "TagWeights", "tag_notes"],
     "distillation": ["soft_targets_of", "write_soft_targets"],

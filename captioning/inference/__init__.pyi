@@ -1,6 +1,11 @@
+from captioning.inference.attribution import ATTENTION as ATTENTION
+from captioning.inference.attribution import BLIND as BLIND
 from captioning.inference.attribution import as_map as as_map
+from captioning.inference.attribution import check_maps as check_maps
 from captioning.inference.attribution import gradient_times_input as gradient_times_input
-from captioning.inference.attribution import with_gradient_maps as with_gradient_maps
+from captioning.inference.attribution import gradient_weighted_attention as gradient_weighted_attention
+from captioning.inference.attribution import names_of_maps as names_of_maps
+from captioning.inference.attribution import with_maps as with_maps
 from captioning.inference.automatic_tags import choose_guide as choose_guide
 from captioning.inference.automatic_tags import recommended_tags as recommended_tags
 from captioning.inference.caption import Caption as Caption

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from captioning.decoding import normalized
 from captioning.errors import CheckpointError
+from captioning.inference.attribution import ATTENTION
 from captioning.inference.loading import load
 from captioning.inference.predictor import Predictor
 from captioning.models import CaptionModel, Glimpse, State, Step
@@ -130,6 +131,11 @@ class EnsemblePredictor(Predictor):
     def attends(self) -> bool:
         """Whether every member has attention weights; only then are they returned."""
         return all(member.attends for member in self._members)
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """The mean of the members' attention weights, if all members attend."""
+        return (ATTENTION,) if self.attends else ()
 
     @property
     def has_sentinel(self) -> bool:

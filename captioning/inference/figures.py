@@ -7,21 +7,34 @@
 | `strip` | one panel per word, all in one row, for a paper             |
 | `gaze`  | an animation from word to word (GIF)                        |
 | `film`  | the same animation as a video (MP4)                         |
+
+In Python, `heads` draws one word with one panel per head of each layer, of models with several heads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
 from captioning.errors import ConfigError
+from captioning.inference.attribution import ATTENTION
 from captioning.inference.caption import Caption, tag_notes
-from captioning.visualise import attention_figure, caption_figure, find_ffmpeg, save_figure, save_gaze, strip_figure
+from captioning.visualise import (
+    attention_figure,
+    caption_figure,
+    find_ffmpeg,
+    heads_figure,
+    save_figure,
+    save_gaze,
+    strip_figure,
+)
 
 STILL, MOVING = ("grid", "cells", "strip"), {"gaze": ".gif", "film": ".mp4"}
 FIGURES = (*STILL, *MOVING)
+HEADS = "heads"
 FIGURE_FORMATS = ("png", "svg", "pdf")
 
 
@@ -72,6 +85,66 @@ def save_caption_figure(
         )
     else:
         save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
+
+
+def check_heads(predictor: Any, *, map: str, word: str | int | None) -> None:
+    """Refuse a figure of heads that cannot be drawn, before the image is captioned.
+
+    Args:
+        predictor: a `Predictor`.
+        map: the map that was asked for.
+        word: the word that was asked for.
+
+    Raises:
+        ConfigError: the model has one map per word, no word was named, or a map was.
+    """
+    if not any(predictor.captioner.head_grid):
+        raise ConfigError(f'kind="{HEADS}" needs a model with several heads, but {predictor.path} has one map per word')
+    if word is None:
+        raise ConfigError(f'kind="{HEADS}" draws one word: name it, for example word="dog" or word=1')
+    if map != ATTENTION:
+        raise ConfigError(f'kind="{HEADS}" draws every head: remove map={map!r}, or draw it with kind="strip"')
+
+
+def draw_heads(
+    picture: Image.Image,
+    captions: Mapping[str, Caption],
+    word: str | int,
+    *,
+    grid: tuple[int, int],
+    path: Path | str | None = None,
+) -> Figure:
+    """Draw one word of a caption: one row of panels per layer, with the mean of its heads and each head.
+
+    Args:
+        picture: the captioned image.
+        captions: the caption with the map of each layer's mean, then of each head; see `CaptionModel.map_names`.
+        word: the word, or its position in the caption, from 0.
+        grid: number of layers and of heads per layer.
+        path: a file to write the figure to, or None; its suffix is the format.
+
+    Raises:
+        ConfigError: the caption does not have the word.
+    """
+    layers, heads = grid
+    caption = next(iter(captions.values()))
+    position = _position(caption, word)
+    rows = np.stack([each.attention[position] for each in captions.values() if each.attention is not None])
+    weights = np.concatenate((rows[:layers, None], rows[layers:].reshape(layers, heads, -1)), 1)
+    tokens = [f"[{each}]" if at == position else each for at, each in enumerate(caption.tokens)]
+    figure = heads_figure(picture, weights, title=" ".join(tokens), box=caption.box, grid=caption.grid)
+    if path is not None:
+        save_figure(figure, path)
+    return figure
+
+
+def _position(caption: Caption, word: str | int) -> int:
+    """Return the position of a word in a caption, of its first occurrence."""
+    if isinstance(word, int) and 0 <= word < len(caption.tokens):
+        return word
+    if word not in caption.tokens:
+        raise ConfigError(f"word={word!r} is not in the caption: choose one of {' '.join(caption.tokens)!r}")
+    return caption.tokens.index(str(word))
 
 
 def check_drawable(kinds: Sequence[str], predictor: Any) -> None:

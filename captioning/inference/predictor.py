@@ -21,6 +21,7 @@ from captioning.decoding import Hypothesis, forced_decoding
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.features import Regions, corner_crops
 from captioning.inference.attention_map import merge_crops, split_tags
+from captioning.inference.attribution import ATTENTION, check_maps, names_of_maps, with_maps
 from captioning.inference.borrowed_words import ExtendedVocabulary
 from captioning.inference.caption import Caption, TagWeights
 from captioning.inference.generation import generate, get_search, most_required, with_generator, with_guides
@@ -109,6 +110,14 @@ class Predictor:
     def has_sentinel(self) -> bool:
         """Whether a share of each word's weight may go to a visual sentinel."""
         return self.captioner.has_sentinel
+
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """The maps of a word that this captioner has: its attention, summaries, gradient maps, layers and heads.
+
+        docs/maps.md describes them.
+        """
+        return names_of_maps(self.captioner)
 
     @property
     def device(self) -> torch.device:
@@ -300,9 +309,9 @@ class Predictor:
 
     @torch.inference_mode()
     def forced_captions(
-        self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, batch_size: int = 16
+        self, images: Sequence[Any] | Any, texts: Sequence[str] | str, *, map: str = ATTENTION, batch_size: int = 16
     ) -> list[Caption]:
-        """Compute the attention weights of given captions, one per image, by forced decoding.
+        """Compute the attention weights, or another map, of given captions, one per image, by forced decoding.
 
         The model reads the given words instead of its own. Words that are not in the vocabulary become <unk>; for
         `bpe`, only their unknown characters do.
@@ -310,11 +319,16 @@ class Predictor:
         Args:
             images: one image or several, as in `caption`.
             texts: one caption per image; they are tokenized like the training captions.
+            map: the map of a word, one of `map_names`.
             batch_size: images decoded together.
 
         Raises:
+            ConfigError: the map does not exist.
+            CheckpointError: the model does not have this map.
             DataError: there are not as many captions as images, or an image cannot be read.
         """
+        if map != ATTENTION:
+            check_maps([map], self)
         images, texts = _listed(images), [texts] if isinstance(texts, str) else list(texts)
         if len(images) != len(texts):
             raise DataError(
@@ -326,13 +340,48 @@ class Predictor:
             tokens = [[*self.vocabulary.ids(pieces), self.vocabulary.end] for pieces in written]
             pictures = [_picture(image) for image, _ in batch]
             features: Any = self.encode(pictures)
-            found = self.search_features(features, partial(forced_decoding, tokens=tokens))
+            found = [group[0] for group in self.search_features(features, partial(forced_decoding, tokens=tokens))]
+            if map != ATTENTION:
+                found = with_maps(self.captioner, features, found, [map], start=self.vocabulary.start)[map]
             named = self.captioner.name_tags(features)
             captions += [
-                self.as_caption(group[0], picture.size, pieces, nouns=nouns)
-                for group, picture, pieces, nouns in zip(found, pictures, written, named, strict=True)
+                self.as_caption(each, picture.size, pieces, nouns=nouns)
+                for each, picture, pieces, nouns in zip(found, pictures, written, named, strict=True)
             ]
-        return captions
+        return captions if map == ATTENTION else [each._replace(sentinel=None) for each in captions]
+
+    @torch.inference_mode()
+    def caption_maps(
+        self, image: Any, names: Sequence[str], method: str | Callable = "beam", **arguments
+    ) -> dict[str, Caption]:
+        """Caption one image, and compute several maps of each of its words.
+
+        Args:
+            image: a path, a PIL image or a [height, width, 3] uint8 array.
+            names: some of `map_names`.
+            method: as in `caption`.
+            **arguments: as in `caption`.
+
+        Returns:
+            {name: the caption, with this map as its `attention`}.
+
+        Raises:
+            ConfigError: a map does not exist, or tags guide the captions.
+            CheckpointError: the model does not have one of these maps.
+        """
+        check_maps(names, self)
+        if tuple(names) == (ATTENTION,):
+            return {ATTENTION: self.caption(image, method, **arguments)[0]}
+        if self.guide is not None:
+            raise ConfigError(f"map={names[0]} needs captions without a guide. Set tags=null, or use map=attention")
+        picture = _picture(image)
+        features: Any = self.encode([picture])
+        found = self.search_features(features, with_generator(get_search(method, **arguments)), names=[_name(image, 0)])
+        maps = with_maps(self.captioner, features, found[0][:1], names, start=self.vocabulary.start)
+        (nouns,) = self.captioner.name_tags(features)
+        captions = {name: self.as_caption(made[0], picture.size, nouns=nouns) for name, made in maps.items()}
+        # Only the weights of attention itself leave a share to the sentinel.
+        return {name: each if name == ATTENTION else each._replace(sentinel=None) for name, each in captions.items()}
 
     def figure(
         self,
@@ -341,23 +390,39 @@ class Predictor:
         method: str | Callable = "beam",
         *,
         path: str | Path | None = None,
+        map: str = ATTENTION,
+        word: str | int | None = None,
         **arguments,
     ) -> "Figure | None":
-        """Caption one image, and draw one attention map per word.
+        """Caption one image, and draw one map per word; or all heads of all layers for one word.
 
         Args:
             image: a path, a PIL image or a [height, width, 3] uint8 array.
-            kind: one of `captioning.inference.figures.FIGURES`: "grid", "cells", "strip", "gaze" or "film".
+            kind: one of `captioning.inference.figures.FIGURES`: "grid", "cells", "strip", "gaze" or "film"; or "heads".
             method: as in `caption`.
             path: the file to write the figure to, or None; the animations "gaze" and "film" are only drawn into a file.
+            map: the map of a word, one of `map_names`; not for "heads".
+            word: for "heads", a word of the caption or its position, from 0.
             **arguments: as in `caption`.
 
         Returns:
             A matplotlib Figure; None for an animation.
+
+        Raises:
+            ConfigError: the kind or the map does not exist, or the caption does not have the word.
+            CheckpointError: the model does not have this map.
         """
         from captioning.inference import figures  # imported here because captioning alone does not need matplotlib
 
-        (caption,) = self.caption(image, method, **arguments)
+        if kind == figures.HEADS:
+            figures.check_heads(self, map=map, word=word)
+            names = self.captioner.map_names[len(self.captioner.summaries) :]
+            captions = self.caption_maps(image, names, method, **arguments)
+            return figures.draw_heads(_picture(image), captions, word, grid=self.captioner.head_grid, path=path)
+        if word is not None:
+            raise ConfigError(f'word={word!r} is for kind="{figures.HEADS}": remove it, or choose this kind')
+        caption = self.caption_maps(image, [map], method, **arguments)[map] if map != ATTENTION else None
+        caption = caption or self.caption(image, method, **arguments)[0]  # also of a model without attention
         if path is not None:
             figures.save_caption_figure(_picture(image), caption, path, kind)
         return None if kind in figures.MOVING else figures.draw_figure(_picture(image), caption, kind)

@@ -12,7 +12,7 @@ PARTS = {
 }
 TOOLS = {
     "chair": ["AnnotatedObjects", "LOWER_IS_BETTER"],
-    "grounding": ["MEASURES", "ground_caption", "summarize"],
+    "grounding": ["MEASURES", "RIVALS", "ground_caption", "looked_at", "summarize"],
     "mentions": ["compile_phrases", "find_mentions"],
     "regions": ["overlaps"],
     "scores": ["Report", "name_ids", "score"],

@@ -1,7 +1,9 @@
 from captioning.metrics.chair import AnnotatedObjects as AnnotatedObjects
 from captioning.metrics.chair import LOWER_IS_BETTER as LOWER_IS_BETTER
 from captioning.metrics.grounding import MEASURES as MEASURES
+from captioning.metrics.grounding import RIVALS as RIVALS
 from captioning.metrics.grounding import ground_caption as ground_caption
+from captioning.metrics.grounding import looked_at as looked_at
 from captioning.metrics.grounding import summarize as summarize
 from captioning.metrics.mentions import compile_phrases as compile_phrases
 from captioning.metrics.mentions import find_mentions as find_mentions

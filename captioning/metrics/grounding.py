@@ -15,7 +15,7 @@ from captioning.metrics.mentions import Mention, Phrases, find_mentions
 from captioning.metrics.regions import Rectangle, Region, area_share, box_region, cell_shares, contains, mask_region
 
 SPREAD = 0.25  # standard deviation of the center prior, as a share of the image's side
-LOOKERS = ("attention", "uniform", "centre")
+RIVALS = ("uniform", "centre")
 MEASURES = ("pointing box", "pointing mask", "mass box", "mass mask")
 
 
@@ -39,7 +39,8 @@ class Grounded(NamedTuple):
     Attributes:
         mention: the words and their category.
         phrase: the words as text.
-        measures: {"attention pointing box": …, "chance box": …, …}; None if the image has no such object.
+        measures: {"attention pointing box": …, "chance box": …, …}, with the measures of each map under its name; None
+            if the image has no such object.
     """
 
     mention: Mention
@@ -101,6 +102,8 @@ def ground_caption(
     things: Sequence[AnnotatedThing | Any],
     phrases: Phrases,
     grid: tuple[int, int] | None = None,
+    name: str = "attention",
+    others: Mapping[str, np.ndarray] | None = None,
 ) -> list[Grounded]:
     """Measure every mention of a category in one caption; a phrase of several words has the mean of their weights.
 
@@ -114,17 +117,19 @@ def ground_caption(
         things: annotated objects of the image, with the attributes of `AnnotatedThing`.
         phrases: result of `compile_phrases`.
         grid: (H, W) of the grid; None for a square.
+        name: name of this map in the measures.
+        others: {name: [T, L] weights} of further maps of the same words.
 
     Raises:
         ValueError: the weights do not fit the words or the grid.
     """
-    weights = np.asarray(weights, dtype=np.float64)
-    side = isqrt(weights.shape[1])
+    maps = {name: np.asarray(weights)} | {key: np.asarray(each) for key, each in (others or {}).items()}
+    side = isqrt(maps[name].shape[1])
     grid = grid or (side, side)
-    if len(weights) != len(tokens) or weights.shape[1] != grid[0] * grid[1]:
-        raise ValueError(f"weights {weights.shape} do not fit {len(tokens)} words and a grid of {grid}")
-    if places is not None:
-        weights = np.eye(weights.shape[1] + 1)[np.asarray(places), :-1]
+    for each in maps.values():
+        if len(each) != len(tokens) or each.shape[1] != grid[0] * grid[1]:
+            raise ValueError(f"weights {each.shape} do not fit {len(tokens)} words and a grid of {grid}")
+    maps[name] = looked_at(maps[name], places)
     rulers: dict[str, list[Callable]] = {}
     grounded = []
     for mention in find_mentions(tokens, phrases):
@@ -132,16 +137,24 @@ def ground_caption(
         if here and mention.category not in rulers:
             rulers[mention.category] = _rulers(here, box=box, grid=grid, size=size)
         phrase = " ".join(tokens[mention.start : mention.stop])
-        looked = weights[mention.start : mention.stop].mean(0)
+        looked = {key: np.asarray(each, float)[mention.start : mention.stop].mean(0) for key, each in maps.items()}
         measures = None
         if here:
-            measures = {name: value for ruler in rulers[mention.category] for name, value in ruler(looked).items()}
+            measures = {key: value for ruler in rulers[mention.category] for key, value in ruler(looked).items()}
         grounded.append(Grounded(mention, phrase, measures))
     return grounded
 
 
+def looked_at(weights: np.ndarray, places: Sequence[int] | None) -> np.ndarray:
+    """Return weights [T, L] in which the locations that hard attention chose have all the weight."""
+    return weights if places is None else np.eye(weights.shape[1] + 1)[np.asarray(places), :-1]
+
+
 def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], size: tuple[int, int]) -> list[Callable]:
-    """Return two functions from weights to measures, for boxes and for masks; constant measures are computed once."""
+    """Return two functions from {name: weights} to measures, for boxes and for masks.
+
+    Constant measures are computed once.
+    """
     regions = {
         "box": box_region((thing.box for thing in things), size),
         "mask": mask_region((thing.segmentation for thing in things), size),
@@ -159,7 +172,12 @@ def _rulers(things: Sequence[Any], *, box: Rectangle, grid: tuple[int, int], siz
         fixed = {f"chance {kind}": area_share(region, size)}
         for looker, weights in rivals.items():
             fixed |= measure(looker, weights)
-        return lambda weights: measure("attention", weights) | fixed
+
+        def measure_all(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
+            found = [measure(name, weights) for name, weights in maps.items()]
+            return {key: value for measures in found for key, value in measures.items()} | fixed
+
+        return measure_all
 
     return [ruler(kind, region) for kind, region in regions.items()]
 
@@ -177,8 +195,8 @@ def summarize(grounded: Mapping[int, Sequence[Grounded]], *, samples: int = 1000
 
     Returns:
         A dictionary of plain values with the keys "images", "images with scored words", "words", "hallucinated",
-        "means", "differences" and "categories". "means" and "differences" are {looker: {measure: {"mean", "low",
-        "high"}}}, or None if no mention has measures.
+        "means", "differences" and "categories". "means" and "differences" are {row: {measure: {"mean", "low",
+        "high"}}}, or None if no mention has measures. Each map is compared with the first one and with each rival.
     """
     every = [each for mentions in grounded.values() for each in mentions]
     scored = {image_id: [e.measures for e in own if e.measures] for image_id, own in grounded.items()}
@@ -199,20 +217,26 @@ def summarize(grounded: Mapping[int, Sequence[Grounded]], *, samples: int = 1000
 
 def _means(images: Sequence[Sequence[Mapping[str, float]]], *, samples: int, seed: int) -> dict[str, Any]:
     names = list(images[0][0])
+    ending = f" {MEASURES[0]}"
+    maps = [looker for name in names if (looker := name.removesuffix(ending)) not in (name, *RIVALS)]
+    rivals = (*RIVALS, "chance")
+    pairs = [(name, maps[0]) for name in maps[1:]] + [(name, rival) for name in maps for rival in rivals]
     # One row per image: the sum of each measure over its mentions, and the number of mentions.
     totals = np.array([[*np.sum([[m[name] for name in names] for m in own], axis=0), len(own)] for own in images])
 
     def means(totals: np.ndarray) -> np.ndarray:
         sums = totals.sum(axis=0)
         values = dict(zip(names, sums[:-1] / sums[-1], strict=True))
-        table = [[values[f"{looker} {measure}"] for measure in MEASURES] for looker in LOOKERS]
+        rows = {
+            looker: np.array([values[f"{looker} {measure}"] for measure in MEASURES]) for looker in (*maps, *RIVALS)
+        }
         # The region's share of the image area is both the chance that a random point hits, and the mass of uniform
         # attention inside.
-        table.append([values[f"chance {measure.split()[1]}"] for measure in MEASURES])
-        return np.array([*table, *(np.array(table[0]) - row for row in table[1:])])
+        rows["chance"] = np.array([values[f"chance {measure.split()[1]}"] for measure in MEASURES])
+        return np.array([*rows.values(), *(rows[one] - rows[other] for one, other in pairs)])
 
     means_, (low, high) = means(totals), interval(totals, means, samples=samples, seed=seed)
-    rows = [*LOOKERS, "chance", *(f"attention - {rival}" for rival in (*LOOKERS[1:], "chance"))]
+    rows = [*maps, *rivals, *(f"{one} - {other}" for one, other in pairs)]
     table = {
         row: {
             measure: {"mean": float(m), "low": float(a), "high": float(b)}
@@ -221,8 +245,8 @@ def _means(images: Sequence[Sequence[Mapping[str, float]]], *, samples: int, see
         for row, *values in zip(rows, means_, low, high, strict=True)
     }
     return {
-        "means": {row: table[row] for row in rows[:4]},
-        "differences": {row: table[row] for row in rows[4:]},
+        "means": {row: table[row] for row in (*maps, *rivals)},
+        "differences": {row: table[row] for row in rows[len(maps) + len(rivals) :]},
     }
 
 

@@ -31,6 +31,8 @@ from captioning.models.interface import Decoded as Decoded
 from captioning.models.interface import Glimpse as Glimpse
 from captioning.models.interface import State as State
 from captioning.models.interface import Step as Step
+from captioning.models.interface import head_name as head_name
+from captioning.models.interface import layer_name as layer_name
 from captioning.models.interface import stack_glimpses as stack_glimpses
 from captioning.models.key_value_cache import KeyValueCache as KeyValueCache
 from captioning.models.key_value_cache import Past as Past

@@ -110,7 +110,9 @@ class SoftAttention(nn.Module):
             Context [B, K, D] and weights [B, K, L], without the sentinel's weight.
         """
         weights = _scores(self.scorer, query, keys, mask, sentinel).softmax(-1)
-        return Glimpse(_look(weights, grid, sentinel), weights[..., : grid.shape[1]])
+        # The context is computed from the glimpse's own weights, so that gradients with respect to them exist.
+        weights, rest = weights.tensor_split((grid.shape[1],), -1)
+        return Glimpse(_look(weights, rest, grid, sentinel), weights)
 
 
 class HardAttention(nn.Module):
@@ -165,7 +167,8 @@ class HardAttention(nn.Module):
         log_weights = _scores(self.scorer, query, keys, mask, sentinel).log_softmax(-1)
         drawn = self.draw(log_weights, keys.expected) if self.training else self._decode(log_weights)
         weights = log_weights[..., : grid.shape[1]].exp()
-        return Glimpse(_look(drawn.weights, grid, sentinel), weights, drawn.places, drawn.log_prob, drawn.entropy)
+        context = _look(*drawn.weights.tensor_split((grid.shape[1],), -1), grid, sentinel)
+        return Glimpse(context, weights, drawn.places, drawn.log_prob, drawn.entropy)
 
     def _decode(self, log_weights: Tensor) -> Draw:
         if self.decode == "expectation":
@@ -199,8 +202,8 @@ def _scores(scorer, query: Tensor, keys: Keys, mask: Tensor | None, sentinel: Se
     return torch.cat((scores, scorer.of_rows(query, sentinel.key)[..., None]), -1)
 
 
-def _look(weights: Tensor, grid: Tensor, sentinel: Sentinel | None) -> Tensor:
-    """Compute Σ_i w_i a_i, plus the sentinel's share of its vector: weights [B, K, L (+ 1)] -> context [B, K, D]."""
+def _look(weights: Tensor, rest: Tensor, grid: Tensor, sentinel: Sentinel | None) -> Tensor:
+    """Compute Σ_i w_i a_i, plus the sentinel's share of its vector: weights [B, K, L], rest [B, K, 1] -> [B, K, D]."""
     if sentinel is None:
         return weights @ grid
-    return weights[..., :-1] @ grid + weights[..., -1:] * sentinel.vector
+    return weights @ grid + rest * sentinel.vector

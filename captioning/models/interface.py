@@ -7,7 +7,7 @@ Shapes: B images, K rows per image (captions in training, beams or samples in de
 grid locations.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 import torch
@@ -107,6 +107,8 @@ class CaptionModel(nn.Module):
             None for soft attention or no attention.
         has_sentinel: Whether a share of each word's attention weight may go to a visual sentinel.
         tag_places: Number of the last attention weights that belong to tags of the image, not to its locations.
+        summaries: Names of summaries of a word's attention maps, for a model with several maps per word.
+        head_grid: Number of layers and of heads per layer that have a map of their own; (0, 0) for one map per word.
     """
 
     encoder: nn.Module
@@ -115,6 +117,8 @@ class CaptionModel(nn.Module):
     hard_attention: str | None = None
     has_sentinel: bool = False
     tag_places: int = 0
+    summaries: tuple[str, ...] = ()
+    head_grid: tuple[int, int] = (0, 0)
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
         """Compute, once per image, the state before `<start>` (one row per image) and the memory that all steps read.
@@ -192,10 +196,81 @@ class CaptionModel(nn.Module):
         logits = torch.stack([step.logits for step in steps], 2).flatten(0, 2)[index]
         return Decoded(logits, index, stack_glimpses([step.glimpse for step in steps], real), state)
 
+    @property
+    def map_names(self) -> tuple[str, ...]:
+        """What `named_maps` accepts: summaries, the mean of each layer, and each head; () for one map per word."""
+        layers, heads = map(range, self.head_grid)
+        means = [layer_name(layer) for layer in layers]
+        return (*self.summaries, *means, *(head_name(layer, head) for layer in layers for head in heads))
+
+    def named_maps(
+        self, images: Tensor, tokens: Tensor, names: Sequence[str], mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute some of the attention maps of given captions by their names, without gradients.
+
+        Args:
+            images: As in `begin`.
+            tokens: [B, K, 1 + T] int64: `<start>` words `<end>` `<pad>`….
+            names: Some of `map_names`.
+            mask: As in `begin`.
+
+        Returns:
+            {name: weights [B, K, T, L]}. Rows of real words sum to 1.
+
+        Raises:
+            ConfigError: The model has one map per word, the weights of its glimpses.
+        """
+        raise ConfigError(f"{type(self).__name__} has one attention map per word: set map=attention")
+
+    def gradient_attention(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Weight the attention of each word of given captions by the gradient of the word's log-probability.
+
+        For a model with one attention per step, this is (α_t ⊙ ∂ log p(w_t | w_<t) / ∂α_t)⁺: of the locations that step
+        t attends to, those that made its word more probable (Chefer et al. 2021, eq. 5). A model with several layers
+        also follows their results through later layers.
+
+        Args:
+            images: As in `begin`, with gradients enabled.
+            tokens: [B, K, 1 + T] int64: `<start>` words `<end>` `<pad>`….
+            mask: As in `begin`.
+
+        Returns:
+            Relevance [B, K, T, L], at least 0 and not normalized; 0 at padding.
+
+        Raises:
+            ConfigError: The logits do not depend on the weights of the glimpse: no attention, or hard attention.
+        """
+        state, memory = self.begin(images, mask)
+        state, found = state.repeat(tokens.shape[1]), []
+        for token, word in zip(tokens[..., :-1].unbind(-1), tokens[..., 1:].unbind(-1), strict=True):
+            step = self.step(token, state, memory)
+            weights, log_probs = step.glimpse.weights, step.logits.log_softmax(-1).gather(-1, word[..., None])
+            gradient = None
+            if weights.requires_grad:  # rows are independent, so one backward pass serves all of them
+                (gradient,) = torch.autograd.grad(log_probs.sum(), weights, allow_unused=True, retain_graph=True)
+            if gradient is None:
+                raise ConfigError(
+                    f"map=gradient_attention: words of {type(self).__name__} have no gradient with respect to "
+                    "attention weights. Set map=gradient_input"
+                )
+            found.append((gradient * weights).clamp_min(0).detach() * (word != self.pad)[..., None])
+            state = step.state.detach()
+        return torch.stack(found, 2)
+
     def forward(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Decoded:
         """Apply teacher forcing to captions [B, K, 1 + T] of images; see `begin` and `teacher_force`."""
         state, memory = self.begin(images, mask)
         return self.teacher_force(tokens, state, memory)
+
+
+def layer_name(layer: int) -> str:
+    """Return the name of the mean map of a layer's heads: layer 0 is "layer1"."""
+    return f"layer{layer + 1}"
+
+
+def head_name(layer: int, head: int) -> str:
+    """Return the name of a head's map: head 2 of layer 0 is "layer1_head3"."""
+    return f"{layer_name(layer)}_head{head + 1}"
 
 
 def stack_glimpses(glimpses: list[Glimpse], real: Tensor) -> Glimpse:

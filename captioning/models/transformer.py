@@ -16,13 +16,20 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, some_place
 from captioning.models.captioner import MOST_LAYERS
 from captioning.models.embeddings import learned
-from captioning.models.interface import CaptionModel, Decoded, Glimpse, Step
+from captioning.models.interface import CaptionModel, Decoded, Glimpse, Step, head_name, layer_name
 from captioning.models.key_value_cache import KeyValueCache, Past
 from captioning.models.ops import Dropout
 from captioning.models.positions import NoPositions
 from captioning.models.readout import LazyLogits
 from captioning.models.transformer_blocks import AllSteps, Block, ImageMemory, OneStep, attend
-from captioning.models.transformer_maps import AttentionMaps, attention_rollout, mix_layer, mix_locations
+from captioning.models.transformer_maps import (
+    AttentionMaps,
+    attention_rollout,
+    mix_layer,
+    mix_locations,
+    relevance,
+    weight_by_gradient,
+)
 from captioning.models.word_positions import SinusoidalPositions
 
 MAPS = ("last_layer", "all_layers", "rollout")
@@ -72,6 +79,7 @@ class TransformerCaptioner(CaptionModel):
         self.narrow = nn.Identity() if size == width else nn.Linear(width, size, bias=False)
         self.grid_norm, self.norm, self.dropout = nn.LayerNorm(width), nn.LayerNorm(width), Dropout(dropout)
         self.heads, self.pad, self.attends, self.maps = heads, pad, attends, maps
+        self.summaries, self.head_grid = (MAPS, (len(self.blocks), heads)) if attends else ((), (0, 0))
 
     def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Compute the grid [B, L, W] that the words attend to (L = 1 for an fc vector), and its mask.
@@ -161,6 +169,50 @@ class TransformerCaptioner(CaptionModel):
         of_inputs = F.pad(of_inputs, (0, length)).unsqueeze(3)
         rollout = attention_rollout(words, of_inputs, start.expand(*real.shape, -1))
         return AttentionMaps(words, image, torch.stack(grid_weights) if grid_weights else None, rollout)
+
+    def named_maps(
+        self, images: Tensor, tokens: Tensor, names: Sequence[str], mask: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Compute summaries, means of layers ("layer1") and single heads ("layer1_head3") along given captions."""
+        if unknown := [name for name in names if name not in self.map_names]:
+            raise ConfigError(f"map={unknown[0]} does not exist. Choose from {', '.join(self.map_names)}")
+        grid, mask = self.encode(images, mask)
+        real = tokens[..., 1:] != self.pad
+        x, attention = self._parallel(tokens, real, self.begin_from(grid, mask)[1], weighs=True)
+        image = torch.stack(attention.image)  # [layers, B, K, heads, T, L]
+        rollout = attention_rollout(attention.words, image, x.new_zeros(*real.shape, grid.shape[1]))
+        found = {"last_layer": image[-1].mean(2), "all_layers": image.mean((0, 3))}
+        found["rollout"] = rollout / rollout.sum(-1, keepdim=True)
+        for layer, weights in enumerate(image):
+            found[layer_name(layer)] = weights.mean(2)
+            found |= {head_name(layer, head): weights[:, :, head] for head in range(self.heads)}
+        return {name: found[name] * real[..., None] for name in names}
+
+    def gradient_attention(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Follow gradient-weighted attention through all layers to the encoder's grid, for each word of given captions.
+
+        The relevance of word t is the row of step t in `relevance`, with the gradients of log p(w_t | w_<t).
+        """
+        if not self.attends:
+            return super().gradient_attention(images, tokens, mask)
+        batch, rows, _ = tokens.shape
+        # Each caption has its own blocks over the locations: their gradients differ from caption to caption.
+        images, tokens = images.repeat_interleave(rows, 0), tokens.view(batch * rows, 1, -1)
+        grid, mask, of_grid = self._encode(
+            images, None if mask is None else mask.repeat_interleave(rows, 0), weighs=True
+        )
+        real = tokens[..., 1:] != self.pad
+        x, attention = self._parallel(tokens, real, self.begin_from(grid, mask)[1], weighs=True)
+        words = tokens[..., 1:].flatten()[attention.index]
+        log_probs = self.output(self.narrow(x)).log_softmax(-1).gather(1, words[:, None]).squeeze(1)
+        steps, layers = attention.index % real.shape[-1], len(self.blocks)
+        weights = [*attention.of_words, *attention.of_image, *of_grid]
+        found = grid.new_zeros(batch * rows, real.shape[-1], grid.shape[1])
+        for t in range(real.shape[-1]):
+            weighted = weight_by_gradient(log_probs[steps == t].sum(), weights)
+            parts = weighted[:layers], weighted[layers : 2 * layers], weighted[2 * layers :]
+            found[:, t] = relevance(*parts)[:, t]
+        return found.view(batch, rows, *found.shape[1:])
 
     @property
     def maps(self) -> str:

@@ -104,14 +104,28 @@ class _Attention:
             each layer.
 
     Attributes:
-        words: For each layer, weights of self-attention [B, K, heads, T, T], or None.
-        image: For each layer, weights of cross-attention [B, K, heads, T, L], or None.
+        of_words: For each layer, weights of self-attention as they were computed, [B · K, heads, T, T], or None.
+        of_image: For each layer, weights of cross-attention as they were computed, [B, heads, K · T, L], or None.
     """
+
+    rows: int  # K
 
     def __init__(self, memory: ImageMemory, *, heads: int, weighs: tuple[bool, Sequence[bool]]):
         self.memory, self.heads, (self.weighs_words, self.weighs_image) = memory, heads, weighs
-        self.words: list[Any] = []
-        self.image: list[Any] = []
+        self.of_words: list[Any] = []
+        self.of_image: list[Any] = []
+
+    @property
+    def words(self) -> list[Any]:
+        """For each layer, weights of self-attention [B, K, heads, T, T], or None."""
+        return [
+            None if each is None else each.unflatten(0, (len(each) // self.rows, self.rows)) for each in self.of_words
+        ]
+
+    @property
+    def image(self) -> list[Any]:
+        """For each layer, weights of cross-attention [B, K, heads, T, L], or None."""
+        return [None if each is None else each.unflatten(2, (self.rows, -1)).transpose(1, 2) for each in self.of_image]
 
     def read(self, inputs: Tensor) -> Tensor:
         """Run self-attention: queries, keys and values [..., 3 W] -> [..., W]."""
@@ -121,14 +135,14 @@ class _Attention:
         """Run cross-attention: queries [..., W] -> [..., W]."""
         raise NotImplementedError
 
-    def _look(self, query: Tensor, rows: int) -> Tensor:
+    def _look(self, query: Tensor) -> Tensor:
         """Attend to the image with all rows and times at once: [B, K · T, W] -> [B, K · T, W]."""
-        layer = len(self.image)
+        layer = len(self.of_image)
         key, value = self.memory.keys[layer].chunk(2, -1)
         found, weights = attend(
             query, key, value, heads=self.heads, weighs=self.weighs_image[layer], mask=self.memory.mask
         )
-        self.image.append(None if weights is None else weights.unflatten(2, (rows, -1)).transpose(1, 2))
+        self.of_image.append(weights)
         return found
 
 
@@ -152,17 +166,18 @@ class OneStep(_Attention):
 
     def read(self, inputs: Tensor) -> Tensor:
         """Run self-attention over the past and the step: [B, K, 3 W] -> [B, K, W]."""
+        self.rows = inputs.shape[1]
         query, key_value = inputs.tensor_split((inputs.shape[-1] // 3,), -1)
         self.pasts.append(self.state.layers[len(self.pasts)].append(key_value))
         key, value = self.pasts[-1].known.flatten(1, 2).transpose(0, 1).chunk(2, -1)  # [B · K, T, W]
         query = query.flatten(0, 1)[:, None]
         found, weights = attend(query, key, value, heads=self.heads, weighs=self.weighs_words)
-        self.words.append(None if weights is None else weights.unflatten(0, inputs.shape[:2]))
+        self.of_words.append(weights)
         return found.view(*inputs.shape[:2], -1)
 
     def look(self, query: Tensor) -> Tensor:
         """Run cross-attention: [B, K, W] -> [B, K, W]."""
-        return self._look(query, query.shape[1])
+        return self._look(query)
 
 
 class AllSteps(_Attention):
@@ -182,18 +197,19 @@ class AllSteps(_Attention):
     def __init__(self, real: Tensor, memory: ImageMemory, **arguments):
         super().__init__(memory, **arguments)
         self.shape, self.index = real.shape, real.flatten().nonzero().squeeze(1)
+        self.rows = real.shape[1]
 
     def read(self, inputs: Tensor) -> Tensor:
         """Run causal self-attention: [N, 3 W] -> [N, W]."""
         query, key, value = self._spread(inputs).unflatten(0, (-1, self.shape[-1])).chunk(3, -1)
         found, weights = attend(query, key, value, heads=self.heads, weighs=self.weighs_words, causal=True)
-        self.words.append(None if weights is None else weights.unflatten(0, self.shape[:2]))
+        self.of_words.append(weights)
         return found.flatten(0, 1)[self.index]
 
     def look(self, query: Tensor) -> Tensor:
         """Run cross-attention: [N, W] -> [N, W]."""
         query = self._spread(query).unflatten(0, (self.shape[0], -1))
-        return self._look(query, self.shape[1]).flatten(0, 1)[self.index]
+        return self._look(query).flatten(0, 1)[self.index]
 
     def _spread(self, part: Tensor) -> Tensor:
         """Put the rows of the real words where they belong among all B · K · T rows, with zeros elsewhere."""

@@ -4,6 +4,7 @@
 |-----------------|--------------------------------------------------------------------|
 | `attention`     | one panel with an attention map per word                           |
 | `strip`         | the same panels in one row, for a paper                            |
+| `heads`         | one word's maps of all layers and heads                            |
 | `animation`     | the same as an animation                                           |
 | `contact_sheet` | many images with captions and scores                               |
 | `curves`        | losses and scores of runs                                          |
@@ -35,6 +36,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "curves": ["curves_figure", "read_curves"],
         "drawing": ["few_colors", "save_figure", "thumbnail"],
         "geometry": ["cell_overlay", "overlay", "region_overlay", "scale"],
+        "heads": ["heads_figure"],
         "maps": ["BRIGHTEST", "COLORS", "FAINTEST", "Maps"],
         "strip": ["strip_figure"],
     },

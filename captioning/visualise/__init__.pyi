@@ -21,6 +21,7 @@ from captioning.visualise.geometry import cell_overlay as cell_overlay
 from captioning.visualise.geometry import overlay as overlay
 from captioning.visualise.geometry import region_overlay as region_overlay
 from captioning.visualise.geometry import scale as scale
+from captioning.visualise.heads import heads_figure as heads_figure
 from captioning.visualise.maps import BRIGHTEST as BRIGHTEST
 from captioning.visualise.maps import COLORS as COLORS
 from captioning.visualise.maps import FAINTEST as FAINTEST

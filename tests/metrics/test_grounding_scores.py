@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from fractions import Fraction
 from itertools import combinations
 from typing import NamedTuple
@@ -505,13 +506,28 @@ def test_features_come_from_where_evaluation_takes_them(toy_run, scenes, tmp_pat
 def test_maps_by_gradients_are_measured_for_the_same_captions(toy_run, scenes, tmp_path, capsys):
     given = [toy_run, *scenes[:2], *scenes[3:], "features=online", "samples=50"]
     rows = {}
+    several = "attention,gradient_attention,gradient_input"
+    for kind in ("attention", "gradient_input", f"[{several}]"):
+        output = tmp_path / kind.strip("[]").replace(",", "_")
+        run(*given, f"map={kind}", f"output={output}")
+        rows[kind] = list(csv.DictReader((output / "words.csv").open(newline="")))
+        found = json.loads((output / "grounding.json").read_text())
+        assert found["map"] == (several.split(",") if "[" in kind else kind)
+    printed = capsys.readouterr().out
+    assert "map=gradient_input" in printed and f"map={several}" in printed
+    table = re.findall(r"^  (\w+(?: - \w+)?) +-?\d", printed, re.MULTILINE)[-8:]
+    differences = ["gradient_attention - attention", "gradient_input - attention"]
+    assert table == [*several.split(","), "uniform", "center", "chance", *differences]
+    # One call for several maps gives the rows of one call each.
+    words, same, also = ([(row["image_id"], row["words"]) for row in each] for each in rows.values())
+    assert words == same == also
     for kind in ("attention", "gradient_input"):
-        run(*given, f"map={kind}", f"output={tmp_path / kind}")
-        rows[kind] = list(csv.DictReader((tmp_path / kind / "words.csv").open(newline="")))
-    assert "map=gradient_input" in capsys.readouterr().out
-    assert json.loads((tmp_path / kind / "grounding.json").read_text())["map"] == "gradient_input"
-    words, same = ([(row["image_id"], row["words"]) for row in each] for each in rows.values())
-    assert words == same and rows["attention"] != rows["gradient_input"]
+        assert all(row.items() <= joined.items() for row, joined in zip(rows[kind], rows[f"[{several}]"], strict=True))
+    masses = [[row[f"{kind}_mass_box"] for row in rows[f"[{several}]"]] for kind in several.split(",")]
+    assert masses[0] != masses[1] != masses[2] != masses[0]
+    for measure, cell in found["differences"]["gradient_input - attention"].items():
+        one, other = (found["means"][kind][measure]["mean"] for kind in ("gradient_input", "attention"))
+        assert cell["mean"] == pytest.approx(one - other) and cell["low"] <= cell["mean"] <= cell["high"]
     # One word again by hand: the share of its positive contributions in the cells of the object's boxes.
     predictor = load(toy_run.removeprefix("checkpoint="))
     row = next(row for row in rows["gradient_input"] if int(row["in_picture"]))
@@ -532,12 +548,23 @@ def test_maps_by_gradients_are_measured_for_the_same_captions(toy_run, scenes, t
         things=things,
         phrases=compile_phrases({row["category"]: [row["words"]]}),
     )
-    assert word.measures["attention mass box"] == pytest.approx(float(row["attention_mass_box"]), abs=1e-4)
+    assert word.measures["attention mass box"] == pytest.approx(float(row["gradient_input_mass_box"]), abs=1e-4)
 
 
-def test_a_kind_of_map_that_does_not_exist_is_one_error(toy_run, scenes, tmp_path):
-    with pytest.raises(ConfigError, match=r"map=rollout does not exist. Choose one of attention, gradient_input"):
-        run(toy_run, *scenes, "map=rollout", f"output={tmp_path}")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            "rollout",
+            r"map=rollout does not exist for .*ckpt\. Choose from attention, gradient_attention, gradient_input$",
+        ),
+        ("[attention,attention]", r"map=\[attention,attention\] must list one or several maps, each of them once"),
+        ("[]", r"map=\[\] must list one or several maps"),
+    ],
+)
+def test_maps_that_cannot_be_measured_are_one_error(toy_run, scenes, tmp_path, given, message):
+    with pytest.raises(ConfigError, match=message):
+        run(toy_run, *scenes, f"map={given}", f"output={tmp_path}")
 
 
 def test_hard_attention_is_measured_where_it_looked(tmp_path):

@@ -16,7 +16,7 @@ from captioning.data import CaptionBatch
 from captioning.distill import distill
 from captioning.errors import ConfigError
 from captioning.export import export
-from captioning.inference import load, load_all
+from captioning.inference import as_map, figures, gradient_weighted_attention, load, load_all
 from captioning.report import report
 from captioning.training import CaptioningTask
 from captioning.web.demo import with_encoder
@@ -138,6 +138,78 @@ def test_the_demo_shows_a_map_per_word(whole):
         for caption in captions:
             assert caption["grid"] == [2, 2]
             np.testing.assert_allclose(np.sum(caption["weights"], 1), np.ones(len(caption["words"])), atol=0.01)
+
+
+def test_a_caption_with_each_of_its_maps(whole, world):
+    predictor, photo = load(best_of(whole), device="cpu"), world / "val3.png"
+    heads = [f"layer{layer}_head{head}" for layer in (1, 2) for head in (1, 2, 3, 4)]
+    summaries = ["last_layer", "all_layers", "rollout"]
+    names = ["attention", *summaries, "gradient_attention", "gradient_input", "layer1", "layer2", *heads]
+    assert list(predictor.map_names) == names
+    found = predictor.caption_maps(photo, names, beam_size=2, min_length=4)
+    (caption,) = predictor.caption(photo, beam_size=2, min_length=4)
+    assert len(caption.tokens) >= 3
+    for name in names:
+        assert found[name].tokens == caption.tokens
+        np.testing.assert_allclose(found[name].attention.sum(1), 1, rtol=1e-5)
+    maps = {name: each.attention for name, each in found.items()}
+    np.testing.assert_allclose(maps["attention"], caption.attention, atol=1e-5)
+    np.testing.assert_allclose(maps["attention"], maps["layer2"], atol=1e-5)  # model.maps=last_layer
+    np.testing.assert_allclose(maps["layer1"], np.mean([maps[name] for name in heads[:4]], 0), atol=1e-6)
+    for name in summaries:
+        predictor.captioner.maps = name
+        np.testing.assert_allclose(
+            predictor.caption(photo, beam_size=2, min_length=4)[0].attention, maps[name], atol=1e-5
+        )
+    features = predictor.encode([Image.open(photo).convert("RGB")])
+    tokens = [[*predictor.vocabulary.ids(caption.tokens), predictor.vocabulary.end]]
+    (relevance,) = gradient_weighted_attention(predictor.captioner, features, tokens, start=predictor.vocabulary.start)
+    relevance = as_map(relevance)[: len(caption.tokens)].numpy()
+    np.testing.assert_allclose(maps["gradient_attention"], relevance, atol=1e-4)
+
+
+def test_figures_of_one_map_and_of_all_heads(whole, recurrent_run, world, tmp_path, monkeypatch):
+    predictor, photo = load(best_of(whole), device="cpu"), world / "val3.png"
+    found = predictor.caption_maps(photo, predictor.map_names, "greedy", min_length=4)
+    drawn = []
+    strip, heads = figures.strip_figure, figures.heads_figure
+    monkeypatch.setattr(figures, "strip_figure", lambda *given, **rest: drawn.append(given[2]) or strip(*given, **rest))
+    for name in ("layer2_head3", "gradient_attention"):
+        predictor.figure(photo, "strip", "greedy", min_length=4, map=name, path=tmp_path / f"{name}.png")
+        np.testing.assert_allclose(drawn[-1], found[name].attention, atol=1e-6)
+    assert (tmp_path / "layer2_head3.png").read_bytes() != (tmp_path / "gradient_attention.png").read_bytes()
+    monkeypatch.setattr(figures, "heads_figure", lambda *given, **rest: drawn.append(given[1]) or heads(*given, **rest))
+    tokens = found["attention"].tokens
+    figure = predictor.figure(photo, "heads", "greedy", min_length=4, word=len(tokens) - 1, path=tmp_path / "heads.png")
+    assert drawn[-1].shape == (2, 5, 4) and len(figure.axes) == 10 and (tmp_path / "heads.png").stat().st_size > 1000
+    for layer in (1, 2):
+        for column, name in enumerate([f"layer{layer}", *(f"layer{layer}_head{head}" for head in (1, 2, 3, 4))]):
+            np.testing.assert_allclose(drawn[-1][layer - 1, column], found[name].attention[-1], atol=1e-6)
+    texts = [text.get_text() for text in figure.texts]
+    assert {"mean", "head 1", "head 4", "layer 1", "layer 2"} <= set(texts) and f"[{tokens[-1]}]" in texts[0]
+    same = predictor.figure(photo, "heads", "greedy", min_length=4, word=tokens[0])
+    np.testing.assert_allclose(drawn[-1][1, 2], found["layer2_head2"].attention[0], atol=1e-6)
+    assert same is not None
+    recurrent = load(best_of(recurrent_run), device="cpu")
+    assert recurrent.map_names == ("attention", "gradient_attention", "gradient_input")
+    recurrent.figure(photo, "strip", "greedy", map="gradient_attention")
+    for model, given, message in [
+        (predictor, {"kind": "heads"}, 'kind="heads" draws one word: name it'),
+        (predictor, {"kind": "heads", "word": "zebra"}, "word='zebra' is not in the caption: choose one of"),
+        (predictor, {"kind": "heads", "word": 99}, "word=99 is not in the caption"),
+        (predictor, {"kind": "heads", "word": 0, "map": "rollout"}, "draws every head: remove map='rollout'"),
+        (predictor, {"kind": "strip", "word": 0}, 'word=0 is for kind="heads"'),
+        (predictor, {"kind": "strip", "map": "layer3"}, r"map=layer3 does not exist .*layer2, or one head such as"),
+        (recurrent, {"kind": "heads", "word": 0}, "needs a model with several heads, but .* has one map per word"),
+        (recurrent, {"kind": "strip", "map": "rollout"}, "map=rollout does not exist for"),
+        (
+            load_all(best_of(whole), [best_of(recurrent_run)]),
+            {"kind": "strip", "map": "rollout"},
+            "map=rollout does not",
+        ),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            model.figure(photo, method="greedy", min_length=4, **given)
 
 
 def test_regions_of_a_detector(tmp_path):

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from small_runs import make_run, save_checkpoint
 
+import captioning
 from captioning.config import ReportConfig, check, compose
 from captioning.report import report
 from captioning.visualise import cell_overlay, overlay
@@ -44,13 +45,20 @@ def browser(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    """Of a demo of two untrained checkpoints, soft and hard, that runs as a user starts it."""
+def paths(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("demo")
-    paths = [folder / kind / "checkpoints" / "best.ckpt" for kind in ("soft", "hard")]
-    for path in paths:
-        save_checkpoint(path, f"model/attention={path.parents[1].name}")
-    command = [sys.executable, "-m", "captioning.demo", f"checkpoint=[{paths[0]},{paths[1]}]", "port=0", "device=cpu",
+    settings = {kind: [f"model/attention={kind}"] for kind in ("soft", "hard")}
+    settings["transformer"] = ["model=transformer", "model.layers=2", "model.heads=2"]
+    for kind, given in settings.items():
+        save_checkpoint(folder / kind / "checkpoints" / "best.ckpt", *given)
+    return [folder / kind / "checkpoints" / "best.ckpt" for kind in settings]
+
+
+@pytest.fixture(scope="module")
+def address(paths):
+    """Of a demo of three untrained checkpoints, soft, hard and a transformer, that runs as a user starts it."""
+    checkpoints = ",".join(map(str, paths))
+    command = [sys.executable, "-m", "captioning.demo", f"checkpoint=[{checkpoints}]", "port=0", "device=cpu",
                "limits.upload_megabytes=0.1"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
     try:
@@ -171,6 +179,36 @@ def test_hard_attention_is_marked_at_its_place(page):
     found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
     inside = np.clip(edges, 0, [shown.shape[1], shown.shape[0]] * 2)
     np.testing.assert_allclose(found, inside, atol=3)
+
+
+def test_the_field_for_maps_shows_the_map_that_was_chosen(page, paths, tmp_path):
+    from selenium.webdriver.support.ui import Select
+
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (60, 90, 3), np.uint8)).save(tmp_path / "photo.png")
+    send(page, tmp_path / "photo.png")
+    until(page, "state.source.file && document.getElementById('message').textContent === ''")
+    fields = page.find_elements("css selector", ".maps select")
+    options = [[option.text for option in Select(field).options] for field in fields]
+    assert options[:2] == [["attention", "gradient attention", "gradient input"], ["attention", "gradient input"]]
+    assert {"rollout", "gradient attention", "layer2", "layer1 head2"} <= set(options[2]) and len(options) == 3
+    number = page.execute_script("return state.cards[2].lines.findIndex((line) => line.made.words.length > 1)")
+    word = f"state.cards[2].lines[{number}].words[1]"
+    page.execute_script(f"{word}.click()")
+    before = pixels(page, 2)
+    Select(fields[2]).select_by_visible_text("layer1 head2")
+    until(page, "state.cards[2].map === 'layer1_head2' && document.getElementById('message').textContent === ''")
+    weights, words, note = page.execute_script(
+        f"const card = state.cards[2], line = card.lines[{number}];"
+        "return [line.maps.layer1_head2, line.made.words, card.note.textContent]"
+    )
+    predictor = captioning.load(paths[2], device="cpu")
+    expected = predictor.forced_captions(tmp_path / "photo.png", " ".join(words), map="layer1_head2")[0].attention
+    np.testing.assert_allclose(weights, expected, atol=1e-4)
+    assert f"“{words[1]}”" in note and "of the map “layer1 head2”" in note
+    assert np.abs(pixels(page, 2).astype(int) - before).max() > 10
+    Select(fields[2]).select_by_visible_text("attention")
+    until(page, "state.cards[2].map === 'attention'")
+    np.testing.assert_array_equal(pixels(page, 2), before)
 
 
 def test_a_picture_of_ones_own(page, tmp_path):

@@ -120,6 +120,68 @@ def test_captions_are_those_of_the_predictors(predictors):
         assert model["box"] == list(predictor.transform.box(80, 50))
 
 
+TRANSFORMER = ("model=transformer", "model.layers=2", "model.heads=2")
+
+
+def test_maps_of_the_captions_on_the_page_are_computed_on_request(predictors, tmp_path):
+    path = tmp_path / "transformer" / "checkpoints" / "best.ckpt"
+    save_checkpoint(path, *TRANSFORMER)
+    transformer = with_encoder(load(path, device="cpu"))
+    models, examples = predictors | {"transformer": transformer}, [DemoExample(noise(30, 20))]
+    picture = noise(80, 50)
+    _, answer = post(Demo(models, examples), as_file(picture))
+    maps = {model["name"]: model["maps"] for model in answer["models"]}
+    assert maps["soft"] == ["attention", "gradient_attention", "gradient_input"]
+    assert maps["hard"] == ["attention", "gradient_input"] and maps["none"] == ["gradient_input"]
+    assert maps["transformer"] == list(transformer.map_names) and "layer2_head2" in maps["transformer"]
+    texts = ["a dog runs", "the red dog", ""]
+    for model, name in (("transformer", "layer2_head1"), ("transformer", "rollout"), ("soft", "gradient_attention")):
+        predictor = models[model]
+        expected = [predictor.forced_captions(picture, text, map=name)[0].attention for text in texts]
+        body = json.dumps(texts).encode() + b"\n" + as_file(picture)
+        status, answer = post(Demo(models, examples), body, f"/api/maps?model={model}&map={name}")
+        assert status == 200 and [len(rows) for rows in answer["weights"]] == [3, 3, 0]
+        for rows, weights in zip(answer["weights"][:2], expected[:2], strict=True):
+            np.testing.assert_allclose(rows, weights, atol=1e-4)
+            assert np.sum(rows, 1) == pytest.approx([1.0] * 3, abs=1e-3)
+        own = predictor.forced_captions(picture, texts[0])[0].attention
+        assert np.abs(expected[0] - own).max() > 1e-4
+    status, answer = post(Demo(models, examples), b'["a dog"]', "/api/maps?model=soft&map=gradient_input&example=0")
+    expected = predictors["soft"].forced_captions(noise(30, 20), "a dog", map="gradient_input")[0].attention
+    np.testing.assert_allclose(answer["weights"][0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "status", "message"),
+    [
+        (
+            "model=soft&map=rollout",
+            b'["a"]\n' + b"x",
+            400,
+            "map 'rollout' does not exist. Use one of attention, gradient",
+        ),
+        ("model=other&map=attention", b'["a"]\n', 404, "this model does not exist"),
+        ("model=soft&map=attention&beam_size=2", b'["a"]\n', 400, "setting 'beam_size' does not exist"),
+        ("model=soft&map=attention&example=0", b"a dog", 400, "JSON list of 1 to 32 texts"),
+        ("model=soft&map=attention&example=0", b"\xff[", 400, "JSON list of 1 to 32 texts"),
+        ("model=soft&map=attention&example=0", b"[]", 400, "JSON list of 1 to 32 texts"),
+        ("model=soft&map=attention&example=0", json.dumps(["a"] * 33).encode(), 400, "JSON list of 1 to 32 texts"),
+        ("model=soft&map=attention&example=0", b'["a", 3]', 400, "must be texts of at most 1000 characters"),
+        (
+            "model=soft&map=attention&example=0",
+            json.dumps(["a" * 1001]).encode(),
+            400,
+            "texts of at most 1000 characters",
+        ),
+        ("model=soft&map=attention", b'["a"]', 422, "the file"),
+        ("model=soft&map=attention&example=7", b'["a"]', 404, "this example does not exist"),
+    ],
+)
+def test_requests_for_maps_that_are_refused(predictors, query, body, status, message):
+    found, answer = post(Demo(predictors, [DemoExample(noise(30, 20))]), body, f"/api/maps?{query}")
+    assert found == status and message in answer["error"] and ".ckpt" not in answer["error"]
+
+
 def test_a_photograph_taken_on_its_side_is_shown_upright(predictors):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,4 +1,6 @@
-"""Serve the demo: one page, its example images, and one address that receives an image and returns captions.
+"""Serve the demo: one page, its example images, and two addresses that receive an image.
+
+`/api/captions` returns captions with attention weights. `/api/maps` returns another map of captions that it is given.
 
 - An upload is the plain body of a request, so that no form parser writes it to disk.
 - One thread runs the models. A waiting request is read only when its turn comes, so only a few uploads are in memory.
@@ -16,7 +18,6 @@ import traceback
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -28,7 +29,7 @@ from captioning.errors import CaptioningError, ConfigError
 from captioning.inference import Predictor
 from captioning.web import as_jpeg, palette, read_asset, shrink
 from captioning.web.demo.examples import DemoExample
-from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, read_request
+from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, map_texts, read_request, read_texts
 
 AT_ONCE = 4  # requests whose uploads are in memory: the one that the models work on, and the next ones
 THUMBNAIL = 240  # longer side of an example's thumbnail, in pixels
@@ -108,6 +109,7 @@ class Demo:
         application.router.add_get("/api/about", self._about)
         application.router.add_get(r"/api/examples/{number:\d{1,4}}", self._example)
         application.router.add_post("/api/captions", self._captions)
+        application.router.add_post("/api/maps", self._maps)
         application.on_cleanup.append(self._close)
         return application
 
@@ -171,8 +173,43 @@ class Demo:
     async def _captions(self, request: web.Request) -> web.Response:
         """Caption the image in the request's body, or the example of ?example=NUMBER."""
         query = dict(request.query)
+        picture, wishes = self._chosen(query), read_request(query)
+
+        def work(content: bytes) -> dict[str, Any]:
+            return caption_picture(self.predictors, picture or self._open(content), wishes)
+
+        return await self._in_turn(request, work, reads=picture is None)
+
+    async def _maps(self, request: web.Request) -> web.Response:
+        """Compute ?map=NAME of ?model=NAME for captions of an image.
+
+        The body is a JSON list of the captions, a line break, and the image if there is no ?example=NUMBER.
+        """
+        query = dict(request.query)
+        picture, model, name = self._chosen(query), query.pop("model", ""), query.pop("map", "")
+        if query:
+            raise ConfigError(f"setting '{next(iter(query))[:40]}' does not exist. Use example, model and map")
+        if model not in self.predictors:
+            raise Refusal(404, "this model does not exist")
+        predictor = self.predictors[model]
+        if name not in predictor.map_names:
+            raise ConfigError(f"map '{name[:40]}' does not exist. Use one of {', '.join(predictor.map_names)}")
+
+        def work(content: bytes) -> dict[str, Any]:
+            texts, _, photo = content.partition(b"\n")
+            return map_texts(predictor, picture or self._open(photo), read_texts(texts), name)
+
+        return await self._in_turn(request, work, reads=True)
+
+    def _chosen(self, query: dict[str, str]) -> Image.Image | None:
+        """Return the example that the query names, and remove it from the query; None without one."""
         example = query.pop("example", None)
-        picture, wishes = self._example_of(example) if example else None, read_request(query)
+        return self._example_of(example) if example else None
+
+    async def _in_turn(
+        self, request: web.Request, work: Callable[[bytes], dict[str, Any]], *, reads: bool
+    ) -> web.Response:
+        """Wait for the request's turn, read its body if `reads`, and run `work` on the body in the models' thread."""
         if (request.content_length or 0) > self.limits.upload_bytes:
             raise Refusal(413, self._too_large())
         if request.headers.get("Content-Encoding", "identity") != "identity":
@@ -184,9 +221,9 @@ class Demo:
             async with self.turns:
                 if request.transport is None or request.transport.is_closing():
                     raise ConnectionResetError  # the client does not wait anymore
-                content = None if picture else await self._upload(request)
-                work = partial(self._work, picture, content, wishes)
-                return web.json_response(await asyncio.get_running_loop().run_in_executor(self.thread, work))
+                content = await self._upload(request) if reads else b""
+                answer = await asyncio.get_running_loop().run_in_executor(self.thread, work, content)
+                return web.json_response(answer)
         finally:
             self.waiting -= 1
 
@@ -203,11 +240,9 @@ class Demo:
         except TimeoutError as error:
             raise Refusal(408, f"the photo did not arrive within {self.limits.upload_seconds:g} seconds") from error
 
-    def _work(self, picture: Image.Image | None, content: bytes | None, wishes: DemoRequest) -> dict[str, Any]:
-        """Open and caption an image; this runs in the models' thread."""
-        if picture is None:
-            picture = read_picture(content or b"", name="the file", max_pixels=self.limits.pixels)
-        return caption_picture(self.predictors, picture, wishes)
+    def _open(self, content: bytes) -> Image.Image:
+        """Open an uploaded image; this runs in the models' thread."""
+        return read_picture(content, name="the file", max_pixels=self.limits.pixels)
 
     def _too_large(self) -> str:
         return f"the file is larger than {self.limits.upload_bytes / 1e6:g} MB"

@@ -1,5 +1,6 @@
 """Caption an image with several checkpoints for the demo, and return captions and attention weights as plain values."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from captioning.web import as_address, shrink
 _SHOWN = 960  # longer side of the image that is sent back to the page, in pixels
 DIGITS = 5  # digits of an attention weight after the decimal point
 BEST = 3  # number of beam search captions on the page
+MOST_TEXTS, LONGEST_TEXT = 32, 1000  # of one request for maps; a text's length is in characters
 
 
 class DemoRequest(NamedTuple):
@@ -90,8 +92,9 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
 
     Returns:
         Plain values for the page: the image, its size, and per model the captions with their attention weights (one
-        row per word, locations in row-major order) and the grid's rows and columns, and the tags that guided them, null
-        without a guide. Boxes are in pixels of the original image.
+        row per word, locations in row-major order) and the grid's rows and columns, the tags that guided them (null
+        without a guide), and the names of the maps that `map_texts` can compute of them. Boxes are in pixels of the
+        original image.
     """
     searches = {
         "greedy": get_search("greedy"),
@@ -106,9 +109,43 @@ def caption_picture(predictors: Mapping[str, Predictor], picture: Image.Image, w
         plain = {key: [_plain(caption) for caption in captions] for key, captions in found.items()}
         tags = _tags(found["greedy"][0]) if guided else None
         model = {"name": name, "attention": predictor.attention_kind, "box": list(box), "searches": plain, "tags": tags}
-        models.append(model)
+        # Words that tags let a caption borrow are not in the vocabulary, so they cannot be read again.
+        models.append(model | {"maps": [] if guided else list(predictor.map_names)})
     shown = as_address(shrink(picture, _SHOWN))
     return {"width": picture.width, "height": picture.height, "picture": shown, "models": models}
+
+
+def map_texts(predictor: Predictor, picture: Image.Image, texts: Sequence[str], name: str) -> dict[str, Any]:
+    """Compute one map of each word of captions of an image, by forced decoding.
+
+    Args:
+        predictor: the captioner.
+        picture: the image.
+        texts: the captions.
+        name: one of `Predictor.map_names`.
+
+    Returns:
+        Plain values for the page: the weights of each caption, one row per word, or null without a map.
+    """
+    found = predictor.forced_captions([picture] * len(texts), texts, map=name)
+    return {"weights": [_weights(caption) for caption in found]}
+
+
+def read_texts(content: bytes) -> list[str]:
+    """Read the captions of a request for maps: a JSON list of texts.
+
+    Raises:
+        ConfigError: it is not such a list, or the list or a text is too long.
+    """
+    try:
+        texts = json.loads(content)
+    except ValueError:
+        texts = None
+    if not isinstance(texts, list) or not 1 <= len(texts) <= MOST_TEXTS:
+        raise ConfigError(f"captions must be a JSON list of 1 to {MOST_TEXTS} texts in the first line of the request")
+    if any(not isinstance(text, str) or len(text) > LONGEST_TEXT for text in texts):
+        raise ConfigError(f"captions must be texts of at most {LONGEST_TEXT} characters")
+    return texts
 
 
 def _tags(caption: Caption) -> list[dict[str, Any]]:
@@ -116,13 +153,17 @@ def _tags(caption: Caption) -> list[dict[str, Any]]:
 
 
 def _plain(caption: Caption) -> dict[str, Any]:
-    attention = caption.attention
-    weights = None if attention is None else [[round(float(weight), DIGITS) for weight in row] for row in attention]
     places = None if caption.places is None else caption.places.tolist()
     gaps, words = _spaced(caption)
     grid = caption.grid and list(caption.grid)
-    where = {"weights": weights, "grid": grid, "places": places, "tags": tag_notes(caption)}
+    where = {"weights": _weights(caption), "grid": grid, "places": places, "tags": tag_notes(caption)}
     return {"words": words, "gaps": gaps, "log_prob": caption.log_prob, **where}
+
+
+def _weights(caption: Caption) -> list[list[float]] | None:
+    if caption.attention is None:
+        return None
+    return [[round(float(weight), DIGITS) for weight in row] for row in caption.attention]
 
 
 def _spaced(caption: Caption) -> tuple[list[str], list[str]]:

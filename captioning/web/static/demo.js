@@ -4,6 +4,7 @@
 const [SMALLEST, LARGEST] = [448, 720]; // pixels of a canvas's longer side
 const TITLES = { greedy: "Greedy", beam: "Beam search", sample: "Samples" };
 const KINDS = { soft: "soft attention", hard: "hard attention", no: "no attention" };
+const ATTENTION = "attention"; // the map that comes with the captions
 const state = { about: null, source: null, cards: [], pinned: null, request: null };
 const find = (id) => document.getElementById(id);
 
@@ -117,7 +118,7 @@ function makeCard(model, answer, picture) {
   const bar = make("canvas", { width: 192, height: 10 });
   const most = make("span"), note = make("figcaption");
   const legend = make("div", { className: "scale" }, "0", bar, most);
-  const card = { model, size, box, canvas, bar, most, note, legend, picture, lines: [] };
+  const card = { source: state.source, model, size, box, canvas, bar, most, note, legend, picture, lines: [], map: ATTENTION };
   const captions = make("div");
   for (const [search, found] of Object.entries(model.searches)) {
     const kind = captions.childElementCount ? "" : "log-probability"; // label the numbers once
@@ -126,11 +127,49 @@ function makeCard(model, answer, picture) {
   }
   const header = make("header", {}, make("h2", { textContent: model.name }),
     make("span", { className: "soft", textContent: KINDS[model.attention] }));
+  if (model.maps.includes(ATTENTION) && model.maps.length > 1) header.append(makeMaps(card));
   if (model.tags) captions.prepend(makeTags(model.tags));
   const left = make("div", { className: "seen" }, make("figure", {}, canvas, legend, note));
   card.element = make("section", { className: "model" }, header, left, captions);
   showPicture(card);
   return card;
+}
+
+/** Return the field that chooses the map of a word; the server computes other maps than attention on request. */
+function makeMaps(card) {
+  const options = card.model.maps.map((name) => make("option", { value: name, textContent: name.replaceAll("_", " ") }));
+  const field = make("select", {}, ...options);
+  field.addEventListener("change", () => changeMap(card, field.value));
+  return make("label", { className: "soft maps", title: "Which map of a word to show" }, "Map ", field);
+}
+
+/** Compute a map of all captions of a card, unless it is known, and show it. */
+async function changeMap(card, name) {
+  card.wanted = name;
+  const lines = card.lines.filter((line) => line.made.weights && line.made.words.length);
+  if (lines.some((line) => !line.maps[name])) {
+    const texts = lines.map(({ made }) => made.words.map((word, index) => made.gaps[index] + word).join(""));
+    const query = new URLSearchParams({ model: card.model.name, map: name });
+    if (card.source.example !== undefined) query.set("example", card.source.example);
+    say("Computing maps …", "busy");
+    try {
+      const body = new Blob([`${JSON.stringify(texts)}\n`, ...(card.source.file ? [card.source.file] : [])]);
+      const headers = { "Content-Type": "application/octet-stream" };
+      const response = await fetch(`api/maps?${query}`, { method: "POST", body, headers });
+      const answer = await response.json();
+      if (!response.ok) return say(sentence(answer.error), "error");
+      const read = lines.every((line, at) => answer.weights[at].length === line.made.words.length);
+      if (!read) return say("These captions cannot be split into the same words again.", "error");
+      lines.forEach((line, at) => (line.maps[name] = answer.weights[at]));
+    } catch {
+      return say("The demo did not answer. Check that it is still running.", "error");
+    }
+    if (!state.cards.includes(card)) return;
+    say("");
+  }
+  if (card.wanted !== name) return; // another one was chosen meanwhile
+  card.map = name;
+  showPinned();
 }
 
 /** Return a line with the tags that guided the captions. */
@@ -145,7 +184,7 @@ function makeCredit(credit) {
 }
 
 function makeLine(card, search, made) {
-  const line = { card, search, made, words: [] };
+  const line = { card, search, made, words: [], maps: { [ATTENTION]: made.weights } };
   const text = make("p", { className: "caption" });
   made.words.forEach((word, index) => {
     const button = make("button", { type: "button", className: "word", textContent: word, disabled: !made.weights });
@@ -178,8 +217,8 @@ function showPicture(card) {
 
 function showWord(line, index) {
   const { card, made } = line, { canvas, size, box } = card;
-  const weights = made.weights[index], grid = made.grid; // grid: [rows, columns]
-  const most = Math.max(...made.weights.flat()) || 1; // the same scale for all words of a caption
+  const map = line.maps[card.map], weights = map[index], grid = made.grid; // grid: [rows, columns]
+  const most = Math.max(...map.flat()) || 1; // the same scale for all words of a caption
   const smooth = !find("cells").checked;
   const strength = attentionOver(weights, grid, box, size, smooth).map((value) => value / most);
   const pencil = canvas.getContext("2d", { willReadFrequently: true });
@@ -187,9 +226,10 @@ function showWord(line, index) {
   const pixels = pencil.getImageData(0, 0, ...size);
   light(pixels.data, strength, box, size, state.about.palette);
   pencil.putImageData(pixels, 0, 0);
-  const place = made.places ? made.places[index] : null;
+  const place = made.places && card.map === ATTENTION ? made.places[index] : null;
   if (place !== null && place < weights.length) mark(pencil, place, grid, box);
-  card.note.textContent = describe(made, index, place);
+  card.note.textContent = card.map === ATTENTION ? describe(made, index, place)
+    : `“${made.words[index]}”: ${percent(Math.max(...weights))} of the map “${card.map.replaceAll("_", " ")}” at the brightest location.`;
   canvas.setAttribute("aria-label", card.note.textContent);
   card.most.textContent = percent(most);
   card.legend.style.visibility = "visible";
