@@ -302,11 +302,14 @@ class ExportConfig:
     """conf/export.yaml."""
 
     checkpoint: PathName
-    output: PathName
+    output: PathName | None
     dtype: str
     scores: PathName | None
     card: PathName | None
     overwrite: bool
+    push: str | None
+    license: str | None
+    private: bool
     plugins: list[str] | str
 
 
