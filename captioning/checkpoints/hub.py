@@ -17,8 +17,8 @@ from captioning.checkpoints.hub_address import COMMIT, HubAddress, hub_address_o
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
 
-SECONDS = 10.0  # to wait for the hub before the cache is used
-MOST_NAMED = 10  # models that a message lists
+HUB_SECONDS = 10.0  # to wait for the hub before the cache is used
+MOST_MODELS = 10  # models that a message lists
 LOG_IN = "type hf auth login"
 
 
@@ -73,7 +73,7 @@ def ask_hub(address: HubAddress) -> Any:
     """Return what the hub says about a repository at a revision: `sha`, `private` and the files, `siblings`."""
     from huggingface_hub import HfApi
 
-    return HfApi().model_info(address.repository, revision=address.revision, files_metadata=True, timeout=SECONDS)
+    return HfApi().model_info(address.repository, revision=address.revision, files_metadata=True, timeout=HUB_SECONDS)
 
 
 def stated_hash(sibling: Any) -> str | None:
@@ -223,7 +223,7 @@ def _choose(address: HubAddress, found: RepositoryFiles) -> str:
             f"{address}: {where} has no files of captioning-export (MODEL{WEIGHTS} and MODEL{METADATA}): give another "
             "address"
         )
-    listed = ", ".join(str(address._replace(model=each)) for each in models[:MOST_NAMED])
+    listed = ", ".join(str(address._replace(model=each)) for each in models[:MOST_MODELS])
     if address.model is None and len(models) > 1:
         raise CheckpointError(f"{address} has {len(models)} models: type one of {listed}")
     if address.model not in (None, *models):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from captioning.errors import CheckpointError
 
-FORMS = "hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/MODEL@REVISION"
+ADDRESS_FORMS = "hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/MODEL@REVISION"
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOOKS_LIKE_ONE = re.compile(r"\s*hf\s*:", re.IGNORECASE)
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
@@ -38,7 +38,7 @@ def is_hub_address(path: str | Path) -> bool:
     return bool(_LOOKS_LIKE_ONE.match(str(path)))
 
 
-def read_hub_address(text: str, *, forms: str = FORMS) -> HubAddress:
+def read_hub_address(text: str, *, forms: str = ADDRESS_FORMS) -> HubAddress:
     """Read an address.
 
     Args:

@@ -12,7 +12,7 @@ from captioning.checkpoints.model_card import make_hub_card
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
 
-CARD, HUB_CARD = ".md", "README.md"
+CARD_ENDING, HUB_CARD = ".md", "README.md"
 LICENSES = "https://huggingface.co/docs/hub/repositories-licenses"
 
 
@@ -31,7 +31,7 @@ class PushTarget(NamedTuple):
 
 
 def read_push_target(push: str, *, license_name: str | None, private: bool, overwrite: bool) -> PushTarget:
-    """Check all that a push needs, before anything is read or written.
+    """Check the settings of a push, before the checkpoint is read.
 
     Args:
         push: OWNER/NAME, OWNER/NAME@BRANCH or OWNER/NAME/MODEL@BRANCH.
@@ -95,7 +95,7 @@ def push_export(stem: Path, document: Mapping[str, Any], target: PushTarget) -> 
     others = [each for each in models_in(dict.fromkeys(there)) if each != model]
     named = address._replace(model=model if others else None)
     contents = {
-        **{model + each: stem.with_name(stem.name + each).read_bytes() for each in (WEIGHTS, METADATA, CARD)},
+        **{model + each: stem.with_name(stem.name + each).read_bytes() for each in (WEIGHTS, METADATA, CARD_ENDING)},
         HUB_CARD: make_hub_card(model, document, checkpoint=str(named)).encode(),
     }
     with _failures(address):
@@ -127,7 +127,7 @@ def _check_repository(target: PushTarget, model: str, info: Any, there: set[str]
             f"private=true, but push={repository} is a public repository: make it private in its settings, or remove "
             "private=true"
         )
-    own = [name for name in (model + WEIGHTS, model + METADATA, model + CARD) if name in there]
+    own = [name for name in (model + WEIGHTS, model + METADATA, model + CARD_ENDING) if name in there]
     foreign = [HUB_CARD] if HUB_CARD in there and not models_in(dict.fromkeys(there)) else []
     if (replaced := own + foreign) and not target.overwrite:
         raise ConfigError(

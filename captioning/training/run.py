@@ -277,7 +277,8 @@ def _with_commit(config: Mapping[str, Any]) -> dict[str, Any]:
     from captioning.checkpoints import hub_address_of, is_hub_address, local_checkpoint
 
     start = config["start_from"]
-    return {**config, "start_from": hub_address_of(local_checkpoint(start))} if is_hub_address(start or "") else config
+    fetched = {"start_from": hub_address_of(local_checkpoint(start))} if is_hub_address(start or "") else {}
+    return {**config, **fetched}
 
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hub_stand_in import OWNER, READ, Repository, StandIn, git_hash, sha256
-from small_runs import leave_evaluation
+from PIL import Image
+from small_runs import leave_evaluation, small_model
 from small_world import run as start
 from small_world import short
 
@@ -17,11 +18,12 @@ import captioning
 from captioning.checkpoints import find_checkpoint, hub_address_of, read_checkpoint
 from captioning.checkpoints.hub_address import HubAddress, is_hub_address, read_hub_address
 from captioning.checkpoints.model_card import hub_metadata
-from captioning.config import ExportConfig, GroundConfig, check, compose
+from captioning.config import EvaluateAnswersConfig, ExportConfig, GroundConfig, check, compose
 from captioning.errors import CheckpointError, ConfigError
+from captioning.evaluate_answers import evaluate_answers
 from captioning.export import export
 from captioning.ground import ground
-from captioning.inference import load, load_all
+from captioning.inference import load, load_all, load_answerer, load_language_model
 from captioning.io import write_json
 
 pytest.importorskip("huggingface_hub", reason="the extra `hub` is not installed")
@@ -295,6 +297,37 @@ def test_commands_take_and_record_it(hub, files, data, world, trained, pictures,
     given = [f"checkpoint=hf:{SOFT}", *scenes, f"output={tmp_path}/ground"]
     ground(check(compose("ground", given), GroundConfig))
     assert json.loads((tmp_path / "ground" / "grounding.json").read_text())["checkpoint"] == full
+
+
+def test_models_of_other_tasks(hub, tmp_path):
+    """A language model, and one that answers questions: pushed, loaded by address, and recorded."""
+    small_model("language_model", tmp_path / "text.ckpt", "data=text", "model=language", "objective=truncated")
+    small_model("vqa", tmp_path / "vqa.ckpt", "data=easy_vqa", "model=answerer", "objective=answers",
+                "encoder.image_size=64")  # fmt: skip
+    for name in ("text", "vqa"):
+        given = [f"push={OWNER}/{name}", "license=mit", "dtype=float32"]
+        run_export(f"checkpoint={tmp_path}/{name}.ckpt", *given)
+    model = load_language_model(f"hf:{OWNER}/text")
+    assert model.sample("a", length=9, seed=1) == load_language_model(tmp_path / "text.ckpt").sample(
+        "a", length=9, seed=1
+    )
+    picture = Image.new("RGB", (64, 64), "red")
+    found = [load_answerer(path).answer(picture, "a b?")[0] for path in (f"hf:{OWNER}/vqa", tmp_path / "vqa.ckpt")]
+    assert found[0].probabilities == found[1].probabilities
+    newest = [list(hub.repositories[f"{OWNER}/{name}"].commits.values())[-1] for name in ("text", "vqa")]
+    cards = [files["README.md"] for files in newest]
+    assert (
+        b"\npipeline_tag: text-generation\n" in cards[0] and b"\npipeline_tag: visual-question-answering\n" in cards[1]
+    )
+    for part in ("train", "test"):
+        (tmp_path / "questions" / part / "images").mkdir(parents=True)
+        picture.save(tmp_path / "questions" / part / "images" / "0.png")
+        write_json(tmp_path / "questions" / part / "questions.json", [["what color?", "yes", 0]])
+    given = ["data=easy_vqa", f"data.root={tmp_path}/questions", "split=test", f"output={tmp_path}/answers"]
+    given += ["features=online", f"checkpoint=hf:{OWNER}/vqa"]
+    evaluate_answers(check(compose("evaluate_answers", given), EvaluateAnswersConfig))
+    recorded = json.loads((tmp_path / "answers" / "scores.json").read_text())["about"]["checkpoint"]
+    assert recorded == hub_address_of(load_answerer(f"hf:{OWNER}/vqa").path) is not None
 
 
 def test_only_two_files_are_fetched_and_no_code_runs(hub, files, tmp_path):
