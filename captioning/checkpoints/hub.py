@@ -5,6 +5,7 @@ their file in the cache. They state the SHA-256 of the weights (`safetensors_for
 """
 
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -60,13 +61,15 @@ def local_checkpoint(path: str | Path) -> Path:
 
 
 def need_hub(what: str) -> None:
-    """Check that the package huggingface_hub is installed.
+    """Check that the package huggingface_hub is installed, and silence the log of its requests.
 
     Raises:
         ConfigError: it is not.
     """
     if find_spec("huggingface_hub") is None:
         raise ConfigError(f"{what} needs the package huggingface_hub. Run: pip install 'captioning[hub]'")
+    for name in ("httpx", "httpx2"):  # commands would print each request, because they log to stdout
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def ask_hub(address: HubAddress) -> Any:
@@ -169,7 +172,7 @@ def _files(address: HubAddress, stored: RepositoryFiles | None) -> RepositoryFil
     try:
         return _files_on_hub(address)
     except _Unreachable as error:
-        if stored is not None:
+        if stored is not None and models_in(stored.files):
             return stored._replace(offline=str(error))
         raise CheckpointError(
             f"{address} is not in the cache, and the hub cannot be asked ({error}): connect this machine to the "

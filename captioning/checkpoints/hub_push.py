@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from captioning.checkpoints.hub import ask_hub, describe_failure, has_hash, models_in, need_hub, refusals, stated_hash
 from captioning.checkpoints.hub_address import HubAddress, read_hub_address
-from captioning.checkpoints.model_card import make_hub_card
+from captioning.checkpoints.model_card import hub_metadata, make_hub_card
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
 
@@ -85,6 +85,7 @@ def push_export(stem: Path, document: Mapping[str, Any], target: PushTarget) -> 
 
     api, address = HfApi(), target.address
     model = address.model or stem.name
+    hub_metadata(model, document)  # fails before a repository is created
     with _failures(address):
         api.create_repo(address.repository, private=target.private, exist_ok=True)
         if address.revision:

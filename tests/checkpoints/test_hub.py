@@ -380,6 +380,11 @@ def test_without_a_hub(hub, files, tmp_path, offline, capsys):
     assert "not in the cache" in error_of(f"hf:{SOFT}@other")
     assert "what the cache has of it has no model 'hard': type one of hf:" in error_of(f"hf:{SOFT}/hard")
     offline()
+    (path.parents[3] / f"models--{OWNER}--other" / "refs").mkdir(parents=True)  # of which only the card was read
+    (path.parents[3] / f"models--{OWNER}--other" / "refs" / "main").write_text(commit)
+    card = path.parents[3] / f"models--{OWNER}--other" / "snapshots" / commit / "README.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# Other")
     text = error_of(f"hf:{OWNER}/other")
     assert f"hf:{OWNER}/other is not in the cache, and the hub cannot be asked (HF_HUB_OFFLINE is set): con" in text
     assert find_checkpoint(f"hf:{SOFT}@{commit}") == path
