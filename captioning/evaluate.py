@@ -13,6 +13,7 @@ def evaluate(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: a setting is out of range.
     """
+    from captioning.checkpoints import hub_address_of
     from captioning.data import select
     from captioning.errors import must_be
     from captioning.evaluation import (
@@ -64,6 +65,8 @@ def evaluate(config: dict[str, Any]) -> None:
     if shares := crop_shares(config["crops"]):
         about["decoding"] += f", with crops of {' and '.join(map(str, shares))}"
         about["crops"] = list(shares)
+    if fetched := [address for member in predictor.members if (address := hub_address_of(member.path))]:
+        about["checkpoints"] = fetched  # with their commits
     output = Path(config["output"])
     names = {record.image_id: file_name(record.path, data["root"]) for record in records}
     groups = {record.image_id: record.group for record in records}

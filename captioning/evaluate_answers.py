@@ -23,6 +23,7 @@ def evaluate_answers(config: dict[str, Any]) -> None:
         ConfigError: a setting is out of range.
         DataError: the server's file would be incomplete, because images are unreadable.
     """
+    from captioning.checkpoints import hub_address_of
     from captioning.data import questions_of, select
     from captioning.errors import DataError, must_be
     from captioning.features import report_unreadable
@@ -51,9 +52,10 @@ def evaluate_answers(config: dict[str, Any]) -> None:
             )
         write_json(server, results)
         print(f"file for the VQA server: {server}")
+    address = hub_address_of(predictor.path)
     if all(question.answers for question in questions_of(source.records)):
         training = questions_of(record for record in everything if record.split == "train")
-        _report(config, source.records, answers, training)
+        _report(config, source.records, answers, training, {"checkpoint": address} if address else {})
     else:
         print(f"{data['name']} {split}: {len(answers)} questions answered, not scored: the split has no annotations")
     print(f"results: {output}")
@@ -89,7 +91,13 @@ def _answer_all(predictor: "AnswerPredictor", source: "Source", *, batch_size: i
     return answers
 
 
-def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, str], training: Sequence) -> None:
+def _report(
+    config: Mapping[str, Any],
+    records: Sequence,
+    answers: Mapping[int, str],
+    training: Sequence,
+    origin: Mapping[str, str],
+) -> None:
     """Print the accuracy and its parts; write scores.json and per_question.csv."""
     from captioning.data import prior_answers, questions_of
     from captioning.io import counted, write_json, write_text
@@ -108,7 +116,7 @@ def _report(config: Mapping[str, Any], records: Sequence, answers: Mapping[int, 
         **accuracy.flat(),
         "question types": accuracy.question_types,
         "without a picture": guesses,
-        "about": {**about, "pictures": len(records), "questions": len(answers)},
+        "about": {**about, "pictures": len(records), "questions": len(answers), **origin},
     }
     write_json(output / "scores.json", scores)
     write_text(output / "per_question.csv", _table(records, answers, accuracy.questions))

@@ -16,6 +16,7 @@ def ground(config: dict[str, Any]) -> None:
         ConfigError: the data set has no annotated objects, or a setting is out of range.
         CheckpointError: the model has no grid, or not the maps that `map` names.
     """
+    from captioning.checkpoints import hub_address_of
     from captioning.data import select
     from captioning.errors import CheckpointError, ConfigError, must_be
     from captioning.features import report_unreadable
@@ -61,7 +62,7 @@ def ground(config: dict[str, Any]) -> None:
         "split": split,
         "decoding": decoding,
         "map": config["map"],
-        "checkpoint": config["checkpoint"],
+        "checkpoint": hub_address_of(predictor.path) or config["checkpoint"],
     }
     write_json(output / "grounding.json", about | summary)
     write_text(output / "words.csv", grounding_csv(grounded))

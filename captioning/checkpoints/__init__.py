@@ -5,6 +5,9 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
+        "hub": ["local_checkpoint"],
+        "hub_address": ["hub_address_of", "is_hub_address"],
+        "hub_push": ["PushTarget", "push_export", "read_push_target"],
         "model_card": ["make_card"],
         "read": [
             "FORMAT",

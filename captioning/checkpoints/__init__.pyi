@@ -1,3 +1,9 @@
+from captioning.checkpoints.hub import local_checkpoint as local_checkpoint
+from captioning.checkpoints.hub_address import hub_address_of as hub_address_of
+from captioning.checkpoints.hub_address import is_hub_address as is_hub_address
+from captioning.checkpoints.hub_push import PushTarget as PushTarget
+from captioning.checkpoints.hub_push import push_export as push_export
+from captioning.checkpoints.hub_push import read_push_target as read_push_target
 from captioning.checkpoints.model_card import make_card as make_card
 from captioning.checkpoints.read import FORMAT as FORMAT
 from captioning.checkpoints.read import IMAGE_CAPTIONING as IMAGE_CAPTIONING

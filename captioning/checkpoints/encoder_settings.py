@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from captioning.io import timm_settings
+
 
 def encoder_names(node: Mapping[str, Any]) -> str:
     """Return the name of an encoder, or the names of its parts joined by " + "."""
@@ -18,6 +20,13 @@ def named_weights(node: Mapping[str, Any]) -> list[Any]:
 def loads_again(node: Mapping[str, Any]) -> bool:
     """Return whether an encoder's weights can be loaded again by name, so that a checkpoint need not hold them."""
     return all(isinstance(weights, str) and not Path(weights).is_file() for weights in named_weights(node))
+
+
+def hub_names(node: Mapping[str, Any]) -> list[str]:
+    """Return the repositories of the encoder's pretrained weights on the Hugging Face Hub; [] if they are elsewhere."""
+    named = [part for part in _parts(node) if str(part.get("_target_")).endswith(".timm_encoder")]
+    found = [timm_settings(str(part["name"])).hub for part in named if part.get("weights") == "pretrained"]
+    return [hub for hub in found if hub]
 
 
 def with_weights(node: Mapping[str, Any], change: Callable[[Any], Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captioning import pretrained
+from captioning.checkpoints.hub import local_checkpoint
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS, read_exported
 from captioning.config import missing_plugins
 from captioning.data import Vocabulary
@@ -34,15 +35,17 @@ def find_checkpoint(path: str | Path) -> Path:
 
     Args:
         path: a checkpoint of `captioning-train`; NAME.safetensors, NAME.json or NAME of `captioning-export`; a folder
-            with exactly one such pair; or, if no such file exists, the name of a captioner that comes with the package.
+            with exactly one such pair; a model on the Hugging Face Hub, `hf:OWNER/NAME` (`local_checkpoint`); or, if no
+            such file exists, the name of a captioner that comes with the package.
 
     Returns:
         The path of the checkpoint; for an exported checkpoint, the path of NAME.safetensors.
 
     Raises:
         CheckpointError: there is no such checkpoint, or a folder has none or several.
+        ConfigError: the checkpoint is on the hub, and the package huggingface_hub is not installed.
     """
-    path = Path(path)
+    path = local_checkpoint(path)
     if path.is_dir():
         found = sorted(path.glob(f"*{WEIGHTS}"))
         if len(found) != 1:

@@ -15,6 +15,7 @@ from safetensors.torch import save as pack_tensors
 from torch import Tensor
 
 from captioning.checkpoints.encoder_settings import with_weights
+from captioning.checkpoints.hub_address import hub_address_of
 from captioning.data import field, read_json
 from captioning.errors import CheckpointError, DataError
 from captioning.io import looks_like, unopened, write_json, write_whole
@@ -98,9 +99,13 @@ def read_exported(path: Path) -> dict[str, Any]:
             "Copy both files from one export"
         ) from error
     if _sha256(content) != sha256:
-        raise CheckpointError(
-            f"{path} is damaged, or of another export than {file.name}: copy both files from one export"
-        )
+        advice = "copy both files from one export"
+        if hub_address_of(path):
+            advice = (
+                f"delete {path.resolve()}, then run the command again to download it. If this does not help, tell the "
+                "owner that the repository has files of different exports"
+            )
+        raise CheckpointError(f"{path} is damaged, or of another export than {file.name}: {advice}")
     try:
         weights = read_tensors(content)
     except Exception as error:  # safetensors can raise anything for damaged bytes

@@ -302,13 +302,16 @@ class ExportConfig:
     """conf/export.yaml."""
 
     checkpoint: PathName
-    output: PathName
+    output: PathName | None
     format: str
     dtype: str | None
     hard_attention: str | None
     scores: PathName | None
     card: PathName | None
     overwrite: bool
+    push: str | None
+    license: str | None
+    private: bool
     plugins: list[str] | str
 
 

@@ -184,7 +184,8 @@ def read_scores(folder: Path) -> dict[str, Any]:
     """Read the scores in a folder that `write_report` wrote.
 
     Returns:
-        {"of": the title, "values": {name: score}, "intervals": {name: 95 % interval}}.
+        {"of": the title, "about": what was scored ("data", "split", "decoding"), "values": {name: score},
+        "intervals": {name: 95 % interval}}.
 
     Raises:
         DataError: a file is missing or damaged.
@@ -195,4 +196,6 @@ def read_scores(folder: Path) -> dict[str, Any]:
         raise DataError(f"{file} does not have the scores that captioning-evaluate writes. Evaluate again")
     statistics = folder / "statistics.json"
     intervals = field(read_json(statistics), "intervals", dict, str(statistics))
-    return {"of": read_title(folder), "values": values, "intervals": intervals}
+    title_of_scores, about = read_title(folder), read_about(folder)
+    scored = {key: str(about[key]) for key in ("data", "split", "decoding")}
+    return {"of": title_of_scores, "about": scored, "values": values, "intervals": intervals}

@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from captioning.checkpoints import FORMAT, check_shapes, load_state, named_file, read_checkpoint, without_memory
+from captioning.checkpoints import (
+    FORMAT,
+    check_shapes,
+    load_state,
+    local_checkpoint,
+    named_file,
+    read_checkpoint,
+    without_memory,
+)
 from captioning.config import build, build_trusted, plugins_allowed, plugins_in
 from captioning.data import Vocabulary, split_text
 from captioning.decoding import normalized, sample
@@ -192,7 +200,7 @@ def load_language_model(path: str | Path, *, device: str = "auto", plugins: Sequ
         CheckpointError: the file is missing, is not a language model's checkpoint, or its weights do not fit its
             metadata.
     """
-    path = Path(path)
+    path = local_checkpoint(path)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     with plugins_allowed(plugins):

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from captioning.checkpoints import looks_at_regions, named_file, pick_device, read_checkpoint, rebuild_model
+from captioning.checkpoints import (
+    local_checkpoint,
+    looks_at_regions,
+    named_file,
+    pick_device,
+    read_checkpoint,
+    rebuild_model,
+)
 from captioning.config import plugins_allowed
 from captioning.errors import ConfigError
 from captioning.features import crop_shares
@@ -24,8 +31,9 @@ def load(
     """Load a captioner from a checkpoint. No code from the file is run.
 
     Args:
-        path: `checkpoints/best.ckpt` of a run, a file that `captioning-export` wrote, or the name of a model that comes
-            with the package, such as "flickr8k-small" (see `captioning.checkpoints.find_checkpoint`).
+        path: `checkpoints/best.ckpt` of a run, a file that `captioning-export` wrote, the name of a model that comes
+            with the package, such as "flickr8k-small", or a model on the Hugging Face Hub, "hf:OWNER/NAME" or
+            "hf:OWNER/NAME@REVISION" (see `captioning.checkpoints.find_checkpoint`).
         device: "cpu", "cuda", …; "auto" uses a GPU if there is one.
         hard_attention: what hard attention looks at: "most_likely", "sample" or "expectation"; None: as in the
             training configuration.
@@ -38,10 +46,10 @@ def load(
         CheckpointError: the file is missing, is not a captioner's checkpoint, or its weights do not fit its metadata.
         ConfigError: hard_attention is given for a captioner without hard attention, or is not one of its modes; crops
             are not between 0 and 1, or are given for a captioner that looks at a detector's regions; a plug-in cannot
-            be imported.
+            be imported; the extra `hub` is not installed.
     """
     shares = crop_shares(crops)
-    path, device = Path(path), pick_device(device)
+    path, device = local_checkpoint(path), pick_device(device)
     with plugins_allowed(plugins):
         checkpoint = read_checkpoint(path)
         metadata = checkpoint["captioning"]

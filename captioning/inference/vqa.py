@@ -14,6 +14,7 @@ from captioning.checkpoints import (
     FORMAT,
     encoder_metadata,
     grid_of,
+    local_checkpoint,
     named_file,
     pick_device,
     read_checkpoint,
@@ -179,7 +180,7 @@ def load_answerer(
         CheckpointError: the file is missing, is not a VQA model's checkpoint, or its weights do not fit its metadata.
         ConfigError: hard_attention is given for a model without hard attention, or is not one of its modes.
     """
-    path = Path(path)
+    path = local_checkpoint(path)
     with plugins_allowed(plugins):
         checkpoint = read_checkpoint(path, task=VQA)
         metadata = checkpoint["captioning"]

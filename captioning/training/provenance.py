@@ -52,12 +52,13 @@ def commit(folder: Path) -> str | None:
         return None
 
 
-def describe_run(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
+def describe_run(seed: int, data: Mapping[str, Any], *, start_from: str | None = None) -> dict[str, Any]:
     """Return a description of this process as plain containers: time, command, versions, machine and data.
 
     Args:
         seed: seed of the run.
         data: facts about the data, for example its digest.
+        start_from: the checkpoint whose weights the run starts from; on the hub, with its commit.
     """
     import torch
 
@@ -67,6 +68,7 @@ def describe_run(seed: int, data: Mapping[str, Any]) -> dict[str, Any]:
         "folder": str(Path.cwd()),
         "seed": seed,
         "data": dict(data),
+        "start_from": start_from,
         "commit": commit(Path(__file__).parent),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in _PACKAGES},
         "machine": platform.platform(),

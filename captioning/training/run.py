@@ -50,7 +50,8 @@ def train(config: dict[str, Any]) -> str | None:
     from captioning.checkpoints import resume as continuing
 
     run_dir, task = Path(config["run_dir"]), build(config["task"])
-    config = _with_last(_without(config, "weight_averaging", "early_stopping"), run_dir, task=task.name)
+    config = _with_commit(_without(config, "weight_averaging", "early_stopping"))
+    config = _with_last(config, run_dir, task=task.name)
     _guard(run_dir, config)
     resumed, started = (
         read_checkpoint(Path(config[key]), task=task.name) if config[key] else None for key in ("resume", "start_from")
@@ -225,7 +226,8 @@ def _open_run(
     if resumed:
         trainer.loggers[0].resume(resumed["global_step"])
     _write_config(config, run_dir)
-    record(run_dir / "provenance.json", describe_run(config["seed"], about), anew=not resumed)
+    start = describe_run(config["seed"], about, start_from=config["start_from"])
+    record(run_dir / "provenance.json", start, anew=not resumed)
 
 
 def _quiet() -> None:
@@ -270,6 +272,15 @@ def _with_last(config: Mapping[str, Any], run_dir: Path, *, task: str) -> dict[s
         f"resume=auto: {best} exists, but last.ckpt is missing. Resume with resume={best}, or start again with "
         "overwrite=true"
     )
+
+
+def _with_commit(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Fetch a `start_from` on the hub, and add its commit: config.yaml and provenance.json then name these weights."""
+    from captioning.checkpoints import hub_address_of, is_hub_address, local_checkpoint
+
+    start = config["start_from"]
+    fetched = {"start_from": hub_address_of(local_checkpoint(start))} if is_hub_address(start or "") else {}
+    return {**config, **fetched}
 
 
 def _guard(run_dir: Path, config: Mapping[str, Any]) -> None:

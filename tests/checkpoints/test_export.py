@@ -8,16 +8,16 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
-from small_runs import draw_pictures, leave_evaluation, save_checkpoint
+from small_runs import draw_pictures, leave_evaluation, save_checkpoint, small_model
 
 import captioning
 from captioning import pretrained
 from captioning.analysis.text_activations import held_out
 from captioning.caption import caption
 from captioning.checkpoints import find_checkpoint, read_checkpoint
-from captioning.config import CaptionConfig, EvaluateConfig, ExportConfig, build, check, compose
+from captioning.config import CaptionConfig, EvaluateConfig, ExportConfig, check, compose
 from captioning.config.schemas import TrainConfig
-from captioning.data import Answers, Vocabulary, draw_scene
+from captioning.data import draw_scene
 from captioning.errors import CheckpointError, ConfigError, DataError
 from captioning.evaluate import evaluate
 from captioning.export import export
@@ -270,28 +270,6 @@ def test_scores_and_prose_are_on_the_card(checkpoint, tmp_path):
     assert "| Encoder weights | `encoder.weights=package`; their hash is " in card
     assert document["scores"]["values"] == {"BLEU-4": 0.21875, "truth": 1} and document["card"] == "## Data\n\nDrawn.\n"
     assert load(path).path == path
-
-
-def small_model(kind: str, path: Path, *overrides: str) -> None:
-    """An untrained checkpoint of another kind of run."""
-    config = check(
-        compose("train", [f"task={kind}", "model.width=8", f"run_dir={path.parent}", *overrides]), TrainConfig
-    )
-    vocabulary = Vocabulary(list("abc"))
-    if kind == "language_model":
-        model, metadata = (
-            language.build_model(config["model"], vocabulary),
-            language.make_language_model_metadata(config, vocabulary),
-        )
-    else:
-        encoder, answers = build(config["encoder"]), Answers(["yes", "no"])
-        sizes = {"feature_size": encoder.size, "grid": True, "vocabulary_size": len(vocabulary), "answers": 2}
-        model, metadata = (
-            build(config["model"], **sizes),
-            answering.make_answerer_metadata(config, vocabulary, answers, encoder),
-        )
-    weights = {f"captioner.{name}": value for name, value in model.state_dict().items()}
-    torch.save({"captioning": metadata, "state_dict": weights}, path)
 
 
 def test_a_language_model(tmp_path):

@@ -236,8 +236,8 @@ def test_an_objective_of_another_task_is_told_as_such(given, name, its, task):
 
 
 def test_missing_values_are_asked_for():
-    with pytest.raises(ConfigError, match=r"checkpoint is not set.*output is not set"):
-        check(compose("export", []), ExportConfig)
+    with pytest.raises(ConfigError, match=r"checkpoint is not set.*question is not set"):
+        check(compose("answer", ["image=photo.jpg"]), AnswerConfig)
     with pytest.raises(ConfigError, match=r"^images is not set: give images=VALUE$"):
         check(compose("caption", []), CaptionConfig)
 

@@ -1,7 +1,7 @@
 """Run every command and every Python block of README.md and docs/, page by page, on miniature data.
 
 Each page runs in its own copy of the workspace (`workspace.py`), its blocks in their order, with the settings of
-`small.py` added. `NOT_RUN` lists the commands that are not run, and why.
+`small.py` added, and with a stand-in for the Hugging Face Hub. `NOT_RUN` lists the commands that are not run, and why.
 """
 
 import re
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from fork_server import ForkServer
+from hub_stand_in import StandIn
 from pages import ROOT, SHELLS, ShellCommand, blocks, commands, pages
 from small import composed, small
 from workspace import draw_workspace
@@ -41,9 +42,13 @@ def reason_not_to_run(command: ShellCommand) -> str | None:
 
 
 @pytest.fixture(scope="module")
-def server():
-    with ForkServer() as running:
-        yield running
+def server(tmp_path_factory):
+    """Run commands in an environment whose Hugging Face Hub is a stand-in on this machine."""
+    with StandIn() as hub, pytest.MonkeyPatch.context() as patch:
+        for key, value in hub.environment(tmp_path_factory.mktemp("hub")).items():
+            patch.setenv(key, value)
+        with ForkServer() as running:
+            yield running
 
 
 @pytest.fixture(scope="module")

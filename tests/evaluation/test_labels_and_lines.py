@@ -128,6 +128,7 @@ def test_a_report_written_and_read(tmp_path):
     found = read_scores(tmp_path / "new")
     assert found == {
         "of": title(about),
+        "about": {key: about[key] for key in ("data", "split", "decoding")},
         "values": REPORT.scores | {"truth": 0.5},
         "intervals": {"BLEU-1": [0.1, 0.15], "METEOR": [0, 1]},
     }

@@ -12,7 +12,9 @@ from PIL import Image
 from captioning.checkpoints import make_metadata
 from captioning.config import build, check, compose
 from captioning.config.schemas import TrainConfig
-from captioning.data import Vocabulary
+from captioning.data import Answers, Vocabulary
+from captioning.inference import language_model as language
+from captioning.inference import vqa as answering
 from captioning.io import write_json
 
 WORDS = ["a", "dog", "cat", "runs", "sits", "on", "the", "red", "blue", "grass", "under", "big", "small", "and", "two"]
@@ -40,6 +42,28 @@ def save_checkpoint(path: Path, *overrides: str, seed: int = 0, size: Sequence[s
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"captioning": make_metadata(config, vocabulary, encoder), "state_dict": weights}, path)
     return config
+
+
+def small_model(kind: str, path: Path, *overrides: str) -> None:
+    """An untrained checkpoint of another kind of run."""
+    config = check(
+        compose("train", [f"task={kind}", "model.width=8", f"run_dir={path.parent}", *overrides]), TrainConfig
+    )
+    vocabulary = Vocabulary(list("abc"))
+    if kind == "language_model":
+        model, metadata = (
+            language.build_model(config["model"], vocabulary),
+            language.make_language_model_metadata(config, vocabulary),
+        )
+    else:
+        encoder, answers = build(config["encoder"]), Answers(["yes", "no"])
+        sizes = {"feature_size": encoder.size, "grid": True, "vocabulary_size": len(vocabulary), "answers": 2}
+        model, metadata = (
+            build(config["model"], **sizes),
+            answering.make_answerer_metadata(config, vocabulary, answers, encoder),
+        )
+    weights = {f"captioner.{name}": value for name, value in model.state_dict().items()}
+    torch.save({"captioning": metadata, "state_dict": weights}, path)
 
 
 def draw_pictures(root: Path, *, names=("one.png", "two.png", "three.png", "four.png"), captions=SENTENCES) -> None:
