@@ -99,6 +99,9 @@ class TrainConfig:
     train_only: list[str] | None
     resume: PathName | None
     overwrite: bool
+    logger: list[str] | str
+    log_images: int | None
+    project: str
     plugins: list[str] | str
 
 

@@ -26,7 +26,8 @@ from captioning.evaluation import decoding_name
 from captioning.features import report_unreadable
 from captioning.inference import generate_texts
 from captioning.io import counted
-from captioning.metrics import score
+from captioning.metrics import Scorer, score
+from captioning.tasks.illustrations import Illustrator
 from captioning.tasks.parts import Parts
 from captioning.tasks.tag_places import fill_tag_places, with_nouns
 from captioning.text import Tokenizer, make_tokenizer, unsplit_share, unsplit_warning
@@ -96,6 +97,8 @@ class ImageCaptioningTask:
         references = {record.image_id: record.captions for record in splits["val"]}
         _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
         metadata = make_metadata(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
+        shown: list[Illustrator] = []  # filled by `load`
+        prefix = f"val/{decoding}/"
 
         def load() -> tuple[Any, str]:
             source = build(config["features"])(
@@ -107,14 +110,16 @@ class ImageCaptioningTask:
             metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
                 same_images(resumed, metadata["images"])
-            return _loaders(config, kept, tokens, vocabulary, source), _about(kept, tokens, vocabulary)
+            loaders = _loaders(config, kept, tokens, vocabulary, source)
+            shown.append(Illustrator(kept["val"], loaders.val_data, metadata, search))
+            return loaders, _about(kept, tokens, vocabulary)
 
         return Parts(
             captioner,
             _objective(config, reward, teacher, vocabulary),
             predict=partial(_predict, search=search, vocabulary=vocabulary),
-            score=partial(_score, references, extra, f"val/{decoding}/", tokenizer),
-            monitor=f"val/{decoding}/CIDEr",
+            score=partial(_score, references, extra, prefix, tokenizer),
+            monitor=f"{prefix}CIDEr",
             mode="max",
             metadata=metadata,
             load=load,
@@ -123,6 +128,8 @@ class ImageCaptioningTask:
             encoder_lr=config["encoder_lr"],
             encoder_warmup=config["encoder_warmup"],
             monitor_fault=lambda: _no_cider(splits["val"], tokens, metadata.get("images"), config),
+            illustrate=lambda model, count: shown[-1](model, count),
+            intervals=partial(_intervals, references, prefix, tokenizer),
         )
 
 
@@ -358,6 +365,15 @@ def _score(
     scores = score({image_id: references[image_id] for image_id in captions}, captions, tokenizer=tokenizer)
     scores |= extra(captions, split="val") if extra else {}
     return {prefix + name: value for name, value in scores.items()}
+
+
+def _intervals(
+    references: Mapping[int, Sequence[str]], prefix: str, tokenizer: Tokenizer, captions: Mapping[int, str]
+) -> dict[str, tuple[float, float, float]]:
+    """Return the scores of the captioned images with their 95 % bootstrap intervals, by their full names."""
+    truths = {image_id: references[image_id] for image_id in captions}
+    report = Scorer(bootstrap=1000)(truths, captions, tokenizer=tokenizer)
+    return {prefix + name: (report.scores[name], *bounds) for name, bounds in report.intervals.items()}
 
 
 def _about(splits, tokens, vocabulary) -> str:

@@ -10,6 +10,7 @@ A task is a class without arguments, named by `task._target_` (conf/task). It ha
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from PIL import Image
 from torch import nn
 
 
@@ -33,6 +34,10 @@ class Parts(NamedTuple):
         encoder_warmup: steps over which `encoder_lr` rises from 0.
         monitor_fault: function without arguments that returns why `monitor` cannot compare epochs on these validation
             data, or "". If there is a reason, the validation loss is monitored instead.
+        illustrate: function (model, number of images) -> [(text, image)] that draws predictions for validation images,
+            the same ones each time, after `load`; None if the task draws none.
+        intervals: function from predictions, as `score` takes them, to {full name of a score: (score, low, high)} with
+            95 % intervals; None if the task has none.
     """
 
     model: nn.Module
@@ -48,3 +53,5 @@ class Parts(NamedTuple):
     encoder_lr: float | None = None
     encoder_warmup: int = 0
     monitor_fault: Callable[[], str] = str
+    illustrate: Callable[[Any, int], list[tuple[str, Image.Image]]] | None = None
+    intervals: Callable[[dict[int, Any]], Mapping[str, tuple[float, float, float]]] | None = None

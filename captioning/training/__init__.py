@@ -16,9 +16,12 @@ TOOLS = {
     "csv_logger": ["RunLog"],
     "datamodule": ["CaptionModule"],
     "lightning_module": ["CaptioningTask"],
+    "loggers": ["LOGGERS", "check_loggers", "make_loggers"],
     "run": ["train"],
     "provenance": ["describe_run", "digest", "digest_of", "record"],
+    "trackers": ["Service", "Tracker"],
     "trainer": ["ProgressBar", "clear_run"],
+    "validation_images": ["LogValidation"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__, submod_attrs={file: PARTS.get(file, []) + TOOLS.get(file, []) for file in PARTS | TOOLS}

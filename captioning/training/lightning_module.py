@@ -77,6 +77,7 @@ class CaptioningTask(lightning.LightningModule):
         self._accumulation = Accumulation()
         self._val_loss: torch.Tensor | None = None  # [2]: sum over items, and number of items so far
         self._predictions: dict[int, Any] = {}
+        self.validated: dict[int, Any] = {}  # the predictions of the last validation, of all processes
         self._faults: dict[int, str] = {}  # of validation batches, by the first id of the batch
         self._generators: dict[str, Any] | None = None  # states of a loaded checkpoint, restored when training starts
         self._before_validation: dict[str, Any] | None = None
@@ -228,9 +229,9 @@ class CaptioningTask(lightning.LightningModule):
         if world_size() > 1:
             torch.distributed.all_reduce(sums)
         self.log("val/loss", sums[0] / not_zero(sums[1]))
-        predictions, self._predictions = gather_by_id(self._predictions), {}
+        self.validated, self._predictions = gather_by_id(self._predictions), {}
         if not self.trainer.sanity_checking:
-            self.log_dict(dict(self.score(predictions)), prog_bar=False, rank_zero_only=False)
+            self.log_dict(dict(self.score(self.validated)), prog_bar=False, rank_zero_only=False)
 
     def _stop(self, faults: Sequence[str]) -> None:
         """Stop all processes because of validation losses that are not finite."""

@@ -19,6 +19,7 @@ from captioning.config import build
 from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.io import need_package
 from captioning.training.freezing import train_only
+from captioning.training.loggers import check_loggers, count_images, make_loggers
 from captioning.training.monitor import choose_monitor, stopped_early
 from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
 
@@ -29,7 +30,7 @@ def train(config: dict[str, Any]) -> str | None:
     """Train one run.
 
     Writes checkpoints/best.ckpt, checkpoints/last.ckpt, config.yaml, metrics.csv, provenance.json, outcome.json and
-    TensorBoard files to `run_dir`.
+    TensorBoard files to `run_dir`, and sends numbers and images to the trackers in `logger`.
 
     Args:
         config: the checked settings of `captioning-train`.
@@ -44,6 +45,7 @@ def train(config: dict[str, Any]) -> str | None:
         TrainingError: a loss or gradient was not finite.
     """
     need_package("lightning", extra="train", wanted_by="captioning-train")
+    check_loggers(config)
     import torch
 
     from captioning.checkpoints import read_checkpoint
@@ -69,7 +71,7 @@ def train(config: dict[str, Any]) -> str | None:
     task = _task(config, parts)
     _quiet()
     monitor = choose_monitor(parts, resumed)
-    trainer = _trainer(config, run_dir, resumed, monitor)
+    trainer = _trainer(config, run_dir, resumed, monitor, parts)
     if started:
         continuing.take_over(parts.model, started, Path(config["start_from"]))
     train_only(parts.model, config["train_only"])
@@ -84,7 +86,7 @@ def train(config: dict[str, Any]) -> str | None:
     loaders, about = parts.load()
     if not resumed and choose_monitor(parts, None) != monitor:  # unreadable images were left out
         monitor = choose_monitor(parts, None)
-        trainer = _trainer(config, run_dir, resumed, monitor)
+        trainer = _trainer(config, run_dir, resumed, monitor, parts)
     _open_run(config, run_dir, trainer, resumed, {"sha256": parts.digest, "images": parts.metadata.get("images")})
     weights = sum(parameter.numel() for parameter in parts.model.parameters() if parameter.requires_grad)
     print(f"{about}\nmodel: {weights:,} trainable weights")
@@ -180,22 +182,35 @@ def _schedule(config: Mapping[str, Any]) -> Callable:
     return schedule
 
 
-def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, monitor: tuple[str, str]):
+def _trainer(config: Mapping[str, Any], run_dir: Path, resumed: Mapping | None, monitor: tuple[str, str], parts):
     """Return the trainer; its first logger is the run's RunLog. Nothing is written yet."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    from captioning.training import RunLog
 
     try:
         return build(
             config["trainer"],
-            logger=[RunLog(run_dir / "metrics.csv"), *_tensorboard(run_dir, resumed)],
-            callbacks=_callbacks(config, monitor=monitor[0], mode=monitor[1]),
+            logger=make_loggers(config, run_dir, resumed),
+            callbacks=[
+                _log_validation(config, monitor, parts),
+                *_callbacks(config, monitor=monitor[0], mode=monitor[1]),
+            ],
             default_root_dir=str(run_dir),
         )
     except (MisconfigurationException, TypeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
         raise ConfigError(f"trainer: {reason}. Check the trainer.* settings") from error
+
+
+def _log_validation(config: Mapping[str, Any], monitor: tuple[str, str], parts):
+    """Return the callback that logs images and the best scores."""
+    from captioning.training.validation_images import LogValidation
+
+    if config["log_images"] and parts.illustrate is None:
+        raise ConfigError(
+            f"log_images={config['log_images']} is for image captioning; this task draws no images: set log_images=0"
+        )
+    drawn = {"images": count_images(config), "illustrate": parts.illustrate}
+    return LogValidation(*monitor, **drawn, intervals=parts.intervals)
 
 
 def _compile(task, trainer) -> None:
@@ -213,6 +228,7 @@ def _open_run(
     """Create the run folder and write its configuration; remove the files of an earlier run, unless it is resumed."""
     from captioning.io import clear_temporary, make_folder
     from captioning.training import clear_run, describe_run, record
+    from captioning.training.trackers import Tracker
 
     if not trainer.is_global_zero:
         return
@@ -228,6 +244,9 @@ def _open_run(
     _write_config(config, run_dir)
     start = describe_run(config["seed"], about, start_from=config["start_from"])
     record(run_dir / "provenance.json", start, anew=not resumed)
+    for logger in trainer.loggers:
+        if isinstance(logger, Tracker):
+            logger.open(config, resumed=bool(resumed))
 
 
 def _quiet() -> None:
@@ -329,14 +348,6 @@ def _callbacks(config: Mapping[str, Any], *, monitor: str, mode: str) -> list:
         must_be("early_stopping.patience", config["early_stopping"].get("patience"), least=0)
         callbacks.append(build(config["early_stopping"], monitor=monitor, mode=mode))
     return callbacks
-
-
-def _tensorboard(run_dir: Path, resumed: Mapping[str, Any] | None) -> list:
-    """Return the TensorBoard logger; for a resumed run, it hides the earlier values of steps that are repeated."""
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    purge = {"purge_step": resumed["global_step"]} if resumed else {}
-    return [TensorBoardLogger(run_dir, name="tensorboard", version="", **purge)]
 
 
 def _write_config(config: Mapping[str, Any], run_dir: Path) -> None:

@@ -63,7 +63,8 @@ def clear_run(run_dir: Path) -> None:
     """Remove checkpoints, log and outcome of an earlier run, so that they are not mistaken for those of the new run."""
     for path in (*run_dir.glob("checkpoints/*.ckpt"), run_dir / "metrics.csv", run_dir / "outcome.json"):
         path.unlink(missing_ok=True)
-    shutil.rmtree(run_dir / "tensorboard", ignore_errors=True)
+    for folder in ("tensorboard", "trackers"):
+        shutil.rmtree(run_dir / folder, ignore_errors=True)
 
 
 class ProgressBar(TQDMProgressBar):
