@@ -89,9 +89,10 @@ class OnnxCaptioner:
             open_word = number in self.unfinished
         ending = self.text_rules["continued"] or ""
         words = ["".join(pieces[index].removesuffix(ending) for index in group) for group in groups]
-        if weights is not None and words:
+        if weights is not None:
             locations = weights.shape[1] - self.about["attention"]["tags"]  # tags have the last weights
-            weights = np.stack([weights[group, :locations].mean(0) for group in groups])
+            means = [weights[group, :locations].mean(0) for group in groups]
+            weights = np.reshape(np.array(means, np.float32), (len(words), locations))
         return self.join(words), words, log_prob, weights
 
     def join(self, words):
