@@ -37,7 +37,7 @@ class OnnxCaptioner:
     def search(self, features, beam_size=None, length_normalization=None, max_length=None):
         """Return the best caption by beam search as (ids, log-probability, score, attention weights [T, L]).
 
-        A beam of 1 is greedy decoding. What is None is as captioner.json has it.
+        A beam of 1 is greedy decoding. Arguments that are None have the values of captioner.json.
         """
         given = {"beam_size": beam_size, "length_normalization": length_normalization, "max_length": max_length}
         chosen = self.about["decoding"] | {key: value for key, value in given.items() if value is not None}

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-FEWEST = 1024  # numbers of a weight that is stored in fewer bits; small ones save nothing
+FEWEST_NUMBERS = 1024  # numbers of a weight that is stored in fewer bits; small ones save nothing
 # Operator -> position of its weight, and the weight's axis of output channels; -1 is that of a Gemm, see `_channels`.
 _WEIGHTS = {"Conv": (1, 0), "MatMul": (1, 1), "Gemm": (1, -1), "Gather": (0, 0)}
 
@@ -30,7 +30,7 @@ def reduce_weights(model: Any, dtype: str) -> None:
     restored = []
     for tensor in list(graph.initializer):
         values = numpy_helper.to_array(tensor)
-        if tensor.name not in channels or values.dtype != np.float32 or values.size < FEWEST or values.ndim < 2:
+        if tensor.name not in channels or values.dtype != np.float32 or values.size < FEWEST_NUMBERS or values.ndim < 2:
             continue
         name, stored = tensor.name, f"{tensor.name}.{dtype}"
         graph.initializer.remove(tensor)

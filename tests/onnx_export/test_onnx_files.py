@@ -437,7 +437,7 @@ def test_a_transform_of_a_plug_in_is_refused(exported):
 
 def test_a_state_that_is_no_tensor_is_refused():
     with pytest.raises(ConfigError, match=r"state\.1\.0 of this model is a dict, .*Set format=safetensors"):
-        flat.flatten((torch.zeros(1), ({"a": torch.zeros(1)},)), "state")
+        flat.flat_tensors((torch.zeros(1), ({"a": torch.zeros(1)},)), "state")
 
 
 def test_an_unknown_operation_is_refused_and_leaves_nothing(remembered, tmp_path, monkeypatch):
@@ -503,7 +503,7 @@ def test_weights_that_lose_too_much_are_an_error(remembered, tmp_path, monkeypat
         return numbers, 300 * scale
 
     monkeypatch.setattr(reduced, "rounded_to_int8", wrong)
-    monkeypatch.setattr(reduced, "FEWEST", 1)
+    monkeypatch.setattr(reduced, "FEWEST_NUMBERS", 1)
     with pytest.raises(CheckpointError, match=r"with dtype=int8 the log-probabilities differ by .* Set dtype=float32"):
         write_onnx(load(remembered), tmp_path / "x", dtype="int8")
     assert list(tmp_path.iterdir()) == []
