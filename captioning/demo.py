@@ -5,6 +5,7 @@ import socket
 import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from captioning.config import DemoConfig, build, entry_point
@@ -14,7 +15,7 @@ EXAMPLE_SIDE = 1600  # largest side in pixels of the examples, which are kept in
 
 
 def demo(config: dict[str, Any]) -> None:
-    """Serve the page until Ctrl-C.
+    """Serve the page until Ctrl-C; with `static`, write it as a folder instead.
 
     Raises:
         ConfigError: a setting is out of range, the port is not available, or aiohttp is not installed.
@@ -32,10 +33,40 @@ def demo(config: dict[str, Any]) -> None:
         )
     if config["checkpoint"] in ("", []):
         raise ConfigError("checkpoint= is empty: give a checkpoint, or a list of checkpoints")
+    if config["static"] is not None:
+        return _write_static(config)
+    if config["runtime"] is not None:
+        raise ConfigError(f"runtime={config['runtime']} is for a page without a server: add static=DIR")
     need_package("aiohttp", extra="demo", wanted_by="captioning-demo")
     listener = _listen(config["host"], config["port"])
     with listener:
         _serve(config, listener)
+
+
+def _write_static(config: dict[str, Any]) -> None:
+    """Write the page as a folder, in which the browser itself captions."""
+    from captioning.checkpoints import find_checkpoint
+    from captioning.errors import ConfigError
+    from captioning.inference import load
+    from captioning.web.demo import checkpoint_names, write_static_demo
+
+    if config["tags"] == "classifier":
+        raise ConfigError("tags=classifier needs the server: a page without one has no tags. Set tags=null")
+    given = config["checkpoint"]
+    paths = [find_checkpoint(path) for path in ([given] if isinstance(given, str) else given)]
+    predictors = [load(path, device="cpu") for path in paths]
+    examples = _examples(config["examples"], [predictor.metadata for predictor in predictors])
+    lines = write_static_demo(
+        dict(zip(checkpoint_names(paths), predictors, strict=True)),
+        examples,
+        Path(config["static"]),
+        runtime=Path(config["runtime"]) if config["runtime"] else None,
+        dtype=config["dtype"],
+        pixels=int(config["limits"]["megapixels"] * 1e6),
+    )
+    print(*lines, sep="\n")
+    missing = "" if config["runtime"] else "; copy onnxruntime-web into its folder ort/ (README.txt)"
+    print(f"Page: {config['static']}/index.html, for any static host, without tags{missing}")
 
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:

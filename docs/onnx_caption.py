@@ -37,7 +37,7 @@ class OnnxCaptioner:
     def search(self, features, beam_size=None, length_normalization=None, max_length=None):
         """Return the best caption by beam search as (ids, log-probability, score, attention weights [T, L]).
 
-        A beam of 1 is greedy decoding. What is None is as captioner.json has it.
+        A beam of 1 is greedy decoding. Arguments that are None have the values of captioner.json.
         """
         given = {"beam_size": beam_size, "length_normalization": length_normalization, "max_length": max_length}
         chosen = self.about["decoding"] | {key: value for key, value in given.items() if value is not None}
@@ -89,9 +89,10 @@ class OnnxCaptioner:
             open_word = number in self.unfinished
         ending = self.text_rules["continued"] or ""
         words = ["".join(pieces[index].removesuffix(ending) for index in group) for group in groups]
-        if weights is not None and words:
+        if weights is not None:
             locations = weights.shape[1] - self.about["attention"]["tags"]  # tags have the last weights
-            weights = np.stack([weights[group, :locations].mean(0) for group in groups])
+            means = [weights[group, :locations].mean(0) for group in groups]
+            weights = np.reshape(np.array(means, np.float32), (len(words), locations))
         return self.join(words), words, log_prob, weights
 
     def join(self, words):

@@ -39,7 +39,7 @@ ARROWS |= {
     "analysis": INFERENCE,
     "onnx_export": INFERENCE,
     "tasks": {*INFERENCE, "evaluation", "training"},
-    "web": {*INFERENCE, "evaluation"},
+    "web": {*INFERENCE, "evaluation", "onnx_export"},
 }
 FACES = sorted(
     module.name

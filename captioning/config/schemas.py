@@ -371,6 +371,9 @@ class DemoConfig:
     port: int
     hosts: list[str]
     device: str
+    static: PathName | None
+    runtime: PathName | None
+    dtype: str
     limits: DemoLimits
     plugins: list[str] | str
 

@@ -18,7 +18,7 @@ Axes = tuple[int | str, ...]  # a size, or a name of an axis that varies
 BATCH, BEAMS, PLACES, WORDS = "batch", "beams", "places", "words"
 
 
-class Layout(NamedTuple):
+class GraphLayout(NamedTuple):
     """The inputs and outputs of a model's `begin` and `step`, as named tensors.
 
     Attributes:
@@ -66,7 +66,7 @@ def is_empty(axes: Axes) -> bool:
     return 0 in axes
 
 
-def flatten(value: Any, name: str) -> dict[str, Tensor]:
+def flat_tensors(value: Any, name: str) -> dict[str, Tensor]:
     """Return the tensors of nested tuples, by name.
 
     Raises:
@@ -116,7 +116,7 @@ class Sizes(NamedTuple):
     words: int = 2
 
 
-def measure(model: CaptionModel, feature_size: int, places: int | None) -> Layout:
+def measure(model: CaptionModel, feature_size: int, places: int | None) -> GraphLayout:
     """Run a model with different sizes, and find out which axes of its tensors change with which of them.
 
     Args:
@@ -143,7 +143,7 @@ def measure(model: CaptionModel, feature_size: int, places: int | None) -> Layou
     if places is not None:
         features = (BATCH, PLACES if PLACES in runs else places, feature_size)
     weights = axes.pop("weights")
-    return Layout(
+    return GraphLayout(
         state,
         memory,
         axes,
@@ -168,5 +168,5 @@ def _run(model: CaptionModel, feature_size: int, sizes: Sizes) -> tuple[Any, ...
     token = torch.ones(sizes.batch, sizes.beams, dtype=torch.int64)
     for _ in range(sizes.words):
         logits, state, glimpse = model.step(token, state, memory)
-    named = flatten(state, "state") | flatten(memory, "memory") | {"weights": glimpse.weights}
+    named = flat_tensors(state, "state") | flat_tensors(memory, "memory") | {"weights": glimpse.weights}
     return state, memory, glimpse, logits, named

@@ -1,4 +1,4 @@
-"""Write the folder of an exported captioner: three ONNX files, and captioner.json with all that a program needs.
+"""Write the folder of an exported captioner: three ONNX files, and captioner.json with settings and vocabulary.
 
 The files are written and checked in a temporary folder first, so that a failure leaves nothing behind.
 """
@@ -19,7 +19,7 @@ from captioning.decoding import MAX_LENGTH
 from captioning.errors import CheckpointError, ConfigError
 from captioning.inference import LENGTH_NORMALIZATION, Predictor
 from captioning.io import make_folder, write_json
-from captioning.onnx_export.flat import Layout, measure
+from captioning.onnx_export.flat import GraphLayout, measure
 from captioning.onnx_export.graphs import OPSET, begin_graph, encoder_graph, image_names, step_graph
 from captioning.onnx_export.probe import check_files, references, rounding
 from captioning.onnx_export.reduced import reduce_weights
@@ -154,7 +154,7 @@ def _files(folder: Path) -> dict[str, Any]:
     return files
 
 
-def _description(predictor: Predictor, layout: Layout, dtype: str, files: Mapping[str, Any]) -> dict[str, Any]:
+def _description(predictor: Predictor, layout: GraphLayout, dtype: str, files: Mapping[str, Any]) -> dict[str, Any]:
     """Return the content of captioner.json."""
     vocabulary = predictor.vocabulary
     transforms = [each.describe() for each in _transforms(predictor)]
@@ -180,11 +180,11 @@ def _description(predictor: Predictor, layout: Layout, dtype: str, files: Mappin
     }
 
 
-def _tensor(layout: Layout, name: str) -> dict[str, Any]:
+def _tensor(layout: GraphLayout, name: str) -> dict[str, Any]:
     return {"name": name, "axes": list(layout.axes[name])}
 
 
-def _attention(predictor: Predictor, layout: Layout) -> dict[str, Any]:
+def _attention(predictor: Predictor, layout: GraphLayout) -> dict[str, Any]:
     shape = getattr(predictor.encoder, "grid_shape", None)
     return {
         "kind": predictor.attention_kind,

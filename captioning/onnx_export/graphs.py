@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from captioning.errors import ConfigError
 from captioning.models import CaptionModel, SideBySide
-from captioning.onnx_export.flat import BATCH, BEAMS, Axes, Layout, flatten
+from captioning.onnx_export.flat import BATCH, BEAMS, Axes, GraphLayout, flat_tensors
 
 OPSET = 20  # of the files: the default of torch 2.14's exporter, which onnxruntime has known since 1.17
 _EXAMPLE = {"batch": 2, "beams": 3, "words": 2}  # sizes while tracing; sizes of 0 and 1 would be fixed
@@ -44,14 +44,14 @@ class BeginPart(nn.Module):
         layout: its inputs and outputs.
     """
 
-    def __init__(self, model: CaptionModel, layout: Layout):
+    def __init__(self, model: CaptionModel, layout: GraphLayout):
         super().__init__()
         self.model, self.layout = model, layout
 
     def forward(self, features: Tensor) -> list[Tensor]:
         """Compute the state before `<start>`, one row per image, and the memory."""
         state, memory = self.model.begin(features)
-        tensors = flatten(state, "state") | flatten(memory, "memory")
+        tensors = flat_tensors(state, "state") | flat_tensors(memory, "memory")
         return [tensors[name] for name in (*self.layout.named("state"), *self.layout.named("memory"))]
 
 
@@ -63,7 +63,7 @@ class StepPart(nn.Module):
         layout: its inputs and outputs.
     """
 
-    def __init__(self, model: CaptionModel, layout: Layout):
+    def __init__(self, model: CaptionModel, layout: GraphLayout):
         super().__init__()
         self.model, self.layout = model, layout
 
@@ -72,7 +72,7 @@ class StepPart(nn.Module):
         names = (*self.layout.named("state"), *self.layout.named("memory"))
         state, memory = self.layout.rebuilt(dict(zip(names, tensors, strict=True)), token)
         step = self.model.step(token, state, memory)
-        new = flatten(step.state, "state")
+        new = flat_tensors(step.state, "state")
         found = [step.logits.log_softmax(-1), *(new[name] for name in self.layout.named("state"))]
         if self.layout.weights:
             found.append(step.glimpse.weights)
@@ -100,7 +100,7 @@ def encoder_graph(encoder: nn.Module, sizes: Sequence[tuple[int, int]]) -> Any:
         )
 
 
-def begin_graph(model: CaptionModel, layout: Layout) -> Any:
+def begin_graph(model: CaptionModel, layout: GraphLayout) -> Any:
     """Return the ONNX program of a model's `begin`."""
     features = torch.rand(_shape(layout.features, places=9))
     names = [*layout.named("state"), *layout.named("memory")]
@@ -114,11 +114,11 @@ def begin_graph(model: CaptionModel, layout: Layout) -> Any:
     )
 
 
-def step_graph(model: CaptionModel, layout: Layout) -> Any:
+def step_graph(model: CaptionModel, layout: GraphLayout) -> Any:
     """Return the ONNX program of a model's `step`."""
     token = torch.ones(_EXAMPLE["batch"], _EXAMPLE["beams"], dtype=torch.int64)
     given = [(name, layout.axes[name]) for kind in ("state", "memory") for name in layout.named(kind)]
-    examples = flatten(layout.state, "state") | flatten(layout.memory, "memory")
+    examples = flat_tensors(layout.state, "state") | flat_tensors(layout.memory, "memory")
     places = layout.weights[2] if layout.weights and isinstance(layout.weights[2], int) else 9
     tensors = [torch.rand(_shape(axes, places=places)).to(examples[name].dtype) for name, axes in given]
     outputs = ["log_probs", *(f"next_{name}" for name in layout.named("state"))]

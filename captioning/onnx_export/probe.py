@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from captioning.errors import CheckpointError
 from captioning.models import CaptionModel
-from captioning.onnx_export.flat import Layout, flatten
+from captioning.onnx_export.flat import GraphLayout, flat_tensors
 from captioning.onnx_export.graphs import EncoderPart, image_names
 
-TOLERANCE = 1e-4  # greatest difference of a log-probability or attention weight from torch's, in float32
+ONNX_TOLERANCE = 1e-4  # greatest difference of a log-probability or attention weight from torch's, in float32
 RELATIVE = 1e-4  # greatest difference of a feature or state, as a share of the largest one
 # Greatest mean difference of the log-probabilities with weights of fewer bits: more than rounding can explain.
 ROUNDED = {"float16": 0.05, "int8": 0.5}
-STEPS = 4
-_SIZES = ((2, 3), (1, 1), (3, 5))  # numbers of images and of rows; the graphs were traced with the first ones
+PROBED_STEPS = 4
+# Numbers of images and of rows. The graphs were traced with the first ones, and may be wrong for others.
+_SIZES = ((2, 3), (1, 1), (3, 11))
 
 
 class Reference(NamedTuple):
@@ -60,7 +61,7 @@ class Sessions(NamedTuple):
 
 
 def references(
-    encoder: nn.Module, model: CaptionModel, layout: Layout, sizes: Sequence[tuple[int, int]]
+    encoder: nn.Module, model: CaptionModel, layout: GraphLayout, sizes: Sequence[tuple[int, int]]
 ) -> list[Reference]:
     """Return torch's results for batches and beams of several sizes.
 
@@ -80,20 +81,20 @@ def _reference(encoder, model, layout, sizes, shape: tuple[int, int], draw: torc
     images = [torch.randint(0, 256, (batch, 3, *size), generator=draw, dtype=torch.uint8) for size in sizes]
     features = EncoderPart(encoder)(images)
     state, memory = model.begin(features)
-    begun = flatten(state, "state") | flatten(memory, "memory")
+    begun = flat_tensors(state, "state") | flat_tensors(memory, "memory")
     state, tokens, parents, steps = state.repeat(rows), [], [], []
-    for _ in range(STEPS):
+    for _ in range(PROBED_STEPS):
         tokens.append(torch.randint(1, layout.logits, shape, generator=draw))
         parents.append(torch.randint(0, rows, shape, generator=draw))
         step = model.step(tokens[-1], state, memory)
-        found = {f"next_{name}": value for name, value in flatten(step.state, "state").items()}
+        found = {f"next_{name}": value for name, value in flat_tensors(step.state, "state").items()}
         found |= {"log_probs": step.logits.log_softmax(-1), "weights": step.glimpse.weights}
         steps.append(found | ({"places": step.glimpse.places} if layout.places else {}))
         state = step.state.select(parents[-1])
     return Reference(images, features, begun, tokens, parents, steps)
 
 
-def check_files(folder: Path, layout: Layout, expected: Sequence[Reference], *, path: Path) -> None:
+def check_files(folder: Path, layout: GraphLayout, expected: Sequence[Reference], *, path: Path) -> None:
     """Compare the float32 files of a folder with torch.
 
     Args:
@@ -114,7 +115,7 @@ def check_files(folder: Path, layout: Layout, expected: Sequence[Reference], *, 
             _compare(found, torchs, "step.onnx", path)
 
 
-def rounding(folder: Path, layout: Layout, expected: Sequence[Reference], *, dtype: str, path: Path) -> float:
+def rounding(folder: Path, layout: GraphLayout, expected: Sequence[Reference], *, dtype: str, path: Path) -> float:
     """Return the mean difference of the log-probabilities that weights of fewer bits cause.
 
     Args:
@@ -143,7 +144,7 @@ def rounding(folder: Path, layout: Layout, expected: Sequence[Reference], *, dty
     return mean
 
 
-def _outputs(sessions: Sessions, layout: Layout, reference: Reference):
+def _outputs(sessions: Sessions, layout: GraphLayout, reference: Reference):
     """Return features, begun tensors and the results of each step of the files, each part with its own results."""
     names = image_names(reference.images)
     images = {name: image.numpy() for name, image in zip(names, reference.images, strict=True)}
@@ -164,11 +165,11 @@ def _run(session: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return dict(zip(names, session.run(names, dict(inputs)), strict=True))
 
 
-def _rows_axis(layout: Layout, name: str) -> int:
+def _rows_axis(layout: GraphLayout, name: str) -> int:
     return layout.axes[name].index("beams")
 
 
-def _selected(values: np.ndarray, parents: np.ndarray, layout: Layout, name: str) -> np.ndarray:
+def _selected(values: np.ndarray, parents: np.ndarray, layout: GraphLayout, name: str) -> np.ndarray:
     """Select rows: row parents[b, j] of image b becomes its row j."""
     axes = layout.axes[name]
     shape = [
@@ -183,7 +184,7 @@ def _compare(found: Mapping[str, np.ndarray], expected: Mapping[str, Tensor], fi
     for name, values in found.items():
         torchs = expected[name].numpy()
         exact = name in ("log_probs", "weights")
-        most = TOLERANCE if exact else RELATIVE * max(1.0, float(np.abs(torchs).max(initial=0)))
+        most = ONNX_TOLERANCE if exact else RELATIVE * max(1.0, float(np.abs(torchs).max(initial=0)))
         difference = float(np.abs(values - torchs).max(initial=0)) if values.shape == torchs.shape else np.inf
         if not difference <= most:  # nan is refused too
             raise CheckpointError(

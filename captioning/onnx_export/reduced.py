@@ -1,15 +1,17 @@
 """Store the weights of an ONNX model in fewer bits. The numbers are computed in float32, as before.
 
 `float16` rounds each weight once. `int8` rounds it to one of 255 multiples of a scale; each output channel has its own
-scale. This is onnxruntime's symmetric 8-bit format (DequantizeLinear), for weights only: for activations, ranges would
-have to be measured on images.
+scale. Only weights are rounded: for activations, ranges would have to be measured on images.
+
+The operators that restore a weight are Cast and Mul. onnxruntime computes them once, when it loads a file. After
+DequantizeLinear, it would round activations too, in some operators of some of its versions.
 """
 
 from typing import Any
 
 import numpy as np
 
-FEWEST = 1024  # numbers of a weight that is stored in fewer bits; small ones save nothing
+FEWEST_NUMBERS = 1024  # numbers of a weight that is stored in fewer bits; small ones save nothing
 # Operator -> position of its weight, and the weight's axis of output channels; -1 is that of a Gemm, see `_channels`.
 _WEIGHTS = {"Conv": (1, 0), "MatMul": (1, 1), "Gemm": (1, -1), "Gather": (0, 0)}
 
@@ -28,7 +30,7 @@ def reduce_weights(model: Any, dtype: str) -> None:
     restored = []
     for tensor in list(graph.initializer):
         values = numpy_helper.to_array(tensor)
-        if tensor.name not in channels or values.dtype != np.float32 or values.size < FEWEST or values.ndim < 2:
+        if tensor.name not in channels or values.dtype != np.float32 or values.size < FEWEST_NUMBERS or values.ndim < 2:
             continue
         name, stored = tensor.name, f"{tensor.name}.{dtype}"
         graph.initializer.remove(tensor)
@@ -40,7 +42,8 @@ def reduce_weights(model: Any, dtype: str) -> None:
             numbers, scale = rounded_to_int8(values, axis)
             graph.initializer.append(numpy_helper.from_array(numbers, stored))
             graph.initializer.append(numpy_helper.from_array(scale, f"{stored}.scale"))
-            restored.append(helper.make_node("DequantizeLinear", [stored, f"{stored}.scale"], [name], axis=axis))
+            restored.append(helper.make_node("Cast", [stored], [f"{stored}.whole"], to=1))
+            restored.append(helper.make_node("Mul", [f"{stored}.whole", f"{stored}.scale"], [name]))
         else:
             graph.initializer.append(tensor)
     nodes = [*restored, *graph.node]  # an operator comes after those whose results it reads
@@ -49,11 +52,11 @@ def reduce_weights(model: Any, dtype: str) -> None:
 
 
 def rounded_to_int8(values: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return numbers from −127 to 127, and one scale per index of `axis`: values ≈ numbers · scale."""
+    """Return numbers from −127 to 127, and one scale per index of `axis`: values ≈ numbers · scale, by broadcasting."""
     others = tuple(other for other in range(values.ndim) if other != axis)
     scale = np.abs(values).max(others, keepdims=True) / 127
     scale = np.where(scale > 0, scale, 1).astype(np.float32)
-    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale.reshape(-1)
+    return np.clip(np.rint(values / scale), -127, 127).astype(np.int8), scale
 
 
 def _channels(graph: Any) -> dict[str, int]:

@@ -13,7 +13,23 @@ from pages import FENCE, ROOT, SHELLS, Block, ShellCommand, blocks, commands, pa
 from small import composed, settings_file
 from workspace import draw_workspace
 
-SHELL = {"cd", "source", "git", "mkdir", "cp", "mv", "rm", "ls", "cat", "echo", "eval", "export", "tensorboard"}
+SHELL = {
+    "cd",
+    "source",
+    "git",
+    "mkdir",
+    "cp",
+    "mv",
+    "rm",
+    "ls",
+    "cat",
+    "echo",
+    "eval",
+    "export",
+    "tensorboard",
+    "npm",
+    "tar",
+}
 LAUNCHERS = {"torchrun", "srun"}
 FROM_THE_CHECKOUT = (".venv/bin/",)
 LANGUAGES = {"bash", "python", "yaml", "text", "console", "toml", "json", "csv", "mermaid"}

@@ -25,6 +25,7 @@ NOT_RUN = [
     (r"^make ", "takes minutes, and .ci/run runs it or the tests do"),
     (r"pip install|-m venv|^source ", "changes the environment that the tests run in; setup.cfg's extras are checked"),
     (r"download=true", "downloads 20 GB"),
+    (r"^npm |^tar |runtime=", "needs the files of an npm package"),
     (r"^torchrun |^srun |submitit", "needs several machines; its settings are checked"),
     (r"^(\.venv/bin/)?(python|pytest|ruff|mypy|mkdocs|pre-commit) ", "a script for maintainers, not of the package"),
 ]

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "examples": ["built_in_examples", "Credit", "DemoExample", "photograph_examples"],
         "server": ["Demo", "Limits", "serve"],
+        "static_site": ["write_static_demo"],
         "work": ["checkpoint_names", "with_encoder"],
     },
 )

@@ -312,6 +312,21 @@ function step(event, line, index) {
 
 // ---- asking for captions --------------------------------------------------------------------------------------------
 
+/** The demo's server. A page without one has its own `backend` (browser_captioner.js). */
+const server = {
+  lost: "The demo did not answer. Check that it is still running.",
+  about: async () => (await fetch("api/about")).json(),
+  example: (number) => `api/examples/${number}`,
+  async captions(query, body, signal) {
+    const headers = { "Content-Type": "application/octet-stream" };
+    const response = await fetch(`api/captions?${query}`, { method: "POST", body, headers, signal });
+    const answer = await response.json();
+    if (!response.ok) throw Object.assign(new Error(answer.error), { told: true });
+    return answer;
+  },
+};
+const backend = window.backend ?? server;
+
 function say(text, kind = "") {
   Object.assign(find("message"), { textContent: text, className: kind });
 }
@@ -330,17 +345,13 @@ async function ask(source) {
   if (source.example !== undefined) query.set("example", source.example);
   say("Captioning …", "busy");
   try {
-    const headers = { "Content-Type": "application/octet-stream" };
-    const sent = { method: "POST", body: source.file, headers, signal: request.signal };
-    const response = await fetch(`api/captions?${query}`, sent);
-    const answer = await response.json();
-    if (!response.ok) return say(sentence(answer.error), "error");
+    const answer = await backend.captions(query, source.file, request.signal);
     const picture = new Image();
     picture.src = answer.picture;
     await picture.decode();
     if (state.request === request) fill(answer, picture);
   } catch (error) {
-    if (error.name !== "AbortError") say("The demo did not answer. Check that it is still running.", "error");
+    if (error.name !== "AbortError") say(error.told ? sentence(error.message) : backend.lost, "error");
   }
 }
 
@@ -395,19 +406,20 @@ function listen() {
 
 async function begin() {
   try {
-    state.about = await (await fetch("api/about")).json();
-  } catch {
-    return say("The demo did not answer. Check that it is still running.", "error");
+    state.about = await backend.about();
+  } catch (error) {
+    return say(error.told ? sentence(error.message) : backend.lost, "error");
   }
   for (const [key, { least, most, value }] of Object.entries(state.about.wishes)) {
     const field = find(key);
     Object.assign(field, field.type === "checkbox" ? { checked: value === 1 } : { min: least, max: most, value });
   }
+  for (const key of ["samples", "temperature"]) find(key).closest("label").hidden = !(key in state.about.wishes);
   find("guided").hidden = !state.about.models.some((model) => model.guided);
   const { bytes, pixels } = state.about.limits;
   find("limits").textContent = `up to ${bytes / 1e6} MB and ${pixels / 1e6} million pixels`;
   for (let number = 0; number < state.about.examples; number++) {
-    const image = make("img", { src: `api/examples/${number}`, alt: `Example ${number + 1}`, loading: "lazy" });
+    const image = make("img", { src: backend.example(number), alt: `Example ${number + 1}`, loading: "lazy" });
     const button = make("button", { type: "button" }, image);
     button.dataset.number = number;
     button.addEventListener("click", () => ask({ example: number }));
