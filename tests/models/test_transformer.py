@@ -8,6 +8,7 @@ import torch
 from tiny_transformers import tiny_transformer
 from torch import nn
 from toys import OBJECTIVES, PAD, START
+from transformer_speed import copy_block
 
 from captioning.data import CaptionBatch
 from captioning.errors import ConfigError
@@ -191,24 +192,6 @@ def test_a_word_never_sees_a_later_one():
         assert ((after - before)[:, :, t:].abs().amax((-1, -2)) > 1e-6).all()
 
 
-def copied(block: nn.Module, layer: nn.Module, *, looks: bool) -> None:
-    """Copy the weights of a block to a layer of torch's transformer."""
-    pairs = [(layer.norm1, block.self_norm), (layer.self_attn.out_proj, block.self_output)]
-    pairs += [(layer.linear1, block.feed_forward[0]), (layer.linear2, block.feed_forward[3])]
-    if looks:
-        pairs += [(layer.norm2, block.image_norm), (layer.norm3, block.feed_norm)]
-        pairs += [(layer.multihead_attn.out_proj, block.image_output)]
-        for part, own in (("weight", torch.cat), ("bias", torch.cat)):
-            joined = own((getattr(block.query, part), getattr(block.key_value, part)))
-            getattr(layer.multihead_attn, f"in_proj_{part}").data.copy_(joined)
-    else:
-        pairs += [(layer.norm2, block.feed_norm)]
-    for theirs, ours in pairs:
-        theirs.load_state_dict(ours.state_dict())
-    layer.self_attn.in_proj_weight.data.copy_(block.self_input.weight)
-    layer.self_attn.in_proj_bias.data.copy_(block.self_input.bias)
-
-
 @pytest.mark.parametrize("maps", ["last_layer", "rollout"])  # with torch's kernel, and with explicit weights
 def test_it_is_torchs_transformer(maps, toy_tokens):
     model, images = tiny_transformer(std=0.5, encoder_layers=2, layers=3, maps=maps), images_for({})
@@ -218,9 +201,9 @@ def test_it_is_torchs_transformer(maps, toy_tokens):
     ).double()
     decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**own), 3, norm=nn.LayerNorm(8)).double()
     for block, layer in zip(model.grid_blocks, encoder.layers, strict=True):
-        copied(block, layer, looks=False)
+        copy_block(block, layer, looks=False)
     for block, layer in zip(model.blocks, decoder.layers, strict=True):
-        copied(block, layer, looks=True)
+        copy_block(block, layer, looks=True)
     encoder.norm.load_state_dict(model.grid_norm.state_dict())
     decoder.norm.load_state_dict(model.norm.state_dict())
     features = (images.where(MASK[..., None], 0.0) @ model.adapter[1].weight.T + model.adapter[1].bias).relu()
