@@ -42,6 +42,7 @@ def ground(config: dict[str, Any]) -> None:
     records = select(build(data["reader"]), split)
     instances = build(data["instances"])(records=records)
     predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
+    predictor.check_search(search)
     if config["map"] == "attention" and not predictor.attends:
         raise CheckpointError(BLIND.format(predictor.path))
     if predictor.encoder.output == "regions":

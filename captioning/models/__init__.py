@@ -42,7 +42,7 @@ TOOLS = {
     ],
     "decoder": ["Memory"],
     "encoder": ["Encoder"],
-    "interface": ["CaptionModel", "Decoded", "Glimpse", "State", "Step", "stack_glimpses"],
+    "interface": ["CaptionModel", "Decoded", "Glimpse", "LongestCaption", "State", "Step", "stack_glimpses"],
     "key_value_cache": ["KeyValueCache"],
     "multi_crop": ["MultiCrop"],
     "readout": ["LazyLogits"],

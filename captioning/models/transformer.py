@@ -16,7 +16,7 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, some_place
 from captioning.models.captioner import MOST_LAYERS
 from captioning.models.embeddings import learned
-from captioning.models.interface import CaptionModel, Decoded, Glimpse, Step
+from captioning.models.interface import CaptionModel, Decoded, Glimpse, LongestCaption, Step
 from captioning.models.key_value_cache import KeyValueCache, Past
 from captioning.models.ops import Dropout
 from captioning.models.positions import NoPositions
@@ -36,7 +36,8 @@ class TransformerCaptioner(CaptionModel):
         adapter: Module that brings features to width W.
         grid_blocks: Blocks over the locations, without cross-attention; they may be empty.
         blocks: Blocks over the words, with cross-attention.
-        word_positions: (start, count, like=) -> code of the words' positions, [count, W].
+        word_positions: (start, count, like=) -> code of the words' positions, [count, W]. Its attribute `longest` is
+            the number of positions, None without a limit.
         embedding: Word embedding, [V, E]; None to use the rows of the output matrix (Press and Wolf 2017).
         output: Output layer from E to V.
         heads: Number of heads of every attention.
@@ -161,6 +162,12 @@ class TransformerCaptioner(CaptionModel):
         of_inputs = F.pad(of_inputs, (0, length)).unsqueeze(3)
         rollout = attention_rollout(words, of_inputs, start.expand(*real.shape, -1))
         return AttentionMaps(words, image, torch.stack(grid_weights) if grid_weights else None, rollout)
+
+    @property
+    def longest(self) -> LongestCaption | None:
+        """The longest caption that the model can read: the number of learned positions, if they are learned."""
+        count = cast("int | None", self.word_positions.longest)
+        return None if count is None else LongestCaption(count, "model.word_positions.longest")
 
     @property
     def maps(self) -> str:

@@ -372,7 +372,7 @@ def test_tied_words_share_one_matrix():
         ({"width": 9, "heads": 3}, r"model\.width must be even for model/word_positions=sinusoidal, not 9"),
         ({"feature_size": 0, "grid": False}, r"needs an image: for task=language_model, set model=language"),
         ({"positions": Coordinates, "regions": True}, r"model/positions=coordinates needs a grid"),
-        ({"word_positions": partial(LearnedPositions, longest=0)}, r"longest must be at least 1, not 0"),
+        ({"word_positions": partial(LearnedPositions, longest=1)}, r"longest must be at least 2, not 1"),
     ],
 )
 def test_unusable_settings(settings, message):
@@ -386,7 +386,7 @@ def test_captions_longer_than_the_learned_positions(toy_tokens):
     state, memory = model.begin(images)
     for _ in range(6):
         state = model.step(torch.full((3, 1), START), state, memory).state
-    message = r"model\.word_positions\.longest=6 is too small for captions of 7 tokens: set data\.max_length"
+    message = r"model\.word_positions\.longest=6 is too small for a caption of 7 tokens\. Shorten the caption"
     with pytest.raises(ConfigError, match=message):
         model.step(torch.full((3, 1), START), state, memory)
     with pytest.raises(ConfigError, match=message):
