@@ -106,7 +106,7 @@ class Decoded(NamedTuple):
 class State(Protocol):
     """The state of a model between two words, for B images × K rows: a NamedTuple of tensors with these methods.
 
-    `RecurrentState` is the state of the recurrent decoders. For a transformer it would be the key-value cache.
+    `RecurrentState` is the state of the recurrent decoders, `KeyValueCache` that of the transformer.
     """
 
     def __iter__(self) -> Iterator[Any]:
