@@ -18,7 +18,7 @@ from captioning.models.captioner import MOST_LAYERS
 from captioning.models.embeddings import learned
 from captioning.models.interface import CaptionModel, Decoded, Glimpse, LongestCaption, Step
 from captioning.models.key_value_cache import KeyValueCache, Past
-from captioning.models.ops import Dropout
+from captioning.models.ops import Dropout, Prefixes
 from captioning.models.positions import NoPositions
 from captioning.models.readout import LazyLogits
 from captioning.models.transformer_blocks import AllSteps, Block, ImageMemory, OneStep, attend
@@ -134,12 +134,14 @@ class TransformerCaptioner(CaptionModel):
         if carry or state.length:
             return super().teacher_force(tokens, state, memory, carry=carry)
         real = tokens[..., 1:] != self.pad
-        x, attention = self._parallel(tokens, real, memory)
+        prefixes = Prefixes.of(tokens[..., :-1], real)
+        x, attention = self._parallel(tokens, prefixes, memory)
         seen = x.new_zeros(*real.shape, memory.keys[0].shape[1])
         if self._rolls_out:
             seen = attention_rollout(attention.words, attention.image, seen)
         glimpse = Glimpse(x.new_zeros(*real.shape, 0), self._summary(attention.image, seen) * real[..., None])
-        return Decoded(LazyLogits(self.narrow(x), self.output), attention.index, glimpse, None)
+        features = self.narrow(x).index_select(0, prefixes.row[prefixes.index])
+        return Decoded(LazyLogits(features, self.output), prefixes.index, glimpse, None)
 
     def attention_maps(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> AttentionMaps:
         """Return the attention weights of every layer and head along given captions, and their rollout.
@@ -154,7 +156,7 @@ class TransformerCaptioner(CaptionModel):
         grid, mask, grid_weights = self._encode(images, mask, weighs=True)
         _, memory = self.begin_from(grid, mask)
         real = tokens[..., 1:] != self.pad
-        x, attention = self._parallel(tokens, real, memory, weighs=True)
+        x, attention = self._parallel(tokens, Prefixes.of(tokens[..., :-1], real), memory, weighs=True)
         words, image = torch.stack(attention.words), torch.stack(attention.image)
         length = real.shape[-1]
         start = torch.cat((x.new_zeros(length, grid.shape[1]), torch.eye(length, dtype=x.dtype, device=x.device)), 1)
@@ -220,12 +222,13 @@ class TransformerCaptioner(CaptionModel):
             x = block(x, attention.read, attention.look)
         return self.norm(x)
 
-    def _parallel(self, tokens: Tensor, real: Tensor, memory: ImageMemory, *, weighs: bool = False):
-        """Run the blocks over the N real words: -> [N, W], and what attention saw."""
+    def _parallel(self, tokens: Tensor, prefixes: Prefixes, memory: ImageMemory, *, weighs: bool = False):
+        """Run the blocks over the M different beginnings: -> [M, W], and what attention saw."""
         needed = (True, [True] * len(self.blocks)) if weighs else self._weighs()
-        attention = AllSteps(real, memory, heads=self.heads, weighs=needed)
-        words = self._embed(tokens[..., :-1].flatten()[attention.index])
-        places = self.word_positions(0, real.shape[-1], like=words)[attention.index % real.shape[-1]]
+        inputs = tokens[..., :-1]
+        attention = AllSteps(prefixes, inputs.shape, memory, heads=self.heads, weighs=needed)
+        words = self._embed(inputs.flatten()[prefixes.first])
+        places = self.word_positions(0, inputs.shape[-1], like=words)[prefixes.first % inputs.shape[-1]]
         return self._run(self.dropout(words + places), attention), attention
 
     def _summary(self, image: Sequence[Any], seen: Tensor) -> Tensor:

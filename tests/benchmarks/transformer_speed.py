@@ -1,10 +1,11 @@
 """Compare the transformer decoder with torch.nn.TransformerDecoder used the usual way, in training and beam search.
 
-    python tests/benchmarks/transformer_speed.py [--quick] [--only beam5] [--output bench.json]
+    python tests/benchmarks/transformer_speed.py --shared FOLDER [--quick] [--only beam5] [--output bench.json]
 
 `coco/49x2048` and `coco/196x2048` have the sizes of conf/experiment/coco_transformer.yaml and 10 000 words.
-`flickr8k/49x1280` has those of flickr8k_transformer.yaml and 2 543 words. An image has five captions, with Flickr8k's
-lengths, and the last number of a name is the images per batch. Words and features are random.
+`flickr8k/49x1280` has those of flickr8k_transformer.yaml and 2 543 words. Captions are those of training images of
+Flickr8k (`--shared` is the folder with flickr8k/dataset_flickr8k.json), five per image, cut to 20 words. The last
+number of a name is the images per batch. Features are random.
 
 `transformer/train/…` is a training step (see `training.py`), in real words per second. The usual way is `Usual`, with
 the same weights: every caption has a copy of the features, the decoder reads padded captions, and the output layer also
@@ -17,8 +18,12 @@ only, and it searches all images of the batch together, as ours does. Before any
 compared.
 """
 
+import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import torch
@@ -26,15 +31,11 @@ from decoding import BEAM, END, FORBIDDEN, START, TOKENS, search
 from measure import matrix_job, matrix_operations, peak_mebibytes, run, seconds
 from torch import Tensor, nn
 from torch.nn import functional as F
-from training import DEVICE, PAD, Training, draw_batch
+from training import DEVICE, PAD, Training
 
-from captioning.data import CaptionBatch
+from captioning.data import CaptionBatch, collate
 from captioning.models import TransformerCaptioner, build_transformer
 from captioning.objectives import CrossEntropy
-
-# Words per caption in 1 000 training captions of Flickr8k, cut to 20 words; their mean is 10.8.
-LENGTHS = {3: 4, 4: 11, 5: 28, 6: 65, 7: 83, 8: 97, 9: 112, 10: 110, 11: 104, 12: 93, 13: 78, 14: 62, 15: 45, 16: 33}
-LENGTHS |= {17: 23, 18: 17, 19: 12, 20: 23}
 
 
 class Size(NamedTuple):
@@ -56,7 +57,29 @@ SIZES = {
     "coco/196x2048": Size((196, 2048), 10_000, {}),
     "flickr8k/49x1280": Size((49, 1280), 2543, {"width": 384, "layers": 2, "feed_forward": 1024, "dropout": 0.3}),
 }
-BATCHES = (16, 64)
+BATCHES, MOST_WORDS, UNKNOWN = (16, 64), 20, 3
+
+
+def read_batch(shared: Path, images: int, size: Size) -> CaptionBatch:
+    """Return random features with the captions of randomly chosen images; the same batch every time."""
+    content = json.loads((shared / "flickr8k" / "dataset_flickr8k.json").read_text(encoding="utf-8"))
+    captions = [
+        [sentence["tokens"][:MOST_WORDS] for sentence in image["sentences"]]
+        for image in content["images"]
+        if image["split"] == "train"
+    ]
+    counts = Counter(word for group in captions for words in group for word in words)
+    ids = {word: number for number, (word, _) in enumerate(counts.most_common(size.vocabulary - 4), start=4)}
+    generator = torch.Generator().manual_seed(0)
+    items = [
+        (
+            number,
+            torch.rand(*size.shape, generator=generator).half(),
+            [[START, *(ids.get(word, UNKNOWN) for word in words), END] for words in group],
+        )
+        for number, group in enumerate(Random(0).sample(captions, images))
+    ]
+    return CaptionBatch(*(None if part is None else part.to(DEVICE) for part in collate(items)))
 
 
 def build(size: Size) -> TransformerCaptioner:
@@ -171,10 +194,9 @@ def alike(model: TransformerCaptioner, batch: CaptionBatch) -> None:
     assert abs(own - other) < 1e-4 * own, f"the usual way's loss is {other}, ours {own}"
 
 
-def training_case(size: Size, images: int, *, repeats: int) -> dict[str, Any]:
+def training_case(size: Size, images: int, *, shared: Path, repeats: int) -> dict[str, Any]:
     """Measure a training step, and the usual way with and without dropout on attention weights."""
-    batch = draw_batch(images, size.shape, vocabulary=size.vocabulary, lengths=LENGTHS)
-    model = build(size)
+    batch, model = read_batch(shared, images, size), build(size)
     alike(model, batch)
     rivals = [Usual(model, attention_dropout=drops).train() for drops in (True, False)]
     jobs = [Training(rival, partial(rival, batch.images, batch.tokens)) for rival in rivals]
@@ -219,7 +241,10 @@ def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     tokens, repeats, batches = (3, 1, (2,)) if arguments.quick else (TOKENS, 3, BATCHES)
     for name, size in SIZES.items():
         for images in batches:
-            yield f"transformer/train/{name}/{images}", partial(training_case, size, images, repeats=repeats)
+            yield (
+                f"transformer/train/{name}/{images}",
+                partial(training_case, size, images, shared=Path(arguments.shared), repeats=repeats),
+            )
     for name, size in SIZES.items():
         for images in batches:
             job = partial(search_case, size, images, tokens=tokens, repeats=repeats)

@@ -62,6 +62,40 @@ def test_the_parallel_pass_is_the_loop_over_steps(settings, mask, grad, toy_toke
         assert not fast.glimpse.weights[0, :, :, 3].any() and not fast.glimpse.weights[2, :, :, 0].any()
 
 
+@pytest.mark.parametrize("maps", MAPS)
+def test_captions_that_begin_alike_share_their_beginnings(maps):
+    """Each beginning passes the blocks once, with the numbers and gradients of the loop over steps."""
+    model, images = tiny_transformer(std=0.6, maps=maps), images_for({})
+    lines = [[5, 6, 5], [5, 6, 6, 5], [5], [6, 5, 6], [5, 6, 5, 5]]
+    tokens = torch.full((3, 5, 6), PAD)
+    for row, words in zip(tokens.unbind(1), lines, strict=True):
+        row[:, : len(words) + 2] = torch.tensor([START, *words, 2])
+    tokens[1, 0] = PAD  # a missing caption
+    passed = []
+    hook = model.blocks[0].feed_forward.register_forward_pre_hook(lambda _, inputs: passed.append(inputs[0].shape))
+    state, memory = model.begin(images)
+    fast = model.teacher_force(tokens, state, memory)
+    hook.remove()
+    distinct = {(): 1, **{tuple(words[:n]): 1 for words in lines for n in range(1, len(words) + 1)}}
+    assert passed == [(3 * len(distinct), 8)] and len(fast.index) == 3 * sum(len(words) + 1 for words in lines) - 4
+    slow = CaptionModel.teacher_force(model, tokens, state, memory)
+    torch.testing.assert_close(fast.logits, slow.logits, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fast.glimpse.weights, slow.glimpse.weights, rtol=0, atol=1e-10)
+    outer, seen = torch.randn_like(slow.logits), torch.randn_like(slow.glimpse.weights)
+    for one, two in zip(
+        *(
+            torch.autograd.grad(
+                (run.logits * outer).sum() + (run.glimpse.weights * seen).sum(),
+                [*model.blocks.parameters(), model.output.weight],
+                retain_graph=True,
+            )
+            for run in (fast, slow)
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
+
+
 def full_pass(model, images, lines, mask=None):
     """Return the logits of the word after each of some prefixes of one length, [B, K, V], without a cache."""
     state, memory = model.begin(images, mask)
