@@ -51,6 +51,7 @@ def caption(config: dict[str, Any]) -> None:
     predictor.guide_by(choose_guide(config["tags"], build(config["guidance"]), predictor))
     check_drawable(config["figures"], predictor)
     search = with_generator(build(decoding))
+    predictor.check_search(search)
     output = make_folder(Path(config["output"]))
     numbers = image_ids(paths, Path(config["annotations"]) if config["annotations"] else None)
     figures = figure_names(paths, tuple(kinds.values()))

@@ -71,7 +71,7 @@ def _write_static(config: dict[str, Any]) -> None:
 
 def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     from captioning.checkpoints import find_checkpoint
-    from captioning.inference import choose_guide, load
+    from captioning.inference import choose_guide, get_search, load
     from captioning.web.demo import Demo, Limits, checkpoint_names, serve, with_encoder
 
     given, limits = config["checkpoint"], config["limits"]
@@ -80,6 +80,7 @@ def _serve(config: dict[str, Any], listener: socket.socket) -> None:
     make_guide = cache(build(config["guidance"]))  # one classifier for all checkpoints
     for predictor in predictors:
         predictor.guide_by(choose_guide(config["tags"], make_guide, predictor))
+        predictor.check_search(get_search("greedy"))  # no search of the demo sets another length
     demo = Demo(
         dict(zip(checkpoint_names(paths), predictors, strict=True)),
         _examples(config["examples"], [predictor.metadata for predictor in predictors]),

@@ -32,6 +32,8 @@ def distill(config: dict[str, Any]) -> None:
     training = select(build(data["reader"]), "train")
     limit = predictor.max_length if data["max_length"] is None else data["max_length"]
     assert limit is not None  # every captioner's checkpoint has the limit of its training
+    if longest := predictor.captioner.longest:
+        longest.check("data.max_length", limit, extra=1)
     sources, records = sources_of(predictor, build(config["features"]), training, **named)
     soft_targets = soft_targets_of(
         predictor,

@@ -36,6 +36,8 @@ def evaluate(config: dict[str, Any]) -> None:
     options = {key: config[key] for key in ("device", "hard_attention", "crops")}
     predictor = load_all(config["checkpoint"], others, **options)
     predictor.guide_by(choose_guide(config["tags"], build(config["guidance"]), predictor))
+    search = with_generator(build(decoding))
+    predictor.check_search(search)
     scorer, everything = build(config["metrics"]), build(data["reader"])
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     chosen, objects = select(everything, split), None
@@ -45,7 +47,6 @@ def evaluate(config: dict[str, Any]) -> None:
         objects = read_objects(config["instances"], entries, source=f"data.root={data['root']}", words=words)
     sources, records = sources_of(predictor, build(config["features"]), chosen, **named)
     scorer.prepare(paths := {record.image_id: record.path for record in records})
-    search = with_generator(build(decoding))
     captions = write_captions(predictor, sources, records, search=search, batch_size=config["batch_size"])
     seen = [caption for record in everything if record.split == "train" for caption in record.captions]
     report = scorer(

@@ -36,6 +36,7 @@ def ground(config: dict[str, Any]) -> None:
     instances = build(data["instances"])(records=records)
     predictor, search = load(config["checkpoint"], device=config["device"]), with_generator(build(config["decoding"]))
     check_maps(maps, predictor)
+    predictor.check_search(search)
     if predictor.encoder.output == "regions":
         raise CheckpointError(
             f"{predictor.path} was trained on a detector's regions, but captioning-ground needs a grid: use a "

@@ -108,6 +108,8 @@ def _captions(
     from captioning.inference import with_generator
     from captioning.io import counted
 
+    search = with_generator(build(config["decoding"]))
+    predictor.check_search(search)
     source = build_reader(features)(
         predictor.encoder,
         predictor.transform,
@@ -116,7 +118,6 @@ def _captions(
         skip_unreadable=bool(data.get("skip_unreadable")),
     )
     report_unreadable(source)
-    search = with_generator(build(config["decoding"]))
     captions = write_captions(predictor, [source], source.records, search=search, batch_size=config["batch_size"])
     decoding = decoding_name(config["decoding"])
     if predictor.hard_attention:

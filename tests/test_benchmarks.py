@@ -11,6 +11,7 @@ import measure
 import pytest
 import torch
 import training
+import transformer_speed
 
 FOLDER = Path(__file__).parent / "benchmarks"
 
@@ -114,6 +115,36 @@ def test_the_rival_learns_the_same(small):
         strict=True,
     ):
         torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("attention_dropout", [True, False])
+def test_the_usual_transformer_learns_and_writes_the_same(attention_dropout):
+    sizes = {"width": 8, "heads": 2, "layers": 2, "dropout": 0.3}
+    size = transformer_speed.Size((3, 4), 20, sizes)
+    model = transformer_speed.build(size).double()
+    for parameter in model.parameters():  # biases are 0 at first
+        torch.nn.init.normal_(parameter, std=0.5)
+    batch = training.draw_batch(2, size.shape, vocabulary=20, lengths={2: 1, 5: 1})
+    batch = batch._replace(images=batch.images.double())
+    usual = transformer_speed.Usual(model, attention_dropout=attention_dropout)
+    shares = {module.p for module in usual.modules() if isinstance(module, torch.nn.Dropout)}
+    in_attention = {module.dropout for module in usual.modules() if isinstance(module, torch.nn.MultiheadAttention)}
+    assert shares == {0.3} and in_attention == ({0.3} if attention_dropout else {0.0})
+    assert (batch.tokens == 0).any()
+    own = transformer_speed.ours(model.eval(), batch)()[0]
+    other = usual.eval()(batch.images, batch.tokens)[0]
+    torch.testing.assert_close(own, other, rtol=1e-9, atol=0)
+    pairs = [(model.output.weight, usual.output.weight), (model.adapter[1].weight, usual.project.weight)]
+    pairs += [(block.self_input.weight, layer.self_attn.in_proj_weight)
+              for block, layer in zip(model.blocks, usual.decoder.layers, strict=True)]  # fmt: skip
+    for ours, theirs in zip(
+        torch.autograd.grad(own, [pair[0] for pair in pairs]),
+        torch.autograd.grad(other, [pair[1] for pair in pairs]),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-6, atol=1e-9)
+    found = transformer_speed.search(model, batch.images, tokens=6)
+    assert [hypotheses[0].tokens for hypotheses in found] == usual.search(batch.images, tokens=6)
 
 
 SCRIPTS = sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py", "beside.py"})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from captioning.data import Vocabulary
-from captioning.models import Step
+from captioning.models import LongestCaption, Step
 from captioning.tags import forms
 
 NEVER = -1e4  # logit of a word that an image may not have; finite, because scores that are not finite are reported
@@ -43,6 +43,11 @@ class BorrowedWords:
     def __init__(self, captioner: Any, stand_ins: Sequence[int], *, size: int, allowed: Tensor):
         self.captioner, self.size, self.allowed = captioner, size, allowed
         self.stand_ins = torch.tensor(stand_ins, dtype=torch.int64, device=allowed.device)
+
+    @property
+    def longest(self) -> LongestCaption | None:
+        """The longest caption that the captioner can read; see `CaptionModel.longest`."""
+        return self.captioner.longest
 
     def begin(self, images: Any, mask: Any = None) -> tuple[Any, Any]:
         """Compute state and memory; see `CaptionModel.begin`."""

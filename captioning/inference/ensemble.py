@@ -14,7 +14,7 @@ from captioning.errors import CheckpointError
 from captioning.inference.attribution import ATTENTION
 from captioning.inference.loading import load
 from captioning.inference.predictor import Predictor
-from captioning.models import CaptionModel, Glimpse, State, Step
+from captioning.models import CaptionModel, Glimpse, LongestCaption, State, Step
 
 
 class States(NamedTuple):
@@ -41,6 +41,12 @@ class Ensemble(nn.Module):
         super().__init__()
         self.members = cast("Sequence[CaptionModel]", nn.ModuleList(captioners))
         self.one_grid, self.tag_places = one_grid, sum(member.tag_places for member in captioners)
+
+    @property
+    def longest(self) -> LongestCaption | None:
+        """The longest caption that every member can read; see `CaptionModel.longest`."""
+        limits = [limit for member in self.members if (limit := member.longest) is not None]
+        return min(limits, default=None)
 
     def name_tags(self, images: Sequence[Tensor]) -> list[list[str]]:
         """Return the nouns of all members for each image, member by member; see `CaptionModel.name_tags`."""

@@ -24,7 +24,7 @@ from captioning.decoding import (
 )
 from captioning.errors import ConfigError, DataError
 from captioning.inference.borrowed_words import BorrowedWords
-from captioning.models import CaptionModel, Step
+from captioning.models import CaptionModel, LongestCaption, Step
 
 # The default of the files in conf/decoding. Without it, beam search would prefer short captions.
 LENGTH_NORMALIZATION = 0.6
@@ -153,6 +153,22 @@ def most_required(search: Callable, *, max_length: int | None = None) -> int:
     return max(0, (limit - 1) // 2 - len(required))  # <end> is one of the tokens
 
 
+def check_length(search: Callable, longest: LongestCaption | None) -> None:
+    """Refuse a search that may write longer captions than the model can read.
+
+    Args:
+        search: the search, with its `max_length`; a search that has no such argument is not checked.
+        longest: the longest caption that the model can read, or None.
+
+    Raises:
+        ConfigError: the search is refused.
+    """
+    function, arguments = _unwrap(search)
+    if longest and "max_length" in inspect.signature(function).parameters:
+        limit = arguments.get("max_length")
+        longest.check("decoding.max_length", MAX_LENGTH if limit is None else limit)
+
+
 def _unwrap(search: Callable) -> tuple[Callable, dict[str, Any]]:
     """Return the function inside any number of partials, and their keyword arguments merged.
 
@@ -193,12 +209,14 @@ def generate(
         The hypotheses of each image, best first.
 
     Raises:
-        ConfigError: the search's words are not in the vocabulary.
+        ConfigError: the search's words are not in the vocabulary, or the model cannot read its longest captions.
         DataError: word scores are not finite; the message names the images.
     """
+    search = with_words(search, vocabulary, max_length=max_length)
+    check_length(search, captioner.longest)
     state, memory = captioner.begin(images, mask)
     step = _Watched(partial(captioner.step, memory=memory))
-    hypotheses = with_words(search, vocabulary, max_length=max_length)(
+    hypotheses = search(
         step,
         state,
         batch=_count(images),

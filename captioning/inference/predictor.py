@@ -24,7 +24,15 @@ from captioning.inference.attention_map import merge_crops, split_tags
 from captioning.inference.attribution import ATTENTION, check_maps, names_of_maps, with_maps
 from captioning.inference.borrowed_words import ExtendedVocabulary
 from captioning.inference.caption import Caption, TagWeights
-from captioning.inference.generation import generate, get_search, most_required, with_generator, with_guides
+from captioning.inference.generation import (
+    check_length,
+    generate,
+    get_search,
+    most_required,
+    with_generator,
+    with_guides,
+    with_words,
+)
 from captioning.inference.guidance import TagGuide
 from captioning.inference.likelihood import ScoredCaption, score_texts
 from captioning.models import CaptionModel, MultiCrop
@@ -79,6 +87,18 @@ class Predictor:
         self._extended = guide.extend(self.vocabulary) if guide else None
         self.guide = guide
         return self
+
+    def check_search(self, search: Callable) -> None:
+        """Refuse a search whose words or lengths do not fit the captioner, before any image is encoded.
+
+        Args:
+            search: any search with the signature of `beam_search`.
+
+        Raises:
+            ConfigError: a word is not in the vocabulary, or the captioner cannot read the longest captions.
+        """
+        vocabulary = self._extended.words if self._extended else self.vocabulary
+        check_length(with_words(search, vocabulary, max_length=self.max_length), self.captioner.longest)
 
     @cached_property
     def encoder(self) -> nn.Module:
@@ -153,6 +173,7 @@ class Predictor:
     ) -> list[list[Caption]]:
         """Generate all captions that the method returns per image: its `n_best` or its `samples`; see `caption`."""
         search = with_generator(get_search(method, **arguments))
+        self.check_search(search)
         captions: list[list[Caption]] = []
         for batch in _batches(_listed(images), batch_size):
             names = [_name(image, len(captions) + place) for place, image in enumerate(batch)]

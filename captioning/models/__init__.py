@@ -46,6 +46,7 @@ TOOLS = {
         "CaptionModel",
         "Decoded",
         "Glimpse",
+        "LongestCaption",
         "State",
         "Step",
         "head_name",

@@ -29,6 +29,7 @@ from captioning.models.gradient_estimators import StraightThrough as StraightThr
 from captioning.models.interface import CaptionModel as CaptionModel
 from captioning.models.interface import Decoded as Decoded
 from captioning.models.interface import Glimpse as Glimpse
+from captioning.models.interface import LongestCaption as LongestCaption
 from captioning.models.interface import State as State
 from captioning.models.interface import Step as Step
 from captioning.models.interface import head_name as head_name

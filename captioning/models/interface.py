@@ -38,6 +38,36 @@ class Glimpse(NamedTuple):
     entropy: Tensor | None = None
 
 
+class LongestCaption(NamedTuple):
+    """The longest caption that a model can read.
+
+    Attributes:
+        tokens: Greatest number of tokens that it reads, `<start>` included.
+        setting: Name of the setting that limits them.
+    """
+
+    tokens: int
+    setting: str
+
+    def check(self, key: str, value: int, *, extra: int = 0) -> None:
+        """Refuse a greatest length that the model cannot read.
+
+        Args:
+            key: Name of the setting that has this length.
+            value: The length.
+            extra: Number of tokens that the model reads in addition: 1 if `value` counts neither `<start>` nor `<end>`.
+                A search of N tokens reads N, because it does not read the last one.
+
+        Raises:
+            ConfigError: The length is too great; the message says what to set.
+        """
+        if value + extra > self.tokens:
+            raise ConfigError(
+                f"{key}={value} allows captions that this captioner cannot read: {self.setting}={self.tokens}. Set "
+                f"{key}={self.tokens - extra}, or train with {self.setting}={value + extra}"
+            )
+
+
 class Step(NamedTuple):
     """The result of one decoding step.
 
@@ -76,7 +106,7 @@ class Decoded(NamedTuple):
 class State(Protocol):
     """The state of a model between two words, for B images × K rows: a NamedTuple of tensors with these methods.
 
-    `RecurrentState` is the state of the recurrent decoders. For a transformer it would be the key-value cache.
+    `RecurrentState` is the state of the recurrent decoders, `KeyValueCache` that of the transformer.
     """
 
     def __iter__(self) -> Iterator[Any]:
@@ -119,6 +149,11 @@ class CaptionModel(nn.Module):
     tag_places: int = 0
     summaries: tuple[str, ...] = ()
     head_grid: tuple[int, int] = (0, 0)
+
+    @property
+    def longest(self) -> LongestCaption | None:
+        """The longest caption that the model can read; None if there is no limit."""
+        return None
 
     def begin(self, images: Tensor, mask: Tensor | None = None) -> tuple[State, Any]:
         """Compute, once per image, the state before `<start>` (one row per image) and the memory that all steps read.

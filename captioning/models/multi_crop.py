@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from captioning.errors import ConfigError
-from captioning.models.interface import CaptionModel, Decoded, State, Step
+from captioning.models.interface import CaptionModel, Decoded, LongestCaption, State, Step
 
 
 class MultiCrop(CaptionModel):
@@ -32,6 +32,11 @@ class MultiCrop(CaptionModel):
     def encoder(self) -> torch.nn.Module:  # type: ignore[override]  # read-only: the model owns it
         """The encoder of the model."""
         return self.model.encoder
+
+    @property
+    def longest(self) -> LongestCaption | None:
+        """The longest caption that the model can read; see `CaptionModel.longest`."""
+        return self.model.longest
 
     def encode(self, images: Tensor, mask: Tensor | None = None) -> tuple[Tensor, None]:
         """Compute the adapted features [B, V · L, D'] crop by crop.

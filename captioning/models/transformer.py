@@ -16,9 +16,9 @@ from captioning.errors import ConfigError, must_be
 from captioning.models.adapter import build_adapter, some_place
 from captioning.models.captioner import MOST_LAYERS
 from captioning.models.embeddings import learned
-from captioning.models.interface import CaptionModel, Decoded, Glimpse, Step, head_name, layer_name
+from captioning.models.interface import CaptionModel, Decoded, Glimpse, LongestCaption, Step, head_name, layer_name
 from captioning.models.key_value_cache import KeyValueCache, Past
-from captioning.models.ops import Dropout
+from captioning.models.ops import Dropout, Prefixes
 from captioning.models.positions import NoPositions
 from captioning.models.readout import LazyLogits
 from captioning.models.transformer_blocks import AllSteps, Block, ImageMemory, OneStep, attend
@@ -43,7 +43,8 @@ class TransformerCaptioner(CaptionModel):
         adapter: Module that brings features to width W.
         grid_blocks: Blocks over the locations, without cross-attention; they may be empty.
         blocks: Blocks over the words, with cross-attention.
-        word_positions: (start, count, like=) -> code of the words' positions, [count, W].
+        word_positions: (start, count, like=) -> code of the words' positions, [count, W]. Its attribute `longest` is
+            the number of positions, None without a limit.
         embedding: Word embedding, [V, E]; None to use the rows of the output matrix (Press and Wolf 2017).
         output: Output layer from E to V.
         heads: Number of heads of every attention.
@@ -141,12 +142,14 @@ class TransformerCaptioner(CaptionModel):
         if carry or state.length:
             return super().teacher_force(tokens, state, memory, carry=carry)
         real = tokens[..., 1:] != self.pad
-        x, attention = self._parallel(tokens, real, memory)
+        prefixes = Prefixes.of(tokens[..., :-1], real)
+        x, attention = self._parallel(tokens, prefixes, memory)
         seen = x.new_zeros(*real.shape, memory.keys[0].shape[1])
         if self._rolls_out:
             seen = attention_rollout(attention.words, attention.image, seen)
         glimpse = Glimpse(x.new_zeros(*real.shape, 0), self._summary(attention.image, seen) * real[..., None])
-        return Decoded(LazyLogits(self.narrow(x), self.output), attention.index, glimpse, None)
+        features = self.narrow(x).index_select(0, prefixes.row[prefixes.index])
+        return Decoded(LazyLogits(features, self.output), prefixes.index, glimpse, None)
 
     def attention_maps(self, images: Tensor, tokens: Tensor, mask: Tensor | None = None) -> AttentionMaps:
         """Return the attention weights of every layer and head along given captions, and their rollout.
@@ -161,7 +164,7 @@ class TransformerCaptioner(CaptionModel):
         grid, mask, grid_weights = self._encode(images, mask, weighs=True)
         _, memory = self.begin_from(grid, mask)
         real = tokens[..., 1:] != self.pad
-        x, attention = self._parallel(tokens, real, memory, weighs=True)
+        x, attention = self._parallel(tokens, Prefixes.of(tokens[..., :-1], real), memory, weighs=True)
         words, image = torch.stack(attention.words), torch.stack(attention.image)
         length = real.shape[-1]
         start = torch.cat((x.new_zeros(length, grid.shape[1]), torch.eye(length, dtype=x.dtype, device=x.device)), 1)
@@ -178,7 +181,8 @@ class TransformerCaptioner(CaptionModel):
             raise ConfigError(f"map={unknown[0]} does not exist. Choose from {', '.join(self.map_names)}")
         grid, mask = self.encode(images, mask)
         real = tokens[..., 1:] != self.pad
-        x, attention = self._parallel(tokens, real, self.begin_from(grid, mask)[1], weighs=True)
+        prefixes = Prefixes.of(tokens[..., :-1], real)
+        x, attention = self._parallel(tokens, prefixes, self.begin_from(grid, mask)[1], weighs=True)
         image = torch.stack(attention.image)  # [layers, B, K, heads, T, L]
         rollout = attention_rollout(attention.words, image, x.new_zeros(*real.shape, grid.shape[1]))
         found = {"last_layer": image[-1].mean(2), "all_layers": image.mean((0, 3))}
@@ -202,10 +206,11 @@ class TransformerCaptioner(CaptionModel):
             images, None if mask is None else mask.repeat_interleave(rows, 0), weighs=True
         )
         real = tokens[..., 1:] != self.pad
-        x, attention = self._parallel(tokens, real, self.begin_from(grid, mask)[1], weighs=True)
-        words = tokens[..., 1:].flatten()[attention.index]
+        prefixes = Prefixes.of(tokens[..., :-1], real)  # one caption per row: each word has its own
+        x, attention = self._parallel(tokens, prefixes, self.begin_from(grid, mask)[1], weighs=True)
+        words = tokens[..., 1:].flatten()[prefixes.index]
         log_probs = self.output(self.narrow(x)).log_softmax(-1).gather(1, words[:, None]).squeeze(1)
-        steps, layers = attention.index % real.shape[-1], len(self.blocks)
+        steps, layers = prefixes.index % real.shape[-1], len(self.blocks)
         weights = [*attention.of_words, *attention.of_image, *of_grid]
         found = grid.new_zeros(batch * rows, real.shape[-1], grid.shape[1])
         for t in range(real.shape[-1]):
@@ -213,6 +218,12 @@ class TransformerCaptioner(CaptionModel):
             parts = weighted[:layers], weighted[layers : 2 * layers], weighted[2 * layers :]
             found[:, t] = relevance(*parts)[:, t]
         return found.view(batch, rows, *found.shape[1:])
+
+    @property
+    def longest(self) -> LongestCaption | None:
+        """The longest caption that the model can read: the number of learned positions, if they are learned."""
+        count = cast("int | None", self.word_positions.longest)
+        return None if count is None else LongestCaption(count, "model.word_positions.longest")
 
     @property
     def maps(self) -> str:
@@ -265,12 +276,13 @@ class TransformerCaptioner(CaptionModel):
             x = block(x, attention.read, attention.look)
         return self.norm(x)
 
-    def _parallel(self, tokens: Tensor, real: Tensor, memory: ImageMemory, *, weighs: bool = False):
-        """Run the blocks over the N real words: -> [N, W], and what attention saw."""
+    def _parallel(self, tokens: Tensor, prefixes: Prefixes, memory: ImageMemory, *, weighs: bool = False):
+        """Run the blocks over the M different beginnings: -> [M, W], and what attention saw."""
         needed = (True, [True] * len(self.blocks)) if weighs else self._weighs()
-        attention = AllSteps(real, memory, heads=self.heads, weighs=needed)
-        words = self._embed(tokens[..., :-1].flatten()[attention.index])
-        places = self.word_positions(0, real.shape[-1], like=words)[attention.index % real.shape[-1]]
+        inputs = tokens[..., :-1]
+        attention = AllSteps(prefixes, inputs.shape, memory, heads=self.heads, weighs=needed)
+        words = self._embed(inputs.flatten()[prefixes.first])
+        places = self.word_positions(0, inputs.shape[-1], like=words)[prefixes.first % inputs.shape[-1]]
         return self._run(self.dropout(words + places), attention), attention
 
     def _summary(self, image: Sequence[Any], seen: Tensor) -> Tensor:

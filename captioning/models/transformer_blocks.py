@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from captioning.models.key_value_cache import KeyValueCache, Past
-from captioning.models.ops import Dropout
+from captioning.models.ops import Dropout, Prefixes
 
 
 class ImageMemory(NamedTuple):
@@ -181,36 +181,33 @@ class OneStep(_Attention):
 
 
 class AllSteps(_Attention):
-    """Attention of all steps, with x [N, W] of the N real words: only attention needs them grouped by caption.
+    """Attention of all steps, with x [M, W] of the M different beginnings: only attention needs them by caption.
 
     Args:
-        real: [B, K, T] bool, True at real words.
+        prefixes: The beginnings of the captions.
+        shape: B, K and T.
         memory: Of the images.
         heads: Number of heads.
         weighs: Whether the weights of self-attention are needed, and whether those of cross-attention are needed, for
             each layer.
-
-    Attributes:
-        index: Position [N] of each real word among all B · K · T.
     """
 
-    def __init__(self, real: Tensor, memory: ImageMemory, **arguments):
+    def __init__(self, prefixes: Prefixes, shape: torch.Size, memory: ImageMemory, **arguments):
         super().__init__(memory, **arguments)
-        self.shape, self.index = real.shape, real.flatten().nonzero().squeeze(1)
-        self.rows = real.shape[1]
+        self.prefixes, self.shape, self.rows = prefixes, shape, shape[1]
 
     def read(self, inputs: Tensor) -> Tensor:
-        """Run causal self-attention: [N, 3 W] -> [N, W]."""
+        """Run causal self-attention: [M, 3 W] -> [M, W]. Padding has any values: it follows all words."""
         query, key, value = self._spread(inputs).unflatten(0, (-1, self.shape[-1])).chunk(3, -1)
         found, weights = attend(query, key, value, heads=self.heads, weighs=self.weighs_words, causal=True)
         self.of_words.append(weights)
-        return found.flatten(0, 1)[self.index]
+        return found.flatten(0, 1).index_select(0, self.prefixes.first)
 
     def look(self, query: Tensor) -> Tensor:
-        """Run cross-attention: [N, W] -> [N, W]."""
+        """Run cross-attention: [M, W] -> [M, W]."""
         query = self._spread(query).unflatten(0, (self.shape[0], -1))
-        return self._look(query).flatten(0, 1)[self.index]
+        return self._look(query).flatten(0, 1).index_select(0, self.prefixes.first)
 
     def _spread(self, part: Tensor) -> Tensor:
-        """Put the rows of the real words where they belong among all B · K · T rows, with zeros elsewhere."""
-        return part.new_zeros(self.shape.numel(), part.shape[-1]).index_copy(0, self.index, part)
+        """Copy the row of each beginning to all of its B · K · T positions."""
+        return part.index_select(0, self.prefixes.row)

@@ -14,9 +14,14 @@ class SinusoidalPositions(nn.Module):
     Args:
         width: W, an even number.
 
+    Attributes:
+        longest: None: there is no last position.
+
     Raises:
         ConfigError: `width` is odd.
     """
+
+    longest = None
 
     def __init__(self, width: int):
         super().__init__()
@@ -49,12 +54,13 @@ class LearnedPositions(nn.Module):
         longest: Number of positions: the greatest number of tokens that the model can read, `<start>` included.
 
     Raises:
-        ConfigError: `longest` is less than 1.
+        ConfigError: `longest` is less than 2: `<start>` and one word.
     """
 
     def __init__(self, width: int, *, longest: int = 64):
         super().__init__()
-        must_be("model.word_positions.longest", longest, least=1)
+        must_be("model.word_positions.longest", longest, least=2)
+        self.longest = longest
         self.vectors = nn.Parameter(torch.empty(longest, width))
         nn.init.normal_(self.vectors, std=0.02)
 
@@ -69,11 +75,9 @@ class LearnedPositions(nn.Module):
         Raises:
             ConfigError: The model has no vector for the last position.
         """
-        longest = len(self.vectors)
-        if start + count > longest:
+        if start + count > self.longest:  # a given caption; settings that allow longer ones are refused earlier
             raise ConfigError(
-                f"model.word_positions.longest={longest} is too small for captions of {start + count} tokens: set "
-                f"data.max_length and decoding.max_length to at most {longest}, or train with a larger "
-                "model.word_positions.longest"
+                f"model.word_positions.longest={self.longest} is too small for a caption of {start + count} tokens. "
+                f"Shorten the caption, or train with model.word_positions.longest={start + count}"
             )
         return self.vectors[start : start + count].to(like.dtype)

@@ -27,6 +27,7 @@ from captioning.features import report_unreadable
 from captioning.inference import generate_texts
 from captioning.io import counted
 from captioning.metrics import Scorer, score
+from captioning.models import LongestCaption
 from captioning.tasks.illustrations import Illustrator
 from captioning.tasks.parts import Parts
 from captioning.tasks.tag_places import fill_tag_places, with_nouns
@@ -90,6 +91,7 @@ class ImageCaptioningTask:
         teacher = _teacher(config, splits["train"], tokens, vocabulary)
         frequencies = reward.state_dict() if reward else None
         captioner = _captioner(config, vocabulary, encoder)
+        _check_lengths(config, captioner.longest)
         fill_tag_places(captioner, config["encoder"], encoder)
         search = build(config["decoding"])
         _try_decoding(captioner, search, vocabulary, encoder)
@@ -243,6 +245,22 @@ def _captioner(config: Mapping[str, Any], vocabulary, encoder):
         vocabulary_size=len(vocabulary),
         pad=vocabulary.pad,
     )
+
+
+def _check_lengths(config: Mapping[str, Any], longest: LongestCaption | None) -> None:
+    """Refuse training captions, and captions that the objective samples, that are longer than the model can read.
+
+    The validation's search is refused by `_try_decoding`.
+
+    Args:
+        config: the settings with all lengths.
+        longest: the longest caption that the model can read, or None.
+    """
+    if longest is None:
+        return
+    longest.check("data.max_length", config["data"]["max_length"], extra=1)
+    if (length := config["objective"].get("max_length")) is not None:
+        longest.check("objective.max_length", length)
 
 
 def _try_decoding(captioner, search: Callable, vocabulary, encoder) -> None:

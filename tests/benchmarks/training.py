@@ -17,7 +17,7 @@ weights and the same loss. `soft_ratio` is the time of hard attention divided by
 is the time of an uncompiled step divided by that of the compiled step.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from random import Random
 from typing import Any
@@ -56,12 +56,19 @@ def build(kind: str, features: int, *, vocabulary: int = VOCABULARY, width: int 
     return build_captioner(pad=PAD, **sizes, **MODELS[kind]).to(DEVICE).train()
 
 
-def draw_batch(images: int, shape: Sequence[int], *, vocabulary: int = VOCABULARY, seed: int = 0) -> CaptionBatch:
+def draw_batch(
+    images: int,
+    shape: Sequence[int],
+    *,
+    vocabulary: int = VOCABULARY,
+    lengths: Mapping[int, int] = LENGTHS,
+    seed: int = 0,
+) -> CaptionBatch:
     """Draw a batch: features of `shape` per image, and captions of uniformly drawn words; the same batch every time."""
     random, generator = Random(seed), torch.Generator().manual_seed(seed)
 
     def caption() -> list[int]:
-        (length,) = random.choices(list(LENGTHS), weights=list(LENGTHS.values()))
+        (length,) = random.choices(list(lengths), weights=list(lengths.values()))
         return [START, *(random.randrange(END + 1, vocabulary) for _ in range(length)), END]
 
     items = [

@@ -30,6 +30,8 @@ class Steps(NamedTuple):
 class Written:
     """A model whose logits of image b at step t are table[b, t], whatever was written before."""
 
+    longest = None
+
     def __init__(self, table):
         self.table, self.asked = table, []
 

@@ -29,6 +29,8 @@ def vocabulary():
 class Fixed:
     """A model whose next word has fixed scores, whatever it read."""
 
+    longest = None
+
     def __init__(self, scores):
         self.scores = scores
 

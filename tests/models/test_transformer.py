@@ -8,6 +8,7 @@ import torch
 from tiny_transformers import tiny_transformer
 from torch import nn
 from toys import OBJECTIVES, PAD, START
+from transformer_speed import copy_block
 
 from captioning.data import CaptionBatch
 from captioning.errors import ConfigError
@@ -59,6 +60,40 @@ def test_the_parallel_pass_is_the_loop_over_steps(settings, mask, grad, toy_toke
         assert fast.glimpse.weights.shape == (*real.shape, 0) and not model.attends
     if mask is not None:
         assert not fast.glimpse.weights[0, :, :, 3].any() and not fast.glimpse.weights[2, :, :, 0].any()
+
+
+@pytest.mark.parametrize("maps", MAPS)
+def test_captions_that_begin_alike_share_their_beginnings(maps):
+    """Each beginning passes the blocks once, with the numbers and gradients of the loop over steps."""
+    model, images = tiny_transformer(std=0.6, maps=maps), images_for({})
+    lines = [[5, 6, 5], [5, 6, 6, 5], [5], [6, 5, 6], [5, 6, 5, 5]]
+    tokens = torch.full((3, 5, 6), PAD)
+    for row, words in zip(tokens.unbind(1), lines, strict=True):
+        row[:, : len(words) + 2] = torch.tensor([START, *words, 2])
+    tokens[1, 0] = PAD  # a missing caption
+    passed = []
+    hook = model.blocks[0].feed_forward.register_forward_pre_hook(lambda _, inputs: passed.append(inputs[0].shape))
+    state, memory = model.begin(images)
+    fast = model.teacher_force(tokens, state, memory)
+    hook.remove()
+    distinct = {(): 1, **{tuple(words[:n]): 1 for words in lines for n in range(1, len(words) + 1)}}
+    assert passed == [(3 * len(distinct), 8)] and len(fast.index) == 3 * sum(len(words) + 1 for words in lines) - 4
+    slow = CaptionModel.teacher_force(model, tokens, state, memory)
+    torch.testing.assert_close(fast.logits, slow.logits, rtol=0, atol=1e-10)
+    torch.testing.assert_close(fast.glimpse.weights, slow.glimpse.weights, rtol=0, atol=1e-10)
+    outer, seen = torch.randn_like(slow.logits), torch.randn_like(slow.glimpse.weights)
+    for one, two in zip(
+        *(
+            torch.autograd.grad(
+                (run.logits * outer).sum() + (run.glimpse.weights * seen).sum(),
+                [*model.blocks.parameters(), model.output.weight],
+                retain_graph=True,
+            )
+            for run in (fast, slow)
+        ),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-9)
 
 
 def full_pass(model, images, lines, mask=None):
@@ -191,24 +226,6 @@ def test_a_word_never_sees_a_later_one():
         assert ((after - before)[:, :, t:].abs().amax((-1, -2)) > 1e-6).all()
 
 
-def copied(block: nn.Module, layer: nn.Module, *, looks: bool) -> None:
-    """Copy the weights of a block to a layer of torch's transformer."""
-    pairs = [(layer.norm1, block.self_norm), (layer.self_attn.out_proj, block.self_output)]
-    pairs += [(layer.linear1, block.feed_forward[0]), (layer.linear2, block.feed_forward[3])]
-    if looks:
-        pairs += [(layer.norm2, block.image_norm), (layer.norm3, block.feed_norm)]
-        pairs += [(layer.multihead_attn.out_proj, block.image_output)]
-        for part, own in (("weight", torch.cat), ("bias", torch.cat)):
-            joined = own((getattr(block.query, part), getattr(block.key_value, part)))
-            getattr(layer.multihead_attn, f"in_proj_{part}").data.copy_(joined)
-    else:
-        pairs += [(layer.norm2, block.feed_norm)]
-    for theirs, ours in pairs:
-        theirs.load_state_dict(ours.state_dict())
-    layer.self_attn.in_proj_weight.data.copy_(block.self_input.weight)
-    layer.self_attn.in_proj_bias.data.copy_(block.self_input.bias)
-
-
 @pytest.mark.parametrize("maps", ["last_layer", "rollout"])  # with torch's kernel, and with explicit weights
 def test_it_is_torchs_transformer(maps, toy_tokens):
     model, images = tiny_transformer(std=0.5, encoder_layers=2, layers=3, maps=maps), images_for({})
@@ -218,9 +235,9 @@ def test_it_is_torchs_transformer(maps, toy_tokens):
     ).double()
     decoder = nn.TransformerDecoder(nn.TransformerDecoderLayer(**own), 3, norm=nn.LayerNorm(8)).double()
     for block, layer in zip(model.grid_blocks, encoder.layers, strict=True):
-        copied(block, layer, looks=False)
+        copy_block(block, layer, looks=False)
     for block, layer in zip(model.blocks, decoder.layers, strict=True):
-        copied(block, layer, looks=True)
+        copy_block(block, layer, looks=True)
     encoder.norm.load_state_dict(model.grid_norm.state_dict())
     decoder.norm.load_state_dict(model.norm.state_dict())
     features = (images.where(MASK[..., None], 0.0) @ model.adapter[1].weight.T + model.adapter[1].bias).relu()
@@ -389,7 +406,7 @@ def test_tied_words_share_one_matrix():
         ({"width": 9, "heads": 3}, r"model\.width must be even for model/word_positions=sinusoidal, not 9"),
         ({"feature_size": 0, "grid": False}, r"needs an image: for task=language_model, set model=language"),
         ({"positions": Coordinates, "regions": True}, r"model/positions=coordinates needs a grid"),
-        ({"word_positions": partial(LearnedPositions, longest=0)}, r"longest must be at least 1, not 0"),
+        ({"word_positions": partial(LearnedPositions, longest=1)}, r"longest must be at least 2, not 1"),
     ],
 )
 def test_unusable_settings(settings, message):
@@ -403,7 +420,7 @@ def test_captions_longer_than_the_learned_positions(toy_tokens):
     state, memory = model.begin(images)
     for _ in range(6):
         state = model.step(torch.full((3, 1), START), state, memory).state
-    message = r"model\.word_positions\.longest=6 is too small for captions of 7 tokens: set data\.max_length"
+    message = r"model\.word_positions\.longest=6 is too small for a caption of 7 tokens\. Shorten the caption"
     with pytest.raises(ConfigError, match=message):
         model.step(torch.full((3, 1), START), state, memory)
     with pytest.raises(ConfigError, match=message):

@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "additive_kernel": ["additive_scores"],
         "fast_dropout": ["Dropout", "dropout"],
         "packing": ["Layout"],
+        "prefixes": ["Prefixes"],
         "products": ["linear", "mixed", "summed_at_once"],
     },
 )
