@@ -16,8 +16,8 @@ LOADERS = {"image_captioning": "load", "vqa": "load_answerer", "language_model":
 
 
 def export(config: dict[str, Any]) -> None:
-    """Write NAME.safetensors, NAME.json and the card NAME.md, from which the same model can be loaded, and push them; or
-    write ONNX files.
+    """Write NAME.safetensors, NAME.json and the card NAME.md, from which the same model can be loaded, and push them;
+    or write ONNX files.
 
     Raises:
         CheckpointError: the checkpoint cannot be loaded, or the hub refuses the files.

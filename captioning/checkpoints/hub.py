@@ -5,7 +5,6 @@ their file in the cache. They state the SHA-256 of the weights (`safetensors_for
 """
 
 import hashlib
-import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
