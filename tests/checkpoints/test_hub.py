@@ -179,6 +179,14 @@ def test_requests_are_few(hub, files, capsys):
     assert first.read_bytes() == weights and hub_address_of(first) == f"hf:{SOFT}/soft@{commit}"
 
 
+def test_requests_are_not_printed(hub, files, caplog):
+    """Commands print what is logged at level INFO, and the library logs each request so."""
+    hub.add(SOFT, files)
+    with caplog.at_level("INFO"):
+        find_checkpoint(f"hf:{SOFT}")
+    assert not [each for each in caplog.records if "HTTP Request" in each.getMessage()]
+
+
 def test_a_branch_that_moved_is_followed_and_a_commit_is_not(hub, files, trained, tmp_path):
     old = hub.add(SOFT, files)
     assert hub_address_of(find_checkpoint(f"hf:{SOFT}")).endswith(old)

@@ -197,7 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
             siblings = []
             for file, content in repository.commits[commit].items():
                 facts: dict[str, Any] = {"rfilename": file, "size": len(content), "blobId": git_hash(content)}
-                if file.endswith(LARGE):
+                if file.endswith(LARGE):  # git has a small file that points to the large one
+                    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256(content)}\n"
+                    facts["blobId"] = git_hash(f"{pointer}size {len(content)}\n".encode())
                     facts["lfs"] = {"sha256": sha256(content), "size": len(content), "pointerSize": 130}
                 siblings.append(facts)
             self._send(200, {"id": name, "sha": commit, "private": repository.private, "siblings": siblings})
