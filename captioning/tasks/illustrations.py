@@ -13,7 +13,7 @@ from captioning.data import Record, collate, open_picture
 from captioning.inference import Predictor
 from captioning.models import CaptionModel
 
-WIDTH = 1200  # pixels of an image
+_WIDTH = 1200  # pixels of an image
 
 
 class Illustrator:
@@ -54,5 +54,5 @@ class Illustrator:
             if regions:  # their boxes are not in the batch, so the weights cannot be drawn
                 caption = caption._replace(attention=None)
             figure = draw_figure(picture, caption, "strip")
-            drawn.append((f"{path.name}: {caption.text}", thumbnail(figure, WIDTH).convert("RGB")))
+            drawn.append((f"{path.name}: {caption.text}", thumbnail(figure, _WIDTH).convert("RGB")))
         return drawn

@@ -56,7 +56,8 @@ def make_loggers(config: Mapping[str, Any], run_dir: Path, resumed: Mapping[str,
     from captioning.training.csv_logger import RunLog
     from captioning.training.trackers import SERVICES, Tracker
 
-    names, loggers = logger_names(config), [RunLog(run_dir / "metrics.csv")]
+    names = logger_names(config)
+    loggers: list = [RunLog(run_dir / "metrics.csv")]
     if "tensorboard" in names:
         from lightning.pytorch.loggers import TensorBoardLogger
 

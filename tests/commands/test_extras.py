@@ -26,7 +26,7 @@ JAVA = ("pycocoevalcap",)
 INDEX_NAMES = {
     "PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "open_clip": "open_clip_torch",
     "pillow_heif": "pillow-heif", "efficientnet_lite_pytorch": "efficientnet-lite-pytorch",
-    "huggingface_hub": "timm", "markupsafe": "jinja2",
+    "huggingface_hub": "timm", "markupsafe": "jinja2", "mlflow": "mlflow-skinny",
 }  # fmt: skip
 
 
@@ -142,3 +142,12 @@ def test_captions_and_scores_need_no_extra(tmp_path):
     assert (tmp_path / "captions" / "dog.png").is_file() and "BLEU-4" in done.stdout
     done = without((*TRAIN, *JAVA), COMMANDS.partition("photo, results")[0], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_a_logger_that_is_off_is_not_imported(tmp_path):
+    code = "import captioning.train; sys.argv[0] = 'captioning-train'; captioning.train.main()"
+    settings = ["experiment=char_hello", "run_dir=run", "trainer.max_epochs=1", "logger=csv"]
+    done = without(("tensorboard", "wandb", "mlflow", "trackio"), code, *settings, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "metrics.csv").is_file() and not (tmp_path / "run" / "tensorboard").exists()
