@@ -76,7 +76,7 @@ class StepPart(nn.Module):
         found = [step.logits.log_softmax(-1), *(new[name] for name in self.layout.named("state"))]
         if self.layout.weights:
             found.append(step.glimpse.weights)
-        if self.layout.places:
+        if step.glimpse.places is not None:
             found.append(step.glimpse.places)
         return found
 
@@ -176,7 +176,7 @@ def _converted(
             ) from error
     assert program is not None
     for value, (name, axes) in zip(program.model.graph.inputs, inputs, strict=True):
-        shape = tuple(size if isinstance(size, int) else str(size.value) for size in value.shape)
+        shape = tuple(size if isinstance(size, int) else str(size.value) for size in value.shape or ())
         if value.name != name or shape != axes:
             raise ConfigError(
                 f"format=onnx: in {file} of this model, {name} has the shape {list(shape)}, not {list(axes)}. "

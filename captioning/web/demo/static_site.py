@@ -4,8 +4,9 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from captioning.errors import ConfigError
 from captioning.inference import Predictor
@@ -94,10 +95,14 @@ def _write_page(
     make_folder(folder / "examples")
     for number, example in enumerate(examples):
         content = as_jpeg(shrink(example.picture, _SIDE), quality=95)
-        write_whole(folder / "examples" / f"{number}.jpg", lambda file, content=content: file.write(content))
+        write_whole(folder / "examples" / f"{number}.jpg", partial(_put, content=content))
     copied = " ".join(f"package/dist/{name}" for name in RUNTIME_FILES)
     write_text(folder / "README.txt", _README.format(files=", ".join(RUNTIME_FILES), copied=copied))
     write_json(folder / "about.json", _about(predictors, examples, pixels))
+
+
+def _put(file: BinaryIO, *, content: bytes) -> None:
+    file.write(content)
 
 
 def _page() -> str:
