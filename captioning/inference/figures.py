@@ -99,7 +99,9 @@ def check_heads(predictor: Any, *, map: str, word: str | int | None) -> None:
         ConfigError: the model has one map per word, no word was named, or a map was.
     """
     if not any(predictor.captioner.head_grid):
-        raise ConfigError(f'kind="{HEADS}" needs a model with several heads, but {predictor.path} has one map per word')
+        raise ConfigError(
+            f'kind="{HEADS}" needs a model with several heads, but {predictor.path} has one. Use kind="strip"'
+        )
     if word is None:
         raise ConfigError(f'kind="{HEADS}" draws one word: name it, for example word="dog" or word=1')
     if map != ATTENTION:

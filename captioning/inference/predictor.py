@@ -437,6 +437,7 @@ class Predictor:
 
         if kind == figures.HEADS:
             figures.check_heads(self, map=map, word=word)
+            assert word is not None  # `check_heads` refuses it
             names = self.captioner.map_names[len(self.captioner.summaries) :]
             captions = self.caption_maps(image, names, method, **arguments)
             return figures.draw_heads(_picture(image), captions, word, grid=self.captioner.head_grid, path=path)

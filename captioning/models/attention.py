@@ -167,8 +167,8 @@ class HardAttention(nn.Module):
         log_weights = _scores(self.scorer, query, keys, mask, sentinel).log_softmax(-1)
         drawn = self.draw(log_weights, keys.expected) if self.training else self._decode(log_weights)
         weights = log_weights[..., : grid.shape[1]].exp()
-        context = _look(*drawn.weights.tensor_split((grid.shape[1],), -1), grid, sentinel)
-        return Glimpse(context, weights, drawn.places, drawn.log_prob, drawn.entropy)
+        chosen, rest = drawn.weights.tensor_split((grid.shape[1],), -1)
+        return Glimpse(_look(chosen, rest, grid, sentinel), weights, drawn.places, drawn.log_prob, drawn.entropy)
 
     def _decode(self, log_weights: Tensor) -> Draw:
         if self.decode == "expectation":

@@ -200,7 +200,7 @@ def test_figures_of_one_map_and_of_all_heads(whole, recurrent_run, world, tmp_pa
         (predictor, {"kind": "heads", "word": 0, "map": "rollout"}, "draws every head: remove map='rollout'"),
         (predictor, {"kind": "strip", "word": 0}, 'word=0 is for kind="heads"'),
         (predictor, {"kind": "strip", "map": "layer3"}, r"map=layer3 does not exist .*layer2, or one head such as"),
-        (recurrent, {"kind": "heads", "word": 0}, "needs a model with several heads, but .* has one map per word"),
+        (recurrent, {"kind": "heads", "word": 0}, "needs a model with several heads, but .* has one. Use"),
         (recurrent, {"kind": "strip", "map": "rollout"}, "map=rollout does not exist for"),
         (
             load_all(best_of(whole), [best_of(recurrent_run)]),

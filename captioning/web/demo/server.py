@@ -29,7 +29,7 @@ from captioning.errors import CaptioningError, ConfigError
 from captioning.inference import Predictor
 from captioning.web import as_jpeg, palette, read_asset, shrink
 from captioning.web.demo.examples import DemoExample
-from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, map_texts, read_request, read_texts
+from captioning.web.demo.work import BOUNDS, DemoRequest, caption_picture, map_texts, read_given_captions, read_request
 
 AT_ONCE = 4  # requests whose uploads are in memory: the one that the models work on, and the next ones
 THUMBNAIL = 240  # longer side of an example's thumbnail, in pixels
@@ -197,7 +197,7 @@ class Demo:
 
         def work(content: bytes) -> dict[str, Any]:
             texts, _, photo = content.partition(b"\n")
-            return map_texts(predictor, picture or self._open(photo), read_texts(texts), name)
+            return map_texts(predictor, picture or self._open(photo), read_given_captions(texts), name)
 
         return await self._in_turn(request, work, reads=True)
 

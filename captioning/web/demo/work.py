@@ -131,7 +131,7 @@ def map_texts(predictor: Predictor, picture: Image.Image, texts: Sequence[str], 
     return {"weights": [_weights(caption) for caption in found]}
 
 
-def read_texts(content: bytes) -> list[str]:
+def read_given_captions(content: bytes) -> list[str]:
     """Read the captions of a request for maps: a JSON list of texts.
 
     Raises:
