@@ -5,6 +5,7 @@ their file in the cache. They state the SHA-256 of the weights (`safetensors_for
 """
 
 import hashlib
+import logging
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -53,10 +54,21 @@ def local_checkpoint(path: str | Path) -> Path:
     if not is_hub_address(path):
         return Path(path)
     address = read_hub_address(str(path))
-    need_package("huggingface_hub", extra="hub", wanted_by=str(address))
+    need_hub(str(address))
     weights, origin = _fetch(address)
     print(f"checkpoint: {hub_address_of(weights)} ({origin})", file=sys.stderr)
     return weights
+
+
+def need_hub(what: str) -> None:
+    """Check that the package huggingface_hub is installed, and silence the log of its requests.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    need_package("huggingface_hub", extra="hub", wanted_by=what)
+    for name in ("httpx", "httpx2"):  # commands would print each request, because they log to stdout
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def ask_hub(address: HubAddress) -> Any:

@@ -6,12 +6,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from captioning.checkpoints.hub import ask_hub, describe_failure, has_hash, models_in, refusals, stated_hash
+from captioning.checkpoints.hub import ask_hub, describe_failure, has_hash, models_in, need_hub, refusals, stated_hash
 from captioning.checkpoints.hub_address import HubAddress, read_hub_address
 from captioning.checkpoints.model_card import hub_metadata, make_hub_card
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS
 from captioning.errors import CheckpointError, ConfigError
-from captioning.io import need_package
 
 CARD_ENDING, HUB_CARD = ".md", "README.md"
 LICENSES = "https://huggingface.co/docs/hub/repositories-licenses"
@@ -44,7 +43,7 @@ def read_push_target(push: str, *, license_name: str | None, private: bool, over
         ConfigError: a setting is missing or misspelled, the package huggingface_hub is not installed, or this machine
             is not logged in.
     """
-    need_package("huggingface_hub", extra="hub", wanted_by=f"push={push}")
+    need_hub(f"push={push}")
     from huggingface_hub import get_token
 
     try:
