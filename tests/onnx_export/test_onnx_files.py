@@ -411,7 +411,7 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, exported, monk
     for overrides, message in (
         (["dtype=int4"], "dtype=int4 must be one of float32, float16, int8"),
         (["hard_attention=most_likely"], "this checkpoint has no hard attention"),
-        (["scores=nowhere"], "scores=nowhere is for the model card"),
+        (["scores=nowhere"], "scores=nowhere is for format=safetensors"),
         (["card=about.md"], r"card=about\.md is for the model card"),
         ([f"output={exported[1]}"], "soft already exists: give another output, or set overwrite=true"),
         ([f"output={path}"], "is a file: give another output"),
