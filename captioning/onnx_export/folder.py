@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from captioning.data import SeveralInputs, Transform
 from captioning.decoding import MAX_LENGTH
 from captioning.errors import CheckpointError, ConfigError
 from captioning.inference import LENGTH_NORMALIZATION, Predictor
-from captioning.io import make_folder, write_json
+from captioning.io import make_folder, need_package, write_json
 from captioning.onnx_export.flat import GraphLayout, measure
 from captioning.onnx_export.graphs import OPSET, begin_graph, encoder_graph, image_names, step_graph
 from captioning.onnx_export.probe import check_files, references, rounding
@@ -51,11 +50,7 @@ def write_onnx(predictor: Predictor, folder: Path, *, dtype: str = "float32", ov
     """
     if dtype not in ONNX_DTYPES:
         raise ConfigError(f"dtype={dtype} must be one of {', '.join(ONNX_DTYPES)} for format=onnx")
-    if missing := [name for name in _PACKAGES if find_spec(name) is None]:
-        raise ConfigError(
-            f"format=onnx needs the packages {', '.join(_PACKAGES)}, and {missing[0]} is missing. "
-            "Run: pip install 'captioning[onnx]'"
-        )
+    need_package(*_PACKAGES, extra="onnx", wanted_by="format=onnx")
     if tuple(int(part) for part in version("torch").split(".")[:2]) < _TORCH:
         raise ConfigError(f"format=onnx needs torch 2.9, not {version('torch')}. Run: pip install --upgrade torch")
     if folder.is_file():

@@ -412,7 +412,9 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, exported, monk
         (["dtype=int4"], "dtype=int4 must be one of float32, float16, int8"),
         (["hard_attention=most_likely"], "this checkpoint has no hard attention"),
         (["scores=nowhere"], "scores=nowhere is for format=safetensors"),
-        (["card=about.md"], r"card=about\.md is for the model card"),
+        (["card=about.md"], r"card=about\.md is for format=safetensors"),
+        (["push=a/b", "license=mit"], "license=mit is for format=safetensors"),
+        (["push=a/b"], "push=a/b is for format=safetensors"),
         ([f"output={exported[1]}"], "soft already exists: give another output, or set overwrite=true"),
         ([f"output={path}"], "is a file: give another output"),
     ):
@@ -421,8 +423,15 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, exported, monk
         run(f"checkpoint={path}", target, "format=torch")
     with pytest.raises(ConfigError, match="hard_attention= is for format=onnx"):
         run(f"checkpoint={path}", target, "hard_attention=expectation")
-    monkeypatch.setattr(folder, "find_spec", lambda name: None if name == "onnxscript" else True)
-    refused(ConfigError, r"onnxscript is missing\. Run: pip install 'captioning\[onnx\]'", f"checkpoint={path}", target)
+    monkeypatch.setattr(
+        "captioning.io.optional_packages.find_spec", lambda name: None if name == "onnxscript" else True
+    )
+    refused(
+        ConfigError,
+        r"^format=onnx needs the package onnxscript\. Run: pip install 'captioning\[onnx\]'",
+        f"checkpoint={path}",
+        target,
+    )
     assert not (tmp_path / "x").exists()
 
 
