@@ -18,7 +18,9 @@ from captioning.decoding import Hypothesis
 from captioning.errors import CheckpointError, ConfigError
 from captioning.models import CaptionModel
 
-ATTENTION, GRADIENT_ATTENTION, GRADIENT_INPUT = "attention", "gradient_attention", "gradient_input"
+ATTENTION = "attention"
+GRADIENT_ATTENTION = "gradient_attention"
+GRADIENT_INPUT = "gradient_input"
 BLIND = (
     "{} has no attention, so its weights cannot be compared with objects. Use map=gradient_input, or a checkpoint of a "
     "model with attention"
