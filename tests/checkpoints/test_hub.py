@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -168,6 +169,22 @@ def test_a_pushed_model_captions_as_before(hub, trained, pictures, tmp_path, cap
         assert captions_of(load(address), pictures) == before
         assert f"checkpoint: {pushed} (from the cache: HF_HUB_OFFLINE is set)" in capsys.readouterr().err
     assert hub.log == []
+
+
+def test_nothing_is_reported_before_the_push(hub, trained, tmp_path, capsys, offline):
+    given = [f"checkpoint={trained}", f"push={SOFT}", "license=mit"]
+    run_export(*given)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"\d+\.\d million weights, \d+\.\d\d MB: {SOFT}", lines[0])
+    assert lines[1].startswith(f"pushed: hf:{SOFT}/soft@")
+    offline()
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        run_export(*given, "overwrite=true")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        run_export(*given, "overwrite=true", f"output={tmp_path}/mine")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(f" MB: {tmp_path}/mine.safetensors, mine.json, mine.md")
 
 
 def test_requests_are_few(hub, files, capsys):
