@@ -39,6 +39,12 @@ def is_hub_address(path: str | Path) -> bool:
     return bool(_LOOKS_LIKE_ONE.match(str(path)))
 
 
+def names_repository(text: str) -> bool:
+    """Return whether a text is OWNER/NAME, as a repository on the hub may be called."""
+    parts = text.split("/")
+    return len(parts) == 2 and all(map(_is_name, parts)) and not parts[1].endswith(".git")
+
+
 def read_hub_address(text: str, *, forms: str = ADDRESS_FORMS) -> HubAddress:
     """Read an address.
 
