@@ -76,10 +76,14 @@ def _export(config: Mapping[str, Any], output: str, target: "PushTarget | None")
     write_text(files[".md"], make_card(stem.name, document))
     load(files[WEIGHTS], device="cpu")
     size = sum(files[suffix].stat().st_size for suffix in (WEIGHTS, METADATA)) / 1e6
-    written = f"{files[WEIGHTS]}, {files[METADATA].name}, {files['.md'].name}" if config["output"] else config["push"]
-    print(f"{document['weights']['numbers'] / 1e6:.1f} million weights, {size:.2f} MB: {written}")
+    counted = f"{document['weights']['numbers'] / 1e6:.1f} million weights, {size:.2f} MB"
+    if config["output"]:
+        print(f"{counted}: {files[WEIGHTS]}, {files[METADATA].name}, {files['.md'].name}")
     if target:
-        print(f"pushed: {(pushed := push_export(stem, document, target))}")
+        pushed = push_export(stem, document, target)
+        if not config["output"]:  # the files are nowhere else, so nothing is reported before
+            print(f"{counted}: {config['push']}")
+        print(f"pushed: {pushed}")
         print(f"to load it: captioning-caption photo.jpg --checkpoint {pushed}")
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from captioning.errors import CheckpointError
 
 ADDRESS_FORMS = "hf:OWNER/NAME, hf:OWNER/NAME@REVISION or hf:OWNER/NAME/MODEL@REVISION"
+_MOST_CHARACTERS = 96  # of an owner or a name, as in huggingface_hub.utils.validate_repo_id
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _LOOKS_LIKE_ONE = re.compile(r"\s*hf\s*:", re.IGNORECASE)
 _NAME = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
@@ -38,6 +39,12 @@ def is_hub_address(path: str | Path) -> bool:
     return bool(_LOOKS_LIKE_ONE.match(str(path)))
 
 
+def names_repository(text: str) -> bool:
+    """Return whether a text is OWNER/NAME, as a repository on the hub may be called."""
+    parts = text.split("/")
+    return len(parts) == 2 and all(map(_is_name, parts)) and not parts[1].endswith(".git")
+
+
 def read_hub_address(text: str, *, forms: str = ADDRESS_FORMS) -> HubAddress:
     """Read an address.
 
@@ -60,6 +67,10 @@ def read_hub_address(text: str, *, forms: str = ADDRESS_FORMS) -> HubAddress:
         fault = "it needs an owner and a name"
     elif wrong := next((part for part in (owner, name) if not _is_name(part)), None):
         fault = f"{wrong!r:.80} cannot be a name on the hub"
+    elif name.endswith(".git"):
+        fault = f"{name!r:.80} cannot be a name on the hub"
+    elif "@" in revision:
+        fault = "it has two @"
     elif at and not _is_path(revision):
         fault = "a branch, tag or commit must follow @"
     elif slash and not _is_path(_ENDING.sub("", model)):
@@ -76,7 +87,8 @@ def hub_address_of(path: str | Path) -> str | None:
 
 
 def _is_name(text: str) -> bool:
-    return bool(_NAME.fullmatch(text)) and not {"--", ".."} & {text[at : at + 2] for at in range(len(text))}
+    fits = len(text) <= _MOST_CHARACTERS and bool(_NAME.fullmatch(text))
+    return fits and "--" not in text and ".." not in text
 
 
 def _is_path(text: str) -> bool:

@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from captioning import pretrained
 from captioning.checkpoints.hub import local_checkpoint
+from captioning.checkpoints.hub_address import names_repository
 from captioning.checkpoints.safetensors_format import METADATA, WEIGHTS, read_exported
 from captioning.config import missing_plugins
 from captioning.data import Vocabulary
@@ -26,6 +27,7 @@ from captioning.io import likeness
 
 FORMAT = 2  # version of the metadata; format 1 named files inside the package and had other keys
 IMAGE_CAPTIONING = "image_captioning"  # the name of this task in checkpoints (captioning.tasks)
+_ENDINGS = (".ckpt", ".pt", ".pth", WEIGHTS, METADATA)  # of files; a repository on the hub has none of them
 _PARTS = {"config": dict, "vocabulary": list, "plugins": list}  # required metadata
 SEEING = {"fingerprint": str, "features": dict}  # also required if the model has an encoder
 
@@ -61,6 +63,8 @@ def find_checkpoint(path: str | Path) -> Path:
     advice = ": check the path"
     if len(path.parts) == 1:  # it may be meant as the name of a captioner in the package
         advice = f": check the path, or use one that comes with the package ({', '.join(names)})" if names else advice
+    elif names_repository(path.as_posix()) and not path.parent.exists() and path.suffix not in _ENDINGS:
+        advice = f": check the path, or type hf:{path.as_posix()} for one on the Hugging Face Hub"
     raise CheckpointError(f"there is no checkpoint at '{path}'{advice}")
 
 

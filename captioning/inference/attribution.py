@@ -51,10 +51,14 @@ def check_maps(names: Sequence[str], predictor: Any) -> None:
         predictor: a `Predictor`.
 
     Raises:
-        ConfigError: there is no name, one is listed twice, or the model has no map of this name.
+        ConfigError: there is no name, one is listed twice or is no text, or the model has no map of this name.
         CheckpointError: the model has no attention, or hard attention, and the map needs soft attention.
     """
     known, path = predictor.map_names, predictor.path
+    if not isinstance(names, list | tuple) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(
+            f"maps are chosen by their names: give one or several, for example [{[*known, ATTENTION][0]!r}]"
+        )
     if not names or len(set(names)) < len(names):
         raise ConfigError(f"map=[{','.join(names)}] must list one or several maps, each of them once")
     for name in names:

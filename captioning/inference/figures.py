@@ -87,6 +87,12 @@ def save_caption_figure(
         save_gaze(path, picture, caption.tokens, caption.attention, **_where(caption) | options)
 
 
+def check_kind(kind: str) -> None:
+    """Refuse a kind of figure that `Predictor.figure` does not draw."""
+    if kind not in (*FIGURES, HEADS):
+        raise ConfigError(f"kind={kind!r:.80} does not exist. Choose from {', '.join((*FIGURES, HEADS))}")
+
+
 def check_heads(predictor: Any, *, map: str, word: str | int | None) -> None:
     """Refuse a figure of heads that cannot be drawn, before the image is captioned.
 
@@ -104,6 +110,8 @@ def check_heads(predictor: Any, *, map: str, word: str | int | None) -> None:
         )
     if word is None:
         raise ConfigError(f'kind="{HEADS}" draws one word: name it, for example word="dog" or word=1')
+    if isinstance(word, bool) or not isinstance(word, str | int):
+        raise ConfigError(f'word={word!r:.80} must be a word or its position: type for example word="dog" or word=1')
     if map != ATTENTION:
         raise ConfigError(f'kind="{HEADS}" draws every head: remove map={map!r}, or draw it with kind="strip"')
 

@@ -373,13 +373,13 @@ class Predictor:
 
     @torch.inference_mode()
     def caption_maps(
-        self, image: Any, names: Sequence[str], method: str | Callable = "beam", **arguments
+        self, image: Any, names: Sequence[str] | str, method: str | Callable = "beam", **arguments
     ) -> dict[str, Caption]:
         """Caption one image, and compute several maps of each of its words.
 
         Args:
             image: a path, a PIL image or a [height, width, 3] uint8 array.
-            names: some of `map_names`.
+            names: some of `map_names`, or one of them.
             method: as in `caption`.
             **arguments: as in `caption`.
 
@@ -389,8 +389,12 @@ class Predictor:
         Raises:
             ConfigError: a map does not exist, or tags guide the captions.
             CheckpointError: the model does not have one of these maps.
+            DataError: the image cannot be read, or several are given.
         """
+        names = [names] if isinstance(names, str) else names
         check_maps(names, self)
+        if isinstance(image, list | tuple):
+            raise DataError(f"caption_maps takes one image, but got a list of {len(image)}. Call it for each image")
         if tuple(names) == (ATTENTION,):
             return {ATTENTION: self.caption(image, method, **arguments)[0]}
         if self.guide is not None:
@@ -423,7 +427,7 @@ class Predictor:
             method: as in `caption`.
             path: the file to write the figure to, or None; the animations "gaze" and "film" are only drawn into a file.
             map: the map of a word, one of `map_names`; not for "heads".
-            word: for "heads", a word of the caption or its position, from 0.
+            word: for "heads", a word of the caption (the first, if it occurs twice) or its position, from 0.
             **arguments: as in `caption`.
 
         Returns:
@@ -435,6 +439,7 @@ class Predictor:
         """
         from captioning.inference import figures  # imported here because captioning alone does not need matplotlib
 
+        figures.check_kind(kind)
         if kind == figures.HEADS:
             figures.check_heads(self, map=map, word=word)
             assert word is not None  # `check_heads` refuses it

@@ -1,6 +1,7 @@
 """Exported checkpoints: the same captioner out of two plain files, by whatever name it is asked for."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -368,8 +369,14 @@ def test_an_unknown_name_lists_those_there_are(half, tmp_path, monkeypatch):
         match=r"^there is no checkpoint at 'tiny': .* with the package \(tiny-0\.5\)$",
     ):
         captioning.load("tiny")
-    with pytest.raises(CheckpointError, match=r"^there is no checkpoint at 'runs/tiny-0\.5': check the path$"):
-        captioning.load("runs/tiny-0.5")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    for name in ("runs/tiny-0.5", "other/best.ckpt", "other/tiny/soft", "other/tiny--0", "/other/tiny"):
+        with pytest.raises(CheckpointError, match=rf"^there is no checkpoint at '{re.escape(name)}': check the path$"):
+            captioning.load(name)
+    advice = "check the path, or type hf:somebody/tiny-0.5 for one on the Hugging Face Hub"
+    with pytest.raises(CheckpointError, match=rf"^there is no checkpoint at 'somebody/tiny-0\.5': {advice}$"):
+        captioning.load("somebody/tiny-0.5")
     assert captioning.load("tiny-0.5").vocabulary.words == load(half).vocabulary.words
 
 

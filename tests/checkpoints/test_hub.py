@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -87,6 +88,7 @@ def error_of(address: str, kind: type[Exception] = CheckpointError) -> str:
         ("hf:a/b", HubAddress("a/b")),
         ("hf:a/b@v1.0", HubAddress("a/b", None, "v1.0")),
         ("hf:a-1/b_2.5/soft", HubAddress("a-1/b_2.5", "soft")),
+        (f"hf:a.git/{'b' * 96}", HubAddress(f"a.git/{'b' * 96}")),
         ("hf:a/b/sub/soft-0.5@refs/pr/3", HubAddress("a/b", "sub/soft-0.5", "refs/pr/3")),
         ("hf:a/b/soft.safetensors", HubAddress("a/b", "soft")),
         ("HF:a/b/soft.json@main", HubAddress("a/b", "soft", "main")),
@@ -115,6 +117,13 @@ def test_an_address_is_read_and_written(text, address):
         ("hf:a/b/.json", "the name of a model must follow the second slash"),
         ("hf:a--b/c", "'a--b' cannot be a name on the hub"),
         ("hf:a/..", "'..' cannot be a name on the hub"),
+        ("hf:a/b..c", "'b..c' cannot be a name on the hub"),
+        ("hf:a/soft.git", "'soft.git' cannot be a name on the hub"),
+        ("hf:a/soft.git/c@main", "'soft.git' cannot be a name on the hub"),
+        (f"hf:a/{'b' * 97}", f"'{'b' * 79} cannot be a name on the hub"),
+        (f"hf:{'a' * 97}/b", f"'{'a' * 79} cannot be a name on the hub"),
+        ("hf:a/b@main@x", "it has two @"),
+        ("hf:a/b/c@@x", "it has two @"),
         ("hf:a/b,hf:c/d", "'b,hf:c' cannot be a name on the hub"),
     ],
 )
@@ -160,6 +169,22 @@ def test_a_pushed_model_captions_as_before(hub, trained, pictures, tmp_path, cap
         assert captions_of(load(address), pictures) == before
         assert f"checkpoint: {pushed} (from the cache: HF_HUB_OFFLINE is set)" in capsys.readouterr().err
     assert hub.log == []
+
+
+def test_nothing_is_reported_before_the_push(hub, trained, tmp_path, capsys, offline):
+    given = [f"checkpoint={trained}", f"push={SOFT}", "license=mit"]
+    run_export(*given)
+    lines = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(rf"\d+\.\d million weights, \d+\.\d\d MB: {SOFT}", lines[0])
+    assert lines[1].startswith(f"pushed: hf:{SOFT}/soft@")
+    offline()
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        run_export(*given, "overwrite=true")
+    assert capsys.readouterr().out == ""
+    with pytest.raises(ConfigError, match="HF_HUB_OFFLINE is set"):
+        run_export(*given, "overwrite=true", f"output={tmp_path}/mine")
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.endswith(f" MB: {tmp_path}/mine.safetensors, mine.json, mine.md")
 
 
 def test_requests_are_few(hub, files, capsys):

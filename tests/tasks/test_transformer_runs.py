@@ -14,7 +14,7 @@ from captioning.analysis import gradient_flow, read_captions
 from captioning.config import DistillConfig, ExportConfig, ReportConfig, check, compose
 from captioning.data import CaptionBatch
 from captioning.distill import distill
-from captioning.errors import ConfigError
+from captioning.errors import ConfigError, DataError
 from captioning.export import export
 from captioning.inference import as_map, figures, gradient_weighted_attention, load, load_all
 from captioning.report import report
@@ -168,6 +168,24 @@ def test_a_caption_with_each_of_its_maps(whole, world):
     np.testing.assert_allclose(maps["gradient_attention"], relevance, atol=1e-4)
 
 
+def test_maps_are_named_by_a_text_or_a_list_of_texts(whole, world):
+    predictor, photo = load(best_of(whole), device="cpu"), world / "val3.png"
+    for name in ("attention", "layer1"):
+        one = predictor.caption_maps(photo, name, "greedy", min_length=4)
+        listed = predictor.caption_maps(photo, [name], "greedy", min_length=4)
+        assert list(one) == [name]
+        np.testing.assert_array_equal(one[name].attention, listed[name].attention)
+    for names in (None, 3, [None], ["attention", 3]):
+        with pytest.raises(
+            ConfigError, match=r"^maps are chosen by their names: give one or several, for example \['attention'\]$"
+        ):
+            predictor.caption_maps(photo, names)
+    for images in ([], [photo, photo]):
+        for names in (["attention"], ["layer1"]):
+            with pytest.raises(DataError, match=f"takes one image, but got a list of {len(images)}"):
+                predictor.caption_maps(images, names)
+
+
 def test_figures_of_one_map_and_of_all_heads(whole, recurrent_run, world, tmp_path, monkeypatch):
     predictor, photo = load(best_of(whole), device="cpu"), world / "val3.png"
     found = predictor.caption_maps(photo, predictor.map_names, "greedy", min_length=4)
@@ -194,6 +212,9 @@ def test_figures_of_one_map_and_of_all_heads(whole, recurrent_run, world, tmp_pa
     assert recurrent.map_names == ("attention", "gradient_attention", "gradient_input")
     recurrent.figure(photo, "strip", "greedy", map="gradient_attention")
     for model, given, message in [
+        (predictor, {"kind": "foo"}, "kind='foo' does not exist. Choose from grid, cells, strip, gaze, film, heads$"),
+        (predictor, {"kind": "heads", "word": True}, "word=True must be a word or its position"),
+        (predictor, {"kind": "heads", "word": 1.0}, "word=1.0 must be a word or its position"),
         (predictor, {"kind": "heads"}, 'kind="heads" draws one word: name it'),
         (predictor, {"kind": "heads", "word": "zebra"}, "word='zebra' is not in the caption: choose one of"),
         (predictor, {"kind": "heads", "word": 99}, "word=99 is not in the caption"),
