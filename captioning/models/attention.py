@@ -111,7 +111,7 @@ class SoftAttention(nn.Module):
         """
         weights = _scores(self.scorer, query, keys, mask, sentinel).softmax(-1)
         # The context is computed from the glimpse's own weights, so that gradients with respect to them exist.
-        weights, rest = weights.tensor_split((grid.shape[1],), -1)
+        weights, rest = _parted(weights, sentinel)
         return Glimpse(_look(weights, rest, grid, sentinel), weights)
 
 
@@ -167,7 +167,7 @@ class HardAttention(nn.Module):
         log_weights = _scores(self.scorer, query, keys, mask, sentinel).log_softmax(-1)
         drawn = self.draw(log_weights, keys.expected) if self.training else self._decode(log_weights)
         weights = log_weights[..., : grid.shape[1]].exp()
-        chosen, rest = drawn.weights.tensor_split((grid.shape[1],), -1)
+        chosen, rest = _parted(drawn.weights, sentinel)
         return Glimpse(_look(chosen, rest, grid, sentinel), weights, drawn.places, drawn.log_prob, drawn.entropy)
 
     def _decode(self, log_weights: Tensor) -> Draw:
@@ -202,8 +202,13 @@ def _scores(scorer, query: Tensor, keys: Keys, mask: Tensor | None, sentinel: Se
     return torch.cat((scores, scorer.of_rows(query, sentinel.key)[..., None]), -1)
 
 
-def _look(weights: Tensor, rest: Tensor, grid: Tensor, sentinel: Sentinel | None) -> Tensor:
+def _parted(weights: Tensor, sentinel: Sentinel | None) -> tuple[Tensor, Tensor | None]:
+    """Split off the sentinel's weight, the last one: [B, K, L + 1] -> [B, K, L] and [B, K, 1]."""
+    return (weights, None) if sentinel is None else (weights[..., :-1], weights[..., -1:])
+
+
+def _look(weights: Tensor, rest: Tensor | None, grid: Tensor, sentinel: Sentinel | None) -> Tensor:
     """Compute Σ_i w_i a_i, plus the sentinel's share of its vector: weights [B, K, L], rest [B, K, 1] -> [B, K, D]."""
-    if sentinel is None:
+    if sentinel is None or rest is None:
         return weights @ grid
     return weights @ grid + rest * sentinel.vector
