@@ -96,7 +96,7 @@ def _export_onnx(config: dict[str, Any]) -> None:
 
     if config["format"] != "onnx":
         raise ConfigError(f"format={config['format']} must be safetensors or onnx")
-    for key in ("scores", "card", "license", "push", "private"):
+    for key in ("push", "private", "scores", "card", "license"):
         if config[key]:
             raise ConfigError(f"{key}={config[key]} is for format=safetensors. Leave it out")
     if not config["output"]:

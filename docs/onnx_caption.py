@@ -41,6 +41,8 @@ class OnnxCaptioner:
         """
         given = {"beam_size": beam_size, "length_normalization": length_normalization, "max_length": max_length}
         chosen = self.about["decoding"] | {key: value for key, value in given.items() if value is not None}
+        if chosen["beam_size"] < 1:
+            raise ValueError(f"beam_size={chosen['beam_size']} must be at least 1")
         exponent, longest, end = chosen["length_normalization"], chosen["max_length"], self.ids["end"]
         begun = self.run("begin", {"features": features})
         state = {tensor["name"]: begun[tensor["name"]] for tensor in self.about["state"]}
@@ -106,8 +108,14 @@ class OnnxCaptioner:
 
 
 def open_photo(path):
-    """Open a photo in RGB, upright."""
-    return ImageOps.exif_transpose(Image.open(path)).convert("RGB")
+    """Open a photo in 8-bit RGB, upright, with its transparent parts over white."""
+    picture = ImageOps.exif_transpose(Image.open(path))
+    if picture.mode in ("F", "LAB") or picture.mode.startswith("I"):
+        raise ValueError(f"{path} has colors of mode {picture.mode}: save it as 8-bit RGB first")
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert("RGB")
 
 
 def sides(image):
@@ -166,7 +174,13 @@ def main():
     parser.add_argument("--beam-size", type=int, help="1: greedy decoding")
     parser.add_argument("--maps", help="folder for one attention map per word")
     given = parser.parse_args()
-    captioner, picture = OnnxCaptioner(given.folder), open_photo(given.photo)
+    if given.beam_size is not None and given.beam_size < 1:
+        parser.error(f"--beam-size {given.beam_size} must be at least 1")
+    try:
+        picture = open_photo(given.photo)
+    except ValueError as error:
+        parser.error(str(error))
+    captioner = OnnxCaptioner(given.folder)
     text, words, log_prob, weights = captioner.caption(picture, beam_size=given.beam_size)
     print(f"{text} (log-probability {log_prob:.2f})")
     grid = captioner.about["attention"]["grid"]

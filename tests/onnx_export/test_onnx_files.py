@@ -13,7 +13,7 @@ from PIL import Image
 from small_runs import save_checkpoint
 
 from captioning.config import ExportConfig, check, compose
-from captioning.data import SeveralInputs, Transform, Vocabulary, draw_scene
+from captioning.data import SeveralInputs, Transform, Vocabulary, draw_scene, read_picture
 from captioning.decoding import beam_search
 from captioning.errors import CheckpointError, ConfigError
 from captioning.export import export
@@ -413,8 +413,8 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, exported, monk
         (["hard_attention=most_likely"], "this checkpoint has no hard attention"),
         (["scores=nowhere"], "scores=nowhere is for format=safetensors"),
         (["card=about.md"], r"card=about\.md is for format=safetensors"),
-        (["push=a/b", "license=mit"], "license=mit is for format=safetensors"),
-        (["push=a/b"], "push=a/b is for format=safetensors"),
+        (["push=a/b", "license=mit"], "push=a/b is for format=safetensors"),
+        (["license=mit"], "license=mit is for format=safetensors"),
         ([f"output={exported[1]}"], "soft already exists: give another output, or set overwrite=true"),
         ([f"output={path}"], "is a file: give another output"),
     ):
@@ -433,6 +433,32 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tmp_path, exported, monk
         target,
     )
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_the_program_puts_transparent_photos_on_white_as_the_package_does(mode, tmp_path):
+    draw = np.random.default_rng(0)
+    image = Image.fromarray(draw.integers(0, 256, (9, 7, 4), dtype=np.uint8), "RGBA")
+    image = image.quantize(16) if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "photo.png")
+    found = np.asarray(example.open_photo(tmp_path / "photo.png"))
+    content = (tmp_path / "photo.png").read_bytes()
+    assert np.array_equal(found, read_picture(content, name="photo.png", max_pixels=100))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "F"])
+def test_the_program_refuses_photos_of_other_depths(mode, tmp_path):
+    path = tmp_path / "photo.tiff"
+    Image.fromarray(np.full((5, 5), 300, dtype=np.uint16 if mode == "I;16" else np.float32)).save(path)
+    with pytest.raises(ValueError, match=rf"has colors of mode {mode}: save it as 8-bit RGB first"):
+        example.open_photo(path)
+
+
+def test_the_program_refuses_impossible_numbers_of_beams(exported):
+    captioner = example.OnnxCaptioner(exported[1])
+    for beams in (0, -1):
+        with pytest.raises(ValueError, match=f"beam_size={beams} must be at least 1"):
+            captioner.caption(Image.new("RGB", (8, 8)), beam_size=beams)
 
 
 def test_a_transform_of_a_plug_in_is_refused(exported):
@@ -476,7 +502,7 @@ def test_a_number_of_beams_that_torch_fixes_is_refused(remembered, tmp_path, mon
         return own(token if fits else 0 * token, state, memory)
 
     monkeypatch.setattr(predictor.captioner, "step", step)
-    with pytest.raises(error, match=r"step\.onnx .*Set format=safetensors"):
+    with pytest.raises(error, match=r"step\.onnx .*(Set format=safetensors|Caption with PyTorch)"):
         write_onnx(predictor, tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
