@@ -43,6 +43,8 @@ class OnnxCaptioner:
         chosen = self.about["decoding"] | {key: value for key, value in given.items() if value is not None}
         if chosen["beam_size"] < 1:
             raise ValueError(f"beam_size={chosen['beam_size']} must be at least 1")
+        if (limit := self.about.get("longest")) is not None and chosen["max_length"] > limit:
+            raise ValueError(f"max_length={chosen['max_length']} must be at most {limit}: this captioner reads no more")
         exponent, longest, end = chosen["length_normalization"], chosen["max_length"], self.ids["end"]
         begun = self.run("begin", {"features": features})
         state = {tensor["name"]: begun[tensor["name"]] for tensor in self.about["state"]}

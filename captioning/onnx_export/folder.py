@@ -153,7 +153,7 @@ def _description(predictor: Predictor, layout: GraphLayout, dtype: str, files: M
     """Return the content of captioner.json."""
     vocabulary = predictor.vocabulary
     transforms = [each.describe() for each in _transforms(predictor)]
-    names = image_names(transforms)
+    names, limit = image_names(transforms), predictor.captioner.longest
     return {
         "format": FORMAT_VERSION,
         "opset": OPSET,
@@ -168,8 +168,9 @@ def _description(predictor: Predictor, layout: GraphLayout, dtype: str, files: M
         "decoding": {
             "beam_size": BEAM_SIZE,
             "length_normalization": LENGTH_NORMALIZATION,
-            "max_length": predictor.max_length or MAX_LENGTH,
+            "max_length": predictor.max_length or (MAX_LENGTH if limit is None else min(MAX_LENGTH, limit.tokens)),
         },
+        "longest": None if limit is None else limit.tokens,  # that the model can read; null: any number
         "text": _text(predictor),
         "vocabulary": list(vocabulary.words),
     }

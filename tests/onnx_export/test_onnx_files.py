@@ -462,6 +462,17 @@ def test_two_encoders_of_the_package_are_exported(tmp_path):
     assert sorted(each.name for each in (tmp_path / "x").iterdir()) == sorted(ONNX_FILES)
 
 
+def test_a_caption_longer_than_the_positions_of_words_is_refused(tmp_path):
+    small = ["model.width=8", "model.layers=1", "model.heads=2", "model.word_positions.longest=9"]
+    path = saved(tmp_path, "model=transformer", "model/word_positions=learned", *small)
+    write_onnx(load(path, device="cpu"), tmp_path / "x")
+    captioner = example.OnnxCaptioner(tmp_path / "x")
+    assert captioner.about["longest"] == 9
+    captioner.caption(Image.new("RGB", (16, 16)), beam_size=2, max_length=9)
+    with pytest.raises(ValueError, match="max_length=10 must be at most 9: this captioner reads no more"):
+        captioner.caption(Image.new("RGB", (16, 16)), beam_size=2, max_length=10)
+
+
 def test_the_program_refuses_impossible_numbers_of_beams(exported):
     captioner = example.OnnxCaptioner(exported[1])
     for beams in (0, -1):
