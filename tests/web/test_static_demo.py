@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from headless import headless
 from PIL import Image
 from small_runs import save_checkpoint
 
@@ -23,11 +24,6 @@ pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 ROOT = Path(__file__).parents[2]
 RUNTIME = ROOT / "node_modules" / "onnxruntime-web" / "dist"
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update", "--window-size=1280,1000"),
-)
 TINY = ["encoder.layer=stem", "encoder.image_size=16"]
 SECONDS = 120
 
@@ -56,17 +52,8 @@ def site(checkpoints, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def browser(tmp_path):
-    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    if not CHROMIUM or not DRIVER:
-        pytest.skip("no chromium and chromedriver on this machine: apt-get install chromium chromium-driver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = CHROMIUM
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    yield driver
-    driver.quit()
+    with headless(tmp_path / "profile") as driver:
+        yield driver
 
 
 @pytest.fixture
