@@ -5,11 +5,11 @@ the gradient of one optimizer step many times, with new random locations each ti
 dropout is off, so only the locations differ. For each estimator it prints, for the parameters of the attention's scorer
 and for all parameters:
 
-- noise: the sum of the gradient's variances, divided by the squared length of its expected value. With a noise of 1, the
-  error of a step's gradient is as long as the gradient. The squared length is estimated without bias: that of the mean
-  of all draws, minus the part that is noise.
-- cosine: between the mean of the draws and the mean of the first estimator. It is below 1 because of bias, and because of
-  the noise that is left in both means.
+- noise: the sum of the gradient's variances, divided by the squared length of its expected value. With a noise of 1,
+  the error of a step's gradient is as long as the gradient. The squared length is estimated without bias: that of the
+  mean of all draws, minus the part that is noise.
+- cosine: between the mean of the draws and the mean of the first estimator. It is below 1 because of bias, and because
+  of the noise that is left in both means.
 
 The settings after the checkpoint are those of `captioning-distill`, for example data.root=, features.root= and
 batch_size= (images in the batch).
@@ -75,7 +75,7 @@ def with_draws(model: CaptionModel, draw: ScoreFunction | StraightThrough) -> nn
     """Make a captioner's attention draw locations in training, with the weights that it has; return the attention.
 
     Raises:
-        SystemExit: the captioner does not attend, or attends at several places of its decoder.
+        SystemExit: the captioner has no attention, or several.
     """
     found = [name for name, part in model.named_modules() if isinstance(part, SoftAttention | HardAttention)]
     if len(found) != 1:
