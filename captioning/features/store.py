@@ -119,6 +119,18 @@ class FeatureStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_pending": []}
 
+    def locations(self, image_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return where the features of images are: [N, 2] int64, the number of the shard in the list and the row in it.
+
+        Both are -1 for images without stored features. Features in increasing order of these pairs are read in the
+        order of the files, which is fastest on a disk.
+
+        Args:
+            image_ids: ids of N images.
+        """
+        found = [self._index.get(int(image_id), (-1, -1)) for image_id in image_ids]
+        return np.array(found, dtype=np.int64).reshape(-1, 2)
+
     def missing(self, records: Iterable[Record]) -> list[Record]:
         """Return the records whose features are not stored, or whose image has changed since or is missing.
 

@@ -81,6 +81,20 @@ def test_what_is_stored_comes_back(tmp_path, records):
         store[-1]
 
 
+def test_locations_name_the_shard_and_the_row(tmp_path, records):
+    store = fill(open_store(tmp_path), records)
+    ids = [records[index].image_id for index in (0, 3, 4, 10)]
+    wanted = np.array([[0, 0], [0, 3], [1, 0], [2, 2], [-1, -1]])
+    for opened in (store, open_store(tmp_path)):
+        for asked in ([*ids, 5], np.array([*ids, 5], np.int32)):
+            found = opened.locations(asked)
+            assert found.dtype == np.int64 and np.array_equal(found, wanted)
+        assert opened.locations([]).shape == (0, 2)
+    records[3].path.write_bytes(b"another one")
+    store.missing(records)
+    assert store.locations(ids)[1].tolist() == [-1, -1]
+
+
 def test_nothing_is_on_disk_before_the_first_shard(tmp_path, records):
     store = open_store(tmp_path)
     store.append(records[0].image_id, stamp_picture(records[0].path), values(records[0]))
