@@ -81,7 +81,7 @@ def caption_files(config: Mapping[str, Any]) -> tuple[RecordTable, TokenTable, s
     )
     state = records.header
     print(state["printed"], end="", file=sys.stderr)
-    about = {"digest": state["digest"], "code": _code("data", "text"), "tokenizer": data["tokenizer"]}
+    about = {"digest": state["digest"], "code": _code("data", "text"), "splitter": data["tokenizer"]}
     about["versions"] = [platform.python_version(), unicodedata.unidata_version, *map(_version, _SPLITTERS)]
     tokens = _open(
         _path(folder, data["name"], {**settings, "tokenizer": data["tokenizer"]}, "tokens"),
@@ -117,13 +117,13 @@ def _temporary_folder() -> Path:
 
 def _open(path: Path, make: Callable[[Path], Table], write: Callable[[Path], None], about: Mapping[str, Any]) -> Table:
     """Return the table of a file, after writing the file if it is missing, damaged or of other data."""
-    if table := _current(path, make, about):
+    started_at = time.time_ns()
+    if table := _current(path, make, about, started_at):
         return table
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{path}.lock"):
-            # Another process may have written the file in the meantime. It has just been read, so it is current.
-            if table := _current(path, make, about, just_read=True):
+            if table := _current(path, make, about, started_at):  # another process has written it in the meantime
                 return table
             write(path)
     except (OSError, ConfigError) as error:
@@ -142,16 +142,18 @@ def _open(path: Path, make: Callable[[Path], Table], write: Callable[[Path], Non
     return make(path)
 
 
-def _current(
-    path: Path, make: Callable[[Path], Table], about: Mapping[str, Any], *, just_read: bool = False
-) -> Table | None:
-    """Return the table of a file; None if the file is missing, damaged, or of other data."""
+def _current(path: Path, make: Callable[[Path], Table], about: Mapping[str, Any], started_at: int) -> Table | None:
+    """Return the table of a file; None if the file is missing, damaged, or of other data.
+
+    Data that were read after `started_at` (in ns) are current for this process.
+    """
     try:
         table = make(path)
         header = table.header
         if any(header[key] != value for key, value in about.items()):
             return None
-        return None if first_change(header["reads"], read_at=None if just_read else header["read_at"]) else table
+        read_at = None if header["read_at"] >= started_at else header["read_at"]
+        return None if first_change(header["reads"], read_at=read_at) else table
     except BROKEN:
         return None
 

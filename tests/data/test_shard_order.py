@@ -1,7 +1,7 @@
 """The order of training by shards: enumerated for every process, and compared with a slow version."""
 
 import random
-from itertools import chain
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -82,8 +82,8 @@ def test_a_buffer_of_one_reads_one_shard_after_the_other_in_the_order_of_its_row
     for order in orders:
         places = [tuple(LOCATIONS[image].tolist()) for image in order]
         shards = [shard for shard, _ in places]
-        assert len([one for one, other in zip(shards, shards[1:], strict=False) if one != other]) == 3
-        assert all(one < other for one, other in zip(places, places[1:], strict=False) if one[0] == other[0])
+        assert len([one for one, other in pairwise(shards) if one != other]) == 3
+        assert all(one < other for one, other in pairwise(places) if one[0] == other[0])
     assert {LOCATIONS[order[0], 0] for order in orders} == {0, 2, 3, 4}
 
 
