@@ -21,6 +21,7 @@ class Source(NamedTuple):
         workers: suitable number of loader processes.
         views: further views of training images.
         augment: random change of a training image, as for `CaptionDataset`; None for none.
+        encoded: number of images whose features this process has computed and stored now.
     """
 
     read: Callable[[Record], Tensor]
@@ -30,3 +31,4 @@ class Source(NamedTuple):
     workers: int
     views: Sequence[View] = ()
     augment: Callable[..., Tensor] | None = None
+    encoded: int = 0
