@@ -16,7 +16,7 @@ from typing import Any
 from captioning.data.image_files import SUFFIXES
 
 _PYTHON = [sysconfig.get_paths()[name] for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-_OWN = tuple({os.path.join(os.path.realpath(folder), "") for folder in [*_PYTHON, Path(__file__).parents[1]]})
+_OWN = tuple({os.path.join(os.path.realpath(folder), "") for folder in [*_PYTHON, str(Path(__file__).parents[1])]})
 _SYSTEM = ("/proc/", "/dev/", "/sys/")
 _FRESH_NS = 2 * 10**9
 FOLDER, _WRITTEN = -1, -2  # in place of a size

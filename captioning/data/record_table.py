@@ -156,14 +156,22 @@ def counts_of_splits(records: Iterable[Record]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
 
 
-def of_split(records: Iterable[Record], split: str) -> Sequence[Record]:
+@overload
+def of_split(records: RecordTable, split: str) -> RecordTable: ...
+@overload
+def of_split(records: Iterable[Record], split: str) -> Sequence[Record]: ...
+def of_split(records, split):
     """Return the records of one split, as a list, or as a table if the records are one; there may be none."""
     if isinstance(records, RecordTable):
         return records.split(split)
     return [record for record in records if record.split == split]
 
 
-def select(records: Iterable[Record], split: str) -> Sequence[Record]:
+@overload
+def select(records: RecordTable, split: str) -> RecordTable: ...
+@overload
+def select(records: Iterable[Record], split: str) -> Sequence[Record]: ...
+def select(records, split):
     """Return the records of one split, as a list, or as a table if the records are one.
 
     Raises:

@@ -53,9 +53,9 @@ def write_rows(path: Path, rows: Iterable[bytes], finish: Finish) -> None:
             offsets.append(offsets[-1] + len(row))
             checks.append(zlib.crc32(row))
         header, arrays = finish()
-        own = {"offsets": np.asarray(offsets, np.int64), "checks": np.asarray(checks, np.uint32)}
+        own: dict[str, np.ndarray] = {"offsets": np.asarray(offsets, np.int64), "checks": np.asarray(checks, np.uint32)}
         places = {}
-        for name, values in (own | dict(arrays)).items():
+        for name, values in [*own.items(), *arrays.items()]:
             file.write(b"\0" * (-file.tell() % 8))
             content = np.ascontiguousarray(values).tobytes()
             places[name] = [file.tell(), values.dtype.str, len(values), zlib.crc32(content)]
@@ -121,7 +121,7 @@ class RowFile:
             ValueError: it is damaged.
         """
         values = self._array(name)
-        if zlib.crc32(values) != self._places[name][3]:
+        if zlib.crc32(values.data) != self._places[name][3]:
             raise ValueError(f"a damaged array {name}")
         return values
 

@@ -64,7 +64,7 @@ def write_tokens(
                 if image < training:
                     lengths[len(pieces)] += 1
             sizes.append(len(row))
-            row.tofile(file)  # type: ignore[arg-type]
+            row.tofile(file)
         file.seek(0)
         pieces = list(numbers)
         known = len(learned or ())
@@ -79,7 +79,7 @@ def write_tokens(
                 "learned": None if learned is None else known,
                 "lengths": sorted(lengths.items()),
             }
-            arrays = {
+            arrays: dict[str, np.ndarray] = {
                 "counts": np.asarray(counts, np.int64)[order],
                 "pieces": np.frombuffer(text, np.uint8) if text else np.empty(0, np.uint8),
             }

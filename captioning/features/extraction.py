@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from captioning.data import Record, Transform, open_picture
+from captioning.data import Record, Transform, image_ids_of, open_picture
 from captioning.errors import DataError
 from captioning.features.claims import Claims, Ids
 from captioning.features.index import Stamp
@@ -164,7 +164,7 @@ class _Portions:
         self.check_images = check_images
         self.records, self.store, self.claims, self.batch_size = records, store, claims, batch_size
         self.left = len(todo)
-        self._ids = np.array([record.image_id for record in records], np.int64)
+        self._ids = image_ids_of(records)
         missing = np.isin(self._ids, [record.image_id for record in todo])
         size = -(-store.shard_pictures // batch_size) * batch_size
         order = np.argsort(self._ids, kind="stable")

@@ -26,7 +26,7 @@ class Source(NamedTuple):
 
     read: Callable[[Record], Tensor]
     encoder: nn.Module
-    records: list[Record]
+    records: Sequence[Record]
     unreadable: list[tuple[Path, str]]
     workers: int
     views: Sequence[View] = ()

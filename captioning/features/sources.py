@@ -15,7 +15,16 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioning.data import Record, Transform, View, make_augmentation, may_be_mirrored, open_picture
+from captioning.data import (
+    Record,
+    Transform,
+    View,
+    chosen_records,
+    image_ids_of,
+    make_augmentation,
+    may_be_mirrored,
+    open_picture,
+)
 from captioning.errors import CaptioningError, ConfigError, DataError, must_be
 from captioning.features.extraction import Extraction, extract
 from captioning.features.ranks import launched_rank
@@ -128,12 +137,8 @@ def stored(
     }
     first, rest = _parts(encoder)
     store, done = _complete(first, transform, records, root, name, **options)
-    there = store.locations([record.image_id for record in records])[:, 0] >= 0
-    kept, views, encoded = (
-        [record for record, is_there in zip(records, there, strict=True) if is_there],
-        [],
-        done.encoded,
-    )
+    there = store.locations(image_ids_of(records))[:, 0] >= 0
+    kept, views, encoded = chosen_records(records, there), [], done.encoded
     for seen, turned in views_of(transform, mirror=mirror, crops=crops):
         shared = [record for record in kept if record.split == "train" and (may_be_mirrored(record) or not turned)]
         of_view, also = _complete(first, seen, shared, root, name, **options)
@@ -264,7 +269,7 @@ def online(
     """
     must_be("features.workers", workers, least=0)
     unreadable = _unreadable(records) if skip_unreadable else {}
-    kept = [record for record in records if record.path not in unreadable]
+    kept = [record for record in records if record.path not in unreadable] if unreadable else records
     views = [View(Pictures(seen), turned) for seen, turned in views_of(transform, mirror=mirror, crops=crops)]
     change = make_augmentation(augment)
     if change is not None and hasattr(encoder, "parts"):
@@ -310,7 +315,7 @@ def blank(
             "features=blank needs the feature shape of a CNN, not encoder=regions: choose another encoder"
         )
     shape = (encoder.size,) if encoder.output == "fc" else (encoder.places, encoder.size)
-    return Source(NoEncoder(*shape), nn.Identity(), list(records), [], 0)
+    return Source(NoEncoder(*shape), nn.Identity(), records, [], 0)
 
 
 class StoredRegions:

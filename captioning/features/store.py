@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioning.data import Record
+from captioning.data import Record, image_ids_of
 from captioning.errors import ConfigError, DataError
 from captioning.features import manifest
 from captioning.features.claims import ALL, Claims, Ids
@@ -175,11 +175,14 @@ class FeatureStore:
             records: the records.
             check_images: compare each image file with its stamp.
         """
+        if not check_images:
+            gone = np.flatnonzero(self.locations(image_ids_of(records))[:, 0] < 0)
+            return [records[number] for number in gone.tolist()]
         absent = []
         for record, row in self._with_rows(records):
             if row[1] < 0:
                 absent.append(record)
-            elif check_images and not self._is_current(record, row[2:]):
+            elif not self._is_current(record, row[2:]):
                 absent.append(record)
                 self._dropped[record.image_id] = self._shards[row[1] >> 32].file
         return absent
@@ -190,7 +193,7 @@ class FeatureStore:
         Raises:
             DataError: features are missing, or an image has changed or is missing.
         """
-        stored = self.locations([record.image_id for record in records])[:, 0] >= 0
+        stored = self.locations(image_ids_of(records))[:, 0] >= 0
         if not stored.all():
             first = records[int(np.argmin(stored))]
             raise DataError(
@@ -355,7 +358,7 @@ class FeatureStore:
         """Yield each record with its row of the index; the place is -1 for images that are not stored."""
         for start in range(0, len(records), RECORDS):
             some = records[start : start + RECORDS]
-            rows = self._rows(np.array([record.image_id for record in some], np.int64))
+            rows = self._rows(image_ids_of(some))
             yield from zip(some, rows.T.tolist(), strict=True)
 
     def _rows(self, image_ids: np.ndarray) -> np.ndarray:

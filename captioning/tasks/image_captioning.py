@@ -194,7 +194,7 @@ def _with_length(config: Mapping[str, Any], lengths: Mapping[int, int], tokenize
     return filled
 
 
-def _validation(records: Sequence, config: Mapping[str, Any]) -> Sequence:
+def _validation(records: RecordTable, config: Mapping[str, Any]) -> RecordTable:
     """Return the validation records; there may be none only if trainer.limit_val_batches is 0.
 
     Raises:

@@ -56,7 +56,9 @@ def test_a_run_by_shards_that_was_killed_goes_on_as_if_it_had_not_been(shards, t
 @pytest.mark.parametrize("features", ["online", "blank", "regions"])
 def test_an_order_of_shards_needs_shards(data, tmp_path, features):
     root = ["features.root=nowhere", "encoder=regions"] if features == "regions" else []
-    with pytest.raises(ConfigError, match=r"loader\.order=shards .* has none: set loader\.order=images, or features=st"):
+    with pytest.raises(
+        ConfigError, match=r"loader\.order=shards .* has none: set loader\.order=images, or features=st"
+    ):
         run("train", *data[:-1], f"features={features}", *root, *SHARDS, f"run_dir={tmp_path}")
 
 
