@@ -92,7 +92,7 @@ TOOLS = {
     ],
     "records": ["Record", "SPLITS"],
     "readers": ["recognize_data"],
-    "row_files": ["BROKEN", "RowFile", "write_rows"],
+    "row_files": ["BROKEN_ROWS", "RowFile", "write_rows"],
     "scenes": ["draw_scene"],
     "shard_order": ["IMAGES", "SHARDS", "SHUFFLE_BUFFER", "ShardSampler", "check_order"],
     "split_names": ["SPLIT_NAMES", "known_split", "split_named"],

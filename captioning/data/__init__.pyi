@@ -95,7 +95,7 @@ from captioning.data.record_table import select as select
 from captioning.data.record_table import write_records as write_records
 from captioning.data.records import Record as Record
 from captioning.data.records import SPLITS as SPLITS
-from captioning.data.row_files import BROKEN as BROKEN
+from captioning.data.row_files import BROKEN_ROWS as BROKEN_ROWS
 from captioning.data.row_files import RowFile as RowFile
 from captioning.data.row_files import write_rows as write_rows
 from captioning.data.scenes import draw_scene as draw_scene

@@ -27,7 +27,7 @@ from captioning.io import write_whole
 
 MAGIC = b"captioning rows 1\n"
 _END = struct.Struct("<QI")  # length and CRC-32 of the header
-BROKEN = (OSError, ValueError, KeyError, TypeError, struct.error)  # raised for damaged files
+BROKEN_ROWS = (OSError, ValueError, KeyError, TypeError, struct.error)  # raised for damaged files
 
 Finish = Callable[[], tuple[Mapping[str, Any], Mapping[str, np.ndarray]]]
 
@@ -77,7 +77,7 @@ class RowFile:
 
     Raises:
         OSError: the file cannot be opened.
-        ValueError: it is no complete file of rows. Other errors of `BROKEN` are possible, too.
+        ValueError: it is no complete file of rows. Other errors of `BROKEN_ROWS` are possible, too.
     """
 
     def __init__(self, path: Path):

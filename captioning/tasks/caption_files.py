@@ -3,8 +3,8 @@
     features.root/captions/NAME-HASH.records    all images with their captions
     features.root/captions/NAME-HASH.tokens     the captions of training and validation as ids of pieces
 
-The first run with a data set writes them; later runs only open them. HASH is of the reader's settings (and of the
-tokenizer). A file is written again if the code, or a file that the reader read, has changed since.
+The first run with a data set writes them; later runs only open them. HASH is a hash of the reader's settings, and
+for tokens of the tokenizer's name. A file is written again if the code, or a file that the reader read, has changed since.
 
 Without a folder of stored features (`features=online`, for instance), if it cannot be written, and for readers of
 plug-ins, whose data may be anywhere, a process writes the files to a temporary folder for itself.
@@ -32,7 +32,7 @@ from filelock import FileLock
 
 from captioning.config import build
 from captioning.data import (
-    BROKEN,
+    BROKEN_ROWS,
     Record,
     RecordTable,
     RowFile,
@@ -154,7 +154,7 @@ def _current(path: Path, make: Callable[[Path], Table], about: Mapping[str, Any]
             return None
         read_at = None if header["read_at"] >= started_at else header["read_at"]
         return None if first_change(header["reads"], read_at=read_at) else table
-    except BROKEN:
+    except BROKEN_ROWS:
         return None
 
 

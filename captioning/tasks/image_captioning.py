@@ -1,6 +1,7 @@
 """Train image captioning: build model, objective and data, and score the captions of each validation."""
 
 import sys
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -116,6 +117,10 @@ class ImageCaptioningTask:
             if resumed:
                 same_images(resumed, metadata["images"])
             loaders = _loaders(config, kept, encode, source)
+            if loaders.locations is not None:
+                metadata["shards"] = zlib.crc32(np.ascontiguousarray(loaders.locations))
+                if resumed:
+                    _same_shards(resumed, metadata["shards"])
             shown.append(Illustrator(kept["val"], loaders.val_data, metadata, search))
             return loaders, _about(kept, tokens, vocabulary)
 
@@ -359,6 +364,19 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
     if saved and not reward.taken_over:
         print("reward: the checkpoint has document frequencies of other training captions, so they were counted again")
     return reward
+
+
+def _same_shards(checkpoint: Mapping[str, Any], shards: int) -> None:
+    """Check that the features are in the same shards as when the run started, on which the order of training depends.
+
+    Raises:
+        ConfigError: they are in others.
+    """
+    if checkpoint["captioning"].get("shards", shards) != shards:
+        raise ConfigError(
+            "resume: the images are in other shards of features.root than when the run started, so loader.order=shards "
+            "would give another order. Restore the feature store, or start the run again with overwrite=true"
+        )
 
 
 def _teacher(config: Mapping[str, Any], records: Sequence, encode: Callable, vocabulary: Vocabulary):

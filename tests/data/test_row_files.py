@@ -5,7 +5,7 @@ import pickle
 import numpy as np
 import pytest
 
-from captioning.data import BROKEN, RowFile, write_rows
+from captioning.data import BROKEN_ROWS, RowFile, write_rows
 from captioning.errors import DataError
 
 ROWS = [b"one", b"", "zwei \n drei é 狗".encode(), bytes(range(256))]
@@ -41,7 +41,7 @@ def test_every_byte_counts(tmp_path):
         try:
             file = RowFile(path)
             found = [file[index] for index in range(len(file))], file.array("ids").tolist(), file.header
-        except (*BROKEN, DataError):
+        except (*BROKEN_ROWS, DataError):
             continue
         assert found == (ROWS, IDS.tolist(), {"about": "é"})  # padding between arrays
         assert at >= start + sum(map(len, ROWS))
@@ -58,10 +58,10 @@ def test_a_truncated_file_is_no_file_of_rows(tmp_path):
     whole = path.read_bytes()
     for size in range(len(whole)):
         path.write_bytes(whole[:size])
-        with pytest.raises(BROKEN):
+        with pytest.raises(BROKEN_ROWS):
             RowFile(path)
     path.write_bytes(whole + b"x")
-    with pytest.raises(BROKEN):
+    with pytest.raises(BROKEN_ROWS):
         RowFile(path)
 
 

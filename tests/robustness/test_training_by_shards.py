@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from kills import differing, left
@@ -13,6 +14,7 @@ import captioning.training.datamodule as datamodule
 from captioning.data import ImageSampler, ShardSampler
 from captioning.errors import ConfigError
 from captioning.features import store
+from captioning.tasks import image_captioning
 from captioning.training import CaptioningTask
 
 SHARDS = ["loader.order=shards", "loader.shuffle_buffer=2"]
@@ -21,8 +23,8 @@ EXACT = ["model.dropout=0.0", "model.conditioning.dropout=0.0", "trainer.max_epo
 
 @pytest.fixture
 def shards(data, tmp_path, monkeypatch):
-    """Overrides of a data set whose eight images are stored in shards of two."""
-    monkeypatch.setattr(store, "SHARD_BYTES", 2 * 2 * 4 * 1280 + 1)
+    """Overrides of a data set whose 16 images are stored in shards of four, two of them for training."""
+    monkeypatch.setattr(store, "SHARD_BYTES", 4 * 2 * 4 * 1280)
     settings = [*data[:-1], f"features.root={tmp_path / 'features'}"]
     run("prepare", *settings, "encoder.image_size=64")
     (folder,) = [path for path in (tmp_path / "features").iterdir() if (path / "manifest.json").is_file()]
@@ -48,6 +50,9 @@ def test_a_run_by_shards_that_was_killed_goes_on_as_if_it_had_not_been(shards, t
     assert position["epoch"] == 1 and position["batches"] > 0  # inside an epoch
     with pytest.raises(ConfigError, match=r"loader\.shuffle_buffer was 2 and is 3 now"):
         run("train", *short(shards, tmp_path / "killed", *settings, "resume=auto", "loader.shuffle_buffer=3"))
+    with monkeypatch.context() as patch, pytest.raises(ConfigError, match="the images are in other shards of features"):
+        patch.setattr(image_captioning, "_locations", lambda source, records: np.zeros((8, 2), np.int64))
+        run("train", *short(shards, tmp_path / "killed", *settings, "resume=auto"))
     run("train", *short(shards, tmp_path / "killed", *settings, "resume=auto"))
     assert not differing(left(tmp_path / "whole"), left(tmp_path / "killed"))
     assert sorted(calls[0] + calls[1] + calls[2] + calls[3]) == list(range(0, 16, 2))  # every image once
