@@ -43,7 +43,7 @@ class Ids(NamedTuple):
 ALL = Ids(0, -1)  # a lock of length 0 reaches to the end of the file, however long that is
 
 
-class Claims:
+class ImageClaims:
     """The claims of this process on one store; leaving the context drops them.
 
     A process may use one object per store at a time, because closing the file drops all locks that the process has on
@@ -62,7 +62,7 @@ class Claims:
         self._whole: FileLock | None = None
         self._held: list[Ids] = []
 
-    def __enter__(self) -> "Claims":
+    def __enter__(self) -> "ImageClaims":
         try:
             if sys.platform == "win32":
                 self._whole = FileLock(self.path)

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from captioning.data import Record, Transform, image_ids_of, open_picture
 from captioning.errors import DataError
-from captioning.features.claims import Claims, Ids
+from captioning.features.claims import Ids, ImageClaims
 from captioning.features.index import Stamp
 from captioning.features.ranks import ONLY, Rank
 from captioning.features.store import FeatureStore, stamp_picture
@@ -97,7 +97,7 @@ def extract(
     store.create()
     with tqdm(total=len(todo), desc="features", unit="images", disable=not progress) as bar:
         try:
-            with Claims(store.folder) as claims:
+            with ImageClaims(store.folder) as claims:
                 options: dict[str, Any] = {"batch_size": batch_size, "check_images": check_images, "rank": rank}
                 portions = _Portions(records, todo, store, claims, **options)
                 store.claims = claims
@@ -155,7 +155,7 @@ class _Portions:
         records: Sequence[Record],
         todo: Sequence[Record],
         store: FeatureStore,
-        claims: Claims,
+        claims: ImageClaims,
         *,
         batch_size: int,
         check_images: bool,

@@ -1,8 +1,8 @@
 """Find images of a feature store by their ids, in sorted arrays that all processes of a machine share.
 
-The index is one array int64 [6, N] with a column of N numbers per field, sorted by image id: the id, the place of the
-features (shard and row), and the stamp of the image file. As a file it is memory-mapped, so it takes no time to open,
-and its memory is the system's file cache.
+The index is one array int64 [6, N] with a column of N numbers per field, sorted by image id: the id, the location of
+the features (shard and row), and the stamp of the image file. The file of the array is memory-mapped, so its memory is
+the system's file cache.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-FIELDS = 6  # image id, place, and the four numbers of a stamp
+FIELDS = 6  # image id, location, and the four numbers of a stamp
 BLOCK = 1 << 20  # entries or bytes that are checked at a time
 
 
@@ -53,8 +53,8 @@ def entries_of(images: Iterable[tuple[int, Stamp]]) -> np.ndarray:
     return np.ascontiguousarray(np.array(rows, dtype=np.int64).reshape(-1, FIELDS - 1).T)
 
 
-def places(shard: int | np.ndarray, row: int | np.ndarray) -> Any:
-    """Return the place of features as one number: the shard's number in the list, and the row in the shard."""
+def join_location(shard: int | np.ndarray, row: int | np.ndarray) -> Any:
+    """Return the location of features as one number: the shard's number in the list, and the row in the shard."""
     return (shard << 32) | row
 
 
@@ -62,13 +62,13 @@ class Index:
     """Images sorted by id.
 
     Args:
-        columns: int64 [6, N]: ids in increasing order, places, sizes, times, digests, names.
+        columns: int64 [6, N]: ids in increasing order, locations, sizes, times, digests, names.
         file: the file that `columns` is mapped from; None for arrays in memory.
     """
 
     def __init__(self, columns: np.ndarray, file: Path | None = None):
         self.columns, self.file = columns, file
-        self.ids, self.place = columns[0], columns[1]
+        self.ids, self.location = columns[0], columns[1]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -110,9 +110,9 @@ def index_of(shards: Sequence[tuple[int, np.ndarray]]) -> Index:
     if not shards:
         return Index(np.empty((FIELDS, 0), np.int64))
     entries = np.concatenate([entries for _, entries in shards], axis=1)
-    place = np.concatenate([places(shard, np.arange(entries.shape[1])) for shard, entries in shards])
+    location = np.concatenate([join_location(shard, np.arange(entries.shape[1])) for shard, entries in shards])
     chosen = _latest(entries[0])
-    return Index(np.stack([entries[0][chosen], place[chosen], *(column[chosen] for column in entries[1:])]))
+    return Index(np.stack([entries[0][chosen], location[chosen], *(column[chosen] for column in entries[1:])]))
 
 
 def merge_columns(
@@ -127,16 +127,16 @@ def merge_columns(
         stamps: image id -> newer numbers of its stamp.
     """
     chosen = _latest(np.concatenate([old.ids, new.ids]))
-    place = np.concatenate([old.place, new.place])[chosen]
+    location = np.concatenate([old.location, new.location])[chosen]
     if numbers is not None and len(chosen):
-        renumbered = numbers[place >> 32]
-        chosen, place = chosen[renumbered >= 0], places(renumbered, place & (2**32 - 1))[renumbered >= 0]
+        renumbered = numbers[location >> 32]
+        chosen, location = chosen[renumbered >= 0], join_location(renumbered, location & (2**32 - 1))[renumbered >= 0]
     ids = np.concatenate([old.ids, new.ids])[chosen]
     newer = dict(sorted((stamps or {}).items()))
-    at = Index(np.stack([ids, place])).find(np.fromiter(newer, np.int64, len(newer)))
+    at = Index(np.stack([ids, location])).find(np.fromiter(newer, np.int64, len(newer)))
     values = np.array(list(newer.values()), np.int64).reshape(-1, FIELDS - 2)[at >= 0]
     yield ids
-    yield place
+    yield location
     for field in range(2, FIELDS):
         column = np.concatenate([old.columns[field], new.columns[field]])[chosen]
         column[at[at >= 0]] = values[:, field - 2]
@@ -177,7 +177,7 @@ def writer_of(columns: Iterator[np.ndarray], digest: Any) -> Callable[[BinaryIO]
 
 
 def check_index(index: Index, rows: Sequence[int]) -> None:
-    """Check that ids increase and that every place exists.
+    """Check that ids increase and that every location exists.
 
     Args:
         index: the index.
@@ -188,9 +188,9 @@ def check_index(index: Index, rows: Sequence[int]) -> None:
     """
     counts = np.array(rows, dtype=np.int64)
     for start in range(0, len(index), BLOCK):
-        ids, place = index.ids[start : start + BLOCK + 1], index.place[start : start + BLOCK]
-        shard, row = place >> 32, place & (2**32 - 1)
-        inside = len(counts) and place.min() >= 0 and shard.max() < len(counts) and (row < counts[shard]).all()
+        ids, location = index.ids[start : start + BLOCK + 1], index.location[start : start + BLOCK]
+        shard, row = location >> 32, location & (2**32 - 1)
+        inside = len(counts) and location.min() >= 0 and shard.max() < len(counts) and (row < counts[shard]).all()
         if not inside or not (ids[1:] > ids[:-1]).all():
             raise ValueError("not the index of these shards")
 

@@ -143,7 +143,7 @@ class Journals:
 
 
 class Journal:
-    """The journal of this process. After a failed line it goes on in another file, as readers stop there.
+    """The journal of this process. After a failed line it continues in another file, because readers stop there.
 
     Args:
         folder: the store's folder.

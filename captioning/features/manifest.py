@@ -1,7 +1,7 @@
 """Read and write a feature store's manifest of shards and the index of its images.
 
     folder/manifest.json      format, key, shape of one image's features; size and checksum of all other files
-    folder/index-00001.npy    ids, places and stamps of all images, sorted by id (see `captioning.features.index`)
+    folder/index-00001.npy    ids, locations and stamps of all images, sorted by id (see `captioning.features.index`)
 
 A new index gets a new name, and the manifest is replaced after it. The index before it is kept for processes that still
 have it open on another machine. Manifests of formats 1 and 2 have the images in the JSON itself, and a single journal;
@@ -34,7 +34,7 @@ class Manifest(NamedTuple):
     Attributes:
         shape: shape of one image's features; None before the first shard.
         shards: all shards. For an image in several, the last one counts.
-        index: the images.
+        images: the images.
         following: number of the next shard; all lower numbers have been used. Journals list newer shards only.
         version: number of the index, which grows by 1 with each change.
         format: the format of the file.
@@ -42,7 +42,7 @@ class Manifest(NamedTuple):
 
     shape: tuple[int, ...] | None
     shards: list[Shard]
-    index: Index
+    images: Index
     following: int
     version: int
     format: int = MANIFEST_FORMAT
@@ -106,7 +106,7 @@ def write_manifest(folder: Path, key: dict[str, Any], listed: Manifest, columns:
     text = json.dumps(content).encode()
     write_whole(manifest_of(folder), lambda handle: handle.write(text))
     _clean(folder, {shard.file for shard in listed.shards}, version)
-    return listed._replace(index=Index(map_columns(file), file), version=version, format=MANIFEST_FORMAT)
+    return listed._replace(images=Index(map_columns(file), file), version=version, format=MANIFEST_FORMAT)
 
 
 def shard_numbers(folder: Path) -> list[int]:

@@ -25,9 +25,10 @@ import numpy as np
 from captioning.data import Record, image_ids_of
 from captioning.errors import ConfigError, DataError
 from captioning.features import manifest
-from captioning.features.claims import ALL, Claims, Ids
+from captioning.features.claims import ALL, Ids, ImageClaims
 from captioning.features.index import (
     FIELDS,
+    Index,
     Stamp,
     entries_of,
     hash_text,
@@ -97,7 +98,7 @@ class FeatureStore:
         self.folder, self.shard_pictures = Path(folder), shard_pictures
         self.key = json.loads(json.dumps(dict(key)))  # tuples become lists, as in the manifest
         self.shape: tuple[int, ...] | None = None
-        self.claims: Claims | None = None
+        self.claims: ImageClaims | None = None
         self._pending: list[tuple[int, Stamp, np.ndarray]] = []
         self._dropped: dict[int, str] = {}  # id of a changed image -> the file that has its old features
         self._restamped: dict[int, list[int]] = {}  # id -> numbers of the stamp of a file that was only touched
@@ -118,10 +119,10 @@ class FeatureStore:
             KeyError: they are not stored (yet).
             DataError: the shard is damaged, or these features are not finite.
         """
-        place = int(self._rows(np.array([image_id], np.int64))[1, 0])
-        if place < 0:
+        location = int(self._rows(np.array([image_id], np.int64))[1, 0])
+        if location < 0:
             raise KeyError(image_id)
-        index, row = place >> 32, place & (2**32 - 1)
+        index, row = location >> 32, location & (2**32 - 1)
         assert self.shape is not None  # set with the first shard
         shard, features = self._shards[index], np.empty(self.shape, np.float16)
         if index not in self._offsets:
@@ -151,7 +152,7 @@ class FeatureStore:
 
     @property
     def unmerged(self) -> bool:
-        """Whether the manifest does not have all that this process knows of the store."""
+        """Whether this process knows of shards or stamps that the manifest does not list."""
         return bool(self._journals) or bool(self._restamped)
 
     def locations(self, image_ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -163,8 +164,8 @@ class FeatureStore:
         Args:
             image_ids: ids of N images.
         """
-        place = self._rows(np.asarray(image_ids, dtype=np.int64))[1]
-        return np.where(place < 0, -1, np.stack([place >> 32, place & (2**32 - 1)])).T
+        location = self._rows(np.asarray(image_ids, dtype=np.int64))[1]
+        return np.where(location < 0, -1, np.stack([location >> 32, location & (2**32 - 1)])).T
 
     def missing(self, records: Sequence[Record], *, check_images: bool = True) -> list[Record]:
         """Return the records whose features are not stored, or whose image has changed since or is missing.
@@ -249,7 +250,7 @@ class FeatureStore:
             self._write_shard()
             return
         self.create()
-        with Claims(self.folder) as claims:
+        with ImageClaims(self.folder) as claims:
             claims.take(Ids.of([image_id for image_id, _, _ in self._pending]), wait=True)
             self.refresh()
             self._write_shard()
@@ -261,7 +262,7 @@ class FeatureStore:
         """
         self.write()
         if self.unmerged:
-            with Claims(self.folder) as claims:
+            with ImageClaims(self.folder) as claims:
                 if claims.take(ALL):
                     self.refresh()
                     self._merge()
@@ -281,7 +282,7 @@ class FeatureStore:
             raise DataError(
                 f"cannot create the folder '{self.folder}' ({error.strerror}): set features.root to another folder"
             ) from error
-        with Claims(self.folder) as claims:
+        with ImageClaims(self.folder) as claims:
             claims.take(ALL, wait=True)
             self.refresh()
             if self._manifest is None or self._manifest.format != manifest.MANIFEST_FORMAT:
@@ -303,7 +304,7 @@ class FeatureStore:
         Returns:
             The damaged shards.
         """
-        with Claims(self.folder) as claims:
+        with ImageClaims(self.folder) as claims:
             claims.take(ALL, wait=True)
             self.refresh()
             damaged, checked = [], list(self._shards)
@@ -317,7 +318,7 @@ class FeatureStore:
                     content = (self.folder / shard.file).read_bytes()
                     checked[number] = shard._replace(checksum=_checksum(content))
             if damaged or checked != self._shards:
-                self._shards = checked
+                self._shards[:] = checked
                 self._merge()
         return damaged
 
@@ -355,14 +356,14 @@ class FeatureStore:
         )
 
     def _with_rows(self, records: Sequence[Record]) -> Iterable[tuple[Record, list[int]]]:
-        """Yield each record with its row of the index; the place is -1 for images that are not stored."""
+        """Yield each record with its row of the index; the location is -1 for images that are not stored."""
         for start in range(0, len(records), RECORDS):
             some = records[start : start + RECORDS]
             rows = self._rows(image_ids_of(some))
             yield from zip(some, rows.T.tolist(), strict=True)
 
     def _rows(self, image_ids: np.ndarray) -> np.ndarray:
-        """Return the index's rows of images as columns, int64 [6, n]; the place is -1 for those that are not stored."""
+        """Return the index's rows of images as columns, int64 [6, n]; the location is -1 if an image is not stored."""
         rows = np.full((FIELDS, len(image_ids)), -1)
         if not len(image_ids):
             return rows
@@ -377,9 +378,9 @@ class FeatureStore:
             rows[1, np.isin(rows[1] >> 32, list(self._gone))] = -1
         if self._dropped:
             changed = np.isin(image_ids, list(self._dropped)) & (rows[1] >= 0)
-            for at in np.flatnonzero(changed):
-                if self._shards[rows[1, at] >> 32].file == self._dropped[int(image_ids[at])]:
-                    rows[1, at] = -1
+            for number in np.flatnonzero(changed):
+                if self._shards[rows[1, number] >> 32].file == self._dropped[int(image_ids[number])]:
+                    rows[1, number] = -1
         return rows
 
     def _is_current(self, record: Record, stored: Sequence[int]) -> bool:
@@ -435,7 +436,8 @@ class FeatureStore:
 
     def _merge(self) -> None:
         """Write a manifest of everything that is known. The caller must have claimed all ids and refreshed."""
-        numbers, kept = np.full(len(self._shards), -1), []
+        numbers = np.full(len(self._shards), -1)
+        kept: list[Shard] = []
         for number, shard in enumerate(self._shards):
             if number not in self._gone:
                 numbers[number] = len(kept)
@@ -452,7 +454,8 @@ class FeatureStore:
     def _load(self) -> None:
         """Read the manifest and the journals from the disk."""
         self._shards: list[Shard] = []
-        self._index, self._recent = index_of([]), []  # of the manifest, and of each shard that it does not list
+        self._index = index_of([])
+        self._recent: list[Index] = []  # of each shard that is not part of the index yet
         self._files: set[str] = set()
         self._gone: set[int] = set()  # numbers in the list of missing and truncated shards
         self._offsets: dict[int, int] = {}  # number of a shard -> byte offset of its values; of shards read so far
@@ -466,10 +469,10 @@ class FeatureStore:
             return
         listed = manifest.read_manifest(self.folder, self.key)
         self.shape = listed.shape or self.shape
-        self._index, self._following = listed.index, listed.following
+        self._index, self._following = listed.images, listed.following
         for shard in listed.shards:
             self._list(shard)
-        self._manifest = listed._replace(shards=[], index=index_of([]))
+        self._manifest = listed._replace(shards=[], images=index_of([]))
         self._take_in(news)
         self._settle()
 

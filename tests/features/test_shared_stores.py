@@ -18,7 +18,7 @@ from captioning.data import Record, Transform
 from captioning.errors import DataError
 from captioning.features import claims as locks
 from captioning.features import launched_rank, manifest
-from captioning.features.claims import ALL, Claims, Ids
+from captioning.features.claims import ALL, Ids, ImageClaims
 from captioning.features.extraction import extract
 from captioning.features.ranks import ONLY, Rank
 from captioning.features.store import FeatureStore
@@ -233,7 +233,7 @@ def test_what_a_dead_process_had_claimed_is_taken_over(tmp_path, wanted):
     ready = tmp_path / "ready"
 
     def hang():
-        with Claims(store.folder) as claims:
+        with ImageClaims(store.folder) as claims:
             assert claims.take(Ids(0, 60))
             ready.touch()
             time.sleep(60)
@@ -292,7 +292,7 @@ def test_claims_exclude_other_processes_only_where_they_overlap(tmp_path, monkey
     asked = [Ids(10, 19), Ids(19, 30), Ids(0, 10), Ids(0, 9), Ids(20, 2**61), ALL]
 
     def ask():
-        with Claims(tmp_path) as claims:
+        with ImageClaims(tmp_path) as claims:
             answers = [claims.take(ids) and not claims.drop(ids) for ids in asked]
         (tmp_path / "answers").write_text(str(answers))
 
@@ -301,7 +301,7 @@ def test_claims_exclude_other_processes_only_where_they_overlap(tmp_path, monkey
         return (tmp_path / "answers").read_text()
 
     apart = platform != "win32"
-    with Claims(tmp_path) as claims:
+    with ImageClaims(tmp_path) as claims:
         assert claims.take(Ids(10, 19)) and claims.take(Ids(40, 40))
         assert answers() == str([False, False, False, apart, False, False])
         claims.drop(Ids(40, 40))
