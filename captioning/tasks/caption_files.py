@@ -3,8 +3,9 @@
     features.root/captions/NAME-HASH.records    all images with their captions
     features.root/captions/NAME-HASH.tokens     the captions of training and validation as ids of pieces
 
-The first run with a data set writes them; later runs only open them. HASH is a hash of the reader's settings, and
-for tokens of the tokenizer's name. A file is written again if the code, or a file that the reader read, has changed since.
+The first run with a data set writes them; later runs only open them. HASH is a hash of the reader's settings, and for
+tokens of the tokenizer's name, too. A file is written again if the code, or a file that the reader read, has changed
+since.
 
 Without a folder of stored features (`features=online`, for instance), if it cannot be written, and for readers of
 plug-ins, whose data may be anywhere, a process writes the files to a temporary folder for itself.

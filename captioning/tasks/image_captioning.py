@@ -118,7 +118,7 @@ class ImageCaptioningTask:
                 same_images(resumed, metadata["images"])
             loaders = _loaders(config, kept, encode, source)
             if loaders.locations is not None:
-                metadata["shards"] = zlib.crc32(np.ascontiguousarray(loaders.locations))
+                metadata["shards"] = zlib.crc32(loaders.locations.tobytes())
                 if resumed:
                     _same_shards(resumed, metadata["shards"])
             shown.append(Illustrator(kept["val"], loaders.val_data, metadata, search))
