@@ -68,13 +68,13 @@ def test_an_order_of_shards_needs_shards(data, tmp_path, features):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("processes", [2, 4])
 def test_processes_by_shards_take_the_steps_of_one_process_with_their_batches(
-    shards, tmp_path, monkeypatch, pytestconfig, world
+    shards, tmp_path, monkeypatch, pytestconfig, processes
 ):
     environment = {**os.environ, "PYTHONPATH": str(pytestconfig.rootpath), "PYTHONWARNINGS": "ignore"}
-    size = 4 // world
-    options = [*EXACT, *SHARDS, f"loader.batch_size={size}", f"trainer.devices={world}", "trainer.strategy=ddp"]
+    size = 4 // processes
+    options = [*EXACT, *SHARDS, f"loader.batch_size={size}", f"trainer.devices={processes}", "trainer.strategy=ddp"]
     command = [sys.executable, "-m", "captioning.train", *short(shards, tmp_path / "many", *options)]
     subprocess.run(command, cwd=tmp_path, env=environment, check=True, capture_output=True, timeout=400)
     seen = []
@@ -84,7 +84,9 @@ def test_processes_by_shards_take_the_steps_of_one_process_with_their_batches(
 
         def __init__(self, locations, **options):
             super().__init__(len(locations), shuffle=True)
-            self.parts = [ShardSampler(locations, **options | {"rank": rank, "world": world}) for rank in range(world)]
+            self.parts = [
+                ShardSampler(locations, **options | {"rank": rank, "world": processes}) for rank in range(processes)
+            ]
 
         def __iter__(self):
             for part in self.parts:
