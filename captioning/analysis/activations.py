@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from captioning.analysis.word_properties import properties
-from captioning.data import CaptionBatch, CaptionDataset, collate, open_picture, tokenize_captions
+from captioning.data import CaptionBatch, CaptionDataset, collate, encode_captions, open_picture, tokenize_captions
 from captioning.errors import DataError
 from captioning.features import Source
 from captioning.inference import Predictor, generate, get_search, with_generator
@@ -112,14 +112,13 @@ def batches(
             `captioning.evaluation.sources_of`.
         batch_size: images per batch.
         captions_per_image: as for `CaptionDataset`.
-        max_length: as for `CaptionDataset`.
+        max_length: as for `encode_captions`.
     """
+    words = tokenize_captions(source.records, predictor.vocabulary.tokenizer)
     data = CaptionDataset(
         source.records,
-        tokenize_captions(source.records, predictor.vocabulary.tokenizer),
-        vocabulary=predictor.vocabulary,
+        encode_captions(words, predictor.vocabulary, max_length=max_length),
         source=source.read,
-        max_length=max_length,
         captions_per_image=captions_per_image,
     )
     encoded, encoder = [], source.encoder.to(predictor.device).eval()

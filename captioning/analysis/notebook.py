@@ -28,7 +28,7 @@ class DataSet(NamedTuple):
         Raises:
             DataError: the split has no images.
         """
-        return select(self.records, name)
+        return list(select(self.records, name))
 
     def instances(self, records: Sequence[Record]) -> Instances:
         """Return the annotated objects of some images.

@@ -24,7 +24,7 @@ FIXED = (
     "data.unit", "data.window", "data.answers", "data.targets",
     "encoder", "transform", "features._target_", "features.mirror", "features.crops", "features.augment",
     "features.max_regions",
-    "loader.batch_size", "teacher",
+    "loader.batch_size", "loader.order", "loader.shuffle_buffer", "teacher",
     "model", "objective", "reward", "optimizer", "schedule", "encoder_lr", "encoder_warmup", "weight_averaging",
     "decoding", "trainer.precision", "trainer.accumulate_grad_batches", "trainer.limit_train_batches",
     "trainer.overfit_batches", "trainer.check_val_every_n_epoch", "trainer.val_check_interval",

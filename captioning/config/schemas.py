@@ -79,6 +79,14 @@ class LoaderConfig:
 
 
 @dataclasses.dataclass
+class CaptionLoaderConfig(LoaderConfig):
+    """Batches of images with captions, and the order of training."""
+
+    order: str
+    shuffle_buffer: int
+
+
+@dataclasses.dataclass
 class TrainConfig:
     """conf/train.yaml: the keys of every task. The target of `task` provides the complete schema (`config.check`)."""
 
@@ -113,7 +121,7 @@ class CaptionTrainConfig(TrainConfig):
     encoder: dict
     transform: dict
     features: dict
-    loader: LoaderConfig
+    loader: CaptionLoaderConfig
     reward: dict | None
     teacher: dict | None
     encoder_lr: float

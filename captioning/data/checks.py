@@ -6,7 +6,7 @@ Nothing here stops at a fault: unreadable entries and images are reported, and e
 import os
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -97,7 +97,7 @@ def audit_records(
         training = (
             words for record, texts in zip(records, tokens, strict=True) if record.split == "train" for words in texts
         )
-        max_length = default_length([len(tokenizer.pieces(words)) for words in training])
+        max_length = default_length(Counter(len(tokenizer.pieces(words)) for words in training))
     vocabulary = _vocabulary(records, tokens, min_count, tokenizer)
     captions = [caption for record in records for caption in record.captions]
     scripts = script_numbers(captions, (words for texts in tokens for words in texts))
@@ -135,7 +135,7 @@ def _advice(
 ) -> list[str]:
     """Return what to do before training, one line per item."""
     training = (texts for record, texts in zip(records, tokens, strict=True) if record.split == "train")
-    lengths = [len(tokenizer.pieces(words)) for texts in training for words in texts]
+    lengths = Counter(len(tokenizer.pieces(words)) for texts in training for words in texts)
     unsplit = unsplit_warning((caption for record in records for caption in record.captions), "all splits", tokenizer)
     cut = cut_warning(lengths, max_length, unit=tokenizer.unit)
     return tokenizer_advice(tokenizer, suited, unsplit) + ([cut] if cut else [])

@@ -2,6 +2,7 @@
 
 import random
 import re
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from itertools import cycle, islice
 from typing import NamedTuple
@@ -58,6 +59,20 @@ def tokenize_captions(records: Sequence[Record], tokenizer: Tokenizer) -> list[l
     return [[words for caption in record.captions if (words := tokenizer(caption))] for record in records]
 
 
+def encode_captions(
+    captions: Sequence[Sequence[Sequence[str]]], vocabulary: Vocabulary, *, max_length: int | None = 20
+) -> list[list[list[int]]]:
+    """Return the captions of images, given as words by `tokenize_captions`, as ids.
+
+    Args:
+        captions: the words of each caption of each image.
+        vocabulary: vocabulary of the training split.
+        max_length: longer captions are cut to this number of words (pieces for `bpe`), followed by `<end>`.
+    """
+    must_be("data.max_length", max_length, least=1)
+    return [[vocabulary.encode(words, max_length=max_length) for words in group] for group in captions]
+
+
 def may_be_mirrored(record: Record) -> bool:
     """Return whether the captions also describe the mirror image: none contains "left" or "right"."""
     return not any(SIDES.search(caption) for caption in record.captions)
@@ -68,12 +83,10 @@ class CaptionDataset(Dataset):
 
     Args:
         records: images of one split.
-        captions: their words, from `tokenize_captions`.
-        vocabulary: vocabulary of the training split.
+        captions: the ids of their captions, from `encode_captions` or `TokenTable.encoded`.
         source: function from a record to its pixels or features.
         views: further views. In each epoch `source` or one of them is drawn per image, with equal probability. Mirrored
             views are used only for images without "left" or "right" in their captions.
-        max_length: longer captions are cut to this number of words (pieces for `bpe`), followed by `<end>`.
         captions_per_image: number of captions to draw per image in each epoch; None uses all.
         augment: random change of the pixels that were read, called with the pixels, a text that seeds it, and whether
             the image may be mirrored; None for none. The text has the seed, the epoch and the image id.
@@ -83,21 +96,17 @@ class CaptionDataset(Dataset):
     def __init__(
         self,
         records: Sequence[Record],
-        captions: Sequence[Sequence[Sequence[str]]],
+        captions: Sequence[Sequence[list[int]]],
         *,
-        vocabulary: Vocabulary,
         source: Callable[[Record], Tensor],
         views: Sequence[View] = (),
-        max_length: int = 20,
         captions_per_image: int | None = None,
         augment: Callable[..., Tensor] | None = None,
         seed: int = 0,
     ):
-        must_be("data.max_length", max_length, least=1)
         must_be("data.captions_per_image", captions_per_image, least=1)
-        self.records, self.source, self.views = records, source, views
+        self.records, self.captions, self.source, self.views = records, captions, source, views
         self.seed, self.captions_per_image, self.augment = seed, captions_per_image, augment
-        self.captions = [[vocabulary.encode(tokens, max_length=max_length) for tokens in group] for group in captions]
 
     def __len__(self) -> int:
         return len(self.records)
@@ -107,7 +116,7 @@ class CaptionDataset(Dataset):
         record, captions, limit = self.records[index], self.captions[index], self.captions_per_image
         if limit is not None and limit < len(captions):
             captions = random.Random(f"{self.seed}/{epoch}/{record.image_id}").sample(captions, limit)
-        return record.image_id, self._read(record, epoch), captions
+        return record.image_id, self._read(record, epoch), list(captions)
 
     def _read(self, record: Record, epoch: int) -> Tensor:
         reads = [view.read for view in self.views if not view.turned or may_be_mirrored(record)] + [self.source]
@@ -201,8 +210,9 @@ class ImageSampler(Sampler):
         return len(range(self.rank, self.size, self.world))
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(range(self.size))
-        if self.shuffle:
-            random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-            order = list(islice(cycle(order), len(self) * self.world))
+        if not self.shuffle:
+            return ((index, self.epoch) for index in range(self.rank, self.size, self.world)[self.start :])
+        order = array("I", range(self.size))  # 4 bytes per image; an int object in a list takes 36
+        random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+        order.extend(islice(cycle(order[: self.world]), len(self) * self.world - self.size))
         return ((index, self.epoch) for index in order[self.rank :: self.world][self.start :])

@@ -1,37 +1,53 @@
-"""Count the captions that training cuts, and propose a limit that keeps them complete."""
+"""Count the captions that training cuts, and propose a limit that keeps them complete.
+
+All functions take {length: number of captions of this length}, which has few entries for any number of captions.
+"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 _SHARE = 0.995  # share of the captions that the default limit keeps complete
 _LEAST = 20  # smallest default limit
 MOST = 99  # percent of the captions that the proposed limit keeps complete, if a few captions are far longer
 
 
-def default_length(lengths: Sequence[int]) -> int:
+def default_length(lengths: Mapping[int, int]) -> int:
     """Return the default of `data.max_length`: the 99.5th percentile of the caption lengths, at least 20.
 
     Args:
         lengths: lengths of the training captions in words, or in pieces for `bpe`.
     """
-    ascending = sorted(lengths) or [0]
-    return max(_LEAST, ascending[math.ceil(_SHARE * len(ascending)) - 1])
+    return max(_LEAST, _shortest(lengths, math.ceil(_SHARE * sum(lengths.values()))))
 
 
-def needed_length(lengths: Sequence[int]) -> tuple[int, bool]:
+def needed_length(lengths: Mapping[int, int]) -> tuple[int, bool]:
     """Propose a limit for captions of these lengths.
 
     Returns:
         The limit in words, and whether it keeps all captions complete. The limit is the length of the longest caption;
         if that is more than twice the length that 99 % of the captions do not exceed, it is the latter.
     """
-    ordered = sorted(lengths) or [0]
-    most = ordered[-(-MOST * len(ordered) // 100) - 1]
-    return (ordered[-1], True) if ordered[-1] <= 2 * most else (most, False)
+    longest = max(lengths, default=0)
+    most = _shortest(lengths, -(-MOST * sum(lengths.values()) // 100))
+    return (longest, True) if longest <= 2 * most else (most, False)
+
+
+def _shortest(lengths: Mapping[int, int], count: int) -> int:
+    """Return the length of the last of the `count` shortest captions; 0 without captions."""
+    for length in sorted(lengths):
+        count -= lengths[length]
+        if count <= 0:
+            return length
+    return 0
+
+
+def cut_captions(lengths: Mapping[int, int], max_length: int) -> int:
+    """Return the number of captions that are longer than max_length."""
+    return sum(count for length, count in lengths.items() if length > max_length)
 
 
 def cut_warning(
-    lengths: Sequence[int], max_length: int, *, decoding_length: int | None = None, unit: str = "words"
+    lengths: Mapping[int, int], max_length: int, *, decoding_length: int | None = None, unit: str = "words"
 ) -> str | None:
     """Return a one-line warning about captions longer than max_length; None if there are none.
 
@@ -41,7 +57,7 @@ def cut_warning(
         decoding_length: the limit of decoding, if it has its own limit.
         unit: what all of them count: "words", or "pieces" for `bpe`.
     """
-    cut = sum(length > max_length for length in lengths)
+    cut = cut_captions(lengths, max_length)
     if not cut:
         return None
     needed, all_of_them = needed_length(lengths)
@@ -49,8 +65,8 @@ def cut_warning(
         needed, all_of_them = max(lengths), True
     share = "all" if all_of_them else f"{MOST}%; the longest has {max(lengths)} {unit}"
     line = (
-        f"{cut} of {len(lengths)} training captions are longer than data.max_length={max_length} {unit} and are cut: "
-        f"set data.max_length={needed} (keeps {share})"
+        f"{cut} of {sum(lengths.values())} training captions are longer than data.max_length={max_length} {unit} and "
+        f"are cut: set data.max_length={needed} (keeps {share})"
     )
     if decoding_length is None:
         return line

@@ -1,11 +1,7 @@
-"""Define a record, which is one image of a data set with its captions, and select the records of a split."""
+"""Define a record, which is one image of a data set with its captions."""
 
-from collections import Counter
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
-
-from captioning.errors import DataError
 
 SPLITS = ("train", "val", "test")
 
@@ -26,21 +22,3 @@ class Record(NamedTuple):
     split: str
     captions: tuple[str, ...]
     group: str | None = None
-
-
-def select(records: Iterable[Record], split: str) -> list[Record]:
-    """Return the records of one split.
-
-    Raises:
-        DataError: the split has no records.
-    """
-    records = list(records)
-    chosen = [record for record in records if record.split == split]
-    if not chosen:
-        counts = Counter(record.split for record in records)
-        there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
-        raise DataError(
-            f"no images with captions in split '{split}'; images per split: {there}. Add the files of that split "
-            "(see docs/data.md in the repository)"
-        )
-    return chosen

@@ -7,6 +7,7 @@ PARTS = {
     "sources": ["blank", "online", "detector_regions", "stored"],
 }
 TOOLS = {
+    "ranks": ["cores_per_process", "launched_rank"],
     "regions": ["RegionFolder", "Regions"],
     "source": ["Source"],
     "sources": ["refuse_views", "report_unreadable", "verify"],

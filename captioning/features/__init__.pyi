@@ -1,3 +1,5 @@
+from captioning.features.ranks import cores_per_process as cores_per_process
+from captioning.features.ranks import launched_rank as launched_rank
 from captioning.features.regions import RegionFolder as RegionFolder
 from captioning.features.regions import Regions as Regions
 from captioning.features.source import Source as Source

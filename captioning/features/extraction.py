@@ -1,9 +1,15 @@
-"""Run an encoder once per image and store the features. Only this file uses both encoders and the store."""
+"""Run an encoder once per image and store the features. Only this file uses both encoders and the store.
+
+Processes and machines that fill a store share the work: `_Portions` cuts the images into fixed portions, and each
+process claims one portion after the other.
+"""
 
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -11,17 +17,22 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from captioning.data import Record, Transform, open_picture
+from captioning.data import Record, Transform, image_ids_of, open_picture
 from captioning.errors import DataError
-from captioning.features.store import FeatureStore, Stamp, stamp_picture
+from captioning.features.claims import Ids, ImageClaims
+from captioning.features.index import Stamp
+from captioning.features.ranks import ONLY, Rank
+from captioning.features.store import FeatureStore, stamp_picture
+
+POLL_SECONDS = (0.05, 2.0)  # between two looks at what other processes still work on: at first, and at last
 
 
 class Extraction(NamedTuple):
     """What one call of `extract` did.
 
     Attributes:
-        encoded: number of images whose features were computed now.
-        reused: number of images whose features were stored already.
+        encoded: number of images whose features this process has computed.
+        reused: number of images whose features were stored before.
         unreadable: (path, reason) for each image that was left out.
         seconds: total time.
     """
@@ -43,8 +54,13 @@ def extract(
     device: str | torch.device = "cpu",
     skip_unreadable: bool = False,
     progress: bool = True,
+    check_images: bool = True,
+    rank: Rank = ONLY,
 ) -> Extraction:
     """Compute and store the features of all records that the store lacks or whose image has changed.
+
+    Any number of processes may do this at a time, on one store, with the same records or others. They share the work,
+    and each returns when the features of all its records are stored. If a process dies, the others do its work.
 
     After an error or Ctrl-C, all features computed so far are stored; after a kill, all finished shards are. In both
     cases the next call resumes. If features are missing, the encoder is moved to `device` and put in evaluation mode,
@@ -61,6 +77,8 @@ def extract(
         device: where the encoder runs.
         skip_unreadable: leave out unreadable images and return them, instead of stopping at the first.
         progress: show a progress bar with images per second on stderr.
+        check_images: compare the files of all stored images with their stamps first.
+        rank: the place of this process among those that were started together: they begin with different images.
 
     Returns:
         The numbers of images encoded and reused, the unreadable images, and the time.
@@ -70,24 +88,168 @@ def extract(
         ConfigError: the store cannot be written.
     """
     started_at = time.perf_counter()
-    todo = store.missing(records)
-    if todo:
-        encoder.to(device).eval()
+    todo = store.missing(records, check_images=check_images)
     unreadable: list[tuple[Path, str]] = []
-    try:
-        with tqdm(total=len(todo), desc="features", unit="images", disable=not (progress and todo)) as bar:
-            loader = _loader(todo, transform, batch_size=batch_size, workers=workers, device=device)
-            for batch in loader:
-                if batch.faults and not skip_unreadable:
-                    raise DataError(batch.faults[0][1])
-                unreadable += [(todo[number].path, reason) for number, reason in batch.faults]
-                for (number, stamp), features in zip(batch.read, _encode(encoder, batch.images, device), strict=True):
-                    store.append(todo[number].image_id, stamp, features)
-                bar.update(len(batch.read) + len(batch.faults))
-    finally:
-        store.flush()
-    encoded, reused = len(todo) - len(unreadable), len(records) - len(todo)
-    return Extraction(encoded, reused, unreadable, time.perf_counter() - started_at)
+    encoded = 0
+    if not todo:
+        return Extraction(0, len(records), unreadable, time.perf_counter() - started_at)
+    encoder.to(device).eval()
+    store.create()
+    with tqdm(total=len(todo), desc="features", unit="images", disable=not progress) as bar:
+        try:
+            with ImageClaims(store.folder) as claims:
+                options: dict[str, Any] = {"batch_size": batch_size, "check_images": check_images, "rank": rank}
+                portions = _Portions(records, todo, store, claims, **options)
+                store.claims = claims
+                try:
+                    loader = _loader(records, transform, workers=workers, device=device)
+                    for batch in portions.loaded(loader):
+                        if batch.faults and not skip_unreadable:
+                            raise DataError(batch.faults[0][1])
+                        unreadable += [(records[number].path, reason) for number, reason in batch.faults]
+                        store.make_room(len(batch.read))
+                        pairs = zip(batch.read, _encode(encoder, batch.images, device), strict=True)
+                        for (number, stamp), features in pairs:
+                            store.append(records[number].image_id, stamp, features)
+                            encoded += 1
+                        portions.finish_batch()
+                        bar.update(len(todo) - portions.left - bar.n)
+                finally:
+                    store.write()
+        finally:
+            store.claims = None
+            store.flush()
+    return Extraction(encoded, len(records) - len(todo), unreadable, time.perf_counter() - started_at)
+
+
+class _Portion(NamedTuple):
+    """A part of the work. numbers: indices of its records, sorted by image id. todo: how many were missing at first."""
+
+    ids: Ids
+    numbers: np.ndarray
+    todo: int
+
+
+class _Portions:
+    """The portions of the work that are left, and those that this process has claimed.
+
+    All records, not only the missing ones, are sorted by image id and cut into portions of whole batches. So every
+    process that has the same records makes the same portions and batches, at any time, and what it computes does not
+    depend on which process died before. Correctness needs none of this, only claims.
+
+    Args:
+        records: all records.
+        todo: those whose features were missing when the process started.
+        store: the store.
+        claims: the claims of this process.
+        batch_size: images per batch.
+        check_images: whether stored images are compared with their files.
+        rank: the place of this process among those that were started together.
+
+    Attributes:
+        left: number of images in portions that are not finished yet.
+    """
+
+    def __init__(
+        self,
+        records: Sequence[Record],
+        todo: Sequence[Record],
+        store: FeatureStore,
+        claims: ImageClaims,
+        *,
+        batch_size: int,
+        check_images: bool,
+        rank: Rank,
+    ):
+        self.check_images = check_images
+        self.records, self.store, self.claims, self.batch_size = records, store, claims, batch_size
+        self.left = len(todo)
+        self._ids = image_ids_of(records)
+        missing = np.isin(self._ids, [record.image_id for record in todo])
+        size = -(-store.shard_pictures // batch_size) * batch_size
+        order = np.argsort(self._ids, kind="stable")
+        made = []
+        for start in range(0, len(order), size):
+            numbers = order[start : start + size]
+            if count := int(missing[numbers].sum()):
+                ids = self._ids[numbers]
+                made.append(_Portion(Ids.of([int(ids[0]), int(ids[-1])]), numbers, count))
+        first = rank.number * len(made) // rank.world
+        self._waiting = made[first:] + made[:first]  # not claimed so far
+        self._held: list[_Portion] = []  # finished, but the last features may not be written yet
+        # Of each batch in the loader: its number of images, and the portion that it completes.
+        self._batches: deque[tuple[int, _Portion | None]] = deque()
+
+    def loaded(self, loader: DataLoader) -> Iterator[Any]:
+        """Yield the loader's batches until the features of all records are stored.
+
+        Call `finish_batch` after each batch. If other processes have claimed all that is left, wait for them; if one of
+        them dies, take over what it had.
+        """
+        pause = POLL_SECONDS[0]
+        while self._waiting:
+            batches = self._claim()
+            first = next(batches, None)
+            if first is None:
+                if self._waiting:
+                    time.sleep(pause)
+                    pause = min(2 * pause, POLL_SECONDS[1])
+                    self.store.refresh()
+                continue
+            pause = POLL_SECONDS[0]
+            loader.batch_sampler.batches = chain([first], batches)  # type: ignore[union-attr]
+            yield from loader
+            self._let_go()
+
+    def finish_batch(self) -> None:
+        """Give claims back if the oldest batch has completed a portion."""
+        images, portion = self._batches.popleft()
+        self.left -= images
+        if portion is not None:
+            self._held.append(portion)
+            # Portions with few missing images are collected for one shard.
+            if not self.store.pending or 2 * self.store.pending >= self.store.shard_pictures:
+                self._let_go()
+
+    def _let_go(self) -> None:
+        self.store.write()
+        for portion in self._held:
+            self.claims.drop(portion.ids)
+        self._held = []
+
+    def _claim(self) -> Iterator[list[int]]:
+        """Yield batches of the portions that can be claimed now, each portion when the loader asks for it.
+
+        Never waits: the loader has batches of other portions in progress, for which other processes may be waiting.
+        """
+        for portion in list(self._waiting):
+            ids = self._ids[portion.numbers]
+            if (self.store.locations(ids)[:, 0] >= 0).all():  # another process has finished it
+                self._forget(portion)
+            elif self.claims.take(portion.ids):
+                # Sees what the last holder of the claim has stored, because that is written before a claim is dropped.
+                self.store.refresh()
+                records = [self.records[number] for number in portion.numbers]
+                absent = self.store.missing(records, check_images=self.check_images)
+                if not absent:
+                    self.claims.drop(portion.ids)
+                    self._forget(portion)
+                    continue
+                self._waiting.remove(portion)
+                self.left -= portion.todo - len(absent)
+                missing = {record.image_id for record in absent}
+                batches = []
+                for at in range(0, len(ids), self.batch_size):
+                    numbers = portion.numbers[at : at + self.batch_size].tolist()
+                    if chosen := [number for number in numbers if self.records[number].image_id in missing]:
+                        batches.append(chosen)
+                for batch in batches:
+                    self._batches.append((len(batch), portion if batch is batches[-1] else None))
+                    yield batch
+
+    def _forget(self, portion: _Portion) -> None:
+        self.left -= portion.todo
+        self._waiting.remove(portion)
 
 
 class _Item(NamedTuple):
@@ -134,14 +296,21 @@ def _collate(items: Sequence[_Item]) -> _Batch:
     return _Batch(read, stacked, [(item.number, item.reason) for item in items if item.image is None])
 
 
-def _loader(
-    records: Sequence[Record], transform: Transform, *, batch_size: int, workers: int, device: str | torch.device
-) -> DataLoader:
+class _Batches:
+    """What a loader takes its batches from: lists of indices, made when the loader asks for them."""
+
+    batches: Iterator[list[int]] = iter(())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return self.batches
+
+
+def _loader(records: Sequence[Record], transform: Transform, *, workers: int, device: str | torch.device) -> DataLoader:
     return DataLoader(
         _Pictures(records, transform),
-        batch_size=batch_size,
+        batch_sampler=cast(Any, _Batches()),
         collate_fn=_collate,
-        num_workers=min(workers, -(-len(records) // batch_size)),
+        num_workers=workers,
         pin_memory=torch.device(device).type == "cuda",
         generator=torch.Generator(),  # its own, so that training's random numbers do not change
     )

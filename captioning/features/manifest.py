@@ -1,56 +1,51 @@
-"""Read and write a feature store's manifest of shards, and the journal of shards that are not in it yet.
+"""Read and write a feature store's manifest of shards and the index of its images.
 
-    folder/manifest.json    format, key, shape of one image's features; size, checksum and images of each shard
-    folder/journal.jsonl    one further shard per line; deleted as soon as the manifest lists these shards too
+    folder/manifest.json      format, key, shape of one image's features; size and checksum of all other files
+    folder/index-00001.npy    ids, locations and stamps of all images, sorted by id (see `captioning.features.index`)
 
-The journal exists because rewriting the manifest after each shard would take time quadratic in their number.
+A new index gets a new name, and the manifest is replaced after it. The index before it is kept for processes that still
+have it open on another machine. Manifests of formats 1 and 2 have the images in the JSON itself, and a single journal;
+they are read, and the next change writes format 3.
 """
 
+import hashlib
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from captioning.errors import DataError
-from captioning.io import append_line, write_whole
+from captioning.features.index import BLOCK, Index, Stamp, check_index, entries_of, index_of, map_columns, writer_of
+from captioning.features.journals import BROKEN, SHARD_NAME, Shard, read_shape, read_shard
+from captioning.io import clear_temporary, write_whole
 
-MANIFEST_FORMAT = 2
-READABLE = (1, MANIFEST_FORMAT)  # format 1 had no checksums
-SHARD_NAME = re.compile(r"shard-\d{5,}\.npy")
-BROKEN = (ValueError, KeyError, TypeError, RecursionError)  # raised for damaged entries
-
-
-class Stamp(NamedTuple):
-    """Identity of an image file when it was read.
-
-    Attributes:
-        name: file name.
-        size: size in bytes.
-        modified_ns: time of the last change, in nanoseconds.
-        digest: hash of the content.
-    """
-
-    name: str
-    size: int
-    modified_ns: int
-    digest: str
+MANIFEST_FORMAT = 3
+OLD_FORMATS = (1, 2)  # format 1 had no checksums
+INDEX_NAME = re.compile(r"index-\d{5,}\.npy", re.ASCII)
+TRIES = 10  # how often a manifest is read again whose index another process has just replaced
 
 
-class Shard(NamedTuple):
-    """One file of features.
+class Manifest(NamedTuple):
+    """What a manifest lists.
 
     Attributes:
-        file: file name, such as shard-00000.npy.
-        size: size in bytes.
-        checksum: 16 hexadecimal digits of the file's BLAKE2b hash; None in a store of format 1.
-        pictures: (image id, stamp of the image file) for each row.
+        shape: shape of one image's features; None before the first shard.
+        shards: all shards. For an image in several, the last one counts.
+        images: the images.
+        following: number of the next shard; all lower numbers have been used. Journals list newer shards only.
+        version: number of the index, which grows by 1 with each change.
+        format: the format of the file.
     """
 
-    file: str
-    size: int
-    checksum: str | None
-    pictures: list[tuple[int, Stamp]]
+    shape: tuple[int, ...] | None
+    shards: list[Shard]
+    images: Index
+    following: int
+    version: int
+    format: int = MANIFEST_FORMAT
 
 
 def manifest_of(folder: Path) -> Path:
@@ -58,94 +53,143 @@ def manifest_of(folder: Path) -> Path:
     return folder / "manifest.json"
 
 
-def journal_of(folder: Path) -> Path:
-    """Return the path of a store's journal; the file is missing if the manifest lists all shards."""
-    return folder / "journal.jsonl"
-
-
-def read_manifest(folder: Path, key: dict[str, Any]) -> tuple[tuple[int, ...], list[Shard]]:
-    """Read the manifest and the journal of a store.
+def read_manifest(folder: Path, key: dict[str, Any]) -> Manifest:
+    """Read the manifest and open the index of a store.
 
     Args:
         folder: the store's folder.
         key: the expected key.
 
-    Returns:
-        The shape of one image's features, and all shards, the latest last.
-
     Raises:
-        DataError: the store has another key or format, or no readable manifest.
+        DataError: the store has another key or format, or no readable manifest or index.
     """
     path = manifest_of(folder)
-    try:
-        content = json.loads(path.read_bytes())
-        _refuse_others(folder, {"format": content["format"], "key": content["key"]}, key)
-        shape, shards = _shape(content["shape"]), [_shard(entry) for entry in content["shards"]]
-        # After a kill before the journal was deleted, a shard may be listed in both files.
-        return shape, list({shard.file: shard for shard in (*shards, *_journal(folder))}.values())
-    except (OSError, *BROKEN) as error:
-        raise DataError(
-            f"{path}: cannot be read as the manifest of a feature store: delete the folder {folder}, and run "
-            "captioning-prepare again"
-        ) from error
-
-
-def write_manifest(folder: Path, key: dict[str, Any], shape: Sequence[int] | None, shards: Iterable[Shard]) -> None:
-    """Write a manifest that lists exactly these shards, and delete the journal."""
-    head = json.dumps({"format": MANIFEST_FORMAT, "key": key, "shape": shape, "dtype": "float16"})
-
-    # Shard by shard: for millions of images, the text of the complete manifest would take a gigabyte of memory.
-    def pour(file: BinaryIO) -> None:
-        file.write(f'{head[:-1]}, "shards": ['.encode())
-        for number, shard in enumerate(shards):
-            file.write((", " if number else "").encode() + _entry(shard))
-        file.write(b"]}")
-
-    write_whole(manifest_of(folder), pour)
-    journal_of(folder).unlink(missing_ok=True)
-
-
-def add_shard(folder: Path, shard: Shard) -> None:
-    """Append a shard to the journal."""
-    append_line(journal_of(folder), _entry(shard))
-
-
-def _journal(folder: Path) -> list[Shard]:
-    """Read the shards of the journal, up to an incomplete line: there its writer was killed."""
-    path = journal_of(folder)
-    shards: list[Shard] = []
-    for line in path.read_bytes().split(b"\n")[:-1] if path.is_file() else ():
+    for tries_left in reversed(range(TRIES)):
         try:
-            shards.append(_shard(json.loads(line)))
+            # Before the manifest, so that its lines are in one of the two if a process converts the store meanwhile.
+            old_lines = _old_lines(folder)
+            content = json.loads(path.read_bytes())
+            _refuse_others(folder, {"format": content["format"], "key": content["key"]}, key)
+            if content["format"] in OLD_FORMATS:
+                return _old(content, old_lines)
+            return _current(folder, content)
+        except FileNotFoundError as error:
+            if not tries_left:
+                raise _unreadable(folder) from error
+        except (OSError, *BROKEN) as error:
+            raise _unreadable(folder) from error
+    raise AssertionError("the loop returns or raises")
+
+
+def write_manifest(folder: Path, key: dict[str, Any], listed: Manifest, columns: Any) -> Manifest:
+    """Write a manifest and its index, and return it with the index as it was written.
+
+    The caller must have claimed all ids. Files that are not needed any more are deleted: journals, older indices, and
+    shards that no list has, because their writer was killed.
+
+    Args:
+        folder: the store's folder.
+        key: the store's key.
+        listed: what to write; its index and version are those before.
+        columns: the index's columns, in order.
+
+    Raises:
+        ConfigError: a file cannot be written. The store is unchanged.
+    """
+    version, digest = listed.version + 1, hashlib.blake2b(digest_size=8)
+    file = folder / f"index-{version:05d}.npy"
+    size = write_whole(file, writer_of(columns, digest))
+    content = {"format": MANIFEST_FORMAT, "key": key, "shape": listed.shape, "dtype": "float16"}
+    content |= {"following": listed.following, "version": version}
+    content |= {"index": {"file": file.name, "size": size, "checksum": digest.hexdigest()}}
+    content["shards"] = [shard._asdict() for shard in listed.shards]
+    text = json.dumps(content).encode()
+    write_whole(manifest_of(folder), lambda handle: handle.write(text))
+    _clean(folder, {shard.file for shard in listed.shards}, version)
+    return listed._replace(images=Index(map_columns(file), file), version=version, format=MANIFEST_FORMAT)
+
+
+def shard_numbers(folder: Path) -> list[int]:
+    """Return the numbers of all files that are named like a shard."""
+    return [int(found[1]) for path in folder.iterdir() if (found := SHARD_NAME.fullmatch(path.name))]
+
+
+def _clean(folder: Path, shards: set[str], version: int) -> None:
+    (folder / "journal.jsonl").unlink(missing_ok=True)
+    kept = {f"index-{version - 1:05d}.npy", f"index-{version:05d}.npy"}
+    for path in folder.iterdir():
+        lost = SHARD_NAME.fullmatch(path.name) and path.name not in shards
+        if lost or (INDEX_NAME.fullmatch(path.name) and path.name not in kept):
+            path.unlink(missing_ok=True)
+    clear_temporary(folder)
+
+
+def _current(folder: Path, content: dict[str, Any]) -> Manifest:
+    following, version, entry = content["following"], content["version"], content["index"]
+    if not all(type(number) is int and number >= 0 for number in (following, version)):
+        raise ValueError("not a manifest")
+    if not INDEX_NAME.fullmatch(entry["file"]):
+        raise ValueError("not an index")
+    shape = None if content["shape"] is None else read_shape(content["shape"])
+    shards = [read_shard(each, each["images"]) for each in content["shards"]]
+    file = folder / entry["file"]
+    if _checksum(file) != entry["checksum"]:
+        raise ValueError("a damaged index")
+    index = Index(map_columns(file), file)
+    check_index(index, [shard.images for shard in shards])
+    if shape is None and shards:
+        raise ValueError("shards without a shape")
+    return Manifest(shape, shards, index, following, version)
+
+
+def _checksum(file: Path) -> str:
+    digest = hashlib.blake2b(digest_size=8)
+    with file.open("rb") as handle:
+        while block := handle.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _old_lines(folder: Path) -> list[bytes]:
+    """Return the complete lines of the journal of a store of format 1 or 2."""
+    try:
+        return (folder / "journal.jsonl").read_bytes().split(b"\n")[:-1]
+    except FileNotFoundError:
+        return []
+
+
+def _old(content: dict[str, Any], lines: Sequence[bytes]) -> Manifest:
+    """Read a manifest of format 1 or 2 and its journal, up to an incomplete line."""
+    shards = [_old_shard(entry) for entry in content["shards"]]
+    for line in lines:
+        try:
+            shards.append(_old_shard(json.loads(line)))
         except BROKEN:
             break
-    return shards
+    # After a kill before the journal was deleted, a shard may be listed in both.
+    found = list({shard.file: (shard, entries) for shard, entries in shards}.values())
+    index = index_of([(number, entries) for number, (_, entries) in enumerate(found)])
+    listed = [shard for shard, _ in found]
+    following = max((shard.number + 1 for shard in listed), default=0)
+    return Manifest(read_shape(content["shape"]), listed, index, following, 0, content["format"])
 
 
-def _entry(shard: Shard) -> bytes:
-    content = shard._asdict() | {"pictures": [[image, *stamp] for image, stamp in shard.pictures]}
-    return json.dumps(content).encode()
-
-
-def _shard(entry: dict[str, Any]) -> Shard:
-    """Check and return a shard's entry. The file name may not lead out of the store's folder."""
-    pictures = [(image, Stamp(*stamp)) for image, *stamp in entry["pictures"]]
-    shard = Shard(entry["file"], entry["size"], entry.get("checksum"), pictures)
-    kinds = [(shard.file, str), (shard.size, int), *((image, int) for image, _ in pictures)]
-    if not all(type(value) is kind for value, kind in kinds) or not SHARD_NAME.fullmatch(shard.file):
+def _old_shard(entry: dict[str, Any]) -> tuple[Shard, np.ndarray]:
+    images = [(image, Stamp(*stamp)) for image, *stamp in entry["pictures"]]
+    if not all(type(number) is int for image, stamp in images for number in (image, stamp.size, stamp.modified_ns)):
         raise ValueError("not a shard")
-    return shard
+    return read_shard(entry, len(images)), entries_of(images)
 
 
-def _shape(sizes: Any) -> tuple[int, ...]:
-    """Check and return the shape of one image's features; a damaged manifest may have anything here."""
-    if not all(type(size) is int and size > 0 for size in sizes) or len(sizes) not in (1, 2, 3):
-        raise ValueError("not a shape")
-    return tuple(sizes)
+def _unreadable(folder: Path) -> DataError:
+    return DataError(
+        f"{manifest_of(folder)}: cannot be read as the manifest of a feature store: delete the folder {folder}, and "
+        "run captioning-prepare again"
+    )
 
 
 def _refuse_others(folder: Path, stored: dict[str, Any], key: dict[str, Any]) -> None:
-    ours = MANIFEST_FORMAT if stored["format"] not in READABLE else stored["format"]
+    ours = stored["format"] if stored["format"] in (*OLD_FORMATS, MANIFEST_FORMAT) else MANIFEST_FORMAT
     difference = _first_difference(stored, {"format": ours, "key": key})
     if difference:
         raise DataError(

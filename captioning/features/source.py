@@ -21,12 +21,14 @@ class Source(NamedTuple):
         workers: suitable number of loader processes.
         views: further views of training images.
         augment: random change of a training image, as for `CaptionDataset`; None for none.
+        encoded: number of images whose features this process has computed and stored now.
     """
 
     read: Callable[[Record], Tensor]
     encoder: nn.Module
-    records: list[Record]
+    records: Sequence[Record]
     unreadable: list[tuple[Path, str]]
     workers: int
     views: Sequence[View] = ()
     augment: Callable[..., Tensor] | None = None
+    encoded: int = 0

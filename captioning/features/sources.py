@@ -6,18 +6,28 @@ one.
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from filelock import FileLock
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from captioning.data import Record, Transform, View, make_augmentation, may_be_mirrored, open_picture
-from captioning.errors import ConfigError, DataError, must_be
-from captioning.features.extraction import extract
+from captioning.data import (
+    Record,
+    Transform,
+    View,
+    chosen_records,
+    image_ids_of,
+    make_augmentation,
+    may_be_mirrored,
+    open_picture,
+)
+from captioning.errors import CaptioningError, ConfigError, DataError, must_be
+from captioning.features.extraction import Extraction, extract
+from captioning.features.ranks import launched_rank
 from captioning.features.regions import RegionFolder
 from captioning.features.source import Source
 from captioning.features.store import FeatureStore, store_folder
@@ -63,9 +73,12 @@ def stored(
     crops: float | None = None,
     skip_unreadable: bool = False,
     progress: bool | None = None,
+    check_images: bool = True,
     augment: Any = None,
 ) -> Source:
     """Return features from the store of this data set and encoder, after computing those that it lacks.
+
+    Several processes share the computation: ranks of torchrun or srun, tasks of a job array, and separate runs.
 
     If the encoder is fine-tuned (`encoder.unfreeze_from`), the store has the output of its frozen part, and
     `Source.encoder` is the part that is trained: it computes the features in every step.
@@ -79,11 +92,12 @@ def stored(
         batch_size: images per forward pass of the encoder; "auto" is 8 on a CPU and 64 on a GPU.
         extract_workers: processes that read images while features are computed.
         workers: loader processes for training; a CPU needs none, as reading is faster than training.
-        device: where features are computed; "auto" is a GPU if there is one.
+        device: where features are computed; "auto" is a GPU if there is one, another one for each rank.
         mirror: also store the features of mirrored training images, in a store of their own.
         crops: also store the features of the corners of training images; see `views_of`.
         skip_unreadable: leave out unreadable images and report them, instead of stopping.
-        progress: show a progress bar; None shows it if stderr is a terminal.
+        progress: show a progress bar; None shows it if stderr is a terminal. Only the first rank shows it.
+        check_images: compare every image file with its size and time when its features were stored.
         augment: refused: an image that changes in every epoch has no stored features.
 
     Raises:
@@ -105,23 +119,32 @@ def stored(
     if hasattr(encoder, "parts"):
         same: dict[str, Any] = {"batch_size": batch_size, "extract_workers": extract_workers, "workers": workers}
         same |= {"device": device, "mirror": mirror, "crops": crops, "skip_unreadable": skip_unreadable}
+        same |= {"check_images": check_images}
         make = partial(stored, name=name, root=root, progress=progress, **same)
         return store_parts(make, encoder, transform, records)
-    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    rank = launched_rank()
+    if device == "auto":
+        device = f"cuda:{rank.local % torch.cuda.device_count()}" if torch.cuda.is_available() else "cpu"
+    shown = sys.stderr.isatty() if progress is None else progress
     options = {
         "batch_size": BATCH_SIZES[torch.device(device).type == "cpu"] if batch_size == "auto" else batch_size,
         "workers": extract_workers,
         "device": device,
         "skip_unreadable": skip_unreadable,
-        "progress": sys.stderr.isatty() if progress is None else progress,
+        "check_images": check_images,
+        "progress": shown and not rank.number,
+        "rank": rank,
     }
     first, rest = _parts(encoder)
-    store, unreadable = _complete(first, transform, records, root, name, **options)
-    kept, views = [record for record in records if record.image_id in store], []
+    store, done = _complete(first, transform, records, root, name, **options)
+    there = store.locations(image_ids_of(records))[:, 0] >= 0
+    kept, views, encoded = chosen_records(records, there), [], done.encoded
     for seen, turned in views_of(transform, mirror=mirror, crops=crops):
-        shown = [record for record in kept if record.split == "train" and (may_be_mirrored(record) or not turned)]
-        views.append(View(StoredFeatures(_complete(first, seen, shown, root, name, **options)[0]), turned))
-    return Source(StoredFeatures(store), rest, kept, unreadable, workers, views)
+        shared = [record for record in kept if record.split == "train" and (may_be_mirrored(record) or not turned)]
+        of_view, also = _complete(first, seen, shared, root, name, **options)
+        views.append(View(StoredFeatures(of_view), turned))
+        encoded += also.encoded
+    return Source(StoredFeatures(store), rest, kept, done.unreadable, workers, views, encoded=encoded)
 
 
 def _parts(encoder: nn.Module) -> tuple[nn.Module, nn.Module]:
@@ -142,17 +165,17 @@ def _parts(encoder: nn.Module) -> tuple[nn.Module, nn.Module]:
 
 def _complete(
     encoder: nn.Module, transform: Transform, records: Sequence[Record], root: str, name: str, **options: Any
-) -> tuple[FeatureStore, list[tuple[Path, str]]]:
-    """Return the store with the features of all readable records, and (path, reason) of the others."""
+) -> tuple[FeatureStore, Extraction]:
+    """Return the store with the features of all readable records, and what was done for it."""
     folder, key = _folder_and_key(encoder, transform, name=name, root=root)
     store = FeatureStore(folder, key)
-    unreadable: list[tuple[Path, str]] = []
-    if store.missing(records):
-        # One process computes them. Other processes (of several devices, or of another run) wait and then reuse them.
-        with _lock(folder):
-            store = FeatureStore(folder, key)
-            unreadable = extract(encoder, transform, records, store, **options).unreadable
-    return store, unreadable
+    if store.missing(records, check_images=options["check_images"]):
+        return store, extract(encoder, transform, records, store, **options)
+    if store.unmerged:
+        # The process that would have updated the manifest was killed. A reader may not be allowed to do it.
+        with suppress(CaptioningError):
+            store.flush()
+    return store, Extraction(0, len(records), [], 0.0)
 
 
 def refuse_views(features: Mapping[str, Any]) -> None:
@@ -199,9 +222,8 @@ def verify(encoder: nn.Module, transform: Transform, *, name: str, root: str) ->
     folder, key = _folder_and_key(_parts(encoder)[0], transform, name=name, root=root)
     if not (folder / "manifest.json").is_file():
         raise DataError(f"{folder} has no stored features: run captioning-prepare without verify=true")
-    with _lock(folder):
-        store = FeatureStore(folder, key)
-        damaged = store.verify()
+    store = FeatureStore(folder, key)
+    damaged = store.verify()
     if damaged:
         shards = "; ".join(f"{damage.file} {damage.fault} ({damage.pictures} images)" for damage in damaged)
         raise DataError(f"{shards}. Run captioning-prepare without verify=true to compute these features again")
@@ -213,18 +235,6 @@ def _folder_and_key(encoder: nn.Module, transform: Transform, *, name: str, root
     describe = cast(Callable[[], dict[str, Any]], encoder.describe)
     key = describe() | {"transform": transform.describe()}
     return store_folder(root, name, key), key
-
-
-def _lock(folder: Path) -> FileLock:
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{folder}.lock")
-        lock.acquire()
-    except OSError as error:
-        raise DataError(
-            f"cannot store features in {folder} ({error.strerror or error}): set features.root=FOLDER to another folder"
-        ) from error
-    return lock
 
 
 def online(
@@ -259,7 +269,7 @@ def online(
     """
     must_be("features.workers", workers, least=0)
     unreadable = _unreadable(records) if skip_unreadable else {}
-    kept = [record for record in records if record.path not in unreadable]
+    kept = [record for record in records if record.path not in unreadable] if unreadable else records
     views = [View(Pictures(seen), turned) for seen, turned in views_of(transform, mirror=mirror, crops=crops)]
     change = make_augmentation(augment)
     if change is not None and hasattr(encoder, "parts"):
@@ -305,7 +315,7 @@ def blank(
             "features=blank needs the feature shape of a CNN, not encoder=regions: choose another encoder"
         )
     shape = (encoder.size,) if encoder.output == "fc" else (encoder.places, encoder.size)
-    return Source(NoEncoder(*shape), nn.Identity(), list(records), [], 0)
+    return Source(NoEncoder(*shape), nn.Identity(), records, [], 0)
 
 
 class StoredRegions:

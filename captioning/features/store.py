@@ -1,10 +1,14 @@
 """Store features in shards: one fp16 array per image, keyed by the encoder, weights and transform that computed it.
 
-    folder/manifest.json     key, and list of the shards (see `captioning.features.manifest`)
-    folder/shard-00000.npy   [images, L, D] or [images, D] float16; maps of a frozen part: [images, H, W, C]
+    folder/manifest.json      key, and list of the shards (see `captioning.features.manifest`)
+    folder/index-00001.npy    where the features of each image are, and the stamp of its file
+    folder/shard-00000.npy    [images, L, D] or [images, D] float16; maps of a frozen part: [images, H, W, C]
+    folder/journals/          shards that the manifest does not list yet (see `captioning.features.journals`)
+    folder/claims.lock        which images a process is working on (see `captioning.features.claims`)
 
 Files are written atomically (`captioning.io`), and a shard is written before it is listed, so after a kill the store
-has every finished shard. If an image is in several shards, because it has changed, the latest shard counts.
+has every finished shard. If an image is in several shards, because it has changed, the latest shard counts: the one
+with the highest number, which no other process can have taken.
 """
 
 import hashlib
@@ -18,13 +22,29 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from captioning.data import Record
-from captioning.errors import DataError
+from captioning.data import Record, image_ids_of
+from captioning.errors import ConfigError, DataError
 from captioning.features import manifest
-from captioning.features.manifest import Shard, Stamp
-from captioning.io import clear_temporary, write_whole
+from captioning.features.claims import ALL, Ids, ImageClaims
+from captioning.features.index import (
+    FIELDS,
+    Index,
+    Stamp,
+    entries_of,
+    hash_text,
+    index_of,
+    merge,
+    merge_all,
+    merge_columns,
+    stamp_numbers,
+)
+from captioning.features.journals import Addition, Journal, Journals, Shard
+from captioning.features.manifest import Manifest
+from captioning.io import write_whole
 
 SHARD_BYTES = 64 * 2**20
+RECENT_IMAGES = 1 << 16  # of shards beside the index, before they become part of it
+RECORDS = 1 << 16  # records that are compared with the index at a time
 
 
 def stamp_picture(path: Path) -> Stamp:
@@ -57,12 +77,18 @@ class FeatureStore:
 
     Opens the store in `folder`. If there is none, the store is empty, and the folder is created with the first shard.
     Missing or truncated shards are ignored: their images count as missing. A shard's file is open only while it is
-    read, so the number of shards is not limited. Only one process may write at a time.
+    read, so the number of shards is not limited. Several processes may write at a time (see `claims`), but only one
+    object of each process.
 
     Args:
         folder: folder of this store alone, see `store_folder`.
         key: plain values that identify the encoder and the transform.
         shard_pictures: images per shard, at most; a shard also has at most 64 MiB.
+
+    Attributes:
+        shape: shape of one image's features; None before the first shard.
+        claims: the claims of the process while it fills the store (`captioning.features.extraction`). Otherwise, each
+            shard is claimed while it is written.
 
     Raises:
         DataError: the folder has a store with another key or format, or a broken manifest.
@@ -72,22 +98,19 @@ class FeatureStore:
         self.folder, self.shard_pictures = Path(folder), shard_pictures
         self.key = json.loads(json.dumps(dict(key)))  # tuples become lists, as in the manifest
         self.shape: tuple[int, ...] | None = None
-        self._shards: list[Shard] = []
-        self._index: dict[int, tuple[int, int]] = {}  # image id -> (index of its shard in the list, row)
+        self.claims: ImageClaims | None = None
         self._pending: list[tuple[int, Stamp, np.ndarray]] = []
-        self._files: set[str] = set()  # names of all shards
-        self._number = 0  # all lower numbers are in use
-        self._offsets: dict[int, int] = {}  # index of a shard -> byte offset of its values; of shards read so far
-        self._listed = False  # whether the folder lists our shards and no others
-        self._stale = False  # whether `flush` must rewrite the manifest
-        if os.path.exists(manifest.manifest_of(self.folder)):  # also False if the folder may not be read
-            self._open()
+        self._dropped: dict[int, str] = {}  # id of a changed image -> the file that has its old features
+        self._restamped: dict[int, list[int]] = {}  # id -> numbers of the stamp of a file that was only touched
+        self._journal = Journal(self.folder)
+        self._load()
 
     def __len__(self) -> int:
-        return len(self._index)
+        ids = np.unique(np.concatenate([self._index.ids, *(recent.ids for recent in self._recent)]))
+        return int((self._rows(ids)[1] >= 0).sum())
 
     def __contains__(self, image_id: object) -> bool:
-        return image_id in self._index
+        return self._rows(np.array([image_id], np.int64))[1, 0] >= 0
 
     def __getitem__(self, image_id: int) -> np.ndarray:
         """Return a copy of one image's features.
@@ -96,7 +119,10 @@ class FeatureStore:
             KeyError: they are not stored (yet).
             DataError: the shard is damaged, or these features are not finite.
         """
-        index, row = self._index[image_id]
+        location = int(self._rows(np.array([image_id], np.int64))[1, 0])
+        if location < 0:
+            raise KeyError(image_id)
+        index, row = location >> 32, location & (2**32 - 1)
         assert self.shape is not None  # set with the first shard
         shard, features = self._shards[index], np.empty(self.shape, np.float16)
         if index not in self._offsets:
@@ -117,16 +143,49 @@ class FeatureStore:
         return features
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pending": []}
+        return self.__dict__ | {"_pending": [], "claims": None}
 
-    def missing(self, records: Iterable[Record]) -> list[Record]:
+    @property
+    def pending(self) -> int:
+        """Number of images that were appended and are not written yet."""
+        return len(self._pending)
+
+    @property
+    def unmerged(self) -> bool:
+        """Whether this process knows of shards or stamps that the manifest does not list."""
+        return bool(self._journals) or bool(self._restamped)
+
+    def locations(self, image_ids: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return where the features of images are: [N, 2] int64, the number of the shard in the list and the row in it.
+
+        Both are -1 for images without stored features. Features in increasing order of these pairs are read in the
+        order of the files, which is fastest on a disk.
+
+        Args:
+            image_ids: ids of N images.
+        """
+        location = self._rows(np.asarray(image_ids, dtype=np.int64))[1]
+        return np.where(location < 0, -1, np.stack([location >> 32, location & (2**32 - 1)])).T
+
+    def missing(self, records: Sequence[Record], *, check_images: bool = True) -> list[Record]:
         """Return the records whose features are not stored, or whose image has changed since or is missing.
 
         Features of changed images are dropped: from now on their ids are not in the store.
+
+        Args:
+            records: the records.
+            check_images: compare each image file with its stamp.
         """
-        absent = [record for record in records if record.image_id not in self or not self._is_current(record)]
-        for record in absent:
-            self._index.pop(record.image_id, None)
+        if not check_images:
+            gone = np.flatnonzero(self.locations(image_ids_of(records))[:, 0] < 0)
+            return [records[number] for number in gone.tolist()]
+        absent = []
+        for record, row in self._with_rows(records):
+            if row[1] < 0:
+                absent.append(record)
+            elif not self._is_current(record, row[2:]):
+                absent.append(record)
+                self._dropped[record.image_id] = self._shards[row[1] >> 32].file
         return absent
 
     def check(self, records: Sequence[Record]) -> None:
@@ -135,14 +194,15 @@ class FeatureStore:
         Raises:
             DataError: features are missing, or an image has changed or is missing.
         """
-        absent = [record for record in records if record.image_id not in self]
-        if absent:
+        stored = self.locations(image_ids_of(records))[:, 0] >= 0
+        if not stored.all():
+            first = records[int(np.argmin(stored))]
             raise DataError(
-                f"{self.folder}: no features of {len(absent)} of {len(records)} images (first: {absent[0].path}): "
+                f"{self.folder}: no features of {(~stored).sum()} of {len(records)} images (first: {first.path}): "
                 "run captioning-prepare again"
             )
-        for record in records:
-            if not self._is_current(record):
+        for record, row in self._with_rows(records):
+            if not self._is_current(record, row[2:]):
                 raise DataError(
                     f"{record.path}: the image is missing or has changed since its features were stored in "
                     f"{self.folder}: run captioning-prepare again"
@@ -171,34 +231,95 @@ class FeatureStore:
         if features.shape != self.shape:
             raise ValueError(f"{stamp.name}: features {features.shape} in a store of {self.shape}")
         self._pending.append((image_id, stamp, features))
-        if len(self._pending) >= min(self.shard_pictures, max(1, SHARD_BYTES // features.nbytes)):
+        if len(self._pending) >= self._limit(features.nbytes):
+            self.write()
+
+    def make_room(self, images: int) -> None:
+        """Write the appended features as a shard now, if so many more images would not fit into it.
+
+        So a shard ends between two batches, and after a kill the next process has the same batches.
+        """
+        if self._pending and len(self._pending) + images > self._limit(self._pending[0][2].nbytes):
+            self.write()
+
+    def write(self) -> None:
+        """Write the appended features as a shard and list it in a journal; both are on the disk when this returns."""
+        if not self._pending:
+            return
+        if self.claims is not None:
+            self._write_shard()
+            return
+        self.create()
+        with ImageClaims(self.folder) as claims:
+            claims.take(Ids.of([image_id for image_id, _, _ in self._pending]), wait=True)
+            self.refresh()
             self._write_shard()
 
     def flush(self) -> None:
-        """Write the appended features as a shard and update the manifest; both are on the disk when this returns."""
-        if self._pending:
-            self._write_shard()
-        if self._stale:
-            self._list()
+        """Write the appended features, and update the manifest unless another process is filling the store.
+
+        The last of several processes that fill a store updates the manifest for all.
+        """
+        self.write()
+        if self.unmerged:
+            with ImageClaims(self.folder) as claims:
+                if claims.take(ALL):
+                    self.refresh()
+                    self._merge()
+
+    def create(self) -> None:
+        """Create the store's folder and manifest, or write those of an older format in the current one.
+
+        Raises:
+            DataError: the folder cannot be created.
+            ConfigError: the manifest cannot be written.
+        """
+        if self._manifest is not None and self._manifest.format == manifest.MANIFEST_FORMAT:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot create the folder '{self.folder}' ({error.strerror}): set features.root to another folder"
+            ) from error
+        with ImageClaims(self.folder) as claims:
+            claims.take(ALL, wait=True)
+            self.refresh()
+            if self._manifest is None or self._manifest.format != manifest.MANIFEST_FORMAT:
+                self._merge()
+
+    def refresh(self) -> None:
+        """Read what other processes have stored since the store was opened."""
+        if self._signature != self._read_signature():
+            self._load()
+        else:
+            self._take_in(self._journals.news())
 
     def verify(self) -> list[Damage]:
-        """Compare every shard with its checksum, and remove damaged shards from the manifest.
+        """Compare every shard with its checksum, and remove damaged shards from the store.
 
         Images of a damaged shard count as missing from then on, so `extract` computes their features again. Readable
-        shards of a store of format 1 get a checksum now.
+        shards of a store of format 1 get a checksum now. Waits for processes that are filling the store.
 
         Returns:
             The damaged shards.
         """
-        found = {shard.file: self._fault(shard) for shard in self._shards}
-        damaged = [Damage(self.folder / s.file, len(s.pictures), found[s.file]) for s in self._shards if found[s.file]]
-        shards, self._shards, self._index = self._shards, [], {}
-        self._files, self._offsets, self._number = set(), {}, 0
-        for shard in shards:
-            if not found[shard.file]:
-                self._add(shard._replace(checksum=shard.checksum or _checksum((self.folder / shard.file).read_bytes())))
-        if self._shards != shards:
-            self._list()
+        with ImageClaims(self.folder) as claims:
+            claims.take(ALL, wait=True)
+            self.refresh()
+            damaged, checked = [], list(self._shards)
+            for number, shard in enumerate(self._shards):
+                if number in self._gone:
+                    continue
+                if fault := self._fault(shard):
+                    damaged.append(Damage(self.folder / shard.file, shard.images, fault))
+                    self._gone.add(number)
+                elif shard.checksum is None:
+                    content = (self.folder / shard.file).read_bytes()
+                    checked[number] = shard._replace(checksum=_checksum(content))
+            if damaged or checked != self._shards:
+                self._shards[:] = checked
+                self._merge()
         return damaged
 
     def _fault(self, shard: Shard) -> str:
@@ -222,7 +343,7 @@ class FeatureStore:
             array = np.load(self.folder / shard.file, mmap_mode="r", allow_pickle=False)
         except Exception as error:  # NumPy parses a header as Python literals, and raises many errors for damaged bytes
             raise self._damaged(shard, "cannot be read") from error
-        expected = (len(shard.pictures), *self.shape)
+        expected = (shard.images, *self.shape)
         there = isinstance(array, np.ndarray) and array.shape == expected and array.dtype == np.float16
         if not there or not array.flags.c_contiguous:
             raise self._damaged(shard, f"is not a float16 array of shape {list(expected)}")
@@ -234,65 +355,164 @@ class FeatureStore:
             "damaged shards, then captioning-prepare without it to compute their features again"
         )
 
-    def _is_current(self, record: Record) -> bool:
+    def _with_rows(self, records: Sequence[Record]) -> Iterable[tuple[Record, list[int]]]:
+        """Yield each record with its row of the index; the location is -1 for images that are not stored."""
+        for start in range(0, len(records), RECORDS):
+            some = records[start : start + RECORDS]
+            rows = self._rows(image_ids_of(some))
+            yield from zip(some, rows.T.tolist(), strict=True)
+
+    def _rows(self, image_ids: np.ndarray) -> np.ndarray:
+        """Return the index's rows of images as columns, int64 [6, n]; the location is -1 if an image is not stored."""
+        rows = np.full((FIELDS, len(image_ids)), -1)
+        if not len(image_ids):
+            return rows
+        first, last = image_ids.min(), image_ids.max()
+        for index in (self._index, *self._recent):
+            if len(index) and index.ids[0] <= last and index.ids[-1] >= first:
+                at = index.find(image_ids)
+                found = at >= 0
+                rows[:, found] = index.columns[:, at[found]]
+        rows[0] = image_ids
+        if self._gone:
+            rows[1, np.isin(rows[1] >> 32, list(self._gone))] = -1
+        if self._dropped:
+            changed = np.isin(image_ids, list(self._dropped)) & (rows[1] >= 0)
+            for number in np.flatnonzero(changed):
+                if self._shards[rows[1, number] >> 32].file == self._dropped[int(image_ids[number])]:
+                    rows[1, number] = -1
+        return rows
+
+    def _is_current(self, record: Record, stored: Sequence[int]) -> bool:
         """Return whether an image file has the same content as when its features were stored."""
-        index, row = self._index[record.image_id]
-        stored = self._shards[index].pictures[row][1]
+        stored = self._restamped.get(record.image_id, stored)
         try:
             status = record.path.stat()
-            if (record.path.name, status.st_size, status.st_mtime_ns) == stored[:3]:
+            if [status.st_size, status.st_mtime_ns, hash_text(record.path.name)] == [stored[0], stored[1], stored[3]]:
                 return True
-            now = stamp_picture(record.path) if status.st_size == stored.size else None
+            now = stamp_numbers(stamp_picture(record.path)) if status.st_size == stored[0] else None
         except OSError:
             return False
-        if now is None or now.digest != stored.digest:
+        if now is None or now[2] != stored[2]:
             return False
-        self._shards[index].pictures[row] = (record.image_id, now)  # so that the digest is not needed the next time
-        self._stale = True
+        self._restamped[record.image_id] = now  # so that the digest is not needed the next time
         return True
+
+    def _limit(self, size: int) -> int:
+        return min(self.shard_pictures, max(1, SHARD_BYTES // size))
 
     def _write_shard(self) -> None:
         image_ids, stamps, features = zip(*self._pending, strict=True)
-        if not self._listed:  # unlist missing shards before a new file takes one of their names
-            self._make_folder()
-            self._list()
-        while (file := f"shard-{self._number:05d}.npy") in self._files:
-            self._number += 1
+        assert self.shape is not None  # set by `append`
         content = io.BytesIO()
         np.save(content, np.ascontiguousarray(np.stack(features)))
-        size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
-        shard = Shard(file, size, _checksum(content.getbuffer()), list(zip(image_ids, stamps, strict=True)))
-        self._listed = False  # in case writing the journal's line fails
-        manifest.add_shard(self.folder, shard)
-        self._add(shard)
-        self._pending, self._listed, self._stale = [], True, True
-
-    def _list(self) -> None:
-        manifest.write_manifest(self.folder, self.key, self.shape, self._shards)
-        self._listed, self._stale = True, False
-
-    def _make_folder(self) -> None:
+        file = self._reserve()
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
+        except ConfigError:
+            (self.folder / file).unlink(missing_ok=True)
+            raise
+        shard = Shard(file, size, _checksum(content.getbuffer()), len(image_ids))
+        entries = entries_of(zip(image_ids, stamps, strict=True))
+        self._journal.add(shard, self.shape, entries)
+        self._pending = []
+        self._take_in(self._journals.news())
+
+    def _reserve(self) -> str:
+        """Create the next shard's file, empty, under a name that no other process has, and return the name."""
+        while True:
+            file = f"shard-{self._following:05d}.npy"
+            self._following += 1
+            try:
+                os.close(os.open(self.folder / file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+                return file
+            except FileExistsError:
+                continue
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot write {self.folder / file} ({error.strerror or error}): check the free space and the "
+                    "permissions of its folder"
+                ) from error
+
+    def _merge(self) -> None:
+        """Write a manifest of everything that is known. The caller must have claimed all ids and refreshed."""
+        numbers = np.full(len(self._shards), -1)
+        kept: list[Shard] = []
+        for number, shard in enumerate(self._shards):
+            if number not in self._gone:
+                numbers[number] = len(kept)
+                kept.append(shard)
+        following = max([self._following, *(number + 1 for number in manifest.shard_numbers(self.folder))])
+        version = self._manifest.version if self._manifest else 0
+        listed = Manifest(self.shape if kept else None, kept, self._index, following, version)
+        columns = merge_columns(self._index, merge_all(self._recent), numbers, self._restamped)
+        manifest.write_manifest(self.folder, self.key, listed, columns)
+        self._journals.delete()
+        self._restamped = {}
+        self._load()
+
+    def _load(self) -> None:
+        """Read the manifest and the journals from the disk."""
+        self._shards: list[Shard] = []
+        self._index = index_of([])
+        self._recent: list[Index] = []  # of each shard that is not part of the index yet
+        self._files: set[str] = set()
+        self._gone: set[int] = set()  # numbers in the list of missing and truncated shards
+        self._offsets: dict[int, int] = {}  # number of a shard -> byte offset of its values; of shards read so far
+        self._following = 0
+        self._manifest: Manifest | None = None
+        self._journals = Journals(self.folder)
+        # Journals first: if another process puts them into the manifest meanwhile, their shards are in one or both.
+        news = self._journals.news() if os.access(self.folder, os.R_OK | os.X_OK) else []
+        self._signature = self._read_signature()
+        if self._signature is None:
+            return
+        listed = manifest.read_manifest(self.folder, self.key)
+        self.shape = listed.shape or self.shape
+        self._index, self._following = listed.images, listed.following
+        for shard in listed.shards:
+            self._list(shard)
+        self._manifest = listed._replace(shards=[], images=index_of([]))
+        self._take_in(news)
+        self._settle()
+
+    def _read_signature(self) -> tuple[int, ...] | None:
+        """Return what changes when the manifest is replaced; None without a manifest."""
+        try:
+            status = os.stat(manifest.manifest_of(self.folder))
+        except OSError:  # also if the folder may not be read
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
+    def _take_in(self, news: Sequence[Addition]) -> None:
+        """Add shards of journals that the manifest does not list."""
+        oldest = self._manifest.following if self._manifest else 0
+        for shard, shape, entries in news:
+            self._following = max(self._following, shard.number + 1)
+            self.shape = self.shape or shape
+            if shard.file in self._files or shard.number < oldest or shape != self.shape:
+                continue
+            self._recent.append(index_of([(len(self._shards), entries)]))
+            self._list(shard)
+        if sum(map(len, self._recent)) > max(RECENT_IMAGES, len(self._index) // 2):
+            self._settle()
+
+    def _settle(self) -> None:
+        """Make recent shards part of the index, in memory."""
+        if self._recent:
+            self._index, self._recent = merge(self._index, merge_all(self._recent)), []
+
+    def _list(self, shard: Shard) -> None:
+        try:
+            there = os.stat(self.folder / shard.file).st_size == shard.size
+        except (FileNotFoundError, NotADirectoryError):
+            there = False
         except OSError as error:
-            raise DataError(
-                f"cannot create the folder '{self.folder}' ({error.strerror}): set features.root to another folder"
-            ) from error
-        clear_temporary(self.folder)
-
-    def _open(self) -> None:
-        self.shape, shards = manifest.read_manifest(self.folder, self.key)
-        self._stale = manifest.journal_of(self.folder).exists()
-        for shard in shards:
-            file = self.folder / shard.file
-            if file.is_file() and file.stat().st_size == shard.size:
-                self._add(shard)
-
-    def _add(self, shard: Shard) -> None:
-        index = len(self._shards)
-        self._shards.append(shard)
+            raise self._damaged(shard, f"cannot be read ({error.strerror or error})") from error
+        if not there:
+            self._gone.add(len(self._shards))
         self._files.add(shard.file)
-        self._index.update((image, (index, row)) for row, (image, _) in enumerate(shard.pictures))
+        self._shards.append(shard)
 
 
 def store_folder(root: str | Path, name: str, key: Mapping[str, Any]) -> Path:

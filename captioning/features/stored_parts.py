@@ -42,6 +42,7 @@ def store_parts(make: Callable[..., Source], encoder: Any, transform: Any, recor
     return last._replace(
         read=Packed([source.read for source in sources]),
         encoder=encoder.of_stored([source.encoder for source in sources], shapes),
+        encoded=sum(source.encoded for source in sources),
         unreadable=[fault for source in sources for fault in source.unreadable],
         views=[
             View(Packed([view.read for view in same]), same[0].turned)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from captioning.data import CaptionDataset, ImageSampler, Record, Vocabulary, collate
+from captioning.data import CaptionDataset, ImageSampler, Record, Vocabulary, collate, encode_captions
 from captioning.errors import CheckpointError
 from captioning.features import Source
 from captioning.inference.predictor import Predictor
@@ -49,9 +49,10 @@ def soft_targets_of(
         `starts` [C + 1] are the positions of each caption's first word; `ids` [N, words] and `probs` [N, words] are the
         kept words and their probabilities (float16).
     """
+    captions = encode_captions(tokens, predictor.vocabulary, max_length=max_length)
     loaders = [
         DataLoader(
-            CaptionDataset(records, tokens, vocabulary=predictor.vocabulary, source=source.read, max_length=max_length),
+            CaptionDataset(records, captions, source=source.read),
             batch_size=batch_size,
             sampler=ImageSampler(len(records), shuffle=False),
             collate_fn=collate,

@@ -1,6 +1,7 @@
 """Draw captions of the same few validation images with attention maps, again and again while a model is trained."""
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ class Illustrator:
         from captioning.inference import draw_figure
         from captioning.visualise import thumbnail
 
-        shown = [index for index, record in enumerate(self.records) if record.path.is_file()][:count]
+        files = (index for index, record in enumerate(self.records) if record.path.is_file())
+        shown = list(islice(files, count))
         if not shown:
             return []
         predictor = Predictor(captioner, self.metadata, encoder_weights=None, path=Path("the run's checkpoint"))

@@ -1,25 +1,31 @@
 """Train image captioning: build model, objective and data, and score the captions of each validation."""
 
 import sys
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 
 from captioning.checkpoints import IMAGE_CAPTIONING, make_metadata, same_encoder, same_images, same_words, take_encoder
 from captioning.config import CaptionTrainConfig, build
 from captioning.data import (
     CaptionDataset,
+    RecordTable,
+    TokenTable,
     Vocabulary,
+    check_order,
     collate,
+    counts_of_splits,
+    cut_captions,
     cut_warning,
     default_length,
-    dictionary_option,
+    image_ids_of,
+    of_split,
     select,
-    tokenize_captions,
 )
 from captioning.errors import CheckpointError, ConfigError, DataError, must_be
 from captioning.evaluation import decoding_name
@@ -28,16 +34,16 @@ from captioning.inference import generate_texts
 from captioning.io import counted
 from captioning.metrics import Scorer, score
 from captioning.models import LongestCaption
+from captioning.tasks.caption_files import caption_files
 from captioning.tasks.illustrations import Illustrator
 from captioning.tasks.parts import Parts
 from captioning.tasks.tag_places import fill_tag_places, with_nouns
-from captioning.text import Tokenizer, make_tokenizer, unsplit_share, unsplit_warning
-from captioning.training import digest
+from captioning.text import Tokenizer, Unsplit, unsplit_line
 
 _SPLITS = ("train", "val")
+_TOGETHER = 1024  # images whose captions are compared with a teacher's at once
 LEAST_FOR_CIDER = 20  # images: with fewer, CIDEr is mostly chance
 NAMED = 3  # most validation images that the notice about few images names
-_MOST_SINGLE = 0.5  # share of words of one character; with more, byte pairs learn hardly anything
 _MOST_UNSPLIT = 0.5  # share of the training captions; with more, the model would memorize whole sentences as words
 
 
@@ -61,21 +67,18 @@ class ImageCaptioningTask:
             CheckpointError: a checkpoint or teacher file does not fit.
         """
         must_be("data.max_length", config["data"]["max_length"], least=1)
-        data, records = config["data"], build(config["data"]["reader"])
+        _check_order(config)
+        records, tokens, found = caption_files(config)
         splits = {"train": select(records, "train"), "val": _validation(records, config)}
-        wanted = [record for split in _SPLITS for record in splits[split]]
-        tokenizer = make_tokenizer(data["tokenizer"])
-        tokenizer.fit(caption for record in splits["train"] for caption in record.captions)
-        tokens = dict(zip((record.image_id for record in wanted), tokenize_captions(wanted, tokenizer), strict=True))
-        training = [caption for record in splits["train"] for caption in tokens[record.image_id]]
-        lengths = [len(tokenizer.pieces(words)) for words in training]
-        _check_pieces(training, tokenizer)
-        _check_captions(config, splits, lengths, tokenizer)
+        wanted = records[: len(splits["train"]) + len(splits["val"])]  # these splits are the first ones
+        tokenizer = tokens.tokenizer
+        _check_captions(config, tokens)
         decoding = decoding_name(config["decoding"])
-        config = _with_length(config, lengths, tokenizer)
+        config = _with_length(config, tokens.lengths, tokenizer)
         config = with_nouns(config, {"resume": resumed, "start_from": started})
         data = config["data"]
-        vocabulary = Vocabulary.build(training, min_count=data["min_count"], tokenizer=tokenizer)
+        vocabulary = tokens.vocabulary(data["min_count"])
+        encode = partial(_encoded, tokens=tokens, vocabulary=vocabulary, max_length=data["max_length"])
         for key, checkpoint in (("resume", resumed), ("start_from", started)):
             same_words(key, checkpoint, vocabulary)
 
@@ -88,7 +91,7 @@ class ImageCaptioningTask:
             same_encoder("resume", resumed, encoder)
             take_encoder(encoder, resumed, Path(config["resume"]))  # before its frozen part fills a store
         reward = _reward(config, splits["train"], resumed or started, tokenizer)
-        teacher = _teacher(config, splits["train"], tokens, vocabulary)
+        teacher = _teacher(config, splits["train"], encode, vocabulary)
         frequencies = reward.state_dict() if reward else None
         captioner = _captioner(config, vocabulary, encoder)
         _check_lengths(config, captioner.longest)
@@ -97,7 +100,7 @@ class ImageCaptioningTask:
         _try_decoding(captioner, search, vocabulary, encoder)
         extra = build(data["extra_scores"]) if data["extra_scores"] else None
         references = {record.image_id: record.captions for record in splits["val"]}
-        _loaders(config, {"train": [], "val": []}, tokens, vocabulary)
+        _loaders(config, {"train": [], "val": []}, encode)
         metadata = make_metadata(config, vocabulary, encoder, tuned=tuned, frequencies=frequencies)
         shown: list[Illustrator] = []  # filled by `load`
         prefix = f"val/{decoding}/"
@@ -108,11 +111,16 @@ class ImageCaptioningTask:
             )
             report_unreadable(source)
             captioner.encoder = source.encoder
-            kept = {"train": select(source.records, "train"), "val": _validation(source.records, config)}
+            readable = wanted.with_ids(image_ids_of(source.records))
+            kept = {"train": select(readable, "train"), "val": _validation(readable, config)}
             metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
                 same_images(resumed, metadata["images"])
-            loaders = _loaders(config, kept, tokens, vocabulary, source)
+            loaders = _loaders(config, kept, encode, source)
+            if loaders.locations is not None:
+                metadata["shards"] = zlib.crc32(loaders.locations.tobytes())
+                if resumed:
+                    _same_shards(resumed, metadata["shards"])
             shown.append(Illustrator(kept["val"], loaders.val_data, metadata, search))
             return loaders, _about(kept, tokens, vocabulary)
 
@@ -125,67 +133,64 @@ class ImageCaptioningTask:
             mode="max",
             metadata=metadata,
             load=load,
-            digest=digest(wanted),
+            digest=found,
             encoder=encoder,
             encoder_lr=config["encoder_lr"],
             encoder_warmup=config["encoder_warmup"],
-            monitor_fault=lambda: _no_cider(splits["val"], tokens, metadata.get("images"), config),
+            monitor_fault=lambda: _no_cider(
+                splits["val"], _Pieces(splits["val"], tokens), metadata.get("images"), config
+            ),
             illustrate=lambda model, count: shown[-1](model, count),
             intervals=partial(_intervals, references, prefix, tokenizer),
         )
 
 
-def _check_captions(
-    config: Mapping[str, Any], splits: Mapping[str, Sequence], lengths: Sequence[int], tokenizer: Tokenizer
-) -> None:
-    """Warn about captions that the tokenizer cannot split into words, and about captions that are cut.
+def _check_order(config: Mapping[str, Any]) -> None:
+    """Refuse `loader.order=shards` if the images have no features in shards.
 
-    Args:
-        lengths: the numbers of pieces of the training captions.
+    Raises:
+        ConfigError: the order is unknown, or the features are not those of a feature store.
+    """
+    loader, features = config["loader"], config["features"]["_target_"]
+    check_order(loader["order"], loader["shuffle_buffer"])
+    if loader["order"] == "shards" and features != "captioning.features.stored":
+        raise ConfigError(
+            "loader.order=shards reads the shards of a feature store one after the other, but "
+            f"features={features.rpartition('.')[2]} has none: set loader.order=images, or features=store"
+        )
+
+
+def _check_captions(config: Mapping[str, Any], tokens: TokenTable) -> None:
+    """Warn about captions that the tokenizer cannot split into words, and about captions that are cut.
 
     Raises:
         DataError: more than half of the training captions cannot be split.
     """
     data, limit = config["data"], config["decoding"].get("max_length")
-    for split, records in splits.items():
-        texts = [] if tokenizer.splits_unspaced else [caption for record in records for caption in record.captions]
-        if line := unsplit_warning(texts, f"data={data['name']}, data.root={data['root']}, split '{split}'"):
-            if split == "train" and unsplit_share(texts) > _MOST_UNSPLIT:
+    if line := tokens.header["few_pieces"]:
+        print(line, file=sys.stderr)
+    for split, counts in tokens.header["unsplit"].items():
+        found = Unsplit(*counts)
+        if line := unsplit_line(found, f"data={data['name']}, data.root={data['root']}, split '{split}'"):
+            if split == "train" and found.share > _MOST_UNSPLIT:
                 raise DataError(line)
             print(f"warning: {line}", file=sys.stderr)
-    own = {"decoding_length": limit, "unit": tokenizer.unit}
-    if data["max_length"] is not None and (line := cut_warning(lengths, data["max_length"], **own)):
+    own = {"decoding_length": limit, "unit": tokens.tokenizer.unit}
+    if data["max_length"] is not None and (line := cut_warning(tokens.lengths, data["max_length"], **own)):
         print(f"warning: {line}", file=sys.stderr)
 
 
-def _check_pieces(captions: Sequence[Sequence[str]], tokenizer: Tokenizer) -> None:
-    """Warn if the words are mostly single characters, of which byte pairs make few longer pieces."""
-    if tokenizer.learned_pieces() is None:
-        return
-    counts, characters = Counter(word for words in captions for word in words), make_tokenizer("characters")
-    single = {word: count for word, count in counts.items() if len(characters(word)) <= 1}  # none of them: a space
-    share = sum(single.values()) / max(1, counts.total())
-    if share > _MOST_SINGLE:
-        base, option = tokenizer.word_tokenizer, dictionary_option(single)
-        words = f", or pieces of dictionary words: bpe:4000:unicode:{option}" if option and not base.option else ""
-        print(
-            f"warning: data.tokenizer={tokenizer.name}: {share:.0%} of the words of {base.name} have one character, "
-            f"so few longer pieces are learned. Use data.tokenizer={base.name}{words}",
-            file=sys.stderr,
-        )
-
-
-def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: Tokenizer) -> dict[str, Any]:
+def _with_length(config: Mapping[str, Any], lengths: Mapping[int, int], tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the settings with the limits that follow the data: data.max_length, and those of decoding and objective.
 
     Args:
-        lengths: the numbers of pieces of the training captions.
+        lengths: {number of pieces: number of training captions}.
     """
     limit = config["data"]["max_length"]
     if limit is None:
         limit, longest = default_length(lengths), max(lengths, default=0)
-        cut = sum(length > limit for length in lengths)
-        share = f": {cut} of {counted(len(lengths), 'caption')} cut" if cut else ""
+        cut = cut_captions(lengths, limit)
+        share = f": {cut} of {counted(sum(lengths.values()), 'caption')} cut" if cut else ""
         print(f"data.max_length: {limit} {tokenizer.unit} (the longest training caption has {longest}{share})")
     filled = {**config, "data": {**config["data"], "max_length": limit}}
     for part in ("decoding", "objective"):
@@ -194,22 +199,20 @@ def _with_length(config: Mapping[str, Any], lengths: Sequence[int], tokenizer: T
     return filled
 
 
-def _validation(records: Sequence, config: Mapping[str, Any]) -> list:
+def _validation(records: RecordTable, config: Mapping[str, Any]) -> RecordTable:
     """Return the validation records; there may be none only if trainer.limit_val_batches is 0.
 
     Raises:
         DataError: there are none. The message says how to add some, or how to train without validation.
     """
-    chosen = [record for record in records if record.split == "val"]
+    chosen = of_split(records, "val")
     if chosen or config["trainer"].get("limit_val_batches") == 0:
         return chosen
-    counts = Counter(record.split for record in records)
-    there = ", ".join(f"{name} {count}" for name, count in counts.items()) or "none"
     raise DataError(
-        f"split 'val' has no images with captions (images per split: {there}). For your own photos (data=csv), add a "
-        "`split` column to the CSV file, with `val` for about a tenth of them; for other data sets, docs/data.md in "
-        "the repository lists the files. To train without validation, add: trainer.limit_val_batches=0 "
-        "early_stopping=none"
+        f"split 'val' has no images with captions (images per split: {counts_of_splits(records)}). For "
+        "your own photos (data=csv), add a `split` column to the CSV file, with `val` for about a tenth of them; for "
+        "other data sets, docs/data.md in the repository lists the files. To train without validation, add: "
+        "trainer.limit_val_batches=0 early_stopping=none"
     )
 
 
@@ -271,26 +274,72 @@ def _try_decoding(captioner, search: Callable, vocabulary, encoder) -> None:
     captioner.train()
 
 
-def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], tokens: Mapping, vocabulary, source=None):
-    """Return the loaders of the readable records; without a source and records, only check the settings."""
+def _encoded(records: Sequence, *, tokens: TokenTable, vocabulary: Vocabulary, max_length: int) -> Sequence:
+    """Return the captions of records of the same run as ids."""
+    return tokens.encoded(records.rows if isinstance(records, RecordTable) else [], vocabulary, max_length)
+
+
+class _Pieces(Mapping):
+    """The captions of some images as numbers of pieces: image id -> captions."""
+
+    def __init__(self, records: RecordTable, tokens: TokenTable):
+        self._rows = dict(zip(records.image_ids.tolist(), records.rows, strict=True))
+        self._tokens = tokens
+
+    def __getitem__(self, image_id: int) -> list[list[int]]:
+        return self._tokens.pieces(int(self._rows[image_id]))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _loaders(config: Mapping[str, Any], splits: Mapping[str, Sequence], encode: Callable, source=None):
+    """Return the loaders of the readable records; without a source and records, only check the settings.
+
+    Args:
+        encode: function from records to their captions as ids.
+    """
     data = config["data"]
-    common = {"vocabulary": vocabulary, "source": source and source.read, "max_length": data["max_length"]}
     limits = {"train": data["captions_per_image"], "val": None}
     datasets = [
         CaptionDataset(
             splits[split],
-            [tokens[record.image_id] for record in splits[split]],
+            encode(splits[split]),
+            source=source and source.read,
             captions_per_image=limits[split],
             views=source.views if source and split == "train" else (),
             augment=source.augment if source and split == "train" else None,
             seed=config["seed"],
-            **common,
         )
         for split in _SPLITS
     ]
     from captioning.training import CaptionModule
 
-    return CaptionModule(*datasets, workers=source.workers if source else 0, seed=config["seed"], **config["loader"])
+    return CaptionModule(
+        *datasets,
+        workers=source.workers if source else 0,
+        seed=config["seed"],
+        locations=_locations(source, splits["train"]) if source and config["loader"]["order"] == "shards" else None,
+        **config["loader"],
+    )
+
+
+def _locations(source, records: Sequence) -> np.ndarray:
+    """Return where the features of training images are: [N, 2] shard and row.
+
+    Raises:
+        DataError: the store lost features since it was opened.
+    """
+    read = source.read
+    while hasattr(read, "reads"):  # of several encoders, each with a store of its own: the first one's
+        read = read.reads[0]
+    locations = read.store.locations(image_ids_of(records))
+    if (locations < 0).any():
+        raise DataError("features.root: the store has no features of some training images: run captioning-prepare")
+    return locations
 
 
 def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[str, Any] | None, tokenizer: Tokenizer):
@@ -317,7 +366,20 @@ def _reward(config: Mapping[str, Any], records: Sequence, checkpoint: Mapping[st
     return reward
 
 
-def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, vocabulary):
+def _same_shards(checkpoint: Mapping[str, Any], shards: int) -> None:
+    """Check that the features are in the same shards as when the run started, on which the order of training depends.
+
+    Raises:
+        ConfigError: they are in others.
+    """
+    if checkpoint["captioning"].get("shards", shards) != shards:
+        raise ConfigError(
+            "resume: the images are in other shards of features.root than when the run started, so loader.order=shards "
+            "would give another order. Restore the feature store, or start the run again with overwrite=true"
+        )
+
+
+def _teacher(config: Mapping[str, Any], records: Sequence, encode: Callable, vocabulary: Vocabulary):
     """Return the teacher, whose file must have soft targets for captions of the training split; None if not set."""
     if not config["teacher"]:
         return None
@@ -325,18 +387,14 @@ def _teacher(config: Mapping[str, Any], records: Sequence, tokens: Mapping, voca
         raise ConfigError(
             "teacher cannot be combined with a reward: use objective=distilled for a teacher, or set teacher=null"
         )
-    teacher, length = build(config["teacher"], vocabulary=vocabulary), config["data"]["max_length"]
-    items = [
-        (
-            record.image_id,
-            torch.empty(0),
-            [vocabulary.encode(words, max_length=length) for words in tokens[record.image_id]],
-        )
-        for record in records
-    ]
-    batch = collate(items)
-    real = (batch.tokens[..., 1:] != vocabulary.pad).any(-1)
-    known, captions = int((teacher.knows(batch.image_ids, batch.tokens) & real).sum()), int(real.sum())
+    teacher, texts, known, captions = build(config["teacher"], vocabulary=vocabulary), encode(records), 0, 0
+    ids = image_ids_of(records)
+    for first in range(0, len(records), _TOGETHER):
+        some = range(first, min(first + _TOGETHER, len(records)))
+        batch = collate([(int(ids[index]), torch.empty(0), texts[index]) for index in some])
+        real = (batch.tokens[..., 1:] != vocabulary.pad).any(-1)
+        known += int((teacher.knows(batch.image_ids, batch.tokens) & real).sum())
+        captions += int(real.sum())
     if not known:
         raise CheckpointError(
             f"teacher.file={config['teacher']['file']} has soft targets of other captions, or of captions cut to "
@@ -394,8 +452,8 @@ def _intervals(
     return {prefix + name: (report.scores[name], *bounds) for name, bounds in report.intervals.items()}
 
 
-def _about(splits, tokens, vocabulary) -> str:
-    known = vocabulary.coverage(caption for record in splits["val"] for caption in tokens[record.image_id])
+def _about(splits: Mapping[str, RecordTable], tokens: TokenTable, vocabulary: Vocabulary) -> str:
+    known = tokens.coverage(map(int, splits["val"].rows), vocabulary)
     unit, tokenizer = vocabulary.tokenizer.unit, vocabulary.tokenizer.name
     covers = f", which cover {known:.2%} of the {unit} of the validation captions" if splits["val"] else ""
     train, val = (

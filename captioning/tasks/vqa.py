@@ -40,7 +40,7 @@ class VqaTask:
         """
         refuse_views(config["features"])
         data, records = config["data"], build(config["data"]["reader"])
-        splits: dict[str, list[Any]] = {split: select(records, split) for split in _SPLITS}
+        splits: dict[str, Sequence[Any]] = {split: select(records, split) for split in _SPLITS}
         questions = {split: questions_of(splits[split]) for split in _SPLITS}
         if secret := [question.question_id for question in questions["val"] if not question.answers]:
             raise DataError(
@@ -81,7 +81,7 @@ class VqaTask:
             )
             report_unreadable(source)
             answerer.encoder = source.encoder
-            kept: dict[str, list[Any]] = {split: select(source.records, split) for split in _SPLITS}
+            kept: dict[str, Sequence[Any]] = {split: select(source.records, split) for split in _SPLITS}
             metadata["images"] = {split: len(records) for split, records in kept.items()}
             if resumed:
                 same_images(resumed, metadata["images"])

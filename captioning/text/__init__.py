@@ -9,6 +9,15 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "letters": ["letters_by_script", "letter_script"],
         "ptb_tokenizer": ["PUNCTUATION", "tokenize"],
         "tokenizer": ["TOKENIZERS", "Tokenizer", "make_tokenizer", "tokenizer_from_state_dict"],
-        "scripts": ["WARN_FROM", "is_unsplit", "script_of", "unsplit", "unsplit_share", "unsplit_warning"],
+        "scripts": [
+            "Unsplit",
+            "WARN_FROM",
+            "is_unsplit",
+            "script_of",
+            "unsplit",
+            "unsplit_line",
+            "unsplit_share",
+            "unsplit_warning",
+        ],
     },
 )

@@ -89,7 +89,11 @@ def unsplit_warning(texts: Iterable[str], where: str, tokenizer: Tokenizer = _PT
         where: the file or data set, which the warning names.
         tokenizer: splits the captions. There is no warning for one that splits scripts without spaces.
     """
-    found = unsplit(texts, tokenizer)
+    return unsplit_line(unsplit(texts, tokenizer), where)
+
+
+def unsplit_line(found: Unsplit, where: str) -> str | None:
+    """Return the line of `unsplit_warning` for captions that `unsplit` has counted."""
     return f"{where}: {describe(found)}" if found.share >= WARN_FROM else None
 
 

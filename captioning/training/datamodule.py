@@ -4,10 +4,11 @@ from collections.abc import Callable, Sized
 from typing import cast
 
 import lightning
+import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.data import ImageSampler, collate
+from captioning.data import IMAGES, SHARDS, SHUFFLE_BUFFER, ImageSampler, ShardSampler, check_order, collate
 from captioning.errors import must_be
 from captioning.training.signals import ignore_in_worker
 
@@ -25,9 +26,12 @@ class CaptionModule(lightning.LightningDataModule):
         seed: seed of the order of the training items.
         collate: function from a list of items to a batch.
         shuffle: whether training draws a new order each epoch.
+        order: "images" for a random order of all training images, "shards" for that of `ShardSampler`.
+        shuffle_buffer: number of images in the buffer of `ShardSampler`.
+        locations: [N, 2] shard and row of each training image, for "shards".
 
     Raises:
-        ConfigError: a batch size is below 1.
+        ConfigError: a batch size is below 1, or the order is unknown.
     """
 
     def __init__(
@@ -42,11 +46,16 @@ class CaptionModule(lightning.LightningDataModule):
         seed: int = 0,
         collate: Callable = collate,
         shuffle: bool = True,
+        order: str = IMAGES,
+        shuffle_buffer: int = SHUFFLE_BUFFER,
+        locations: np.ndarray | None = None,
     ):
         super().__init__()
         must_be("loader.batch_size", batch_size, least=1)
         must_be("loader.val_batch_size", val_batch_size, least=1)
+        check_order(order, shuffle_buffer)
         self.train_data, self.val_data = train, val
+        self.shuffle_buffer, self.locations = shuffle_buffer, locations if order == SHARDS else None
         self.batch_size, self.val_batch_size = batch_size, val_batch_size
         self.workers, self.prefetch, self.seed = workers, prefetch, seed
         self.collate, self.shuffle, self.start = collate, shuffle, (0, 0)
@@ -69,10 +78,15 @@ class CaptionModule(lightning.LightningDataModule):
 
     def _loader(self, data: Dataset, *, shuffle: bool, batch_size: int) -> DataLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        own: dict[str, int] = {"seed": self.seed, "rank": rank, "world": world}
+        if shuffle and self.locations is not None:
+            sampler: ImageSampler = ShardSampler(self.locations, buffer=self.shuffle_buffer, **own)
+        else:
+            sampler = ImageSampler(len(cast(Sized, data)), shuffle=shuffle, **own)
         return DataLoader(
             data,
             batch_size=batch_size,
-            sampler=ImageSampler(len(cast(Sized, data)), shuffle=shuffle, seed=self.seed, rank=rank, world=world),
+            sampler=sampler,
             collate_fn=self.collate,
             num_workers=self.workers,
             prefetch_factor=self.prefetch if self.workers else None,

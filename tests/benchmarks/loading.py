@@ -22,7 +22,7 @@ from measure import peak_mebibytes, run, seconds
 from preparing import draw_pictures
 from training import CAPTIONS, DEVICE, LENGTHS, build, ours
 
-from captioning.data import CaptionBatch, CaptionDataset, Record, Transform, Vocabulary
+from captioning.data import CaptionBatch, CaptionDataset, Record, Transform, Vocabulary, encode_captions
 from captioning.features import Source
 from captioning.features.sources import Pictures, StoredFeatures
 from captioning.features.store import FeatureStore, Stamp
@@ -50,7 +50,7 @@ def loader_of(source: Source, *, batch: int):
         return random.choices(words, k=length)
 
     captions = [[caption() for _ in range(CAPTIONS)] for _ in source.records]
-    data = CaptionDataset(source.records, captions, vocabulary=Vocabulary(words), source=source.read)
+    data = CaptionDataset(source.records, encode_captions(captions, Vocabulary(words)), source=source.read)
     module = CaptionModule(data, data, batch_size=batch, val_batch_size=batch, workers=source.workers)
     return module.train_dataloader()
 

@@ -21,6 +21,7 @@ from captioning.data import (
     Vocabulary,
     collate,
     collate_images,
+    encode_captions,
     may_be_mirrored,
     tokenize_captions,
 )
@@ -37,12 +38,14 @@ def words_of(records):
     return tokenize_captions(records, make_tokenizer("ptb"))
 
 
-def dataset(**arguments):
-    captions = words_of(RECORDS)
+def ids_of(records, words, **options):
+    return encode_captions(words_of(records), Vocabulary(words), **options)
+
+
+def dataset(*, max_length=20, **arguments):
     return CaptionDataset(
         RECORDS,
-        captions,
-        vocabulary=Vocabulary(["a", "b", "c"]),
+        ids_of(RECORDS, ["a", "b", "c"], max_length=max_length),
         source=lambda record: torch.full((2,), record.image_id),
         **arguments,
     )
@@ -94,8 +97,7 @@ def test_half_of_the_epochs_see_the_mirror_image_unless_a_caption_tells_left_fro
     ]
     data = CaptionDataset(
         records,
-        words_of(records),
-        vocabulary=Vocabulary(["a", "b"]),
+        ids_of(records, ["a", "b"]),
         source=lambda record: torch.tensor([record.image_id]),
         views=[View(lambda record: torch.tensor([-record.image_id]), turned=True)],
         seed=5,
@@ -114,8 +116,7 @@ def test_each_epoch_sees_one_of_the_views_all_alike():
     views = [View(lambda record, view=view: torch.tensor([view]), turned=view < 0) for view in (-1, 3, -4, 5)]
     data = CaptionDataset(
         records,
-        words_of(records),
-        vocabulary=Vocabulary(["a", "b"]),
+        ids_of(records, ["a", "b"]),
         source=lambda record: torch.tensor([0]),
         views=views,
     )
@@ -126,20 +127,22 @@ def test_each_epoch_sees_one_of_the_views_all_alike():
 
 def test_captions_are_drawn_without_replacement_and_all_stay_in_order_where_the_limit_is_their_number():
     records = [Record(number, Path("a.png"), "train", ("a", "b", "c", "a b")) for number in (7, 8)]
-    options = {"vocabulary": Vocabulary(["a", "b", "c"]), "source": lambda record: torch.zeros(1)}
+    options = {"source": lambda record: torch.zeros(1)}
+    ids = ids_of(records, ["a", "b", "c"])
     all_of_them = [[START, 4, END], [START, 5, END], [START, 6, END], [START, 4, 5, END]]
     for limit in (None, 4, 5):
-        data = CaptionDataset(records, words_of(records), captions_per_image=limit, seed=2, **options)
+        data = CaptionDataset(records, ids, captions_per_image=limit, seed=2, **options)
         assert all(data[0, epoch][2] == all_of_them for epoch in range(10))
-    data = CaptionDataset(records, words_of(records), captions_per_image=3, seed=2, **options)
+    data = CaptionDataset(records, ids, captions_per_image=3, seed=2, **options)
     assert len(data) == 2
     for index, number in enumerate((7, 8)):
         for epoch in range(10):
             expected = random.Random(f"2/{epoch}/{number}").sample(all_of_them, 3)
             assert data[index, epoch][0] == number and data[index, epoch][2] == expected
-    chosen = [CaptionDataset(records, words_of(records), captions_per_image=2, **options)[0, 0][2]]
+    chosen = [CaptionDataset(records, ids, captions_per_image=2, **options)[0, 0][2]]
     assert chosen == [random.Random("0/0/7").sample(all_of_them, 2)]
-    assert len(CaptionDataset(records, [[["a"] * 30]] * 2, **options)[0, 0][2][0]) == 22  # cut to 20 words
+    long = encode_captions([[["a"] * 30]] * 2, Vocabulary(["a"]))
+    assert len(CaptionDataset(records, long, **options)[0, 0][2][0]) == 22  # cut to 20 words
 
 
 @pytest.mark.parametrize("name", ["max_length", "captions_per_image"])
@@ -153,8 +156,7 @@ def test_the_view_of_an_epoch_is_drawn_from_seed_epoch_and_image():
     views = [View(lambda record, view=view: torch.tensor([view]), turned=False) for view in (1, 2)]
     data = CaptionDataset(
         RECORDS,
-        words_of(RECORDS),
-        vocabulary=Vocabulary(["a"]),
+        ids_of(RECORDS, ["a"]),
         source=lambda record: torch.tensor([0]),
         views=views,
         seed=4,

@@ -67,6 +67,9 @@ class Stored(Dataset):
 def test_what_is_stored_comes_back(tmp_path, records):
     store = fill(open_store(tmp_path), records)
     assert sorted(path.name for path in store.folder.iterdir()) == [
+        "claims.lock",
+        "index-00001.npy",  # of the empty store: another machine may still have it open
+        "index-00002.npy",
         "manifest.json",
         "shard-00000.npy",
         "shard-00001.npy",
@@ -79,6 +82,20 @@ def test_what_is_stored_comes_back(tmp_path, records):
         opened.check(records)
     with pytest.raises(KeyError):
         store[-1]
+
+
+def test_locations_name_the_shard_and_the_row(tmp_path, records):
+    store = fill(open_store(tmp_path), records)
+    ids = [records[index].image_id for index in (0, 3, 4, 10)]
+    wanted = np.array([[0, 0], [0, 3], [1, 0], [2, 2], [-1, -1]])
+    for opened in (store, open_store(tmp_path)):
+        for asked in ([*ids, 5], np.array([*ids, 5], np.int32)):
+            found = opened.locations(asked)
+            assert found.dtype == np.int64 and np.array_equal(found, wanted)
+        assert opened.locations([]).shape == (0, 2)
+    records[3].path.write_bytes(b"another one")
+    store.missing(records)
+    assert store.locations(ids)[1].tolist() == [-1, -1]
 
 
 def test_nothing_is_on_disk_before_the_first_shard(tmp_path, records):
@@ -142,7 +159,8 @@ def test_a_kill_while_writing_leaves_a_good_store(tmp_path, records, monkeypatch
         assert_holds(again, [record for record in records if record.image_id in again])
         assert_holds(fill(again, records), records)
         assert len(FeatureStore(folder, KEY)) == 11
-        assert sorted(path.name for path in folder.iterdir())[:2] == ["manifest.json", "shard-00000.npy"]
+        names = {path.name for path in folder.iterdir() if not path.name.startswith("index-")}
+        assert len(names) == 2 + len(again._shards) and not list(folder.glob(".*")) and len(again._shards) <= 4
     assert lengths == sorted(lengths) and {0, 4, 8, 11} == set(lengths)
 
 
@@ -150,7 +168,7 @@ def test_a_journal_is_read_up_to_where_its_writer_was_killed(tmp_path, records):
     store = open_store(tmp_path)
     for record in records[:8]:  # no flush
         store.append(record.image_id, stamp_picture(record.path), values(record))
-    journal = store.folder / "journal.jsonl"
+    (journal,) = (store.folder / "journals").iterdir()
     content = journal.read_bytes()
     assert json.loads((store.folder / "manifest.json").read_text())["shards"] == []
     first, second = content.splitlines(keepends=True)
@@ -161,7 +179,7 @@ def test_a_journal_is_read_up_to_where_its_writer_was_killed(tmp_path, records):
         journal.write_bytes(first + junk + second)
         assert len(open_store(tmp_path)) == 4
     again = fill(open_store(tmp_path), records)
-    assert not journal.exists() and len(open_store(tmp_path)) == 11
+    assert not journal.parent.exists() and len(open_store(tmp_path)) == 11
     assert_holds(again, records)
 
 
@@ -171,18 +189,20 @@ def test_what_a_shard_costs_does_not_grow_with_those_before_it(tmp_path, records
     monkeypatch.setattr(module.manifest, "write_manifest", lambda *arguments: written.append(1) or real(*arguments))
     for record in records:
         store.append(record.image_id, stamp_picture(record.path), values(record))
-    lines = (store.folder / "journal.jsonl").read_bytes().splitlines()
+    (journal,) = (store.folder / "journals").iterdir()
+    lines = journal.read_bytes().splitlines()
     assert len(written) == 1 and len(lines) == 11 and max(map(len, lines)) < 200
 
 
-def test_no_picture_gets_the_features_of_others_from_a_shard_that_took_a_lost_ones_name(tmp_path, records, monkeypatch):
+def test_a_lost_shards_name_is_never_used_again(tmp_path, records):
+    """Otherwise, an index that still lists the lost shard would find the features of other pictures in the new one."""
     fill(open_store(tmp_path), records[:4])
-    shard = tmp_path / "store" / "shard-00000.npy"
-    shard.unlink()
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        killing(patch, 6)  # manifest and shard are there, and the journal's line is not
-        fill(open_store(tmp_path), records[4:8])
-    assert shard.exists() and not open_store(tmp_path)._index
+    (tmp_path / "store" / "shard-00000.npy").unlink()
+    fill(open_store(tmp_path), records[4:8])
+    (tmp_path / "store" / "shard-00001.npy").unlink()
+    store = fill(open_store(tmp_path), records[8:])
+    assert [path.name for path in store.folder.glob("shard-*")] == ["shard-00002.npy"] and len(store) == 3
+    assert_holds(open_store(tmp_path), records[8:])
 
 
 @pytest.mark.parametrize("spoil", [lambda path: path.unlink(), lambda path: os.truncate(path, 140)])
@@ -219,7 +239,7 @@ def test_other_formats_and_broken_manifests_are_refused(tmp_path, records):
     manifest = fill(open_store(tmp_path), records).folder / "manifest.json"
     content = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(content | {"format": 0}))
-    with pytest.raises(DataError, match="format is 0 in the store, 2 in this run"):
+    with pytest.raises(DataError, match="format is 0 in the store, 3 in this run"):
         open_store(tmp_path)
     for text in ("{", "[]", "{}", json.dumps(content | {"shards": [{}]})):
         manifest.write_text(text)

@@ -1,11 +1,14 @@
 """What training says of captions that it would cut, or whose language the tokenizer cannot split."""
 
+from pathlib import Path
+
 import pytest
 from PIL import Image
 from small_world import SMALL, run
 
+from captioning.data import Record, TokenTable
 from captioning.errors import DataError
-from captioning.tasks import image_captioning
+from captioning.tasks import caption_files
 from captioning.text import make_tokenizer
 
 CHINESE = [
@@ -40,7 +43,7 @@ def stops(monkeypatch):
             run("train", *arguments, *SMALL)
         return caught.value
 
-    monkeypatch.setattr(image_captioning.Vocabulary, "build", enough)
+    monkeypatch.setattr(TokenTable, "vocabulary", enough)
     return start
 
 
@@ -120,11 +123,11 @@ def test_the_advice_on_single_characters_fits_the_script(tmp_path, capsys, stops
     )
 
 
-def test_a_dictionary_in_use_is_not_proposed(capsys):
+def test_a_dictionary_in_use_is_not_proposed():
     pytest.importorskip("jieba")
     tokenizer = make_tokenizer("bpe:200:unicode:jieba").fit(["狗", "猫"])
-    image_captioning._check_pieces([["狗"], ["猫"]], tokenizer)
-    assert capsys.readouterr().err.endswith("Use data.tokenizer=unicode:jieba\n")
+    line = caption_files._few_pieces([Record(1, Path("a.png"), "train", ("狗", "猫"))], tokenizer)
+    assert line.endswith("Use data.tokenizer=unicode:jieba")
 
 
 def test_cut_captions_are_counted_in_pieces(tmp_path, capsys, stops):

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import torch
 from torch import nn
 
-from captioning.data import Record, Vocabulary
+from captioning.data import Record, Vocabulary, encode_captions
 from captioning.features import Source
 from captioning.tasks.image_captioning import _loaders
 
@@ -22,10 +22,11 @@ def loaders(**settings):
     config = {
         "data": {"captions_per_image": 1, "max_length": 20} | settings,
         "seed": 0,
-        "loader": {"batch_size": 2, "val_batch_size": 2},
+        "loader": {"batch_size": 2, "val_batch_size": 2, "order": "images", "shuffle_buffer": 1},
     }
     vocabulary = Vocabulary(["a", "dog", "dogs", "two", "cat", "cats", "run"])
-    return _loaders(config, {"train": records, "val": records}, TOKENS, vocabulary, source)
+    ids = encode_captions(list(TOKENS.values()), vocabulary)
+    return _loaders(config, {"train": records, "val": records}, lambda given: ids[: len(given)], source)
 
 
 def test_training_takes_some_captions_of_an_image_and_validation_all():

@@ -1,0 +1,123 @@
+"""Claim image ids for one process at a time, so that many processes and machines fill one store together.
+
+A claim is a lock on a range of bytes of one file, `claims.lock`, with one byte per image id. The file has no content.
+The operating system drops a process's locks when the process ends, however it ends, and such locks also work between
+the machines of a network disk. Ranges that overlap exclude each other, so runs with different lists of images are safe
+beside each other, too.
+
+Python's lock packages (`filelock`, `portalocker`) lock whole files: that would need one file per claim. On Windows,
+where a range cannot be as long as the range of ids, every claim locks the whole file. So there, processes take turns.
+"""
+
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+
+from captioning.errors import DataError
+
+if sys.platform != "win32":
+    import fcntl
+
+HELD = (errno.EACCES, errno.EAGAIN)  # another process has the lock; POSIX allows both
+LARGEST = 2**62  # of the ids that are positions in a file
+
+
+class Ids(NamedTuple):
+    """A range of image ids, both ends included. `ALL` is every id."""
+
+    first: int
+    last: int
+
+    @classmethod
+    def of(cls, image_ids: Sequence[int]) -> "Ids":
+        """Return the range of some ids; ALL, if they cannot be positions in a file."""
+        first, last = min(image_ids), max(image_ids)
+        return cls(first, last) if first >= 0 and last < LARGEST else ALL
+
+
+ALL = Ids(0, -1)  # a lock of length 0 reaches to the end of the file, however long that is
+
+
+class ImageClaims:
+    """The claims of this process on one store; leaving the context drops them.
+
+    A process may use one object per store at a time, because closing the file drops all locks that the process has on
+    it. Processes that it forks do not inherit its claims.
+
+    Args:
+        folder: the store's folder, which must exist.
+
+    Raises:
+        DataError: the file cannot be opened, or the file system has no locks.
+    """
+
+    def __init__(self, folder: Path):
+        self.path = folder / "claims.lock"
+        self._file: int | None = None
+        self._whole: FileLock | None = None
+        self._held: list[Ids] = []
+
+    def __enter__(self) -> "ImageClaims":
+        try:
+            if sys.platform == "win32":
+                self._whole = FileLock(self.path)
+            else:
+                self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise self._refused(error) from error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._held.clear()
+        if self._whole is not None:
+            self._whole.release(force=True)
+        if self._file is not None:
+            os.close(self._file)
+        self._file = self._whole = None
+
+    def take(self, ids: Ids, *, wait: bool = False) -> bool:
+        """Claim the ids, and return whether no other process has any of them.
+
+        Args:
+            ids: the range. Ranges that one process has at the same time may not overlap.
+            wait: wait until the ids are free, instead of returning False. Only for processes without other claims:
+                two that wait for each other would wait forever.
+        """
+        try:
+            if self._whole is not None:
+                if not self._held:
+                    self._whole.acquire(timeout=-1 if wait else 0)
+            else:
+                self._lock(fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, ids)
+        except Timeout:
+            return False
+        except OSError as error:
+            if error.errno in HELD:
+                return False
+            raise self._refused(error) from error
+        self._held.append(ids)
+        return True
+
+    def drop(self, ids: Ids) -> None:
+        """Give a claim back."""
+        self._held.remove(ids)
+        if self._whole is None:
+            if ids not in self._held:  # ALL may be held several times
+                self._lock(fcntl.LOCK_UN, ids)
+        elif not self._held:
+            self._whole.release()
+
+    def _lock(self, command: int, ids: Ids) -> None:
+        assert self._file is not None  # only used inside the context
+        fcntl.lockf(self._file, command, ids.last - ids.first + 1, ids.first)
+
+    def _refused(self, error: OSError) -> DataError:
+        return DataError(
+            f"cannot lock {self.path} ({error.strerror or error}): check the permissions of its folder, or set "
+            "features.root to a folder on a disk with file locks"
+        )
