@@ -1,15 +1,15 @@
 """Measure how much of its speed this package keeps if another program keeps a core busy.
 
-    python tests/benchmarks/neighbour.py [--quick] [--only beam5] [--output bench.json]
+    python tests/benchmarks/neighbor.py [--quick] [--only beam5] [--output bench.json]
 
 Every case runs in two processes: with the variables that the commands set before torch is loaded
 (`captioning.io.choose_threads`), and without them, as in any program with torch. The processes take turns, alone and
-with a neighbour, a program in an endless loop, so that all figures of a case come from the same minutes. Variables
+with a neighbor, a program in an endless loop, so that all figures of a case come from the same minutes. Variables
 that you have set yourself, such as OMP_WAIT_POLICY, count in both.
 
-`value` is the rate with the commands' variables and the neighbour. `rival_ratio` divides it by the rate without these
-variables, also with the neighbour. `quiet_ratio` is the same ratio without a neighbour: below 1, it is what the
-variables cost on a quiet machine. `kept` and `rival_kept` divide the rates with the neighbour by the quiet rate of
+`value` is the rate with the commands' variables and the neighbor. `rival_ratio` divides it by the rate without these
+variables, also with the neighbor. `quiet_ratio` is the same ratio without a neighbor: below 1, it is what the
+variables cost on a quiet machine. `kept` and `rival_kept` divide the rates with the neighbor by the quiet rate of
 torch's own defaults. All are medians.
 """
 
@@ -87,7 +87,7 @@ def served(variables: Mapping[str, str], name: str, images: int) -> Iterator[Cal
 
 
 @contextmanager
-def neighbour() -> Iterator[Callable[[bool], None]]:
+def neighbor() -> Iterator[Callable[[bool], None]]:
     """Start a program in an endless loop. Yield a function that lets it run or stops it."""
     process = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     process.send_signal(signal.SIGSTOP)
@@ -99,9 +99,9 @@ def neighbour() -> Iterator[Callable[[bool], None]]:
 
 
 def measure(name: str, *, images: int, rounds: int) -> dict[str, Any]:
-    """Measure a case in turns: both processes alone, and every third time with the neighbour."""
+    """Measure a case in turns: both processes alone, and every third time with the neighbor."""
     variables = choose_threads(os.environ, affinity=len(os.sched_getaffinity(0)), quota=cpu_quota())
-    with served(variables, name, images) as ours, served({}, name, images) as rival, neighbour() as let_run:
+    with served(variables, name, images) as ours, served({}, name, images) as rival, neighbor() as let_run:
         rates: dict[tuple[bool, bool], list[float]] = {
             (who, busy): [] for who in (True, False) for busy in (True, False)
         }
@@ -127,9 +127,9 @@ def measure(name: str, *, images: int, rounds: int) -> dict[str, Any]:
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Yield the cases."""
-    images, rounds = (1, 1) if arguments.quick else (16, 36)
+    images, rounds = (1, 1) if arguments.quick else (16, 24)
     for name in UNITS:
-        yield f"neighbour/{name}/{images}", partial(measure, name, images=images, rounds=rounds)
+        yield f"neighbor/{name}/{images}", partial(measure, name, images=images, rounds=rounds)
 
 
 if __name__ == "__main__":
