@@ -53,12 +53,13 @@ def share_threads(processes: int) -> None:
     Lightning divides the cores, but only if OMP_NUM_THREADS is not set, and it does not know the quota. So this does
     nothing unless `set_threads` has set OMP_NUM_THREADS. The processes that are started later inherit the number.
     """
-    if processes > 1 and os.environ.get("OMP_NUM_THREADS") == _chosen.get("OMP_NUM_THREADS", ""):
+    own = _chosen.get("OMP_NUM_THREADS")
+    if processes > 1 and own:
         import torch
 
-        threads = max(1, int(_chosen["OMP_NUM_THREADS"]) // processes)
+        threads = max(1, int(own) // processes)
         torch.set_num_threads(threads)
-        _chosen["OMP_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = str(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 def usable_cores() -> int:

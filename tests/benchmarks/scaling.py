@@ -72,15 +72,25 @@ class Worker:
             records = [Record(number, Path(f"{number}.jpg"), "train", ()) for number in range(BATCH * steps)]
             self.loader = loader_of(Source(StoredFeatures(store), nn.Identity(), records, [], 0), batch=BATCH)
 
-    def join(self, folder: Path) -> None:
-        """Connect the processes, and create a model for each number of them."""
-        dist.init_process_group("gloo", f"file://{folder}/rendezvous", rank=self.rank, world_size=PROCESSES[-1])
-        self.groups = {number: dist.new_group(list(range(number))) for number in PROCESSES}
-        self.taught: dict[int, nn.Module] = {}
-        for number in PROCESSES:
-            if self.rank < number:
-                whole, group = Whole(), self.groups[number]
-                self.taught[number] = DistributedDataParallel(whole, process_group=group) if number > 1 else whole
+    def join(self, processes: int, rendezvous: Path) -> None:
+        """Connect the first processes, create their model, and take one step to warm up.
+
+        The connection is made again for every number of processes, because a loss is divided by the number of captions
+        of all processes that are connected.
+        """
+        whole: nn.Module = Whole()
+        if processes > 1:
+            dist.init_process_group("gloo", f"file://{rendezvous}", rank=self.rank, world_size=processes)
+            whole = DistributedDataParallel(whole)
+        self.weights = sum(weight.numel() for weight in whole.parameters())
+        self.current: list[CaptionBatch] = [next(iter(self.loader))]
+        self.step = Training(whole, lambda: whole(self.current[0]))
+        self.step()
+
+    def leave(self) -> None:
+        """Undo `join`."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
     def encode(self) -> float:
         """Return the images/s of the encoder."""
@@ -102,27 +112,26 @@ class Worker:
         prepare(self.encoder, self.records)
         return len(self.records)
 
-    def train(self, processes: int) -> int:
-        """Take a step per batch of the loader together with the other processes, and return their number."""
-        whole = self.taught[processes]
-        current: list[CaptionBatch] = []
-        step = Training(whole, lambda: whole(current[0]))
-        for batch in self.loader:
-            current[:] = [batch]
-            step()
-        return self.steps
-
-    def reduce(self) -> float:
-        """Return the seconds to sum the gradients with one other process."""
-        numbers = torch.zeros(self.weights())
+    def train(self) -> float:
+        """Take a step per batch of the loader together with the other processes. Return the seconds per step."""
         started_at = time.perf_counter()
-        for _ in range(self.steps):
-            dist.all_reduce(numbers, group=self.groups[2])
+        for batch in self.loader:
+            self.current[:] = [batch]
+            self.step()
         return (time.perf_counter() - started_at) / self.steps
 
-    def weights(self) -> int:
+    def reduce(self) -> float:
+        """Return the seconds to sum the gradients of all connected processes."""
+        numbers = torch.zeros(self.weights)
+        dist.all_reduce(numbers)
+        started_at = time.perf_counter()
+        for _ in range(self.steps):
+            dist.all_reduce(numbers)
+        return (time.perf_counter() - started_at) / self.steps
+
+    def count(self) -> int:
         """Return the number of weights."""
-        return sum(weight.numel() for weight in self.taught[PROCESSES[-1]].parameters())
+        return self.weights
 
 
 def serve(connection, *given, **options) -> None:
@@ -146,8 +155,6 @@ class Workers:
             self.connections.append(own)
         for each in self.connections:
             each.recv()
-        if kind == "train":
-            self.all(PROCESSES[-1], "join", folder)
 
     def all(self, processes: int, *message: Any) -> tuple[list[Any], float]:
         """Run a method in the first processes at the same time. Return the results, and the seconds."""
@@ -176,13 +183,17 @@ def prepare_round(workers: Workers) -> Iterator[tuple[str, float]]:
 
 def train_round(workers: Workers) -> Iterator[tuple[str, float]]:
     """Measure every case of training once."""
-    yield "weights", workers.all(1, "weights")[0][0]
-    yield "reduce", max(workers.all(2, "reduce")[0])
     for number in PROCESSES:
-        done, spent = workers.all(number, "train", number)
-        yield str(number), sum(done) / spent
-        if number == 1:
-            yield "step", spent / sum(done)
+        with TemporaryDirectory() as folder:
+            workers.all(number, "join", number, Path(folder) / "rendezvous")
+            spent = max(workers.all(number, "train")[0])
+            yield str(number), number / spent
+            if number == 1:
+                yield "step", spent
+                yield "weights", workers.all(1, "count")[0][0]
+            if number == 2:
+                yield "reduce", max(workers.all(2, "reduce")[0])
+            workers.all(number, "leave")
 
 
 ROUNDS: dict[str, Callable[[Workers], Iterator[tuple[str, float]]]] = {"prepare": prepare_round, "train": train_round}
@@ -217,7 +228,7 @@ def measure_all(kind: str, *, rounds: int, **sizes: int) -> dict[str, dict[str, 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Yield the cases. All of a kind are measured when the first one is needed."""
-    sizes = {"images": 8, "steps": 2, "rounds": 1} if arguments.quick else {"images": 48, "steps": 6, "rounds": 3}
+    sizes = {"images": 8, "steps": 2, "rounds": 1} if arguments.quick else {"images": 32, "steps": 5, "rounds": 2}
     for kind, names in NAMES.items():
         measured = cache(partial(measure_all, kind, **sizes))
         for name in names:
