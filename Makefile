@@ -116,7 +116,7 @@ audit: .venv/ready
 
 # Measure the speed on this machine and write bench.json; this takes long. `make bench BENCH_ARGS=--quick` only tests that
 # the benchmarks run. `make bench-compare OLD=before.json` compares the results with an earlier run.
-BENCHMARKS = $(filter-out %/measure.py %/compare.py %/soak.py, $(wildcard tests/benchmarks/*.py))
+BENCHMARKS = $(filter-out %/measure.py %/compare.py %/soak.py %/simulate.py, $(wildcard tests/benchmarks/*.py))
 NEW ?= bench.json
 
 bench: .venv/ready

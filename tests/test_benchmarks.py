@@ -147,7 +147,7 @@ def test_the_usual_transformer_learns_and_writes_the_same(attention_dropout):
     assert [hypotheses[0].tokens for hypotheses in found] == usual.search(batch.images, tokens=6)
 
 
-SCRIPTS = sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py", "beside.py"})
+SCRIPTS = sorted({path.name for path in FOLDER.glob("*.py")} - {"measure.py", "compare.py", "beside.py", "simulate.py"})
 
 
 def test_all_benchmarks_have_one_command_line(monkeypatch, tmp_path, capsys):

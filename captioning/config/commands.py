@@ -27,6 +27,7 @@ from captioning.config.streams import open_closed_streams, quiet_pipe
 from captioning.config.sweep import register as register_sweeper
 from captioning.config.typed_text import literal, parses
 from captioning.errors import CaptioningError, ConfigError
+from captioning.io import set_threads
 
 ERRORS = (CaptioningError, HydraException, OmegaConfBaseException)  # that a user can fix
 
@@ -71,6 +72,7 @@ def entry_point(
     def main() -> None:
         # Hydra's documented switch to raise exceptions instead of printing its own summary of them.
         os.environ["HYDRA_FULL_ERROR"] = "1"
+        set_threads()
         open_closed_streams()
         try:
             with quiet_pipe():

@@ -3,7 +3,6 @@
 Torch and open_clip are imported when the first score needs them, so importing this file is fast.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,12 +12,12 @@ import numpy as np
 
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.evaluation.clip_model import RANDOM_WEIGHTS, ClipChoice, LoadedClip, load_clip
-from captioning.io import counted
+from captioning.io import counted, usable_cores
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_THREADS = min(8, os.cpu_count() or 1)  # that decode images
+_THREADS = min(8, usable_cores())  # that decode images
 _SHOWN = 3  # faults in an error message
 
 

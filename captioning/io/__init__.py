@@ -1,4 +1,4 @@
-"""Write files atomically, keep paths below their folder, resume downloads, look up packages and networks of timm."""
+"""Write files atomically, keep paths below their folder, resume downloads, look up packages, networks and cores."""
 
 import lazy_loader
 
@@ -21,6 +21,7 @@ TOOLS = {
     "messages": ["counted", "unopened"],
     "optional_packages": ["need_package"],
     "safe_paths": ["inside"],
+    "threads": ["choose_threads", "cpu_quota", "set_threads", "share_threads", "usable_cores"],
     "timm_registry": ["TimmSettings", "timm_settings"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

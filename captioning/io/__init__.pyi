@@ -15,6 +15,11 @@ from captioning.io.messages import counted as counted
 from captioning.io.messages import unopened as unopened
 from captioning.io.optional_packages import need_package as need_package
 from captioning.io.safe_paths import inside as inside
+from captioning.io.threads import choose_threads as choose_threads
+from captioning.io.threads import cpu_quota as cpu_quota
+from captioning.io.threads import set_threads as set_threads
+from captioning.io.threads import share_threads as share_threads
+from captioning.io.threads import usable_cores as usable_cores
 from captioning.io.timm_registry import TimmSettings as TimmSettings
 from captioning.io.timm_registry import timm_settings as timm_settings
 

@@ -18,7 +18,6 @@ from typing import Any, cast
 from captioning.config import build
 from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.io import need_package
-from captioning.training.freezing import train_only
 from captioning.training.loggers import check_loggers, count_images, make_loggers
 from captioning.training.monitor import choose_monitor, stopped_early
 from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
@@ -50,6 +49,7 @@ def train(config: dict[str, Any]) -> str | None:
 
     from captioning.checkpoints import read_checkpoint
     from captioning.checkpoints import resume as continuing
+    from captioning.training.freezing import train_only
 
     run_dir, task = Path(config["run_dir"]), build(config["task"])
     config = _with_commit(_without(config, "weight_averaging", "early_stopping"))

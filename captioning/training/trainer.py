@@ -10,6 +10,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from captioning.errors import ConfigError, must_be
+from captioning.io import share_threads
 from captioning.training.callbacks import WholeFiles
 
 
@@ -55,6 +56,7 @@ class Trainer(lightning.Trainer):
         given = arguments.pop("plugins", None) or []
         plugins = [*(given if isinstance(given, list) else [given]), WholeFiles()]
         super().__init__(**arguments, plugins=plugins)
+        share_threads(self.num_devices)
         self.skip_nonfinite, self.save_every_minutes, self.compile = skip_nonfinite, save_every_minutes, compile
 
 
