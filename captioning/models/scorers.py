@@ -20,7 +20,7 @@ def additive_equation(query: Tensor, keys: Tensor, weight: Tensor) -> Tensor:
     Args:
         query: q [B, K, A].
         keys: k [B, L, A].
-        weight: u [A].
+        weight: u [1, A].
 
     Returns:
         Scores [B, K, L].
@@ -55,9 +55,10 @@ class Additive(nn.Module):
     def forward(self, query: Tensor, keys: Tensor) -> Tensor:
         """Score query [B, K, H] against keys [B, L, A]: -> [B, K, L]."""
         query = linear(query, self.query.weight)
-        weight = self.score.weight[0].to(query.dtype)
         # The compiler fuses the equation into one kernel, which does not keep [B, K, L, A] in memory either.
-        return (additive_equation if torch.compiler.is_compiling() else additive_scores)(query, keys, weight)
+        if torch.compiler.is_compiling():
+            return additive_equation(query, keys, self.score.weight.to(query.dtype))
+        return additive_scores(query, keys, self.score.weight)
 
     def of_rows(self, query: Tensor, key: Tensor) -> Tensor:
         """Score query [B, K, H] against one key per row [B, K, A]: -> [B, K]."""

@@ -5,7 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn import functional as F
 
 _CACHED = 2**22  # logits that a CPU computes at once: more do not fit its caches, fewer make the products small
 HELD = 2**26  # logits that a GPU computes at once
@@ -68,12 +67,13 @@ class _Words(torch.autograd.Function):
         of_features, of_weight, of_bias = (
             torch.zeros_like(part) if wanted and part is not None else None for part in (features, weight, bias)
         )
-        at_once = max(1, (_CACHED if features.device.type == "cpu" else HELD) // vocabulary)
+        most = max(1, (_CACHED if features.device.type == "cpu" else HELD) // vocabulary)
+        at_once = max(1, -(-len(targets) // max(1, -(-len(targets) // most))))  # parts of equal size
         total: list[Tensor] = []
         of_words: list[Tensor] = []
         for rows in range(0, len(targets), at_once):
             part, ids = features[rows : rows + at_once], targets[rows : rows + at_once, None]
-            scores = wide(F.linear(part, weight, bias))
+            scores = wide(_logits(part, weight, bias))
             scores -= scores.amax(-1, keepdim=True)
             own: Tensor = scores.gather(-1, ids)
             even: Tensor | float = scores.mean(-1, keepdim=True) if smoothing else 0.0
@@ -111,6 +111,11 @@ class _Words(torch.autograd.Function):
     def backward(context, outer: Tensor, _):
         parts = (None if part is None else (part * outer).to(part.dtype) for part in context.saved_tensors)
         return *parts, None, None, None, None
+
+
+def _logits(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Compute W f + b [n, V] as the transpose of a product [V, n], which is up to 1.5 times as fast on some CPUs."""
+    return (weight @ features.T if bias is None else torch.addmm(bias[:, None], weight, features.T)).T
 
 
 def wide(logits: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ TOOLS = {
     "compile": ["compile_parts"],
     "csv_logger": ["RunLog"],
     "datamodule": ["CaptionModule"],
+    "freed_memory": ["keep_freed_memory"],
     "lightning_module": ["CaptioningTask"],
     "loggers": ["LOGGERS", "check_loggers", "make_loggers"],
     "run": ["train"],

@@ -3,6 +3,7 @@ from captioning.training.callbacks import SaveBetweenSteps as SaveBetweenSteps
 from captioning.training.compile import compile_parts as compile_parts
 from captioning.training.csv_logger import RunLog as RunLog
 from captioning.training.datamodule import CaptionModule as CaptionModule
+from captioning.training.freed_memory import keep_freed_memory as keep_freed_memory
 from captioning.training.lightning_arguments import early_stopping as early_stopping
 from captioning.training.lightning_arguments import lightning_trainer as lightning_trainer
 from captioning.training.lightning_arguments import moving_average as moving_average

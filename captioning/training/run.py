@@ -18,6 +18,7 @@ from typing import Any, cast
 from captioning.config import build
 from captioning.errors import ConfigError, TrainingError, must_be
 from captioning.io import need_package
+from captioning.training.freed_memory import keep_freed_memory
 from captioning.training.loggers import check_loggers, count_images, make_loggers
 from captioning.training.monitor import choose_monitor, stopped_early
 from captioning.training.outcome import forget_outcome, has_finished, keep_outcome, starts_again
@@ -92,6 +93,7 @@ def train(config: dict[str, Any]) -> str | None:
     print(f"{about}\nmodel: {weights:,} trainable weights")
     _print_monitor(config, parts, monitor[0])
     torch.set_float32_matmul_precision("high")
+    keep_freed_memory()
     if trainer.compile:
         _compile(task, trainer)
     try:

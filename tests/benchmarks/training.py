@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from captioning.data import CaptionBatch, collate
 from captioning.models import Captioner, EveryStep, HardAttention, LinearReadout, NoAttention, UpDown, build_captioner
 from captioning.objectives import CrossEntropy
-from captioning.training import compile_parts
+from captioning.training import compile_parts, keep_freed_memory
 from captioning.training.compile import why_not
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -90,6 +90,7 @@ class Training:
     def __init__(self, weights: nn.Module, loss: Callable[[], Any], *, precision: torch.dtype | None = None):
         self.parameters, self.loss, self.precision = list(weights.parameters()), loss, precision
         self.optimizer = torch.optim.Adam(self.parameters, lr=4e-4, fused=True)
+        keep_freed_memory()  # as in `captioning.training.train`
 
     def __call__(self) -> None:
         self.optimizer.zero_grad(set_to_none=True)

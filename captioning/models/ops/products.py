@@ -7,29 +7,45 @@ and a pass over the full matrix.
         for …: y = linear(x, weight, bias)
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-_loop: ContextVar[dict[tuple[Tensor, Tensor | None], "_Sum"] | None] = ContextVar("loop", default=None)
+_loop: ContextVar[dict[tuple, Any] | None] = ContextVar("loop", default=None)
+One = TypeVar("One")
 
 
 @contextmanager
 def summed_at_once() -> Iterator[None]:
-    """Make all uses of a matrix by `linear` in this context share one sum for its gradient."""
-    sums: dict[tuple[Tensor, Tensor | None], _Sum] = {}
+    """Make all uses of a matrix by `linear`, and of keys by `additive_scores`, share one sum for their gradient."""
+    sums: dict[tuple, Any] = {}
     token = _loop.set(sums)
     try:
         yield
     finally:
         _loop.reset(token)
         for one in sums.values():  # otherwise a reference cycle with the graph would never be freed
-            one.weight = one.bias = None
+            one.release()
+
+
+def loop_sum(key: tuple, build: Callable[[], One]) -> One | None:
+    """Return the object that sums the gradients of `key` in the loop of `summed_at_once`, built at its first use.
+
+    Outside a loop, or without gradients, this is None.
+    """
+    sums = None if torch.compiler.is_compiling() else _loop.get()
+    if sums is None or not torch.is_grad_enabled():
+        return None
+    if key not in sums:
+        sums[key] = build()
+    return sums[key]
 
 
 def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -37,12 +53,9 @@ def linear(inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
     Inside `summed_at_once`, the gradients of weight and bias are computed in one product over all calls.
     """
-    sums = None if torch.compiler.is_compiling() else _loop.get()
-    if sums is None or not (torch.is_grad_enabled() and weight.requires_grad):
-        return F.linear(inputs, weight, bias)
-    if (weight, bias) not in sums:
-        sums[weight, bias] = _Sum(weight, bias, inputs.device.type)
-    return sums[weight, bias](inputs)
+    build = partial(_Sum, weight, bias, inputs.device.type)
+    one = loop_sum((weight, bias), build) if weight.requires_grad else None
+    return F.linear(inputs, weight, bias) if one is None else one(inputs)
 
 
 def mixed(device: str, dtype: torch.dtype) -> torch.dtype:
@@ -71,6 +84,10 @@ class _Sum:
 
     def __call__(self, inputs: Tensor) -> Tensor:
         return _Step.apply(self, inputs.to(self.dtype), self.weight, self.bias)
+
+    def release(self) -> None:
+        """Drop the references to the graph."""
+        self.weight = self.bias = None
 
     def add(self, inputs: Tensor, outer: Tensor) -> None:
         """Record one step's inputs and output gradients in the backward pass."""

@@ -100,11 +100,23 @@ def products_in_bfloat16():
 
 
 def additive():
-    query, keys, weight = leaf(3, 2, 4), leaf(3, 5, 4), leaf(4)
+    query, keys, weight = leaf(3, 2, 4), leaf(3, 5, 4), leaf(1, 4)
 
     def run():
         middle = query.tanh()
         return additive_scores(middle, keys, weight).square().sum(), middle
+
+    return (query, keys, weight), run
+
+
+def additive_in_a_loop():
+    query, keys, weight = leaf(3, 2, 4), leaf(3, 5, 4), leaf(1, 4)
+
+    def run():
+        with summed_at_once():
+            first = additive_scores(query, keys, weight).tanh()
+            second = additive_scores(first[..., :4], keys, weight)
+        return second.square().sum() + first.sum(), first
 
     return (query, keys, weight), run
 
@@ -127,6 +139,7 @@ WORLDS = {
     products_without_bias: {"_Begin", "_Step"},
     products_in_bfloat16: {"_Begin", "_Step"},
     additive: {"_AdditiveScores"},
+    additive_in_a_loop: {"_Begin", "_AdditiveScores"},
     words: {"_Words"},
 }
 
