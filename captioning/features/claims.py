@@ -23,7 +23,7 @@ from captioning.errors import DataError
 if sys.platform != "win32":
     import fcntl
 
-HELD = (errno.EACCES, errno.EAGAIN)  # another process has the lock; POSIX allows both
+HELD_BY_OTHERS = (errno.EACCES, errno.EAGAIN)  # another process has the lock; POSIX allows both
 LARGEST = 2**62  # of the ids that are positions in a file
 
 
@@ -97,7 +97,7 @@ class ImageClaims:
         except Timeout:
             return False
         except OSError as error:
-            if error.errno in HELD:
+            if error.errno in HELD_BY_OTHERS:
                 return False
             raise self._refused(error) from error
         self._held.append(ids)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 FIELDS = 6  # image id, location, and the four numbers of a stamp
-BLOCK = 1 << 20  # entries or bytes that are checked at a time
+CHECKED_AT_ONCE = 1 << 20  # entries or bytes that are checked at a time
 
 
 class Stamp(NamedTuple):
@@ -187,8 +187,8 @@ def check_index(index: Index, rows: Sequence[int]) -> None:
         ValueError: they do not.
     """
     counts = np.array(rows, dtype=np.int64)
-    for start in range(0, len(index), BLOCK):
-        ids, location = index.ids[start : start + BLOCK + 1], index.location[start : start + BLOCK]
+    for start in range(0, len(index), CHECKED_AT_ONCE):
+        ids, location = index.ids[start : start + CHECKED_AT_ONCE + 1], index.location[start : start + CHECKED_AT_ONCE]
         shard, row = location >> 32, location & (2**32 - 1)
         inside = len(counts) and location.min() >= 0 and shard.max() < len(counts) and (row < counts[shard]).all()
         if not inside or not (ids[1:] > ids[:-1]).all():

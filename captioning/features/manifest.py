@@ -18,7 +18,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from captioning.errors import DataError
-from captioning.features.index import BLOCK, Index, Stamp, check_index, entries_of, index_of, map_columns, writer_of
+from captioning.features.index import (
+    CHECKED_AT_ONCE,
+    Index,
+    Stamp,
+    check_index,
+    entries_of,
+    index_of,
+    map_columns,
+    writer_of,
+)
 from captioning.features.journals import BROKEN, SHARD_NAME, Shard, read_shape, read_shard
 from captioning.io import clear_temporary, write_whole
 
@@ -145,7 +154,7 @@ def _current(folder: Path, content: dict[str, Any]) -> Manifest:
 def _checksum(file: Path) -> str:
     digest = hashlib.blake2b(digest_size=8)
     with file.open("rb") as handle:
-        while block := handle.read(BLOCK):
+        while block := handle.read(CHECKED_AT_ONCE):
             digest.update(block)
     return digest.hexdigest()
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_world import run
 from torch import nn
 
 from captioning.data import Record, Transform
-from captioning.errors import DataError
+from captioning.errors import ConfigError, DataError
 from captioning.features import claims as locks
 from captioning.features import launched_rank, manifest
 from captioning.features.claims import ALL, Ids, ImageClaims
@@ -364,6 +365,23 @@ def test_a_reader_follows_an_index_that_is_replaced_while_it_opens(tmp_path, wan
     assert changes and len(store) == 24
     for record in records[:24]:
         assert np.array_equal(store[record.image_id], features[record.image_id])
+
+
+def test_prepare_reports_each_rank_and_the_result_once(data, tmp_path, monkeypatch, capsys):
+    settings = [item for item in data if not item.startswith("features.root")]
+    settings += [f"features.root={tmp_path}/features", "encoder.image_size=64"]
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "2")
+    threads = torch.get_num_threads()
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        run("prepare", *settings)
+    torch.set_num_threads(threads)
+    first, second, result = capsys.readouterr().out.splitlines()
+    assert first.startswith("rank 1 of 2: encoded ") and second.startswith("rank 0 of 2: encoded 0 images in ")
+    assert result.startswith("csv: features of ")
+    with pytest.raises(ConfigError, match="download=true is for one process: run captioning-prepare once with it"):
+        run("prepare", *settings, "download=true")
 
 
 @pytest.mark.parametrize(
