@@ -1,6 +1,8 @@
 """--help is short and true, --version, shell completion, and the command `captioning` that starts the others."""
 
+import contextlib
 import importlib
+import io
 import os
 import re
 import shlex
@@ -150,9 +152,9 @@ def test_the_version_is_written_once():
     ("given", "printed"),
     [(["--cfg", "job", "seed=3"], "seed: 3\n"), (["--hydra-help"], "Hydra"), (["--info", "defaults"], "Defaults List")],
 )
-def test_other_options_of_hydra_work(given, printed, tmp_path):
-    done = console("captioning.train", *given)
-    assert done.returncode == 0 and printed in done.stdout
+def test_other_options_of_hydra_work(given, printed, main):
+    status, text = main("train", *given)
+    assert status == 0 and printed in text
 
 
 # `captioning`
@@ -230,9 +232,12 @@ def test_captioning_starts_without_torch_and_hydra():
         ("evaluate_answers", "captioning-evaluate-answers best.ckpt data=ea", {"data=easy_vqa"}),
     ],
 )
-def test_completion_of_groups_and_keys(name, line, expected):
-    done = console(f"captioning.{name}", "-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line)))
-    assert (done.returncode, done.stderr) == (0, "") and expected <= set(done.stdout.split())
+def test_completion_of_groups_and_keys(name, line, expected, main, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    with contextlib.redirect_stderr(io.StringIO()) as errors:
+        status, text = main(name, "-sc", "query=bash")
+    assert (status, errors.getvalue()) == (0, "") and expected <= set(text.split())
 
 
 def test_completion_leaves_out_what_hydra_cannot_read():

@@ -65,31 +65,36 @@ def of_width(**faults):
     return job, seen
 
 
+FAULTS = [
+    (DataError("there is no\nsuch file"), "there is no such file"),
+    (TrainingError("step 3: train/loss is nan"), "step 3: train/loss is nan"),
+    (RuntimeError("out of memory\nin a kernel"), "RuntimeError: out of memory"),
+    (KeyError("x"), "KeyError: 'x'"),
+    (SystemExit("error: no such tool"), "no such tool"),
+    (SystemExit(2), "ended with exit status 2"),
+]
+CONTINUE = "To continue, run the same command with run_dir=s resume=auto: it skips finished jobs"
+CORRECT = "Correct the settings of these jobs: with the same settings they will fail again"
+
+
 @pytest.mark.parametrize(
-    ("fault", "reason"),
-    [
-        (ConfigError("model.width must be even"), "model.width must be even"),
-        (DataError("there is no\nsuch file"), "there is no such file"),
-        (TrainingError("step 3: train/loss is nan"), "step 3: train/loss is nan"),
-        (RuntimeError("out of memory\nin a kernel"), "RuntimeError: out of memory"),
-        (KeyError("x"), "KeyError: 'x'"),
-        (SystemExit("error: no such tool"), "no such tool"),
-        (SystemExit(2), "ended with exit status 2"),
-    ],
+    ("faults", "advice"), [(FAULTS, CONTINUE), ([(ConfigError("width must be even"), "width must be even")], CORRECT)]
 )
-def test_the_other_jobs_run_and_a_table_says_which_failed(sweep, tmp_path, monkeypatch, fault, reason):
+def test_the_other_jobs_run_and_a_table_says_which_failed(sweep, tmp_path, monkeypatch, faults, advice):
+    """Job n > 0 fails by fault n, but the last one is done."""
     monkeypatch.chdir(tmp_path)
-    job, seen = of_width(w7=fault)
-    status, rows, _, err = sweep("model.width=8,7,16", "run_dir=s", job=job)
-    assert seen == [8, 7, 16] and status == 1
+    widths = [8, *range(1, len(faults) + 1), 16]
+    job, seen = of_width(**{f"w{number}": fault for number, (fault, _) in enumerate(faults, 1)})
+    status, rows, _, err = sweep(f"model.width={','.join(map(str, widths))}", "run_dir=s", job=job)
+    assert seen == widths and status == 1
     assert [row.split()[:3] for row in rows] == [[str(n), f"model.width={w}", f"s/{n}"] for n, w in enumerate(seen)]
-    assert last_words(rows, "s") == ["done", f"FAILED: {reason}", "done"]
-    assert f"error: job 1 (model.width=7): {reason}\n" in err
-    advice = "To continue, run the same command with run_dir=s resume=auto: it skips finished jobs"
-    if isinstance(fault, ConfigError):
-        advice = "Correct the settings of these jobs: with the same settings they will fail again"
-    assert err.splitlines()[-1] == f"error: 1 of 3 jobs failed. {advice}"
-    assert ("Traceback" in err) == (type(fault) in (RuntimeError, KeyError))
+    assert last_words(rows, "s") == ["done", *(f"FAILED: {reason}" for _, reason in faults), "done"]
+    for number, (fault, reason) in enumerate(faults, 1):
+        assert f"error: job {number} (model.width={number}): {reason}\n" in err
+        if type(fault) in (RuntimeError, KeyError):  # the end of its traceback
+            assert f"\n{type(fault).__name__}: {fault}\n" in err
+    assert err.count("Traceback") == sum(type(fault) in (RuntimeError, KeyError) for fault, _ in faults)
+    assert err.splitlines()[-1] == f"error: {len(faults)} of {len(widths)} jobs failed. {advice}"
     assert "seed" not in "".join(rows)
 
 
