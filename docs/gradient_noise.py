@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 import captioning
 from captioning.config import DistillConfig, build, check, compose
-from captioning.data import CaptionBatch, CaptionDataset, collate, select, tokenize_captions
+from captioning.data import CaptionBatch, CaptionDataset, collate, encode_captions, select, tokenize_captions
 from captioning.evaluation import sources_of
 from captioning.inference import Predictor
 from captioning.models import CaptionModel, HardAttention, ScoreFunction, SoftAttention, StraightThrough
@@ -128,9 +128,9 @@ def training_batch(predictor: Predictor, settings: Sequence[str]) -> CaptionBatc
     records = select(build(data["reader"]), "train")[: config["batch_size"]]
     named = {"name": data["name"], "skip_unreadable": data["skip_unreadable"]}
     (source,), records = sources_of(predictor, build(config["features"]), records, **named)
-    tokens = tokenize_captions(records, predictor.vocabulary.tokenizer)
-    options = {"vocabulary": predictor.vocabulary, "source": source.read, "max_length": predictor.max_length}
-    data_set = CaptionDataset(records, tokens, **options)
+    words = tokenize_captions(records, predictor.vocabulary.tokenizer)
+    captions = encode_captions(words, predictor.vocabulary, max_length=predictor.max_length)
+    data_set = CaptionDataset(records, captions, source=source.read)
     batch = collate([data_set[index, 0] for index in range(len(records))])
     return batch._replace(images=source.encoder(batch.images).float())
 
