@@ -22,7 +22,7 @@ import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -121,12 +121,17 @@ def _open(path: Path, make: Callable[[Path], Table], write: Callable[[Path], Non
     started_at = time.time_ns()
     if table := _current(path, make, about, started_at):
         return table
+    new = [folder for folder in (path.parent, *path.parents[1:]) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if table := _current(path, make, about, started_at):  # another process has written it in the meantime
-                return table
-            write(path)
+        try:
+            with FileLock(f"{path}.lock"):
+                if table := _current(path, make, about, started_at):  # another process has written it in the meantime
+                    return table
+                write(path)
+        except BaseException:
+            _remove(Path(f"{path}.lock"), new)  # a fault of the data leaves no folders
+            raise
     except (OSError, ConfigError) as error:
         reason = getattr(error, "strerror", None) or error
         if path.parent in (Path(each.name) for each in _temporary) or os.access(path.parent, os.W_OK):
@@ -141,6 +146,15 @@ def _open(path: Path, make: Callable[[Path], Table], write: Callable[[Path], Non
         path = _temporary_folder() / path.name
         write(path)
     return make(path)
+
+
+def _remove(lock: Path, folders: Sequence[Path]) -> None:
+    """Remove a lock file, and those of these folders that are empty, the innermost first."""
+    with suppress(OSError):
+        if folders:
+            lock.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()
 
 
 def _current(path: Path, make: Callable[[Path], Table], about: Mapping[str, Any], started_at: int) -> Table | None:

@@ -70,7 +70,7 @@ def test_training_is_refused_before_features_are_computed(world, tmp_path, setti
     data = ["data=csv", f"data.root={world}", f"features.root={tmp_path / 'features'}"]
     with message():
         run("train", *short(data, tmp_path / "run", *LONGEST, *settings))
-    assert not (tmp_path / "features").exists()
+    assert [each.name for each in (tmp_path / "features").iterdir()] == ["captions"]
 
 
 def test_the_greatest_lengths_that_are_allowed(data, tmp_path):

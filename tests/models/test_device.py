@@ -282,4 +282,4 @@ def test_memory_is_pinned_for_the_gpu_that_trains_and_for_no_other(monkeypatch):
             strategy=SimpleNamespace(root_device=torch.device(device)), global_rank=0, world_size=1
         )
         assert module.train_dataloader().pin_memory == module.val_dataloader().pin_memory == (device == "cuda")
-        assert extraction._loader([], None, batch_size=1, workers=0, device=device).pin_memory == (device == "cuda")
+        assert extraction._loader([], None, workers=0, device=device).pin_memory == (device == "cuda")
