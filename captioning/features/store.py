@@ -72,6 +72,14 @@ class Damage(NamedTuple):
     fault: str
 
 
+class _Compared(NamedTuple):
+    """What an image file was compared with: a row of a shard's file, and the numbers of the stamp stored for it."""
+
+    file: str
+    row: int
+    stamp: tuple[int, ...]
+
+
 class FeatureStore:
     """Features by image id: `store[image_id]` is a float16 array [L, D], [D] or [H, W, C].
 
@@ -101,7 +109,8 @@ class FeatureStore:
         self.claims: ImageClaims | None = None
         self._pending: list[tuple[int, Stamp, np.ndarray]] = []
         self._dropped: dict[int, str] = {}  # id of a changed image -> the file that has its old features
-        self._restamped: dict[int, list[int]] = {}  # id -> numbers of the stamp of a file that was only touched
+        # Of a file that was only touched: id -> the row that it was compared with, and the numbers of its new stamp.
+        self._restamped: dict[int, tuple[_Compared, list[int]]] = {}
         self._journal = Journal(self.folder)
         self._load()
 
@@ -183,7 +192,7 @@ class FeatureStore:
         for record, row in self._with_rows(records):
             if row[1] < 0:
                 absent.append(record)
-            elif not self._is_current(record, row[2:]):
+            elif not self._is_current(record, row):
                 absent.append(record)
                 self._dropped[record.image_id] = self._shards[row[1] >> 32].file
         return absent
@@ -202,7 +211,7 @@ class FeatureStore:
                 "run captioning-prepare again"
             )
         for record, row in self._with_rows(records):
-            if not self._is_current(record, row[2:]):
+            if not self._is_current(record, row):
                 raise DataError(
                     f"{record.path}: the image is missing or has changed since its features were stored in "
                     f"{self.folder}: run captioning-prepare again"
@@ -265,7 +274,9 @@ class FeatureStore:
             with ImageClaims(self.folder) as claims:
                 if claims.take(ALL):
                     self.refresh()
-                    self._merge()
+                    self._forget_old_stamps()
+                    if self.unmerged:  # still: another process may have updated the manifest
+                        self._merge()
 
     def create(self) -> None:
         """Create the store's folder and manifest, or write those of an older format in the current one.
@@ -383,9 +394,15 @@ class FeatureStore:
                     rows[1, number] = -1
         return rows
 
-    def _is_current(self, record: Record, stored: Sequence[int]) -> bool:
-        """Return whether an image file has the same content as when its features were stored."""
-        stored = self._restamped.get(record.image_id, stored)
+    def _compared(self, row: Sequence[int]) -> "_Compared":
+        return _Compared(self._shards[row[1] >> 32].file, row[1] & (2**32 - 1), tuple(row[2:]))
+
+    def _is_current(self, record: Record, row: Sequence[int]) -> bool:
+        """Return whether an image file has the same content as when the features in a row were stored."""
+        compared, stored = self._compared(row), row[2:]
+        newer = self._restamped.get(record.image_id)
+        if newer is not None and newer[0] == compared:
+            stored = newer[1]
         try:
             status = record.path.stat()
             if [status.st_size, status.st_mtime_ns, hash_text(record.path.name)] == [stored[0], stored[1], stored[3]]:
@@ -395,8 +412,15 @@ class FeatureStore:
             return False
         if now is None or now[2] != stored[2]:
             return False
-        self._restamped[record.image_id] = now  # so that the digest is not needed the next time
+        self._restamped[record.image_id] = compared, now  # so that the digest is not needed the next time
         return True
+
+    def _forget_old_stamps(self) -> None:
+        """Forget the new stamps of images whose row has changed since: another process has stored them again."""
+        ids = np.fromiter(self._restamped, np.int64, len(self._restamped))
+        for image_id, row in zip(ids.tolist(), self._rows(ids).T.tolist(), strict=True):
+            if row[1] < 0 or self._compared(row) != self._restamped[image_id][0]:
+                del self._restamped[image_id]
 
     def _limit(self, size: int) -> int:
         return min(self.shard_pictures, max(1, SHARD_BYTES // size))
@@ -444,8 +468,10 @@ class FeatureStore:
                 kept.append(shard)
         following = max([self._following, *(number + 1 for number in manifest.shard_numbers(self.folder))])
         version = self._manifest.version if self._manifest else 0
+        self._forget_old_stamps()
+        stamps = {image_id: stamp for image_id, (_, stamp) in self._restamped.items()}
         listed = Manifest(self.shape if kept else None, kept, self._index, following, version)
-        columns = merge_columns(self._index, merge_all(self._recent), numbers, self._restamped)
+        columns = merge_columns(self._index, merge_all(self._recent), numbers, stamps)
         manifest.write_manifest(self.folder, self.key, listed, columns)
         self._journals.delete()
         self._restamped = {}

@@ -278,6 +278,29 @@ def test_an_image_that_changes_counts_as_its_latest_shard_says(tmp_path, wanted)
     assert store.locations([records[3].image_id])[0, 0] == len(store._shards) - 1
 
 
+def test_a_new_time_of_an_image_counts_only_for_the_row_it_was_found_for(tmp_path):
+    """An image is touched, and then changed, by another process and by the one that has noticed the touch."""
+    for mine in (False, True):
+        records = make_records(tmp_path / f"images{mine}", 4)
+        folder, path = tmp_path / f"store{mine}", records[0].path
+        fill(folder, records)
+        before = path.read_bytes()
+        os.utime(path, ns=(10**18, 10**18))
+        store = open_store(folder)
+        assert store.missing(records) == [] and store.unmerged
+        Image.new("RGB", (8, 8), "red").save(path)
+        if mine:
+            done = extract(encoder(), Transform(8), records, store, workers=0, batch_size=4, progress=False)
+            assert done[:2] == (1, 3)
+        else:
+            assert status_of(in_fork(lambda folder=folder, records=records: fill(folder, records))) == 0
+        store.flush()
+        assert open_store(folder).missing(records) == []
+        path.write_bytes(before)
+        os.utime(path, ns=(10**18, 10**18))  # restored with its time, as rsync -t does
+        assert open_store(folder).missing(records) == [records[0]]
+
+
 def test_a_changed_image_is_not_looked_for_without_check_images(tmp_path):
     records = make_records(tmp_path / "images", 4)
     fill(tmp_path / "store", records)
