@@ -16,6 +16,7 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,7 @@ from captioning.features.manifest import Manifest
 from captioning.io import write_whole
 
 SHARD_BYTES = 64 * 2**20
+CREATION_POLL_SECONDS = 0.02
 RECENT_IMAGES = 1 << 16  # of shards beside the index, before they become part of it
 RECORDS = 1 << 16  # records that are compared with the index at a time
 
@@ -160,6 +162,11 @@ class FeatureStore:
         return len(self._pending)
 
     @property
+    def half_full(self) -> bool:
+        """Whether the appended features fill at least half a shard."""
+        return bool(self._pending) and 2 * len(self._pending) >= self._limit(self._pending[0][2].nbytes)
+
+    @property
     def unmerged(self) -> bool:
         """Whether this process knows of shards or stamps that the manifest does not list."""
         return bool(self._journals) or bool(self._restamped)
@@ -264,6 +271,10 @@ class FeatureStore:
             self.refresh()
             self._write_shard()
 
+    def discard(self) -> None:
+        """Forget the appended features that are not written."""
+        self._pending = []
+
     def flush(self) -> None:
         """Write the appended features, and update the manifest unless another process is filling the store.
 
@@ -285,7 +296,7 @@ class FeatureStore:
             DataError: the folder cannot be created.
             ConfigError: the manifest cannot be written.
         """
-        if self._manifest is not None and self._manifest.format == manifest.MANIFEST_FORMAT:
+        if self._is_made():
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -294,10 +305,19 @@ class FeatureStore:
                 f"cannot create the folder '{self.folder}' ({error.strerror}): set features.root to another folder"
             ) from error
         with ImageClaims(self.folder) as claims:
-            claims.take(ALL, wait=True)
             self.refresh()
-            if self._manifest is None or self._manifest.format != manifest.MANIFEST_FORMAT:
-                self._merge()
+            while not self._is_made():
+                if claims.take(ALL):
+                    self.refresh()
+                    if not self._is_made():
+                        self._merge()
+                else:
+                    # Another process does it, and then claims images at once: waiting for ALL could take until its end.
+                    time.sleep(CREATION_POLL_SECONDS)
+                    self.refresh()
+
+    def _is_made(self) -> bool:
+        return self._manifest is not None and self._manifest.format == manifest.MANIFEST_FORMAT
 
     def refresh(self) -> None:
         """Read what other processes have stored since the store was opened."""
@@ -426,6 +446,15 @@ class FeatureStore:
         return min(self.shard_pictures, max(1, SHARD_BYTES // size))
 
     def _write_shard(self) -> None:
+        """Write a shard and its line. The caller must have claimed the images and refreshed after that."""
+        # After a wait or Ctrl-C, some may be stored already: by another process, or with a complete line.
+        rows = self._rows(np.array([image_id for image_id, _, _ in self._pending], np.int64)).T.tolist()
+        pairs = zip(self._pending, rows, strict=True)
+        self._pending = [
+            each for each, row in pairs if row[1] < 0 or not _same_content(stamp_numbers(each[1]), row[2:])
+        ]
+        if not self._pending:
+            return
         image_ids, stamps, features = zip(*self._pending, strict=True)
         assert self.shape is not None  # set by `append`
         content = io.BytesIO()
@@ -438,9 +467,11 @@ class FeatureStore:
             raise
         shard = Shard(file, size, _checksum(content.getbuffer()), len(image_ids))
         entries = entries_of(zip(image_ids, stamps, strict=True))
-        self._journal.add(shard, self.shape, entries)
+        try:
+            self._journal.add(shard, self.shape, entries)
+        finally:
+            self._take_in(self._journals.news())
         self._pending = []
-        self._take_in(self._journals.news())
 
     def _reserve(self) -> str:
         """Create the next shard's file, empty, under a name that no other process has, and return the name."""
@@ -556,6 +587,11 @@ def store_folder(root: str | Path, name: str, key: Mapping[str, Any]) -> Path:
 def _finite(features: np.ndarray) -> bool:
     """Return whether all float16 numbers are finite, by their bits: infinity and NaN have the largest of their sign."""
     return features.view(np.int16).max(initial=0) < 0x7C00 and features.view(np.uint16).max(initial=0) < 0xFC00
+
+
+def _same_content(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Return whether two stamps, as numbers, are of files with the same content: of the same size and digest."""
+    return [first[0], first[2]] == [second[0], second[2]]
 
 
 def _checksum(content: bytes | memoryview) -> str:

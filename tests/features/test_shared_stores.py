@@ -18,7 +18,8 @@ from torch import nn
 from captioning.data import Record, Transform
 from captioning.errors import ConfigError, DataError
 from captioning.features import claims as locks
-from captioning.features import launched_rank, manifest
+from captioning.features import extraction, journals, launched_rank, manifest
+from captioning.features import store as store_module
 from captioning.features.claims import ALL, Ids, ImageClaims
 from captioning.features.extraction import extract
 from captioning.features.ranks import ONLY, Rank
@@ -253,6 +254,165 @@ def test_what_a_dead_process_had_claimed_is_taken_over(tmp_path, wanted):
     assert_whole(store.folder, records, features)
 
 
+def rows_and_images(folder: Path) -> tuple[int, int]:
+    store = open_store(folder)
+    return sum(shard.images for shard in store._shards), len(store)
+
+
+def verify_damaged(folder: Path) -> None:
+    """Damage the first shard, and let another process remove it from the store."""
+    content = bytearray((folder / "shard-00000.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "shard-00000.npy").write_bytes(content)
+    assert status_of(in_fork(lambda: open_store(folder).verify())) == 0
+
+
+def test_what_another_process_removes_during_a_run_is_encoded_again(tmp_path, wanted, monkeypatch):
+    records, features = wanted
+    fill(tmp_path / "store", sorted(records)[:8])
+    loaded, removed = extraction._Portions.loaded, []
+
+    def loading(self, loader):
+        yield from loaded(self, loader)
+        if not removed:
+            removed.append(1)
+            verify_damaged(tmp_path / "store")
+
+    monkeypatch.setattr(extraction._Portions, "loaded", loading)
+    done = fill(tmp_path / "store", records)
+    assert removed and done[:2] == (40, 8)
+    assert_whole(tmp_path / "store", records, features)
+
+
+def test_images_that_are_removed_again_and_again_are_an_error(tmp_path, monkeypatch):
+    records, missing = make_records(tmp_path / "images", 4), FeatureStore.missing
+
+    def lacking(self, records, *, check_images=True):
+        return missing(self, records) if check_images else records[:1]
+
+    monkeypatch.setattr(FeatureStore, "missing", lacking)
+    with pytest.raises(DataError, match=r"store: features of 1 images \(first: .*\) were removed again and again by"):
+        fill(tmp_path / "store", records)
+
+
+def test_a_process_that_opened_a_store_before_it_was_created_does_not_wait_for_its_images(tmp_path):
+    store = open_store(tmp_path / "store")
+
+    def hold():
+        open_store(store.folder).create()
+        with ImageClaims(store.folder) as claims:
+            assert claims.take(Ids(0, 5))
+            (tmp_path / "ready").touch()
+            time.sleep(60)
+
+    holding = in_fork(hold)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    creating, deadline, ended = in_fork(store.create), time.monotonic() + 5, (0, 0)
+    while ended == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended = os.waitpid(creating, os.WNOHANG)
+    for child in [holding] if ended != (0, 0) else [holding, creating]:
+        os.kill(child, signal.SIGKILL)
+        status_of(child)
+    assert ended == (creating, 0)
+
+
+def test_features_that_could_not_be_written_are_left_to_the_next_process(tmp_path, monkeypatch):
+    """Writing fails twice, on a full disk; then another process has the claims; then there is space again."""
+    records = make_records(tmp_path / "images", 8)
+    write, flush, failures = store_module.write_whole, FeatureStore.flush, []
+
+    def failing(path, content):
+        if "shard" in path.name and len(failures) < 2:
+            failures.append(path)
+            raise ConfigError(f"cannot write {path} (No space left on device): free some space")
+        return write(path, content)
+
+    def flushing(self):
+        monkeypatch.setattr(FeatureStore, "flush", flush)
+        assert status_of(in_fork(lambda: fill(tmp_path / "store", records))) == 0
+        self.flush()
+
+    monkeypatch.setattr(store_module, "write_whole", failing)
+    monkeypatch.setattr(FeatureStore, "flush", flushing)
+    with pytest.raises(ConfigError, match="No space left"):
+        fill(tmp_path / "store", records)
+    assert len(failures) == 2 and rows_and_images(tmp_path / "store") == (8, 8)
+
+
+def test_features_that_another_process_has_stored_are_not_written_again(tmp_path, wanted):
+    """Without claims, as by a store that is used directly."""
+    records, features = wanted[0][:4], wanted[1]
+    store = open_store(tmp_path / "store")
+    for record in records:
+        store.append(record.image_id, store_module.stamp_picture(record.path), features[record.image_id])
+    assert status_of(in_fork(lambda: fill(store.folder, records[:3]))) == 0
+    store.flush()
+    assert rows_and_images(store.folder) == (4, 4)
+
+
+def test_ctrl_c_after_the_line_of_a_shard_does_not_write_it_again(tmp_path, monkeypatch):
+    records = make_records(tmp_path / "images", 8)
+    append, lines = journals.append_line, []
+
+    def appending(path, line):
+        append(path, line)
+        if not lines:
+            lines.append(line)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(journals, "append_line", appending)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "store", records)
+    assert rows_and_images(tmp_path / "store") == (8, 8)
+
+
+def test_a_record_that_is_there_twice_is_encoded_once(tmp_path):
+    """As with splits=[train,train]."""
+    records = make_records(tmp_path / "images", 12)
+    assert fill(tmp_path / "store", records[:6] * 2)[:2] == (6, 0)
+    assert fill(tmp_path / "store", records * 2)[:2] == (6, 6)
+    assert rows_and_images(tmp_path / "store") == (12, 12)
+
+
+def test_claims_are_given_back_when_large_features_make_small_shards(tmp_path, monkeypatch):
+    """Of 12 images, where the number of images per shard alone would allow 32."""
+    records = make_records(tmp_path / "images", 96)
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 12 * 60)
+    finish, held = extraction._Portions.finish_batch, []
+
+    def finishing(self):
+        finish(self)
+        held.append(len(self._held))
+
+    monkeypatch.setattr(extraction._Portions, "finish_batch", finishing)
+    store = FeatureStore(tmp_path / "store", KEY, shard_pictures=32)
+    extract(encoder(), Transform(8), records, store, workers=0, batch_size=8, progress=False)
+    assert held == [0] * 12
+
+
+def test_a_process_that_waits_says_so_once(tmp_path, monkeypatch, capsys):
+    records = make_records(tmp_path / "images", 4)
+    store = open_store(tmp_path / "store")
+    store.create()
+    monkeypatch.setattr(extraction, "NOTICE_SECONDS", 0.1)
+
+    def hold():
+        with ImageClaims(store.folder) as claims:
+            assert claims.take(Ids(0, 5))
+            (tmp_path / "ready").touch()
+            time.sleep(0.7)
+
+    holding = in_fork(hold)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    fill(store.folder, records)
+    assert status_of(holding) == 0
+    said = f"{store.folder}: waits for another process that works on the last 4 images"
+    assert capsys.readouterr().err.splitlines().count(said) == 1
+
+
 def test_every_process_reports_its_part(tmp_path, wanted):
     records, _ = wanted
     done = fill(tmp_path / "store", records[:10])
@@ -351,8 +511,6 @@ def test_a_folder_without_locks_is_named(tmp_path, monkeypatch):
 def test_a_failed_line_of_a_journal_hides_no_later_ones(tmp_path, wanted, monkeypatch):
     """As on a full disk: half a line, and later more lines."""
     records, features = wanted[0][:16], wanted[1]
-    from captioning.features import journals
-
     whole, lines = journals.append_line, []
 
     def failing(path, line):
