@@ -18,6 +18,7 @@ import os
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +35,7 @@ from captioning.features.index import (
     entries_of,
     hash_text,
     index_of,
+    map_columns,
     merge,
     merge_all,
     merge_columns,
@@ -154,7 +156,15 @@ class FeatureStore:
         return features
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pending": [], "claims": None}
+        return self.__dict__ | {"_pending": [], "claims": None, "_index": self._index.file or self._index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if isinstance(self._index, Path):
+            try:
+                self._index = Index(map_columns(self._index), self._index)
+            except FileNotFoundError:  # other processes have replaced it twice since
+                self._load()
 
     @property
     def pending(self) -> int:
@@ -463,7 +473,8 @@ class FeatureStore:
         try:
             size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
         except ConfigError:
-            (self.folder / file).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder / file).unlink(missing_ok=True)
             raise
         shard = Shard(file, size, _checksum(content.getbuffer()), len(image_ids))
         entries = entries_of(zip(image_ids, stamps, strict=True))

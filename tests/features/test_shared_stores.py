@@ -1,6 +1,7 @@
 """Stores that several processes fill together: nothing is lost or done twice, whoever dies at whatever moment."""
 
 import os
+import pickle
 import random
 import signal
 import sys
@@ -498,8 +499,80 @@ def test_claims_exclude_other_processes_only_where_they_overlap(tmp_path, monkey
     assert answers() == str([True] * 6)
 
 
-def test_ids_that_are_no_positions_claim_everything():
-    assert Ids.of([7, 3, 9]) == (3, 9) and Ids.of([-1, 5]) == ALL == Ids.of([2**62])
+@pytest.mark.parametrize(
+    "mine, kept, free",
+    [
+        (Ids(-9, -3), Ids(-2, 5), Ids(6, 6)),
+        (Ids(2**62 - 5, 2**62), Ids(2**62 + 1, 2**63 - 1), Ids(2**62 - 9, 2**62 - 1)),
+        (ALL, Ids(7, 9), Ids(-(2**63), 6)),
+        (ALL, Ids(2**63 - 2, 2**63 - 1), Ids(-1, 2**63 - 3)),
+    ],
+)
+def test_a_claim_on_any_ids_stays_when_another_one_is_dropped(tmp_path, mine, kept, free):
+    def ask():
+        with ImageClaims(tmp_path) as claims:
+            assert not claims.take(Ids(kept.first, kept.first)) and not claims.take(Ids(kept.last, kept.last))
+            assert not claims.take(ALL) and claims.take(free)
+
+    with ImageClaims(tmp_path) as claims:
+        for first, second in ((mine, kept), (kept, mine)):
+            assert claims.take(first) and claims.take(second)
+            claims.drop(mine)
+            assert status_of(in_fork(ask)) == 0
+            claims.drop(kept)
+
+
+@pytest.mark.parametrize("first", [-40, 2**62 - 60, 2**63 - 100])
+def test_negative_and_large_ids_are_encoded_once(tmp_path, wanted, first):
+    records = [Record(first + 2 * number, each.path, "train", ()) for number, each in enumerate(wanted[0])]
+    jobs = [lambda n=n: fill(tmp_path / "store", records, seconds=0.01, rank=Rank(n, 4, n, 4)) for n in range(4)]
+    assert [status_of(child) for child in map(in_fork, jobs)] == [0] * 4
+    assert rows_and_images(tmp_path / "store") == (40, 40)
+
+
+def denied(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_journals_that_cannot_be_created_read_or_deleted_are_named(tmp_path, wanted, monkeypatch):
+    records, _ = wanted
+    store = open_store(tmp_path / "store")
+    store.create()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", lambda path, **_: denied() if path.name == "journals" else None)
+        with pytest.raises(ConfigError, match=r"cannot create the folder '.*journals' \(Permission denied\): check"):
+            fill(store.folder, records[:8])
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureStore, "_merge", lambda self: None)
+        fill(store.folder, records[:8])
+    with monkeypatch.context() as patched:
+        patched.setattr(journals, "open", denied, raising=False)
+        with pytest.raises(DataError, match=r"journals/\w+\.jsonl: cannot be read \(Permission denied\): change its"):
+            open_store(store.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(journals.os, "scandir", denied)
+        with pytest.raises(DataError, match=r"journals: cannot be read \(Permission denied\): change its"):
+            open_store(store.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", denied)
+        with pytest.raises(DataError, match=r"cannot delete .*jsonl \(Permission denied\): change the permissions"):
+            open_store(store.folder).flush()
+    open_store(store.folder).flush()
+    assert rows_and_images(store.folder) == (8, 8)
+
+
+def test_a_reader_can_be_copied_when_its_index_has_been_replaced(tmp_path, wanted):
+    """To loader processes, before and after other processes have written two more."""
+    records, features = wanted
+    fill(tmp_path / "store", records[:8])
+    store = open_store(tmp_path / "store")
+    copied = pickle.dumps(store)
+    for stop in (16, 24):
+        assert status_of(in_fork(lambda stop=stop: fill(tmp_path / "store", records[:stop]))) == 0
+    assert not store._index.file.exists()
+    for copy in (pickle.loads(copied), pickle.loads(pickle.dumps(store))):
+        assert len(copy) == 24
+        assert np.array_equal(copy[records[0].image_id], features[records[0].image_id])
 
 
 def test_a_folder_without_locks_is_named(tmp_path, monkeypatch):
