@@ -160,9 +160,10 @@ class FeatureStore:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if isinstance(self._index, Path):
+        file = state["_index"]
+        if isinstance(file, Path):
             try:
-                self._index = Index(map_columns(self._index), self._index)
+                self._index = Index(map_columns(file), file)
             except FileNotFoundError:  # other processes have replaced it twice since
                 self._load()
 
