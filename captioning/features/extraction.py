@@ -88,7 +88,8 @@ def extract(
         The numbers of images encoded and reused, the unreadable images, and the time.
 
     Raises:
-        DataError: an image is unreadable, or its features are not finite in float16.
+        DataError: an image is unreadable, its features are not finite in float16, or another process removes features
+            again and again.
         ConfigError: the store cannot be written.
     """
     started_at = time.perf_counter()
@@ -98,10 +99,15 @@ def extract(
     if todo:
         encoder.to(device).eval()
         store.create()
-    for _ in range(PASSES):
-        if not todo:
-            unreadable = list(faults.values())
-            return Extraction(encoded, reused, unreadable, time.perf_counter() - started_at)
+    passes = 0
+    while todo:
+        passes += 1
+        if passes > PASSES:
+            raise DataError(
+                f"{store.folder}: features of {counted(len(todo), 'image')} (first: {todo[0].path}) were removed again "
+                "and again by another process: wait until captioning-prepare verify=true has ended, and run "
+                "captioning-prepare again"
+            )
         options: dict[str, Any] = {"batch_size": batch_size, "check_images": check_images, "rank": rank}
         with tqdm(total=len(todo), desc="features", unit="images", disable=not progress) as bar:
             try:
@@ -131,10 +137,7 @@ def extract(
         store.refresh()
         absent = _each_once(store.missing(records, check_images=False))
         work = todo = [record for record in absent if record.image_id not in faults]
-    raise DataError(
-        f"{store.folder}: features of {len(todo)} images (first: {todo[0].path}) were removed again and again by "
-        "another process: wait until captioning-prepare verify=true has ended, and run captioning-prepare again"
-    )
+    return Extraction(encoded, reused, list(faults.values()), time.perf_counter() - started_at)
 
 
 def _each_once(records: Sequence[Record]) -> list[Record]:

@@ -483,6 +483,7 @@ class FeatureStore:
             self._journal.add(shard, self.shape, entries)
         finally:
             self._take_in(self._journals.news())
+        self._take_in([Addition(shard, self.shape, entries)])  # a network disk may show old lists of files
         self._pending = []
 
     def _reserve(self) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from old_stores import make_old
 from PIL import Image
 from small_world import run
 from torch import nn
@@ -19,7 +20,7 @@ from torch import nn
 from captioning.data import Record, Transform
 from captioning.errors import ConfigError, DataError
 from captioning.features import claims as locks
-from captioning.features import extraction, journals, launched_rank, manifest
+from captioning.features import extraction, journals, launched_rank, manifest, sources
 from captioning.features import store as store_module
 from captioning.features.claims import ALL, Ids, ImageClaims
 from captioning.features.extraction import extract
@@ -260,12 +261,12 @@ def rows_and_images(folder: Path) -> tuple[int, int]:
     return sum(shard.images for shard in store._shards), len(store)
 
 
-def verify_damaged(folder: Path) -> None:
+def verify_damaged(folder: Path, key: dict) -> None:
     """Damage the first shard, and let another process remove it from the store."""
     content = bytearray((folder / "shard-00000.npy").read_bytes())
     content[-1] ^= 1
     (folder / "shard-00000.npy").write_bytes(content)
-    assert status_of(in_fork(lambda: open_store(folder).verify())) == 0
+    assert status_of(in_fork(lambda: FeatureStore(folder, key).verify())) == 0
 
 
 def test_what_another_process_removes_during_a_run_is_encoded_again(tmp_path, wanted, monkeypatch):
@@ -277,12 +278,42 @@ def test_what_another_process_removes_during_a_run_is_encoded_again(tmp_path, wa
         yield from loaded(self, loader)
         if not removed:
             removed.append(1)
-            verify_damaged(tmp_path / "store")
+            verify_damaged(tmp_path / "store", KEY)
 
     monkeypatch.setattr(extraction._Portions, "loaded", loading)
     done = fill(tmp_path / "store", records)
     assert removed and done[:2] == (40, 8)
     assert_whole(tmp_path / "store", records, features)
+
+
+def test_what_another_process_removes_before_training_is_encoded_again(tmp_path, monkeypatch):
+    """Nothing is missing when the store is opened, but the manifest has to be updated."""
+    records, flush = make_records(tmp_path / "images", 8), FeatureStore.flush
+    network = encoder()
+    network.describe = lambda: {"name": "described"}
+    folder, key = sources._folder_and_key(network, Transform(8), name="some", root=str(tmp_path))
+    options = {"workers": 0, "batch_size": 4, "progress": False, "check_images": True}
+
+    def complete():
+        return sources._complete(network, Transform(8), records, str(tmp_path), "some", **options)
+
+    def flushing(self):
+        monkeypatch.setattr(FeatureStore, "flush", flush)
+        verify_damaged(folder, key)
+        self.flush()
+
+    assert complete()[1].encoded == 8
+    os.utime(records[0].path, ns=(10**18, 10**18))
+    monkeypatch.setattr(FeatureStore, "flush", flushing)
+    store, done = complete()
+    assert done.encoded == 8 and len(store) == 8
+
+
+def test_old_lists_of_files_do_not_hide_what_a_process_has_written_itself(tmp_path, monkeypatch):
+    """As on some network disks."""
+    records = make_records(tmp_path / "images", 12)
+    monkeypatch.setattr(journals.Journals, "news", lambda self: [])
+    assert fill(tmp_path / "store", records)[:2] == (12, 0)
 
 
 def test_images_that_are_removed_again_and_again_are_an_error(tmp_path, monkeypatch):
@@ -292,11 +323,17 @@ def test_images_that_are_removed_again_and_again_are_an_error(tmp_path, monkeypa
         return missing(self, records) if check_images else records[:1]
 
     monkeypatch.setattr(FeatureStore, "missing", lacking)
-    with pytest.raises(DataError, match=r"store: features of 1 images \(first: .*\) were removed again and again by"):
+    with pytest.raises(DataError, match=r"store: features of 1 image \(first: .*\) were removed again and again by"):
         fill(tmp_path / "store", records)
 
 
-def test_a_process_that_opened_a_store_before_it_was_created_does_not_wait_for_its_images(tmp_path):
+@pytest.mark.parametrize("old", [False, True])
+def test_a_process_that_opened_a_store_before_it_was_created_does_not_wait_for_its_images(tmp_path, old):
+    """The same holds for one of an older format, before it was converted."""
+    if old:
+        records = make_records(tmp_path / "images", 4)
+        fill(tmp_path / "store", records)
+        make_old(open_store(tmp_path / "store"), records, format=2)
     store = open_store(tmp_path / "store")
 
     def hold():
