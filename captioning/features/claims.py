@@ -1,6 +1,7 @@
 """Claim image ids for one process at a time, so that many processes and machines fill one store together.
 
 A claim is a lock on a range of bytes of one file, `claims.lock`, with one byte per image id. The file has no content.
+Two ids from 2^62 on share a byte, and all negative ids share one with id 0, so that every range of ids is one of bytes.
 The operating system drops a process's locks when the process ends, however it ends, and such locks also work between
 the machines of a network disk. Ranges that overlap exclude each other, so runs with different lists of images are safe
 beside each other, too.
@@ -24,7 +25,8 @@ if sys.platform != "win32":
     import fcntl
 
 HELD_BY_OTHERS = (errno.EACCES, errno.EAGAIN)  # another process has the lock; POSIX allows both
-LARGEST = 2**62  # of the ids that are positions in a file
+ONE_BYTE_EACH = 2**62  # ids from 0 below this have a byte of their own
+END = 2**63  # of the positions in a file
 
 
 class Ids(NamedTuple):
@@ -35,12 +37,15 @@ class Ids(NamedTuple):
 
     @classmethod
     def of(cls, image_ids: Sequence[int]) -> "Ids":
-        """Return the range of some ids; ALL, if they cannot be positions in a file."""
-        first, last = min(image_ids), max(image_ids)
-        return cls(first, last) if first >= 0 and last < LARGEST else ALL
+        """Return the range of some ids."""
+        return cls(min(image_ids), max(image_ids))
+
+    def positions(self) -> tuple[int, int]:
+        """Return the range of bytes that are locked, without its end."""
+        return _position(self.first), END if self == ALL else _position(self.last) + 1
 
 
-ALL = Ids(0, -1)  # a lock of length 0 reaches to the end of the file, however long that is
+ALL = Ids(-(2**63), 2**63 - 1)
 
 
 class ImageClaims:
@@ -84,7 +89,7 @@ class ImageClaims:
         """Claim the ids, and return whether no other process has any of them.
 
         Args:
-            ids: the range. Ranges that one process has at the same time may not overlap.
+            ids: the range.
             wait: wait until the ids are free, instead of returning False. Only for processes without other claims:
                 two that wait for each other would wait forever.
         """
@@ -93,7 +98,7 @@ class ImageClaims:
                 if not self._held:
                     self._whole.acquire(timeout=-1 if wait else 0)
             else:
-                self._lock(fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, ids)
+                self._lock(fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB, *ids.positions())
         except Timeout:
             return False
         except OSError as error:
@@ -107,17 +112,27 @@ class ImageClaims:
         """Give a claim back."""
         self._held.remove(ids)
         if self._whole is None:
-            if ids not in self._held:  # ALL may be held several times
-                self._lock(fcntl.LOCK_UN, ids)
+            free = [ids.positions()]
+            for start, stop in (held.positions() for held in self._held):  # the system keeps no count of locks
+                parts = [part for low, high in free for part in ((low, min(high, start)), (max(low, stop), high))]
+                free = [(low, high) for low, high in parts if low < high]
+            for low, high in free:
+                self._lock(fcntl.LOCK_UN, low, high)
         elif not self._held:
             self._whole.release()
 
-    def _lock(self, command: int, ids: Ids) -> None:
+    def _lock(self, command: int, start: int, stop: int) -> None:
         assert self._file is not None  # only used inside the context
-        fcntl.lockf(self._file, command, ids.last - ids.first + 1, ids.first)
+        # A lock of length 0 reaches to the end of the file, however long that is.
+        fcntl.lockf(self._file, command, 0 if stop == END else stop - start, start)
 
     def _refused(self, error: OSError) -> DataError:
         return DataError(
             f"cannot lock {self.path} ({error.strerror or error}): check the permissions of its folder, or set "
             "features.root to a folder on a disk with file locks"
         )
+
+
+def _position(image_id: int) -> int:
+    """Return the byte of an image id. It never decreases with the id."""
+    return max(image_id, 0) if image_id < ONE_BYTE_EACH else ONE_BYTE_EACH // 2 + image_id // 2

@@ -4,6 +4,7 @@ Processes and machines that fill a store share the work: `_Portions` cuts the im
 process claims one portion after the other.
 """
 
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,11 @@ from captioning.features.claims import Ids, ImageClaims
 from captioning.features.index import Stamp
 from captioning.features.ranks import ONLY, Rank
 from captioning.features.store import FeatureStore, stamp_picture
+from captioning.io import counted
 
 POLL_SECONDS = (0.05, 2.0)  # between two looks at what other processes still work on: at first, and at last
+NOTICE_SECONDS = 5.0  # without work, before a process says what it waits for
+PASSES = 5  # over what is missing at the end; one more per damaged store that `verify` clears during the run
 
 
 class Extraction(NamedTuple):
@@ -84,42 +88,61 @@ def extract(
         The numbers of images encoded and reused, the unreadable images, and the time.
 
     Raises:
-        DataError: an image is unreadable, or its features are not finite in float16.
+        DataError: an image is unreadable, its features are not finite in float16, or another process removes features
+            again and again.
         ConfigError: the store cannot be written.
     """
     started_at = time.perf_counter()
-    todo = store.missing(records, check_images=check_images)
-    unreadable: list[tuple[Path, str]] = []
-    encoded = 0
-    if not todo:
-        return Extraction(0, len(records), unreadable, time.perf_counter() - started_at)
-    encoder.to(device).eval()
-    store.create()
-    with tqdm(total=len(todo), desc="features", unit="images", disable=not progress) as bar:
-        try:
-            with ImageClaims(store.folder) as claims:
-                options: dict[str, Any] = {"batch_size": batch_size, "check_images": check_images, "rank": rank}
-                portions = _Portions(records, todo, store, claims, **options)
-                store.claims = claims
-                try:
-                    loader = _loader(records, transform, workers=workers, device=device)
-                    for batch in portions.loaded(loader):
-                        if batch.faults and not skip_unreadable:
-                            raise DataError(batch.faults[0][1])
-                        unreadable += [(records[number].path, reason) for number, reason in batch.faults]
-                        store.make_room(len(batch.read))
-                        pairs = zip(batch.read, _encode(encoder, batch.images, device), strict=True)
-                        for (number, stamp), features in pairs:
-                            store.append(records[number].image_id, stamp, features)
-                            encoded += 1
-                        portions.finish_batch()
-                        bar.update(len(todo) - portions.left - bar.n)
-                finally:
-                    store.write()
-        finally:
-            store.claims = None
-            store.flush()
-    return Extraction(encoded, len(records) - len(todo), unreadable, time.perf_counter() - started_at)
+    todo = _each_once(store.missing(records, check_images=check_images))
+    reused = len(np.unique(image_ids_of(records))) - len(todo)
+    work, encoded, faults = records, 0, dict[int, tuple[Path, str]]()
+    if todo:
+        encoder.to(device).eval()
+        store.create()
+    passes = 0
+    while todo:
+        passes += 1
+        if passes > PASSES:
+            raise DataError(
+                f"{store.folder}: features of {counted(len(todo), 'image')} (first: {todo[0].path}) were removed again "
+                "and again by another process: wait until captioning-prepare verify=true has ended, and run "
+                "captioning-prepare again"
+            )
+        options: dict[str, Any] = {"batch_size": batch_size, "check_images": check_images, "rank": rank}
+        with tqdm(total=len(todo), desc="features", unit="images", disable=not progress) as bar:
+            try:
+                with ImageClaims(store.folder) as claims:
+                    portions = _Portions(work, todo, store, claims, **options)
+                    store.claims = claims
+                    try:
+                        for batch in portions.loaded(_loader(work, transform, workers=workers, device=device)):
+                            if batch.faults and not skip_unreadable:
+                                raise DataError(batch.faults[0][1])
+                            for number, reason in batch.faults:
+                                faults[work[number].image_id] = work[number].path, reason
+                            store.make_room(len(batch.read))
+                            pairs = zip(batch.read, _encode(encoder, batch.images, device), strict=True)
+                            for (number, stamp), features in pairs:
+                                store.append(work[number].image_id, stamp, features)
+                                encoded += 1
+                            portions.finish_batch()
+                            bar.update(len(todo) - portions.left - bar.n)
+                    finally:
+                        store.write()
+            finally:
+                store.claims = None
+                store.discard()  # what could not be written, as other processes may have claimed these images by now
+                store.flush()
+        # Another process may have removed damaged shards with images that were not to be computed.
+        store.refresh()
+        absent = _each_once(store.missing(records, check_images=False))
+        work = todo = [record for record in absent if record.image_id not in faults]
+    return Extraction(encoded, reused, list(faults.values()), time.perf_counter() - started_at)
+
+
+def _each_once(records: Sequence[Record]) -> list[Record]:
+    """Return one record per image."""
+    return list({record.image_id: record for record in records}.values())
 
 
 class _Portion(NamedTuple):
@@ -167,7 +190,7 @@ class _Portions:
         self._ids = image_ids_of(records)
         missing = np.isin(self._ids, [record.image_id for record in todo])
         size = -(-store.shard_pictures // batch_size) * batch_size
-        order = np.argsort(self._ids, kind="stable")
+        order = np.unique(self._ids, return_index=True)[1]  # sorted by id, and each image once
         made = []
         for start in range(0, len(order), size):
             numbers = order[start : start + size]
@@ -186,17 +209,23 @@ class _Portions:
         Call `finish_batch` after each batch. If other processes have claimed all that is left, wait for them; if one of
         them dies, take over what it had.
         """
-        pause = POLL_SECONDS[0]
+        pause, waited, noticed = POLL_SECONDS[0], 0.0, False
         while self._waiting:
             batches = self._claim()
             first = next(batches, None)
             if first is None:
                 if self._waiting:
+                    if waited >= NOTICE_SECONDS and not noticed:
+                        noticed = True
+                        left = counted(sum(portion.todo for portion in self._waiting), "image")
+                        message = f"{self.store.folder}: waits for another process that works on the last {left}"
+                        tqdm.write(message, file=sys.stderr)
                     time.sleep(pause)
+                    waited += pause
                     pause = min(2 * pause, POLL_SECONDS[1])
                     self.store.refresh()
                 continue
-            pause = POLL_SECONDS[0]
+            pause, waited = POLL_SECONDS[0], 0.0
             loader.batch_sampler.batches = chain([first], batches)  # type: ignore[union-attr]
             yield from loader
             self._let_go()
@@ -208,7 +237,7 @@ class _Portions:
         if portion is not None:
             self._held.append(portion)
             # Portions with few missing images are collected for one shard.
-            if not self.store.pending or 2 * self.store.pending >= self.store.shard_pictures:
+            if not self.store.pending or self.store.half_full:
                 self._let_go()
 
     def _let_go(self) -> None:

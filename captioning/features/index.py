@@ -73,13 +73,6 @@ class Index:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"file": self.file, "columns": None if self.file else self.columns}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        columns = state["columns"] if state["file"] is None else map_columns(state["file"])
-        self.__init__(columns, state["file"])  # type: ignore[misc]
-
     def find(self, image_ids: np.ndarray) -> np.ndarray:
         """Return the position of each id in the index, int64 [n]; -1 for ids that are not in it."""
         if not len(self):

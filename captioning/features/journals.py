@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from captioning.errors import ConfigError, DataError
 from captioning.io import append_line
 
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)  # of damaged entries
@@ -105,6 +106,9 @@ class Journals:
         """Return the shards that were added since the last call, in the order of their numbers.
 
         A journal is read up to an incomplete or damaged line: there its writer was killed, or is still writing.
+
+        Raises:
+            DataError: a journal cannot be read.
         """
         found: list[Addition] = []
         for name, size in self._files():
@@ -117,6 +121,8 @@ class Journals:
                     content = file.read()
             except FileNotFoundError:  # a manifest lists its shards by now
                 continue
+            except OSError as error:
+                raise _unread(self.folder / name, error) from error
             lines = content.split(b"\n")[:-1]
             for line in lines:
                 try:
@@ -128,9 +134,13 @@ class Journals:
         return sorted(found, key=lambda addition: addition.shard.number)
 
     def delete(self) -> None:
-        """Delete all journals; their shards must be in the manifest."""
+        """Delete all journals; their shards must be in the manifest.
+
+        Raises:
+            DataError: a journal cannot be deleted.
+        """
         for name, _ in self._files():
-            (self.folder / name).unlink(missing_ok=True)
+            delete_file(self.folder / name)
         with suppress(OSError):  # missing, or with hidden files of a network disk
             self.folder.rmdir()
 
@@ -140,6 +150,8 @@ class Journals:
                 return [(entry.name, entry.stat().st_size) for entry in there if entry.name.endswith(".jsonl")]
         except FileNotFoundError:
             return []
+        except OSError as error:
+            raise _unread(self.folder, error) from error
 
 
 class Journal:
@@ -163,10 +175,38 @@ class Journal:
         content = shard._asdict() | {"shape": shape, "entries": base64.b64encode(entries.astype("<i8").tobytes())}
         line = json.dumps(content, default=bytes.decode).encode()
         if path is None or not path.exists():  # another process may have put its lines into the manifest
-            self.folder.mkdir(exist_ok=True)
+            try:
+                self.folder.mkdir(exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"cannot create the folder '{self.folder}' ({error.strerror or error}): check the free space and "
+                    "the permissions of the folder that it is in"
+                ) from error
             path = self.folder / f"{uuid.uuid4().hex}.jsonl"
         append_line(path, line)
         self._path = path
+
+
+def delete_file(path: Path) -> None:
+    """Delete a file of a store, if it is there.
+
+    Raises:
+        DataError: it cannot be deleted.
+    """
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"cannot delete {path} ({error.strerror or error}): change the permissions of its folder, and run "
+            "captioning-prepare again"
+        ) from error
+
+
+def _unread(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path}: cannot be read ({error.strerror or error}): change its permissions, so that all users of this "
+        "feature store may read it"
+    )
 
 
 def _addition(line: bytes) -> Addition:

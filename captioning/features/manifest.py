@@ -12,6 +12,7 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +29,7 @@ from captioning.features.index import (
     map_columns,
     writer_of,
 )
-from captioning.features.journals import BROKEN, SHARD_NAME, Shard, read_shape, read_shard
+from captioning.features.journals import BROKEN, SHARD_NAME, Shard, delete_file, read_shape, read_shard
 from captioning.io import clear_temporary, write_whole
 
 MANIFEST_FORMAT = 3
@@ -104,6 +105,7 @@ def write_manifest(folder: Path, key: dict[str, Any], listed: Manifest, columns:
 
     Raises:
         ConfigError: a file cannot be written. The store is unchanged.
+        DataError: a file that is not needed any more cannot be deleted. The store is written.
     """
     version, digest = listed.version + 1, hashlib.blake2b(digest_size=8)
     file = folder / f"index-{version:05d}.npy"
@@ -124,13 +126,14 @@ def shard_numbers(folder: Path) -> list[int]:
 
 
 def _clean(folder: Path, shards: set[str], version: int) -> None:
-    (folder / "journal.jsonl").unlink(missing_ok=True)
+    delete_file(folder / "journal.jsonl")
     kept = {f"index-{version - 1:05d}.npy", f"index-{version:05d}.npy"}
     for path in folder.iterdir():
         lost = SHARD_NAME.fullmatch(path.name) and path.name not in shards
         if lost or (INDEX_NAME.fullmatch(path.name) and path.name not in kept):
-            path.unlink(missing_ok=True)
-    clear_temporary(folder)
+            delete_file(path)
+    with suppress(OSError):  # another user's, perhaps; they only take space
+        clear_temporary(folder)
 
 
 def _current(folder: Path, content: dict[str, Any]) -> Manifest:

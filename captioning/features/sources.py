@@ -175,6 +175,8 @@ def _complete(
         # The process that would have updated the manifest was killed. A reader may not be allowed to do it.
         with suppress(CaptioningError):
             store.flush()
+        if store.missing(records, check_images=False):  # another process has removed damaged shards meanwhile
+            return store, extract(encoder, transform, records, store, **options)
     return store, Extraction(0, len(records), [], 0.0)
 
 

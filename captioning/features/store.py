@@ -16,7 +16,9 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ from captioning.features.index import (
     entries_of,
     hash_text,
     index_of,
+    map_columns,
     merge,
     merge_all,
     merge_columns,
@@ -43,6 +46,7 @@ from captioning.features.manifest import Manifest
 from captioning.io import write_whole
 
 SHARD_BYTES = 64 * 2**20
+CREATION_POLL_SECONDS = 0.02
 RECENT_IMAGES = 1 << 16  # of shards beside the index, before they become part of it
 RECORDS = 1 << 16  # records that are compared with the index at a time
 
@@ -70,6 +74,14 @@ class Damage(NamedTuple):
     file: Path
     pictures: int
     fault: str
+
+
+class _Compared(NamedTuple):
+    """What an image file was compared with: a row of a shard's file, and the numbers of the stamp stored for it."""
+
+    file: str
+    row: int
+    stamp: tuple[int, ...]
 
 
 class FeatureStore:
@@ -101,7 +113,8 @@ class FeatureStore:
         self.claims: ImageClaims | None = None
         self._pending: list[tuple[int, Stamp, np.ndarray]] = []
         self._dropped: dict[int, str] = {}  # id of a changed image -> the file that has its old features
-        self._restamped: dict[int, list[int]] = {}  # id -> numbers of the stamp of a file that was only touched
+        # Of a file that was only touched: id -> the row that it was compared with, and the numbers of its new stamp.
+        self._restamped: dict[int, tuple[_Compared, list[int]]] = {}
         self._journal = Journal(self.folder)
         self._load()
 
@@ -143,12 +156,26 @@ class FeatureStore:
         return features
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_pending": [], "claims": None}
+        return self.__dict__ | {"_pending": [], "claims": None, "_index": self._index.file or self._index}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        file = state["_index"]
+        if isinstance(file, Path):
+            try:
+                self._index = Index(map_columns(file), file)
+            except FileNotFoundError:  # other processes have replaced it twice since
+                self._load()
 
     @property
     def pending(self) -> int:
         """Number of images that were appended and are not written yet."""
         return len(self._pending)
+
+    @property
+    def half_full(self) -> bool:
+        """Whether the appended features fill at least half a shard."""
+        return bool(self._pending) and 2 * len(self._pending) >= self._limit(self._pending[0][2].nbytes)
 
     @property
     def unmerged(self) -> bool:
@@ -183,7 +210,7 @@ class FeatureStore:
         for record, row in self._with_rows(records):
             if row[1] < 0:
                 absent.append(record)
-            elif not self._is_current(record, row[2:]):
+            elif not self._is_current(record, row):
                 absent.append(record)
                 self._dropped[record.image_id] = self._shards[row[1] >> 32].file
         return absent
@@ -202,7 +229,7 @@ class FeatureStore:
                 "run captioning-prepare again"
             )
         for record, row in self._with_rows(records):
-            if not self._is_current(record, row[2:]):
+            if not self._is_current(record, row):
                 raise DataError(
                     f"{record.path}: the image is missing or has changed since its features were stored in "
                     f"{self.folder}: run captioning-prepare again"
@@ -255,6 +282,10 @@ class FeatureStore:
             self.refresh()
             self._write_shard()
 
+    def discard(self) -> None:
+        """Forget the appended features that are not written."""
+        self._pending = []
+
     def flush(self) -> None:
         """Write the appended features, and update the manifest unless another process is filling the store.
 
@@ -265,7 +296,9 @@ class FeatureStore:
             with ImageClaims(self.folder) as claims:
                 if claims.take(ALL):
                     self.refresh()
-                    self._merge()
+                    self._forget_old_stamps()
+                    if self.unmerged:  # still: another process may have updated the manifest
+                        self._merge()
 
     def create(self) -> None:
         """Create the store's folder and manifest, or write those of an older format in the current one.
@@ -274,7 +307,7 @@ class FeatureStore:
             DataError: the folder cannot be created.
             ConfigError: the manifest cannot be written.
         """
-        if self._manifest is not None and self._manifest.format == manifest.MANIFEST_FORMAT:
+        if self._is_made():
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -283,10 +316,19 @@ class FeatureStore:
                 f"cannot create the folder '{self.folder}' ({error.strerror}): set features.root to another folder"
             ) from error
         with ImageClaims(self.folder) as claims:
-            claims.take(ALL, wait=True)
             self.refresh()
-            if self._manifest is None or self._manifest.format != manifest.MANIFEST_FORMAT:
-                self._merge()
+            while not self._is_made():
+                if claims.take(ALL):
+                    self.refresh()
+                    if not self._is_made():
+                        self._merge()
+                else:
+                    # Another process does it, and then claims images at once: waiting for ALL could take until its end.
+                    time.sleep(CREATION_POLL_SECONDS)
+                    self.refresh()
+
+    def _is_made(self) -> bool:
+        return self._manifest is not None and self._manifest.format == manifest.MANIFEST_FORMAT
 
     def refresh(self) -> None:
         """Read what other processes have stored since the store was opened."""
@@ -383,9 +425,15 @@ class FeatureStore:
                     rows[1, number] = -1
         return rows
 
-    def _is_current(self, record: Record, stored: Sequence[int]) -> bool:
-        """Return whether an image file has the same content as when its features were stored."""
-        stored = self._restamped.get(record.image_id, stored)
+    def _compared(self, row: Sequence[int]) -> "_Compared":
+        return _Compared(self._shards[row[1] >> 32].file, row[1] & (2**32 - 1), tuple(row[2:]))
+
+    def _is_current(self, record: Record, row: Sequence[int]) -> bool:
+        """Return whether an image file has the same content as when the features in a row were stored."""
+        compared, stored = self._compared(row), row[2:]
+        newer = self._restamped.get(record.image_id)
+        if newer is not None and newer[0] == compared:
+            stored = newer[1]
         try:
             status = record.path.stat()
             if [status.st_size, status.st_mtime_ns, hash_text(record.path.name)] == [stored[0], stored[1], stored[3]]:
@@ -395,13 +443,29 @@ class FeatureStore:
             return False
         if now is None or now[2] != stored[2]:
             return False
-        self._restamped[record.image_id] = now  # so that the digest is not needed the next time
+        self._restamped[record.image_id] = compared, now  # so that the digest is not needed the next time
         return True
+
+    def _forget_old_stamps(self) -> None:
+        """Forget the new stamps of images whose row has changed since: another process has stored them again."""
+        ids = np.fromiter(self._restamped, np.int64, len(self._restamped))
+        for image_id, row in zip(ids.tolist(), self._rows(ids).T.tolist(), strict=True):
+            if row[1] < 0 or self._compared(row) != self._restamped[image_id][0]:
+                del self._restamped[image_id]
 
     def _limit(self, size: int) -> int:
         return min(self.shard_pictures, max(1, SHARD_BYTES // size))
 
     def _write_shard(self) -> None:
+        """Write a shard and its line. The caller must have claimed the images and refreshed after that."""
+        # After a wait or Ctrl-C, some may be stored already: by another process, or with a complete line.
+        rows = self._rows(np.array([image_id for image_id, _, _ in self._pending], np.int64)).T.tolist()
+        pairs = zip(self._pending, rows, strict=True)
+        self._pending = [
+            each for each, row in pairs if row[1] < 0 or not _same_content(stamp_numbers(each[1]), row[2:])
+        ]
+        if not self._pending:
+            return
         image_ids, stamps, features = zip(*self._pending, strict=True)
         assert self.shape is not None  # set by `append`
         content = io.BytesIO()
@@ -410,13 +474,17 @@ class FeatureStore:
         try:
             size = write_whole(self.folder / file, lambda handle: handle.write(content.getbuffer()))
         except ConfigError:
-            (self.folder / file).unlink(missing_ok=True)
+            with suppress(OSError):
+                (self.folder / file).unlink(missing_ok=True)
             raise
         shard = Shard(file, size, _checksum(content.getbuffer()), len(image_ids))
         entries = entries_of(zip(image_ids, stamps, strict=True))
-        self._journal.add(shard, self.shape, entries)
+        try:
+            self._journal.add(shard, self.shape, entries)
+        finally:
+            self._take_in(self._journals.news())
+        self._take_in([Addition(shard, self.shape, entries)])  # a network disk may show old lists of files
         self._pending = []
-        self._take_in(self._journals.news())
 
     def _reserve(self) -> str:
         """Create the next shard's file, empty, under a name that no other process has, and return the name."""
@@ -444,8 +512,10 @@ class FeatureStore:
                 kept.append(shard)
         following = max([self._following, *(number + 1 for number in manifest.shard_numbers(self.folder))])
         version = self._manifest.version if self._manifest else 0
+        self._forget_old_stamps()
+        stamps = {image_id: stamp for image_id, (_, stamp) in self._restamped.items()}
         listed = Manifest(self.shape if kept else None, kept, self._index, following, version)
-        columns = merge_columns(self._index, merge_all(self._recent), numbers, self._restamped)
+        columns = merge_columns(self._index, merge_all(self._recent), numbers, stamps)
         manifest.write_manifest(self.folder, self.key, listed, columns)
         self._journals.delete()
         self._restamped = {}
@@ -530,6 +600,11 @@ def store_folder(root: str | Path, name: str, key: Mapping[str, Any]) -> Path:
 def _finite(features: np.ndarray) -> bool:
     """Return whether all float16 numbers are finite, by their bits: infinity and NaN have the largest of their sign."""
     return features.view(np.int16).max(initial=0) < 0x7C00 and features.view(np.uint16).max(initial=0) < 0xFC00
+
+
+def _same_content(first: Sequence[int], second: Sequence[int]) -> bool:
+    """Return whether two stamps, as numbers, are of files with the same content: of the same size and digest."""
+    return [first[0], first[2]] == [second[0], second[2]]
 
 
 def _checksum(content: bytes | memoryview) -> str:

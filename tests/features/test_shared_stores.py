@@ -1,6 +1,7 @@
 """Stores that several processes fill together: nothing is lost or done twice, whoever dies at whatever moment."""
 
 import os
+import pickle
 import random
 import signal
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from old_stores import make_old
 from PIL import Image
 from small_world import run
 from torch import nn
@@ -18,7 +20,8 @@ from torch import nn
 from captioning.data import Record, Transform
 from captioning.errors import ConfigError, DataError
 from captioning.features import claims as locks
-from captioning.features import launched_rank, manifest
+from captioning.features import extraction, journals, launched_rank, manifest, sources
+from captioning.features import store as store_module
 from captioning.features.claims import ALL, Ids, ImageClaims
 from captioning.features.extraction import extract
 from captioning.features.ranks import ONLY, Rank
@@ -253,6 +256,201 @@ def test_what_a_dead_process_had_claimed_is_taken_over(tmp_path, wanted):
     assert_whole(store.folder, records, features)
 
 
+def rows_and_images(folder: Path) -> tuple[int, int]:
+    store = open_store(folder)
+    return sum(shard.images for shard in store._shards), len(store)
+
+
+def verify_damaged(folder: Path, key: dict) -> None:
+    """Damage the first shard, and let another process remove it from the store."""
+    content = bytearray((folder / "shard-00000.npy").read_bytes())
+    content[-1] ^= 1
+    (folder / "shard-00000.npy").write_bytes(content)
+    assert status_of(in_fork(lambda: FeatureStore(folder, key).verify())) == 0
+
+
+def test_what_another_process_removes_during_a_run_is_encoded_again(tmp_path, wanted, monkeypatch):
+    records, features = wanted
+    fill(tmp_path / "store", sorted(records)[:8])
+    loaded, removed = extraction._Portions.loaded, []
+
+    def loading(self, loader):
+        yield from loaded(self, loader)
+        if not removed:
+            removed.append(1)
+            verify_damaged(tmp_path / "store", KEY)
+
+    monkeypatch.setattr(extraction._Portions, "loaded", loading)
+    done = fill(tmp_path / "store", records)
+    assert removed and done[:2] == (40, 8)
+    assert_whole(tmp_path / "store", records, features)
+
+
+def test_what_another_process_removes_before_training_is_encoded_again(tmp_path, monkeypatch):
+    """Nothing is missing when the store is opened, but the manifest has to be updated."""
+    records, flush = make_records(tmp_path / "images", 8), FeatureStore.flush
+    network = encoder()
+    network.describe = lambda: {"name": "described"}
+    folder, key = sources._folder_and_key(network, Transform(8), name="some", root=str(tmp_path))
+    options = {"workers": 0, "batch_size": 4, "progress": False, "check_images": True}
+
+    def complete():
+        return sources._complete(network, Transform(8), records, str(tmp_path), "some", **options)
+
+    def flushing(self):
+        monkeypatch.setattr(FeatureStore, "flush", flush)
+        verify_damaged(folder, key)
+        self.flush()
+
+    assert complete()[1].encoded == 8
+    os.utime(records[0].path, ns=(10**18, 10**18))
+    monkeypatch.setattr(FeatureStore, "flush", flushing)
+    store, done = complete()
+    assert done.encoded == 8 and len(store) == 8
+
+
+def test_old_lists_of_files_do_not_hide_what_a_process_has_written_itself(tmp_path, monkeypatch):
+    """As on some network disks."""
+    records = make_records(tmp_path / "images", 12)
+    monkeypatch.setattr(journals.Journals, "news", lambda self: [])
+    assert fill(tmp_path / "store", records)[:2] == (12, 0)
+
+
+def test_images_that_are_removed_again_and_again_are_an_error(tmp_path, monkeypatch):
+    records, missing = make_records(tmp_path / "images", 4), FeatureStore.missing
+
+    def lacking(self, records, *, check_images=True):
+        return missing(self, records) if check_images else records[:1]
+
+    monkeypatch.setattr(FeatureStore, "missing", lacking)
+    with pytest.raises(DataError, match=r"store: features of 1 image \(first: .*\) were removed again and again by"):
+        fill(tmp_path / "store", records)
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_process_that_opened_a_store_before_it_was_created_does_not_wait_for_its_images(tmp_path, old):
+    """The same holds for one of an older format, before it was converted."""
+    if old:
+        records = make_records(tmp_path / "images", 4)
+        fill(tmp_path / "store", records)
+        make_old(open_store(tmp_path / "store"), records, format=2)
+    store = open_store(tmp_path / "store")
+
+    def hold():
+        open_store(store.folder).create()
+        with ImageClaims(store.folder) as claims:
+            assert claims.take(Ids(0, 5))
+            (tmp_path / "ready").touch()
+            time.sleep(60)
+
+    holding = in_fork(hold)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    creating, deadline, ended = in_fork(store.create), time.monotonic() + 5, (0, 0)
+    while ended == (0, 0) and time.monotonic() < deadline:
+        time.sleep(0.01)
+        ended = os.waitpid(creating, os.WNOHANG)
+    for child in [holding] if ended != (0, 0) else [holding, creating]:
+        os.kill(child, signal.SIGKILL)
+        status_of(child)
+    assert ended == (creating, 0)
+
+
+def test_features_that_could_not_be_written_are_left_to_the_next_process(tmp_path, monkeypatch):
+    """Writing fails twice, on a full disk; then another process has the claims; then there is space again."""
+    records = make_records(tmp_path / "images", 8)
+    write, flush, failures = store_module.write_whole, FeatureStore.flush, []
+
+    def failing(path, content):
+        if "shard" in path.name and len(failures) < 2:
+            failures.append(path)
+            raise ConfigError(f"cannot write {path} (No space left on device): free some space")
+        return write(path, content)
+
+    def flushing(self):
+        monkeypatch.setattr(FeatureStore, "flush", flush)
+        assert status_of(in_fork(lambda: fill(tmp_path / "store", records))) == 0
+        self.flush()
+
+    monkeypatch.setattr(store_module, "write_whole", failing)
+    monkeypatch.setattr(FeatureStore, "flush", flushing)
+    with pytest.raises(ConfigError, match="No space left"):
+        fill(tmp_path / "store", records)
+    assert len(failures) == 2 and rows_and_images(tmp_path / "store") == (8, 8)
+
+
+def test_features_that_another_process_has_stored_are_not_written_again(tmp_path, wanted):
+    """Without claims, as by a store that is used directly."""
+    records, features = wanted[0][:4], wanted[1]
+    store = open_store(tmp_path / "store")
+    for record in records:
+        store.append(record.image_id, store_module.stamp_picture(record.path), features[record.image_id])
+    assert status_of(in_fork(lambda: fill(store.folder, records[:3]))) == 0
+    store.flush()
+    assert rows_and_images(store.folder) == (4, 4)
+
+
+def test_ctrl_c_after_the_line_of_a_shard_does_not_write_it_again(tmp_path, monkeypatch):
+    records = make_records(tmp_path / "images", 8)
+    append, lines = journals.append_line, []
+
+    def appending(path, line):
+        append(path, line)
+        if not lines:
+            lines.append(line)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(journals, "append_line", appending)
+    with pytest.raises(KeyboardInterrupt):
+        fill(tmp_path / "store", records)
+    assert rows_and_images(tmp_path / "store") == (8, 8)
+
+
+def test_a_record_that_is_there_twice_is_encoded_once(tmp_path):
+    """As with splits=[train,train]."""
+    records = make_records(tmp_path / "images", 12)
+    assert fill(tmp_path / "store", records[:6] * 2)[:2] == (6, 0)
+    assert fill(tmp_path / "store", records * 2)[:2] == (6, 6)
+    assert rows_and_images(tmp_path / "store") == (12, 12)
+
+
+def test_claims_are_given_back_when_large_features_make_small_shards(tmp_path, monkeypatch):
+    """Of 12 images, where the number of images per shard alone would allow 32."""
+    records = make_records(tmp_path / "images", 96)
+    monkeypatch.setattr(store_module, "SHARD_BYTES", 12 * 60)
+    finish, held = extraction._Portions.finish_batch, []
+
+    def finishing(self):
+        finish(self)
+        held.append(len(self._held))
+
+    monkeypatch.setattr(extraction._Portions, "finish_batch", finishing)
+    store = FeatureStore(tmp_path / "store", KEY, shard_pictures=32)
+    extract(encoder(), Transform(8), records, store, workers=0, batch_size=8, progress=False)
+    assert held == [0] * 12
+
+
+def test_a_process_that_waits_says_so_once(tmp_path, monkeypatch, capsys):
+    records = make_records(tmp_path / "images", 4)
+    store = open_store(tmp_path / "store")
+    store.create()
+    monkeypatch.setattr(extraction, "NOTICE_SECONDS", 0.1)
+
+    def hold():
+        with ImageClaims(store.folder) as claims:
+            assert claims.take(Ids(0, 5))
+            (tmp_path / "ready").touch()
+            time.sleep(0.7)
+
+    holding = in_fork(hold)
+    while not (tmp_path / "ready").exists():
+        time.sleep(0.01)
+    fill(store.folder, records)
+    assert status_of(holding) == 0
+    said = f"{store.folder}: waits for another process that works on the last 4 images"
+    assert capsys.readouterr().err.splitlines().count(said) == 1
+
+
 def test_every_process_reports_its_part(tmp_path, wanted):
     records, _ = wanted
     done = fill(tmp_path / "store", records[:10])
@@ -276,6 +474,29 @@ def test_an_image_that_changes_counts_as_its_latest_shard_says(tmp_path, wanted)
     store.check(records)
     assert np.array_equal(store[records[3].image_id], alone[records[3].image_id])
     assert store.locations([records[3].image_id])[0, 0] == len(store._shards) - 1
+
+
+def test_a_new_time_of_an_image_counts_only_for_the_row_it_was_found_for(tmp_path):
+    """An image is touched, and then changed, by another process and by the one that has noticed the touch."""
+    for mine in (False, True):
+        records = make_records(tmp_path / f"images{mine}", 4)
+        folder, path = tmp_path / f"store{mine}", records[0].path
+        fill(folder, records)
+        before = path.read_bytes()
+        os.utime(path, ns=(10**18, 10**18))
+        store = open_store(folder)
+        assert store.missing(records) == [] and store.unmerged
+        Image.new("RGB", (8, 8), "red").save(path)
+        if mine:
+            done = extract(encoder(), Transform(8), records, store, workers=0, batch_size=4, progress=False)
+            assert done[:2] == (1, 3)
+        else:
+            assert status_of(in_fork(lambda folder=folder, records=records: fill(folder, records))) == 0
+        store.flush()
+        assert open_store(folder).missing(records) == []
+        path.write_bytes(before)
+        os.utime(path, ns=(10**18, 10**18))  # restored with its time, as rsync -t does
+        assert open_store(folder).missing(records) == [records[0]]
 
 
 def test_a_changed_image_is_not_looked_for_without_check_images(tmp_path):
@@ -315,8 +536,80 @@ def test_claims_exclude_other_processes_only_where_they_overlap(tmp_path, monkey
     assert answers() == str([True] * 6)
 
 
-def test_ids_that_are_no_positions_claim_everything():
-    assert Ids.of([7, 3, 9]) == (3, 9) and Ids.of([-1, 5]) == ALL == Ids.of([2**62])
+@pytest.mark.parametrize(
+    "mine, kept, free",
+    [
+        (Ids(-9, -3), Ids(-2, 5), Ids(6, 6)),
+        (Ids(2**62 - 5, 2**62), Ids(2**62 + 1, 2**63 - 1), Ids(2**62 - 9, 2**62 - 1)),
+        (ALL, Ids(7, 9), Ids(-(2**63), 6)),
+        (ALL, Ids(2**63 - 2, 2**63 - 1), Ids(-1, 2**63 - 3)),
+    ],
+)
+def test_a_claim_on_any_ids_stays_when_another_one_is_dropped(tmp_path, mine, kept, free):
+    def ask():
+        with ImageClaims(tmp_path) as claims:
+            assert not claims.take(Ids(kept.first, kept.first)) and not claims.take(Ids(kept.last, kept.last))
+            assert not claims.take(ALL) and claims.take(free)
+
+    with ImageClaims(tmp_path) as claims:
+        for first, second in ((mine, kept), (kept, mine)):
+            assert claims.take(first) and claims.take(second)
+            claims.drop(mine)
+            assert status_of(in_fork(ask)) == 0
+            claims.drop(kept)
+
+
+@pytest.mark.parametrize("first", [-40, 2**62 - 60, 2**63 - 100])
+def test_negative_and_large_ids_are_encoded_once(tmp_path, wanted, first):
+    records = [Record(first + 2 * number, each.path, "train", ()) for number, each in enumerate(wanted[0])]
+    jobs = [lambda n=n: fill(tmp_path / "store", records, seconds=0.01, rank=Rank(n, 4, n, 4)) for n in range(4)]
+    assert [status_of(child) for child in map(in_fork, jobs)] == [0] * 4
+    assert rows_and_images(tmp_path / "store") == (40, 40)
+
+
+def denied(*_, **__):
+    raise PermissionError(13, "Permission denied")
+
+
+def test_journals_that_cannot_be_created_read_or_deleted_are_named(tmp_path, wanted, monkeypatch):
+    records, _ = wanted
+    store = open_store(tmp_path / "store")
+    store.create()
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "mkdir", lambda path, **_: denied() if path.name == "journals" else None)
+        with pytest.raises(ConfigError, match=r"cannot create the folder '.*journals' \(Permission denied\): check"):
+            fill(store.folder, records[:8])
+    with monkeypatch.context() as patched:
+        patched.setattr(FeatureStore, "_merge", lambda self: None)
+        fill(store.folder, records[:8])
+    with monkeypatch.context() as patched:
+        patched.setattr(journals, "open", denied, raising=False)
+        with pytest.raises(DataError, match=r"journals/\w+\.jsonl: cannot be read \(Permission denied\): change its"):
+            open_store(store.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(journals.os, "scandir", denied)
+        with pytest.raises(DataError, match=r"journals: cannot be read \(Permission denied\): change its"):
+            open_store(store.folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", denied)
+        with pytest.raises(DataError, match=r"cannot delete .*jsonl \(Permission denied\): change the permissions"):
+            open_store(store.folder).flush()
+    open_store(store.folder).flush()
+    assert rows_and_images(store.folder) == (8, 8)
+
+
+def test_a_reader_can_be_copied_when_its_index_has_been_replaced(tmp_path, wanted):
+    """To loader processes, before and after other processes have written two more."""
+    records, features = wanted
+    fill(tmp_path / "store", records[:8])
+    store = open_store(tmp_path / "store")
+    copied = pickle.dumps(store)
+    for stop in (16, 24):
+        assert status_of(in_fork(lambda stop=stop: fill(tmp_path / "store", records[:stop]))) == 0
+    assert not store._index.file.exists()
+    for copy in (pickle.loads(copied), pickle.loads(pickle.dumps(store))):
+        assert len(copy) == 24
+        assert np.array_equal(copy[records[0].image_id], features[records[0].image_id])
 
 
 def test_a_folder_without_locks_is_named(tmp_path, monkeypatch):
@@ -328,8 +621,6 @@ def test_a_folder_without_locks_is_named(tmp_path, monkeypatch):
 def test_a_failed_line_of_a_journal_hides_no_later_ones(tmp_path, wanted, monkeypatch):
     """As on a full disk: half a line, and later more lines."""
     records, features = wanted[0][:16], wanted[1]
-    from captioning.features import journals
-
     whole, lines = journals.append_line, []
 
     def failing(path, line):
