@@ -69,7 +69,10 @@ def _schema(config: DictConfig, schema: type) -> type:
     key = getattr(schema, "schema_of", None)
     if key is None or key not in config:
         return schema
-    target = str(OmegaConf.select(config, f"{key}._target_"))
+    target = OmegaConf.select(config, f"{key}._target_")
+    if target is None:
+        raise ConfigError(f"{key}._target_ is not set: choose {key}={'|'.join(choices_of(key))}")
+    target = str(target)
     found = getattr(locate(target), "schema", None) if allowed_in_settings(target) else None
     if not found:
         raise ConfigError(f"{key}._target_: '{target}' is not a {key}: choose {key}={'|'.join(choices_of(key))}")
