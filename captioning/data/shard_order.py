@@ -14,7 +14,8 @@ import numpy as np
 from captioning.data.datasets import ImageSampler
 from captioning.errors import ConfigError, must_be
 
-IMAGES, SHARDS = "images", "shards"  # values of loader.order
+IMAGES = "images"  # value of loader.order: a random order of all images
+SHARDS = "shards"  # value of loader.order: shard by shard, through a shuffle buffer
 SHUFFLE_BUFFER = 4096  # images
 
 
