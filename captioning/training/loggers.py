@@ -11,7 +11,7 @@ from captioning.io import need_package
 # Name of a logger in `logger=[…]` -> the extra with its package, which has the same name as the logger.
 TRACKERS = {"wandb": "wandb", "mlflow": "mlflow", "trackio": "trackio"}
 LOGGERS = ("csv", "tensorboard", *TRACKERS)
-IMAGES = 4  # images per validation that trackers receive, by default
+_IMAGES = 4  # images per validation that trackers receive, by default
 
 
 def check_loggers(config: Mapping[str, Any]) -> None:
@@ -39,9 +39,9 @@ def logger_names(config: Mapping[str, Any]) -> list[str]:
 
 
 def count_images(config: Mapping[str, Any]) -> int:
-    """Return how many validation images to draw: `log_images`, or `IMAGES` with a tracker and 0 without one."""
+    """Return how many validation images to draw: `log_images`, or 4 with a tracker and 0 without one."""
     if config["log_images"] is None:
-        return IMAGES if TRACKERS.keys() & logger_names(config) else 0
+        return _IMAGES if TRACKERS.keys() & logger_names(config) else 0
     return config["log_images"]
 
 
