@@ -3,7 +3,6 @@
 Nothing here stops at a fault: unreadable entries and images are reported, and everything else is checked.
 """
 
-import os
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -32,6 +31,7 @@ from captioning.data.places import Disk, canonical, caseless, why_missing
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
+from captioning.io import usable_cores
 from captioning.text import Tokenizer, is_unsplit, make_tokenizer, script_of, tokenize, unsplit_warning
 
 # No English sentence ends with one of these words. It may end with "in", "on" or "her".
@@ -166,7 +166,7 @@ def caption_fault(caption: str, tokens: Sequence[str]) -> tuple[str, str] | None
 
 
 def _look_at(paths: Sequence[Path], workers: int | None) -> dict[Path, Appearance]:
-    workers = (os.cpu_count() or 1) if workers is None else workers
+    workers = usable_cores() if workers is None else workers
     if workers < 1:
         raise ConfigError(f"workers={workers} must be at least 1, or null for one per core")
 

@@ -4,10 +4,13 @@ The place decides only where a process begins, which device and how many threads
 that share a feature store never count on each other.
 """
 
+import math
 import os
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from captioning.io import cpu_quota
 
 
 class Rank(NamedTuple):
@@ -61,4 +64,6 @@ def cores_per_process(rank: Rank) -> int:
     """Return how many cores a process should use, so that those on the same machine do not disturb each other."""
     every = os.cpu_count() or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else every
-    return allowed if allowed < every else max(1, every // rank.beside)  # srun may have limited each process already
+    own = allowed if allowed < every else every // rank.beside  # srun may have limited each process already
+    quota = cpu_quota()  # of the container, which all its processes share
+    return max(1, own if quota is None else min(own, math.ceil(quota) // rank.beside))
