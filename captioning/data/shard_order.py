@@ -1,8 +1,8 @@
 """Order the images of an epoch by the shards of their feature store, through a shuffle buffer.
 
-Shards that do not fit into memory are read from the disk, where reading one shard after the other is much faster than
-reading images of all shards at random. WebDataset (shards in random order, then `shuffle(N)`) and tf.data
-(`shuffle(buffer_size)`) order their data in the same way.
+Of shards that do not fit into memory, few are read at a time instead of all, which should pay where a disk is slow at
+random reads. On the one disk that was measured, two rounds differ more than the orders (docs/speed.md). WebDataset
+(shards in random order, then `shuffle(N)`) and tf.data (`shuffle(buffer_size)`) order their data in the same way.
 """
 
 import random

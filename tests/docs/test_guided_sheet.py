@@ -1,23 +1,18 @@
 """docs/guided_sheet.py: each photo has its own two captions, in the order of the ids, in a file of limited size."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
+from docs_scripts import load_script
 from PIL import Image
 
-PATH = Path(__file__).parents[2] / "docs" / "guided_sheet.py"
 COLORS = {9: (200, 0, 0), 10: (0, 200, 0), 100: (0, 0, 200)}  # image id -> color of its photo
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("guided_sheet", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("guided_sheet")
 
 
 @pytest.fixture

@@ -1,24 +1,17 @@
 """The script that measures the noise of hard attention's gradient computes it for locations alone."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from docs_scripts import load_script
 
 from captioning.data import CaptionBatch
 from captioning.models import HardAttention, ScoreFunction, StraightThrough
 from captioning.objectives import MovingAverage
 
-PATH = Path(__file__).parents[2] / "docs" / "gradient_noise.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("gradient_noise", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("gradient_noise")
 
 
 @pytest.fixture

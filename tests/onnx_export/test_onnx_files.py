@@ -1,6 +1,5 @@
 """ONNX files of a captioner give its captions and maps, in a program without torch and without this package."""
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from docs_scripts import load_script
 from PIL import Image
 from small_runs import save_checkpoint
 
@@ -33,14 +33,7 @@ PROGRAM = ROOT / "docs" / "onnx_caption.py"
 TINY = ["encoder.layer=stem", "encoder.image_size=16"]  # 8×8 locations after one convolution
 
 
-def _program():
-    spec = importlib.util.spec_from_file_location("onnx_caption", PROGRAM)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-example = _program()
+example = load_script("onnx_caption")
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,15 @@
 """The script that fits the calibration finds known constants, and confirms nouns by references and objects."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
+from docs_scripts import load_script
 
 from captioning.tags import LITE0_CALIBRATION, kind_of
-
-PATH = Path(__file__).parents[2] / "docs" / "calibrate_tags.py"
 
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("calibrate_tags", PATH)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("calibrate_tags")
 
 
 def test_known_constants_are_found(script):
