@@ -46,9 +46,8 @@ def test_features_that_do_not_fit_into_memory_are_read_in_every_epoch():
 
 def test_processes_that_need_more_memory_than_a_machine_has_are_the_bottleneck():
     cluster = Cluster(devices=8, memory=8.1e9)
-    assert simulate.train(WORK, FAST, cluster).bottleneck != "memory: does not fit"
-    # A copy of the captions in each process: 8 · (1 GB + 64 MB)
-    found = simulate.train(replace(WORK, shared_captions=False), FAST, cluster)
+    assert simulate.train(WORK, FAST, cluster).bottleneck != "memory: does not fit"  # 8 · 1 GB
+    found = simulate.train(WORK, FAST, replace(cluster, memory=7.9e9))
     assert found.bottleneck == "memory: does not fit"
 
 

@@ -85,8 +85,7 @@ class Work:
     scst_epochs: int = 5
     samples: int = 5  # per image in self-critical training
     held_out: float = 5000 / COCO  # share of the images that is captioned in a validation
-    record_bytes: float = 3.9e3  # memory per image for captions, ids and index; measured with copies in each process
-    shared_captions: bool = True  # in memory-mapped files that the processes of a machine share, instead of copies
+    record_bytes: float = 741  # per image: captions, ids, path (693) and the store's index (48), shared by processes
 
     @property
     def feature_bytes(self) -> int:
@@ -147,14 +146,12 @@ def step_needs(work: Work, rates: Rates, cluster: Cluster, *, device_seconds: fl
 
 def cached(work: Work, cluster: Cluster) -> bool:
     """Return whether all features and captions fit into the page cache of each machine, beside the processes."""
-    captions = work.record_bytes if work.shared_captions else 0
-    return work.images * (work.feature_bytes + captions) < 0.9 * (cluster.memory - process_bytes(work, cluster))
+    return work.images * (work.feature_bytes + work.record_bytes) < 0.9 * (cluster.memory - process_bytes(cluster))
 
 
-def process_bytes(work: Work, cluster: Cluster) -> float:
-    """Return the memory that the processes of a machine need: a gigabyte each, and the captions if each has a copy."""
-    copies = 0 if work.shared_captions else work.images * work.record_bytes
-    return min(cluster.devices, cluster.per_machine) * (1e9 + copies)
+def process_bytes(cluster: Cluster) -> float:
+    """Return the memory that the processes of a machine need, a gigabyte each."""
+    return min(cluster.devices, cluster.per_machine) * 1e9
 
 
 def _epochs(
@@ -169,7 +166,7 @@ def _epochs(
     sent = 0.0 if cluster.machines == 1 else steps * 8 * rates.weights * (cluster.devices - 1) / cluster.devices
     disk = bytes_ * (cluster.machines if cached(work, cluster) else epochs)
     worst = max(parts, key=lambda each: parts[each])
-    if process_bytes(work, cluster) > cluster.memory:
+    if process_bytes(cluster) > cluster.memory:
         worst = "memory: does not fit"
     return _with_start(steps * sum(parts.values()), worst, rates, disk, sent)
 
@@ -241,7 +238,7 @@ def tables(work: Work, rates: Rates, cluster: Cluster) -> str:
             cells = [f"{duration(each.seconds)} ({each.bottleneck})" for each in found.values()]
             times.append(f"| {name} | {devices} | {' | '.join(cells)} |")
             disk = size(found["Train"].disk)
-            cells = [size(data.images * data.feature_bytes), size(process_bytes(data, machines))]
+            cells = [size(data.images * data.feature_bytes), size(process_bytes(machines))]
             cells += ["yes" if cached(data, machines) else "no", size(found["Prepare"].disk), disk]
             traffic.append(f"| {name} | {devices} | {' | '.join(cells)} | {size(found['Train'].network)} |")
     return "\n".join([*times, "", *traffic])
