@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from captioning.config import PrepareConfig, build, entry_point
+from captioning.config import PrepareConfig, build, build_encoder, entry_point
 from captioning.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def prepare(config: dict[str, Any]) -> None:
     records = build(data["reader"])
     chosen = [record for split in config["splits"] or _splits(records) for record in select(records, split)]
     source = build(config["features"])(
-        build(config["encoder"]),
-        build(config["transform"]),
+        *build_encoder(config),
         chosen,
         name=_store_name(data),
         skip_unreadable=data["skip_unreadable"],
@@ -62,7 +61,7 @@ def _verify(config: dict[str, Any]) -> None:
 
     if not config["features"]["_target_"].endswith(".stored"):
         raise ConfigError("verify=true checks stored features: set features=store")
-    encoder, transform = build(config["encoder"]), build(config["transform"])
+    encoder, transform = build_encoder(config)
     print(verify(encoder, transform, name=_store_name(config["data"]), root=config["features"]["root"]))
 
 

@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
             "plugins_allowed",
             "plugins_in",
         ],
-        "building": ["build", "build_trusted"],
+        "building": ["build", "build_encoder", "build_trusted"],
         "commands": ["entry_point"],
         "composition": ["check", "compose"],
         "headings": ["conf_dir", "read_heading"],

@@ -5,6 +5,7 @@ from captioning.config.allowlist import missing_plugins as missing_plugins
 from captioning.config.allowlist import plugins_allowed as plugins_allowed
 from captioning.config.allowlist import plugins_in as plugins_in
 from captioning.config.building import build as build
+from captioning.config.building import build_encoder as build_encoder
 from captioning.config.building import build_trusted as build_trusted
 from captioning.config.commands import entry_point as entry_point
 from captioning.config.composition import check as check

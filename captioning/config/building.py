@@ -9,7 +9,7 @@ import hydra
 from hydra.errors import InstantiationException
 
 from captioning.config.allowlist import allowed_in_checkpoint, allowed_in_settings, not_allowed, targets
-from captioning.errors import CaptioningError, CheckpointError, ConfigError
+from captioning.errors import CaptioningError, CheckpointError, ConfigError, two_sides
 
 
 def build(node: Mapping[str, Any], **late: Any) -> Any:
@@ -50,6 +50,28 @@ def build(node: Mapping[str, Any], **late: Any) -> Any:
         if not str(node["_target_"]).startswith("captioning.models."):
             raise  # readers and trainers run for a long time, and a TypeError there is a bug: keep its traceback
         raise ConfigError(f"{node['_target_']}: {error}. {advice} the _target_ of one of its parts") from error
+
+
+def build_encoder(config: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return the encoder and the image transform of a configuration.
+
+    Raises:
+        ConfigError: as for `build`, or the transform makes images of another size than the encoder takes.
+    """
+    encoder, transform = build(config["encoder"]), build(config["transform"])
+    pairs = [(encoder, transform)]
+    if hasattr(encoder, "parts") and hasattr(transform, "parts"):
+        pairs = list(zip(encoder.parts, transform.parts, strict=True))
+    for part, its in pairs:
+        takes, makes = getattr(part, "image_size", None), getattr(its, "size", None)
+        if takes is None or makes is None:  # regions, or a part of your own
+            continue
+        if two_sides("encoder.image_size", takes) != two_sides("transform.size", makes):
+            raise ConfigError(
+                f"transform.size={makes} is not the size that {part.name} takes (encoder.image_size={takes}): set only "
+                "encoder.image_size, which transform.size follows"
+            )
+    return encoder, transform
 
 
 def build_trusted(node: Mapping[str, Any], **late: Any) -> Any:

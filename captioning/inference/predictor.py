@@ -393,8 +393,7 @@ class Predictor:
         """
         names = [names] if isinstance(names, str) else names
         check_maps(names, self)
-        if isinstance(image, list | tuple):
-            raise DataError(f"caption_maps takes one image, but got a list of {len(image)}. Call it for each image")
+        _check_single("caption_maps", image)
         if tuple(names) == (ATTENTION,):
             return {ATTENTION: self.caption(image, method, **arguments)[0]}
         if self.guide is not None:
@@ -436,9 +435,11 @@ class Predictor:
         Raises:
             ConfigError: the kind or the map does not exist, or the caption does not have the word.
             CheckpointError: the model does not have this map.
+            DataError: the image cannot be read, or several are given.
         """
         from captioning.inference import figures  # imported here because captioning alone does not need matplotlib
 
+        _check_single("figure", image)
         figures.check_kind(kind)
         if kind == figures.HEADS:
             figures.check_heads(self, map=map, word=word)
@@ -569,6 +570,11 @@ def _tags_per_word(groups: Sequence[Sequence[int]], tags: TagWeights) -> TagWeig
     weights, chosen = _per_word(groups, tags.weights, None if tags.chosen is None else tags.chosen + 1)
     assert weights is not None
     return TagWeights(tags.nouns, weights, None if chosen is None else chosen - 1)
+
+
+def _check_single(name: str, image: Any) -> None:
+    if isinstance(image, list | tuple):
+        raise DataError(f"{name} takes one image, but got a list of {len(image)}. Call it for each image")
 
 
 def _listed(images: Sequence[Any] | Any) -> list[Any]:

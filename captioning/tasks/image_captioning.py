@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from captioning.checkpoints import IMAGE_CAPTIONING, make_metadata, same_encoder, same_images, same_words, take_encoder
-from captioning.config import CaptionTrainConfig, build
+from captioning.config import CaptionTrainConfig, build, build_encoder
 from captioning.data import (
     CaptionDataset,
     RecordTable,
@@ -83,7 +83,7 @@ class ImageCaptioningTask:
             same_words(key, checkpoint, vocabulary)
 
         # Every configuration error is reported before any features are computed, which may take hours.
-        encoder, transform = build(config["encoder"]), build(config["transform"])
+        encoder, transform = build_encoder(config)
         tuned = started is not None and take_encoder(encoder, started, Path(config["start_from"]))
         if started and not tuned:
             same_encoder("start_from", started, encoder)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from captioning.checkpoints import same_answers, same_encoder, same_images, same_words, take_encoder
-from captioning.config import AnswerTrainConfig, build
+from captioning.config import AnswerTrainConfig, build, build_encoder
 from captioning.data import Answers, QuestionDataset, Vocabulary, collate_questions, questions_of, select
 from captioning.errors import DataError
 from captioning.features import refuse_views, report_unreadable
@@ -55,7 +55,7 @@ class VqaTask:
             same_answers(key, checkpoint, answers)
 
         # Every configuration error is reported before any features are computed.
-        encoder, transform = build(config["encoder"]), build(config["transform"])
+        encoder, transform = build_encoder(config)
         tuned = started is not None and take_encoder(encoder, started, Path(config["start_from"]))
         if started and not tuned:
             same_encoder("start_from", started, encoder)

@@ -185,6 +185,8 @@ def test_maps_are_named_by_a_text_or_a_list_of_texts(whole, world):
         for names in (["attention"], ["layer1"]):
             with pytest.raises(DataError, match=f"takes one image, but got a list of {len(images)}"):
                 predictor.caption_maps(images, names)
+        with pytest.raises(DataError, match=f"figure takes one image, but got a list of {len(images)}"):
+            predictor.figure(images)
 
 
 def test_figures_of_one_map_and_of_all_heads(whole, recurrent_run, world, tmp_path, monkeypatch):
