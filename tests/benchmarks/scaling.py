@@ -136,6 +136,9 @@ class Worker:
 
 def serve(connection, *given, **options) -> None:
     """Run the methods of a worker that are asked for."""
+    # This process was spawned, and would spawn its loader process too, which imports torch for seconds. A command starts
+    # its loader processes in the platform's way.
+    multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     worker = Worker(*given, **options)
     connection.send(None)
     while message := connection.recv():
@@ -228,7 +231,7 @@ def measure_all(kind: str, *, rounds: int, **sizes: int) -> dict[str, dict[str, 
 
 def cases(arguments) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
     """Yield the cases. All of a kind are measured when the first one is needed."""
-    sizes = {"images": 8, "steps": 2, "rounds": 1} if arguments.quick else {"images": 32, "steps": 5, "rounds": 2}
+    sizes = {"images": 8, "steps": 2, "rounds": 1} if arguments.quick else {"images": 96, "steps": 5, "rounds": 2}
     for kind, names in NAMES.items():
         measured = cache(partial(measure_all, kind, **sizes))
         for name in names:
