@@ -136,8 +136,8 @@ class Worker:
 
 def serve(connection, *given, **options) -> None:
     """Run the methods of a worker that are asked for."""
-    # This process was spawned, and would spawn its loader process too, which imports torch for seconds. A command starts
-    # its loader processes in the platform's way.
+    # This process was spawned, and would spawn its loader process too, which then imports torch for seconds. A command
+    # starts its loader processes in the platform's way.
     multiprocessing.set_start_method(multiprocessing.get_all_start_methods()[0], force=True)
     worker = Worker(*given, **options)
     connection.send(None)
