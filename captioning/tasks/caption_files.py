@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
+import captioning.data
 from captioning.config import build
 from captioning.data import (
     BROKEN_ROWS,
@@ -191,6 +192,8 @@ def _current(path: Path, make: Callable[[Path], Table], about: Mapping[str, Any]
 
 
 def _write_records(path: Path, reader: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    if _is_own(reader):  # importing its modules lists the current folder, which is no part of the data set
+        getattr(captioning.data, reader["_target_"].rpartition(".")[2], None)
     with watch_reads() as reads, _captured_stderr() as printed:
         records: Sequence[Record] = build(reader)
     wanted = (record for split in ("train", "val") for record in of_split(records, split))

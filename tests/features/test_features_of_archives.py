@@ -145,6 +145,22 @@ def test_captions_are_read_again_when_an_archive_changes(both):
     assert ("a new dog",) in captions()
 
 
+def test_the_current_folder_is_no_part_of_the_data(both):
+    (both / "here").mkdir()
+    code = """
+import sys
+from captioning.tasks import record_file
+reader = {"_target_": "captioning.data.read_webdataset", "root": sys.argv[1]}
+features = {"_target_": "captioning.features.stored", "root": sys.argv[2]}
+print(*record_file({"data": {"name": "x", "reader": reader}, "features": features}).header["reads"], sep="\\n")
+"""
+    command = [sys.executable, "-c", code, str(both / "tars"), str(both / "features")]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=environment, cwd=both / "here", capture_output=True, text=True, check=True)
+    names = ("tars", "tars/00000.tar", "tars/00001.tar")
+    assert done.stdout.splitlines() == [str(both / name) for name in names]
+
+
 def test_two_processes_prepare_from_archives_and_training_is_that_of_the_folder(both, capsys):
     data = {
         name: settings(both / f"features-{name}", name, both / root)
