@@ -236,7 +236,7 @@ _lock = Lock()
 
 
 def _index_of(archive: str, file: BinaryIO) -> _Index:
-    """Return the index of an opened archive. It is made again if the archive has changed."""
+    """Return the index of an opened archive. If the archive has changed, its headers are read again."""
     status = os.fstat(file.fileno())
     identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
     with _lock:
