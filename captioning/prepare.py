@@ -1,7 +1,8 @@
 """Download or draw a data set, and store its features: `captioning-prepare data=coco download=true`."""
 
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from captioning.config import PrepareConfig, build, build_encoder, entry_point
@@ -21,7 +22,6 @@ def prepare(config: dict[str, Any]) -> None:
     Raises:
         ConfigError: settings that do not fit together.
     """
-    from captioning.data import select
     from captioning.features import launched_rank, refuse_views, report_unreadable
     from captioning.io import counted
 
@@ -38,8 +38,8 @@ def prepare(config: dict[str, Any]) -> None:
             )
         _download(data)
     _share_cores()
-    records = build(data["reader"])
-    chosen = [record for split in config["splits"] or _splits(records) for record in select(records, split)]
+    records = _records(config)
+    chosen = _of_splits(records, config["splits"])
     source = build(config["features"])(
         *build_encoder(config),
         chosen,
@@ -52,7 +52,8 @@ def prepare(config: dict[str, Any]) -> None:
     if rank.number:  # the first rank reports for all: it returns when the features of all images are stored
         return
     report_unreadable(source)
-    counts = ", ".join(f"{sum(r.split == split for r in source.records)} {split}" for split in _splits(records))
+    found = _counts(source.records)
+    counts = ", ".join(f"{found.get(split, 0)} {split}" for split in _counts(records))
     print(f"{data['name']}: features of {counted(len(source.records), 'image')} ({counts})")
 
 
@@ -63,6 +64,29 @@ def _verify(config: dict[str, Any]) -> None:
         raise ConfigError("verify=true checks stored features: set features=store")
     encoder, transform = build_encoder(config)
     print(verify(encoder, transform, name=_store_name(config["data"]), root=config["features"]["root"]))
+
+
+def _records(config: dict[str, Any]) -> "Sequence[Record]":
+    """Return the records. Those of captions are read by one process, into a file that all processes open."""
+    from captioning.tasks import record_file
+
+    return record_file(config) if "tokenizer" in config["data"] else build(config["data"]["reader"])
+
+
+def _of_splits(records: "Sequence[Record]", splits: list[str] | None) -> "Sequence[Record]":
+    """Return the records of some splits, as a list, or as a table if the records are one; None for all.
+
+    Raises:
+        DataError: a split has no records.
+    """
+    import numpy as np
+
+    from captioning.data import RecordTable, image_ids_of, select
+
+    parts = [select(records, split) for split in splits or _counts(records)]
+    if isinstance(records, RecordTable) and parts:
+        return records.with_ids(np.concatenate([image_ids_of(part) for part in parts]))
+    return [record for part in parts for record in part]
 
 
 def _share_cores() -> None:
@@ -86,8 +110,11 @@ def _download(data: dict[str, Any]) -> None:
     build(data["download"])
 
 
-def _splits(records: "Iterable[Record]") -> list[str]:
-    return list(dict.fromkeys(record.split for record in records))
+def _counts(records: "Sequence[Record]") -> Mapping[str, int]:
+    """Return {split: number of records}, in the order in which the splits occur."""
+    from captioning.data import RecordTable
+
+    return records.counts() if isinstance(records, RecordTable) else Counter(record.split for record in records)
 
 
 main = entry_point("prepare", PrepareConfig, prepare, plain=["data.root"])

@@ -30,7 +30,9 @@ _METRICS = {
     "CIDEr": "cider",
     "SPICE": "spice",
 }  # beginning of a score's name -> the hub's name
-_OWN_DATA = re.compile(r"(?:auto|csv|folder|json_lines|parquet|text|hello|scenes)(?:-[0-9a-f]{8})?$")  # not on the hub
+_OWN_DATA = re.compile(
+    r"(?:auto|csv|folder|json_lines|parquet|webdataset|text|hello|scenes)(?:-[0-9a-f]{8})?$"
+)  # not on the hub
 _DATASET = re.compile(r"[\w.-]+(?:/[\w.-]+)?", re.ASCII)
 
 

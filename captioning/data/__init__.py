@@ -26,6 +26,7 @@ PARTS = {
         "read_stair",
         "read_textcaps",
         "read_vizwiz",
+        "read_webdataset",
     ],
     "scenes": ["read_scenes", "read_shapes", "truth"],
     "several_inputs": ["SeveralInputs"],

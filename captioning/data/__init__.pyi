@@ -85,6 +85,7 @@ from captioning.data.readers import read_parquet as read_parquet
 from captioning.data.readers import read_stair as read_stair
 from captioning.data.readers import read_textcaps as read_textcaps
 from captioning.data.readers import read_vizwiz as read_vizwiz
+from captioning.data.readers import read_webdataset as read_webdataset
 from captioning.data.readers import recognize_data as recognize_data
 from captioning.data.record_table import RecordTable as RecordTable
 from captioning.data.record_table import chosen_records as chosen_records

@@ -17,6 +17,7 @@ from PIL import Image
 
 from captioning.data.pictures import open_picture
 from captioning.errors import DataError
+from captioning.io import read_file
 
 BITS = 64
 _SIDE = 32  # side of the transformed image in pixels
@@ -48,7 +49,7 @@ def appearance(path: Path) -> Appearance:
     try:
         picture = open_picture(path)
         coarse = picture.resize((COARSE, COARSE), Image.Resampling.BICUBIC, reducing_gap=2)
-        return Appearance(hashlib.sha256(path.read_bytes()).digest(), perceptual_hash(picture), coarse.tobytes(), None)
+        return Appearance(hashlib.sha256(read_file(path)).digest(), perceptual_hash(picture), coarse.tobytes(), None)
     except DataError as error:
         return Appearance(b"", 0, b"", str(error))
 

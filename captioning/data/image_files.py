@@ -9,7 +9,7 @@ from typing import NamedTuple
 from PIL import features
 
 from captioning.errors import DataError
-from captioning.io import described
+from captioning.io import described, file_exists
 
 HEAD = 1024  # bytes read from the start of a file
 # A file with such a suffix is meant to be an image. If it is not, that is an error, not a file to leave out.
@@ -58,7 +58,7 @@ def find_images(paths: Sequence[Path | str], *, exclude: Collection[Path] = ()) 
     image's suffix, are kept: opening them raises an error that names them.
 
     Args:
-        paths: files and folders.
+        paths: files (also inside tar archives: `00000.tar/000000001.jpg`) and folders.
         exclude: subfolders to leave out, such as the output folder. Folders in `paths` are never left out.
 
     Raises:
@@ -69,7 +69,7 @@ def find_images(paths: Sequence[Path | str], *, exclude: Collection[Path] = ()) 
     found, left_out = [], []
     excluded = {folder.resolve() for folder in exclude}
     for path in map(Path, paths):
-        if not path.exists():
+        if not path.exists() and not file_exists(path):
             raise DataError(f"{path}: there is no such image or folder: check the path")
         if not path.is_dir():
             found.append(path)

@@ -30,7 +30,7 @@ from captioning.data.pixel_range import (
     whole_channels,
 )
 from captioning.errors import ConfigError, DataError, two_sides
-from captioning.io import described
+from captioning.io import described, read_file, split_archive
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,6 +204,8 @@ def _moved(box: Box, x: float, y: float) -> Box:
 def open_picture(path: Path | str) -> Image.Image:
     """Open an image in RGB, upright (EXIF orientation); of an animation, the first frame.
 
+    The path may be that of a file inside a tar archive, such as `00000.tar/000000001.jpg`.
+
     Raises:
         DataError: the file is missing, empty, damaged, cut short, too large, or not an image of a known format.
     """
@@ -211,9 +213,10 @@ def open_picture(path: Path | str) -> Image.Image:
     try:
         if path.is_dir():
             raise DataError(f"{path} is a folder: name an image file")
-        if path.stat().st_size == 0:
+        file = _source(path)
+        if not (path.stat().st_size if isinstance(file, Path) else len(file.getbuffer())):
             raise DataError(f"{path}: the file is empty: download it again or remove it")
-        with _opened(path) as picture:
+        with _opened(file) as picture:
             return upright(picture, name=str(path))
     except DataError:
         raise
@@ -226,7 +229,8 @@ def open_picture(path: Path | str) -> Image.Image:
     except UnidentifiedImageError as error:
         named_so = path.suffix.lower() in SUFFIXES  # then it may be a server's error page
         advice = "download it again or remove it" if named_so else "give an image instead"
-        fault = _no_picture(_first_bytes(path), path, advice=advice)
+        file = _source(path)
+        fault = _no_picture(_first_bytes(file), file, advice=advice)
         raise DataError(f"{path}: {fault}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{path}: too large ({error}): shrink it or remove it") from error
@@ -306,8 +310,19 @@ def read_picture(content: bytes, *, name: str, max_pixels: int) -> Image.Image:
         raise DataError(f"{name} is damaged or cut short: choose another file") from error
 
 
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
+def _source(path: Path) -> Path | io.BytesIO:
+    """Return the file to decode: the path, or the content of a file inside an archive."""
+    if split_archive(path) is None:
+        return path
+    file = io.BytesIO(read_file(path))
+    file.name = str(path)  # for the notice about a guessed range of values
+    return file
+
+
+def _first_bytes(source: Path | io.BytesIO) -> bytes:
+    if isinstance(source, io.BytesIO):
+        return source.getvalue()[:HEAD]
+    with source.open("rb") as file:
         return file.read(HEAD)
 
 

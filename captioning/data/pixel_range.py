@@ -221,7 +221,7 @@ def whole_channels(picture: Image.Image, file: Path | BinaryIO) -> Image.Image:
     few = high.max() <= 63  # with alpha: in an opaque dark image, it shows the white value better than the colors
     white, guessed = white_value(values if few else values[..., :colors], picture.info.get(STATED))
     if guessed:
-        _notice(white, str(file) if isinstance(file, Path) else "")
+        _notice(white, str(file) if isinstance(file, Path) else getattr(file, "name", ""))
     pixels = high.copy()
     scaled_too = high.shape[-1] if values.max() <= white < FULL else colors
     if not bright:

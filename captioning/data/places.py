@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from captioning.data.parsing import Handling, note
 from captioning.errors import DataError
-from captioning.io import inside
+from captioning.io import files_in_archive, inside
 
 PICTURE_FOLDERS = ("images", "Images", "Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 _COCO_FOLDERS = ("train2014", "val2014", "train2017", "val2017")
@@ -373,7 +373,7 @@ class CocoPictures:
 
 
 def _list(folder: Path) -> Listing:
-    """Return the names in a folder, and find links that lead out of it.
+    """Return the names in a folder or in a tar archive, and find links that lead out of the folder.
 
     A link to a folder was made by the user. A link to a file may have come with the data set, and could make this
     program read any file of this machine.
@@ -387,11 +387,21 @@ def _list(folder: Path) -> Listing:
         outside = {name for name in links if not _is_below(os.path.realpath(folder / name), home)}
         return Listing({item.name for item in files}, outside, {item.name for item in items if item.is_dir()})
     except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a NUL in the path
-        return Listing(set(), set(), set())
+        return _list_archive(folder)
     except OSError as error:
         raise DataError(
             f"cannot list {folder} ({error.strerror or error}): check the folder and its permissions"
         ) from error
+
+
+def _list_archive(folder: Path) -> Listing:
+    """Return the names in a tar archive, or in a folder inside one; none for any other path."""
+    try:
+        found = None if "\0" in str(folder) else files_in_archive(folder)
+    except OSError as error:
+        raise DataError(f"cannot read {folder} ({error.strerror or error}): check its permissions") from error
+    files, folders = found or (set[str](), set[str]())
+    return Listing(files, set(), folders)
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -5,6 +5,7 @@ files itself, and none can forget one.
 """
 
 import os
+import stat
 import sys
 import sysconfig
 import threading
@@ -112,5 +113,5 @@ def _stamp(path: str) -> list[int] | None:
         status = os.stat(path)
     except (OSError, ValueError):
         return None
-    size = FOLDER if os.path.isdir(path) else status.st_size
+    size = FOLDER if stat.S_ISDIR(status.st_mode) else status.st_size
     return [size, status.st_mtime_ns]

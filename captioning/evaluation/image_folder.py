@@ -6,7 +6,7 @@ from pathlib import Path, PurePosixPath
 
 from captioning.errors import ConfigError, DataError
 from captioning.evaluation.identity import ImageId, Matched
-from captioning.io import counted
+from captioning.io import counted, file_exists
 from captioning.metrics import name_ids
 
 _LONGEST = 255  # bytes of a file name on most file systems
@@ -103,10 +103,10 @@ def _check_one_to_one(
 def _candidates(folder: Path, below: Sequence[Path], endings: Sequence[PurePosixPath]) -> list[Path]:
     """Return the files that a name may mean: one, none, or several in different folders."""
     for ending in endings:
-        if len(ending.parts) > 1 and (folder / ending).is_file():
+        if len(ending.parts) > 1 and file_exists(folder / ending):
             return [folder / ending]
     last = endings[-1]
-    here = [folder / last] if (folder / last).is_file() else []
+    here = [folder / last] if file_exists(folder / last) else []
     if here and len(endings) == 1:
         return here
     return here + [path for each in below if (path := each / last).is_file()]

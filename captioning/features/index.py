@@ -22,7 +22,8 @@ class Stamp(NamedTuple):
     Attributes:
         name: file name.
         size: size in bytes.
-        modified_ns: time of the last change, in nanoseconds.
+        modified_ns: time of the last change, in nanoseconds; of a file inside an archive, a number that changes with
+            the archive (`captioning.io.FileStatus`).
         digest: hash of the content.
     """
 

@@ -43,7 +43,7 @@ from captioning.features.index import (
 )
 from captioning.features.journals import Addition, Journal, Journals, Shard
 from captioning.features.manifest import Manifest
-from captioning.io import write_whole
+from captioning.io import file_status, read_file, write_whole
 
 SHARD_BYTES = 64 * 2**20
 CREATION_POLL_SECONDS = 0.02
@@ -52,14 +52,16 @@ RECORDS = 1 << 16  # records that are compared with the index at a time
 
 
 def stamp_picture(path: Path) -> Stamp:
-    """Return the stamp of an image file.
+    """Return the stamp of an image file, which may be inside an archive.
 
     Raises:
         OSError: the file cannot be read.
+        DataError: its archive is damaged.
     """
-    status = path.stat()  # before the content is read, so that the next comparison detects a change in between
-    digest = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-    return Stamp(path.name, status.st_size, status.st_mtime_ns, digest)
+    status = file_status(path)  # before the content is read, so that the next comparison detects a change in between
+    content = read_file(path)
+    size = len(content) if status.size is None else status.size
+    return Stamp(path.name, size, status.changed, hashlib.blake2b(content, digest_size=8).hexdigest())
 
 
 class Damage(NamedTuple):
@@ -435,13 +437,14 @@ class FeatureStore:
         if newer is not None and newer[0] == compared:
             stored = newer[1]
         try:
-            status = record.path.stat()
-            if [status.st_size, status.st_mtime_ns, hash_text(record.path.name)] == [stored[0], stored[1], stored[3]]:
+            status = file_status(record.path)
+            size = stored[0] if status.size is None else status.size  # in an unchanged archive, no size changes
+            if [size, status.changed, hash_text(record.path.name)] == [stored[0], stored[1], stored[3]]:
                 return True
-            now = stamp_numbers(stamp_picture(record.path)) if status.st_size == stored[0] else None
-        except OSError:
+            now = stamp_numbers(stamp_picture(record.path)) if size == stored[0] else None
+        except (OSError, DataError):
             return False
-        if now is None or now[2] != stored[2]:
+        if now is None or not _same_content(now, stored):
             return False
         self._restamped[record.image_id] = compared, now  # so that the digest is not needed the next time
         return True

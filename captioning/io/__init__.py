@@ -1,4 +1,7 @@
-"""Write files atomically, keep paths below their folder, resume downloads, look up packages, networks and cores."""
+"""Write files atomically, read files in tar archives, keep paths below their folder, and resume downloads.
+
+Also look up packages, networks and cores.
+"""
 
 import lazy_loader
 
@@ -7,6 +10,19 @@ PARTS = {
     "download": ["download_coco", "refuse_download"],
 }
 TOOLS = {
+    "archives": [
+        "ArchiveMember",
+        "COMPRESSED_ARCHIVES",
+        "FileStatus",
+        "archive_ending",
+        "archive_members",
+        "file_exists",
+        "file_status",
+        "files_in_archive",
+        "how_to_decompress",
+        "read_file",
+        "split_archive",
+    ],
     "atomic_files": [
         "append_line",
         "clear_temporary",

@@ -1,3 +1,14 @@
+from captioning.io.archives import ArchiveMember as ArchiveMember
+from captioning.io.archives import COMPRESSED_ARCHIVES as COMPRESSED_ARCHIVES
+from captioning.io.archives import FileStatus as FileStatus
+from captioning.io.archives import archive_ending as archive_ending
+from captioning.io.archives import archive_members as archive_members
+from captioning.io.archives import file_exists as file_exists
+from captioning.io.archives import file_status as file_status
+from captioning.io.archives import files_in_archive as files_in_archive
+from captioning.io.archives import how_to_decompress as how_to_decompress
+from captioning.io.archives import read_file as read_file
+from captioning.io.archives import split_archive as split_archive
 from captioning.io.atomic_files import append_line as append_line
 from captioning.io.atomic_files import clear_temporary as clear_temporary
 from captioning.io.atomic_files import make_folder as make_folder

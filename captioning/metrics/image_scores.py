@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from captioning.errors import ConfigError, DataError
-from captioning.io import counted
+from captioning.io import counted, file_exists
 
 PROMPT = "A photo depicts "  # precedes each caption and each reference, in both papers
 CLIP_WEIGHT, PAC_WEIGHT = 2.5, 2.0  # the papers' w: it only stretches the scores
@@ -130,7 +130,7 @@ def check_images(scores: Sequence[ImageScore], images: Mapping[Any, Path] | None
             f"{scores[0].setting}=true needs a file for each image, but {len(unnamed)} of "
             f"{counted(len(image_ids), 'image')} have none: image ids {_first(unnamed)}. Give each image a file name"
         )
-    if missing := [path for image_id in image_ids if not (path := images[image_id]).is_file()]:
+    if missing := [path for image_id in image_ids if not file_exists(path := images[image_id])]:
         raise DataError(
             f"{scores[0].setting}=true needs the image files, but {len(missing)} of {counted(len(image_ids), 'file')} "
             f"do not exist: {_first(missing)}. Check the folder of the images"

@@ -9,6 +9,7 @@ PARTS = {
     "vqa": ["VqaTask"],
 }
 TOOLS = {
+    "caption_files": ["record_file"],
     "vqa": ["truths_of"],
 }
 __getattr__, __dir__, __all__ = lazy_loader.attach(

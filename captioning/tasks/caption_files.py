@@ -31,6 +31,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock
 
+import captioning.data
 from captioning.config import build
 from captioning.data import (
     BROKEN_ROWS,
@@ -69,20 +70,9 @@ def caption_files(config: Mapping[str, Any]) -> tuple[RecordTable, TokenTable, s
         ConfigError: a setting of the reader or the tokenizer cannot work.
         DataError: the data set is missing or damaged.
     """
-    data, folder = config["data"], _folder(config)
-    settings = {"reader": data["reader"], "folder": os.getcwd()}
-    about: dict[str, Any] = {"settings": settings, "code": _code("data")}
-    if not _is_own(data["reader"]):
-        about["run"] = os.urandom(8).hex()  # so that the reader is called at every start
-    records = _open(
-        _path(folder, data["name"], settings, "records"),
-        lambda path: RecordTable(RowFile(path)),
-        lambda path: _write_records(path, data["reader"], about),
-        about,
-    )
-    state = records.header
-    print(state["printed"], end="", file=sys.stderr)
-    about = {"digest": state["digest"], "code": _code("data", "text"), "splitter": data["tokenizer"]}
+    data, folder, records = config["data"], _folder(config), record_file(config)
+    settings, state = _settings(data), records.header
+    about: dict[str, Any] = {"digest": state["digest"], "code": _code("data", "text"), "splitter": data["tokenizer"]}
     about["versions"] = [platform.python_version(), unicodedata.unidata_version, *map(_version, _SPLITTERS)]
     tokens = _open(
         _path(folder, data["name"], {**settings, "tokenizer": data["tokenizer"]}, "tokens"),
@@ -91,6 +81,34 @@ def caption_files(config: Mapping[str, Any]) -> tuple[RecordTable, TokenTable, s
         about,
     )
     return records, tokens, state["digest"]
+
+
+def record_file(config: Mapping[str, Any]) -> RecordTable:
+    """Return the records of a data set of captions, like `caption_files`, without the ids of their captions.
+
+    Args:
+        config: checked settings with the groups data and features.
+
+    Raises:
+        ConfigError: a setting of the reader cannot work.
+        DataError: the data set is missing or damaged.
+    """
+    data = config["data"]
+    about: dict[str, Any] = {"settings": _settings(data), "code": _code("data")}
+    if not _is_own(data["reader"]):
+        about["run"] = os.urandom(8).hex()  # so that the reader is called at every start
+    records = _open(
+        _path(_folder(config), data["name"], _settings(data), "records"),
+        lambda path: RecordTable(RowFile(path)),
+        lambda path: _write_records(path, data["reader"], about),
+        about,
+    )
+    print(records.header["printed"], end="", file=sys.stderr)
+    return records
+
+
+def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {"reader": data["reader"], "folder": os.getcwd()}
 
 
 def _folder(config: Mapping[str, Any]) -> Path | None:
@@ -174,6 +192,8 @@ def _current(path: Path, make: Callable[[Path], Table], about: Mapping[str, Any]
 
 
 def _write_records(path: Path, reader: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    if _is_own(reader):  # importing its modules lists the current folder, which is no part of the data set
+        getattr(captioning.data, reader["_target_"].rpartition(".")[2], None)
     with watch_reads() as reads, _captured_stderr() as printed:
         records: Sequence[Record] = build(reader)
     wanted = (record for split in ("train", "val") for record in of_split(records, split))

@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from captioning.checkpoints import looks_at_regions
 from captioning.data import Record, collate, open_picture
 from captioning.inference import Predictor
+from captioning.io import file_exists
 from captioning.models import CaptionModel
 
 _WIDTH = 1200  # pixels of an image
@@ -36,7 +37,7 @@ class Illustrator:
         from captioning.inference import draw_figure
         from captioning.visualise import thumbnail
 
-        files = (index for index, record in enumerate(self.records) if record.path.is_file())
+        files = (index for index, record in enumerate(self.records) if file_exists(record.path))
         shown = list(islice(files, count))
         if not shown:
             return []

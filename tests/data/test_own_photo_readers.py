@@ -3,7 +3,6 @@
 import importlib.util
 import json
 import shutil
-import subprocess
 import tarfile
 from collections import Counter
 
@@ -92,24 +91,28 @@ def test_photos_of_img2dataset_with_an_empty_text_are_left_out(tmp_path, capsys)
     assert [item["file"] for item in faults.noted["images left out"]] == [str(photo_left)]
 
 
-@pytest.mark.parametrize("name", ["tars", "it's (my) $data"])
-def test_archives_of_img2dataset_are_unpacked_by_the_command_of_the_message(name, tmp_path):
-    root = tmp_path / name
-    img2dataset_tars(root)
-    shutil.copy(root / "00000.tar", root / "00001.tar")  # an archive that is not finished is an archive to unpack
-    told = error_of(read_folder, root)
-    assert told.startswith(f"{root / '00000.tar'} has photos and captions, but is not unpacked. ")
-    assert told == error_of(recognize_data, root)
-    (root / "00000").mkdir()
-    with tarfile.open(root / "00000.tar") as archive:
-        archive.extractall(root / "00000", filter="data")
-    assert f"{root / '00001.tar'} has photos" in error_of(read_folder, root)  # never a part of the data in silence
+def test_archives_that_are_not_unpacked_are_refused_by_data_folder(tmp_path):
+    img2dataset_tars(tmp_path)
+    shutil.copy(tmp_path / "00000.tar", tmp_path / "00001.tar")
+    told = error_of(read_folder, tmp_path)
+    assert told.startswith(
+        f"{tmp_path / '00000.tar'} has photos and captions, but data=folder does not read archives: "
+    )
+    assert "use data=webdataset, which reads them without unpacking" in told
+    (tmp_path / "00000").mkdir()
+    with tarfile.open(tmp_path / "00000.tar") as archive:
+        archive.extractall(tmp_path / "00000", filter="data")
+    assert f"{tmp_path / '00001.tar'} has photos" in error_of(read_folder, tmp_path)  # never a part in silence
     faults = Faults()
-    assert len(read_folder(root, faults=faults)) == 2 and "00001.tar" in faults.messages[0]
-    subprocess.run(["bash", "-c", told.partition("data=folder: ")[2]], check=True)
+    assert len(read_folder(tmp_path, faults=faults)) == 2 and "00001.tar" in faults.messages[0]
+    told = error_of(recognize_data, tmp_path, kind=ConfigError)
+    assert "data=folder (00000/000000000.jpg); data=webdataset (00001.tar)" in told
+    (tmp_path / "00001").mkdir()
+    with tarfile.open(tmp_path / "00001.tar") as archive:
+        archive.extractall(tmp_path / "00001", filter="data")
     wanted = {f"{shard:05d}/{n:09d}.jpg": (f"words {n}",) for shard in range(2) for n in range(2)}
-    assert captions(read_folder(root), root) == wanted
-    assert recognize_data(root).settings["data"] == "folder"
+    assert captions(read_folder(tmp_path), tmp_path) == wanted
+    assert recognize_data(tmp_path).settings["data"] == "folder"
 
 
 def test_other_archives_beside_photos_do_not_matter(tmp_path):

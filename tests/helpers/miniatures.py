@@ -361,7 +361,7 @@ MINIATURES = [
     Miniature(cc12m, "conceptual", {"train": 4}, {"data.reader.files.train": "cc12m.tsv"}),
     Miniature(folder, "folder", {"train": 2, "val": 2}),
     Miniature(img2dataset, "folder", {"train": 1, "val": 1}),
-    Miniature(img2dataset_tars, "", {}),
+    Miniature(img2dataset_tars, "webdataset", {"train": 1, "val": 1}),
     Miniature(json_lines, "json_lines", _ONE_EACH, {"data.reader.file": "captions.jsonl"}),
     Miniature(json_array, "json_lines", {"train": 2, "val": 1}, {"data.reader.file": "data.json"}),
     Miniature(parquet, "parquet", {"train": 2, "val": 2}),

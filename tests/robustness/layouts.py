@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import sys
+import tarfile
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from functools import partial
@@ -64,6 +65,8 @@ def changed(path: Path, content: bytes, changes: Any) -> bytes:
         return damage(content, changes[1])
     if path.suffix == ".parquet":
         return _changed_table(content, changes)
+    if path.suffix == ".tar":
+        return _changed_archive(content, changes)
     if path.suffix == ".json":
         return json.dumps(mutate(json.loads(content), changes)).encode()
     if path.suffix == ".jsonl":
@@ -72,6 +75,23 @@ def changed(path: Path, content: bytes, changes: Any) -> bytes:
     lines = mutate(content.decode().split("\n"), changes)
     lines = lines if isinstance(lines, list) else [lines]
     return "\n".join(str(line)[: 10**5] for line in lines).encode(errors="replace")
+
+
+def _changed_archive(content: bytes, changes: Any) -> bytes:
+    """Return a tar archive with changed names and contents; the same archive if tar cannot store them."""
+    file = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
+        members = [[each.name, archive.extractfile(each).read().decode("latin-1")] for each in archive]  # type: ignore
+    try:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name, text in mutate(members, changes):
+                member = tarfile.TarInfo(name)
+                data = text.encode("latin-1", errors="replace")
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    except Exception:  # a name that is a number, for instance
+        return content
+    return file.getvalue()
 
 
 def _changed_table(content: bytes, changes: Any) -> bytes:

@@ -30,5 +30,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "stair": ["read_stair"],
         "textcaps": ["read_textcaps"],
         "vizwiz": ["read_vizwiz"],
+        "webdataset": ["read_webdataset"],
     },
 )

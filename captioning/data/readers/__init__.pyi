@@ -18,5 +18,6 @@ from captioning.data.readers.recognize import recognize_data as recognize_data
 from captioning.data.readers.stair import read_stair as read_stair
 from captioning.data.readers.textcaps import read_textcaps as read_textcaps
 from captioning.data.readers.vizwiz import read_vizwiz as read_vizwiz
+from captioning.data.readers.webdataset import read_webdataset as read_webdataset
 
 __all__: list[str]

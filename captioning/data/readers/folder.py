@@ -7,7 +7,7 @@ from captioning.data import STRICT, Disk, Handling, Places, Record, caseless, fi
 from captioning.data.readers.checks import CaptionFile, checked
 from captioning.data.readers.lines import text_lines
 from captioning.data.readers.rows import check_shares, row_records
-from captioning.data.readers.shards import how_to_unpack, packed_shard
+from captioning.data.readers.shards import refuse_packed
 from captioning.errors import DataError
 from captioning.io import counted
 
@@ -82,8 +82,7 @@ def _pairs(root: Path, faults: Handling) -> list[tuple[Path, Path]]:
     if not root.is_dir():
         raise DataError(f"data.root={root}: there is no such folder: check data.root")
     with faults:
-        if shard := packed_shard(root):
-            raise DataError(how_to_unpack(shard))
+        refuse_packed(root)
     photos: dict[tuple[Path, str], list[Path]] = defaultdict(list)
     for path in find_images([root]).paths:
         photos[path.parent, caseless(path.stem)].append(path)

@@ -201,7 +201,7 @@ def _parquet(root: Path) -> Iterator[FoundLayout]:
 
 
 def _folder(root: Path) -> Iterator[FoundLayout]:
-    """Find the first photo with a text file beside it, or else an archive of such pairs, which has to be unpacked."""
+    """Find the first photo with a text file beside it."""
     for base, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         parts = [os.path.splitext(name) for name in sorted(names) if not name.startswith(".")]
@@ -210,8 +210,12 @@ def _folder(root: Path) -> Iterator[FoundLayout]:
             if suffix.lower() in SUFFIXES and caseless(stem) in texts:
                 yield FoundLayout("folder", (Path(base, stem + suffix).relative_to(root).as_posix(),))
                 return
+
+
+def _webdataset(root: Path) -> Iterator[FoundLayout]:
+    """Find the first archive of photos and captions that is not unpacked (unpacked, it is data=folder)."""
     if shard := packed_shard(root):
-        yield FoundLayout("folder", (shard.relative_to(root).as_posix(),))
+        yield FoundLayout("webdataset", (shard.relative_to(root).as_posix(),))
 
 
 def _names(root: Path, *suffixes: str) -> list[str]:
@@ -262,4 +266,4 @@ _PUBLISHED: tuple[Callable[[Path], Iterable[FoundLayout]], ...] = (
     _marked("coco_cn", "imageid.human-written-caption.txt", below=("", "coco-cn-version1805v1.1")),
     _scenes,
 )
-_OWN = (_tables, _json_lines, _parquet, _folder)
+_OWN = (_tables, _json_lines, _parquet, _folder, _webdataset)

@@ -34,6 +34,19 @@ def text_lines(file: Path) -> list[str]:
         if advice := unopened(file, error, folder_advice="check data.root"):
             raise DataError(advice) from error
         raise DataError(f"cannot read {file} ({error}): download it again, or check its permissions") from error
+    return lines_of(content, file)
+
+
+def lines_of(content: bytes, file: Path) -> list[str]:
+    """Return the lines of a text file's content, see `text_lines`.
+
+    Args:
+        content: the content.
+        file: the file, for error messages.
+
+    Raises:
+        DataError: as for `text_lines`.
+    """
     encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

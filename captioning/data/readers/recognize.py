@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 from captioning.data.readers.layouts import FoundLayout, lacks_split, layouts_of, published_part
-from captioning.data.readers.shards import how_to_unpack, packed_shard
 from captioning.errors import ConfigError, DataError
 
 _LISTED = 3  # files of a layout that a line names
@@ -45,7 +44,7 @@ def recognize_data(root: str | Path) -> RecognizedData:
         root: folder of the data set.
 
     Raises:
-        DataError: the folder does not exist, has no known layout, or has archives that are not unpacked.
+        DataError: the folder does not exist, or has no known layout.
         ConfigError: it has several.
     """
     folder = Path(root)
@@ -64,8 +63,6 @@ def recognize_data(root: str | Path) -> RecognizedData:
     if len(found) > 1:
         options = "; ".join(f"{_typed(_settings(layout))} ({_files(layout)})" for layout in found)
         raise ConfigError(f"data.root={root} has several layouts: instead of data=auto, type one of: {options}")
-    if found[0].data == "folder" and (shard := packed_shard(folder)):
-        raise DataError(how_to_unpack(shard))
     place = hashlib.sha256(os.path.realpath(folder).encode(errors="surrogateescape")).hexdigest()[:8]
     settings = _settings(found[0]) | {"data.name": f"{found[0].data}-{place}"}
     files = _files(found[0]) + lacks_split(found[0])

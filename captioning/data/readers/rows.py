@@ -54,8 +54,8 @@ def row_records(
             name, split = row["image"].strip(), row.get("split")
             path = places.path(name, where)
             if split is None:
-                hashes[path] = _hash(path.relative_to(places.folder).as_posix())
-                split = _hashed_split(hashes[path], val_share, test_share)
+                hashes[path] = name_hash(path.relative_to(places.folder).as_posix())
+                split = hashed_split(hashes[path], val_share, test_share)
             else:
                 split = split_named(split, where)
             if splits.setdefault(path, split) != split:
@@ -98,10 +98,11 @@ def caption_texts(value: Any, key: str, where: str, faults: Handling) -> list[st
     return value
 
 
-def _hash(name: str) -> float:
+def name_hash(name: str) -> float:
     """Return a hash of a file name, uniform in 0 … 1."""
     return int.from_bytes(hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8]) / 2**64
 
 
-def _hashed_split(number: float, val_share: float, test_share: float) -> str:
+def hashed_split(number: float, val_share: float, test_share: float) -> str:
+    """Return the split of an image from the hash of its name, see `name_hash`."""
     return "test" if number < test_share else "val" if number < test_share + val_share else "train"

@@ -1,15 +1,17 @@
-"""Find archives of photos and captions that have to be unpacked: the output of img2dataset in its format "webdataset".
+"""Find archives of photos and captions in a folder: the layout of WebDataset, such as the output of img2dataset.
 
-Such an archive, `00000.tar`, has `000000001.jpg`, `000000001.txt` and `000000001.json` (`WebDatasetSampleWriter` of
-img2dataset 1.45). Unpacked, they are the layout of `read_folder`.
+Unpacked, such archives are the layout of `read_folder`.
 """
 
-import shlex
 import tarfile
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from captioning.data import SUFFIXES
+from captioning.data import SUFFIXES, parse_json
+from captioning.data.readers.json_lines import CAPTION_KEYS
+from captioning.data.readers.webdataset import archives_below, sample_key
+from captioning.errors import DataError
+from captioning.io import archive_ending
 
 _LOOKED = 20  # members at the beginning of an archive that decide what it is
 
@@ -19,33 +21,50 @@ def packed_shard(root: Path) -> Path | None:
 
     An archive counts as unpacked if its first photo is beside it, or in a folder of its name beside it.
     """
-    for path in sorted(root.rglob("*.tar")):
-        photo = None if any(part.startswith(".") for part in path.relative_to(root).parts) else _first_photo(path)
-        if photo and not any((folder / photo).is_file() for folder in (path.parent, path.with_suffix(""))):
+    plain, compressed = archives_below(root)
+    for path in [*plain, *compressed]:
+        photo, unpacked = _first_photo(path), Path(str(path).removesuffix(archive_ending(path)))
+        if photo and not any((folder / photo).is_file() for folder in (path.parent, unpacked)):
             return path
     return None
 
 
-def how_to_unpack(shard: Path) -> str:
-    """Return the message for a folder with archives that are not unpacked.
+def refuse_packed(root: Path) -> None:
+    """Refuse a folder with archives of photos and captions that are not unpacked.
 
-    Args:
-        shard: one of them.
+    Raises:
+        DataError: there is one.
     """
-    archives = f"{shlex.quote(str(shard.parent))}/*.tar"
-    return (
-        f"{shard} has photos and captions, but is not unpacked. Unpack all archives there, then use data=folder: "
-        f'for f in {archives}; do mkdir -p "${{f%.tar}}" && tar xf "$f" -C "${{f%.tar}}"; done'
-    )
+    if shard := packed_shard(root):
+        raise DataError(
+            f"{shard} has photos and captions, but data=folder does not read archives: use data=webdataset, which "
+            "reads them without unpacking, or unpack all archives there, or move them out of data.root"
+        )
 
 
 def _first_photo(path: Path) -> str | None:
-    """Return the first photo in an archive that has a text file of the same name; None if it is no such archive."""
+    """Return the first photo in an archive that has a caption file of the same name; None if it is no such archive."""
+    photos: dict[str, str] = {}
+    captioned: set[str] = set()
     try:
-        with tarfile.open(path, "r:") as archive:
-            names = [PurePosixPath(member.name) for member in islice(archive, _LOOKED) if member.isfile()]
-    except (OSError, tarfile.TarError):
+        with tarfile.open(path, "r:*") as archive:
+            for member in islice(archive, _LOOKED):
+                key, ending = sample_key(member.name)
+                if key is None or not member.isfile():
+                    continue
+                if f".{ending}" in SUFFIXES:
+                    photos[key] = member.name
+                elif ending == "txt" or (ending == "json" and _has_caption(archive, member)):
+                    captioned.add(key)
+    except (OSError, EOFError, ValueError, tarfile.TarError):
         return None
-    texts = {name.with_suffix("") for name in names if name.suffix.lower() == ".txt"}
-    photos = (name for name in names if name.suffix.lower() in SUFFIXES and name.with_suffix("") in texts)
-    return next(map(str, photos), None)
+    return next((photo for key, photo in photos.items() if key in captioned), None)
+
+
+def _has_caption(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:
+    opened = archive.extractfile(member)
+    try:
+        about = parse_json(opened.read()) if opened else None
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(about, dict) and any(about.get(key) for key in CAPTION_KEYS)
