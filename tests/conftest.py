@@ -8,9 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from efficientnet_lite_pytorch import EfficientNet
 from error_messages import Message, Recorder, offenders
 from PIL import Image
-from remembered import remember_compositions, remember_random_networks, remember_yaml_files
+from remembered import (
+    remember_compositions,
+    remember_networks,
+    remember_weights_of_packages,
+    remember_yaml_files,
+)
 from small_world import SENTENCES, run, short
 from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, PAD, RECURRENCES, SCORERS, START
 
@@ -50,7 +56,8 @@ def pytest_collection(session):
 
 remember_yaml_files()
 remember_compositions()
-remember_random_networks()
+remember_networks(EfficientNet, "from_name")
+remember_weights_of_packages()
 
 
 def pytest_runtest_teardown(item):
