@@ -1,11 +1,8 @@
 """Fixtures of several folders: small models in float64, a small world of images, and where real data may be found."""
 
-import copy
 import csv
 import gc
-import hashlib
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +10,13 @@ import pytest
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from error_messages import Message, Recorder, offenders
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from PIL import Image
+from remembered import (
+    remember_compositions,
+    remember_networks,
+    remember_weights_of_packages,
+    remember_yaml_files,
+)
 from small_world import SENTENCES, run, short
 from toys import ATTENTIONS, CELLS, CONDITIONINGS, END, PAD, RECURRENCES, SCORERS, START
 
@@ -52,43 +54,10 @@ def pytest_collection(session):
         gc.enable()
 
 
-def remember_yaml_files() -> None:
-    """Let hydra parse each YAML file once per process, not once per composition: a test composes up to 20 times."""
-    own, kept = FileConfigSource.load_config, {}
-
-    def load(self, config_path):
-        path = os.path.join(self.path, self._normalize_file_name(config_path))
-        if not os.path.isfile(path):
-            return own(self, config_path)
-        about = os.stat(path)
-        key = self.provider, path, about.st_ino, about.st_mtime_ns, about.st_size
-        if key not in kept:
-            kept[key] = own(self, config_path)
-        return copy.deepcopy(kept[key])
-
-    FileConfigSource.load_config = load
-
-
-def remember_random_networks() -> None:
-    """Draw the random weights of EfficientNet-Lite once per process and state of the random numbers."""
-    own, kept = EfficientNet.from_name, {}
-
-    def from_name(name, **options):
-        before = hashlib.sha256(torch.get_rng_state().numpy().tobytes()).digest()
-        key = name, repr(sorted(options.items())), torch.get_default_dtype(), before
-        if key not in kept:
-            if len(kept) == 8:  # each has 20 MB
-                kept.clear()
-            kept[key] = own(name, **options), torch.get_rng_state()
-        network, after = kept[key]
-        torch.set_rng_state(after)
-        return copy.deepcopy(network)
-
-    EfficientNet.from_name = from_name
-
-
 remember_yaml_files()
-remember_random_networks()
+remember_compositions()
+remember_networks(EfficientNet, "from_name")
+remember_weights_of_packages()
 
 
 def pytest_runtest_teardown(item):

@@ -2,13 +2,13 @@
 
 import ast
 import configparser
+import functools
 import importlib
 import pkgutil
 import re
 import subprocess
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,14 +61,16 @@ def package_of(path: Path) -> str:
     return ".".join(("captioning", *path.relative_to(PACKAGE).parent.parts))
 
 
-def imports(path: Path, *, at_once: bool = False) -> Iterator[tuple[str, str]]:
+@functools.cache
+def imports(path: Path, *, at_once: bool = False) -> list[tuple[str, str]]:
     """(module, name) of every import of a file; `at_once`: of those that importing the file makes."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree, found = ast.parse(path.read_text(encoding="utf-8")), []
     for node in tree.body if at_once else ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from ((alias.name, "") for alias in node.names)
+            found += [(alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.module, alias.name) for alias in node.names)
+            found += [(node.module, alias.name) for alias in node.names]
+    return found
 
 
 def importers(*libraries: str) -> set[str]:

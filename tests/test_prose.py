@@ -98,8 +98,8 @@ class Text(NamedTuple):
 
 def python_texts(path: Path, source: str) -> Iterator[Text]:
     """Yield the docstrings, comments and messages of a Python file."""
-    docstrings = set()
-    for node in ast.walk(ast.parse(source)):
+    docstrings, nodes = set(), list(ast.walk(ast.parse(source)))
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and node.body:
             first = node.body[0]
             if (
@@ -109,7 +109,7 @@ def python_texts(path: Path, source: str) -> Iterator[Text]:
             ):
                 docstrings.add(id(first.value))
                 yield Text(path, first.lineno, first.value.value, "docstring")
-    for node in ast.walk(ast.parse(source)):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             parts = [part.value if isinstance(part, ast.Constant) else "{}" for part in node.values]
             yield from _message(path, node.lineno, "".join(parts))

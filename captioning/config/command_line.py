@@ -5,6 +5,7 @@ Besides hydra's `key=value`, a command takes plain arguments (`photo.jpg`) for t
 """
 
 import difflib
+import functools
 import re
 import shlex
 import typing
@@ -208,6 +209,7 @@ def heads(command: Command) -> list[str]:
     return list(dict.fromkeys([key for each in kinds for key in each if key != "schema_of"] + _groups(command)))
 
 
+@functools.cache  # it is needed for every argument
 def _groups(command: Command) -> list[str]:
     """Return the groups in the `defaults` list of the command's YAML file."""
     with suppress(OSError, yaml.YAMLError):

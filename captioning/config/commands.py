@@ -143,8 +143,9 @@ def _help(command: Command, arguments: Sequence[str], *, everything: bool) -> st
     # The settings of a group without a choice are unknown. They are shown for the group's choice in the first example.
     example = read_heading(command.name).examples[0].split()
     unknown = [key for key in typing.get_type_hints(command.schema) if key in chosen and chosen[key] is None]
-    overrides += [each for each in example if each.partition("=")[0] in unknown]
-    return short_help(command, as_containers(_composed(command, overrides)[0]), chosen)
+    if choices := [each for each in example if each.partition("=")[0] in unknown]:
+        composed, _ = _composed(command, overrides + choices)
+    return short_help(command, as_containers(composed), chosen)
 
 
 def _composed(command: Command, overrides: list[str]) -> tuple[DictConfig, dict[str, Any]]:

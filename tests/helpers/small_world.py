@@ -45,7 +45,10 @@ def run(command: str, *overrides: str) -> None:
 
 
 def short(data, run_dir, *overrides):
-    return [*data, *SMALL, "data.min_count=1", "schedule=constant", f"run_dir={run_dir}", *overrides]
+    """Settings of a small and short run; most of the default model's weights would be those of its scorer."""
+    other = any(each.startswith(("model=", "model/scorer=", "task=", "experiment=")) for each in (*data, *overrides))
+    narrow = [] if other else ["model.scorer.width=32"]
+    return [*data, *SMALL, *narrow, "data.min_count=1", "schedule=constant", f"run_dir={run_dir}", *overrides]
 
 
 def run_until_killed(monkeypatch, *overrides: str, calls: int) -> None:

@@ -449,7 +449,8 @@ def scenes(tmp_path_factory):
 @pytest.fixture(scope="module")
 def toy_run(scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("run")
-    return train_toy(folder / "run", *scenes, "trainer.max_epochs=60", "trainer.check_val_every_n_epoch=60")
+    epochs = ["trainer.max_epochs=60", "trainer.check_val_every_n_epoch=60"]
+    return train_toy(folder / "run", *scenes, "model.scorer.width=32", *epochs)  # a small last.ckpt after each epoch
 
 
 @pytest.mark.slow

@@ -3,11 +3,14 @@
 import pytest
 import timm
 import torch
+from remembered import remember_networks
 from torchvision import models
 
 from captioning.errors import ConfigError
 from captioning.models import VectorHead, efficientnet_lite_classifier, timm_classifier, torchvision_classifier
 from captioning.models.weights import fixed_seed
+
+remember_networks(models, "get_model")
 
 
 @torch.no_grad()

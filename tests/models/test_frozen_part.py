@@ -4,11 +4,15 @@ import copy
 
 import pytest
 import torch
+from remembered import remember_networks
 from torch import nn
+from torchvision import models
 
 from captioning.errors import ConfigError
 from captioning.models import efficientnet_lite_encoder, torchvision_encoder
 from captioning.models.encoder import Encoder
+
+remember_networks(models, "get_model")
 
 
 def lite(unfreeze_from: str, **changes) -> Encoder:

@@ -9,6 +9,7 @@ import timm
 import torch
 from huggingface_hub import constants
 from PIL import Image
+from remembered import remember_networks
 from small_runs import draw_pictures, save_checkpoint
 from timm.data import create_transform
 from timm.layers import resample_abs_pos_embed
@@ -48,6 +49,7 @@ NETWORKS = [
     pytest.param("resnet18", 96, "NCHW", marks=pytest.mark.slow),
 ]
 TINY = "test_vit.r160_in1k"
+remember_networks(timm, "create_model")
 
 
 @functools.cache

@@ -455,7 +455,8 @@ def test_two_encoders_of_the_package_are_exported(tmp_path):
     assert sorted(each.name for each in (tmp_path / "x").iterdir()) == sorted(ONNX_FILES)
 
 
-def test_a_caption_longer_than_the_positions_of_words_is_refused(tmp_path):
+def test_a_caption_longer_than_the_positions_of_words_is_refused(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "encoder_graph", lambda *given: programs["encoder_graph"])  # the same encoder
     small = ["model.width=8", "model.layers=1", "model.heads=2", "model.word_positions.longest=9"]
     path = saved(tmp_path, "model=transformer", "model/word_positions=learned", *small)
     write_onnx(load(path, device="cpu"), tmp_path / "x")

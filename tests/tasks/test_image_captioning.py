@@ -29,6 +29,7 @@ def overfitted(data, tmp_path_factory):
         *SMALL,
         "data.min_count=1",
         "model.dropout=0.0",
+        "model.scorer.width=32",  # else most of the time is that of writing last.ckpt after each epoch
         "objective.doubly_stochastic=0",
         "optimizer.lr=1e-2",
         "trainer.max_epochs=120",

@@ -170,7 +170,7 @@ def test_the_last_step_of_an_epoch_may_have_fewer_batches(make, tmp_path):
     assert_same(train(case, parts, tmp_path, accumulate=3), expected, state(make("moving average")))
 
 
-def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_path):
+def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_path, monkeypatch):
     jobs = {}
     for name in CASES:
         case = make(name)
@@ -186,7 +186,9 @@ def test_two_processes_are_one_and_so_are_their_accumulated_batches(make, tmp_pa
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    multiprocessing.spawn(learn, args=(str(tmp_path), port), nprocs=2)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # of the server that both are forks of
+    multiprocessing.get_context("forkserver").set_forkserver_preload(["processes"])  # torch is imported once, not twice
+    multiprocessing.start_processes(learn, args=(str(tmp_path), port), nprocs=2, start_method="forkserver")
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     assert found[0]["seed"] == 5 != found[1]["seed"]  # else both would draw the same dropout and samples
     for name, how in jobs:
