@@ -104,6 +104,8 @@ def caption(config: dict[str, Any]) -> None:
     if predictor.guide:
         off = "" if config["tags"] != "auto" else " (off: tags=null)"
         print(printable(f"captions guided by tags: {predictor.guide.describe()}{off}"))
+        for note in predictor.guide.notes():
+            print(printable(f"warning: {note}"), file=sys.stderr)
     print(f"{count} captioned{blank}, {len(left_out)} left out. Results: {output}")
 
 

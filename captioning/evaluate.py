@@ -1,5 +1,6 @@
 """Caption a split and score it: `captioning-evaluate checkpoint=PATH data=flickr8k data.root=DIR split=val`."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ def evaluate(config: dict[str, Any]) -> None:
     )
     from captioning.features import crop_shares
     from captioning.inference import choose_guide, load_all, with_generator
+    from captioning.io import printable
 
     must_be("batch_size", config["batch_size"], least=1)
     data, split = config["data"], config["split"]
@@ -63,6 +65,8 @@ def evaluate(config: dict[str, Any]) -> None:
         about["decoding"] += f", hard attention: {predictor.hard_attention}"
     if predictor.guide:
         about["decoding"] += f", guided by tags: {predictor.guide.describe()}"
+        for note in predictor.guide.notes():
+            print(printable(f"warning: {note}"), file=sys.stderr)
     if shares := crop_shares(config["crops"]):
         about["decoding"] += f", with crops of {' and '.join(map(str, shares))}"
         about["crops"] = list(shares)

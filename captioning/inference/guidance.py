@@ -16,6 +16,7 @@ from captioning.decoding import PhraseRules, WordGroup
 from captioning.errors import ConfigError, DataError, must_be
 from captioning.inference.borrowed_words import BorrowedWords, ExtendedVocabulary
 from captioning.inference.english_phrases import english_phrases
+from captioning.io import counted
 from captioning.tags import (
     HOMONYMS,
     MORE_PEOPLE,
@@ -137,6 +138,25 @@ class TagGuide:
             self.tagger.nouns if self.tagger else [each for noun in named for each in (noun, category_of(noun)) if each]
         )
         self.nouns = list(dict.fromkeys([*nouns, *self.stand_ins]))
+        self._asked, self._found = 0, 0  # images that were captioned, and those of them that a file has an entry for
+        self._unknown: dict[str, None] = {}  # nouns of these images that the captioner cannot write
+
+    def notes(self) -> list[str]:
+        """Return what of a file of tags could not be used for the images so far, one sentence each."""
+        told = []
+        if self._asked and not self._found:
+            told.append(
+                f"{self.source} lists none of these images, so no tag guided a caption: its image_id must be the "
+                "number in the file's name, or the id in the data set"
+            )
+        if self._unknown and not self.tagger:
+            first = ", ".join([*list(self._unknown)[:5], *["…"][: len(self._unknown) > 5]])
+            told.append(
+                f"{self.source}: {counted(len(self._unknown), 'noun')} that the captioner does not know ({first}) did "
+                "not guide it: to use them, name known words that stand in, such as "
+                f"guidance.stand_ins={{{next(iter(self._unknown))}: WORD}}"
+            )
+        return told
 
     def describe(self) -> str:
         """Return the source of the tags and the settings that differ from their defaults, for the label of a score."""
@@ -189,6 +209,8 @@ class TagGuide:
         digits = re.search(r"\d+$", path.stem)
         keys += [str(image_id)] if image_id is not None else [str(int(digits.group()))] if digits else []
         key = next((key for key in keys if key in self.listed), None)
+        self._asked += 1
+        self._found += key is not None
         if key is None and self.is_list:
             return []
         if key is None:
@@ -225,6 +247,8 @@ class TagGuide:
             supported |= {category}
             ids = self._ids(noun, words) or (self._ids(category, words) if category else ())
             twice = noun in broader or {noun, category, broader_than(noun)} & named
+            if not ids:
+                self._unknown[noun] = None
             if not ids or twice or used & set(ids):
                 continue
             can_be = category not in ("", "person") or noun in self.stand_ins

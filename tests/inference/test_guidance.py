@@ -48,6 +48,31 @@ def words(tmp_path):
     return guide_of(tmp_path).extend(Vocabulary(WORDS))
 
 
+def test_what_a_file_of_tags_could_not_do_is_told(tmp_path, words):
+    guide = TagGuide(file_of(tmp_path, one=[("quokka", 0.9), ("dog", 0.8)], two=[("axolotl", 0.9)]))
+    assert guide.notes() == []
+    guide.groups_of(guide.tags_of(None, "one.png"), words)
+    (note,) = guide.notes()  # not the noun of an image that was not captioned
+    assert "tags.json: 1 noun that the captioner does not know (quokka) did not guide it" in note
+    assert "guidance.stand_ins={quokka: WORD}" in note
+    known = TagGuide(file_of(tmp_path, one=[("dog", 0.8), ("zebra", 0.9)]))  # horse stands in for zebra
+    known.groups_of(known.tags_of(None, "one.png"), words)
+    assert known.notes() == []
+
+
+def test_a_list_of_detections_of_other_images_is_told(tmp_path, words):
+    path = tmp_path / "tags.json"
+    path.write_text(json.dumps([{"image_id": 7, "category_id": 18, "bbox": [0, 0, 9, 9], "score": 0.9}]))
+    guide = TagGuide(path)
+    assert guide.tags_of(None, "photo8.png") == []
+    assert guide.notes() == [
+        f"{path} lists none of these images, so no tag guided a caption: its image_id must be the number in the "
+        "file's name, or the id in the data set"
+    ]
+    assert guide.tags_of(None, "photo7.png")[0].noun == "dog"
+    assert guide.notes() == []
+
+
 def test_certain_tags_are_required_likely_ones_get_a_bonus_and_unsupported_categories_a_malus(tmp_path, words):
     guide = guide_of(tmp_path, confidence=0.5, support=0.3, bonus=2.0, malus=4.0)
     groups = named(guide.groups_of([Tag("dog", 0.8), Tag("mountain", 0.9), Tag("couch", 0.4)], words), words)
