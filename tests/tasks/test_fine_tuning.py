@@ -119,11 +119,11 @@ def test_the_experiment_runs_from_a_trained_decoder_to_a_fine_tuned_captioner(tm
     flickr8k(tmp_path / "data")
     small = [f"data.root={tmp_path}/data", f"features.root={tmp_path}/features", *SMALL, "data.min_count=1"]
     small += ["trainer.max_epochs=1", "model.feature_width=32", "model.scorer.width=16", "encoder_warmup=0"]
-    soft = [*small, "experiment=flickr8k_soft", f"run_dir={tmp_path}/soft"]
-    run("train", *(item for item in soft if item != "encoder_warmup=0"))
-    start = f"start_from={tmp_path}/soft/checkpoints/last.ckpt"
-    run("train", *small, "experiment=flickr8k_finetuned", start, f"run_dir={tmp_path}/tuned")
-    before = load(tmp_path / "soft" / "checkpoints" / "last.ckpt").encoder.state_dict()
+    start = [*small, "experiment=flickr8k_small", f"run_dir={tmp_path}/start"]
+    run("train", *(item for item in start if item != "encoder_warmup=0"))
+    before = tmp_path / "start/checkpoints/last.ckpt"
+    run("train", *small, "experiment=flickr8k_finetuned", f"start_from={before}", f"run_dir={tmp_path}/tuned")
+    before = load(before).encoder.state_dict()
     after = load(tmp_path / "tuned" / "checkpoints" / "last.ckpt").encoder.state_dict()
     moved = {name.split(".weight")[0] for name, value in after.items() if not torch.equal(value, before[name])}
     assert moved and all(
