@@ -164,6 +164,17 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize("faults", [None, Faults()])
+def test_the_first_sample_may_have_no_image(tmp_path, faults):
+    failed = {"0.json": json.dumps({"status": "failed_to_download"})}
+    archive(tmp_path, "a.tar", failed, sample("1"), sample("2"))
+    archive(tmp_path, "b.tar", failed)
+    found = read_webdataset(tmp_path, **({"faults": faults} if faults else {}))
+    assert [each.path.name for each in found] == ["1.jpg", "2.jpg"] and not (faults and faults.messages)
+    (tmp_path / "a.tar").unlink()
+    assert "has no archive with images and captions (1 sample a failed download)" in error_of(tmp_path)
+
+
 def test_a_key_ends_at_the_first_dot_and_has_its_folder(tmp_path):
     members = {"./x/a.jpg": PHOTO, "./x/a.txt": "one", "y/a.JPG": PHOTO, "y/a.Txt": "two"}
     members |= {"y/a.seg.png": PHOTO, "y/a.txt.bak": "no", "z.d/b.webp": PHOTO, "z.d/b.txt": "three"}

@@ -213,7 +213,7 @@ def _read(
     for sample in _samples(archive, left, faults):
         number += bool(sample.images)
         with faults:
-            if number >> _NUMBER_BITS:
+            if number >= 1 << _NUMBER_BITS:
                 raise DataError(f"{archive} has more than {1 << _NUMBER_BITS:,} images: split it into several archives")
             if not sample.images:
                 if reason := _without_image(sample):
