@@ -33,6 +33,7 @@ COMPRESSED_ARCHIVES = {  # ending -> the program that decompresses such a file
 _STARTS = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ\0": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
 _INSIDE = re.compile(r"\.tar[/\\]" if os.name == "nt" else r"\.tar/")
 _BLOCK = 512  # bytes of a header; data are padded to a multiple
+_PADDING = 1 << 20  # bytes of zeros, at most, that tar writes after the end mark to fill its last record
 _REGULAR = (b"0", b"\0")  # types of a header
 _INDEXED = 4_000_000  # files in the indexes that a process keeps, of 24 bytes each
 
@@ -73,7 +74,7 @@ def archive_members(file: BinaryIO, path: str | Path) -> Iterator[ArchiveMember]
         path: its path, for error messages.
 
     Raises:
-        DataError: the file is compressed, cut short, damaged, or not a tar archive.
+        DataError: the file is compressed, cut short, damaged, not a tar archive, or several ones joined by `cat`.
         OSError: the file cannot be read.
     """
     total, offset = os.fstat(file.fileno()).st_size, 0
@@ -85,6 +86,12 @@ def archive_members(file: BinaryIO, path: str | Path) -> Iterator[ArchiveMember]
         file.seek(offset)
         header = file.read(_BLOCK)
         if header.count(0) == _BLOCK:  # the end mark
+            rest = file.read(_PADDING)
+            if total - file.tell() or rest.count(0) < len(rest):  # never a part of the data in silence
+                raise DataError(
+                    f"{path} has its end mark at byte {offset:,} of {total:,}, and tar does not read what follows: "
+                    "download it again; if it was joined from several archives, use those instead"
+                )
             return
         if len(header) < _BLOCK:
             raise DataError(f"{path} is cut short after {total:,} bytes: download it again")

@@ -151,6 +151,23 @@ def test_an_archive_is_cut_short_wherever_it_ends_before_its_end_mark(tmp_path):
     assert not file_exists(cut / "a.jpg")
 
 
+def test_what_follows_the_end_mark_is_not_left_out_in_silence(tmp_path):
+    first = write_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 700, "b.jpg": b"y"}).read_bytes()
+    path = tmp_path / "b.tar"
+    for content, end in [
+        (first + first, 2560),  # joined by `cat`
+        (first[:1536] + bytes(len(first) - 1536) + b"x", 1536),
+        (first[:1536] + bytes(4 << 20), 1536),  # an interrupted download into a file of the full size
+    ]:
+        path.write_bytes(content)
+        told = f"{path} has its end mark at byte {end:,} of {len(content):,}, and tar does not read what follows: "
+        assert error_of(members_of, path).startswith(told)
+    path.write_bytes(first + bytes(1 << 19))  # tar --blocking-factor=1024
+    assert len(members_of(path)) == 2
+    write_tar(path, {"c.jpg": b"z"}, mode="a")
+    assert len(members_of(path)) == 3
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
