@@ -31,7 +31,7 @@ COMPRESSED_ARCHIVES = {  # ending -> the program that decompresses such a file
     ".tar.zst": "unzstd",
 }
 _STARTS = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ\0": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
-_INSIDE = re.compile(r"\.tar[/\\]" if os.name == "nt" else r"\.tar/")
+_INSIDE = re.compile(r"\.tar[/\\]" if os.name == "nt" else r"\.tar/", re.IGNORECASE)
 _BLOCK = 512  # bytes of a header; data are padded to a multiple
 _PADDING = 1 << 20  # bytes of zeros, at most, that tar writes after the end mark to fill its last record
 _REGULAR = (b"0", b"\0")  # types of a header
@@ -196,19 +196,21 @@ def how_to_decompress(path: str | Path) -> str:
     """Return the message for a compressed archive, whose files cannot be read one by one."""
     ending = archive_ending(path)
     if ending in COMPRESSED_ARCHIVES:
-        command = f"{COMPRESSED_ARCHIVES[ending]} {shlex.quote(str(Path(path).parent))}/*{ending}"
+        written = str(path)[-len(ending) :]  # also .TAR.GZ
+        command = f"{COMPRESSED_ARCHIVES[ending]} {shlex.quote(str(Path(path).parent))}/*{written}"
     else:
         with open(path, "rb") as file:
             start = file.read(8)
         ending = next(ending for first, ending in _STARTS.items() if start.startswith(first))
-        whole = shlex.quote(f"{str(path).removesuffix('.tar')}{ending}")
+        whole = shlex.quote(f"{os.path.splitext(path)[0]}{ending}")
         command = f"mv {shlex.quote(str(path))} {whole} && {COMPRESSED_ARCHIVES[ending]} {whole}"
     return f"{path} is compressed, so its images cannot be read one by one. Run: {command}"
 
 
 def archive_ending(path: str | Path) -> str:
-    """Return the ending of an archive's name, such as ".tar" or ".tar.gz"; "" for any other file."""
-    return next((end for end in (".tar", *COMPRESSED_ARCHIVES) if str(path).endswith(end)), "")
+    """Return the ending of an archive's name in lower case, such as ".tar" or ".tar.gz"; "" for any other file."""
+    name = str(path).lower()
+    return next((end for end in (".tar", *COMPRESSED_ARCHIVES) if name.endswith(end)), "")
 
 
 class _Index:

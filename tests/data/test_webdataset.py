@@ -13,6 +13,7 @@ from tars import link, write_tar
 
 from captioning.data import Faults, open_picture, read_folder, read_webdataset, recognize_data, watch_reads
 from captioning.data.readers import webdataset as module
+from captioning.data.readers.webdataset import archives_below
 from captioning.errors import ConfigError, DataError
 
 
@@ -255,8 +256,69 @@ def test_archives_that_are_cut_short_damaged_or_compressed(tmp_path):
     assert error_of(tmp_path).endswith(f"Run: mv {name} {name}.gz && gunzip {name}.gz")
 
 
+def test_links_are_followed_and_no_archive_is_read_twice(tmp_path):
+    root, away = tmp_path / "root", tmp_path / "away"
+    for path in (root / "0.tar", root / "sub/1.tar", away / "2.tar", away / "deep/3.tar", tmp_path / "blob"):
+        write_tar(path, sample("1"))
+    (root / "train").symlink_to(away)
+    for name in ("again", "train-again"):  # read under the first of two names outside of the folder
+        (root / name).symlink_to(away / "deep")
+    (root / "a.tar").symlink_to(root / "sub/1.tar")
+    (root / "b.tar").symlink_to(tmp_path / "blob")  # as in a cache of Hugging Face
+    for name, target in (("self", root), ("up", tmp_path), ("within", root / "sub")):
+        (root / name).symlink_to(target)
+    (away / "cycle").symlink_to(away)
+    plain, _ = archives_below(root)
+    found = [path.relative_to(root).as_posix() for path in plain]
+    assert found == ["0.tar", "again/3.tar", "b.tar", "sub/1.tar", "train/2.tar"]
+    assert len({os.path.realpath(path) for path in plain}) == 5
+    (root / "c.tar").symlink_to(tmp_path / "nothing.tar")
+    assert f"{root}/c.tar is a link to a file that does not exist: correct or delete it" in error_of(root)
+
+
+def test_a_subfolder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    archive(tmp_path, "0.tar", sample("1"))
+    for name in ("sub", "lost+found"):
+        archive(tmp_path, f"{name}/1.tar", sample("1"))
+    listed = os.scandir
+
+    def scandir(path="."):
+        if Path(path).name in ("sub", "lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told = f"cannot list {tmp_path}/sub (Permission denied): check the folder and its permissions"
+    assert error_of(tmp_path) == told
+    assert recognize_data(tmp_path).settings["data"] == "webdataset"
+
+
+def test_endings_in_capitals(tmp_path):
+    archive(tmp_path, "0.TAR", sample("1"))
+    archive(tmp_path, "1.Tar", sample("1"))
+    records = read_webdataset(tmp_path)
+    assert list(captions(records, tmp_path)) == ["0.TAR/1.jpg", "1.Tar/1.jpg"]
+    assert all(open_picture(record.path).size for record in records)
+    assert recognize_data(tmp_path).settings["data"] == "webdataset"
+    with tarfile.open(tmp_path / "0.TAR") as packed:
+        packed.extractall(tmp_path / "folder/0", filter="data")
+    splits = [
+        read(tmp_path / name, val_share=0.5)[0].split
+        for read, name in ((read_webdataset, "."), (read_folder, "folder"))
+    ]
+    assert splits[0] == splits[1]
+    archive(tmp_path, "2.TAR.GZ", sample("1"), mode="w:gz")
+    assert f"Run: gunzip {tmp_path}/*.TAR.GZ" in error_of(tmp_path)
+    (tmp_path / "2.TAR.GZ").rename(tmp_path / "2.TAR")
+    name = f"{tmp_path}/2.TAR"
+    assert error_of(tmp_path).endswith(f"Run: mv {name} {tmp_path}/2.tar.gz && gunzip {tmp_path}/2.tar.gz")
+
+
 def test_a_folder_without_such_archives(tmp_path):
     assert "there is no such folder: check data.root" in error_of(tmp_path / "no")
+    file = archive(tmp_path / "other", "0.tar", sample("1"))
+    assert error_of(file) == f"data.root={file}: this is a file: set data.root to its folder"
+    file.unlink()
     assert "has no tar archive: add NAME.tar with photo.jpg and photo.txt" in error_of(tmp_path)
     archive(tmp_path, "0.tar", sample("1", None), {"2.txt": "x"})
     told = "has no archive with images and captions (1 sample without a caption; 1 sample without an image)"

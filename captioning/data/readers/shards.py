@@ -21,9 +21,9 @@ def packed_shard(root: Path) -> Path | None:
 
     An archive counts as unpacked if its first photo is beside it, or in a folder of its name beside it.
     """
-    plain, compressed = archives_below(root)
+    plain, compressed = archives_below(root, skip_unreadable=True)
     for path in [*plain, *compressed]:
-        photo, unpacked = _first_photo(path), Path(str(path).removesuffix(archive_ending(path)))
+        photo, unpacked = _first_photo(path), Path(str(path)[: -len(archive_ending(path))])
         if photo and not any((folder / photo).is_file() for folder in (path.parent, unpacked)):
             return path
     return None

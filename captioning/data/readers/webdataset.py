@@ -8,7 +8,7 @@ The files of a sample have the same name up to the first dot: 000000001.jpg, 000
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -117,7 +117,7 @@ def read_webdataset(
         for number, member, texts in found:
             image_split = split
             if image_split is None:
-                value = name_hash(f"{name.removesuffix('.tar')}/{member}")
+                value = name_hash(f"{os.path.splitext(name)[0]}/{member}")
                 image_split = hashed_split(value, val_share, test_share)
                 if image_split == "train" and (smallest is None or value < smallest[0]):
                     smallest = value, len(records)
@@ -130,29 +130,67 @@ def read_webdataset(
     return records
 
 
-def archives_below(root: Path) -> tuple[list[Path], list[Path]]:
+def archives_below(root: Path, *, skip_unreadable: bool = False) -> tuple[list[Path], list[Path]]:
     """Return the tar archives in a folder and its subfolders, and the compressed ones that are not decompressed yet.
 
-    Hidden ones are left out. Both lists are in the order of the names.
+    Hidden ones are left out. Links are followed, but what is in the folder itself is not listed again under the name of
+    a link. Both lists are in the order of the names.
+
+    Args:
+        root: the folder.
+        skip_unreadable: leave out subfolders that cannot be listed.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or a subfolder cannot be listed.
     """
+    if root.is_file():
+        raise DataError(f"data.root={root}: this is a file: set data.root to its folder")
     if not root.is_dir():
         raise DataError(f"data.root={root}: there is no such folder: check data.root")
-    plain: list[Path] = []
-    compressed: list[Path] = []
-    for base, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        there = set(names)
+    found: dict[str, tuple[Path, str]] = {}  # real path -> (path, ending)
+    links: list[Path] = []
+    for folder, names in _folders(root, None if skip_unreadable else _refuse_folder):
+        there, real = {name.lower() for name in names}, os.path.realpath(folder)
         for name in names:
             if name.startswith(".") or not (ending := archive_ending(name)):
                 continue
-            if ending == ".tar":
-                plain.append(Path(base, name))
-            elif f"{name.removesuffix(ending)}.tar" not in there:
-                compressed.append(Path(base, name))
-    return sorted(plain), sorted(compressed)
+            if ending == ".tar" or f"{name.lower().removesuffix(ending)}.tar" not in there:
+                path = folder / name
+                if path.is_symlink():
+                    links.append(path)
+                else:
+                    found.setdefault(os.path.join(real, name), (path, ending))
+    for path in sorted(links):
+        found.setdefault(os.path.realpath(path), (path, archive_ending(path)))
+    plain = sorted(path for path, ending in found.values() if ending == ".tar")
+    return plain, sorted(path for path, ending in found.values() if ending != ".tar")
+
+
+def _folders(root: Path, onerror: Callable[[OSError], None] | None) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder with the names of its files: first all folders below the root, then those that links lead to.
+
+    Args:
+        root: the folder.
+        onerror: is called with the error of a folder that cannot be listed; None to leave such folders out.
+    """
+    home = Path(os.path.realpath(root))
+    walked, waiting = {str(folder) for folder in home.parents}, [root]  # a link to those would lead out and back
+    for start in waiting:  # gets the links
+        if os.path.realpath(start) in walked:
+            continue
+        for base, folders, names in os.walk(start, onerror=onerror):
+            walked.add(os.path.realpath(base))
+            inner = [Path(base, name) for name in sorted(folders) if name[0] != "." and name != "lost+found"]
+            waiting += [path for path in inner if path.is_symlink()]
+            entered = [path for path in inner if not path.is_symlink() and os.path.realpath(path) not in walked]
+            folders[:] = [path.name for path in entered]
+            yield Path(base), names
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(
+        f"cannot list {error.filename} ({error.strerror or error}): check the folder and its permissions"
+    ) from error
 
 
 def _refuse_nothing(root: Path, captions: str | None, keys: set[str], left: _LeftOut) -> None:
@@ -260,6 +298,8 @@ def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sampl
                 file.seek(member.offset)
                 setattr(sample, kind, (member.name, file.read(member.size)))
     except OSError as error:
+        if archive.is_symlink() and not archive.exists():
+            raise DataError(f"{archive} is a link to a file that does not exist: correct or delete it") from error
         raise DataError(f"cannot read {archive} ({error.strerror or error}): check its permissions") from error
     return iter(samples.values())
 
