@@ -184,6 +184,21 @@ def test_a_key_ends_at_the_first_dot_and_has_its_folder(tmp_path):
     assert captions(read_webdataset(tmp_path), tmp_path) == wanted
 
 
+def test_images_that_only_differ_after_a_dot_are_not_left_out_in_silence(tmp_path, capsys):
+    extra = {"1.seg.png": PHOTO, "1.depth.tif": PHOTO, "1.seg.txt.bak": "x", "1.cls": "3", "2.note.txt": "no image"}
+    archive(tmp_path, "0.tar", sample("1") | extra)
+    assert len(read_webdataset(tmp_path)) == 1 and capsys.readouterr().err == ""
+    names = [sample("2024.05.01"), {"v1.5.jpg": PHOTO, "v1.5.json": "{}"}, {"3.image.jpg": PHOTO, "3.caption.txt": "a"}]
+    archive(tmp_path, "0.tar", sample("1") | extra, *names)
+    assert len(read_webdataset(tmp_path)) == 1
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: 3 samples left out, with a second dot in its name, as if it were another file of a sample: write "
+        f"_ instead (first: {tmp_path}/0.tar/2024.05.01.jpg)\n"
+    )
+    archive(tmp_path, "0.tar", *names)
+    assert "has no archive with images and captions (3 samples with a second dot in its name" in error_of(tmp_path)
+
+
 def test_files_of_a_sample_may_be_apart(tmp_path):
     members = [("1.txt", "one"), ("2.txt", "two"), ("2.jpg", PHOTO), ("1.jpg", PHOTO)]
     write_tar(tmp_path / "0.tar", members)

@@ -24,6 +24,7 @@ _NUMBER_BITS = 20  # of an image id: the number of the image in its archive
 _ARCHIVE_BITS = 33  # with them 53 bits, which every program that reads JSON keeps
 _WORDS = re.compile(r"[-_.]")
 _TWICE = "in an archive twice; the last one counts, as in tar"
+_DOTTED = "with a second dot in its name, as if it were another file of a sample: write _ instead"
 _FORM = "NAME.tar with photo.jpg and photo.txt (or photo.json with the key caption)"
 
 
@@ -271,6 +272,8 @@ def _read(
 def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sample]:
     """Return the samples of an archive, in the order of their first files."""
     samples: dict[str, _Sample] = {}
+    dotted: dict[str, tuple[str, str]] = {}  # name of an image without its suffix -> (key, name)
+    dotted_texts: set[str] = set()
     try:
         with open(archive, "rb") as file:
             for member in archive_members(file, archive):
@@ -279,6 +282,12 @@ def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sampl
                     continue
                 is_image = f".{ending}" in SUFFIXES
                 if not is_image and ending not in ("txt", "json"):
+                    if "." in ending and not member.unusable:
+                        stem, suffix = os.path.splitext(member.name)
+                        if suffix.lower() in SUFFIXES:
+                            dotted[stem] = key, member.name
+                        elif suffix.lower() in (".txt", ".json"):
+                            dotted_texts.add(stem)
                     continue
                 if member.unusable:
                     left.add(f"{archive}/{member.name}", f"with {member.unusable}", faults)
@@ -301,6 +310,9 @@ def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sampl
         if archive.is_symlink() and not archive.exists():
             raise DataError(f"{archive} is a link to a file that does not exist: correct or delete it") from error
         raise DataError(f"cannot read {archive} ({error.strerror or error}): check its permissions") from error
+    for stem, (key, name) in dotted.items():  # 1.seg.png beside 1.jpg is no sample, but 1.5.jpg beside 1.5.txt is meant
+        if stem in dotted_texts or key not in samples or not samples[key].images:
+            left.add(f"{archive}/{name}", _DOTTED, faults)
     return iter(samples.values())
 
 
