@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from captioning.errors import DataError
+from captioning.io.file_kinds import described
 
 COMPRESSED_ARCHIVES = {  # ending -> the program that decompresses such a file
     ".tar.gz": "gunzip",
@@ -306,4 +307,6 @@ def _no_archive(file: BinaryIO, path: str | Path, error: Exception) -> str:
         return how_to_decompress(path)
     if not start:
         return f"{path} is empty: download it again, or delete it"
-    return f"{path} is not a tar archive, or damaged ({error}): download it again, or delete it"
+    kind = described(start)
+    fault = f"not a tar archive (it looks like {kind})" if kind else f"not a tar archive, or damaged ({error})"
+    return f"{path} is {fault}: download it again, or delete it"

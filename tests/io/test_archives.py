@@ -172,7 +172,9 @@ def test_what_follows_the_end_mark_is_not_left_out_in_silence(tmp_path):
     ("content", "told"),
     [
         (b"", "is empty: download it again, or delete it"),
-        (b"<html>404</html>" * 99, "is not a tar archive, or damaged"),
+        (b"<html>404</html>" * 99, "is not a tar archive (it looks like a web page (HTML)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "(it looks like a Git LFS pointer"),
+        (b"\xff\x00" * 999, "is not a tar archive, or damaged ("),
         (b"\x1f\x8b\x08" + bytes(999), "is compressed, so its images cannot be read one by one. Run: mv "),
         (b"BZh9" + bytes(999), "bunzip2 "),
         (b"\xfd7zXZ\0" + bytes(999), "unxz "),
@@ -213,6 +215,13 @@ def test_pictures_in_an_archive_are_opened_and_what_is_wrong_is_named(tmp_path):
     ]:
         assert told in error_of(open_picture, path / name) and str(path / name) in error_of(open_picture, path / name)
     assert "no such image or folder" in error_of(find_images, [path / "no.png"])
+    told = "a tar archive, not an image: name an image in it, such as archive.tar/photo.jpg"
+    assert error_of(open_picture, path) == f"{path}: {told}"
+    assert f"only a.tar ({told})" in error_of(find_images, [tmp_path])
+    os.truncate(write_tar(tmp_path / "cut.tar", files), 700)
+    assert "cut.tar is cut short after 700 bytes: download it again" in error_of(
+        find_images, [tmp_path / "cut.tar/empty.jpg"]
+    )
     disk = Disk()
     assert disk.listing(path) == ({"empty.jpg", "page.jpg", "cut.png"}, set(), {"sub"})
     assert (
