@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import tarfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
@@ -140,7 +140,7 @@ def read_file(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     archive, name = inside
     with open(archive, "rb") as file:
-        location = _index_of(archive, file).find(name)
+        location = _indexes.of(archive, file).find(name)
         if location is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         file.seek(location[0])
@@ -157,7 +157,7 @@ def file_exists(path: str | Path) -> bool:
         return Path(path).is_file()
     try:
         with open(inside[0], "rb") as file:
-            return _index_of(inside[0], file).find(inside[1]) is not None
+            return _indexes.of(inside[0], file).find(inside[1]) is not None
     except (OSError, DataError):
         return False
 
@@ -186,11 +186,9 @@ def files_in_archive(folder: str | Path) -> tuple[set[str], set[str]] | None:
     inside = split_archive(f"{folder}/")
     if inside is None:
         return None
-    start = f"{inside[1].strip('/')}/".lstrip("/")
     with open(inside[0], "rb") as file:
-        names = [each.name for each in archive_members(file, inside[0]) if not each.unusable]
-    below = [name.removeprefix(start).partition("/") for name in names if name.startswith(start)]
-    return {name for name, slash, _ in below if not slash}, {name for name, slash, _ in below if slash}
+        folders = _folders_of(inside[0], file)
+    return folders.get(inside[1].strip("/"), (set[str](), set[str]()))
 
 
 def how_to_decompress(path: str | Path) -> str:
@@ -241,22 +239,64 @@ class _Index:
         return offset, size
 
 
-_indexes: OrderedDict[str, tuple[tuple[int, ...], _Index]] = OrderedDict()  # the last one was used last
-_lock = Lock()
+class _Indexes:
+    """The indexes that this process keeps, of the archives that were used last."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, tuple[tuple[int, ...], _Index]] = OrderedDict()  # the last one was used last
+        self.files = 0  # in all of them
+        self._lock = Lock()
+
+    def of(self, archive: str, file: BinaryIO) -> _Index:
+        """Return the index of an opened archive. If the archive has changed, its headers are read again."""
+        identity = _identity(file)
+        with self._lock:
+            known = self.known.get(archive)
+            if known is not None and known[0] == identity:
+                self.known.move_to_end(archive)
+                return known[1]
+            index = _Index(archive_members(file, archive))
+            if known is not None:
+                self.files -= len(self.known.pop(archive)[1])
+            self.known[archive] = identity, index
+            self.files += len(index)
+            while len(self.known) > 1 and self.files > _INDEXED:
+                self.files -= len(self.known.popitem(last=False)[1][1])
+            return index
 
 
-def _index_of(archive: str, file: BinaryIO) -> _Index:
-    """Return the index of an opened archive. If the archive has changed, its headers are read again."""
+_indexes = _Indexes()
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    """Return what changes if an opened archive is replaced or written to."""
     status = os.fstat(file.fileno())
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    with _lock:
-        known = _indexes.get(archive)
-        if known is None or known[0] != identity:
-            known = _indexes[archive] = identity, _Index(archive_members(file, archive))
-        _indexes.move_to_end(archive)
-        while len(_indexes) > 1 and sum(len(index) for _, index in _indexes.values()) > _INDEXED:
-            _indexes.popitem(last=False)
-    return known[1]
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_folders: dict[str, tuple[tuple[int, ...], dict[str, tuple[set[str], set[str]]]]] = {}  # of one archive
+
+
+def _folders_of(archive: str, file: BinaryIO) -> dict[str, tuple[set[str], set[str]]]:
+    """Return {folder: names of its (files, folders)} of an opened archive, with "" for the archive itself.
+
+    Those of the last archive are kept, because its folders are usually asked for one after the other.
+    """
+    identity, known = _identity(file), _folders.get(archive)
+    if known is not None and known[0] == identity:
+        return known[1]
+    found: defaultdict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for member in archive_members(file, archive):
+        if not member.unusable:
+            folder, _, name = member.name.rpartition("/")
+            found[folder][0].add(name)
+    for folder in list(found):
+        while folder:
+            folder, _, name = folder.rpartition("/")
+            found[folder][1].add(name)
+    _folders.clear()
+    _folders[archive] = identity, found
+    return found
 
 
 def _plain(header: bytes, offset: int) -> ArchiveMember | None:

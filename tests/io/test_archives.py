@@ -123,14 +123,16 @@ def test_an_archive_that_changes_is_read_as_it_is_now(tmp_path):
 
 def test_the_indexes_that_a_process_keeps_have_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_INDEXED", 5)
-    monkeypatch.setattr(archives, "_indexes", type(archives._indexes)())
+    monkeypatch.setattr(archives, "_indexes", archives._Indexes())
     paths = [write_tar(tmp_path / f"{n}.tar", {f"{m}.jpg": f"{n} {m}" for m in range(2)}) for n in range(4)]
     for _ in range(2):
         for number, path in enumerate(paths):
             assert read_file(path / "1.jpg") == f"{number} 1".encode()
-            assert str(path) in archives._indexes and len(archives._indexes) <= 2
+            assert str(path) in archives._indexes.known and len(archives._indexes.known) <= 2
     large = write_tar(tmp_path / "large.tar", {f"{m}.jpg": b"x" for m in range(9)})
-    assert read_file(large / "8.jpg") == b"x" and list(archives._indexes) == [str(large)]
+    assert read_file(large / "8.jpg") == b"x" and list(archives._indexes.known) == [str(large)]
+    write_tar(large, {"new.jpg": b"x"}, mode="a")
+    assert read_file(large / "new.jpg") == b"x" and archives._indexes.files == 10
 
 
 def test_an_archive_is_cut_short_wherever_it_ends_before_its_end_mark(tmp_path):
@@ -149,6 +151,33 @@ def test_an_archive_is_cut_short_wherever_it_ends_before_its_end_mark(tmp_path):
     cut.write_bytes(whole[:1536] + b"\xff" * 512 + whole[2048:] * 9)
     assert "is damaged at byte 1,536" in error_of(members_of, cut)
     assert not file_exists(cut / "a.jpg")
+
+
+def test_the_folders_of_an_archive_are_listed_with_one_reading(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "a.tar", {"x/y/1.jpg": b"", "x/2.jpg": b"", "x/y/z/3.jpg": b"", "4.jpg": b""})
+    read, original = [], archives.archive_members
+    monkeypatch.setattr(archives, "archive_members", lambda *given: read.append(1) or original(*given))
+    wanted = {
+        "": ({"4.jpg"}, {"x"}),
+        "/x": ({"2.jpg"}, {"y"}),
+        "/x/y": ({"1.jpg"}, {"z"}),
+        "/x/y/z": ({"3.jpg"}, set()),
+        "/no": (set(), set()),
+        "/x/2.jpg": (set(), set()),
+    }
+    assert {name: archives.files_in_archive(f"{path}{name}") for name in wanted} == wanted and len(read) == 1
+    write_tar(path, {"no/5.jpg": b""}, mode="a")
+    assert archives.files_in_archive(path / "no") == ({"5.jpg"}, set())
+    assert archives.files_in_archive(tmp_path) is None
+
+
+def test_a_read_does_not_go_through_all_indexes(tmp_path, monkeypatch):
+    paths = [write_tar(tmp_path / f"{n}.tar", {"a.jpg": b"a"}) for n in range(5)]
+    monkeypatch.setattr(archives, "_indexes", archives._Indexes())
+    for path in paths:
+        read_file(path / "a.jpg")
+    monkeypatch.setattr(archives._Index, "__len__", lambda self: pytest.fail("counted again"))
+    assert read_file(paths[0] / "a.jpg") == b"a"
 
 
 def test_what_follows_the_end_mark_is_not_left_out_in_silence(tmp_path):
