@@ -135,8 +135,14 @@ def test_captions_in_json(tmp_path, capsys):
             assert found[0].captions == ("a", "") and not faults.messages
         else:
             assert len(found) == 1 and told in faults.messages[0]
-    write_tar(tmp_path / "a.tar", sample("1", None) | {"1.json": b"{cut"} | sample("2"))
-    assert "a.tar/1.json: it must be a JSON object with the key caption, not '{cut'" in error_of(tmp_path)
+    for content, reason in [
+        (b"{cut", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (b'{"caption": "a", "caption": "b"}', "an object has the key 'caption' twice; keep one of them"),
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+    ]:
+        write_tar(tmp_path / "a.tar", sample("1", None) | {"1.json": content} | sample("2"))
+        told = f"a.tar/1.json: it must be a JSON object with the key caption ({reason}): correct it"
+        assert error_of(tmp_path).endswith(told)
     archive(tmp_path, "a.tar", sample("1", None, {"caption": None}), sample("2", None, {"caption": " "}), sample("3"))
     assert list(captions(read_webdataset(tmp_path), tmp_path)) == ["a.tar/3.jpg"]
     assert "2 samples left out, without a caption" in capsys.readouterr().err
@@ -359,6 +365,19 @@ def test_archives_are_recognized(tmp_path, about):
     archive(tmp_path, "sub/00001.tar", sample("1", None, {"label": 3}))
     with pytest.raises(DataError, match="has no known layout"):
         recognize_data(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["photos", "texts"])
+def test_archives_are_recognized_by_photos_and_texts_that_are_far_apart(tmp_path, first):
+    photos, texts = ({f"{n}.{end}": PHOTO if end == "jpg" else "a dog" for n in range(50)} for end in ("jpg", "txt"))
+    path = write_tar(tmp_path / "0.tar", photos | texts if first == "photos" else texts | photos)
+    assert recognize_data(tmp_path).settings["data"] == "webdataset"
+    put(tmp_path, {"91.jpg": PHOTO, "91.txt": "a dog"})
+    with pytest.raises(DataError, match="data=folder does not read archives"):
+        read_folder(tmp_path)
+    with tarfile.open(path) as packed:
+        packed.extractall(tmp_path, filter="data")
+    assert len(read_folder(tmp_path)) == 51
 
 
 def test_compressed_archives_are_recognized_and_refused(tmp_path):

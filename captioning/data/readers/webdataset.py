@@ -353,7 +353,11 @@ def _captions(archive: Path, sample: _Sample, key: str | None, keys: set[str], f
     if sample.about is None:
         return []
     name, content = sample.about
-    where, about = f"{archive}/{name}", _parsed(content)
+    where = f"{archive}/{name}"
+    try:
+        about = parse_json(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: it must be a JSON object with the key caption ({error}): correct it") from error
     if not isinstance(about, dict):
         raise DataError(f"{where}: it must be a JSON object with the key caption, not {shown(about)}: correct it")
     keys.update(about)
@@ -366,8 +370,8 @@ def _captions(archive: Path, sample: _Sample, key: str | None, keys: set[str], f
 
 
 def _parsed(content: bytes) -> object:
-    """Return the content of a JSON file; its beginning as text if it is no JSON."""
+    """Return the content of a JSON file; None if it is no JSON."""
     try:
         return parse_json(content)
     except (ValueError, RecursionError):
-        return content[:40].decode(errors="replace")
+        return None
