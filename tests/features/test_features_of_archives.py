@@ -170,6 +170,8 @@ def test_two_processes_prepare_from_archives_and_training_is_that_of_the_folder(
     command = [sys.executable, "-m", "captioning.prepare", *data["webdataset"]]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in running] == [0, 0]
+    run("prepare", *data["webdataset"], "splits=[val,val]")
+    assert "own: features of 2 images (0 train, 2 val)" in capsys.readouterr().out
     metrics = {}
     for name, given in data.items():
         run("train", *given, *SMALL, "schedule=constant", "trainer.max_epochs=1", f"run_dir={both / name}")
