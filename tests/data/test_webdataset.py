@@ -293,6 +293,12 @@ def test_links_are_followed_and_no_archive_is_read_twice(tmp_path):
     found = [path.relative_to(root).as_posix() for path in plain]
     assert found == ["0.tar", "again/3.tar", "b.tar", "sub/1.tar", "train/2.tar"]
     assert len({os.path.realpath(path) for path in plain}) == 5
+    within = [path.relative_to(root).as_posix() for path in archives_below(root, within=True)[0]]
+    assert within == ["0.tar", "b.tar", "sub/1.tar"]
+    put(tmp_path / "photos", {"7.jpg": PHOTO, "7.txt": "a dog"})
+    (tmp_path / "photos/away").symlink_to(away)  # data=folder does not look into links either
+    assert len(read_folder(tmp_path / "photos")) == 1
+    assert recognize_data(tmp_path / "photos").settings["data"] == "folder"
     (root / "c.tar").symlink_to(tmp_path / "nothing.tar")
     assert f"{root}/c.tar is a link to a file that does not exist: correct or delete it" in error_of(root)
 

@@ -22,7 +22,7 @@ def packed_shard(root: Path) -> Path | None:
 
     An archive counts as unpacked if a photo of it is beside it, or in a folder of its name beside it.
     """
-    plain, compressed = archives_below(root, skip_unreadable=True)
+    plain, compressed = archives_below(root, within=True)
     for path in [*plain, *compressed]:
         photo, unpacked = _first_photo(path), Path(str(path)[: -len(archive_ending(path))])
         if photo and not any((folder / photo).is_file() for folder in (path.parent, unpacked)):

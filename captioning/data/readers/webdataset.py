@@ -8,7 +8,7 @@ The files of a sample have the same name up to the first dot: 000000001.jpg, 000
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -131,7 +131,7 @@ def read_webdataset(
     return records
 
 
-def archives_below(root: Path, *, skip_unreadable: bool = False) -> tuple[list[Path], list[Path]]:
+def archives_below(root: Path, *, within: bool = False) -> tuple[list[Path], list[Path]]:
     """Return the tar archives in a folder and its subfolders, and the compressed ones that are not decompressed yet.
 
     Hidden ones are left out. Links are followed, but what is in the folder itself is not listed again under the name of
@@ -139,7 +139,7 @@ def archives_below(root: Path, *, skip_unreadable: bool = False) -> tuple[list[P
 
     Args:
         root: the folder.
-        skip_unreadable: leave out subfolders that cannot be listed.
+        within: leave out links to folders, and subfolders that cannot be listed.
 
     Raises:
         DataError: there is no such folder, or a subfolder cannot be listed.
@@ -150,7 +150,7 @@ def archives_below(root: Path, *, skip_unreadable: bool = False) -> tuple[list[P
         raise DataError(f"data.root={root}: there is no such folder: check data.root")
     found: dict[str, tuple[Path, str]] = {}  # real path -> (path, ending)
     links: list[Path] = []
-    for folder, names in _folders(root, None if skip_unreadable else _refuse_folder):
+    for folder, names in _folders(root, within=within):
         there, real = {name.lower() for name in names}, os.path.realpath(folder)
         for name in names:
             if name.startswith(".") or not (ending := archive_ending(name)):
@@ -167,22 +167,22 @@ def archives_below(root: Path, *, skip_unreadable: bool = False) -> tuple[list[P
     return plain, sorted(path for path, ending in found.values() if ending != ".tar")
 
 
-def _folders(root: Path, onerror: Callable[[OSError], None] | None) -> Iterator[tuple[Path, list[str]]]:
+def _folders(root: Path, *, within: bool) -> Iterator[tuple[Path, list[str]]]:
     """Yield each folder with the names of its files: first all folders below the root, then those that links lead to.
 
     Args:
         root: the folder.
-        onerror: is called with the error of a folder that cannot be listed; None to leave such folders out.
+        within: see `archives_below`.
     """
     home = Path(os.path.realpath(root))
     walked, waiting = {str(folder) for folder in home.parents}, [root]  # a link to those would lead out and back
     for start in waiting:  # gets the links
         if os.path.realpath(start) in walked:
             continue
-        for base, folders, names in os.walk(start, onerror=onerror):
+        for base, folders, names in os.walk(start, onerror=None if within else _refuse_folder):
             walked.add(os.path.realpath(base))
             inner = [Path(base, name) for name in sorted(folders) if name[0] != "." and name != "lost+found"]
-            waiting += [path for path in inner if path.is_symlink()]
+            waiting += [path for path in inner if path.is_symlink() and not within]
             entered = [path for path in inner if not path.is_symlink() and os.path.realpath(path) not in walked]
             folders[:] = [path.name for path in entered]
             yield Path(base), names
