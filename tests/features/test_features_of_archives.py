@@ -195,16 +195,19 @@ def test_two_processes_prepare_from_archives_and_training_is_that_of_the_folder(
 
 
 def test_the_audit_looks_into_archives(both):
-    from captioning.data import audit_records
+    from captioning.data import audit_records, audit_table
 
     records = read_webdataset(both / "tars")
     write_tar(both / "tars/00001.tar", members(1) | {"0003.png": b"damaged", "0004.png": draw(0)})
-    report = audit_records(records, [], min_count=1, max_length=None, workers=1)["findings"]
+    whole = audit_records(records, [], min_count=1, max_length=None, workers=1)
+    report = whole["findings"]
     (unreadable,) = report["unreadable images"]
     assert unreadable["file"] == str(both / "tars/00001.tar/0003.png")
     (group,) = report["same files within a split"] + report["same files across splits"]
     assert [Path(each["file"]).name for each in group["pictures"]] == ["0000.png", "0004.png"]
     assert not report["names that differ only by case or normalization"]
+    table = audit_table(whole, title="own", examples=3, min_count=1, max_distance=4)
+    assert "00001.tar/0003.png" in table and "00000.tar/0000.png (" in table and "00001.tar/0004.png (" in table
 
 
 def test_scores_that_look_at_images_find_them_in_archives(both):
