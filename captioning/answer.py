@@ -24,7 +24,7 @@ def answer(config: dict[str, Any]) -> None:
 
     path, question, output = Path(config["image"]), config["question"], Path(config["output"])
     photo, figure = open_picture(path), output / f"{path.stem}.png"
-    if figure.exists() and figure.samefile(path):
+    if figure.exists() and path.is_file() and figure.samefile(path):
         raise ConfigError(f"output={output} would replace the photo {path} by a figure: give another folder")
     predictor = load_answerer(config["checkpoint"], device=config["device"], hard_attention=config["hard_attention"])
     (found,) = predictor.answer(photo, question, top=config["top"])

@@ -57,7 +57,7 @@ def caption(config: dict[str, Any]) -> None:
     figures = figure_names(paths, tuple(kinds.values()))
     for path, names in zip(paths, figures, strict=True):
         for name in names:
-            if (output / name).exists() and any((output / name).samefile(other) for other in paths):
+            if (output / name).exists() and any(other.is_file() and (output / name).samefile(other) for other in paths):
                 raise ConfigError(f"output={output} would replace the photo {path} by a figure: give another folder")
     regions_of = _regions(predictor, config["regions"])
     results: list[dict[str, Any]] = []

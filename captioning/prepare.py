@@ -83,7 +83,7 @@ def _of_splits(records: "Sequence[Record]", splits: list[str] | None) -> "Sequen
 
     from captioning.data import RecordTable, image_ids_of, select
 
-    parts = [select(records, split) for split in splits or _counts(records)]
+    parts = [select(records, split) for split in dict.fromkeys(splits or _counts(records))]
     if isinstance(records, RecordTable) and parts:
         return records.with_ids(np.concatenate([image_ids_of(part) for part in parts]))
     return [record for part in parts for record in part]

@@ -31,7 +31,7 @@ from captioning.data.places import Disk, canonical, caseless, why_missing
 from captioning.data.records import SPLITS, Record
 from captioning.data.vocabulary import SPECIALS, Vocabulary
 from captioning.errors import ConfigError, DataError
-from captioning.io import usable_cores
+from captioning.io import split_archive, usable_cores
 from captioning.text import Tokenizer, is_unsplit, make_tokenizer, script_of, tokenize, unsplit_warning
 
 # No English sentence ends with one of these words. It may end with "in", "on" or "her".
@@ -360,11 +360,17 @@ def _example(item: str | Mapping[str, Any]) -> str:
     if isinstance(item, str):
         return item
     if "pictures" in item:
-        shown = ", ".join(f"{Path(picture['file']).name} ({picture['split']})" for picture in item["pictures"])
+        shown = ", ".join(f"{_file(picture['file'])} ({picture['split']})" for picture in item["pictures"])
         return _short(f"{shown}; {item['bits']} bits differ")
-    name = Path(item["file"]).name + (f" ({item['split']})" if "split" in item else "")
+    name = _file(item["file"]) + (f" ({item['split']})" if "split" in item else "")
     caption = f": {item['caption']!r}" if "caption" in item else ""
     return _short(name + caption + (f": {item['reason']}" if "reason" in item else ""))
+
+
+def _file(path: str) -> str:
+    """Return the name of a file; of one in an archive, with the archive: archives often have the same names."""
+    inside = split_archive(path)
+    return Path(path).name if inside is None else f"{Path(inside[0]).name}/{inside[1]}"
 
 
 def _short(text: str) -> str:

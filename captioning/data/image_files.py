@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from typing import NamedTuple
 from PIL import features
 
 from captioning.errors import DataError
-from captioning.io import described, file_exists
+from captioning.io import described, file_exists, read_file
 
 HEAD = 1024  # bytes read from the start of a file
 # A file with such a suffix is meant to be an image. If it is not, that is an error, not a file to leave out.
@@ -70,6 +71,8 @@ def find_images(paths: Sequence[Path | str], *, exclude: Collection[Path] = ()) 
     excluded = {folder.resolve() for folder in exclude}
     for path in map(Path, paths):
         if not path.exists() and not file_exists(path):
+            with suppress(OSError):
+                read_file(path)  # tells what is wrong with an archive
             raise DataError(f"{path}: there is no such image or folder: check the path")
         if not path.is_dir():
             found.append(path)
@@ -124,6 +127,8 @@ def unreadable_format(head: bytes) -> str:
     """Return why an image format cannot be read and what to do; "" if it can be read or is not an image format."""
     if needed := needed_for(image_kind(head)):
         return needed
+    if head[257:262] == b"ustar":
+        return "a tar archive, not an image: name an image in it, such as archive.tar/photo.jpg"
     for start, name in _OTHERS:
         if head.startswith(start):
             return f"{name}, which cannot be read: save it as JPEG or PNG"

@@ -63,6 +63,21 @@ class RegionFolder:
         """Return the records that have no file."""
         return [record for record in records if not self.path(record).exists()]
 
+    def check_own(self, records: Iterable[Record]) -> None:
+        """Check that no two images have the same file, which could have the features of one of them only.
+
+        Raises:
+            DataError: two images do.
+        """
+        owners: dict[Path, Record] = {}
+        for record in records:
+            other = owners.setdefault(path := self.path(record), record)
+            if other.path != record.path and path.exists():
+                raise DataError(
+                    f"{path} would be the region features of {other.path} and of {record.path}: name the files by the "
+                    f"image ids, here {other.image_id}.npz and {record.image_id}.npz"
+                )
+
     def __getitem__(self, record: Record) -> Regions:
         path = self.path(record)
         try:

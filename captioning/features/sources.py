@@ -354,13 +354,14 @@ def detector_regions(
         skip_unreadable: leave out images without a file and report them, instead of stopping.
 
     Raises:
-        DataError: files are missing.
+        DataError: files are missing, or two images have the same file.
         ConfigError: the encoder computes features from images.
     """
     must_be("features.workers", workers, least=0)
     if encoder.output != "regions":
         raise ConfigError("features=regions reads a detector's files: set encoder=regions too")
     folder = RegionFolder(root, size=cast(int, encoder.size), max_regions=max_regions)
+    folder.check_own(records)
     missing = folder.missing(records)
     if missing and not skip_unreadable:
         raise DataError(

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import tarfile
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Lock
@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from captioning.errors import DataError
+from captioning.io.file_kinds import described
 
 COMPRESSED_ARCHIVES = {  # ending -> the program that decompresses such a file
     ".tar.gz": "gunzip",
@@ -31,8 +32,9 @@ COMPRESSED_ARCHIVES = {  # ending -> the program that decompresses such a file
     ".tar.zst": "unzstd",
 }
 _STARTS = {b"\x1f\x8b": ".tar.gz", b"BZh": ".tar.bz2", b"\xfd7zXZ\0": ".tar.xz", b"\x28\xb5\x2f\xfd": ".tar.zst"}
-_INSIDE = re.compile(r"\.tar[/\\]" if os.name == "nt" else r"\.tar/")
+_INSIDE = re.compile(r"\.tar[/\\]" if os.name == "nt" else r"\.tar/", re.IGNORECASE)
 _BLOCK = 512  # bytes of a header; data are padded to a multiple
+_PADDING = 1 << 20  # bytes of zeros, at most, that tar writes after the end mark to fill its last record
 _REGULAR = (b"0", b"\0")  # types of a header
 _INDEXED = 4_000_000  # files in the indexes that a process keeps, of 24 bytes each
 
@@ -73,7 +75,7 @@ def archive_members(file: BinaryIO, path: str | Path) -> Iterator[ArchiveMember]
         path: its path, for error messages.
 
     Raises:
-        DataError: the file is compressed, cut short, damaged, or not a tar archive.
+        DataError: the file is compressed, cut short, damaged, not a tar archive, or several ones joined by `cat`.
         OSError: the file cannot be read.
     """
     total, offset = os.fstat(file.fileno()).st_size, 0
@@ -85,6 +87,12 @@ def archive_members(file: BinaryIO, path: str | Path) -> Iterator[ArchiveMember]
         file.seek(offset)
         header = file.read(_BLOCK)
         if header.count(0) == _BLOCK:  # the end mark
+            rest = file.read(_PADDING)
+            if total - file.tell() or rest.count(0) < len(rest):  # never a part of the data in silence
+                raise DataError(
+                    f"{path} has its end mark at byte {offset:,} of {total:,}, and tar does not read what follows: "
+                    "download it again; if it was joined from several archives, use those instead"
+                )
             return
         if len(header) < _BLOCK:
             raise DataError(f"{path} is cut short after {total:,} bytes: download it again")
@@ -132,7 +140,7 @@ def read_file(path: str | Path) -> bytes:
         return Path(path).read_bytes()
     archive, name = inside
     with open(archive, "rb") as file:
-        location = _index_of(archive, file).find(name)
+        location = _indexes.of(archive, file).find(name)
         if location is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
         file.seek(location[0])
@@ -149,7 +157,7 @@ def file_exists(path: str | Path) -> bool:
         return Path(path).is_file()
     try:
         with open(inside[0], "rb") as file:
-            return _index_of(inside[0], file).find(inside[1]) is not None
+            return _indexes.of(inside[0], file).find(inside[1]) is not None
     except (OSError, DataError):
         return False
 
@@ -178,30 +186,30 @@ def files_in_archive(folder: str | Path) -> tuple[set[str], set[str]] | None:
     inside = split_archive(f"{folder}/")
     if inside is None:
         return None
-    start = f"{inside[1].strip('/')}/".lstrip("/")
     with open(inside[0], "rb") as file:
-        names = [each.name for each in archive_members(file, inside[0]) if not each.unusable]
-    below = [name.removeprefix(start).partition("/") for name in names if name.startswith(start)]
-    return {name for name, slash, _ in below if not slash}, {name for name, slash, _ in below if slash}
+        folders = _folders_of(inside[0], file)
+    return folders.get(inside[1].strip("/"), (set[str](), set[str]()))
 
 
 def how_to_decompress(path: str | Path) -> str:
     """Return the message for a compressed archive, whose files cannot be read one by one."""
     ending = archive_ending(path)
     if ending in COMPRESSED_ARCHIVES:
-        command = f"{COMPRESSED_ARCHIVES[ending]} {shlex.quote(str(Path(path).parent))}/*{ending}"
+        written = str(path)[-len(ending) :]  # also .TAR.GZ
+        command = f"{COMPRESSED_ARCHIVES[ending]} {shlex.quote(str(Path(path).parent))}/*{written}"
     else:
         with open(path, "rb") as file:
             start = file.read(8)
         ending = next(ending for first, ending in _STARTS.items() if start.startswith(first))
-        whole = shlex.quote(f"{str(path).removesuffix('.tar')}{ending}")
+        whole = shlex.quote(f"{os.path.splitext(path)[0]}{ending}")
         command = f"mv {shlex.quote(str(path))} {whole} && {COMPRESSED_ARCHIVES[ending]} {whole}"
     return f"{path} is compressed, so its images cannot be read one by one. Run: {command}"
 
 
 def archive_ending(path: str | Path) -> str:
-    """Return the ending of an archive's name, such as ".tar" or ".tar.gz"; "" for any other file."""
-    return next((end for end in (".tar", *COMPRESSED_ARCHIVES) if str(path).endswith(end)), "")
+    """Return the ending of an archive's name in lower case, such as ".tar" or ".tar.gz"; "" for any other file."""
+    name = str(path).lower()
+    return next((end for end in (".tar", *COMPRESSED_ARCHIVES) if name.endswith(end)), "")
 
 
 class _Index:
@@ -231,22 +239,64 @@ class _Index:
         return offset, size
 
 
-_indexes: OrderedDict[str, tuple[tuple[int, ...], _Index]] = OrderedDict()  # the last one was used last
-_lock = Lock()
+class _Indexes:
+    """The indexes that this process keeps, of the archives that were used last."""
+
+    def __init__(self) -> None:
+        self.known: OrderedDict[str, tuple[tuple[int, ...], _Index]] = OrderedDict()  # the last one was used last
+        self.files = 0  # in all of them
+        self._lock = Lock()
+
+    def of(self, archive: str, file: BinaryIO) -> _Index:
+        """Return the index of an opened archive. If the archive has changed, its headers are read again."""
+        identity = _identity(file)
+        with self._lock:
+            known = self.known.get(archive)
+            if known is not None and known[0] == identity:
+                self.known.move_to_end(archive)
+                return known[1]
+            index = _Index(archive_members(file, archive))
+            if known is not None:
+                self.files -= len(self.known.pop(archive)[1])
+            self.known[archive] = identity, index
+            self.files += len(index)
+            while len(self.known) > 1 and self.files > _INDEXED:
+                self.files -= len(self.known.popitem(last=False)[1][1])
+            return index
 
 
-def _index_of(archive: str, file: BinaryIO) -> _Index:
-    """Return the index of an opened archive. If the archive has changed, its headers are read again."""
+_indexes = _Indexes()
+
+
+def _identity(file: BinaryIO) -> tuple[int, ...]:
+    """Return what changes if an opened archive is replaced or written to."""
     status = os.fstat(file.fileno())
-    identity = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-    with _lock:
-        known = _indexes.get(archive)
-        if known is None or known[0] != identity:
-            known = _indexes[archive] = identity, _Index(archive_members(file, archive))
-        _indexes.move_to_end(archive)
-        while len(_indexes) > 1 and sum(len(index) for _, index in _indexes.values()) > _INDEXED:
-            _indexes.popitem(last=False)
-    return known[1]
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+_folders: dict[str, tuple[tuple[int, ...], dict[str, tuple[set[str], set[str]]]]] = {}  # of one archive
+
+
+def _folders_of(archive: str, file: BinaryIO) -> dict[str, tuple[set[str], set[str]]]:
+    """Return {folder: names of its (files, folders)} of an opened archive, with "" for the archive itself.
+
+    Those of the last archive are kept, because its folders are usually asked for one after the other.
+    """
+    identity, known = _identity(file), _folders.get(archive)
+    if known is not None and known[0] == identity:
+        return known[1]
+    found: defaultdict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for member in archive_members(file, archive):
+        if not member.unusable:
+            folder, _, name = member.name.rpartition("/")
+            found[folder][0].add(name)
+    for folder in list(found):
+        while folder:
+            folder, _, name = folder.rpartition("/")
+            found[folder][1].add(name)
+    _folders.clear()
+    _folders[archive] = identity, found
+    return found
 
 
 def _plain(header: bytes, offset: int) -> ArchiveMember | None:
@@ -297,4 +347,6 @@ def _no_archive(file: BinaryIO, path: str | Path, error: Exception) -> str:
         return how_to_decompress(path)
     if not start:
         return f"{path} is empty: download it again, or delete it"
-    return f"{path} is not a tar archive, or damaged ({error}): download it again, or delete it"
+    kind = described(start)
+    fault = f"not a tar archive (it looks like {kind})" if kind else f"not a tar archive, or damaged ({error})"
+    return f"{path} is {fault}: download it again, or delete it"

@@ -13,6 +13,7 @@ from tars import link, write_tar
 
 from captioning.data import Faults, open_picture, read_folder, read_webdataset, recognize_data, watch_reads
 from captioning.data.readers import webdataset as module
+from captioning.data.readers.webdataset import archives_below
 from captioning.errors import ConfigError, DataError
 
 
@@ -134,8 +135,14 @@ def test_captions_in_json(tmp_path, capsys):
             assert found[0].captions == ("a", "") and not faults.messages
         else:
             assert len(found) == 1 and told in faults.messages[0]
-    write_tar(tmp_path / "a.tar", sample("1", None) | {"1.json": b"{cut"} | sample("2"))
-    assert "a.tar/1.json: it must be a JSON object with the key caption, not '{cut'" in error_of(tmp_path)
+    for content, reason in [
+        (b"{cut", "Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
+        (b'{"caption": "a", "caption": "b"}', "an object has the key 'caption' twice; keep one of them"),
+        (b"", "Expecting value: line 1 column 1 (char 0)"),
+    ]:
+        write_tar(tmp_path / "a.tar", sample("1", None) | {"1.json": content} | sample("2"))
+        told = f"a.tar/1.json: it must be a JSON object with the key caption ({reason}): correct it"
+        assert error_of(tmp_path).endswith(told)
     archive(tmp_path, "a.tar", sample("1", None, {"caption": None}), sample("2", None, {"caption": " "}), sample("3"))
     assert list(captions(read_webdataset(tmp_path), tmp_path)) == ["a.tar/3.jpg"]
     assert "2 samples left out, without a caption" in capsys.readouterr().err
@@ -164,12 +171,38 @@ def test_what_is_left_out_is_counted(tmp_path, capsys):
     }
 
 
+@pytest.mark.parametrize("faults", [None, Faults()])
+def test_the_first_sample_may_have_no_image(tmp_path, faults):
+    failed = {"0.json": json.dumps({"status": "failed_to_download"})}
+    archive(tmp_path, "a.tar", failed, sample("1"), sample("2"))
+    archive(tmp_path, "b.tar", failed)
+    found = read_webdataset(tmp_path, **({"faults": faults} if faults else {}))
+    assert [each.path.name for each in found] == ["1.jpg", "2.jpg"] and not (faults and faults.messages)
+    (tmp_path / "a.tar").unlink()
+    assert "has no archive with images and captions (1 sample a failed download)" in error_of(tmp_path)
+
+
 def test_a_key_ends_at_the_first_dot_and_has_its_folder(tmp_path):
     members = {"./x/a.jpg": PHOTO, "./x/a.txt": "one", "y/a.JPG": PHOTO, "y/a.Txt": "two"}
     members |= {"y/a.seg.png": PHOTO, "y/a.txt.bak": "no", "z.d/b.webp": PHOTO, "z.d/b.txt": "three"}
     write_tar(tmp_path / "0.tar", members)
     wanted = {"0.tar/x/a.jpg": ("one",), "0.tar/y/a.JPG": ("two",), "0.tar/z.d/b.webp": ("three",)}
     assert captions(read_webdataset(tmp_path), tmp_path) == wanted
+
+
+def test_images_that_only_differ_after_a_dot_are_not_left_out_in_silence(tmp_path, capsys):
+    extra = {"1.seg.png": PHOTO, "1.depth.tif": PHOTO, "1.seg.txt.bak": "x", "1.cls": "3", "2.note.txt": "no image"}
+    archive(tmp_path, "0.tar", sample("1") | extra)
+    assert len(read_webdataset(tmp_path)) == 1 and capsys.readouterr().err == ""
+    names = [sample("2024.05.01"), {"v1.5.jpg": PHOTO, "v1.5.json": "{}"}, {"3.image.jpg": PHOTO, "3.caption.txt": "a"}]
+    archive(tmp_path, "0.tar", sample("1") | extra, *names)
+    assert len(read_webdataset(tmp_path)) == 1
+    assert capsys.readouterr().err == (
+        f"{tmp_path}: 3 samples left out, with a second dot in its name, as if it were another file of a sample: write "
+        f"_ instead (first: {tmp_path}/0.tar/2024.05.01.jpg)\n"
+    )
+    archive(tmp_path, "0.tar", *names)
+    assert "has no archive with images and captions (3 samples with a second dot in its name" in error_of(tmp_path)
 
 
 def test_files_of_a_sample_may_be_apart(tmp_path):
@@ -244,8 +277,75 @@ def test_archives_that_are_cut_short_damaged_or_compressed(tmp_path):
     assert error_of(tmp_path).endswith(f"Run: mv {name} {name}.gz && gunzip {name}.gz")
 
 
+def test_links_are_followed_and_no_archive_is_read_twice(tmp_path):
+    root, away = tmp_path / "root", tmp_path / "away"
+    for path in (root / "0.tar", root / "sub/1.tar", away / "2.tar", away / "deep/3.tar", tmp_path / "blob"):
+        write_tar(path, sample("1"))
+    (root / "train").symlink_to(away)
+    for name in ("again", "train-again"):  # read under the first of two names outside of the folder
+        (root / name).symlink_to(away / "deep")
+    (root / "a.tar").symlink_to(root / "sub/1.tar")
+    (root / "b.tar").symlink_to(tmp_path / "blob")  # as in a cache of Hugging Face
+    for name, target in (("self", root), ("up", tmp_path), ("within", root / "sub")):
+        (root / name).symlink_to(target)
+    (away / "cycle").symlink_to(away)
+    plain, _ = archives_below(root)
+    found = [path.relative_to(root).as_posix() for path in plain]
+    assert found == ["0.tar", "again/3.tar", "b.tar", "sub/1.tar", "train/2.tar"]
+    assert len({os.path.realpath(path) for path in plain}) == 5
+    within = [path.relative_to(root).as_posix() for path in archives_below(root, within=True)[0]]
+    assert within == ["0.tar", "b.tar", "sub/1.tar"]
+    put(tmp_path / "photos", {"7.jpg": PHOTO, "7.txt": "a dog"})
+    (tmp_path / "photos/away").symlink_to(away)  # data=folder does not look into links either
+    assert len(read_folder(tmp_path / "photos")) == 1
+    assert recognize_data(tmp_path / "photos").settings["data"] == "folder"
+    (root / "c.tar").symlink_to(tmp_path / "nothing.tar")
+    assert f"{root}/c.tar is a link to a file that does not exist: correct or delete it" in error_of(root)
+
+
+def test_a_subfolder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    archive(tmp_path, "0.tar", sample("1"))
+    for name in ("sub", "lost+found"):
+        archive(tmp_path, f"{name}/1.tar", sample("1"))
+    listed = os.scandir
+
+    def scandir(path="."):
+        if Path(path).name in ("sub", "lost+found"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    told = f"cannot list {tmp_path}/sub (Permission denied): check the folder and its permissions"
+    assert error_of(tmp_path) == told
+    assert recognize_data(tmp_path).settings["data"] == "webdataset"
+
+
+def test_endings_in_capitals(tmp_path):
+    archive(tmp_path, "0.TAR", sample("1"))
+    archive(tmp_path, "1.Tar", sample("1"))
+    records = read_webdataset(tmp_path)
+    assert list(captions(records, tmp_path)) == ["0.TAR/1.jpg", "1.Tar/1.jpg"]
+    assert all(open_picture(record.path).size for record in records)
+    assert recognize_data(tmp_path).settings["data"] == "webdataset"
+    with tarfile.open(tmp_path / "0.TAR") as packed:
+        packed.extractall(tmp_path / "folder/0", filter="data")
+    splits = [
+        read(tmp_path / name, val_share=0.5)[0].split
+        for read, name in ((read_webdataset, "."), (read_folder, "folder"))
+    ]
+    assert splits[0] == splits[1]
+    archive(tmp_path, "2.TAR.GZ", sample("1"), mode="w:gz")
+    assert f"Run: gunzip {tmp_path}/*.TAR.GZ" in error_of(tmp_path)
+    (tmp_path / "2.TAR.GZ").rename(tmp_path / "2.TAR")
+    name = f"{tmp_path}/2.TAR"
+    assert error_of(tmp_path).endswith(f"Run: mv {name} {tmp_path}/2.tar.gz && gunzip {tmp_path}/2.tar.gz")
+
+
 def test_a_folder_without_such_archives(tmp_path):
     assert "there is no such folder: check data.root" in error_of(tmp_path / "no")
+    file = archive(tmp_path / "other", "0.tar", sample("1"))
+    assert error_of(file) == f"data.root={file}: this is a file: set data.root to its folder"
+    file.unlink()
     assert "has no tar archive: add NAME.tar with photo.jpg and photo.txt" in error_of(tmp_path)
     archive(tmp_path, "0.tar", sample("1", None), {"2.txt": "x"})
     told = "has no archive with images and captions (1 sample without a caption; 1 sample without an image)"
@@ -271,6 +371,19 @@ def test_archives_are_recognized(tmp_path, about):
     archive(tmp_path, "sub/00001.tar", sample("1", None, {"label": 3}))
     with pytest.raises(DataError, match="has no known layout"):
         recognize_data(tmp_path)
+
+
+@pytest.mark.parametrize("first", ["photos", "texts"])
+def test_archives_are_recognized_by_photos_and_texts_that_are_far_apart(tmp_path, first):
+    photos, texts = ({f"{n}.{end}": PHOTO if end == "jpg" else "a dog" for n in range(50)} for end in ("jpg", "txt"))
+    path = write_tar(tmp_path / "0.tar", photos | texts if first == "photos" else texts | photos)
+    assert recognize_data(tmp_path).settings["data"] == "webdataset"
+    put(tmp_path, {"91.jpg": PHOTO, "91.txt": "a dog"})
+    with pytest.raises(DataError, match="data=folder does not read archives"):
+        read_folder(tmp_path)
+    with tarfile.open(path) as packed:
+        packed.extractall(tmp_path, filter="data")
+    assert len(read_folder(tmp_path)) == 51
 
 
 def test_compressed_archives_are_recognized_and_refused(tmp_path):

@@ -170,6 +170,8 @@ def test_two_processes_prepare_from_archives_and_training_is_that_of_the_folder(
     command = [sys.executable, "-m", "captioning.prepare", *data["webdataset"]]
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [process.wait() for process in running] == [0, 0]
+    run("prepare", *data["webdataset"], "splits=[val,val]")
+    assert "own: features of 2 images (0 train, 2 val)" in capsys.readouterr().out
     metrics = {}
     for name, given in data.items():
         run("train", *given, *SMALL, "schedule=constant", "trainer.max_epochs=1", f"run_dir={both / name}")
@@ -187,21 +189,25 @@ def test_two_processes_prepare_from_archives_and_training_is_that_of_the_folder(
         for record in read_webdataset(both / "tars", val_share=0.3)
         if record.split == "val"
     }
-    run("caption", checkpoint, f"images=[{both / 'tars/00000.tar/0000.png'}]", f"output={both / 'c'}")
-    assert (both / "c" / "0000.png").is_file()
+    for _ in range(2):  # the second time over the figures of the first
+        run("caption", checkpoint, f"images=[{both / 'tars/00000.tar/0000.png'}]", f"output={both / 'c'}")
+        assert (both / "c" / "0000.png").is_file()
 
 
 def test_the_audit_looks_into_archives(both):
-    from captioning.data import audit_records
+    from captioning.data import audit_records, audit_table
 
     records = read_webdataset(both / "tars")
     write_tar(both / "tars/00001.tar", members(1) | {"0003.png": b"damaged", "0004.png": draw(0)})
-    report = audit_records(records, [], min_count=1, max_length=None, workers=1)["findings"]
+    whole = audit_records(records, [], min_count=1, max_length=None, workers=1)
+    report = whole["findings"]
     (unreadable,) = report["unreadable images"]
     assert unreadable["file"] == str(both / "tars/00001.tar/0003.png")
     (group,) = report["same files within a split"] + report["same files across splits"]
     assert [Path(each["file"]).name for each in group["pictures"]] == ["0000.png", "0004.png"]
     assert not report["names that differ only by case or normalization"]
+    table = audit_table(whole, title="own", examples=3, min_count=1, max_distance=4)
+    assert "00001.tar/0003.png" in table and "00000.tar/0000.png (" in table and "00001.tar/0004.png (" in table
 
 
 def test_scores_that_look_at_images_find_them_in_archives(both):

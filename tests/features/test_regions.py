@@ -1,6 +1,7 @@
 """Region features of a detector: what is taken of a file, and every file that is refused."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from captioning.data import Record
 from captioning.errors import ConfigError, DataError
 from captioning.features import RegionFolder
+from captioning.features.sources import detector_regions
 
 RECORD = Record(7, Path("dog.jpg"), "train", ())
 FEATURES = np.arange(12.0).reshape(4, 3)
@@ -113,3 +115,20 @@ def test_the_file_is_found_by_id_before_the_images_name(tmp_path):
     assert folder.missing([RECORD]) == [] and folder[RECORD].features[0, 1] == 1
     write(tmp_path, x=FEATURES + 1, bbox=BOXES)
     assert folder.path(RECORD) == tmp_path / "7.npz" and folder[RECORD].features[0, 1] == 2
+
+
+def test_two_images_never_have_the_same_file(tmp_path):
+    write(tmp_path, "1", x=np.zeros((1, 4)), bbox=np.zeros((1, 4)))
+    named = [Record(number, Path(f"0000{number}.tar", "1.jpg"), "train", ()) for number in (5, 6)]
+    told = r"1\.npz would be the region features of 00005\.tar/1\.jpg and of 00006\.tar/1\.jpg: .* 5\.npz and 6\.npz"
+    with pytest.raises(DataError, match=told):
+        RegionFolder(tmp_path, size=4).check_own(named)
+    with pytest.raises(DataError, match=told):
+        detector_regions(SimpleNamespace(output="regions", size=4), None, named, name="x", root=str(tmp_path))
+    with pytest.raises(DataError, match=r"features of 0/1\.jpg and of 0/2\.jpg"):  # by name, and by id
+        RegionFolder(tmp_path, size=4).check_own(
+            [Record(0, Path("0/1.jpg"), "train", ()), Record(1, Path("0/2.jpg"), "train", ())]
+        )
+    write(tmp_path, "6", x=np.zeros((1, 4)), bbox=np.zeros((1, 4)))
+    RegionFolder(tmp_path, size=4).check_own([*named, named[0]])  # a second record of an image: two questions about it
+    RegionFolder(tmp_path, size=4).check_own([each._replace(path=Path(f"{each.image_id}/no.jpg")) for each in named])

@@ -123,14 +123,16 @@ def test_an_archive_that_changes_is_read_as_it_is_now(tmp_path):
 
 def test_the_indexes_that_a_process_keeps_have_a_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(archives, "_INDEXED", 5)
-    monkeypatch.setattr(archives, "_indexes", type(archives._indexes)())
+    monkeypatch.setattr(archives, "_indexes", archives._Indexes())
     paths = [write_tar(tmp_path / f"{n}.tar", {f"{m}.jpg": f"{n} {m}" for m in range(2)}) for n in range(4)]
     for _ in range(2):
         for number, path in enumerate(paths):
             assert read_file(path / "1.jpg") == f"{number} 1".encode()
-            assert str(path) in archives._indexes and len(archives._indexes) <= 2
+            assert str(path) in archives._indexes.known and len(archives._indexes.known) <= 2
     large = write_tar(tmp_path / "large.tar", {f"{m}.jpg": b"x" for m in range(9)})
-    assert read_file(large / "8.jpg") == b"x" and list(archives._indexes) == [str(large)]
+    assert read_file(large / "8.jpg") == b"x" and list(archives._indexes.known) == [str(large)]
+    write_tar(large, {"new.jpg": b"x"}, mode="a")
+    assert read_file(large / "new.jpg") == b"x" and archives._indexes.files == 10
 
 
 def test_an_archive_is_cut_short_wherever_it_ends_before_its_end_mark(tmp_path):
@@ -151,11 +153,57 @@ def test_an_archive_is_cut_short_wherever_it_ends_before_its_end_mark(tmp_path):
     assert not file_exists(cut / "a.jpg")
 
 
+def test_the_folders_of_an_archive_are_listed_with_one_reading(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "a.tar", {"x/y/1.jpg": b"", "x/2.jpg": b"", "x/y/z/3.jpg": b"", "4.jpg": b""})
+    read, original = [], archives.archive_members
+    monkeypatch.setattr(archives, "archive_members", lambda *given: read.append(1) or original(*given))
+    wanted = {
+        "": ({"4.jpg"}, {"x"}),
+        "/x": ({"2.jpg"}, {"y"}),
+        "/x/y": ({"1.jpg"}, {"z"}),
+        "/x/y/z": ({"3.jpg"}, set()),
+        "/no": (set(), set()),
+        "/x/2.jpg": (set(), set()),
+    }
+    assert {name: archives.files_in_archive(f"{path}{name}") for name in wanted} == wanted and len(read) == 1
+    write_tar(path, {"no/5.jpg": b""}, mode="a")
+    assert archives.files_in_archive(path / "no") == ({"5.jpg"}, set())
+    assert archives.files_in_archive(tmp_path) is None
+
+
+def test_a_read_does_not_go_through_all_indexes(tmp_path, monkeypatch):
+    paths = [write_tar(tmp_path / f"{n}.tar", {"a.jpg": b"a"}) for n in range(5)]
+    monkeypatch.setattr(archives, "_indexes", archives._Indexes())
+    for path in paths:
+        read_file(path / "a.jpg")
+    monkeypatch.setattr(archives._Index, "__len__", lambda self: pytest.fail("counted again"))
+    assert read_file(paths[0] / "a.jpg") == b"a"
+
+
+def test_what_follows_the_end_mark_is_not_left_out_in_silence(tmp_path):
+    first = write_tar(tmp_path / "a.tar", {"a.jpg": b"x" * 700, "b.jpg": b"y"}).read_bytes()
+    path = tmp_path / "b.tar"
+    for content, end in [
+        (first + first, 2560),  # joined by `cat`
+        (first[:1536] + bytes(len(first) - 1536) + b"x", 1536),
+        (first[:1536] + bytes(4 << 20), 1536),  # an interrupted download into a file of the full size
+    ]:
+        path.write_bytes(content)
+        told = f"{path} has its end mark at byte {end:,} of {len(content):,}, and tar does not read what follows: "
+        assert error_of(members_of, path).startswith(told)
+    path.write_bytes(first + bytes(1 << 19))  # tar --blocking-factor=1024
+    assert len(members_of(path)) == 2
+    write_tar(path, {"c.jpg": b"z"}, mode="a")
+    assert len(members_of(path)) == 3
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
         (b"", "is empty: download it again, or delete it"),
-        (b"<html>404</html>" * 99, "is not a tar archive, or damaged"),
+        (b"<html>404</html>" * 99, "is not a tar archive (it looks like a web page (HTML)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "(it looks like a Git LFS pointer"),
+        (b"\xff\x00" * 999, "is not a tar archive, or damaged ("),
         (b"\x1f\x8b\x08" + bytes(999), "is compressed, so its images cannot be read one by one. Run: mv "),
         (b"BZh9" + bytes(999), "bunzip2 "),
         (b"\xfd7zXZ\0" + bytes(999), "unxz "),
@@ -196,6 +244,13 @@ def test_pictures_in_an_archive_are_opened_and_what_is_wrong_is_named(tmp_path):
     ]:
         assert told in error_of(open_picture, path / name) and str(path / name) in error_of(open_picture, path / name)
     assert "no such image or folder" in error_of(find_images, [path / "no.png"])
+    told = "a tar archive, not an image: name an image in it, such as archive.tar/photo.jpg"
+    assert error_of(open_picture, path) == f"{path}: {told}"
+    assert f"only a.tar ({told})" in error_of(find_images, [tmp_path])
+    os.truncate(write_tar(tmp_path / "cut.tar", files), 700)
+    assert "cut.tar is cut short after 700 bytes: download it again" in error_of(
+        find_images, [tmp_path / "cut.tar/empty.jpg"]
+    )
     disk = Disk()
     assert disk.listing(path) == ({"empty.jpg", "page.jpg", "cut.png"}, set(), {"sub"})
     assert (

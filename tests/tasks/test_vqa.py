@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tars import write_tar
 
 from captioning.answer import answer
 from captioning.config import AnswerConfig, EvaluateAnswersConfig, PrepareConfig, check, compose
@@ -191,6 +192,9 @@ def test_answers_and_figures_of_your_own_picture(trained, world, tmp_path, capsy
     Image.new("RGB", (9, 9)).save(tmp_path / "x.png")
     with pytest.raises(ConfigError, match=r"would replace the photo .* by a figure: give"):
         run("answer", checkpoint, f"image={tmp_path / 'x.png'}", "question=why", f"output={tmp_path}")
+    archive = write_tar(tmp_path / "a.tar", {"x.png": (tmp_path / "x.png").read_bytes()})
+    run("answer", checkpoint, f"image={archive / 'x.png'}", "question=why", f"output={tmp_path}")
+    assert Image.open(tmp_path / "x.png").size[0] > 400
 
 
 def test_a_predictor_answers_as_training_did(trained, world):

@@ -13,17 +13,18 @@ from captioning.data.readers.webdataset import archives_below, sample_key
 from captioning.errors import DataError
 from captioning.io import archive_ending
 
-_LOOKED = 20  # members at the beginning of an archive that decide what it is
+_LOOKED = 20  # members at the beginning that decide whether an archive has photos or captions
+_MOST = 20_000  # members in which a photo and its captions must be
 
 
 def packed_shard(root: Path) -> Path | None:
     """Return the first archive of photos and captions below a folder that is not unpacked; None if there is none.
 
-    An archive counts as unpacked if its first photo is beside it, or in a folder of its name beside it.
+    An archive counts as unpacked if a photo of it is beside it, or in a folder of its name beside it.
     """
-    plain, compressed = archives_below(root)
+    plain, compressed = archives_below(root, within=True)
     for path in [*plain, *compressed]:
-        photo, unpacked = _first_photo(path), Path(str(path).removesuffix(archive_ending(path)))
+        photo, unpacked = _first_photo(path), Path(str(path)[: -len(archive_ending(path))])
         if photo and not any((folder / photo).is_file() for folder in (path.parent, unpacked)):
             return path
     return None
@@ -43,12 +44,18 @@ def refuse_packed(root: Path) -> None:
 
 
 def _first_photo(path: Path) -> str | None:
-    """Return the first photo in an archive that has a caption file of the same name; None if it is no such archive."""
+    """Return a photo in an archive that has a caption file of the same name; None if it is no such archive.
+
+    In an archive of folders, all photos may be before all captions.
+    """
     photos: dict[str, str] = {}
     captioned: set[str] = set()
+    most = _MOST if archive_ending(path) == ".tar" else _LOOKED  # others are decompressed up to there
     try:
         with tarfile.open(path, "r:*") as archive:
-            for member in islice(archive, _LOOKED):
+            for number, member in enumerate(islice(archive, most)):
+                if number == _LOOKED and not (photos or captioned):
+                    return None
                 key, ending = sample_key(member.name)
                 if key is None or not member.isfile():
                     continue
@@ -56,9 +63,11 @@ def _first_photo(path: Path) -> str | None:
                     photos[key] = member.name
                 elif ending == "txt" or (ending == "json" and _has_caption(archive, member)):
                     captioned.add(key)
+                if key in photos and key in captioned:
+                    return photos[key]
     except (OSError, EOFError, ValueError, tarfile.TarError):
-        return None
-    return next((photo for key, photo in photos.items() if key in captioned), None)
+        pass
+    return None
 
 
 def _has_caption(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bool:

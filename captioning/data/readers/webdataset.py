@@ -24,6 +24,7 @@ _NUMBER_BITS = 20  # of an image id: the number of the image in its archive
 _ARCHIVE_BITS = 33  # with them 53 bits, which every program that reads JSON keeps
 _WORDS = re.compile(r"[-_.]")
 _TWICE = "in an archive twice; the last one counts, as in tar"
+_DOTTED = "with a second dot in its name, as if it were another file of a sample: write _ instead"
 _FORM = "NAME.tar with photo.jpg and photo.txt (or photo.json with the key caption)"
 
 
@@ -117,7 +118,7 @@ def read_webdataset(
         for number, member, texts in found:
             image_split = split
             if image_split is None:
-                value = name_hash(f"{name.removesuffix('.tar')}/{member}")
+                value = name_hash(f"{os.path.splitext(name)[0]}/{member}")
                 image_split = hashed_split(value, val_share, test_share)
                 if image_split == "train" and (smallest is None or value < smallest[0]):
                     smallest = value, len(records)
@@ -130,29 +131,67 @@ def read_webdataset(
     return records
 
 
-def archives_below(root: Path) -> tuple[list[Path], list[Path]]:
+def archives_below(root: Path, *, within: bool = False) -> tuple[list[Path], list[Path]]:
     """Return the tar archives in a folder and its subfolders, and the compressed ones that are not decompressed yet.
 
-    Hidden ones are left out. Both lists are in the order of the names.
+    Hidden ones are left out. Links are followed, but what is in the folder itself is not listed again under the name of
+    a link. Both lists are in the order of the names.
+
+    Args:
+        root: the folder.
+        within: leave out links to folders, and subfolders that cannot be listed.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: there is no such folder, or a subfolder cannot be listed.
     """
+    if root.is_file():
+        raise DataError(f"data.root={root}: this is a file: set data.root to its folder")
     if not root.is_dir():
         raise DataError(f"data.root={root}: there is no such folder: check data.root")
-    plain: list[Path] = []
-    compressed: list[Path] = []
-    for base, folders, names in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        there = set(names)
+    found: dict[str, tuple[Path, str]] = {}  # real path -> (path, ending)
+    links: list[Path] = []
+    for folder, names in _folders(root, within=within):
+        there, real = {name.lower() for name in names}, os.path.realpath(folder)
         for name in names:
             if name.startswith(".") or not (ending := archive_ending(name)):
                 continue
-            if ending == ".tar":
-                plain.append(Path(base, name))
-            elif f"{name.removesuffix(ending)}.tar" not in there:
-                compressed.append(Path(base, name))
-    return sorted(plain), sorted(compressed)
+            if ending == ".tar" or f"{name.lower().removesuffix(ending)}.tar" not in there:
+                path = folder / name
+                if path.is_symlink():
+                    links.append(path)
+                else:
+                    found.setdefault(os.path.join(real, name), (path, ending))
+    for path in sorted(links):
+        found.setdefault(os.path.realpath(path), (path, archive_ending(path)))
+    plain = sorted(path for path, ending in found.values() if ending == ".tar")
+    return plain, sorted(path for path, ending in found.values() if ending != ".tar")
+
+
+def _folders(root: Path, *, within: bool) -> Iterator[tuple[Path, list[str]]]:
+    """Yield each folder with the names of its files: first all folders below the root, then those that links lead to.
+
+    Args:
+        root: the folder.
+        within: see `archives_below`.
+    """
+    home = Path(os.path.realpath(root))
+    walked, waiting = {str(folder) for folder in home.parents}, [root]  # a link to those would lead out and back
+    for start in waiting:  # gets the links
+        if os.path.realpath(start) in walked:
+            continue
+        for base, folders, names in os.walk(start, onerror=None if within else _refuse_folder):
+            walked.add(os.path.realpath(base))
+            inner = [Path(base, name) for name in sorted(folders) if name[0] != "." and name != "lost+found"]
+            waiting += [path for path in inner if path.is_symlink() and not within]
+            entered = [path for path in inner if not path.is_symlink() and os.path.realpath(path) not in walked]
+            folders[:] = [path.name for path in entered]
+            yield Path(base), names
+
+
+def _refuse_folder(error: OSError) -> None:
+    raise DataError(
+        f"cannot list {error.filename} ({error.strerror or error}): check the folder and its permissions"
+    ) from error
 
 
 def _refuse_nothing(root: Path, captions: str | None, keys: set[str], left: _LeftOut) -> None:
@@ -213,7 +252,7 @@ def _read(
     for sample in _samples(archive, left, faults):
         number += bool(sample.images)
         with faults:
-            if number >> _NUMBER_BITS:
+            if number >= 1 << _NUMBER_BITS:
                 raise DataError(f"{archive} has more than {1 << _NUMBER_BITS:,} images: split it into several archives")
             if not sample.images:
                 if reason := _without_image(sample):
@@ -233,6 +272,8 @@ def _read(
 def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sample]:
     """Return the samples of an archive, in the order of their first files."""
     samples: dict[str, _Sample] = {}
+    dotted: dict[str, tuple[str, str]] = {}  # name of an image without its suffix -> (key, name)
+    dotted_texts: set[str] = set()
     try:
         with open(archive, "rb") as file:
             for member in archive_members(file, archive):
@@ -241,6 +282,12 @@ def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sampl
                     continue
                 is_image = f".{ending}" in SUFFIXES
                 if not is_image and ending not in ("txt", "json"):
+                    if "." in ending and not member.unusable:
+                        stem, suffix = os.path.splitext(member.name)
+                        if suffix.lower() in SUFFIXES:
+                            dotted[stem] = key, member.name
+                        elif suffix.lower() in (".txt", ".json"):
+                            dotted_texts.add(stem)
                     continue
                 if member.unusable:
                     left.add(f"{archive}/{member.name}", f"with {member.unusable}", faults)
@@ -260,7 +307,12 @@ def _samples(archive: Path, left: _LeftOut, faults: Handling) -> Iterator[_Sampl
                 file.seek(member.offset)
                 setattr(sample, kind, (member.name, file.read(member.size)))
     except OSError as error:
+        if archive.is_symlink() and not archive.exists():
+            raise DataError(f"{archive} is a link to a file that does not exist: correct or delete it") from error
         raise DataError(f"cannot read {archive} ({error.strerror or error}): check its permissions") from error
+    for stem, (key, name) in dotted.items():  # 1.seg.png beside 1.jpg is no sample, but 1.5.jpg beside 1.5.txt is meant
+        if stem in dotted_texts or key not in samples or not samples[key].images:
+            left.add(f"{archive}/{name}", _DOTTED, faults)
     return iter(samples.values())
 
 
@@ -301,7 +353,11 @@ def _captions(archive: Path, sample: _Sample, key: str | None, keys: set[str], f
     if sample.about is None:
         return []
     name, content = sample.about
-    where, about = f"{archive}/{name}", _parsed(content)
+    where = f"{archive}/{name}"
+    try:
+        about = parse_json(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: it must be a JSON object with the key caption ({error}): correct it") from error
     if not isinstance(about, dict):
         raise DataError(f"{where}: it must be a JSON object with the key caption, not {shown(about)}: correct it")
     keys.update(about)
@@ -314,8 +370,8 @@ def _captions(archive: Path, sample: _Sample, key: str | None, keys: set[str], f
 
 
 def _parsed(content: bytes) -> object:
-    """Return the content of a JSON file; its beginning as text if it is no JSON."""
+    """Return the content of a JSON file; None if it is no JSON."""
     try:
         return parse_json(content)
     except (ValueError, RecursionError):
-        return content[:40].decode(errors="replace")
+        return None
