@@ -89,7 +89,14 @@ class SideBySide(nn.Module):
         return torch.cat(same, -1)
 
     def of_stored(self, encoders: Sequence[nn.Module], shapes: Sequence[Sequence[int]]) -> "JoinedParts":
-        """Return the module that joins what is stored for each part; see `JoinedParts`."""
+        """Return the module that joins what is stored for each part; see `JoinedParts`.
+
+        If a part is fine-tuned, the module contains the complete networks of all parts, under their names here. So a
+        checkpoint has all weights, and its encoder can be used on images.
+        """
+        if self.trainable_parameters():
+            pairs = zip(encoders, self._encoders(), strict=True)
+            encoders = [each if list(each.parameters()) else _Frozen(part) for each, part in pairs]
         return JoinedParts(self.join, encoders, shapes)
 
     def trainable_parameters(self) -> list[nn.Parameter]:
@@ -126,13 +133,30 @@ class JoinedParts(nn.Module):
         shapes: Sequence[Sequence[int]],
     ):
         super().__init__()
-        self.encoders, self.shapes = nn.ModuleList(encoders), [tuple(shape) for shape in shapes]
+        self.parts, self.shapes = nn.ModuleList(encoders), [tuple(shape) for shape in shapes]
         self._join = join
 
     def forward(self, packed: Tensor) -> Tensor:
         """Compute the joined features of a batch."""
         stored = unpack(packed, self.shapes)
-        return self._join([encoder(each) for encoder, each in zip(self.encoders, stored, strict=True)])
+        return self._join([encoder(each) for encoder, each in zip(self.parts, stored, strict=True)])
+
+
+class _Frozen(nn.Module):
+    """The modules of a frozen encoder, for a checkpoint, as the identity: its features are what is stored."""
+
+    def __init__(self, encoder: nn.Module):
+        super().__init__()
+        for name, module in encoder.named_children():
+            self.add_module(name, module)
+
+    def forward(self, stored: Tensor) -> Tensor:
+        return stored
+
+    def train(self, mode: bool = True) -> "_Frozen":
+        """Set the training flag of this module alone; its networks stay in eval mode."""
+        self.training = mode
+        return self
 
 
 def standardize(features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from miniatures import flickr8k
 from small_world import SMALL, run, short, weights
 
-from captioning.config import ExportConfig, check, compose
+from captioning.config import CaptionTrainConfig, ExportConfig, build_encoder, check, compose
 from captioning.errors import ConfigError
 from captioning.export import export
 from captioning.features import sources
@@ -73,6 +73,40 @@ def test_a_resumed_run_is_the_uninterrupted_one(data, tmp_path, stores):
     for key in ("state_dict", "current_model_state"):
         whole, parts = (weights(tmp_path / name)[key] for name in ("whole", "parts"))
         assert not [name for name, value in whole.items() if not torch.equal(value, parts[name])]
+
+
+@pytest.mark.parametrize("tuned", [(0,), (1,), (0, 1)])
+def test_fine_tuned_encoders_side_by_side_are_whole_in_a_checkpoint(tuned, data, tmp_path, stores, world):
+    """Also if one of them is frozen, and its features are stored."""
+    parts = [
+        "{encoder: efficientnet_lite0, image_size: 64" + f"{more}{', unfreeze_from: blocks.14' * (number in tuned)}}}"
+        for number, more in enumerate(("", ", layer: blocks.15"))
+    ]
+    both = ["encoder=side_by_side", f"encoder.parts=[{', '.join(parts)}]"]
+    here = [item for item in data if not item.startswith("encoder")]
+    settings = [*both, *(item for item in TUNE if not item.startswith("encoder.")), "schedule=constant"]
+
+    def train(name, *more):
+        given = short(here, tmp_path / name, *settings, *more)
+        run("train", *(item for item in given if not item.startswith(("encoder.image_size", "encoder.weights"))))
+
+    train("parts")
+    train("parts", "trainer.max_epochs=2", "resume=auto")
+    train("whole", "trainer.max_epochs=2")
+    whole, again = (weights(tmp_path / name)["state_dict"] for name in ("whole", "parts"))
+    assert not [name for name, value in whole.items() if not torch.equal(value, again[name])]
+    before, last = stores(), tmp_path / "whole/checkpoints/last.ckpt"
+    found = {}
+    for name, features in (("store", here), ("online", online(here))):
+        run("evaluate", f"checkpoint={last}", *features, "split=val", f"output={tmp_path / name}")
+        found[name] = json.loads((tmp_path / name / "captions.json").read_text())
+    assert found["store"] == found["online"] and stores() == before
+    own, package = load(last).encoder, compose("train", ["experiment=flickr8k_soft", *both, "run_dir=r"])
+    fresh, _ = build_encoder(check(package, CaptionTrainConfig))
+    for number in (0, 1):
+        pairs = zip(own.parts[number].state_dict().values(), fresh.parts[number].state_dict().values(), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs) == (number not in tuned)
+    run("caption", f"checkpoint={last}", f"images=[{world}/val0.png]", f"output={tmp_path}/photo")
 
 
 def test_prepare_stores_and_verifies_the_frozen_part(data, tmp_path, monkeypatch, capsys):
