@@ -574,7 +574,7 @@ def _tags_per_word(groups: Sequence[Sequence[int]], tags: TagWeights) -> TagWeig
 
 def _check_single(name: str, image: Any) -> None:
     if isinstance(image, list | tuple):
-        raise DataError(f"{name} takes one image, but got a list of {len(image)}. Call it for each image")
+        raise DataError(f"image= takes one image, but got a list of {len(image)}: call {name} for each image")
 
 
 def _listed(images: Sequence[Any] | Any) -> list[Any]:

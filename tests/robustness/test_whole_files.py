@@ -195,7 +195,7 @@ def prepared(data, tmp_path, capsys):
     settings = [item for item in data if not item.startswith("features.root")]
     settings += [f"features.root={tmp_path}/features", "encoder.image_size=64", "splits=[val]"]
     run("prepare", *settings)
-    (folder,) = [path for path in (tmp_path / "features").iterdir() if path.is_dir()]
+    (folder,) = [path.parent for path in (tmp_path / "features").glob("*/manifest.json")]
     capsys.readouterr()
     return settings, folder
 

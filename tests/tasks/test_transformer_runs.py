@@ -182,10 +182,11 @@ def test_maps_are_named_by_a_text_or_a_list_of_texts(whole, world):
         ):
             predictor.caption_maps(photo, names)
     for images in ([], [photo, photo]):
+        several = f"image= takes one image, but got a list of {len(images)}: call"
         for names in (["attention"], ["layer1"]):
-            with pytest.raises(DataError, match=f"takes one image, but got a list of {len(images)}"):
+            with pytest.raises(DataError, match=f"{several} caption_maps"):
                 predictor.caption_maps(images, names)
-        with pytest.raises(DataError, match=f"figure takes one image, but got a list of {len(images)}"):
+        with pytest.raises(DataError, match=f"{several} figure"):
             predictor.figure(images)
 
 
