@@ -17,6 +17,7 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from captioning import pretrained
 from captioning.config import check, commands, compose, plugins_allowed
 from captioning.config.command_line import Command, hydra_arguments, read_command_line
 from captioning.config.explanations import explain_error
@@ -133,7 +134,14 @@ def small_training(config: Mapping[str, Any]) -> list[str]:
         return [*trainer, *reader, "model.width=16", "model.layers=1", "data.window=16"]
     if task.endswith("VqaTask") or "answer" in task.lower():
         return [*trainer, *small_encoder(config), "model.width=16", "model.embedding_size=16"]
-    return [*trainer, *CAPTIONER, *small_encoder(config)]
+    return [*trainer, *CAPTIONER, *small_encoder(config), *small_start(config)]
+
+
+def small_start(config: Mapping[str, Any]) -> list[str]:
+    """Return the workspace's run as the start, instead of a captioner of the package, whose vocabulary is another."""
+    if config["start_from"] not in pretrained.names():
+        return []
+    return ["start_from=runs/soft/checkpoints/best.ckpt", "model.feature_width=512", "model.scorer.width=256"]
 
 
 def small_encoder(config: Mapping[str, Any]) -> list[str]:
