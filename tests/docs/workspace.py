@@ -1,16 +1,17 @@
 """Draw the folder that the commands of the documentation are run in.
 
 Its conventions: `photo.jpg`, and `photos/` with the three photos that README names; the data sets `data/flickr8k`,
-`data/flickr30k`, `data/coco`, `data/vizwiz`, `data/nocaps`, `data/stair`, `data/easy_vqa` and `data/vqa_v2`, and
-`data/own` with captions.csv; a detector's `data/regions`; `results.json`, `captions.json`, `annotations.json` and
-`image_info_test2014.json`; `about.md`; `a.txt`, `b.txt` and `c.txt`. The tests that run the pages add the runs
-`runs/soft` and `runs/hard`, with their evaluations, and `runs/soft_0`, `runs/soft_1`, `runs/hard_0` and `runs/hard_1`
-for commands on several seeds.
+`data/flickr30k`, `data/coco`, `data/vizwiz`, `data/nocaps`, `data/stair`, `data/easy_vqa` and `data/vqa_v2`, `data/own`
+with captions.csv, and `data/cc3m` with tar archives; a detector's `data/regions`; `results.json`, `captions.json`,
+`annotations.json` and `image_info_test2014.json`; `about.md`; `a.txt`, `b.txt` and `c.txt`. The tests that run the
+pages add the runs `runs/soft` and `runs/hard`, with their evaluations, and `runs/soft_0`, `runs/soft_1`, `runs/hard_0`
+and `runs/hard_1` for commands on several seeds.
 """
 
 import csv
 import json
 import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,7 @@ def draw_workspace(folder: Path) -> Path:
     draw_nocaps(folder / "data" / "nocaps")
     draw_stair(folder / "data" / "stair")
     draw_own(folder / "data" / "own")
+    draw_archives(folder / "data" / "cc3m")
     draw_easy_vqa(folder / "data" / "easy_vqa")
     draw_vqa_v2(folder / "data" / "vqa_v2")
     draw_regions(folder / "data" / "regions")
@@ -174,6 +176,21 @@ def draw_stair(root: Path) -> None:
         names = {number: f"COCO_{part}2014_{number:012}.jpg" for number in numbers}
         texts = {number: ["赤い犬が草の上を走る", "二匹の青い猫が座っている"] for number in numbers}
         write(root / f"stair_captions_v1.2_{part}.json", coco_content(names, texts))
+
+
+def draw_archives(folder: Path) -> None:
+    """Draw two tar archives, as img2dataset writes them."""
+    folder.mkdir(parents=True)
+    for archive in range(2):
+        with tarfile.open(folder / f"{archive:05d}.tar", "w") as file:
+            for number in range(8):
+                photo = folder / f"{archive:05d}{number:04d}.jpg"
+                draw_image(photo, seed=8 * archive + number)
+                text = photo.with_suffix(".txt")
+                text.write_text(captions_of(number)[0], encoding="utf-8")
+                for path in (photo, text):
+                    file.add(path, path.name)
+                    path.unlink()
 
 
 def draw_own(root: Path) -> None:
