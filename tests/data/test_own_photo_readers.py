@@ -10,21 +10,11 @@ import pyarrow
 import pytest
 from miniatures import PHOTO, folder, img2dataset, img2dataset_tars, json_lines, parquet, photo, put
 from pyarrow import parquet as files
+from reader_results import captions, error_of
 
 from captioning.data import Faults, read_csv, read_folder, read_json_lines, read_karpathy, read_parquet, recognize_data
-from captioning.errors import ConfigError, DataError
+from captioning.errors import ConfigError
 from captioning.evaluation import read_references
-
-
-def error_of(reader, *arguments, kind=DataError, **keywords):
-    with pytest.raises(kind) as caught:
-        reader(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def captions(records, root):
-    return {record.path.relative_to(root).as_posix(): record.captions for record in records}
 
 
 def splits(records, root):

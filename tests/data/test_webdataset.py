@@ -5,10 +5,12 @@ import os
 import shutil
 import tarfile
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
 from miniatures import PHOTO, put
+from reader_results import captions, error_of
 from tars import link, write_tar
 
 from captioning.data import Faults, open_picture, read_folder, read_webdataset, recognize_data, watch_reads
@@ -16,16 +18,7 @@ from captioning.data.readers import webdataset as module
 from captioning.data.readers.webdataset import archives_below
 from captioning.errors import ConfigError, DataError
 
-
-def error_of(*arguments, kind=DataError, **keywords):
-    with pytest.raises(kind) as caught:
-        read_webdataset(*arguments, **keywords)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def captions(records, root):
-    return {record.path.relative_to(root).as_posix(): record.captions for record in records}
+refusal = partial(error_of, read_webdataset)
 
 
 def sample(key, text="a dog", about=None, suffix="jpg"):
@@ -85,7 +78,7 @@ def test_two_archives_with_the_same_hash_have_different_ids(tmp_path, monkeypatc
     assert len({each.image_id for each in read_webdataset(tmp_path)}) == 4
     monkeypatch.setattr(module, "_NUMBER_BITS", 1)
     archive(tmp_path, "b.tar", *(sample(str(n)) for n in range(3)))
-    assert "b.tar has more than 2 images: split it into several archives" in error_of(tmp_path)
+    assert "b.tar has more than 2 images: split it into several archives" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +97,9 @@ def test_the_names_of_archives_and_folders_are_splits(tmp_path, names, splits):
     write_tar(tmp_path / "other.tar", {"readme.md": "x"})  # has no images, so it needs no split
     assert len(read_webdataset(tmp_path)) == 6
     archive(tmp_path, "more.tar", sample("1"))
-    assert "names a split and" in error_of(tmp_path) and "more.tar does not: rename the archives" in error_of(tmp_path)
+    assert "names a split and" in error_of(
+        read_webdataset, tmp_path
+    ) and "more.tar does not: rename the archives" in refusal(tmp_path)
 
 
 def test_captions_in_json(tmp_path, capsys):
@@ -113,7 +108,7 @@ def test_captions_in_json(tmp_path, capsys):
     assert captions(read_webdataset(tmp_path), tmp_path) == {"a.tar/1.jpg": ("a cat",), "a.tar/2.jpg": ("a dog",)}
     found = read_webdataset(tmp_path, captions="blip")
     assert captions(found, tmp_path) == dict.fromkeys(("a.tar/1.jpg", "a.tar/2.jpg"), ("one", "two"))
-    told = error_of(tmp_path, captions="blib", kind=ConfigError)
+    told = refusal(tmp_path, captions="blib", kind=ConfigError)
     assert told == (
         f"data.reader.captions=blib is not a key of the JSON files in data.root={tmp_path}: choose one of blip, "
         "caption, status, width"
@@ -128,7 +123,9 @@ def test_captions_in_json(tmp_path, capsys):
         ([1], "it must be a JSON object with the key caption, not [1]: correct it"),
     ]:
         archive(tmp_path, "a.tar", sample("1", None, wrong), sample("2"))
-        assert error_of(tmp_path).startswith(f"{tmp_path}/a.tar/1.json: ") and told in error_of(tmp_path)
+        assert refusal(tmp_path).startswith(f"{tmp_path}/a.tar/1.json: ") and told in error_of(
+            read_webdataset, tmp_path
+        )
         faults = Faults()
         found = read_webdataset(tmp_path, faults=faults)
         if "blank" in told:  # the audit lists it among the captions
@@ -142,7 +139,7 @@ def test_captions_in_json(tmp_path, capsys):
     ]:
         write_tar(tmp_path / "a.tar", sample("1", None) | {"1.json": content} | sample("2"))
         told = f"a.tar/1.json: it must be a JSON object with the key caption ({reason}): correct it"
-        assert error_of(tmp_path).endswith(told)
+        assert refusal(tmp_path).endswith(told)
     archive(tmp_path, "a.tar", sample("1", None, {"caption": None}), sample("2", None, {"caption": " "}), sample("3"))
     assert list(captions(read_webdataset(tmp_path), tmp_path)) == ["a.tar/3.jpg"]
     assert "2 samples left out, without a caption" in capsys.readouterr().err
@@ -179,7 +176,7 @@ def test_the_first_sample_may_have_no_image(tmp_path, faults):
     found = read_webdataset(tmp_path, **({"faults": faults} if faults else {}))
     assert [each.path.name for each in found] == ["1.jpg", "2.jpg"] and not (faults and faults.messages)
     (tmp_path / "a.tar").unlink()
-    assert "has no archive with images and captions (1 sample a failed download)" in error_of(tmp_path)
+    assert "has no archive with images and captions (1 sample a failed download)" in refusal(tmp_path)
 
 
 def test_a_key_ends_at_the_first_dot_and_has_its_folder(tmp_path):
@@ -202,7 +199,9 @@ def test_images_that_only_differ_after_a_dot_are_not_left_out_in_silence(tmp_pat
         f"_ instead (first: {tmp_path}/0.tar/2024.05.01.jpg)\n"
     )
     archive(tmp_path, "0.tar", *names)
-    assert "has no archive with images and captions (3 samples with a second dot in its name" in error_of(tmp_path)
+    assert "has no archive with images and captions (3 samples with a second dot in its name" in error_of(
+        read_webdataset, tmp_path
+    )
 
 
 def test_files_of_a_sample_may_be_apart(tmp_path):
@@ -251,7 +250,7 @@ def test_the_last_of_two_files_of_one_name_counts(tmp_path, capsys):
 def test_two_images_of_one_sample_are_refused(tmp_path):
     archive(tmp_path, "0.tar", sample("1") | {"1.png": PHOTO}, sample("2"))
     told = f"{tmp_path}/0.tar: one sample has the images 1.jpg and 1.png: remove one of them from the archive"
-    assert error_of(tmp_path) == told
+    assert refusal(tmp_path) == told
     faults = Faults()
     assert len(read_webdataset(tmp_path, faults=faults)) == 1 and faults.messages == [told]
 
@@ -261,20 +260,20 @@ def test_archives_that_are_cut_short_damaged_or_compressed(tmp_path):
     shutil.copy(whole, tmp_path / "1.tar")
     os.truncate(tmp_path / "1.tar", whole.stat().st_size // 3)
     told = f"{tmp_path}/1.tar is cut short after {whole.stat().st_size // 3:,} bytes: download it again"
-    assert error_of(tmp_path) == told
+    assert refusal(tmp_path) == told
     faults = Faults()
     assert len(read_webdataset(tmp_path, faults=faults)) == 5 and faults.messages == [told]
     (tmp_path / "1.tar").unlink()
     with tarfile.open(tmp_path / "2.tar.gz", "w:gz") as packed:
         packed.add(whole, "x.jpg")
-    assert error_of(tmp_path) == (
+    assert refusal(tmp_path) == (
         f"{tmp_path}/2.tar.gz is compressed, so its images cannot be read one by one. Run: gunzip {tmp_path}/*.tar.gz"
     )
     shutil.copy(whole, tmp_path / "2.tar")  # gunzip --keep
     assert len(read_webdataset(tmp_path)) == 10
     shutil.move(tmp_path / "2.tar.gz", tmp_path / "2.tar")
     name = f"{tmp_path}/2.tar"
-    assert error_of(tmp_path).endswith(f"Run: mv {name} {name}.gz && gunzip {name}.gz")
+    assert refusal(tmp_path).endswith(f"Run: mv {name} {name}.gz && gunzip {name}.gz")
 
 
 def test_links_are_followed_and_no_archive_is_read_twice(tmp_path):
@@ -300,7 +299,9 @@ def test_links_are_followed_and_no_archive_is_read_twice(tmp_path):
     assert len(read_folder(tmp_path / "photos")) == 1
     assert recognize_data(tmp_path / "photos").settings["data"] == "folder"
     (root / "c.tar").symlink_to(tmp_path / "nothing.tar")
-    assert f"{root}/c.tar is a link to a file that does not exist: correct or delete it" in error_of(root)
+    assert f"{root}/c.tar is a link to a file that does not exist: correct or delete it" in error_of(
+        read_webdataset, root
+    )
 
 
 def test_a_subfolder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
@@ -316,7 +317,7 @@ def test_a_subfolder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     told = f"cannot list {tmp_path}/sub (Permission denied): check the folder and its permissions"
-    assert error_of(tmp_path) == told
+    assert refusal(tmp_path) == told
     assert recognize_data(tmp_path).settings["data"] == "webdataset"
 
 
@@ -335,23 +336,23 @@ def test_endings_in_capitals(tmp_path):
     ]
     assert splits[0] == splits[1]
     archive(tmp_path, "2.TAR.GZ", sample("1"), mode="w:gz")
-    assert f"Run: gunzip {tmp_path}/*.TAR.GZ" in error_of(tmp_path)
+    assert f"Run: gunzip {tmp_path}/*.TAR.GZ" in refusal(tmp_path)
     (tmp_path / "2.TAR.GZ").rename(tmp_path / "2.TAR")
     name = f"{tmp_path}/2.TAR"
-    assert error_of(tmp_path).endswith(f"Run: mv {name} {tmp_path}/2.tar.gz && gunzip {tmp_path}/2.tar.gz")
+    assert refusal(tmp_path).endswith(f"Run: mv {name} {tmp_path}/2.tar.gz && gunzip {tmp_path}/2.tar.gz")
 
 
 def test_a_folder_without_such_archives(tmp_path):
-    assert "there is no such folder: check data.root" in error_of(tmp_path / "no")
+    assert "there is no such folder: check data.root" in refusal(tmp_path / "no")
     file = archive(tmp_path / "other", "0.tar", sample("1"))
-    assert error_of(file) == f"data.root={file}: this is a file: set data.root to its folder"
+    assert refusal(file) == f"data.root={file}: this is a file: set data.root to its folder"
     file.unlink()
-    assert "has no tar archive: add NAME.tar with photo.jpg and photo.txt" in error_of(tmp_path)
+    assert "has no tar archive: add NAME.tar with photo.jpg and photo.txt" in refusal(tmp_path)
     archive(tmp_path, "0.tar", sample("1", None), {"2.txt": "x"})
     told = "has no archive with images and captions (1 sample without a caption; 1 sample without an image)"
-    assert told in error_of(tmp_path)
+    assert told in refusal(tmp_path)
     assert read_webdataset(tmp_path, faults=Faults()) == []
-    assert "val_share (1)" in error_of(tmp_path, val_share=1, kind=ConfigError)
+    assert "val_share (1)" in refusal(tmp_path, val_share=1, kind=ConfigError)
 
 
 def test_the_archives_are_files_that_were_read(tmp_path):
@@ -389,4 +390,4 @@ def test_archives_are_recognized_by_photos_and_texts_that_are_far_apart(tmp_path
 def test_compressed_archives_are_recognized_and_refused(tmp_path):
     archive(tmp_path, "0.tar.gz", sample("1"), mode="w:gz")
     assert recognize_data(tmp_path).settings["data"] == "webdataset"
-    assert f"Run: gunzip {tmp_path}/*.tar.gz" in error_of(tmp_path)
+    assert f"Run: gunzip {tmp_path}/*.tar.gz" in refusal(tmp_path)
